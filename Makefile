@@ -1,0 +1,41 @@
+# make run: the main job.  make test: everything that must pass.  make test-all: with the heavy sweeps.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test test-all format benchmarks docs clean
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
+	touch $@
+
+run: $(VENV)/.core
+	$(BIN)/python -m experiments.eight_steps
+
+test: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not gpu"
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmarks: $(VENV)/.test
+	$(BIN)/python -m benchmarks.dense
+
+docs: $(VENV)/.test
+	$(BIN)/python -m docs.pictures
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .jax_cache .hypothesis

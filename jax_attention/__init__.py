@@ -1,0 +1,51 @@
+"""jax_attention: every attention rule as one pure function, exact and differentiable to any order.
+
+    scores  = score(q, k)
+    scores  = mod(scores, q_pos, k_pos)
+    weights = normalize(scores, where=mask(q_pos, k_pos))
+    output  = weights @ value
+
+A rule is a choice of four small values: a score, mods, a mask, a normalizer. `attend` evaluates the sentence.
+Importing this package loads neither Flax nor any optional dependency; `jax_attention.nn` holds the Flax modules.
+"""
+
+from jax_attention import cache, masks, mods, normalizers, positions, scores
+from jax_attention.dispatch.attend import (
+    attend,
+    attend_heads,
+    attend_heads_with_stats,
+    attend_with_stats,
+    attention_weights,
+    attention_weights_heads,
+)
+from jax_attention.dispatch.explain import Explanation, explain
+from jax_attention.dispatch.flax_adapter import flax_attention_fn
+from jax_attention.dispatch.jax_nn import dot_product_attention
+from jax_attention.dispatch.merge import Partial, merge_partials
+from jax_attention.dropout import Dropout
+from jax_attention.implementations.problem import Attended
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attended",
+    "Dropout",
+    "Explanation",
+    "Partial",
+    "attend",
+    "attend_heads",
+    "attend_heads_with_stats",
+    "attend_with_stats",
+    "attention_weights",
+    "attention_weights_heads",
+    "cache",
+    "dot_product_attention",
+    "explain",
+    "flax_attention_fn",
+    "masks",
+    "merge_partials",
+    "mods",
+    "normalizers",
+    "positions",
+    "scores",
+]

@@ -1,0 +1,233 @@
+"""A functional key/value cache: a pytree in, a pytree out, in the layout of `attend_heads`.
+
+Prefill of n tokens and decoding of one are the same two calls: `append`, then `attend_heads` with `query_positions`
+and the cache's own `key_positions`. Slots not yet written stand at `EMPTY`, far in the future, so any causal or
+sliding-window mask excludes them by itself; for other masks add `& filled()`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import check_int, check_operand, check_positions, describe_array, fail_unless
+from jax_attention.masks import Mask, prefix
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+EMPTY = 2**30
+"""The position of a slot that holds nothing."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KVCache:
+    """Keys `[..., C, K, H]`, values `[..., C, K, E]`, positions `[..., C]`, and how many rows were ever appended."""
+
+    key: jax.Array
+    value: jax.Array
+    positions: jax.Array
+    length: jax.Array
+    ring: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @property
+    def capacity(self) -> int:
+        """C, the number of slots."""
+        return self.key.shape[-3]
+
+
+def create(
+    capacity: int,
+    kv_heads: int,
+    head_size: int,
+    value_size: int | None = None,
+    *,
+    batch: tuple[int, ...] = (),
+    dtype=jnp.float32,
+    ring: bool = False,
+) -> KVCache:
+    """An empty cache.
+
+        key = 0 [*batch, C, K, H],        value = 0 [*batch, C, K, E],        positions = EMPTY [*batch, C]
+
+    Args:
+        capacity: C slots. With a sliding window of w keys and a ring, `w + (largest append) - 1` slots suffice.
+        kv_heads: K.
+        head_size: H.
+        value_size: E; H if None.
+        batch: leading axes.
+        dtype: of keys and values.
+        ring: overwrite the oldest slots when full, instead of refusing.
+
+    Returns:
+        A `KVCache`.
+
+    Raises:
+        ValueError: if a size is smaller than 1.
+        TypeError: if a size is not a Python int.
+
+    Example:
+        >>> from jax_attention import cache
+        >>> cache.create(8, kv_heads=2, head_size=4, batch=(3,)).key.shape
+        (3, 8, 2, 4)
+
+    Reference:
+        Shazeer (2019), "Fast transformer decoding: one write-head is all you need", section 2.4.
+    """
+    sizes = {"capacity": capacity, "kv_heads": kv_heads, "head_size": head_size}
+    for name, size in sizes.items():
+        check_int(name, size, 1, "Cache sizes are static.")
+    value_size = head_size if value_size is None else check_int("value_size", value_size, 1, "Cache sizes are static.")
+    return KVCache(
+        key=jnp.zeros((*batch, capacity, kv_heads, head_size), dtype),
+        value=jnp.zeros((*batch, capacity, kv_heads, value_size), dtype),
+        positions=jnp.full((*batch, capacity), EMPTY, jnp.int32),
+        length=jnp.zeros((), jnp.int32),
+        ring=bool(ring),
+    )
+
+
+def next_positions(cache: KVCache, count: int) -> Int[Array, "T"]:
+    """The positions of the next `count` rows when nothing else is said: they continue the count.
+
+        length, length + 1, …, length + count - 1
+
+    Args:
+        cache: a cache.
+        count: T.
+
+    Returns:
+        int32 `[T]`.
+
+    Raises:
+        TypeError: if `count` is not a Python int.
+
+    Example:
+        >>> from jax_attention import cache
+        >>> cache.next_positions(cache.create(8, 1, 2), 3)
+        Array([0, 1, 2], dtype=int32)
+
+    Reference:
+        See `append`.
+    """
+    return cache.length + jnp.arange(check_int("count", count, 0, "It is the number of new rows."), dtype=jnp.int32)
+
+
+def append(
+    cache: KVCache,
+    key: Float[Array, "*batch T K H"],
+    value: Float[Array, "*batch T K E"],
+    positions: Int[Array, "*batch T"] | None = None,
+) -> KVCache:
+    """Write T new rows behind the present ones.
+
+        slot of row i = length + i          (ring: modulo the capacity)
+
+    Args:
+        cache: a cache; it is not changed.
+        key: `[*batch, T, K, H]`.
+        value: `[*batch, T, K, E]`.
+        positions: int `[..., T]`, `next_positions` if None. Give padding rows the position `EMPTY`: no causal query
+            will see them. So ragged prompts, padded left or right, need no further mask.
+
+    Returns:
+        The new cache.
+
+    Raises:
+        ValueError: if the shapes do not fit, or the rows do not fit into a cache that is not a ring. Under `jit`, where
+            the length is not known and Python cannot raise, an overflow turns all keys and values into NaN: it is
+            seen at once, never clamped. A ring refuses more rows than it has slots.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import cache
+        >>> c = cache.append(cache.create(4, 1, 2), jnp.ones((3, 1, 2)), jnp.ones((3, 1, 2)))
+        >>> c.length, c.positions
+        (Array(3, dtype=int32), Array([         0,          1,          2, 1073741824], dtype=int32))
+
+    Reference:
+        https://github.com/google/flax/issues/1317: a cache that took one token at a time.
+    """
+    key, value = check_operand("key", key, 3, "[..., T, K, H]"), check_operand("value", value, 3, "[..., T, K, E]")
+    count = key.shape[-3]
+    for name, new, old in (("key", key, cache.key), ("value", value, cache.value)):
+        expected = (*old.shape[:-3], count, *old.shape[-2:])
+        fail_unless(
+            new.shape == expected,
+            f"{name}: expected shape {expected} to go into the cache's {describe_array(old)}, got {describe_array(new)}.",
+        )
+    _check_room(cache, count)
+    lead = cache.positions.shape[:-1]
+    if positions is None:
+        positions = next_positions(cache, count)
+    positions = check_positions("positions", positions, count, lead).astype(jnp.int32)
+    positions = jnp.broadcast_to(positions, (*lead, count))
+    return KVCache(
+        key=_write(cache, cache.key, _nan_if_full(cache, key), -3),
+        value=_write(cache, cache.value, _nan_if_full(cache, value), -3),
+        positions=_write(cache, cache.positions, positions, -1),
+        length=cache.length + count,
+        ring=cache.ring,
+    )
+
+
+def filled() -> Mask:
+    """A mask that hides the slots not yet written; needed only where no causal or window mask does it.
+
+        allowed(t, s)  <=>  k_pos < EMPTY
+
+    Args: none; it looks at the `key_positions` that the cache passes to `attend_heads`.
+
+    Returns:
+        A mask.
+
+    Raises:
+        Nothing.
+
+    Example:
+        >>> from jax_attention import cache
+        >>> cache.filled()
+        prefix(length=1073741824)
+
+    Reference:
+        See `append`.
+    """
+    return prefix(EMPTY)
+
+
+def _known(length: jax.Array) -> bool:
+    return not isinstance(length, jax.core.Tracer)
+
+
+def _check_room(cache: KVCache, count: int) -> None:
+    if count > cache.capacity:
+        raise ValueError(
+            f"key: expected at most {cache.capacity} rows, the capacity of the cache, got {count}. "
+            "Create a larger cache" + (", or append in parts and attend after each." if cache.ring else ".")
+        )
+    if not cache.ring and _known(cache.length) and int(cache.length) + count > cache.capacity:
+        raise ValueError(
+            f"key: expected at most {cache.capacity - int(cache.length)} more rows, the cache holds {int(cache.length)} "
+            f"of {cache.capacity}, got {count}. Create a larger cache, or one with ring=True for sliding windows."
+        )
+
+
+def _write(cache: KVCache, old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+    count, axis = new.shape[axis], old.ndim + axis
+    if not cache.ring:
+        return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), cache.length, axis)
+    slots = (cache.length + jnp.arange(count)) % cache.capacity
+    index = (slice(None),) * axis + (slots,)
+    return old.at[index].set(new.astype(old.dtype), unique_indices=True)
+
+
+def _nan_if_full(cache: KVCache, rows: jax.Array) -> jax.Array:
+    """Under jit: rows that do not fit become NaN before they land, clamped, on the last slots."""
+    if cache.ring or _known(cache.length):
+        return rows
+    full = cache.length + rows.shape[-3] > cache.capacity
+    return jnp.where(full, jnp.full((), jnp.nan, rows.dtype), rows)

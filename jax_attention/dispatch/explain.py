@@ -1,0 +1,102 @@
+"""What would run, and why: a report that computes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Unpack
+
+import jax.numpy as jnp
+
+from jax_attention.dispatch.choose import IMPLEMENTATIONS, choose, why_not
+from jax_attention.dispatch.prepare import Options, prepare, prepare_heads
+from jax_attention.ground.checks import describe_array
+from jax_attention.ground.numerics import compute_dtype
+from jax_attention.implementations.problem import Problem
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+class Explanation(NamedTuple):
+    """`chosen` implementation, the reason `why_not` each other one, the `rule` and the `shapes`; print it."""
+
+    chosen: str
+    why_not: dict[str, str]
+    rule: dict[str, str]
+    shapes: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"implementation: {self.chosen}"]
+        lines += [f"  not {name}: {reason}" for name, reason in self.why_not.items()]
+        lines += [f"{part + ':':<11}{text}" for part, text in {**self.rule, **self.shapes}.items()]
+        return "\n".join(lines)
+
+
+def explain(
+    query: Float[Array, "*#lead T H"],
+    key: Float[Array, "*#lead S Hk"],
+    value: Float[Array, "*#lead S E"],
+    *,
+    heads: bool = False,
+    **options: Unpack[Options],
+) -> Explanation:
+    """Say which implementation `attend` (or `attend_heads`) would use for these arguments, and why not the others.
+
+        explain(q, k, v, ...).chosen  =  what attend(q, k, v, ...) runs
+
+    Args:
+        query: as in `attend`; arrays or anything with shape and dtype that `jnp.asarray` takes.
+        key: as in `attend`.
+        value: as in `attend`.
+        heads: True if the operands have the layout of `attend_heads`.
+        options: as in `attend`.
+
+    Returns:
+        An `Explanation`; `print` it.
+
+    Raises:
+        TypeError, ValueError: as `attend` would.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import explain, masks
+        >>> x = jnp.ones((3, 4))
+        >>> print(explain(x, x, x, mask=masks.causal() & masks.sliding_window(2)))
+        implementation: reference
+        score:     scaled_dot()
+        mods:      none
+        mask:      (causal() & sliding_window(left=2))
+        normalize: softmax()
+        dropout:   none
+        query:     float32[3,4]
+        key:       float32[3,4]
+        value:     float32[3,4]
+        scores:    float32[3,3], 36 bytes
+
+    Reference:
+        https://github.com/jax-ml/jax/issues/28974: a kernel that was chosen, or not, without a word.
+    """
+    problem = prepare_heads(query, key, value, **options)[0] if heads else prepare(query, key, value, **options)
+    module = choose(problem)
+    chosen = next(name for name, candidate in IMPLEMENTATIONS.items() if candidate is module)
+    others = {name: why_not(name, problem) or f"{chosen} comes first" for name in IMPLEMENTATIONS if name != chosen}
+    return Explanation(chosen, others, _rule(problem), _shapes(problem))
+
+
+def _rule(problem: Problem) -> dict[str, str]:
+    return {
+        "score": repr(problem.score),
+        "mods": ", ".join(map(repr, problem.mods)) or "none",
+        "mask": "none" if problem.mask is None else repr(problem.mask),
+        "normalize": repr(problem.normalize),
+        "dropout": "none" if problem.dropout is None else f"rate {problem.dropout.rate}",
+    }
+
+
+def _shapes(problem: Problem) -> dict[str, str]:
+    dtype = jnp.dtype(compute_dtype(problem.query, problem.key, problem.value))
+    shape = problem.score_shape
+    size = dtype.itemsize
+    for axis in shape:
+        size *= axis
+    operands = {name: describe_array(getattr(problem, name)) for name in ("query", "key", "value")}
+    return {**operands, "scores": f"{dtype}[{','.join(map(str, shape))}], {size:,} bytes"}

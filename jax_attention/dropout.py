@@ -1,0 +1,82 @@
+"""Dropout of attention weights whose random bits belong to the pair of positions, not to the evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """Drop weights after the normalizer and scale up the rest.
+
+        weight' = weight / (1 - rate)  with probability 1 - rate,  else 0
+
+    Whether a pair is kept depends on (rng, leading index, q_pos, k_pos) and on nothing else: not on tile size,
+    implementation, sharding under jit, or the other rows. The leading index counts batch elements and heads.
+
+    Args:
+        rng: a JAX random key; use a fresh one per layer and step.
+        rate: probability of dropping, `0 <= rate < 1`, a Python number (static).
+        shared: one pattern for all leading axes (Flax's `broadcast_dropout`).
+
+    Returns:
+        A value for `attend(..., dropout=)`; None there means no dropout.
+
+    Raises:
+        ValueError: if `rate` is outside of [0, 1).
+        TypeError: if `rate` is not a Python number.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_attention import Dropout, attention_weights
+        >>> x = jnp.zeros((2, 4))
+        >>> attention_weights(x, x, x, dropout=Dropout(jax.random.key(0), 0.5))
+        Array([[0., 0.],
+               [1., 1.]], dtype=float32)
+
+    Reference:
+        Srivastava et al. (2014), "Dropout: a simple way to prevent neural networks from overfitting".
+    """
+
+    rng: PRNGKeyArray
+    rate: float = dataclasses.field(metadata={"static": True})
+    shared: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)):
+            raise TypeError(f"rate: expected a Python number (it is static under jit), got {self.rate!r}.")
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"rate: expected 0 <= rate < 1, got {self.rate}. Pass dropout=None to switch it off.")
+
+    def __call__(
+        self, weights: Float[Array, "*lead t s"], q_pos: Int[Array, "*lead t 1"], k_pos: Int[Array, "*lead 1 s"]
+    ) -> Float[Array, "*lead t s"]:
+        """Weights of a tile after dropout."""
+        if self.rate == 0:
+            return weights
+        *lead, rows, columns = weights.shape
+        count = 1
+        for size in lead:
+            count *= size
+        q_pos = jnp.broadcast_to(q_pos[..., 0], (*lead, rows)).reshape(count, rows)
+        k_pos = jnp.broadcast_to(k_pos[..., 0, :], (*lead, columns)).reshape(count, columns)
+        index = jnp.zeros(count, jnp.int32) if self.shared else jnp.arange(count)
+        bits = jax.vmap(self._bits)(index, q_pos, k_pos).reshape(weights.shape)
+        keep = bits >= jnp.uint32(round(self.rate * 2**32))
+        return jnp.where(keep, weights / (1 - self.rate), 0)
+
+    def _bits(self, index: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        """32 random bits for each pair `[t, s]` of one leading index: one counter-based hash per pair."""
+        fold = jax.random.fold_in
+        rows = jax.vmap(fold, (None, 0))(fold(self.rng, index), q_pos)
+        pairs = jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(rows, k_pos)
+        data = pairs if jnp.issubdtype(pairs.dtype, jnp.uint32) else jax.random.key_data(pairs)
+        return data[..., -1]

@@ -1,0 +1,67 @@
+"""Numerical guards shared by every rule: which dtype to compute in, safe rows, gathers, matmul precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def compute_dtype(*arrays: Any) -> jnp.dtype:
+    """The dtype of scores and statistics: at least float32; float64 stays float64."""
+    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+
+
+def matmul_precision(precision: Any) -> AbstractContextManager:
+    """A context in which every product, a user's own score included, is traced with `precision`."""
+    if precision is None:
+        return nullcontext()
+    if isinstance(precision, lax.Precision):
+        precision = precision.name.lower()
+    elif isinstance(precision, lax.DotAlgorithmPreset):
+        precision = precision.name
+    return jax.default_matmul_precision(precision)
+
+
+def zero_rows(x: jax.Array, used: jax.Array) -> jax.Array:
+    """`x[..., R, C]` with the rows that nobody uses set to 0, forward and backward; `used` is bool `[..., R]`.
+
+    A zero weight does not protect from NaN (0 * NaN = NaN), neither in `weights @ value` nor in the gradients of
+    `query @ key`, so rows that no score depends on are replaced before any product. `used` may have more leading
+    axes than `x` (one mask per head over shared keys): a row is kept when any of them uses it.
+    """
+    lead = x.shape[:-2]
+    extra = tuple(range(used.ndim - 1 - len(lead)))
+    used = jnp.any(used, axis=extra)
+    offset = len(lead) - (used.ndim - 1)
+    shared = tuple(i for i in range(used.ndim - 1) if lead[offset + i] == 1 and used.shape[i] > 1)
+    used = jnp.any(used, axis=shared, keepdims=True)
+    return jnp.where(used[..., None], x, jnp.zeros((), x.dtype))
+
+
+def take_last(table: jax.Array, index: jax.Array) -> jax.Array:
+    """`table[..., n]` looked up by `index[..., t, s]`; the leading axes of both broadcast. Returns `[..., t, s]`."""
+    if index.ndim == 2:
+        return jnp.take(table, index, axis=-1)
+    lead = jnp.broadcast_shapes(table.shape[:-1], index.shape[:-2])
+    table = jnp.broadcast_to(table, (*lead, table.shape[-1]))
+    flat = jnp.broadcast_to(index, lead + index.shape[-2:]).reshape(*lead, -1)
+    return jnp.take_along_axis(table, flat, axis=-1).reshape(lead + index.shape[-2:])
+
+
+def per_tile(x: jax.Array | float) -> jax.Array | float:
+    """A number per leading axis `[...] -> [..., 1, 1]`, ready to broadcast over a tile; a Python number stays one."""
+    return x if isinstance(x, (int, float)) else jnp.asarray(x)[..., None, None]
+
+
+def safe_norm(x: jax.Array) -> jax.Array:
+    """Euclidean length over the last axis, kept as an axis; exactly 0 for a zero vector, where its gradient is 0 too.
+
+    `sqrt` has an infinite slope at 0; the inner `where` keeps that slope out of the chain rule.
+    """
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)

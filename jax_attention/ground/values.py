@@ -1,0 +1,188 @@
+"""What a value is: a frozen dataclass whose arrays are pytree leaves with named axes and whose structure is static.
+
+Scores, mods, masks and normalizers are values. Each array field says which axes it has *after* the leading ones,
+for example `leaf("H", "A")` for a weight matrix or `leaf("T")` for one number per query row. Everything before the
+named axes is leading: it broadcasts against the leading axes of the scores (batch, heads). That one declaration lets
+the dispatcher check shapes, lets grouped-query attention regroup heads, and lets a tiled implementation slice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+V = TypeVar("V")
+_AXES = "axes"
+_CHILD = "child"
+_PER_SEQUENCE = "per_sequence"
+
+
+class NamedArray(NamedTuple):
+    """One array inside a value: where it is, what it is, and how its axes are to be read."""
+
+    name: str
+    array: Any
+    axes: tuple[str, ...]
+    per_sequence: bool
+
+
+def leaf(*axes: str, default: Any = dataclasses.MISSING, per_sequence: bool = False) -> Any:
+    """A field that holds an array with any leading axes followed by the named `axes`.
+
+    `per_sequence` marks data about one sequence (lengths, segment ids). Such an array must have either no leading axis
+    or all of them: a bare `[B]` would otherwise be read as one entry per head, and with B = N nothing would notice.
+    """
+    return dataclasses.field(default=default, metadata={_AXES: axes, _PER_SEQUENCE: per_sequence})
+
+
+def child(default: Any = dataclasses.MISSING) -> Any:
+    """A field that holds another value, a tuple of values, or None."""
+    return dataclasses.field(default=default, metadata={_CHILD: True})
+
+
+def value(cls: type[V]) -> type[V]:
+    """Class decorator: a frozen dataclass registered as a pytree; `leaf` and `child` fields are data, the rest static.
+
+    Values compare by content, so two `causal()` objects are equal and a fresh one never recompiles.
+    """
+    own = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    own.__eq__, own.__hash__ = _equal, _hash
+    if own.__repr__ is object.__repr__:
+        own.__repr__ = _repr
+    fields = dataclasses.fields(own)
+    data = [f.name for f in fields if f.metadata]
+    return jax.tree_util.register_dataclass(own, data, [f.name for f in fields if not f.metadata])
+
+
+def is_value(x: Any) -> bool:
+    """Whether `x` is an instance of a class made by `value`."""
+    return dataclasses.is_dataclass(x) and not isinstance(x, type)
+
+
+def named_arrays(x: Any, prefix: str = "") -> list[NamedArray]:
+    """All arrays inside a value, nested values included."""
+    found: list[NamedArray] = []
+
+    def note(entry: NamedArray) -> Any:
+        found.append(entry)
+        return entry.array
+
+    _map_arrays(note, x, prefix)
+    return found
+
+
+def split_heads(x: Any, kv_heads: int, groups: int) -> Any:
+    """Regroup the last leading axis of every array inside `x` from N query heads to `(kv_heads, groups)`.
+
+    Plain callables keep seeing N heads in one axis: their wrapper merges and splits around the call.
+    """
+
+    def regroup(entry: NamedArray) -> Any:
+        shape = np.shape(entry.array)
+        lead = len(shape) - len(entry.axes)
+        if lead == 0:
+            return entry.array
+        heads = (1, 1) if shape[lead - 1] == 1 else (kv_heads, groups)
+        return entry.array.reshape(shape[: lead - 1] + heads + shape[lead:])
+
+    def plain(wrapper: Plain) -> Plain:
+        return dataclasses.replace(wrapper, heads=(kv_heads, groups))
+
+    return _map_arrays(regroup, x, plain=plain)
+
+
+def _map_arrays(fn: Callable[[NamedArray], Any], x: Any, prefix: str = "", plain: Callable | None = None) -> Any:
+    if isinstance(x, tuple):
+        return tuple(_map_arrays(fn, item, f"{prefix}[{i}]", plain) for i, item in enumerate(x))
+    if not is_value(x):
+        return x
+    if isinstance(x, Plain):
+        return plain(x) if plain else x
+    changes = {}
+    for field in dataclasses.fields(x):
+        held = getattr(x, field.name)
+        name = f"{prefix}.{field.name}" if prefix else field.name
+        if held is None:
+            continue
+        if _AXES in field.metadata:
+            changes[field.name] = fn(NamedArray(name, held, field.metadata[_AXES], field.metadata[_PER_SEQUENCE]))
+        elif _CHILD in field.metadata:
+            changes[field.name] = _map_arrays(fn, held, name, plain)
+    return dataclasses.replace(x, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """Base of the wrappers around plain Python callables; the function is static, what it closes over is traced."""
+
+    function: Callable
+    heads: tuple[int, int] | None = None
+
+    def merged(self, x: Any) -> Any:
+        """Show the callable one axis of N heads where the evaluation has `(kv_heads, groups)`."""
+        if self.heads is None or x.ndim < 4:
+            return x
+        return x.reshape(x.shape[:-4] + (x.shape[-4] * x.shape[-3],) + x.shape[-2:])
+
+    def parted(self, x: Any) -> Any:
+        """Undo `merged` on what the callable returned."""
+        if self.heads is None or x.ndim < 3:
+            return x
+        heads = (1, 1) if x.shape[-3] == 1 else self.heads
+        return x.reshape(x.shape[:-3] + heads + x.shape[-2:])
+
+    def __repr__(self) -> str:
+        return getattr(self.function, "__name__", None) or repr(self.function)
+
+
+def plain_value(cls: type[V]) -> type[V]:
+    """Class decorator for subclasses of `Plain`: no array leaves, all fields static."""
+    cls = dataclasses.dataclass(frozen=True, repr=False)(cls)
+    return jax.tree_util.register_dataclass(cls, [], ["function", "heads"])
+
+
+def show(x: Any) -> str:
+    """A short text for one field: scalars as they are, arrays by dtype and shape."""
+    if isinstance(x, (bool, int, float, str)) or x is None or is_value(x) or callable(x):
+        return repr(x)
+    if isinstance(x, np.ndarray) and x.ndim == 0:
+        return repr(x.item())
+    if hasattr(x, "dtype") and hasattr(x, "shape"):
+        if x.shape == () and isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer):
+            return repr(x.item())
+        return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+    return repr(x)
+
+
+def _equal(self: Any, other: Any) -> bool:
+    if type(self) is not type(other):
+        return NotImplemented
+    (mine, structure), (theirs, other_structure) = jax.tree.flatten(self), jax.tree.flatten(other)
+    return structure == other_structure and all(map(_same_array, mine, theirs))
+
+
+def _same_array(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+        return False
+    return np.result_type(a) == np.result_type(b) and np.array_equal(a, b)
+
+
+def _hash(self: Any) -> int:
+    return hash((type(self), jax.tree.structure(self)))
+
+
+def _repr(self: Any) -> str:
+    name = type(self).__name__
+    snake = "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
+    shown = []
+    for field in dataclasses.fields(self):
+        held = getattr(self, field.name)
+        if held is not None and not (type(held) is type(field.default) and held == field.default):
+            shown.append(f"{field.name}={show(held)}")
+    return f"{snake}({', '.join(shown)})"

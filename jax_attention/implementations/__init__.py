@@ -1,0 +1,1 @@
+"""Implementations: ways to evaluate the one sentence. None imports another; `dispatch` chooses."""

@@ -1,0 +1,62 @@
+"""What every implementation is given: checked operands, the four parts of the rule, positions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.dropout import Dropout
+from jax_attention.masks import Mask
+from jax_attention.mods import Mod
+from jax_attention.normalizers import Normalizer
+from jax_attention.scores import Score
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+class Problem(NamedTuple):
+    """One attention call. Leading axes of all operands and arrays broadcast; heads are leading axes like any other.
+
+    Under grouped queries the query is `[..., K, G, T, H]` and the key `[..., K, 1, S, H]`: no key is repeated.
+    """
+
+    query: jax.Array
+    key: jax.Array
+    value: jax.Array
+    score: Score
+    mods: tuple[Mod, ...]
+    mask: Mask | None
+    normalize: Normalizer
+    dropout: Dropout | None
+    query_positions: jax.Array
+    key_positions: jax.Array
+    precision: Any
+    implementation: str | None
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The common leading axes."""
+        return jnp.broadcast_shapes(*(x.shape[:-2] for x in (self.query, self.key, self.value)))
+
+    @property
+    def score_shape(self) -> tuple[int, ...]:
+        """`[*lead, T, S]`."""
+        return (*self.lead, self.query.shape[-2], self.value.shape[-2])
+
+
+class Attended(NamedTuple):
+    """Output and differentiable row statistics of one attention call.
+
+    output:    `[..., T, E]` (`attend`) or `[..., T, N, E]` (`attend_heads`), in the query's dtype
+    logsumexp: `log sum_s exp(score)` over the allowed keys, `[..., T]` or `[..., T, N]`, at least float32; -inf if none
+    max_score: the largest allowed score, same shape; -inf if none
+    entropy:   `-sum_s w log w` of the weights in nats, same shape; 0 if none
+    """
+
+    output: Float[Array, "*lead T E"]
+    logsumexp: Float[Array, "*lead T"]
+    max_score: Float[Array, "*lead T"]
+    entropy: Float[Array, "*lead T"]

@@ -1,0 +1,77 @@
+"""The sentence itself, dense: score, modify, mask, normalise, combine. The oracle for every other implementation."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.numerics import compute_dtype, matmul_precision, zero_rows
+from jax_attention.implementations.problem import Attended, Problem
+from jax_attention.normalizers import Softmax
+
+
+def attend(problem: Problem) -> jax.Array:
+    """`weights @ value`, `[*lead, T, E]`, in the query's dtype."""
+    with matmul_precision(problem.precision):
+        _, where, weights = _stages(problem)
+        return _combine(problem, where, _drop(problem, weights))
+
+
+def weights(problem: Problem) -> jax.Array:
+    """What multiplies the values, `[*lead, T, S]`, dropout included, in the query's dtype."""
+    with matmul_precision(problem.precision):
+        return _drop(problem, _stages(problem)[2]).astype(problem.query.dtype)
+
+
+def attend_with_stats(problem: Problem) -> Attended:
+    """The same output, and statistics of scores and weights before dropout."""
+    with matmul_precision(problem.precision):
+        scores, where, weights = _stages(problem)
+        output = _combine(problem, where, _drop(problem, weights))
+    positive = weights > 0
+    surprise = jnp.where(positive, weights * jnp.log(jnp.where(positive, weights, 1)), 0)
+    return Attended(
+        output,
+        logsumexp=Softmax().statistics(scores, where).logsumexp()[..., 0],
+        max_score=jnp.max(jnp.where(where, scores, -jnp.inf), axis=-1, initial=-jnp.inf),
+        entropy=-jnp.sum(surprise, axis=-1),
+    )
+
+
+def _stages(problem: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scores (0 where not allowed), the allowed pairs, and the weights, all `[*lead, T, S]`."""
+    dtype = compute_dtype(problem.query, problem.key, problem.value)
+    q_pos, k_pos = _tile_positions(problem)
+    shape = problem.score_shape
+    query, key = problem.query.astype(dtype), problem.key.astype(dtype)
+    if problem.mask is not None:
+        where = problem.mask(q_pos, k_pos)
+        where = jnp.broadcast_to(where, jnp.broadcast_shapes(where.shape, shape[-2:]))
+        query, key = problem.score.zero_unused(query, key, jnp.any(where, axis=-1), jnp.any(where, axis=-2))
+        # Mods see 0 where nothing is allowed: a derivative of theirs at inf or NaN would otherwise turn 0 into NaN.
+        scores = jnp.where(where, problem.score(query, key), 0)
+    else:
+        where, scores = True, problem.score(query, key)
+    scores = jnp.broadcast_to(scores, shape)
+    for mod in problem.mods:
+        scores = mod(scores, q_pos, k_pos)
+    where = jnp.broadcast_to(where, shape) & ~jnp.isneginf(scores)  # a bias of -inf forbids, as a mask does
+    scores = jnp.where(where, scores, 0)
+    return scores, where, problem.normalize(scores, where)
+
+
+def _tile_positions(problem: Problem) -> tuple[jax.Array, jax.Array]:
+    return problem.query_positions[..., :, None], problem.key_positions[..., None, :]
+
+
+def _drop(problem: Problem, weights: jax.Array) -> jax.Array:
+    if problem.dropout is None:
+        return weights
+    return problem.dropout(weights, *_tile_positions(problem))
+
+
+def _combine(problem: Problem, where: jax.Array, weights: jax.Array) -> jax.Array:
+    value = problem.value.astype(weights.dtype)
+    if problem.mask is not None or problem.mods:
+        value = zero_rows(value, jnp.any(where, axis=-2))
+    return (weights @ value).astype(problem.query.dtype)

@@ -1,0 +1,111 @@
+"""The contract of a mask, and the algebra `& | ~` on masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention.ground.checks import check_bool
+from jax_attention.ground.values import Plain, child, plain_value, value
+
+
+class Mask:
+    """`mask(q_pos[..., t, 1], k_pos[..., 1, s]) -> bool[..., t, s]`; True means "may attend", everywhere."""
+
+    def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        """Which pairs are allowed, broadcastable to the tile."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(q_pos, k_pos)")
+
+    def __and__(self, other: Mask | Callable) -> And:
+        return And(self, as_mask(other))
+
+    def __rand__(self, other: Callable) -> And:
+        return And(as_mask(other), self)
+
+    def __or__(self, other: Mask | Callable) -> Or:
+        return Or(self, as_mask(other))
+
+    def __ror__(self, other: Callable) -> Or:
+        return Or(as_mask(other), self)
+
+    def __invert__(self) -> Not:
+        return Not(self)
+
+    def describe(self, query_length: int, key_length: int | None = None) -> str:
+        """The mask in words and as a picture: one line per query, `#` where it may attend, `.` where not.
+
+        Leading axes of arrays inside the mask are shown by their first entry.
+        """
+        rows, columns = query_length, query_length if key_length is None else key_length
+        q_pos, k_pos = np.arange(rows)[:, None], np.arange(columns)[None, :]
+        allowed = np.asarray(self(jnp.asarray(q_pos), jnp.asarray(k_pos)))
+        allowed = np.broadcast_to(allowed, (*allowed.shape[:-2], rows, columns)).reshape(-1, rows, columns)[0]
+        width = len(str(max(rows - 1, 0)))
+        lines = [f"q {t:>{width}}  " + " ".join(".#"[int(x)] for x in row) for t, row in enumerate(allowed)]
+        return "\n".join([repr(self), f"{rows} queries x {columns} keys, # may attend:", *lines])
+
+
+@plain_value
+class PlainMask(Plain, Mask):
+    """A user's function with the signature of a mask."""
+
+    def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        allowed = self.function(self.merged(q_pos), self.merged(k_pos))
+        check_bool(f"mask {self!r}", allowed)
+        return self.parted(allowed)
+
+
+@value
+class And(Mask):
+    """Allowed by both."""
+
+    left: Mask = child()
+    right: Mask = child()
+
+    def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        return self.left(q_pos, k_pos) & self.right(q_pos, k_pos)
+
+    def __repr__(self) -> str:
+        return f"({self.left!r} & {self.right!r})"
+
+
+@value
+class Or(Mask):
+    """Allowed by either."""
+
+    left: Mask = child()
+    right: Mask = child()
+
+    def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        return self.left(q_pos, k_pos) | self.right(q_pos, k_pos)
+
+    def __repr__(self) -> str:
+        return f"({self.left!r} | {self.right!r})"
+
+
+@value
+class Not(Mask):
+    """Allowed where the inner mask forbids."""
+
+    mask: Mask = child()
+
+    def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        return ~self.mask(q_pos, k_pos)
+
+    def __repr__(self) -> str:
+        return f"~{self.mask!r}"
+
+
+def as_mask(x: Mask | Callable) -> Mask:
+    """A value stays as it is; a plain function becomes one."""
+    if isinstance(x, Mask):
+        return x
+    if not callable(x):
+        raise TypeError(
+            f"mask: expected a value of jax_attention.masks or a function (q_pos, k_pos) -> bool, got {type(x).__name__}. "
+            "Wrap a boolean array (True = may attend): masks.dense(array)."
+        )
+    return PlainMask(x)

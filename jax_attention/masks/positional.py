@@ -1,0 +1,238 @@
+"""Masks that are pure functions of the two positions, with static structure a tiled implementation can reason about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+
+from jax_attention.ground.checks import check_array, check_int
+from jax_attention.ground.numerics import per_tile
+from jax_attention.ground.values import leaf, value
+from jax_attention.masks.base import Mask
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Int
+
+
+@value
+class Causal(Mask):
+    """`k_pos <= q_pos + offset`; see `causal`."""
+
+    offset: int = 0
+
+    def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        return k_pos <= q_pos + self.offset
+
+
+@value
+class SlidingWindow(Mask):
+    """`q_pos - left < k_pos - offset <= q_pos + right`; see `sliding_window`."""
+
+    left: int | None
+    right: int | None = 0
+    offset: int = 0
+
+    def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        ahead = k_pos - (q_pos + self.offset)
+        allowed = ahead == ahead
+        if self.left is not None:
+            allowed = allowed & (ahead > -self.left)
+        if self.right is not None:
+            allowed = allowed & (ahead <= self.right)
+        return allowed
+
+
+@value
+class Prefix(Mask):
+    """`k_pos < length`; see `prefix`."""
+
+    length: jax.Array | int = leaf()
+
+    def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        return (k_pos < per_tile(self.length)) & (q_pos == q_pos)
+
+
+@value
+class Dilated(Mask):
+    """`(q_pos - k_pos) % step == 0`; see `dilated`."""
+
+    step: int
+
+    def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        return (q_pos - k_pos) % self.step == 0
+
+
+@value
+class Chunked(Mask):
+    """`q_pos // size == k_pos // size`; see `chunked`."""
+
+    size: int
+
+    def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        return q_pos // self.size == k_pos // self.size
+
+
+_TRACED = "For an offset known only at run time pass query_positions= to attend."
+
+
+def causal(offset: int = 0) -> Causal:
+    """A query sees the keys up to its own position.
+
+        allowed(t, s)  <=>  k_pos <= q_pos + offset
+
+    Args:
+        offset: 0 aligns both sequences at position 0 ("top left": PyTorch `is_causal`, jax.nn). `S - T` aligns their
+            ends ("bottom right": Flash-Attention). When queries continue a cache, leave it 0 and pass `query_positions`.
+
+    Returns:
+        A mask.
+
+    Raises:
+        TypeError: if `offset` is not a Python int.
+
+    Example:
+        >>> from jax_attention import masks
+        >>> print(masks.causal().describe(3))
+        causal()
+        3 queries x 3 keys, # may attend:
+        q 0  # . .
+        q 1  # # .
+        q 2  # # #
+
+    Reference:
+        Vaswani et al. (2017), "Attention is all you need", section 3.2.3.
+    """
+    return Causal(check_int("offset", offset, None, _TRACED))
+
+
+def sliding_window(left: int | None, right: int | None = 0, offset: int = 0) -> SlidingWindow:
+    """A query sees the last `left` keys, itself included, and the next `right` keys.
+
+        allowed(t, s)  <=>  q_pos + offset - left < k_pos <= q_pos + offset + right
+
+    The window holds `left + right` keys. With the default `right=0` it is causal.
+
+    Args:
+        left: keys at or before the query, itself included; None for all of them.
+        right: keys after the query; None for all of them.
+        offset: as in `causal`.
+
+    Returns:
+        A mask.
+
+    Raises:
+        TypeError: if an argument is not a Python int (or None).
+        ValueError: if `left` < 1 or `right` < 0.
+
+    Example:
+        >>> from jax_attention import masks
+        >>> print(masks.sliding_window(2).describe(4))
+        sliding_window(left=2)
+        4 queries x 4 keys, # may attend:
+        q 0  # . . .
+        q 1  # # . .
+        q 2  . # # .
+        q 3  . . # #
+
+    Reference:
+        Beltagy, Peters, Cohan (2020), "Longformer: the long-document transformer", section 3.1.
+
+    Differs from others: Hugging Face `sliding_window=w` is `sliding_window(w)`. Flash-Attention `window_size=(l, r)`
+    and jax.nn `local_window_size=(l, r)` do not count the query: `sliding_window(l + 1, r)`. Converters: `masks.from_*`.
+    """
+    cure = "Window sizes count keys, the query's own included; None means unlimited."
+    left = None if left is None else check_int("left", left, 1, cure)
+    right = None if right is None else check_int("right", right, 0, cure)
+    return SlidingWindow(left, right, check_int("offset", offset, None, _TRACED))
+
+
+def prefix(length: Int[Array, "*lead"] | int) -> Prefix:
+    """Everybody sees the first `length` keys; usually joined with a causal mask: `causal() | prefix(n)`.
+
+        allowed(t, s)  <=>  k_pos < length
+
+    Args:
+        length: int, or integer array of the leading axes (one prefix per batch element under heads: `n[:, None]`).
+
+    Returns:
+        A mask.
+
+    Raises:
+        TypeError: if `length` is not integer.
+
+    Example:
+        >>> from jax_attention import masks
+        >>> print((masks.causal() | masks.prefix(2)).describe(3))
+        (causal() | prefix(length=2))
+        3 queries x 3 keys, # may attend:
+        q 0  # # .
+        q 1  # # .
+        q 2  # # #
+
+    Reference:
+        Raffel et al. (2020), "Exploring the limits of transfer learning with a unified text-to-text Transformer", 3.2.
+    """
+    return Prefix(check_array("length", length, kind="int"))
+
+
+def dilated(step: int) -> Dilated:
+    """A query sees every `step`-th key, counted from itself; join it with `causal` or `sliding_window`.
+
+        allowed(t, s)  <=>  (q_pos - k_pos) mod step = 0
+
+    Args:
+        step: distance between visible keys, at least 1.
+
+    Returns:
+        A mask.
+
+    Raises:
+        TypeError: if `step` is not a Python int.
+        ValueError: if it is smaller than 1.
+
+    Example:
+        >>> from jax_attention import masks
+        >>> print((masks.dilated(2) & masks.causal()).describe(4))
+        (dilated(step=2) & causal())
+        4 queries x 4 keys, # may attend:
+        q 0  # . . .
+        q 1  . # . .
+        q 2  # . # .
+        q 3  . # . #
+
+    Reference:
+        Child, Gray, Radford, Sutskever (2019), "Generating long sequences with sparse transformers", section 4.2.
+    """
+    return Dilated(check_int("step", step, 1, "1 sees every key."))
+
+
+def chunked(size: int) -> Chunked:
+    """A query sees the keys of its own chunk: positions are cut into blocks of `size`.
+
+        allowed(t, s)  <=>  floor(q_pos / size) = floor(k_pos / size)
+
+    Args:
+        size: positions per chunk, at least 1.
+
+    Returns:
+        A mask.
+
+    Raises:
+        TypeError: if `size` is not a Python int.
+        ValueError: if it is smaller than 1.
+
+    Example:
+        >>> from jax_attention import masks
+        >>> print((masks.chunked(2) & masks.causal()).describe(4))
+        (chunked(size=2) & causal())
+        4 queries x 4 keys, # may attend:
+        q 0  # . . .
+        q 1  # # . .
+        q 2  . . # .
+        q 3  . . # #
+
+    Reference:
+        Meta (2025), Llama 4 model card and `attention_chunk_size` in Hugging Face `Llama4TextConfig`.
+    """
+    return Chunked(check_int("size", size, 1, "A chunk holds at least one position."))

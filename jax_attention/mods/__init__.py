@@ -1,0 +1,29 @@
+"""Mods: changes to single scores, in order, each knowing the positions of its query and key.
+
+A plain function `(scores, q_pos, k_pos) -> scores` is accepted wherever a mod is.
+"""
+
+from jax_attention.mods.alibi import Alibi, alibi
+from jax_attention.mods.base import Mod, PlainMod, as_mod
+from jax_attention.mods.bias import Bias, bias
+from jax_attention.mods.relative import Relative, relative
+from jax_attention.mods.shape import SoftCap, Temperature, soft_cap, temperature
+
+CATALOGUE = (bias, alibi, relative, soft_cap, temperature)
+
+__all__ = [
+    "CATALOGUE",
+    "Alibi",
+    "Bias",
+    "Mod",
+    "PlainMod",
+    "Relative",
+    "SoftCap",
+    "Temperature",
+    "alibi",
+    "as_mod",
+    "bias",
+    "relative",
+    "soft_cap",
+    "temperature",
+]

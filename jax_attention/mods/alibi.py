@@ -1,0 +1,57 @@
+"""ALiBi: a penalty that grows linearly with distance, one slope per head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import check_array
+from jax_attention.ground.numerics import per_tile
+from jax_attention.ground.values import leaf, value
+from jax_attention.mods.base import Mod
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+@value
+class Alibi(Mod):
+    """`scores - slopes * |q_pos - k_pos|`; see `alibi`."""
+
+    slopes: jax.Array | float = leaf()
+
+    def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        distance = jnp.abs(q_pos - k_pos).astype(scores.dtype)
+        return scores - per_tile(self.slopes) * distance
+
+
+def alibi(slopes: Float[Array, "*lead"] | float) -> Alibi:
+    """Attention with linear biases: distant keys score lower.
+
+        score'(t, s) = score(t, s) - slope * |q_pos - k_pos|
+
+    Args:
+        slopes: number, or array of the leading axes, usually `[N]` from `positions.alibi_slopes(N)`.
+
+    Returns:
+        A mod; `slopes` is differentiable.
+
+    Raises:
+        TypeError: if `slopes` is not real.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import mods
+        >>> mods.alibi(0.5)(jnp.zeros((1, 3)), jnp.array([[2]]), jnp.array([[0, 1, 2]]))
+        Array([[-1. , -0.5,  0. ]], dtype=float32)
+
+    Reference:
+        Press, Smith, Lewis (2022), "Train short, test long: attention with linear biases enables input length
+        extrapolation".
+
+    Differs from the paper: the distance is absolute, so it also serves bidirectional attention; under a causal mask
+    the two are the same. Hugging Face BLOOM adds `slope * k_pos` instead, which differs by a constant per row.
+    """
+    return Alibi(check_array("slopes", slopes))

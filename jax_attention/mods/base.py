@@ -1,0 +1,38 @@
+"""The contract of a mod: change each score, knowing where its query and key stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from jax_attention.ground.checks import check_returned
+from jax_attention.ground.values import Plain, plain_value
+
+
+class Mod:
+    """`mod(scores[..., t, s], q_pos[..., t, 1], k_pos[..., 1, s]) -> scores[..., t, s]`.
+
+    A mod acts on every score by itself: it may use the score, the two positions and its own arrays, but not the
+    neighbouring scores (a tiled evaluation shows it one block at a time, and masked-out scores arrive as 0).
+    """
+
+    def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        """Return the changed scores."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(scores, q_pos, k_pos)")
+
+
+@plain_value
+class PlainMod(Plain, Mod):
+    """A user's function with the signature of a mod."""
+
+    def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        seen = self.merged(scores)
+        changed = self.function(seen, self.merged(q_pos), self.merged(k_pos))
+        check_returned(f"mod {self!r}", changed, seen.shape)
+        return self.parted(changed)
+
+
+def as_mod(x: Any) -> Mod:
+    """A value stays as it is; a plain function becomes one."""
+    return x if isinstance(x, Mod) else PlainMod(x)

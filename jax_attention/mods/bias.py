@@ -1,0 +1,58 @@
+"""An additive bias for every pair of query and key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+
+from jax_attention.ground.checks import check_array
+from jax_attention.ground.values import leaf, value
+from jax_attention.mods.base import Mod
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+@value
+class Bias(Mod):
+    """`scores + array`; see `bias`."""
+
+    array: jax.Array = leaf("T", "S")
+
+    def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+        return scores + self.array
+
+
+def bias(array: Float[Array, "*lead T S"]) -> Bias:
+    """Add an array to the scores.
+
+        score'(t, s) = score(t, s) + array[..., t, s]
+
+    An entry of -inf forbids the pair, exactly as a mask would: its weight and all gradients through it are 0.
+
+    Args:
+        array: `[..., T, S]`; T or S may be 1, leading axes broadcast against those of the scores. It is indexed by
+            row, not by position.
+
+    Returns:
+        A mod; `array` is differentiable.
+
+    Raises:
+        ValueError: if `array` has fewer than two axes, or (by `attend`) does not fit the scores.
+        TypeError: if it is boolean (that is a mask: use `masks.dense`) or not real.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import attention_weights, mods
+        >>> x = jnp.zeros((2, 4))
+        >>> attention_weights(x, x, x, mods=(mods.bias(jnp.array([[0., -jnp.inf]])),))
+        Array([[1., 0.],
+               [1., 0.]], dtype=float32)
+
+    Reference:
+        Shaw, Uszkoreit, Vaswani (2018), "Self-attention with relative position representations".
+    """
+    if getattr(array, "dtype", None) == bool:
+        raise TypeError("array: expected additive float values, got a bool array. Pass it as mask=masks.dense(array).")
+    return Bias(check_array("array", array, ("T", "S")))

@@ -1,0 +1,36 @@
+"""Normalizers: from scores to weights, over the keys a query may attend to.
+
+A plain function `(scores[..., T, S], where[..., T, S]) -> weights` is accepted wherever a normalizer is.
+"""
+
+from jax_attention.normalizers.base import Normalizer, PlainNormalizer, as_normalizer
+from jax_attention.normalizers.hard import Hard, hard
+from jax_attention.normalizers.pointwise import Linear, Relu, Sigmoid, Uniform, linear, relu, sigmoid, uniform
+from jax_attention.normalizers.softmax import Softmax, SoftmaxStatistics, softmax
+from jax_attention.normalizers.sparse import Entmax15, Sparsemax, entmax15, sparsemax
+
+CATALOGUE = (softmax, sigmoid, relu, linear, sparsemax, entmax15, uniform, hard)
+
+__all__ = [
+    "CATALOGUE",
+    "Entmax15",
+    "Hard",
+    "Linear",
+    "Normalizer",
+    "PlainNormalizer",
+    "Relu",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxStatistics",
+    "Sparsemax",
+    "Uniform",
+    "as_normalizer",
+    "entmax15",
+    "hard",
+    "linear",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "sparsemax",
+    "uniform",
+]

@@ -1,0 +1,108 @@
+"""Softmax over the allowed keys, with optional learned sinks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import check_array
+from jax_attention.ground.numerics import per_tile
+from jax_attention.ground.values import leaf, value
+from jax_attention.normalizers.base import Normalizer, finite_or_zero, row_max
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+class SoftmaxStatistics(NamedTuple):
+    """Per row: the maximum m and the sum of exp(score - m), both `[..., t, 1]`; `logsumexp = m + log(total)`."""
+
+    maximum: jax.Array
+    total: jax.Array
+
+    def logsumexp(self) -> jax.Array:
+        """`log sum exp(score)` over the keys seen, -inf if there were none."""
+        seen = self.total > 0
+        return jnp.where(seen, self.maximum + jnp.log(jnp.where(seen, self.total, 1)), -jnp.inf)
+
+
+@value
+class Softmax(Normalizer):
+    """`exp(score) / (sum exp(score) + exp(sink))`; see `softmax`."""
+
+    sinks: jax.Array | float | None = leaf(default=None)
+    plus_one: bool = False
+
+    def statistics(self, scores: jax.Array, where: jax.Array) -> SoftmaxStatistics:
+        maximum = row_max(scores, where)
+        return SoftmaxStatistics(maximum, jnp.sum(_exponentials(scores, where, maximum), axis=-1, keepdims=True))
+
+    def merge(self, a: SoftmaxStatistics, b: SoftmaxStatistics) -> SoftmaxStatistics:
+        maximum = jnp.maximum(a.maximum, b.maximum)
+        safe = finite_or_zero(maximum)
+        rescaled = (part.total * jnp.exp(part.maximum - safe) for part in (a, b))
+        return SoftmaxStatistics(maximum, sum(rescaled))
+
+    def finish(self, statistics: SoftmaxStatistics) -> SoftmaxStatistics:
+        sinks = self.sinks_or_none()
+        if sinks is None:
+            return statistics
+        sinks = jnp.asarray(sinks, statistics.total.dtype)
+        alone = SoftmaxStatistics(jax.lax.stop_gradient(sinks), jnp.exp(sinks - jax.lax.stop_gradient(sinks)))
+        return self.merge(statistics, alone)
+
+    def weights(self, scores: jax.Array, where: jax.Array, statistics: SoftmaxStatistics) -> jax.Array:
+        total = jnp.where(statistics.total > 0, statistics.total, 1)
+        return _exponentials(scores, where, statistics.maximum) / total
+
+    def sinks_or_none(self) -> jax.Array | float | None:
+        """The sink scores, ready to stand beside a tile `[..., 1, 1]`; plus-one is a sink of 0."""
+        if self.sinks is not None:
+            return per_tile(self.sinks)
+        return 0.0 if self.plus_one else None
+
+
+def _exponentials(scores: jax.Array, where: jax.Array, maximum: jax.Array) -> jax.Array:
+    """exp(score - maximum) where allowed, else exactly 0, also for the gradient: the inner `where` keeps exp finite."""
+    shifted = jnp.where(where, scores - finite_or_zero(maximum), 0)
+    return jnp.where(where, jnp.exp(shifted), 0)
+
+
+def softmax(sinks: Float[Array, "*lead"] | float | None = None, *, plus_one: bool = False) -> Softmax:
+    """Softmax over the allowed keys; a row without any has weights 0.
+
+        weight(t, s) = exp(z_ts) / (sum_{allowed r} exp(z_tr) + exp(sink))      (no sink: without the last term)
+
+    Args:
+        sinks: score of a key without a value, which takes weight but returns nothing: number or array of the leading
+            axes (`[N]`: one learned sink per head, as in GPT-OSS). With a sink the weights may sum to less than 1.
+        plus_one: a sink of exactly 0, so 1 is added to the denominator ("softmax1", "quiet attention"; PyTorch's
+            `add_zero_attn`).
+
+    Returns:
+        A normalizer, the default of `attend`; `sinks` is differentiable.
+
+    Raises:
+        ValueError: if both `sinks` and `plus_one` are given.
+        TypeError: if `sinks` is not real.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import normalizers
+        >>> z = jnp.array([[0., 0., 5.]])
+        >>> normalizers.softmax()(z, where=jnp.array([[True, True, False]]))
+        Array([[0.5, 0.5, 0. ]], dtype=float32)
+        >>> normalizers.softmax(plus_one=True)(jnp.zeros((1, 3)))
+        Array([[0.25, 0.25, 0.25]], dtype=float32)
+
+    Reference:
+        Vaswani et al. (2017), eq. 1; sinks: Xiao et al. (2024), "Efficient streaming language models with attention
+        sinks", and OpenAI (2025), gpt-oss model card.
+
+    Differs from jax.nn.softmax and PyTorch: a fully masked row is 0, not NaN and not the mean.
+    """
+    if sinks is not None and plus_one:
+        raise ValueError("sinks, plus_one: expected at most one of them, got both. plus_one is sinks=0.0.")
+    return Softmax(None if sinks is None else check_array("sinks", sinks), bool(plus_one))

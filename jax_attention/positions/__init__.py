@@ -1,0 +1,28 @@
+"""Positions: encodings to add (`sinusoidal`, `learned`), to rotate by (`rotary`), and ingredients of mods."""
+
+from jax_attention.positions.rotary import Rotary, rotary
+from jax_attention.positions.scaling import (
+    Scaling,
+    dynamic_scaling,
+    linear_scaling,
+    llama3_scaling,
+    yarn_scaling,
+)
+from jax_attention.positions.tables import alibi_slopes, learned, sinusoidal, t5_buckets
+
+CATALOGUE = (sinusoidal, rotary, learned, t5_buckets, alibi_slopes)
+
+__all__ = [
+    "CATALOGUE",
+    "Rotary",
+    "Scaling",
+    "alibi_slopes",
+    "dynamic_scaling",
+    "learned",
+    "linear_scaling",
+    "llama3_scaling",
+    "rotary",
+    "sinusoidal",
+    "t5_buckets",
+    "yarn_scaling",
+]

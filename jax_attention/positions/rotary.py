@@ -1,0 +1,98 @@
+"""Rotary position embeddings (RoPE)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import check_operand, check_positions
+from jax_attention.ground.numerics import compute_dtype
+from jax_attention.ground.values import value
+from jax_attention.positions.phase import angles
+from jax_attention.positions.scaling import Scaling
+from jax_attention.positions.tables import check_even, check_style
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+@value
+class Rotary:
+    """Rotate pairs of features by an angle that grows with the position; see `rotary`."""
+
+    style: str = "half"
+    base: float = 10000.0
+    size: int | None = None
+    scaling: Scaling = Scaling()
+
+    def __call__(self, x: Float[Array, "*lead T H"], positions: Int[Array, "*lead T"]) -> Float[Array, "*lead T H"]:
+        """Rotate `x[..., T, H]` to its `positions[..., T]`; the dtype of x stays, angles are at least float32."""
+        x = check_operand("x", x, 2, "[..., T, H]")
+        positions = check_positions("positions", positions, x.shape[-2], x.shape[:-2])
+        return self._rotate(x, positions)
+
+    def heads(self, x: Float[Array, "*lead T N H"], positions: Int[Array, "*lead T"]) -> Float[Array, "*lead T N H"]:
+        """The same for the layout of `attend_heads`: `x[..., T, N, H]`, positions still `[..., T]`."""
+        x = check_operand("x", x, 3, "[..., T, N, H]")
+        positions = check_positions("positions", positions, x.shape[-3], x.shape[:-3])
+        return self._rotate(x, positions[..., None])
+
+    def _rotate(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        size = x.shape[-1] if self.size is None else self.size
+        check_even("x: rotated size", size)
+        if size > x.shape[-1]:
+            raise ValueError(f"size: expected at most the head size {x.shape[-1]}, got {size}.")
+        dtype = compute_dtype(x)
+        angle = angles(positions, self.scaling.frequencies(size, self.base, positions), dtype)
+        factor = self.scaling.attention_factor()
+        cos, sin = jnp.cos(angle) * factor, jnp.sin(angle) * factor
+        turned, rest = x[..., :size].astype(dtype), x[..., size:]
+        if self.style == "half":
+            a, b = jnp.split(turned, 2, axis=-1)
+            out = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+        else:
+            a, b = turned[..., 0::2], turned[..., 1::2]
+            out = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(turned.shape)
+        return jnp.concatenate([out.astype(x.dtype), rest], axis=-1)
+
+
+def rotary(
+    *, style: str = "half", base: float = 10000.0, size: int | None = None, scaling: Scaling | None = None
+) -> Rotary:
+    """Rotary position embedding: scores depend on positions only through their difference.
+
+        (x_a, x_b) -> (x_a cos p theta_i - x_b sin p theta_i,  x_b cos p theta_i + x_a sin p theta_i)
+        theta_i = base^(-2 i / size),        (a, b) = (i, i + size / 2) for "half", (2 i, 2 i + 1) for "interleaved"
+
+    Args:
+        style: "half" (GPT-NeoX, Llama in Hugging Face, Gemma, Qwen) or "interleaved" (the paper, GPT-J, Meta's Llama).
+        base: `rope_theta`.
+        size: rotate only the first `size` features (`partial_rotary_factor`); None rotates all.
+        scaling: `positions.linear_scaling`, `dynamic_scaling`, `llama3_scaling`, `yarn_scaling` or None.
+
+    Returns:
+        A value: call it as `rope(x[..., T, H], positions[..., T])`, or `rope.heads(x[..., T, N, H], positions)`.
+        Angles are exact to 1e-4 at position 100000, also for bfloat16 x (integer positions).
+
+    Raises:
+        ValueError: if `style` is unknown, the rotated size is odd or too large, or positions do not fit x.
+        TypeError: if positions are not integers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import positions
+        >>> positions.rotary()(jnp.array([[1., 0.], [1., 0.]]), jnp.arange(2)).round(4)
+        Array([[1.    , 0.    ],
+               [0.5403, 0.8415]], dtype=float32)
+
+    Reference:
+        Su et al. (2021), "RoFormer: enhanced transformer with rotary position embedding", eq. 34.
+    """
+    check_style(style)
+    if size is not None:
+        check_even("size", size)
+    if scaling is not None and not isinstance(scaling, Scaling):
+        raise TypeError(f"scaling: expected a value such as positions.linear_scaling(2.0), got {scaling!r}.")
+    return Rotary(style, float(base), size, scaling or Scaling())

@@ -1,0 +1,191 @@
+"""Position information as numbers to add or look up: sinusoids, a learned table, T5's buckets, ALiBi's slopes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention.ground.checks import check_array, check_int, describe_array
+from jax_attention.positions.phase import angles
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+def sinusoidal(
+    positions: Int[Array, "*lead T"], size: int, *, base: float = 10000.0, style: str = "interleaved", dtype=jnp.float32
+) -> Float[Array, "*lead T size"]:
+    """Sinusoidal position encoding, to be added to embeddings; the shape `[..., T, D]` stays.
+
+        PE(p, 2i) = sin(p / base^(2i / size)),        PE(p, 2i + 1) = cos(p / base^(2i / size))
+
+    Args:
+        positions: integers `[..., T]`; accurate to 1e-4 at position 100000.
+        size: D, even.
+        base: wavelengths run from 2 pi to `base * 2 pi` positions.
+        style: "interleaved" (sin, cos, sin, cos, …) or "half" (all sines, then all cosines, as in Marian and fairseq).
+        dtype: of the result.
+
+    Returns:
+        `[..., T, size]`.
+
+    Raises:
+        ValueError: if `size` is odd or `style` unknown.
+        TypeError: if `size` is not a Python int.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import positions
+        >>> positions.sinusoidal(jnp.arange(2), 4).round(4)
+        Array([[0.    , 1.    , 0.    , 1.    ],
+               [0.8415, 0.5403, 0.01  , 1.    ]], dtype=float32)
+
+    Reference:
+        Vaswani et al. (2017), "Attention is all you need", section 3.5.
+    """
+    check_even("size", size)
+    check_style(style)
+    frequencies = 1.0 / base ** (np.arange(0, size, 2) / size)
+    compute = jnp.promote_types(dtype, jnp.float32)
+    angle = angles(positions, frequencies, compute)
+    sines, cosines = jnp.sin(angle), jnp.cos(angle)
+    if style == "half":
+        return jnp.concatenate([sines, cosines], axis=-1).astype(dtype)
+    return jnp.stack([sines, cosines], axis=-1).reshape(*angle.shape[:-1], size).astype(dtype)
+
+
+def learned(table: Float[Array, "L D"], positions: Int[Array, "*lead T"]) -> Float[Array, "*lead T D"]:
+    """Look positions up in a learned table.
+
+        PE(p) = table[p]
+
+    Args:
+        table: `[L, D]`, one row per position.
+        positions: integers `[..., T]`.
+
+    Returns:
+        `[..., T, D]`. Positions that the table does not have give NaN rows (a traced value cannot raise, and clamping
+        to the last row would be silently wrong); negative ones do not count from the end.
+
+    Raises:
+        ValueError: if `table` has not two axes.
+        TypeError: if `positions` are not integers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import positions
+        >>> positions.learned(jnp.array([[1., 2.], [3., 4.]]), jnp.array([1, 0, 2]))
+        Array([[ 3.,  4.],
+               [ 1.,  2.],
+               [nan, nan]], dtype=float32)
+
+    Reference:
+        Gehring et al. (2017), "Convolutional sequence to sequence learning", section 3.1.
+    """
+    table, positions = jnp.asarray(check_array("table", table, ("L", "D"))), jnp.asarray(positions)
+    if table.ndim != 2:
+        raise ValueError(f"table: expected [L, D], got {describe_array(table)}.")
+    if not jnp.issubdtype(positions.dtype, jnp.integer):
+        raise TypeError(f"positions: expected integers, got {describe_array(positions)}.")
+    inside = jnp.where(positions < 0, table.shape[0], positions)
+    return jnp.take(table, inside, axis=0, mode="fill")
+
+
+def alibi_slopes(num_heads: int) -> Float[Array, "N"]:
+    """ALiBi's slopes, one per head, a geometric series.
+
+        slope_i = 2^(-8 i / N),  i = 1 … N,  for N a power of two
+
+    Otherwise the series for the largest power of two below N, followed by every other slope of the next series.
+
+    Args:
+        num_heads: N.
+
+    Returns:
+        float32 `[N]`.
+
+    Raises:
+        TypeError: if `num_heads` is not a Python int.
+        ValueError: if it is smaller than 1.
+
+    Example:
+        >>> from jax_attention import positions
+        >>> positions.alibi_slopes(4)
+        Array([0.25      , 0.0625    , 0.015625  , 0.00390625], dtype=float32)
+
+    Reference:
+        Press, Smith, Lewis (2022), "Train short, test long", section 3 and its published code for other N.
+    """
+    num_heads = check_int("num_heads", num_heads, 1, "It is the number of query heads.")
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2.0 ** (-8.0 * i / power) for i in range(1, power + 1)]
+    slopes += [2.0 ** (-4.0 * i / power) for i in range(1, 2 * (num_heads - power), 2)]
+    return jnp.asarray(slopes, jnp.float32)
+
+
+def t5_buckets(
+    relative_position: Int[Array, "*any"] | int, *, bidirectional: bool = True, num_buckets: int = 32, max_distance: int = 128
+) -> Int[Array, "*any"]:
+    """T5's bucket of a relative position: exact for near keys, logarithmic for far ones, one bucket beyond.
+
+        b(n) = n                                                              for n < m
+        b(n) = min(m + floor((B - m) log(n / m) / log(max_distance / m)), B - 1)   otherwise,        m = B / 2
+
+    where n is the distance (bidirectional: B is half of the buckets; keys to the right use the other half).
+
+    Args:
+        relative_position: key position minus query position, any shape.
+        bidirectional: False counts keys to the right as distance 0 (for causal attention).
+        num_buckets: at least 2, or 4 and even if bidirectional.
+        max_distance: larger than the exact range.
+
+    Returns:
+        int32 bucket numbers in `[0, num_buckets)`, same shape.
+
+    Raises:
+        ValueError: if `num_buckets` or `max_distance` is too small.
+        TypeError: if one of them is not a Python int.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import positions
+        >>> positions.t5_buckets(jnp.array([-200, -3, 0, 3, 200]))
+        Array([15,  3,  0, 19, 31], dtype=int32)
+
+    Reference:
+        Raffel et al. (2020), "Exploring the limits of transfer learning", section 2.1; Hugging Face `T5Attention`.
+    """
+    cure = "T5 uses 32 buckets and max_distance 128."
+    num_buckets = check_int("num_buckets", num_buckets, 4 if bidirectional else 2, cure)
+    relative_position = jnp.asarray(relative_position, jnp.int32)
+    half = num_buckets // 2 if bidirectional else num_buckets
+    exact = half // 2
+    check_int("max_distance", max_distance, exact + 1, cure)
+    distance = np.arange(max_distance + 1)
+    far = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+        math.log(max_distance / exact)
+    )
+    far = exact + (far * np.float32(half - exact)).astype(np.int32)
+    table = np.where(distance < exact, distance, np.minimum(far, half - 1)).astype(np.int32)
+    back = jnp.abs(relative_position) if bidirectional else -jnp.minimum(relative_position, 0)
+    bucket = jnp.take(jnp.asarray(table), jnp.minimum(back, max_distance))
+    return jnp.where(relative_position > 0, bucket + half, bucket) if bidirectional else bucket
+
+
+def check_even(name: str, size: int) -> int:
+    """An even Python int, at least 2: sines and cosines come in pairs."""
+    size = check_int(name, size, 2, "Sines and cosines come in pairs.")
+    if size % 2:
+        raise ValueError(f"{name}: expected an even number, got {size}. Sines and cosines come in pairs.")
+    return size
+
+
+def check_style(style: str) -> str:
+    """One of the two ways to lay pairs out."""
+    if style not in ("half", "interleaved"):
+        raise ValueError(f'style: expected "half" or "interleaved", got {style!r}.')
+    return style
+

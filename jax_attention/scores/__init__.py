@@ -1,0 +1,37 @@
+"""Scores: how much does query t care about key s? One value each; see `docs/rules/` for a page on every one.
+
+A score is a value with `project` (once per row) and `tile` (any block). A plain function
+`(query[..., T, H], key[..., S, H]) -> [..., T, S]` is accepted wherever a score is.
+"""
+
+from jax_attention.scores.additive import Additive, additive
+from jax_attention.scores.base import PlainScore, Score, as_score
+from jax_attention.scores.concat import Concat, concat
+from jax_attention.scores.distance import L2, l2
+from jax_attention.scores.location import Location, location
+from jax_attention.scores.products import Cosine, Dot, General, ScaledDot, cosine, dot, general, scaled_dot
+
+CATALOGUE = (dot, scaled_dot, cosine, general, concat, additive, location, l2)
+
+__all__ = [
+    "CATALOGUE",
+    "Additive",
+    "Concat",
+    "Cosine",
+    "Dot",
+    "General",
+    "L2",
+    "Location",
+    "PlainScore",
+    "ScaledDot",
+    "Score",
+    "additive",
+    "as_score",
+    "concat",
+    "cosine",
+    "dot",
+    "general",
+    "l2",
+    "location",
+    "scaled_dot",
+]

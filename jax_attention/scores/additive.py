@@ -1,0 +1,83 @@
+"""Bahdanau's additive score: a small network with one hidden layer looks at query and key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import check_array
+from jax_attention.ground.values import leaf, value
+from jax_attention.scores.base import Score
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+@value
+class Additive(Score):
+    """`vector . tanh(q Wq + k Wk + bias)`; see `additive`."""
+
+    query_weight: jax.Array = leaf("Hq", "A")
+    key_weight: jax.Array = leaf("Hk", "A")
+    bias: jax.Array | None = leaf("A", default=None)
+    vector: jax.Array | None = leaf("A", default=None)
+
+    def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        projected = query @ self.query_weight
+        if self.bias is not None:
+            projected = projected + self.bias[..., None, :]
+        return projected, key @ self.key_weight
+
+    def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        hidden = jnp.tanh(query[..., :, None, :] + key[..., None, :, :])
+        if self.vector is None:
+            return jnp.sum(hidden, axis=-1)
+        return jnp.sum(hidden * self.vector[..., None, None, :], axis=-1)
+
+
+def additive(
+    query_weight: Float[Array, "*lead Hq A"],
+    key_weight: Float[Array, "*lead Hk A"],
+    bias: Float[Array, "*lead A"] | None = None,
+    vector: Float[Array, "*lead A"] | None = None,
+) -> Additive:
+    """Bahdanau's additive score, also called concat – linear – tanh (– sum).
+
+        score(t, s) = sum_a vector_a tanh(q_t Wq + k_s Wk + bias)_a
+
+    `q Wq + k Wk` equals `[q; k] W` with `W` stacked from the two, so a layer over the joined vectors is this score
+    with its weight cut after Hq rows. Without `vector` the hidden units are simply summed.
+
+    Args:
+        query_weight: `Wq`, `[..., Hq, A]`.
+        key_weight: `Wk`, `[..., Hk, A]`; Hq and Hk may differ.
+        bias: `[..., A]` or None.
+        vector: `[..., A]`, or None for the plain sum.
+
+    Returns:
+        A score value; all arrays are differentiable. `jax_attention.nn.Additive` holds trained ones.
+
+    Raises:
+        ValueError: if an array has too few axes or the hidden sizes A disagree.
+        TypeError: if one is not a float array.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import scores
+        >>> rule = scores.additive(jnp.eye(2), jnp.eye(2), vector=jnp.array([1., 2.]))
+        >>> rule(jnp.zeros((1, 2)), jnp.array([[0.5, 0.5]])).round(4)
+        Array([[1.3864]], dtype=float32)
+
+    Reference:
+        Bahdanau, Cho, Bengio (2015), "Neural machine translation by jointly learning to align and translate", A.1.2.
+    """
+    query_weight = check_array("query_weight", query_weight, ("Hq", "A"))
+    hidden = {"A": query_weight.shape[-1]}
+    return Additive(
+        query_weight,
+        check_array("key_weight", key_weight, ("Hk", "A"), hidden),
+        None if bias is None else check_array("bias", bias, ("A",), hidden),
+        None if vector is None else check_array("vector", vector, ("A",), hidden),
+    )

@@ -1,0 +1,61 @@
+"""The contract of a score: prepare query and key once, then compare any tile of rows with any tile of columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import check_returned
+from jax_attention.ground.numerics import zero_rows
+from jax_attention.ground.values import Plain, plain_value
+
+
+class Score:
+    """Stage 1 of the sentence: `scores = tile(*project(query, key))`.
+
+    `project` runs once over all rows and is linear in their number; `tile` may then be called on any block of rows
+    and columns of what `project` returned. Leading axes broadcast in both.
+    """
+
+    same_size = False  # query and key must have the same number of features
+    paired = False  # key row t belongs to query row t, not to column t
+
+    def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`[..., T, Hq], [..., S, Hk] -> ([..., T, P], [..., S, P'])`, once per call."""
+        return query, key
+
+    def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        """Scores `[..., t, s]` of projected rows `[..., t, P]` against projected columns `[..., s, P']`."""
+        raise NotImplementedError(f"{type(self).__name__} must define tile(query, key)")
+
+    def columns(self, key: jax.Array) -> int:
+        """S, the number of columns of the scores."""
+        return key.shape[-2]
+
+    def zero_unused(
+        self, query: jax.Array, key: jax.Array, row_used: jax.Array, column_used: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Replace input rows on which no allowed score depends by 0, so that NaN there goes nowhere."""
+        return zero_rows(query, row_used), zero_rows(key, row_used if self.paired else column_used)
+
+    def __call__(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        """All scores `[..., T, S]` of one query block against one key block."""
+        return self.tile(*self.project(query, key))
+
+
+@plain_value
+class PlainScore(Plain, Score):
+    """A user's function `(query[..., t, H], key[..., s, H]) -> scores[..., t, s]`."""
+
+    def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        scores = self.function(query, key)
+        lead = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+        check_returned(f"score {self!r}", scores, (*lead, query.shape[-2], key.shape[-2]))
+        return scores
+
+
+def as_score(x: Any) -> Score:
+    """A value stays as it is; a plain function becomes one."""
+    return x if isinstance(x, Score) else PlainScore(x)

@@ -1,0 +1,174 @@
+"""Scores that are a product of query and key: dot, scaled dot, cosine, and Luong's general bilinear form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import check_array
+from jax_attention.ground.numerics import per_tile, safe_norm
+from jax_attention.ground.values import leaf, value
+from jax_attention.scores.base import Score
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+class _Product(Score):
+    """Every score of this file ends in `query @ key^T`."""
+
+    same_size = True
+
+    def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        return query @ jnp.swapaxes(key, -1, -2)
+
+
+@value
+class Dot(_Product):
+    """`q . k`; see `dot`."""
+
+
+@value
+class ScaledDot(_Product):
+    """`scale * q . k`; see `scaled_dot`."""
+
+    scale: jax.Array | float | None = leaf(default=None)
+
+    def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        scale = max(query.shape[-1], 1) ** -0.5 if self.scale is None else per_tile(self.scale)
+        return query * scale, key
+
+
+@value
+class Cosine(_Product):
+    """`scale * q . k / (|q| |k|)`; see `cosine`."""
+
+    scale: jax.Array | float = leaf()
+
+    def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return per_tile(self.scale) * _unit(query), _unit(key)
+
+
+@value
+class General(_Product):
+    """`q^T W k`; see `general`."""
+
+    same_size = False
+    weight: jax.Array = leaf("Hq", "Hk")
+
+    def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return query @ self.weight, key
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    length = safe_norm(x)
+    return x / jnp.where(length > 0, length, 1)
+
+
+def dot() -> Dot:
+    """Dot product of query and key, unscaled.
+
+        score(t, s) = q_t . k_s
+
+    Args: none. Query `[..., T, H]` and key `[..., S, H]` must have the same head size H.
+
+    Returns:
+        A score value.
+
+    Raises:
+        ValueError: by `attend`, if query and key differ in head size.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import scores
+        >>> scores.dot()(jnp.array([[1., 2.]]), jnp.array([[3., 4.], [0., 1.]]))
+        Array([[11.,  2.]], dtype=float32)
+
+    Reference:
+        Luong, Pham, Manning (2015), "Effective approaches to attention-based neural machine translation", eq. 7.
+    """
+    return Dot()
+
+
+def scaled_dot(scale: Float[Array, "*lead"] | float | None = None) -> ScaledDot:
+    """Scaled dot product, the Transformer's score and the default of `attend`.
+
+        score(t, s) = scale * q_t . k_s,        scale = 1 / sqrt(H) unless given
+
+    Args:
+        scale: number or array of the leading axes (`[N]`: one per head); None for `1 / sqrt(H)`.
+
+    Returns:
+        A score value; `scale` is differentiable.
+
+    Raises:
+        TypeError: if `scale` is not real. ValueError: by `attend`, if query and key differ in head size.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import scores
+        >>> scores.scaled_dot()(jnp.ones((1, 4)), jnp.ones((2, 4)))
+        Array([[2., 2.]], dtype=float32)
+
+    Reference:
+        Vaswani et al. (2017), "Attention is all you need", eq. 1.
+    """
+    return ScaledDot(None if scale is None else check_array("scale", scale))
+
+
+def cosine(scale: Float[Array, "*lead"] | float = 1.0) -> Cosine:
+    """Cosine similarity of query and key: only directions count, lengths do not.
+
+        score(t, s) = scale * q_t . k_s / (|q_t| |k_s|)
+
+    A zero vector has no direction; its scores, and the gradients through them, are 0.
+
+    Args:
+        scale: number or array of the leading axes, for example `[N]` for one learned scale per head. With 1 the
+            scores lie in [-1, 1], so the softmax stays nearly flat; Swin v2 learns scales up to 100.
+
+    Returns:
+        A score value; `scale` is differentiable.
+
+    Raises:
+        TypeError: if `scale` is not a real number or float array.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import scores
+        >>> scores.cosine()(jnp.array([[3., 4.]]), jnp.array([[6., 8.], [-3., -4.], [0., 0.]]))
+        Array([[ 1., -1.,  0.]], dtype=float32)
+
+    Reference:
+        Graves, Wayne, Danihelka (2014), "Neural Turing machines", eq. 6.
+    """
+    return Cosine(check_array("scale", scale))
+
+
+def general(weight: Float[Array, "*lead Hq Hk"]) -> General:
+    """Luong's general score: a learned bilinear form between query and key, which may differ in size.
+
+        score(t, s) = q_t^T W k_s
+
+    Args:
+        weight: `W`, `[..., Hq, Hk]`; leading axes broadcast against those of the scores (one W per head: `[N, Hq, Hk]`).
+
+    Returns:
+        A score value; `weight` is differentiable. `jax_attention.nn.General` holds a trained one.
+
+    Raises:
+        ValueError: if `weight` has fewer than two axes, or (by `attend`) does not fit query and key.
+        TypeError: if `weight` is not a float array.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import scores
+        >>> scores.general(jnp.array([[0., 1.], [1., 0.]]))(jnp.array([[1., 2.]]), jnp.array([[3., 4.]]))
+        Array([[10.]], dtype=float32)
+
+    Reference:
+        Luong, Pham, Manning (2015), "Effective approaches to attention-based neural machine translation", eq. 7.
+    """
+    return General(check_array("weight", weight, ("Hq", "Hk")))

@@ -1,0 +1,26 @@
+"""Shared settings of all tests: CPU, true float64 on request, one compilation cache for the whole run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture
+def x64():
+    """True float64 for one test."""
+    with jax.enable_x64(True):
+        yield
