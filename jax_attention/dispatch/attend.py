@@ -278,4 +278,3 @@ def attend_heads_with_stats(
     problem, layout = prepare_heads(query, key, value, **options)
     output, *statistics = choose(problem).attend_with_stats(problem)
     return Attended(layout.heads_last(output, 2), *(layout.heads_last(x, 1) for x in statistics))
-

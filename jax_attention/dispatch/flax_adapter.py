@@ -143,7 +143,9 @@ def _joined(own: Mask | Callable | None, theirs: Any, is_causal: bool) -> Mask |
 def _dropout(rng: Any, rate: float, shared: bool, deterministic: bool) -> Dropout | None:
     if deterministic or rate == 0:
         return None
-    fail_unless(rng is not None, f"dropout_rng: expected a key, as dropout_rate = {rate} and not deterministic, got None.")
+    fail_unless(
+        rng is not None, f"dropout_rng: expected a key, as dropout_rate = {rate} and not deterministic, got None."
+    )
     return Dropout(getattr(rng, "value", rng), rate, shared)
 
 

@@ -107,7 +107,9 @@ def _for_scores(name: str, x: Any, rank: int, pairs: tuple[int, int]) -> jax.Arr
         )
         x = x.reshape(x.shape[x.ndim - rank :])
     cure = f"A [B, S] padding mask is {name}[:, None, None, :]; one for all heads and batches is {name}[None, None]."
-    fail_unless(x.ndim >= 3, f"{name}: expected axes [B, N, T, S] (sizes of 1 broadcast), got {describe_array(x)}. {cure}")
+    fail_unless(
+        x.ndim >= 3, f"{name}: expected axes [B, N, T, S] (sizes of 1 broadcast), got {describe_array(x)}. {cure}"
+    )
     for axis, size, known in zip("TS", x.shape[-2:], pairs, strict=True):
         fail_unless(
             size in (1, known),

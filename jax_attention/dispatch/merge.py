@@ -64,7 +64,9 @@ def merge_partials(*partials: tuple[Float[Array, "*rows E"], Float[Array, "*rows
     parts = [_exp(lse, largest) for lse in sums]
     total = sum(parts)
     safe = jnp.where(total > 0, total, 1)
-    output = sum((part / safe)[..., None] * output.astype(part.dtype) for part, output in zip(parts, outputs, strict=True))
+    output = sum(
+        (part / safe)[..., None] * output.astype(part.dtype) for part, output in zip(parts, outputs, strict=True)
+    )
     logsumexp = jnp.where(total > 0, largest + jnp.log(safe), -jnp.inf)
     return Partial(output.astype(outputs[0].dtype), logsumexp)
 

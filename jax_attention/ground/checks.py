@@ -87,7 +87,8 @@ def check_array(
     for axis, size in zip(axes, array.shape[array.ndim - len(axes) :], strict=True):
         known = (sizes or {}).get(axis, size)
         fail_unless(
-            size == known, f"{name}: expected axis {axis} of {layout} to have size {known}, got {describe_array(array)}."
+            size == known,
+            f"{name}: expected axis {axis} of {layout} to have size {known}, got {describe_array(array)}.",
         )
     return array
 

@@ -234,6 +234,8 @@ def _bool_or_bias(name: str, array: Array, flip: bool) -> MaskAndMods:
     if array.dtype == bool:
         return MaskAndMods(dense(~array if flip else array), ())
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name}: expected bool or float, got {describe_array(array)}. Write {name} != 0 for 0/1 values.")
+        raise TypeError(
+            f"{name}: expected bool or float, got {describe_array(array)}. Write {name} != 0 for 0/1 values."
+        )
     forbidden = jnp.isneginf(array)
     return MaskAndMods(dense(~forbidden), (bias(jnp.where(forbidden, 0, array)),))

@@ -34,9 +34,7 @@ class Relative(Mod):
         return scores + take_last(self.table, buckets)
 
 
-def relative(
-    table: Float[Array, "*lead buckets"], *, bidirectional: bool = True, max_distance: int = 128
-) -> Relative:
+def relative(table: Float[Array, "*lead buckets"], *, bidirectional: bool = True, max_distance: int = 128) -> Relative:
     """T5's relative position bias.
 
         score'(t, s) = score(t, s) + table[..., bucket(k_pos - q_pos)]

@@ -127,7 +127,11 @@ def alibi_slopes(num_heads: int) -> Float[Array, "N"]:
 
 
 def t5_buckets(
-    relative_position: Int[Array, "*any"] | int, *, bidirectional: bool = True, num_buckets: int = 32, max_distance: int = 128
+    relative_position: Int[Array, "*any"] | int,
+    *,
+    bidirectional: bool = True,
+    num_buckets: int = 32,
+    max_distance: int = 128,
 ) -> Int[Array, "*any"]:
     """T5's bucket of a relative position: exact for near keys, logarithmic for far ones, one bucket beyond.
 
@@ -188,4 +192,3 @@ def check_style(style: str) -> str:
     if style not in ("half", "interleaved"):
         raise ValueError(f'style: expected "half" or "interleaved", got {style!r}.')
     return style
-
