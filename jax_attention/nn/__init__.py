@@ -1,0 +1,11 @@
+"""Flax modules that hold parameters and static configuration, and nothing else: each is a pytree, so plain `jax.jit`,
+`grad`, `vmap`, `lax.scan` and optax work on it. The rules themselves are the pure functions of `jax_attention`.
+"""
+
+from jax_attention.nn.attn import Attn
+from jax_attention.nn.hold import Learned
+from jax_attention.nn.multi_head import MultiHeadAttention
+from jax_attention.nn.rules import Additive, Concat, General, Location
+from jax_attention.nn.self_attention import SelfAttention
+
+__all__ = ["Additive", "Attn", "Concat", "General", "Learned", "Location", "MultiHeadAttention", "SelfAttention"]

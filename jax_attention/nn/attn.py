@@ -1,0 +1,94 @@
+"""Attention as a layer in three steps: rule, join with the query, linear map to the wanted size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_attention.dispatch.attend import attend, attention_weights
+from jax_attention.nn.hold import hold, release
+from jax_attention.nn.rules import Location
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+class Attn(nnx.Module):
+    """The classic attention layer of an RNN decoder.
+
+        weights = softmax(score(Q, K)),        output = [Q ; weights @ V] W_out + b_out
+
+    By default the score is the location rule with its own parameters, so Q and K are paired row by row and V has
+    exactly `value_size1` rows. Right for any leading axes and any number T of rows.
+
+    Args:
+        query_size: Hq.
+        key_size: Hk.
+        value_size1: S, rows of V.
+        value_size2: E, columns of V.
+        output_size: D.
+        score: another rule: a module such as `nn.Additive`, a value, or a function; None is `nn.Location`.
+        join: False leaves the query out: `output = (weights @ V) W_out + b_out`, usual for dot products.
+        param_dtype: of the parameters.
+        rngs: random keys, used here and not kept.
+
+    Returns:
+        A module with `score` and `combine`; call it as `layer(query, key, value)`.
+
+    Raises:
+        ValueError: by the call, if shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from jax_attention import nn
+        >>> layer = nn.Attn(32, 32, 32, 64, 64, rngs=nnx.Rngs(0))
+        >>> q, v = jnp.ones((1, 1, 32)), jnp.ones((1, 32, 64))
+        >>> layer(q, q, v).shape, layer.weights(q, q, v).shape
+        ((1, 1, 64), (1, 1, 32))
+
+    Reference:
+        Luong, Pham, Manning (2015), "Effective approaches to attention-based neural machine translation", eq. 5.
+    """
+
+    def __init__(
+        self,
+        query_size: int,
+        key_size: int,
+        value_size1: int,
+        value_size2: int,
+        output_size: int,
+        *,
+        score: Any = None,
+        join: bool = True,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        own = Location(query_size, key_size, value_size1, param_dtype=param_dtype, rngs=rngs) if score is None else score
+        self.score = hold(own)
+        self.combine = nnx.Linear(
+            value_size2 + (query_size if join else 0), output_size, param_dtype=param_dtype, rngs=rngs
+        )
+        self.join = join
+
+    def __call__(
+        self,
+        query: Float[Array, "*lead T Hq"],
+        key: Float[Array, "*lead R Hk"],
+        value: Float[Array, "*lead S E"],
+        *,
+        mask: Any = None,
+    ) -> Float[Array, "*lead T D"]:
+        """Attend, join, map: `[..., T, D]`."""
+        context = attend(query, key, value, score=release(self.score), mask=mask)
+        if self.join:
+            query = jnp.broadcast_to(query, (*context.shape[:-1], query.shape[-1]))
+            context = jnp.concatenate([query, context], axis=-1)
+        return self.combine(context)
+
+    def weights(self, query: jax.Array, key: jax.Array, value: jax.Array, *, mask: Any = None) -> jax.Array:
+        """The attention weights `[..., T, S]`; rows sum to 1."""
+        return attention_weights(query, key, value, score=release(self.score), mask=mask)

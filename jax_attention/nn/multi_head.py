@@ -1,0 +1,221 @@
+"""Multi-head attention: projections around `attend_heads`, with the rule of your choice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_attention import cache as kv_cache
+from jax_attention import masks
+from jax_attention.dispatch.attend import attend_heads, attention_weights_heads
+from jax_attention.dropout import Dropout
+from jax_attention.nn.extra_keys import attend_with_extra_key, weights_with_extra_key
+from jax_attention.nn.hold import hold, release
+from jax_attention.nn.projections import PackedProjections, SeparateProjections
+from jax_attention.positions import Rotary
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+class MultiHeadAttention(nnx.Module):
+    """Self- or cross-attention over N heads, K of them for keys and values.
+
+        q, k, v = X W_q + b_q,  Y W_k + b_k,  Z W_v + b_v            cut into heads of size H
+        output  = join(attend_heads(rope(q), rope(k), v, rule)) W_o + b_o
+
+    Args:
+        num_heads: N.
+        size: D, features of the query input.
+        kv_heads: K, a divisor of N; N if None (1: multi-query).
+        head_size: H; `D / N` if None.
+        key_size: features of the key input; D if None (`kdim` of PyTorch).
+        value_size: features of the value input; `key_size` if None (`vdim`).
+        output_size: features of the output; D if None.
+        packed: one kernel `[D, (N + 2 K) H]` for all three projections instead of three.
+        use_bias: whether the projections have biases.
+        extra_key: one learned key and value more, visible to every query (`add_bias_kv` of PyTorch); softmax only.
+        rope: `positions.rotary(...)`, applied to queries and keys, or None.
+        score: as in `attend`, or a module such as `nn.Additive`.
+        mods: as in `attend`; each may be an `nn.Learned`.
+        mask: as in `attend`; joined by & with the mask of the call.
+        normalize: as in `attend`, or an `nn.Learned`. `softmax(plus_one=True)` is PyTorch's `add_zero_attn`.
+        precision: of all products.
+        dtype: to compute in; the widest of input and parameters if None.
+        param_dtype: of the parameters.
+        rngs: random keys, used here and not kept.
+
+    Returns:
+        A module; call it as `layer(x)` or `layer(x, keys, values)`. `layer.weights` gives the maps, `layer.step` decodes
+        with a cache.
+
+    Raises:
+        ValueError: if sizes do not divide, or `packed` or `extra_key` is asked for where it cannot be.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from jax_attention import masks, nn, positions
+        >>> layer = nn.MultiHeadAttention(4, 16, kv_heads=2, rope=positions.rotary(), rngs=nnx.Rngs(0))
+        >>> x = jnp.ones((2, 5, 16))
+        >>> layer(x, mask=masks.causal()).shape, layer.weights(x).shape
+        ((2, 5, 16), (2, 4, 5, 5))
+
+    Reference:
+        Vaswani et al. (2017), "Attention is all you need", section 3.2.2.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        size: int,
+        *,
+        kv_heads: int | None = None,
+        head_size: int | None = None,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        output_size: int | None = None,
+        packed: bool = False,
+        use_bias: bool = True,
+        extra_key: bool = False,
+        rope: Rotary | None = None,
+        score: Any = None,
+        mods: tuple = (),
+        mask: Any = None,
+        normalize: Any = None,
+        precision: Any = None,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        kv_heads = num_heads if kv_heads is None else kv_heads
+        if kv_heads < 1 or num_heads % kv_heads:
+            raise ValueError(f"kv_heads: expected a divisor of num_heads = {num_heads}, got {kv_heads}.")
+        if head_size is None:
+            if size % num_heads:
+                raise ValueError(
+                    f"num_heads: expected a divisor of size = {size}, got {num_heads}. Or give head_size yourself."
+                )
+            head_size = size // num_heads
+        key_size = size if key_size is None else key_size
+        value_size = key_size if value_size is None else value_size
+        options = {"use_bias": use_bias, "dtype": dtype, "precision": precision, "param_dtype": param_dtype, "rngs": rngs}
+        heads = (num_heads * head_size, kv_heads * head_size, kv_heads * head_size)
+        if packed and (key_size, value_size) != (size, size):
+            raise ValueError(
+                f"packed: expected inputs of one size to share a kernel, got size = {size}, key_size = {key_size}, "
+                f"value_size = {value_size}. Use packed=False."
+            )
+        self.projections = (
+            PackedProjections(size, heads, **options)
+            if packed
+            else SeparateProjections((size, key_size, value_size), heads, **options)
+        )
+        self.out = nnx.Linear(num_heads * head_size, size if output_size is None else output_size, **options)
+        shape = (1, kv_heads, head_size)
+        init = jax.nn.initializers.normal(stddev=head_size**-0.5)
+        self.extra_key = nnx.Param(init(rngs.params(), shape, param_dtype)) if extra_key else None
+        self.extra_value = nnx.Param(init(rngs.params(), shape, param_dtype)) if extra_key else None
+        self.rule = nnx.Dict(score=hold(score), mask=hold(mask), normalize=hold(normalize))
+        self.mods = nnx.List([hold(mod) for mod in mods])
+        self.rope = nnx.static(rope)
+        self.num_heads, self.kv_heads, self.head_size, self.precision = num_heads, kv_heads, head_size, precision
+
+    def __call__(
+        self,
+        query: Float[Array, "*lead T D"],
+        key: Float[Array, "*lead S Dk"] | None = None,
+        value: Float[Array, "*lead S Dv"] | None = None,
+        *,
+        mask: Any = None,
+        mods: tuple = (),
+        query_positions: Int[Array, "*lead T"] | None = None,
+        key_positions: Int[Array, "*lead S"] | None = None,
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "*lead T Dout"]:
+        """`[..., T, D] -> [..., T, output_size]`. `key` None is self-attention, `value` None takes `key`.
+
+        `mask` joins the layer's by &, `mods` follow the layer's. Positions are as in `attend_heads`; they also turn the
+        rotary embedding. In self-attention keys take the positions of the queries.
+        """
+        q, k, v, options = self._prepare(query, key, value, mask, mods, query_positions, key_positions, dropout)
+        return self._joined(self._attend(q, k, v, options))
+
+    def weights(
+        self,
+        query: Float[Array, "*lead T D"],
+        key: Float[Array, "*lead S Dk"] | None = None,
+        value: Float[Array, "*lead S Dv"] | None = None,
+        *,
+        mask: Any = None,
+        mods: tuple = (),
+        query_positions: Int[Array, "*lead T"] | None = None,
+        key_positions: Int[Array, "*lead S"] | None = None,
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "*lead N T S"]:
+        """The maps `[..., N, T, S]` of the same call; with an extra key S is one larger, the extra key last."""
+        q, k, v, options = self._prepare(query, key, value, mask, mods, query_positions, key_positions, dropout)
+        if self.extra_key is None:
+            return attention_weights_heads(q, k, v, **options)
+        return weights_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
+
+    def step(
+        self, x: Float[Array, "*lead T D"], cache: kv_cache.KVCache, *, mask: Any = None, positions: Any = None
+    ) -> tuple[Float[Array, "*lead T Dout"], kv_cache.KVCache]:
+        """Self-attention of T new rows over themselves and a cache; returns the output and the new cache.
+
+        Prefill and decoding are the same call. Give a causal or window mask (here or to the layer), or
+        `cache.filled()`: slots not yet written stand far in the future. `positions` continue the count if None.
+        """
+        positions = kv_cache.next_positions(cache, x.shape[-2]) if positions is None else positions
+        q, k, v = self._projected(x, None, None, positions, positions)
+        cache = kv_cache.append(cache, k, v, positions)
+        options = self._options(mask, (), positions, cache.positions, None)
+        return self._joined(self._attend(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)), cache
+
+    def _prepare(
+        self, query: Any, key: Any, value: Any, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any
+    ) -> tuple[jax.Array, jax.Array, jax.Array, dict[str, Any]]:
+        if key is None:
+            if value is not None:
+                raise ValueError("key: expected an array where value is given, got None. Pass layer(query, key, value).")
+            k_pos = q_pos if k_pos is None else k_pos
+        q, k, v = self._projected(query, key, value, q_pos, k_pos)
+        return q, k, v, self._options(mask, mods, q_pos, k_pos, dropout)
+
+    def _projected(self, query: Any, key: Any, value: Any, q_pos: Any, k_pos: Any) -> tuple[jax.Array, ...]:
+        q, k, v = self.projections(query, key, value)
+        q, k, v = (
+            x.reshape(*x.shape[:-1], heads, self.head_size)
+            for x, heads in ((q, self.num_heads), (k, self.kv_heads), (v, self.kv_heads))
+        )
+        if self.rope is not None:
+            q_pos = jnp.arange(q.shape[-3]) if q_pos is None else q_pos
+            k_pos = jnp.arange(k.shape[-3]) if k_pos is None else k_pos
+            q, k = self.rope.heads(q, q_pos), self.rope.heads(k, k_pos)
+        return q, k, v
+
+    def _options(self, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
+        rule = {name: release(part) for name, part in self.rule.items()}
+        if mask is not None:
+            rule["mask"] = mask if rule["mask"] is None else masks.as_mask(rule["mask"]) & mask
+        mods = mods if isinstance(mods, (tuple, list)) else (mods,)
+        return {
+            **rule,
+            "mods": (*(release(mod) for mod in self.mods), *mods),
+            "query_positions": q_pos,
+            "key_positions": k_pos,
+            "dropout": dropout,
+            "precision": self.precision,
+        }
+
+    def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, options: dict[str, Any]) -> jax.Array:
+        if self.extra_key is None:
+            return attend_heads(q, k, v, **options)
+        return attend_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
+
+    def _joined(self, x: jax.Array) -> jax.Array:
+        return self.out(x.reshape(*x.shape[:-2], -1))

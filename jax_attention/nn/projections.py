@@ -1,0 +1,50 @@
+"""The three input projections of multi-head attention, in separate kernels or in one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class SeparateProjections(nnx.Module):
+    """Three linear layers: `query`, `key`, `value`."""
+
+    def __init__(self, sizes: tuple[int, int, int], heads: tuple[int, int, int], **options: Any):
+        self.query, self.key, self.value = (
+            nnx.Linear(size, width, **options) for size, width in zip(sizes, heads, strict=True)
+        )
+
+    def __call__(
+        self, query: jax.Array, key: jax.Array | None, value: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Project the three inputs; None for key is self-attention, None for value takes key."""
+        key = query if key is None else key
+        return self.query(query), self.key(key), self.value(key if value is None else value)
+
+
+class PackedProjections(nnx.Module):
+    """One linear layer whose columns are query, key and value; self-attention is a single product."""
+
+    def __init__(self, size: int, heads: tuple[int, int, int], **options: Any):
+        self.joined = nnx.Linear(size, sum(heads), **options)
+        self.ends = (heads[0], heads[0] + heads[1])
+
+    def __call__(
+        self, query: jax.Array, key: jax.Array | None, value: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Project the three inputs; None for key is self-attention, None for value takes key."""
+        if key is None:
+            return tuple(jnp.split(self.joined(query), self.ends, axis=-1))
+        inputs = (query, key, key if value is None else value)
+        bounds = zip((0, *self.ends), (*self.ends, self.joined.out_features), strict=True)
+        return tuple(self._columns(x, slice(*ends)) for x, ends in zip(inputs, bounds, strict=True))
+
+    def _columns(self, x: jax.Array, columns: slice) -> jax.Array:
+        layer = self.joined
+        bias = None if layer.bias is None else layer.bias[...][columns]
+        x, kernel, bias = layer.promote_dtype((x, layer.kernel[...][:, columns], bias), dtype=layer.dtype)
+        projected = jnp.matmul(x, kernel, precision=layer.precision)
+        return projected if bias is None else projected + bias

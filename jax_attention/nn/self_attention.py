@@ -1,0 +1,88 @@
+"""Self-attention with one head: four matrices around the rule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_attention.dispatch.attend import attend, attention_weights
+from jax_attention.nn.hold import hold, release
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+class SelfAttention(nnx.Module):
+    """Every row looks at every row, through learned projections.
+
+        output = attend(X W_q, X W_k, X W_v) W_out
+
+    Args:
+        size: D, of the input and output.
+        head_size: H, of queries, keys and values; D if None.
+        score: as in `attend`, or a module (`nn.Additive`, `nn.Learned`).
+        mods: as in `attend`; each may be an `nn.Learned`.
+        mask: as in `attend`.
+        normalize: as in `attend`, or an `nn.Learned`.
+        use_bias: whether the four projections have biases.
+        param_dtype: of the parameters.
+        rngs: random keys, used here and not kept.
+
+    Returns:
+        A module with `query`, `key`, `value`, `out`; call it as `layer(x)`.
+
+    Raises:
+        ValueError: by the call, if shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from jax_attention import masks, nn
+        >>> layer = nn.SelfAttention(8, mask=masks.causal(), rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((2, 3, 8))).shape
+        (2, 3, 8)
+        >>> layer.weights(jnp.ones((2, 8)))
+        Array([[1. , 0. ],
+               [0.5, 0.5]], dtype=float32)
+
+    Reference:
+        Vaswani et al. (2017), "Attention is all you need", section 3.2.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        head_size: int | None = None,
+        *,
+        score: Any = None,
+        mods: tuple = (),
+        mask: Any = None,
+        normalize: Any = None,
+        use_bias: bool = False,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        head_size = size if head_size is None else head_size
+        make = lambda a, b: nnx.Linear(a, b, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)  # noqa: E731
+        self.query, self.key, self.value = (make(size, head_size) for _ in range(3))
+        self.out = make(head_size, size)
+        self.rule = nnx.Dict(score=hold(score), mask=hold(mask), normalize=hold(normalize))
+        self.mods = nnx.List([hold(mod) for mod in mods])
+
+    def __call__(self, x: Float[Array, "*lead T D"]) -> Float[Array, "*lead T D"]:
+        """`[..., T, D] -> [..., T, D]`."""
+        return self.out(attend(*self._projected(x), **self._options()))
+
+    def weights(self, x: jax.Array) -> jax.Array:
+        """The attention weights `[..., T, T]`."""
+        return attention_weights(*self._projected(x), **self._options())
+
+    def _projected(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return self.query(x), self.key(x), self.value(x)
+
+    def _options(self) -> dict[str, Any]:
+        mods = tuple(release(mod) for mod in self.mods)
+        return {"mods": mods, **{name: release(part) for name, part in self.rule.items()}}
