@@ -158,7 +158,7 @@ def append(
         expected = (*old.shape[:-3], count, *old.shape[-2:])
         fail_unless(
             new.shape == expected,
-            f"{name}: expected shape {expected} to go into the cache's {describe_array(old)}, got {describe_array(new)}.",
+            f"{name}: expected shape {expected} to fit the cache's {describe_array(old)}, got {describe_array(new)}.",
         )
     _check_room(cache, count)
     lead = cache.positions.shape[:-1]
@@ -211,8 +211,8 @@ def _check_room(cache: KVCache, count: int) -> None:
         )
     if not cache.ring and _known(cache.length) and int(cache.length) + count > cache.capacity:
         raise ValueError(
-            f"key: expected at most {cache.capacity - int(cache.length)} more rows, the cache holds {int(cache.length)} "
-            f"of {cache.capacity}, got {count}. Create a larger cache, or one with ring=True for sliding windows."
+            f"key: expected at most {cache.capacity - int(cache.length)} more rows, as the cache holds "
+            f"{int(cache.length)} of {cache.capacity}, got {count}. Create a larger cache, or one with ring=True for sliding windows."
         )
 
 

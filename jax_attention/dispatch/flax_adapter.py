@@ -128,8 +128,8 @@ def _joined(own: Mask | Callable | None, theirs: Any, is_causal: bool) -> Mask |
         theirs = jnp.asarray(theirs)
         fail_unless(
             theirs.ndim >= 3,
-            f"mask: expected [..., N, T, S] (sizes of 1 broadcast), got {describe_array(theirs)}. A [B, S] padding mask "
-            "is mask[:, None, None, :].",
+            f"mask: expected [..., N, T, S] (sizes of 1 broadcast), got {describe_array(theirs)}. "
+            "A [B, S] padding mask is mask[:, None, None, :].",
         )
         found.append(masks.dense(theirs != 0))
     if is_causal:

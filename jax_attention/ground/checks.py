@@ -66,7 +66,7 @@ def check_array(
 
     Python numbers stay Python numbers, so that they do not promote the dtype of what they are combined with.
     """
-    if isinstance(x, (bool, np.bool_)) or isinstance(x, (str, bytes)) or callable(x) or x is None:
+    if isinstance(x, (bool, np.bool_, str, bytes)) or callable(x) or x is None:
         raise TypeError(f"{name}: expected a real {kind} number or array, got {describe_array(x)}.")
     if isinstance(x, numbers.Real) and not hasattr(x, "dtype"):
         fail_unless(not axes, f"{name}: expected an array [..., {', '.join(axes)}], got the number {x!r}.")
@@ -114,7 +114,7 @@ def check_returned(what: str, x: Any, shape: tuple[int, ...]) -> None:
 def check_bool(what: str, x: Any) -> None:
     """A user's mask function returned booleans."""
     fail_unless(
-        getattr(x, "dtype", None) == bool,
+        jnp.result_type(getattr(x, "dtype", float)) == jnp.bool_,
         f"{what}: expected the function to return bool (True = may attend), got {describe_array(x)}. "
         "Additive values belong into mods=(mods.bias(array),).",
         TypeError,

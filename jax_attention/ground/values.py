@@ -126,7 +126,7 @@ class Plain:
         """Show the callable one axis of N heads where the evaluation has `(kv_heads, groups)`."""
         if self.heads is None or x.ndim < 4:
             return x
-        return x.reshape(x.shape[:-4] + (x.shape[-4] * x.shape[-3],) + x.shape[-2:])
+        return x.reshape(*x.shape[:-4], x.shape[-4] * x.shape[-3], *x.shape[-2:])
 
     def parted(self, x: Any) -> Any:
         """Undo `merged` on what the callable returned."""

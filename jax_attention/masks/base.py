@@ -105,7 +105,7 @@ def as_mask(x: Mask | Callable) -> Mask:
         return x
     if not callable(x):
         raise TypeError(
-            f"mask: expected a value of jax_attention.masks or a function (q_pos, k_pos) -> bool, got {type(x).__name__}. "
-            "Wrap a boolean array (True = may attend): masks.dense(array)."
+            "mask: expected a value of jax_attention.masks or a function (q_pos, k_pos) -> bool, got "
+            f"{type(x).__name__}. Wrap a boolean array (True = may attend): masks.dense(array)."
         )
     return PlainMask(x)

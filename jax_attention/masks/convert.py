@@ -90,7 +90,8 @@ def from_torch_mha(
             heads = check_int("num_heads", num_heads, 1, "A 3-d attn_mask is [B * num_heads, T, S]: pass num_heads.")
             if attn_mask.shape[0] % heads:
                 raise ValueError(
-                    f"attn_mask: expected a first axis divisible by num_heads = {heads}, got {describe_array(attn_mask)}."
+                    f"attn_mask: expected a first axis divisible by num_heads = {heads}, got "
+                    f"{describe_array(attn_mask)}."
                 )
             attn_mask = attn_mask.reshape(-1, heads, *attn_mask.shape[1:])
         elif attn_mask.ndim != 2:
@@ -107,7 +108,9 @@ def from_torch_mha(
     return MaskAndMods(mask, tuple(mod for part in found for mod in part.mods))
 
 
-def from_huggingface(attention_mask: Int[Array, "B S"] | Bool[Array, "B S"] | Float[Array, "B one T S"]) -> MaskAndMods:
+def from_huggingface(
+    attention_mask: Int[Array, "B S"] | Bool[Array, "B S"] | Bool[Array, "B one T S"] | Float[Array, "B one T S"],
+) -> MaskAndMods:
     """The `attention_mask` of Hugging Face transformers, for `attend_heads`.
 
         [B, S]: allowed = attention_mask != 0;        [B, 1, T, S] bool: as it is;  float: allowed = (mask == 0)
@@ -168,7 +171,7 @@ def from_huggingface_window(sliding_window_size: int) -> SlidingWindow:
 def from_flash_window(
     window_size: tuple[int, int], query_length: int, key_length: int, *, causal: bool = False
 ) -> SlidingWindow:
-    """The `window_size=(left, right)` and `causal` of Flash-Attention (from 2.1), aligned at the ends of both sequences.
+    """The `window_size=(left, right)` and `causal` of Flash-Attention (from 2.1), aligned at the ends.
 
         allowed(t, s)  <=>  q' - left <= s <= q' + right,        q' = t + S - T;  -1 = unlimited;  causal: right = 0
 

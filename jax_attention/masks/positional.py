@@ -83,7 +83,7 @@ def causal(offset: int = 0) -> Causal:
 
     Args:
         offset: 0 aligns both sequences at position 0 ("top left": PyTorch `is_causal`, jax.nn). `S - T` aligns their
-            ends ("bottom right": Flash-Attention). When queries continue a cache, leave it 0 and pass `query_positions`.
+            ends ("bottom right": Flash-Attention). Behind a cache leave it 0 and pass `query_positions`.
 
     Returns:
         A mask.
@@ -139,7 +139,7 @@ def sliding_window(left: int | None, right: int | None = 0, offset: int = 0) -> 
         Beltagy, Peters, Cohan (2020), "Longformer: the long-document transformer", section 3.1.
 
     Differs from others: Hugging Face `sliding_window=w` is `sliding_window(w)`. Flash-Attention `window_size=(l, r)`
-    and jax.nn `local_window_size=(l, r)` do not count the query: `sliding_window(l + 1, r)`. Converters: `masks.from_*`.
+    and jax.nn `local_window_size=(l, r)` do not count the query: `sliding_window(l + 1, r)`. Converters: `from_*`.
     """
     cure = "Window sizes count keys, the query's own included; None means unlimited."
     left = None if left is None else check_int("left", left, 1, cure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 
 from jax_attention.ground.checks import check_array
 from jax_attention.ground.values import leaf, value
@@ -53,6 +54,6 @@ def bias(array: Float[Array, "*lead T S"]) -> Bias:
     Reference:
         Shaw, Uszkoreit, Vaswani (2018), "Self-attention with relative position representations".
     """
-    if getattr(array, "dtype", None) == bool:
+    if jnp.result_type(array) == jnp.bool_:
         raise TypeError("array: expected additive float values, got a bool array. Pass it as mask=masks.dense(array).")
     return Bias(check_array("array", array, ("T", "S")))

@@ -67,7 +67,9 @@ class Attn(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        own = Location(query_size, key_size, value_size1, param_dtype=param_dtype, rngs=rngs) if score is None else score
+        own = (
+            Location(query_size, key_size, value_size1, param_dtype=param_dtype, rngs=rngs) if score is None else score
+        )
         self.score = hold(own)
         self.combine = nnx.Linear(
             value_size2 + (query_size if join else 0), output_size, param_dtype=param_dtype, rngs=rngs

@@ -49,8 +49,8 @@ class MultiHeadAttention(nnx.Module):
         rngs: random keys, used here and not kept.
 
     Returns:
-        A module; call it as `layer(x)` or `layer(x, keys, values)`. `layer.weights` gives the maps, `layer.step` decodes
-        with a cache.
+        A module; call it as `layer(x)` or `layer(x, keys, values)`. `layer.weights` gives the maps, `layer.step`
+        decodes with a cache.
 
     Raises:
         ValueError: if sizes do not divide, or `packed` or `extra_key` is asked for where it cannot be.
@@ -102,7 +102,13 @@ class MultiHeadAttention(nnx.Module):
             head_size = size // num_heads
         key_size = size if key_size is None else key_size
         value_size = key_size if value_size is None else value_size
-        options = {"use_bias": use_bias, "dtype": dtype, "precision": precision, "param_dtype": param_dtype, "rngs": rngs}
+        options = {
+            "use_bias": use_bias,
+            "dtype": dtype,
+            "precision": precision,
+            "param_dtype": param_dtype,
+            "rngs": rngs,
+        }
         heads = (num_heads * head_size, kv_heads * head_size, kv_heads * head_size)
         if packed and (key_size, value_size) != (size, size):
             raise ValueError(
@@ -181,7 +187,9 @@ class MultiHeadAttention(nnx.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array, dict[str, Any]]:
         if key is None:
             if value is not None:
-                raise ValueError("key: expected an array where value is given, got None. Pass layer(query, key, value).")
+                raise ValueError(
+                    "key: expected an array where value is given, got None. Pass layer(query, key, value)."
+                )
             k_pos = q_pos if k_pos is None else k_pos
         q, k, v = self._projected(query, key, value, q_pos, k_pos)
         return q, k, v, self._options(mask, mods, q_pos, k_pos, dropout)

@@ -1,4 +1,4 @@
-"""The contract of a normalizer: per-row statistics that merge over key tiles, then weights from scores and statistics."""
+"""The contract of a normalizer: per-row statistics that merge over key tiles, then weights from both."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def hard() -> Hard:
     Args: none.
 
     Returns:
-        A normalizer. Its derivatives are those of `softmax` by definition, not those of the step function (which are 0).
+        A normalizer. Its derivatives are those of `softmax` by definition, not those of the step function (all 0).
 
     Raises:
         Nothing.

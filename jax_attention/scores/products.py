@@ -153,7 +153,7 @@ def general(weight: Float[Array, "*lead Hq Hk"]) -> General:
         score(t, s) = q_t^T W k_s
 
     Args:
-        weight: `W`, `[..., Hq, Hk]`; leading axes broadcast against those of the scores (one W per head: `[N, Hq, Hk]`).
+        weight: `W`, `[..., Hq, Hk]`; leading axes broadcast against those of the scores (`[N, Hq, Hk]`: one per head).
 
     Returns:
         A score value; `weight` is differentiable. `jax_attention.nn.General` holds a trained one.
