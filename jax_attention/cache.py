@@ -212,7 +212,8 @@ def _check_room(cache: KVCache, count: int) -> None:
     if not cache.ring and _known(cache.length) and int(cache.length) + count > cache.capacity:
         raise ValueError(
             f"key: expected at most {cache.capacity - int(cache.length)} more rows, as the cache holds "
-            f"{int(cache.length)} of {cache.capacity}, got {count}. Create a larger cache, or one with ring=True for sliding windows."
+            f"{int(cache.length)} of {cache.capacity}, got {count}. Create a larger cache, or one with ring=True for "
+            "sliding windows."
         )
 
 

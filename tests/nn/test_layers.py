@@ -1,0 +1,198 @@
+"""`nn.Attn` (B5), `nn.SelfAttention` (A2, A5) and the learned scores, against PyTorch and by their claims."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from flax import nnx
+
+from jax_attention import attend, attention_weights, nn, scores
+from tests.tolerances import PARITY
+
+CLOSE = {"rtol": PARITY, "atol": PARITY}
+
+
+class TorchAttn(torch.nn.Module):
+    """System B5 in PyTorch: rule, join, linear; right for any batch and any number of rows."""
+
+    def __init__(self, query_size, key_size, value_size1, value_size2, output_size):
+        super().__init__()
+        self.attn = torch.nn.Linear(query_size + key_size, value_size1)
+        self.combine = torch.nn.Linear(query_size + value_size2, output_size)
+
+    def forward(self, query, key, value):
+        weights = torch.softmax(self.attn(torch.cat([query, key], -1)), -1)
+        return self.combine(torch.cat([query, weights @ value], -1)), weights
+
+
+def b5(batch: int, rows: int):
+    torch.manual_seed(batch)
+    theirs = TorchAttn(32, 32, 32, 64, 64)
+    ours = nn.Attn(32, 32, 32, 64, 64, rngs=nnx.Rngs(0))
+    for param, tensor in zip(b5_params(ours), b5_tensors(theirs), strict=True):
+        assert param[...].shape == tuple(tensor.shape)
+        param[...] = jnp.asarray(tensor.detach().numpy())
+    rng = np.random.default_rng(batch)
+    shapes = [(batch, rows, 32), (batch, rows, 32), (batch, 32, 64)]
+    return theirs, ours, [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def b5_params(layer):
+    return layer.score.kernel, layer.score.bias, layer.combine.kernel, layer.combine.bias
+
+
+def b5_tensors(layer, get=lambda tensor: tensor):
+    return get(layer.attn.weight).T, get(layer.attn.bias), get(layer.combine.weight).T, get(layer.combine.bias)
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(1, 1), (3, 1), (3, 4)])
+def test_b5_equals_pytorch_forward_and_gradients(batch, rows):
+    theirs, ours, arrays = b5(batch, rows)
+    tensors = [torch.tensor(x, requires_grad=True) for x in arrays]
+    output, weights = theirs(*tensors)
+    torch.sin(output).sum().backward()
+    with jax.default_matmul_precision("highest"):
+        np.testing.assert_allclose(ours(*arrays), output.detach().numpy(), **CLOSE)
+        np.testing.assert_allclose(ours.weights(*arrays), weights.detach().numpy(), **CLOSE)
+        gradient, inputs = jax.grad(lambda m, x: jnp.sin(m(*x)).sum(), argnums=(0, 1))(ours, arrays)
+    for x, tensor in zip(inputs, tensors, strict=True):
+        np.testing.assert_allclose(x, tensor.grad.numpy(), **CLOSE)
+    for x, tensor in zip(b5_params(gradient), b5_tensors(theirs, lambda t: t.grad), strict=True):
+        np.testing.assert_allclose(x[...], tensor.numpy(), rtol=PARITY, atol=4 * PARITY)
+
+
+def test_b5_shapes_of_the_page():
+    _, ours, (query, key, value) = b5(1, 1)
+    assert (query.shape, key.shape, value.shape) == ((1, 1, 32), (1, 1, 32), (1, 32, 64))
+    assert ours(query, key, value).shape == (1, 1, 64)
+    weights = ours.weights(query, key, value)[0]
+    assert weights.shape == (1, 32)
+    np.testing.assert_allclose(weights.sum(-1), 1, **CLOSE)
+
+
+def test_attn_with_another_rule_and_without_join():
+    layer = nn.Attn(6, 5, 7, 3, 4, score=nn.Additive(6, 5, 8, rngs=nnx.Rngs(1)), join=False, rngs=nnx.Rngs(0))
+    query, key, value = jnp.ones((2, 4, 6)), jnp.ones((2, 9, 5)), jnp.ones((2, 9, 3))
+    np.testing.assert_allclose(layer(query, key, value), layer.combine(value[:, :4]), **CLOSE)
+
+
+SENTENCES = (("我", "喜欢", "写", "代码"), ("我", "喜欢", "读", "书"))
+WORDS = sorted({word for sentence in SENTENCES for word in sentence})
+
+
+def embedded(size: int = 8):
+    """The two sentences as fixed random vectors `[2, 4, size]`."""
+    table = jax.random.normal(jax.random.key(7), (len(WORDS), size))
+    return table[jnp.array([[WORDS.index(word) for word in sentence] for sentence in SENTENCES])]
+
+
+def trained(layer, x, steps: int = 2000):
+    optimiser = optax.adam(1e-2)
+
+    @jax.jit
+    def run(layer):
+        def step(carry, _):
+            layer, state = carry
+            loss, gradient = jax.value_and_grad(lambda m: ((m(x) - x) ** 2).mean())(layer)
+            updates, state = optimiser.update(gradient, state, layer)
+            return (optax.apply_updates(layer, updates), state), loss
+
+        return jax.lax.scan(step, (layer, optimiser.init(layer)), length=steps)
+
+    (layer, _), losses = run(layer)
+    return layer, losses
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.SelfAttention(8, rngs=nnx.Rngs(0)),
+        lambda: nn.MultiHeadAttention(2, 8, use_bias=False, rngs=nnx.Rngs(0)),
+    ],
+    ids=["A2 one head", "A5 two heads"],
+)
+def test_trained_self_attention_reconstructs_its_input(make):
+    x = embedded()
+    before = make()
+    layer, losses = trained(before, x)
+    assert losses[0] > 100 * losses[-1]
+    weights = layer.weights(x)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    write, code = SENTENCES[0].index("写"), SENTENCES[0].index("代码")
+    change = jnp.abs(weights - before.weights(x))[0, ..., write, code]
+    assert (change > 1e-3).all()  # 写 attends to 代码 otherwise than before
+
+
+def test_a2_is_the_pure_rule_between_projections():
+    layer, x = nn.SelfAttention(8, 6, rngs=nnx.Rngs(0)), embedded()
+    q, k, v = (x @ w.kernel[...] for w in (layer.query, layer.key, layer.value))
+    np.testing.assert_allclose(layer(x), attend(q, k, v) @ layer.out.kernel[...], **CLOSE)
+    np.testing.assert_allclose(layer.weights(x), attention_weights(q, k, v), **CLOSE)
+
+
+MODULES = {
+    "additive": lambda: nn.Additive(3, 5, 4, rngs=nnx.Rngs(0)),
+    "additive sum": lambda: nn.Additive(3, 5, 4, use_bias=False, use_vector=False, rngs=nnx.Rngs(0)),
+    "general": lambda: nn.General(3, 5, rngs=nnx.Rngs(0)),
+    "concat": lambda: nn.Concat(3, 5, rngs=nnx.Rngs(0)),
+    "location": lambda: nn.Location(3, 5, 6, rngs=nnx.Rngs(0)),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_learned_scores_are_plain_pytrees(name):
+    module = MODULES[name]()
+    rows = 4 if name == "location" else 6
+    query, key, value = (
+        jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(2, 4, 3), (2, rows, 5), (2, 6, 7)])
+    )
+
+    def loss(module, query):
+        return jnp.sin(attend(query, key, value, score=module.as_score())).sum()
+
+    gradient = jax.jit(jax.grad(loss))(module, query)
+    assert jax.tree.structure(gradient) == jax.tree.structure(module)
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradient))
+    if name != "concat":  # whose query kernel and bias cancel in the softmax
+        assert all((jnp.abs(g) > 0).any() for g in jax.tree.leaves(gradient))
+    stacked = jax.vmap(lambda rng: type(module).as_score(make_like(name, rng)))(jax.random.split(jax.random.key(0), 3))
+    assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(stacked))
+    tangent = jax.jvp(lambda m: loss(m, query), (module,), (gradient,))[1]
+    square = sum(float((g**2).sum()) for g in jax.tree.leaves(gradient))
+    np.testing.assert_allclose(tangent, square, rtol=1e-4)
+
+
+def make_like(name, rng):
+    sizes = {
+        "additive": (3, 5, 4),
+        "additive sum": (3, 5, 4),
+        "general": (3, 5),
+        "concat": (3, 5),
+        "location": (3, 5, 6),
+    }
+    options = {"use_bias": False, "use_vector": False} if name == "additive sum" else {}
+    kind = {"additive": nn.Additive, "additive sum": nn.Additive, "general": nn.General, "concat": nn.Concat}
+    return kind.get(name, nn.Location)(*sizes[name], rngs=nnx.Rngs(rng), **options)
+
+
+def test_additive_module_equals_one_layer_over_the_joined_vector():
+    module = nn.Additive(3, 5, 4, rngs=nnx.Rngs(0))
+    query, key = jnp.arange(3.0), jnp.arange(5.0)
+    joined = jnp.concatenate([module.query_kernel[...], module.key_kernel[...]])
+    expected = jnp.tanh(jnp.concatenate([query, key]) @ joined + module.bias[...]) @ module.vector[...]
+    np.testing.assert_allclose(module.as_score()(query[None], key[None])[0, 0], expected, **CLOSE)
+
+
+def test_modules_hold_parameters_only():
+    """Design section 5: no stored rngs, no caches; every leaf is a floating parameter."""
+    layers = [make() for make in MODULES.values()]
+    layers += [nn.SelfAttention(8, rngs=nnx.Rngs(0)), nn.MultiHeadAttention(2, 8, extra_key=True, rngs=nnx.Rngs(0))]
+    layers += [nn.Attn(3, 5, 6, 7, 2, rngs=nnx.Rngs(0)), nn.Learned(scores.cosine(jnp.ones(2)))]
+    for layer in layers:
+        kinds = {type(x) for x in jax.tree.leaves(layer, is_leaf=lambda x: isinstance(x, nnx.Variable))}
+        assert kinds == {nnx.Param}
+        assert all(jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(layer))

@@ -1,0 +1,187 @@
+"""`nn.MultiHeadAttention`: rules as arguments, grouped heads, rotary, cache, dropout; systems A5 and E3."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jax_attention import Dropout, cache, masks, mods, nn, normalizers, positions, scores
+from tests.tolerances import FORWARD
+
+TOLERANCE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
+X = jax.random.normal(jax.random.key(0), (2, 5, 16))
+
+
+def layer(**options):
+    return nn.MultiHeadAttention(4, 16, rngs=nnx.Rngs(0), **options)
+
+
+def by_hand(module, x, mask, score=lambda q, k: q @ k.T / np.sqrt(q.shape[-1])):
+    """One example, one head at a time, in NumPy."""
+    p = module.projections
+    q, k, v = (np.asarray(x @ w.kernel[...] + w.bias[...]).reshape(len(x), -1, 4) for w in (p.query, p.key, p.value))
+    outputs = []
+    for head in range(4):
+        shared = head // (4 // k.shape[1])
+        z = np.where(mask, score(q[:, head], k[:, shared]), -np.inf)
+        w = np.exp(z - z.max(-1, keepdims=True))
+        outputs.append(w / w.sum(-1, keepdims=True) @ v[:, shared])
+    return np.concatenate(outputs, -1) @ module.out.kernel[...] + module.out.bias[...]
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_heads_and_groups_against_a_loop(kv_heads):
+    module = layer(kv_heads=kv_heads, mask=masks.causal())
+    expected = np.stack([by_hand(module, np.asarray(x), np.tril(np.ones((5, 5), bool))) for x in X])
+    np.testing.assert_allclose(module(X), expected, **TOLERANCE)
+    np.testing.assert_allclose(module.weights(X).sum(-1), np.ones((2, 4, 5)), **TOLERANCE)
+
+
+RULES = {
+    "cosine": {"score": scores.cosine(4.0)},
+    "l2": {"score": scores.l2(0.5)},
+    "additive module": {"score": lambda: nn.Additive(4, 4, 3, rngs=nnx.Rngs(1))},
+    "general module": {"score": lambda: nn.General(4, 4, rngs=nnx.Rngs(1))},
+    "function": {"score": lambda: lambda q, k: q @ jnp.swapaxes(k, -1, -2)},
+    "alibi": {"mods": (mods.alibi(positions.alibi_slopes(4)),)},
+    "learned relative": {"mods": lambda: (nn.Learned(mods.relative(jnp.zeros((4, 8)), max_distance=16)),)},
+    "sparsemax": {"normalize": normalizers.sparsemax()},
+    "learned sinks": {"normalize": lambda: nn.Learned(normalizers.softmax(sinks=jnp.zeros(4)))},
+    "window": {"mask": masks.sliding_window(2)},
+    "rotary": {"rope": positions.rotary(style="interleaved")},
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_any_rule_trains_under_plain_jax(name):
+    options = {part: make() if callable(make) and name in _FACTORIES else make for part, make in RULES[name].items()}
+    module = layer(**options, kv_heads=2)
+    traces = []
+
+    @jax.jit
+    def loss_and_gradient(module, x):
+        traces.append(1)
+        return jax.value_and_grad(lambda m: ((m(x) - x) ** 2).mean())(module)
+
+    first, gradient = loss_and_gradient(module, X)
+    module = jax.tree.map(lambda p, g: p - 0.02 * g, module, gradient)
+    second, _ = loss_and_gradient(module, X)
+    assert len(traces) == 1
+    assert second < first
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradient))
+    per_example = jax.vmap(module)(X)
+    np.testing.assert_allclose(per_example, module(X), **TOLERANCE)
+
+
+_FACTORIES = {"additive module", "general module", "function", "learned relative", "learned sinks"}
+
+
+def test_learned_values_get_gradients_and_constants_do_not():
+    slopes = mods.alibi(positions.alibi_slopes(4))
+    fixed, learned = layer(mods=(slopes,)), layer(mods=(nn.Learned(slopes),))
+    assert len(jax.tree.leaves(learned)) == len(jax.tree.leaves(fixed)) + 1
+    gradient = jax.grad(lambda m: (m(X) ** 2).sum())(learned)
+    assert (jnp.abs(gradient.mods[0].parameters[0][...]) > 0).all()
+    np.testing.assert_array_equal(fixed(X), learned(X))
+
+
+def test_equal_constants_do_not_retrace():
+    traces = []
+
+    @jax.jit
+    def run(module):
+        traces.append(1)
+        return module(X)
+
+    for _ in range(2):
+        run(layer(mods=(mods.alibi(positions.alibi_slopes(4)),), mask=masks.causal()))
+    assert len(traces) == 1
+    run(layer(mods=(mods.alibi(2 * positions.alibi_slopes(4)),), mask=masks.causal()))
+    assert len(traces) == 2
+
+
+def test_cross_attention_with_other_sizes():
+    module = layer(key_size=6, value_size=7, output_size=9, head_size=3)
+    keys, values = jnp.ones((2, 8, 6)), jnp.ones((2, 8, 7))
+    assert module(X, keys, values).shape == (2, 5, 9)
+    with pytest.raises(ValueError, match="key: expected an array where value is given"):
+        module(X, None, values)
+
+
+def test_rotary_depends_on_differences_of_positions_only():
+    module = layer(rope=positions.rotary(), mask=masks.causal())
+    shifted = module(X, query_positions=jnp.arange(5) + 100)
+    np.testing.assert_allclose(shifted, module(X), **TOLERANCE)
+    stretched = module(X, query_positions=3 * jnp.arange(5))
+    assert jnp.abs(stretched - module(X)).max() > 1e-3
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_prefill_and_decode_equal_the_full_pass(extra):
+    module = layer(rope=positions.rotary(), kv_heads=2, mask=masks.causal(), extra_key=extra)
+    full = module(X)
+    state = cache.create(5, 2, 4, batch=(2,))
+    first, state = module.step(X[:, :3], state)
+    step = jax.jit(nn.MultiHeadAttention.step)
+    second, state = step(module, X[:, 3:4], state)
+    third, state = step(module, X[:, 4:], state)
+    np.testing.assert_allclose(jnp.concatenate([first, second, third], 1), full, **TOLERANCE)
+
+
+def test_a_ring_cache_serves_a_window():
+    module = layer(mask=masks.sliding_window(3))
+    state = cache.create(3, 4, 4, batch=(2,), ring=True)
+    outputs = []
+    for t in range(5):
+        out, state = module.step(X[:, t : t + 1], state)
+        outputs.append(out)
+    np.testing.assert_allclose(jnp.concatenate(outputs, 1), module(X), **TOLERANCE)
+
+
+def test_mask_of_the_call_joins_that_of_the_layer():
+    both = layer(mask=masks.causal())(X, mask=masks.sliding_window(2, None))
+    np.testing.assert_array_equal(both, layer()(X, mask=masks.causal() & masks.sliding_window(2, None)))
+
+
+def test_dropout_needs_its_rng_and_reaches_the_weights():
+    dropout = Dropout(jax.random.key(1), 0.5)
+    weights = layer().weights(X, dropout=dropout)
+    assert 0.3 < float((weights == 0).mean()) < 0.7
+    np.testing.assert_array_equal(layer()(X, dropout=dropout), layer()(X, dropout=dropout))
+
+
+def test_e3_width_stays_512():
+    module = nn.MultiHeadAttention(8, 512, rngs=nnx.Rngs(0))
+    assert jax.eval_shape(lambda x: module(x), jnp.zeros((2, 6, 512))).shape == (2, 6, 512)
+    assert module.projections.query.kernel[...].shape == (512, 512)
+    assert module.out.kernel[...].shape == (512, 512)
+
+
+def test_bfloat16_in_bfloat16_out():
+    module = layer(dtype=jnp.bfloat16)
+    out = module(X.astype(jnp.bfloat16))
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(out.astype(jnp.float32), layer()(X), rtol=0, atol=2**-6)
+
+
+WRONG = {
+    "heads": (lambda: nn.MultiHeadAttention(3, 16, rngs=nnx.Rngs(0)), "num_heads: expected a divisor of size = 16"),
+    "kv_heads": (lambda: layer(kv_heads=3), "kv_heads: expected a divisor of num_heads = 4, got 3"),
+    "packed": (lambda: layer(packed=True, key_size=8), "packed: expected inputs of one size"),
+    "extra": (lambda: layer(extra_key=True, normalize=normalizers.sigmoid())(X), "extra_key: expected the softmax"),
+    "learned": (lambda: nn.Learned(masks.causal()), "value: expected a value with at least one float array"),
+    "traced": (
+        lambda: jax.jit(lambda s: layer(mods=(mods.alibi(s),))(X))(jnp.ones(4)),
+        "expected known arrays to keep as constants",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_use(name):
+    call, message = WRONG[name]
+    with pytest.raises(ValueError, match=message):
+        call()

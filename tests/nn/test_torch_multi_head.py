@@ -1,0 +1,194 @@
+"""`nn.MultiHeadAttention` against `torch.nn.MultiheadAttention`, forward and every gradient, in float32 and float64."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from jax_attention import masks, nn, normalizers
+from tests.tolerances import PARITY
+
+B, T, S, D, N = 3, 4, 5, 8, 2
+
+
+def torch_layer(seed: int = 0, dtype: torch.dtype = torch.float32, **options):
+    torch.manual_seed(seed)
+    layer = torch.nn.MultiheadAttention(D, N, batch_first=True, dtype=dtype, **options)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.4)
+    return layer
+
+
+def set_param(param, tensor):
+    assert param[...].shape == tuple(tensor.shape), (param[...].shape, tensor.shape)
+    param[...] = jnp.asarray(tensor.detach().numpy())
+
+
+def ours_from(layer, packed: bool):
+    """Our layer with the parameters of a torch one (kernels transposed), by hand: interop comes later."""
+    dtype = jnp.float64 if layer.out_proj.weight.dtype == torch.float64 else jnp.float32
+    ours = nn.MultiHeadAttention(
+        N,
+        D,
+        key_size=layer.kdim,
+        value_size=layer.vdim,
+        packed=packed,
+        use_bias=layer.in_proj_bias is not None,
+        extra_key=layer.bias_k is not None,
+        normalize=normalizers.softmax(plus_one=layer.add_zero_attn),
+        precision="highest",
+        param_dtype=dtype,
+        rngs=nnx.Rngs(0),
+    )
+    for target, source in pairs(layer, ours, packed):
+        set_param(target, source)
+    return ours
+
+
+def pairs(layer, ours, packed: bool, get=lambda tensor: tensor):
+    """Our parameters beside torch's (or, through `get`, their gradients)."""
+    found = [(ours.out.kernel, get(layer.out_proj.weight).T)]
+    if layer._qkv_same_embed_dim:
+        weights = get(layer.in_proj_weight)
+        split = list(weights.chunk(3))
+    else:
+        split = [get(w) for w in (layer.q_proj_weight, layer.k_proj_weight, layer.v_proj_weight)]
+    inner = ours.projections
+    separate = [] if packed else [inner.query, inner.key, inner.value]
+    if packed:
+        found.append((inner.joined.kernel, get(layer.in_proj_weight).T))
+    else:
+        found += [(linear.kernel, weight.T) for linear, weight in zip(separate, split, strict=True)]
+    if layer.in_proj_bias is not None:
+        bias = get(layer.in_proj_bias)
+        found.append((ours.out.bias, get(layer.out_proj.bias)))
+        if packed:
+            found.append((inner.joined.bias, bias))
+        else:
+            found += [(linear.bias, b) for linear, b in zip(separate, bias.chunk(3), strict=True)]
+    if layer.bias_k is not None:
+        found += [
+            (ours.extra_key, get(layer.bias_k).reshape(1, N, D // N)),
+            (ours.extra_value, get(layer.bias_v).reshape(1, N, D // N)),
+        ]
+    return found
+
+
+def inputs(dtype, kdim=D, vdim=D, self_attention=False):
+    rng = np.random.default_rng(1)
+    query = rng.normal(size=(B, T, D)).astype(dtype)
+    if self_attention:
+        return query, query, query
+    return query, rng.normal(size=(B, S, kdim)).astype(dtype), rng.normal(size=(B, S, vdim)).astype(dtype)
+
+
+RNG = np.random.default_rng(2)
+KEEP_ONE = np.eye(T, S, dtype=bool)
+BOOL_2D = (RNG.random((T, S)) < 0.4) & ~KEEP_ONE
+BOOL_3D = (RNG.random((B * N, T, S)) < 0.4) & ~KEEP_ONE
+FLOAT_2D = np.where(BOOL_2D, -np.inf, RNG.normal(size=(T, S)))
+FLOAT_3D = np.where(BOOL_3D, -np.inf, RNG.normal(size=(B * N, T, S)))
+PADDING = np.zeros((B, S), bool)
+PADDING[0, -1:] = PADDING[1, -2:] = True
+FLOAT_PADDING = np.where(PADDING, -np.inf, 0.0)
+
+MASKS = {
+    "none": {},
+    "bool 2-d": {"attn_mask": BOOL_2D},
+    "bool 3-d": {"attn_mask": BOOL_3D},
+    "float 2-d": {"attn_mask": FLOAT_2D},
+    "float 3-d": {"attn_mask": FLOAT_3D},
+    "padding": {"key_padding_mask": PADDING},
+    "float both": {"attn_mask": FLOAT_2D, "key_padding_mask": FLOAT_PADDING},
+    "bool both": {"attn_mask": np.triu(np.ones((T, S), bool), 2), "key_padding_mask": PADDING},
+}
+LAYERS = {
+    "plain": {},
+    "no bias": {"bias": False},
+    "kdim vdim": {"kdim": 6, "vdim": 10},
+    "bias_kv": {"add_bias_kv": True},
+    "zero_attn": {"add_zero_attn": True},
+    "bias_kv zero_attn": {"add_bias_kv": True, "add_zero_attn": True},
+}
+CASES = [("plain", mask, packed) for mask in MASKS for packed in (False, True)]
+CASES += [(layer, mask, False) for layer in list(LAYERS)[1:] for mask in ("none", "float both", "bool 3-d")]
+
+
+def compare(layer_name: str, mask_name: str, packed: bool, dtype: str, tolerance: float):
+    options = LAYERS[layer_name]
+    layer = torch_layer(dtype=getattr(torch, dtype), **options)
+    ours = ours_from(layer, packed)
+    arrays = inputs(dtype, options.get("kdim", D), options.get("vdim", D))
+    cast = {name: mask if mask.dtype == bool else mask.astype(dtype) for name, mask in MASKS[mask_name].items()}
+    tensors = [torch.tensor(x, requires_grad=True) for x in arrays]
+    theirs, their_weights = layer(
+        *tensors, average_attn_weights=False, **{name: torch.tensor(mask) for name, mask in cast.items()}
+    )
+    torch.sin(theirs).sum().backward()
+
+    converted = masks.from_torch_mha(**cast, num_heads=N)._asdict() if cast else {}
+
+    @jax.jit
+    def forward_and_gradients(layer, inputs):
+        def loss(layer, inputs):
+            out = layer(*inputs, **converted)
+            return jnp.sin(out).sum(), out
+
+        (_, out), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(layer, inputs)
+        return out, layer.weights(*inputs, **converted), gradients
+
+    out, weights, (layer_gradient, input_gradients) = forward_and_gradients(ours, arrays)
+    close = {"rtol": tolerance, "atol": tolerance}
+    np.testing.assert_allclose(out, theirs.detach().numpy(), **close)
+    seen = weights.shape[-1]
+    np.testing.assert_allclose(weights, their_weights.detach().numpy()[..., :seen], **close)
+    for tensor, gradient in zip(tensors, input_gradients, strict=True):
+        np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=tolerance, atol=4 * tolerance)
+    for gradient, expected in pairs(layer, layer_gradient, packed, get=lambda tensor: tensor.grad):
+        np.testing.assert_allclose(gradient[...], expected.numpy(), rtol=tolerance, atol=8 * tolerance)
+
+
+@pytest.mark.parametrize(("layer", "mask", "packed"), CASES, ids=lambda x: str(x))
+def test_float32(layer, mask, packed):
+    compare(layer, mask, packed, "float32", PARITY)
+
+
+@pytest.mark.parametrize("layer", ["plain", "bias_kv zero_attn"])
+def test_float64(layer, x64):
+    compare(layer, "float both", False, "float64", 1e-12)
+
+
+def test_packed_self_attention_is_one_product_and_equals_separate_slices():
+    ours = ours_from(torch_layer(), packed=True)
+    x = jnp.asarray(inputs("float32", self_attention=True)[0])
+    np.testing.assert_allclose(ours(x), ours(x, x, x), rtol=PARITY, atol=PARITY)
+    products = str(jax.make_jaxpr(lambda m, x: m(x))(ours, x)).count("dot_general")
+    assert products == 4  # joined projection, scores, values, output
+
+
+def test_batch_first_false_is_a_swap_of_axes():
+    layer = torch_layer()
+    layer.batch_first = False
+    x = torch.tensor(inputs("float32")[0])
+    theirs = layer(x.transpose(0, 1), x.transpose(0, 1), x.transpose(0, 1))[0].transpose(0, 1)
+    np.testing.assert_allclose(ours_from(layer, True)(x.numpy()), theirs.detach().numpy(), rtol=PARITY, atol=PARITY)
+
+
+def test_unbatched_input():
+    layer = torch_layer()
+    x = torch.tensor(inputs("float32")[0][0])
+    np.testing.assert_allclose(
+        ours_from(layer, False)(x.numpy()), layer(x, x, x)[0].detach().numpy(), rtol=PARITY, atol=PARITY
+    )
+
+
+def test_need_weights_averages_over_heads():
+    layer = torch_layer()
+    arrays = inputs("float32")
+    theirs = layer(*map(torch.tensor, arrays))[1].detach().numpy()
+    np.testing.assert_allclose(ours_from(layer, False).weights(*arrays).mean(-3), theirs, rtol=PARITY, atol=PARITY)
