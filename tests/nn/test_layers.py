@@ -84,13 +84,17 @@ SENTENCES = (("我", "喜欢", "写", "代码"), ("我", "喜欢", "读", "书")
 WORDS = sorted({word for sentence in SENTENCES for word in sentence})
 
 
-def embedded(size: int = 8):
-    """The two sentences as fixed random vectors `[2, 4, size]`."""
+def embedded(size: int = 16):
+    """The two sentences as fixed random vectors `[2, 4, size]`.
+
+    Measured with width 16: the loss falls more than 1000-fold for three of four seeds (0, 2, 3); seed 1 stays in a
+    plateau near 0.04. With width 8 two of three seeds do.
+    """
     table = jax.random.normal(jax.random.key(7), (len(WORDS), size))
     return table[jnp.array([[WORDS.index(word) for word in sentence] for sentence in SENTENCES])]
 
 
-def trained(layer, x, steps: int = 2000):
+def trained(layer, x, steps: int = 1000):
     optimiser = optax.adam(1e-2)
 
     @jax.jit
@@ -110,8 +114,8 @@ def trained(layer, x, steps: int = 2000):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: nn.SelfAttention(8, rngs=nnx.Rngs(0)),
-        lambda: nn.MultiHeadAttention(2, 8, use_bias=False, rngs=nnx.Rngs(0)),
+        lambda: nn.SelfAttention(16, rngs=nnx.Rngs(0)),
+        lambda: nn.MultiHeadAttention(2, 16, use_bias=False, rngs=nnx.Rngs(0)),
     ],
     ids=["A2 one head", "A5 two heads"],
 )
@@ -128,7 +132,7 @@ def test_trained_self_attention_reconstructs_its_input(make):
 
 
 def test_a2_is_the_pure_rule_between_projections():
-    layer, x = nn.SelfAttention(8, 6, rngs=nnx.Rngs(0)), embedded()
+    layer, x = nn.SelfAttention(16, 6, rngs=nnx.Rngs(0)), embedded()
     q, k, v = (x @ w.kernel[...] for w in (layer.query, layer.key, layer.value))
     np.testing.assert_allclose(layer(x), attend(q, k, v) @ layer.out.kernel[...], **CLOSE)
     np.testing.assert_allclose(layer.weights(x), attention_weights(q, k, v), **CLOSE)
