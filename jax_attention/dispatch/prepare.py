@@ -23,7 +23,7 @@ from jax_attention.ground.checks import (
     describe_array,
     fail_unless,
 )
-from jax_attention.ground.values import split_heads
+from jax_attention.ground.values import align
 from jax_attention.implementations.problem import Problem
 
 if TYPE_CHECKING:
@@ -79,15 +79,14 @@ def prepare(
     check_rows(key, value, columns, heads=False)
     lead = check_lead({"query": query.shape[:-2], "key": key.shape[:-2], "value": value.shape[:-2]})
     _check_rule(rule, query, key, lead, columns)
+    rank = len(lead)
     return Problem(
-        query,
-        key,
-        value,
-        query_positions=_positions("query_positions", query_positions, query.shape[-2], lead),
-        key_positions=_positions("key_positions", key_positions, columns, lead),
+        *(_at_rank(x, rank + 2) for x in (query, key, value)),
+        **{name: align(part, rank) for name, part in rule.items()},
+        query_positions=_at_rank(_positions("query_positions", query_positions, query.shape[-2], lead), rank + 1),
+        key_positions=_at_rank(_positions("key_positions", key_positions, columns, lead), rank + 1),
         precision=precision,
         implementation=implementation,
-        **rule,
     )
 
 
@@ -115,28 +114,32 @@ def prepare_heads(
     _check_rule(rule, query, key, (*batch, kv_heads * groups), columns)
     query_positions = _positions("query_positions", query_positions, query.shape[-2], batch)
     key_positions = _positions("key_positions", key_positions, columns, batch)
-    head_axes: tuple[int, ...] = (-2,)
+    query, key, rows = (_at_rank(x, len(batch) + 3) for x in (query, key, rows))
+    query_positions, key_positions = (
+        _at_rank(x, len(batch) + 1)[..., None, :] for x in (query_positions, key_positions)
+    )
     if groups > 1:
         query = query.reshape(*query.shape[:-3], kv_heads, groups, *query.shape[-2:])
-        key, rows = key[..., None, :, :], rows[..., None, :, :]
-        rule = {name: split_heads(part, kv_heads, groups) for name, part in rule.items()}
-        head_axes = (-2, -3)
+        key, rows, query_positions, key_positions = (
+            jnp.expand_dims(x, len(batch) + 1) for x in (key, rows, query_positions, key_positions)
+        )
+    regroup = (kv_heads, groups) if groups > 1 else None
     problem = Problem(
         query,
         key,
         rows,
-        query_positions=_beside_heads(query_positions, head_axes),
-        key_positions=_beside_heads(key_positions, head_axes),
+        **{name: align(part, query.ndim - 2, regroup) for name, part in rule.items()},
+        query_positions=query_positions,
+        key_positions=key_positions,
         precision=precision,
         implementation=implementation,
-        **rule,
     )
     return problem, HeadLayout(batch, kv_heads * groups)
 
 
-def _beside_heads(positions: jax.Array, head_axes: tuple[int, ...]) -> jax.Array:
-    """Positions `[B, T]` get axes of size 1 for heads; `[T]` broadcasts as it is."""
-    return jnp.expand_dims(positions, head_axes) if positions.ndim > 1 else positions
+def _at_rank(x: jax.Array, rank: int) -> jax.Array:
+    """Axes of size 1 in front, up to `rank`."""
+    return x.reshape((1,) * (rank - x.ndim) + x.shape)
 
 
 def _rule(

@@ -111,6 +111,14 @@ def check_returned(what: str, x: Any, shape: tuple[int, ...]) -> None:
     )
 
 
+def check_broadcasts(what: str, x: Any, shape: tuple[int, ...]) -> None:
+    """What a mask returned broadcasts to the scores without enlarging them."""
+    fail_unless(
+        _broadcasts(x.shape, shape),
+        f"{what}: expected a shape that broadcasts to the scores {tuple(shape)}, got {describe_array(x)}.",
+    )
+
+
 def check_bool(what: str, x: Any) -> None:
     """A user's mask function returned booleans."""
     fail_unless(

@@ -30,22 +30,19 @@ def zero_rows(x: jax.Array, used: jax.Array) -> jax.Array:
     """`x[..., R, C]` with the rows that nobody uses set to 0, forward and backward; `used` is bool `[..., R]`.
 
     A zero weight does not protect from NaN (0 * NaN = NaN), neither in `weights @ value` nor in the gradients of
-    `query @ key`, so rows that no score depends on are replaced before any product. `used` may have more leading
-    axes than `x` (one mask per head over shared keys): a row is kept when any of them uses it.
+    `query @ key`, so rows that no score depends on are replaced before any product. Where x has size 1 and `used` has
+    more (one mask per head over shared keys), a row is kept when any of them uses it.
     """
-    lead = x.shape[:-2]
-    extra = tuple(range(used.ndim - 1 - len(lead)))
-    used = jnp.any(used, axis=extra)
-    offset = len(lead) - (used.ndim - 1)
-    shared = tuple(i for i in range(used.ndim - 1) if lead[offset + i] == 1 and used.shape[i] > 1)
+    shared = tuple(i for i, size in enumerate(x.shape[:-2]) if size == 1)
     used = jnp.any(used, axis=shared, keepdims=True)
     return jnp.where(used[..., None], x, jnp.zeros((), x.dtype))
 
 
 def take_last(table: jax.Array, index: jax.Array) -> jax.Array:
     """`table[..., n]` looked up by `index[..., t, s]`; the leading axes of both broadcast. Returns `[..., t, s]`."""
-    if index.ndim == 2:
-        return jnp.take(table, index, axis=-1)
+    if all(size == 1 for size in index.shape[:-2]):
+        table = table.reshape((1,) * (index.ndim - 1 - table.ndim) + table.shape)
+        return jnp.take(table, index.reshape(index.shape[-2:]), axis=-1)
     lead = jnp.broadcast_shapes(table.shape[:-1], index.shape[:-2])
     table = jnp.broadcast_to(table, (*lead, table.shape[-1]))
     flat = jnp.broadcast_to(index, lead + index.shape[-2:]).reshape(*lead, -1)

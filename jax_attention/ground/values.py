@@ -75,24 +75,27 @@ def named_arrays(x: Any, prefix: str = "") -> list[NamedArray]:
     return found
 
 
-def split_heads(x: Any, kv_heads: int, groups: int) -> Any:
-    """Regroup the last leading axis of every array inside `x` from N query heads to `(kv_heads, groups)`.
+def align(x: Any, rank: int, groups: tuple[int, int] | None = None) -> Any:
+    """Give every array inside `x` exactly `rank` leading axes, filled up in front by axes of size 1.
 
-    Plain callables keep seeing N heads in one axis: their wrapper merges and splits around the call.
+    `groups = (K, G)` first cuts the last leading axis, the N = K G query heads, in two. Plain callables keep seeing N
+    heads in one axis: their wrapper merges and parts around the call.
     """
 
-    def regroup(entry: NamedArray) -> Any:
-        shape = np.shape(entry.array)
-        lead = len(shape) - len(entry.axes)
-        if lead == 0:
+    def fit(entry: NamedArray) -> Any:
+        if isinstance(entry.array, (int, float)):
             return entry.array
-        heads = (1, 1) if shape[lead - 1] == 1 else (kv_heads, groups)
-        return entry.array.reshape(shape[: lead - 1] + heads + shape[lead:])
+        shape = np.shape(entry.array)
+        cut = len(shape) - len(entry.axes)
+        lead, tail = shape[:cut], shape[cut:]
+        if groups and lead:
+            lead = (*lead[:-1], *((1, 1) if lead[-1] == 1 else groups))
+        return entry.array.reshape((1,) * (rank - len(lead)) + lead + tail)
 
-    def plain(wrapper: Plain) -> Plain:
-        return dataclasses.replace(wrapper, heads=(kv_heads, groups))
+    def regroup(wrapper: Plain) -> Plain:
+        return dataclasses.replace(wrapper, heads=groups)
 
-    return _map_arrays(regroup, x, plain=plain)
+    return _map_arrays(fit, x, plain=regroup)
 
 
 def _map_arrays(fn: Callable[[NamedArray], Any], x: Any, prefix: str = "", plain: Callable | None = None) -> Any:

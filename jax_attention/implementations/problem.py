@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 
 class Problem(NamedTuple):
-    """One attention call. Leading axes of all operands and arrays broadcast; heads are leading axes like any other.
+    """One attention call. Heads are leading axes like any other.
 
-    Under grouped queries the query is `[..., K, G, T, H]` and the key `[..., K, 1, S, H]`: no key is repeated.
+    Operands, positions and the arrays inside the rule all have the same number of leading axes, and broadcast by sizes
+    of 1 only: no implementation promotes ranks. Under grouped queries the query is `[..., K, G, T, H]` and the key
+    `[..., K, 1, S, H]`: no key is repeated.
     """
 
     query: jax.Array

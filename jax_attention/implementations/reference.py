@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jax_attention.ground.checks import check_broadcasts
 from jax_attention.ground.numerics import compute_dtype, matmul_precision, zero_rows
 from jax_attention.implementations.problem import Attended, Problem
 from jax_attention.normalizers import Softmax
@@ -45,8 +46,7 @@ def _stages(problem: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:
     shape = problem.score_shape
     query, key = problem.query.astype(dtype), problem.key.astype(dtype)
     if problem.mask is not None:
-        where = problem.mask(q_pos, k_pos)
-        where = jnp.broadcast_to(where, jnp.broadcast_shapes(where.shape, shape[-2:]))
+        where = _allowed(problem, q_pos, k_pos)
         query, key = problem.score.zero_unused(query, key, jnp.any(where, axis=-1), jnp.any(where, axis=-2))
         # Mods see 0 where nothing is allowed: a derivative of theirs at inf or NaN would otherwise turn 0 into NaN.
         scores = jnp.where(where, problem.score(query, key), 0)
@@ -58,6 +58,14 @@ def _stages(problem: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:
     where = jnp.broadcast_to(where, shape) & ~jnp.isneginf(scores)  # a bias of -inf forbids, as a mask does
     scores = jnp.where(where, scores, 0)
     return scores, where, problem.normalize(scores, where)
+
+
+def _allowed(problem: Problem, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+    """What the mask says, `[..., T, S]`; leading axes that it does not look at have size 1."""
+    where, shape = problem.mask(q_pos, k_pos), problem.score_shape
+    check_broadcasts(f"mask {problem.mask!r}", where, shape)
+    where = where.reshape((1,) * (len(shape) - where.ndim) + where.shape)
+    return jnp.broadcast_to(where, where.shape[:-2] + shape[-2:])
 
 
 def _tile_positions(problem: Problem) -> tuple[jax.Array, jax.Array]:

@@ -100,7 +100,27 @@ class Not(Mask):
 
 
 def as_mask(x: Mask | Callable) -> Mask:
-    """A value stays as it is; a plain function becomes one."""
+    """A mask, or a plain function made into one: what `attend` does with its `mask` argument.
+
+        as_mask(mask) = mask,        as_mask(f)(q_pos, k_pos) = f(q_pos, k_pos)
+
+    Args:
+        x: a value, or `f(q_pos[..., t, 1], k_pos[..., 1, s]) -> bool[..., t, s]`, True = may attend.
+
+    Returns:
+        A mask, which has the algebra `& | ~`.
+
+    Raises:
+        TypeError: if `x` is not callable (an array, say), or by the value, when `f` returns anything but booleans.
+
+    Example:
+        >>> from jax_attention import masks
+        >>> masks.as_mask(lambda q, k: q != k) & masks.causal()
+        (<lambda> & causal())
+
+    Reference:
+        `mask_mod` of https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
+    """
     if isinstance(x, Mask):
         return x
     if not callable(x):

@@ -34,5 +34,25 @@ class PlainMod(Plain, Mod):
 
 
 def as_mod(x: Any) -> Mod:
-    """A value stays as it is; a plain function becomes one."""
+    """A mod, or a plain function made into one: what `attend` does with its `mods` argument.
+
+        as_mod(mod) = mod,        as_mod(f)(z, q_pos, k_pos) = f(z, q_pos, k_pos)
+
+    Args:
+        x: a value, or `f(scores[..., t, s], q_pos[..., t, 1], k_pos[..., 1, s]) -> scores[..., t, s]`.
+
+    Returns:
+        A mod; arrays that `f` closes over stay differentiable.
+
+    Raises:
+        ValueError: by the value, when `f` returns another shape.
+
+    Example:
+        >>> from jax_attention import mods
+        >>> mods.as_mod(lambda z, q, k: z / 2), mods.as_mod(mods.soft_cap(50.0))
+        (<lambda>, soft_cap(cap=50.0))
+
+    Reference:
+        `score_mod` of https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
+    """
     return x if isinstance(x, Mod) else PlainMod(x)

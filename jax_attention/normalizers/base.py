@@ -58,7 +58,29 @@ class PlainNormalizer(Plain, Normalizer):
 
 
 def as_normalizer(x: Any) -> Normalizer:
-    """A value stays as it is; a plain function becomes one."""
+    """A normalizer, or a plain function made into one: what `attend` does with its `normalize` argument.
+
+        as_normalizer(n) = n,        as_normalizer(f)(z, where) = f(z, where) where allowed, else 0
+
+    Args:
+        x: a value, or `f(scores[..., T, S], where[..., T, S]) -> weights[..., T, S]` over whole rows.
+
+    Returns:
+        A normalizer.
+
+    Raises:
+        ValueError: by the value, when `f` returns another shape.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_attention import normalizers
+        >>> rule = normalizers.as_normalizer(lambda z, where: jax.nn.sigmoid(z))
+        >>> rule(jnp.zeros((1, 2)), where=jnp.array([[True, False]]))
+        Array([[0.5, 0. ]], dtype=float32)
+
+    Reference:
+        See `attend`.
+    """
     return x if isinstance(x, Normalizer) else PlainNormalizer(x)
 
 

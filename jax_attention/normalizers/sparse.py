@@ -125,8 +125,8 @@ def entmax15() -> Entmax15:
     Example:
         >>> import jax.numpy as jnp
         >>> from jax_attention import normalizers
-        >>> normalizers.entmax15()(jnp.array([[1., 0., -2.]])).round(4)
-        Array([[0.8307, 0.1693, 0.    ]], dtype=float32)
+        >>> normalizers.entmax15()(jnp.array([[1., 0., -2.]])).round(2)
+        Array([[0.83, 0.17, 0.  ]], dtype=float32)
 
     Reference:
         Peters, Niculae, Martins (2019), "Sparse sequence-to-sequence models", algorithm 2.

@@ -57,5 +57,25 @@ class PlainScore(Plain, Score):
 
 
 def as_score(x: Any) -> Score:
-    """A value stays as it is; a plain function becomes one."""
+    """A score, or a plain function made into one: what `attend` does with its `score` argument.
+
+        as_score(score) = score,        as_score(f).tile(q, k) = f(q, k)
+
+    Args:
+        x: a value, or `f(query[..., t, H], key[..., s, H]) -> scores[..., t, s]`.
+
+    Returns:
+        A score value; arrays that `f` closes over stay differentiable.
+
+    Raises:
+        ValueError: by the value, when `f` returns another shape.
+
+    Example:
+        >>> from jax_attention import scores
+        >>> scores.as_score(lambda q, k: q @ k.T), scores.as_score(scores.dot())
+        (<lambda>, dot())
+
+    Reference:
+        The plain functions of https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
+    """
     return x if isinstance(x, Score) else PlainScore(x)
