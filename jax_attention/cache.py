@@ -132,7 +132,8 @@ def append(
         key: `[*batch, T, K, H]`.
         value: `[*batch, T, K, E]`.
         positions: int `[..., T]`, `next_positions` if None. Give padding rows the position `EMPTY`: no causal query
-            will see them. So ragged prompts, padded left or right, need no further mask.
+            will see them. So ragged prompts, padded left or right, need no further mask (with `& filled()` even NaN
+            in the padding goes nowhere: without it the padding's own queries see it).
 
     Returns:
         The new cache.

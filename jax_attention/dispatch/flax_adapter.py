@@ -34,7 +34,7 @@ def flax_attention_fn(
 
     What Flax passes is honoured: `mask` (joined with yours by &), `bias` (added after your mods), dropout rng and rate,
     `broadcast_dropout` (one pattern for batch and heads), `deterministic`, `dtype`, `precision`, `is_causal`, and
-    `module` (the weights are sown as `attention_weights`). What we cannot honour is refused.
+    `module` (the weights before dropout are sown as `attention_weights`). What we cannot honour is refused.
 
     Args:
         score: as in `attend`.
@@ -106,7 +106,7 @@ def flax_attention_fn(
             "precision": precision,
         }
         if module is not None:
-            _sow(module, attention_weights_heads(query, key, value, **options))
+            _sow(module, attention_weights_heads(query, key, value, **{**options, "dropout": None}))
         return attend_heads(query, key, value, **options)
 
     return attention_fn

@@ -70,11 +70,14 @@ def check_array(
         raise TypeError(f"{name}: expected a real {kind} number or array, got {describe_array(x)}.")
     if isinstance(x, numbers.Real) and not hasattr(x, "dtype"):
         fail_unless(not axes, f"{name}: expected an array [..., {', '.join(axes)}], got the number {x!r}.")
+        fits = kind == "float" or isinstance(x, numbers.Integral)
+        fail_unless(fits, f"{name}: expected an integer or an array of integers, got {describe_array(x)}.", TypeError)
         return float(x) if kind == "float" else x
     array = x if hasattr(x, "dtype") else np.asarray(x)
     wanted = {"float": (jnp.floating, jnp.integer), "int": (jnp.integer,), "bool": (jnp.bool_,)}[kind]
     fits = any(jnp.issubdtype(array.dtype, w) for w in wanted)
-    fail_unless(fits, f"{name}: expected a {kind} array, got {describe_array(array)}.", TypeError)
+    cure = f" Turn 0/1 values into a mask by {name} != 0." if kind == "bool" else ""
+    fail_unless(fits, f"{name}: expected {kind} values, got {describe_array(array)}.{cure}", TypeError)
     if kind == "float" and not jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(np.float32)
     elif isinstance(array, np.ndarray) and array.dtype == np.float64 and not isinstance(x, np.ndarray):
@@ -246,7 +249,7 @@ def check_positions(name: str, positions: Any, count: int, lead: tuple[int, ...]
     positions = jnp.asarray(positions)
     fail_unless(
         jnp.issubdtype(positions.dtype, jnp.integer),
-        f"{name}: expected integers, got {describe_array(positions)}.",
+        f"{name}: expected integers, got {describe_array(positions)}. Cast them: {name}.astype(jnp.int32).",
         TypeError,
     )
     fail_unless(

@@ -12,7 +12,8 @@ from jax import lax
 
 def compute_dtype(*arrays: Any) -> jnp.dtype:
     """The dtype of scores and statistics: at least float32; float64 stays float64."""
-    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+    dtype = jnp.dtype(jnp.result_type(*arrays))
+    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def matmul_precision(precision: Any) -> AbstractContextManager:

@@ -18,11 +18,12 @@ def angles(positions: jax.Array, frequencies: np.ndarray | jax.Array, dtype: jnp
     Fixed point is used for integer positions, frequencies known at trace time, and a dtype below float64.
     """
     positions = jnp.asarray(positions)
+    beside = (None,) * positions.ndim  # ranks are never promoted silently
     exact = isinstance(frequencies, np.ndarray) and jnp.issubdtype(positions.dtype, jnp.integer)
     if not exact or dtype == jnp.float64:
-        return positions[..., None].astype(dtype) * jnp.asarray(frequencies, dtype)
+        return positions[..., None].astype(dtype) * jnp.asarray(frequencies, dtype)[beside]
     turns = np.asarray(frequencies, np.float64) / (2 * np.pi)
     fixed = np.round(np.mod(turns, 1.0) * 2.0**32).astype(np.uint64).astype(np.uint32)
-    phase = positions[..., None].astype(jnp.uint32) * jnp.asarray(fixed)
+    phase = positions[..., None].astype(jnp.uint32) * jnp.asarray(fixed)[beside]
     signed = jax.lax.bitcast_convert_type(phase, jnp.int32)
     return signed.astype(dtype) * np.asarray(2 * np.pi / 2.0**32, dtype)

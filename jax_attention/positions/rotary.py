@@ -45,6 +45,7 @@ class Rotary:
         if size > x.shape[-1]:
             raise ValueError(f"size: expected at most the head size {x.shape[-1]}, got {size}.")
         dtype = compute_dtype(x)
+        positions = positions.reshape((1,) * (x.ndim - 1 - positions.ndim) + positions.shape)
         angle = angles(positions, self.scaling.frequencies(size, self.base, positions), dtype)
         factor = self.scaling.attention_factor()
         cos, sin = jnp.cos(angle) * factor, jnp.sin(angle) * factor
@@ -74,7 +75,8 @@ def rotary(
 
     Returns:
         A value: call it as `rope(x[..., T, H], positions[..., T])`, or `rope.heads(x[..., T, N, H], positions)`.
-        Angles are exact to 1e-4 at position 100000, also for bfloat16 x (integer positions).
+        Angles are exact to 1e-4 at position 100000, also for bfloat16 x (integer positions). Not so under
+        `dynamic_scaling`, whose frequencies are computed in float32: about 5e-3 there.
 
     Raises:
         ValueError: if `style` is unknown, the rotated size is odd or too large, or positions do not fit x.

@@ -48,7 +48,7 @@ class DynamicScaling(Scaling):
     original_length: int
 
     def frequencies(self, size: int, base: float, positions: jax.Array) -> Frequencies:
-        dtype = jnp.promote_types(jnp.float32, jnp.result_type(float))
+        dtype = jnp.result_type(float)
         length = jnp.maximum(jnp.max(positions, initial=0) + 1, self.original_length).astype(dtype)
         stretch = self.factor * length / self.original_length - (self.factor - 1)
         larger = base * stretch ** (size / (size - 2)) if size > 2 else base * stretch

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.ground.checks import check_array, check_int, describe_array
+from jax_attention.ground.numerics import compute_dtype
 from jax_attention.positions.phase import angles
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def sinusoidal(
         positions: integers `[..., T]`; accurate to 1e-4 at position 100000.
         size: D, even.
         base: wavelengths run from 2 pi to `base * 2 pi` positions.
-        style: "interleaved" (sin, cos, sin, cos, …) or "half" (all sines, then all cosines, as in Marian and fairseq).
+        style: "interleaved" (sin, cos, sin, cos, …) or "half" (all sines, then all cosines, as in Marian;
+            fairseq too, with `base=10000 ** (size / (size - 2))`).
         dtype: of the result.
 
     Returns:
@@ -49,8 +51,7 @@ def sinusoidal(
     check_even("size", size)
     check_style(style)
     frequencies = 1.0 / base ** (np.arange(0, size, 2) / size)
-    compute = jnp.promote_types(dtype, jnp.float32)
-    angle = angles(positions, frequencies, compute)
+    angle = angles(positions, frequencies, compute_dtype(dtype))
     sines, cosines = jnp.sin(angle), jnp.cos(angle)
     if style == "half":
         return jnp.concatenate([sines, cosines], axis=-1).astype(dtype)

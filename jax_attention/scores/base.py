@@ -50,10 +50,13 @@ class PlainScore(Plain, Score):
     """A user's function `(query[..., t, H], key[..., s, H]) -> scores[..., t, s]`."""
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        if self.heads is not None:  # the function sees one axis of N heads, as arrays it closes over do
+            key = jnp.broadcast_to(key, (*key.shape[:-3], self.heads[1], *key.shape[-2:]))
+        query, key = self.merged(query), self.merged(key)
         scores = self.function(query, key)
         lead = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2])
         check_returned(f"score {self!r}", scores, (*lead, query.shape[-2], key.shape[-2]))
-        return scores
+        return self.parted(scores)
 
 
 def as_score(x: Any) -> Score:

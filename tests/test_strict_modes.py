@@ -1,0 +1,119 @@
+"""Under `jax_numpy_rank_promotion="raise"` and strict dtype promotion nothing of ours promotes anything silently."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import (
+    Dropout,
+    attend_heads_with_stats,
+    cache,
+    dot_product_attention,
+    masks,
+    merge_partials,
+    mods,
+    normalizers,
+    positions,
+    scores,
+)
+
+RNG = np.random.default_rng(0)
+B, T, N, K, H = 2, 5, 4, 2, 6
+
+
+def array(*shape: int) -> jax.Array:
+    return jnp.asarray(RNG.standard_normal(shape), jnp.float32)
+
+
+def integers(*values: int) -> jax.Array:
+    return jnp.asarray(values, jnp.int32)
+
+
+PARTS = {
+    "score": {
+        "dot": scores.dot(),
+        "scaled_dot": scores.scaled_dot(),
+        "cosine": scores.cosine(array(N)),
+        "general": scores.general(array(N, H, H)),
+        "concat": scores.concat(array(H), array(H), 0.5),
+        "additive": scores.additive(array(H, 3), array(H, 3), array(3), array(3)),
+        "location": scores.location(array(2 * H, T), array(T)),
+        "l2": scores.l2(),
+        "function": lambda q, k: q @ jnp.swapaxes(k, -1, -2),
+    },
+    "mods": {
+        "bias": (mods.bias(array(N, T, T)),),
+        "alibi": (mods.alibi(positions.alibi_slopes(N)),),
+        "relative": (mods.relative(array(N, 8)),),
+        "soft_cap": (mods.soft_cap(3.0),),
+        "temperature": (mods.temperature(array(N)),),
+        "function": (lambda s, q_pos, k_pos: s + 1.0,),
+    },
+    "mask": {
+        "causal": masks.causal(),
+        "sliding_window": masks.sliding_window(2, 1),
+        "prefix": masks.prefix(integers(1, 2)[:, None]),
+        "lengths": masks.lengths(integers(3, 2)[:, None]),
+        "segments": masks.segments(integers(0, 0, 1, 1, 1)),
+        "dilated": masks.dilated(2),
+        "chunked": masks.chunked(2),
+        "dense": masks.dense(RNG.random((B, 1, T, T)) > 0.3),
+        "block_sparse": masks.block_sparse(RNG.random((2, 2)) > 0.3, 3),
+        "joined": masks.causal() & ~masks.dilated(2) | masks.prefix(1),
+        "function": lambda q_pos, k_pos: k_pos <= q_pos,
+    },
+    "normalize": {
+        "softmax": normalizers.softmax(array(N)),
+        "plus_one": normalizers.softmax(plus_one=True),
+        "sigmoid": normalizers.sigmoid(-1.0),
+        "relu": normalizers.relu(2),
+        "linear": normalizers.linear(),
+        "sparsemax": normalizers.sparsemax(),
+        "entmax15": normalizers.entmax15(),
+        "uniform": normalizers.uniform(),
+        "hard": normalizers.hard(),
+        "function": lambda scores, where: jnp.where(where, scores, 0.0),
+    },
+}
+CASES = [(part, name) for part, values in PARTS.items() for name in values]
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])
+@pytest.mark.parametrize(("part", "name"), CASES)
+def test_every_rule_forward_and_backward(part, name, x64):
+    with jax.enable_x64(x64):
+        q, k, v = array(B, T, N, H), array(B, T, K, H), array(B, T, K, 3)
+
+        def loss(q, k, v):
+            rule = {part: PARTS[part][name]}
+            return attend_heads_with_stats(q, k, v, **rule, dropout=Dropout(jax.random.key(0), 0.2)).output.sum()
+
+        gradients = jax.grad(loss, argnums=(0, 1, 2))(q, k, v)
+    assert all(g.dtype == jnp.float32 and jnp.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])
+def test_everything_around_the_rule(x64):
+    with jax.enable_x64(x64):
+        q, k = array(B, T, N, H), array(B, T, K, H)
+        scaling = positions.dynamic_scaling(2.0, 2)
+        for turned in (
+            positions.rotary(scaling=scaling).heads(q, jnp.arange(T)),
+            positions.sinusoidal(jnp.arange(T), H),
+            positions.learned(array(T, H), jnp.arange(T)),
+            cache.append(cache.create(8, K, H, batch=(B,)), k, k).key,
+            merge_partials(*[attend_heads_with_stats(q, k, k)[:2]] * 2).output,
+            dot_product_attention(
+                q, k, k, array(1, N, T, T), is_causal=True, key_value_seq_lengths=integers(3, 4), local_window_size=2
+            ),
+        ):
+            assert turned.dtype == jnp.float32
