@@ -91,40 +91,25 @@ class MultiHeadAttention(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        kv_heads = num_heads if kv_heads is None else kv_heads
-        if kv_heads < 1 or num_heads % kv_heads:
-            raise ValueError(f"kv_heads: expected a divisor of num_heads = {num_heads}, got {kv_heads}.")
-        if head_size is None:
-            if size % num_heads:
-                raise ValueError(
-                    f"num_heads: expected a divisor of size = {size}, got {num_heads}. Or give head_size yourself."
-                )
-            head_size = size // num_heads
+        kv_heads, head_size = _head_sizes(num_heads, size, kv_heads, head_size)
         key_size = size if key_size is None else key_size
         value_size = key_size if value_size is None else value_size
-        options = {
-            "use_bias": use_bias,
-            "dtype": dtype,
-            "precision": precision,
-            "param_dtype": param_dtype,
-            "rngs": rngs,
-        }
-        heads = (num_heads * head_size, kv_heads * head_size, kv_heads * head_size)
         if packed and (key_size, value_size) != (size, size):
             raise ValueError(
                 f"packed: expected inputs of one size to share a kernel, got size = {size}, key_size = {key_size}, "
                 f"value_size = {value_size}. Use packed=False."
             )
+        options = dict(use_bias=use_bias, dtype=dtype, precision=precision, param_dtype=param_dtype, rngs=rngs)
+        widths = (num_heads * head_size, kv_heads * head_size, kv_heads * head_size)
         self.projections = (
-            PackedProjections(size, heads, **options)
+            PackedProjections(size, widths, **options)
             if packed
-            else SeparateProjections((size, key_size, value_size), heads, **options)
+            else SeparateProjections((size, key_size, value_size), widths, **options)
         )
         self.out = nnx.Linear(num_heads * head_size, size if output_size is None else output_size, **options)
-        shape = (1, kv_heads, head_size)
         init = jax.nn.initializers.normal(stddev=head_size**-0.5)
-        self.extra_key = nnx.Param(init(rngs.params(), shape, param_dtype)) if extra_key else None
-        self.extra_value = nnx.Param(init(rngs.params(), shape, param_dtype)) if extra_key else None
+        extra = lambda: nnx.Param(init(rngs.params(), (1, kv_heads, head_size), param_dtype))  # noqa: E731
+        self.extra_key, self.extra_value = (extra(), extra()) if extra_key else (None, None)
         self.rule = nnx.Dict(score=hold(score), mask=hold(mask), normalize=hold(normalize))
         self.mods = nnx.List([hold(mod) for mod in mods])
         self.rope = nnx.static(rope)
@@ -147,7 +132,16 @@ class MultiHeadAttention(nnx.Module):
         `mask` joins the layer's by &, `mods` follow the layer's. Positions are as in `attend_heads`; they also turn the
         rotary embedding. In self-attention keys take the positions of the queries.
         """
-        q, k, v, options = self._prepare(query, key, value, mask, mods, query_positions, key_positions, dropout)
+        q, k, v, options = self._prepare(
+            query,
+            key,
+            value,
+            mask=mask,
+            mods=mods,
+            query_positions=query_positions,
+            key_positions=key_positions,
+            dropout=dropout,
+        )
         return self._joined(self._attend(q, k, v, options))
 
     def weights(
@@ -155,15 +149,10 @@ class MultiHeadAttention(nnx.Module):
         query: Float[Array, "*lead T D"],
         key: Float[Array, "*lead S Dk"] | None = None,
         value: Float[Array, "*lead S Dv"] | None = None,
-        *,
-        mask: Any = None,
-        mods: tuple = (),
-        query_positions: Int[Array, "*lead T"] | None = None,
-        key_positions: Int[Array, "*lead S"] | None = None,
-        dropout: Dropout | None = None,
+        **options: Any,
     ) -> Float[Array, "*lead N T S"]:
         """The maps `[..., N, T, S]` of the same call; with an extra key S is one larger, the extra key last."""
-        q, k, v, options = self._prepare(query, key, value, mask, mods, query_positions, key_positions, dropout)
+        q, k, v, options = self._prepare(query, key, value, **options)
         if self.extra_key is None:
             return attention_weights_heads(q, k, v, **options)
         return weights_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
@@ -183,16 +172,25 @@ class MultiHeadAttention(nnx.Module):
         return self._joined(self._attend(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)), cache
 
     def _prepare(
-        self, query: Any, key: Any, value: Any, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        *,
+        mask: Any = None,
+        mods: Any = (),
+        query_positions: Any = None,
+        key_positions: Any = None,
+        dropout: Dropout | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array, dict[str, Any]]:
         if key is None:
             if value is not None:
                 raise ValueError(
                     "key: expected an array where value is given, got None. Pass layer(query, key, value)."
                 )
-            k_pos = q_pos if k_pos is None else k_pos
-        q, k, v = self._projected(query, key, value, q_pos, k_pos)
-        return q, k, v, self._options(mask, mods, q_pos, k_pos, dropout)
+            key_positions = query_positions if key_positions is None else key_positions
+        q, k, v = self._projected(query, key, value, query_positions, key_positions)
+        return q, k, v, self._options(mask, mods, query_positions, key_positions, dropout)
 
     def _projected(self, query: Any, key: Any, value: Any, q_pos: Any, k_pos: Any) -> tuple[jax.Array, ...]:
         q, k, v = self.projections(query, key, value)
@@ -227,3 +225,15 @@ class MultiHeadAttention(nnx.Module):
 
     def _joined(self, x: jax.Array) -> jax.Array:
         return self.out(x.reshape(*x.shape[:-2], -1))
+
+
+def _head_sizes(num_heads: int, size: int, kv_heads: int | None, head_size: int | None) -> tuple[int, int]:
+    """K and H, by default N and D / N."""
+    kv_heads = num_heads if kv_heads is None else kv_heads
+    if kv_heads < 1 or num_heads % kv_heads:
+        raise ValueError(f"kv_heads: expected a divisor of num_heads = {num_heads}, got {kv_heads}.")
+    if head_size is None:
+        if size % num_heads:
+            raise ValueError(f"num_heads: expected a divisor of size = {size}, got {num_heads}. Or give head_size.")
+        head_size = size // num_heads
+    return kv_heads, head_size
