@@ -121,7 +121,7 @@ def append(
     cache: KVCache,
     key: Float[Array, "*batch T K H"],
     value: Float[Array, "*batch T K E"],
-    positions: Int[Array, "*batch T"] | None = None,
+    positions: Int[Array, "*#batch T"] | None = None,
 ) -> KVCache:
     """Write T new rows behind the present ones.
 

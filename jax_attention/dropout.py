@@ -57,7 +57,7 @@ class Dropout:
             raise ValueError(f"rate: expected 0 <= rate < 1, got {self.rate}. Pass dropout=None to switch it off.")
 
     def __call__(
-        self, weights: Float[Array, "*lead t s"], q_pos: Int[Array, "*lead t 1"], k_pos: Int[Array, "*lead 1 s"]
+        self, weights: Float[Array, "*lead t s"], q_pos: Int[Array, "*#lead t 1"], k_pos: Int[Array, "*#lead 1 s"]
     ) -> Float[Array, "*lead t s"]:
         """Weights of a tile after dropout."""
         if self.rate == 0:

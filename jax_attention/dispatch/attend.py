@@ -28,8 +28,8 @@ def attend(
     mask: Mask | Callable | None = None,
     normalize: Normalizer | Callable | None = None,
     dropout: Dropout | None = None,
-    query_positions: Int[Array, "*lead T"] | None = None,
-    key_positions: Int[Array, "*lead S"] | None = None,
+    query_positions: Int[Array, "*#lead T"] | None = None,
+    key_positions: Int[Array, "*#lead S"] | None = None,
     precision: Any = None,
     implementation: str | None = None,
 ) -> Float[Array, "*lead T E"]:

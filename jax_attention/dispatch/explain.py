@@ -32,9 +32,9 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    query: Float[Array, "*#lead T H"],
-    key: Float[Array, "*#lead S Hk"],
-    value: Float[Array, "*#lead S E"],
+    query: Float[Array, "... H"],
+    key: Float[Array, "... Hk"],
+    value: Float[Array, "... E"],
     *,
     heads: bool = False,
     **options: Unpack[Options],

@@ -17,7 +17,7 @@ from jax_attention.normalizers import Normalizer
 from jax_attention.scores import Score
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
+    from jaxtyping import Array, Bool, Float
 
 
 def flax_attention_fn(
@@ -64,6 +64,9 @@ def flax_attention_fn(
 
     Differs from Flax: scores are always computed in at least float32 (`force_fp32_for_softmax` is always on), a fully
     masked row gives 0, and the dropout bits come from positions, so they are other bits than Flax's.
+
+    In Flax's cached decoding (`decode=True`) nothing says where the query stands, so positions start at 0 there, as for
+    Flax's own `is_causal`: masks and mods that look at positions need `attend_heads(..., query_positions=)` instead.
     """
     rule = {"score": score, "normalize": normalize, "implementation": implementation}
     own_mods, own_mask = tuple(mods) if isinstance(mods, (tuple, list)) else (mods,), mask
@@ -72,8 +75,8 @@ def flax_attention_fn(
         query: Float[Array, "*batch T N H"],
         key: Float[Array, "*batch S K H"],
         value: Float[Array, "*batch S K E"],
-        bias: Float[Array, "*any N T S"] | None = None,
-        mask: Float[Array, "*any N T S"] | None = None,
+        bias: Float[Array, "*any #N #T #S"] | None = None,
+        mask: Bool[Array, "*any #N #T #S"] | Float[Array, "*any #N #T #S"] | None = None,
         broadcast_dropout: bool = True,
         dropout_rng: Any = None,
         dropout_rate: float = 0.0,

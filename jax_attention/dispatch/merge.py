@@ -20,7 +20,7 @@ class Partial(NamedTuple):
     logsumexp: Float[Array, "*rows"]
 
 
-def merge_partials(*partials: tuple[Float[Array, "*rows E"], Float[Array, "*rows"]]) -> Partial:
+def merge_partials(*partials: tuple[Float[Array, "*#rows E"], Float[Array, "*#rows"]]) -> Partial:
     """Softmax attention over concatenated keys, from attention over the parts.
 
         logsumexp = log sum_i exp(lse_i),        output = sum_i exp(lse_i - logsumexp) output_i

@@ -38,8 +38,8 @@ class Options(TypedDict, total=False):
     mask: masks.Mask | Callable | None
     normalize: normalizers.Normalizer | Callable
     dropout: Dropout | None
-    query_positions: Int[Array, "*lead T"] | None
-    key_positions: Int[Array, "*lead S"] | None
+    query_positions: Int[Array, "*#lead T"] | None
+    key_positions: Int[Array, "*#lead S"] | None
     precision: Any
     implementation: str | None
 

@@ -48,15 +48,12 @@ def _stages(problem: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:
     if problem.mask is not None:
         where = _allowed(problem, q_pos, k_pos)
         query, key = problem.score.zero_unused(query, key, jnp.any(where, axis=-1), jnp.any(where, axis=-2))
-        # Mods see 0 where nothing is allowed: a derivative of theirs at inf or NaN would otherwise turn 0 into NaN.
-        scores = jnp.where(where, problem.score(query, key), 0)
+        scores = problem.score(query, key)
     else:
         where, scores = True, problem.score(query, key)
-    scores = jnp.broadcast_to(scores, shape)
+    scores, where = _forbid(jnp.broadcast_to(scores, shape), jnp.broadcast_to(where, shape))
     for mod in problem.mods:
-        scores = mod(scores, q_pos, k_pos)
-    where = jnp.broadcast_to(where, shape) & ~jnp.isneginf(scores)  # a bias of -inf forbids, as a mask does
-    scores = jnp.where(where, scores, 0)
+        scores, where = _forbid(mod(scores, q_pos, k_pos), where)
     return scores, where, problem.normalize(scores, where)
 
 
@@ -66,6 +63,14 @@ def _allowed(problem: Problem, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
     check_broadcasts(f"mask {problem.mask!r}", where, shape)
     where = where.reshape((1,) * (len(shape) - where.ndim) + where.shape)
     return jnp.broadcast_to(where, where.shape[:-2] + shape[-2:])
+
+
+def _forbid(scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A score of -inf forbids, as a mask does. What is forbidden becomes 0 before the next mod sees it: a derivative
+    of that mod at inf or NaN would otherwise turn the 0 that comes back into NaN.
+    """
+    where = where & ~jnp.isneginf(scores)
+    return jnp.where(where, scores, 0), where
 
 
 def _tile_positions(problem: Problem) -> tuple[jax.Array, jax.Array]:

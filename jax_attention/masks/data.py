@@ -69,7 +69,7 @@ class BlockSparse(Mask):
 
 
 def lengths(
-    key_lengths: Int[Array, "*lead"] | int | None = None, query_lengths: Int[Array, "*lead"] | int | None = None
+    key_lengths: Int[Array, "*#lead"] | int | None = None, query_lengths: Int[Array, "*#lead"] | int | None = None
 ) -> Lengths:
     """Right padding: only the first `length` positions of each sequence are real.
 
@@ -107,7 +107,7 @@ def lengths(
     )
 
 
-def segments(query_ids: Int[Array, "*lead T"], key_ids: Int[Array, "*lead S"] | None = None) -> Segments:
+def segments(query_ids: Int[Array, "*#lead T"], key_ids: Int[Array, "*#lead S"] | None = None) -> Segments:
     """Packed documents: a query sees the keys with the same id.
 
         allowed(t, s)  <=>  query_ids[t] = key_ids[s]

@@ -18,9 +18,9 @@ def fully_masked_rows(
     query_length: int,
     key_length: int,
     *,
-    query_positions: Int[Array, "*lead T"] | None = None,
-    key_positions: Int[Array, "*lead S"] | None = None,
-) -> Bool[Array, "*lead T"]:
+    query_positions: Int[Array, "*#lead T"] | None = None,
+    key_positions: Int[Array, "*#lead S"] | None = None,
+) -> Bool[Array, "... T"]:
     """The queries to which a mask leaves no key; their attention output is exactly 0.
 
         empty(t)  <=>  not any_s allowed(t, s)

@@ -27,13 +27,13 @@ class Rotary:
     size: int | None = None
     scaling: Scaling = Scaling()
 
-    def __call__(self, x: Float[Array, "*lead T H"], positions: Int[Array, "*lead T"]) -> Float[Array, "*lead T H"]:
+    def __call__(self, x: Float[Array, "*lead T H"], positions: Int[Array, "*#lead T"]) -> Float[Array, "*lead T H"]:
         """Rotate `x[..., T, H]` to its `positions[..., T]`; the dtype of x stays, angles are at least float32."""
         x = check_operand("x", x, 2, "[..., T, H]")
         positions = check_positions("positions", positions, x.shape[-2], x.shape[:-2])
         return self._rotate(x, positions)
 
-    def heads(self, x: Float[Array, "*lead T N H"], positions: Int[Array, "*lead T"]) -> Float[Array, "*lead T N H"]:
+    def heads(self, x: Float[Array, "*lead T N H"], positions: Int[Array, "*#lead T"]) -> Float[Array, "*lead T N H"]:
         """The same for the layout of `attend_heads`: `x[..., T, N, H]`, positions still `[..., T]`."""
         x = check_operand("x", x, 3, "[..., T, N, H]")
         positions = check_positions("positions", positions, x.shape[-3], x.shape[:-3])

@@ -38,10 +38,10 @@ class Additive(Score):
 
 
 def additive(
-    query_weight: Float[Array, "*lead Hq A"],
-    key_weight: Float[Array, "*lead Hk A"],
-    bias: Float[Array, "*lead A"] | None = None,
-    vector: Float[Array, "*lead A"] | None = None,
+    query_weight: Float[Array, "*#lead Hq A"],
+    key_weight: Float[Array, "*#lead Hk A"],
+    bias: Float[Array, "*#lead A"] | None = None,
+    vector: Float[Array, "*#lead A"] | None = None,
 ) -> Additive:
     """Bahdanau's additive score, also called concat – linear – tanh (– sum).
 

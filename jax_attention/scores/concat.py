@@ -33,9 +33,9 @@ class Concat(Score):
 
 
 def concat(
-    query_weight: Float[Array, "*lead Hq"],
-    key_weight: Float[Array, "*lead Hk"],
-    bias: Float[Array, "*lead"] | float = 0.0,
+    query_weight: Float[Array, "*#lead Hq"],
+    key_weight: Float[Array, "*#lead Hk"],
+    bias: Float[Array, "*#lead"] | float = 0.0,
 ) -> Concat:
     """Concat – linear without a nonlinearity, read pair by pair.
 

@@ -43,7 +43,7 @@ class Location(Score):
         return self.weight.shape[-1]
 
 
-def location(weight: Float[Array, "*lead HqHk S"], bias: Float[Array, "*lead S"] | None = None) -> Location:
+def location(weight: Float[Array, "*#lead HqHk S"], bias: Float[Array, "*#lead S"] | None = None) -> Location:
     """Location attention (concat – linear – softmax): a linear layer over the joined pair names the S positions.
 
         score(t, s) = ([q_t ; k_t] W + b)_s
