@@ -27,6 +27,7 @@ def flax_attention_fn(
     mask: Mask | Callable | None = None,
     normalize: Normalizer | Callable | None = None,
     implementation: str | None = None,
+    decode: bool | None = None,
 ) -> Callable[..., Any]:
     """An `attention_fn` for `flax.linen.MultiHeadDotProductAttention` and `flax.nnx.MultiHeadAttention`.
 
@@ -42,13 +43,17 @@ def flax_attention_fn(
         mask: as in `attend`.
         normalize: as in `attend`.
         implementation: as in `attend`.
+        decode: True for Flax's cached decoding. Flax then passes one query and all slots of its cache but not where the
+            query stands, so its position is read off the mask: the last slot that may be attended to. False for a
+            single query at position 0 (cross-attention). None refuses the one case that could be either.
 
     Returns:
         A function with Flax's signature.
 
     Raises:
-        ValueError: by the function: dropout without an rng, or custom einsums (`qk_attn_weights_einsum_cls`,
-            `einsum_dot_general`), which a rule of ours has no place for.
+        ValueError: by the function: dropout without an rng; custom einsums (`qk_attn_weights_einsum_cls`,
+            `einsum_dot_general`), which a rule of ours has no place for; one query against several keys under a rule
+            with a mask or mods, unless `decode` is given.
 
     Example:
         >>> import jax.numpy as jnp
@@ -64,12 +69,10 @@ def flax_attention_fn(
 
     Differs from Flax: scores are always computed in at least float32 (`force_fp32_for_softmax` is always on), a fully
     masked row gives 0, and the dropout bits come from positions, so they are other bits than Flax's.
-
-    In Flax's cached decoding (`decode=True`) nothing says where the query stands, so positions start at 0 there, as for
-    Flax's own `is_causal`: masks and mods that look at positions need `attend_heads(..., query_positions=)` instead.
     """
     rule = {"score": score, "normalize": normalize, "implementation": implementation}
     own_mods, own_mask = tuple(mods) if isinstance(mods, (tuple, list)) else (mods,), mask
+    positional = bool(own_mods) or own_mask is not None
 
     def attention_fn(
         query: Float[Array, "*batch T N H"],
@@ -107,12 +110,28 @@ def flax_attention_fn(
             "mask": _joined(own_mask, mask, is_causal),
             "dropout": _dropout(dropout_rng, dropout_rate, broadcast_dropout, deterministic),
             "precision": precision,
+            "query_positions": _query_positions(query, key, mask, decode) if positional or is_causal else None,
         }
         if module is not None:
             _sow(module, attention_weights_heads(query, key, value, **{**options, "dropout": None}))
         return attend_heads(query, key, value, **options)
 
     return attention_fn
+
+
+def _query_positions(query: Any, key: Any, mask: Any, decode: bool | None) -> Any:
+    """None for 0 … T-1; in cached decoding the last slot that Flax's mask allows, `[*batch, 1]`."""
+    if decode is False or not query.shape[-3] == 1 < key.shape[-3]:
+        return None
+    fail_unless(
+        decode is not None,
+        f"decode: expected True or False where one query meets {key.shape[-3]} keys and the rule has a mask or mods, "
+        "got None. flax_attention_fn(..., decode=True) if Flax decodes with its cache, decode=False if the query "
+        "stands at position 0.",
+    )
+    fail_unless(mask is not None, "mask: expected Flax's mask of the filled slots, as decode=True, got None.")
+    slots = jnp.where(jnp.asarray(mask) != 0, jnp.arange(key.shape[-3]), -1)
+    return jnp.max(slots, axis=(-3, -1))
 
 
 def _refuse(**arguments: Callable | None) -> None:

@@ -110,7 +110,8 @@ def check_returned(what: str, x: Any, shape: tuple[int, ...]) -> None:
     fail_unless(
         got == tuple(shape),
         f"{what}: expected the function to return shape {tuple(shape)}, got {describe_array(x)}. "
-        "Leading axes must stay as they are; give arrays it closes over axes of size 1 to broadcast.",
+        "Leading axes must stay as they are: let arrays it closes over broadcast, slopes[:, None, None], and look "
+        "tables up with broadcasting indices, table[jnp.arange(N)[:, None, None], q_pos - k_pos].",
     )
 
 

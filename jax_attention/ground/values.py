@@ -173,7 +173,7 @@ def _same_array(a: Any, b: Any) -> bool:
         return True
     if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
         return False
-    return np.result_type(a) == np.result_type(b) and np.array_equal(a, b)
+    return getattr(a, "dtype", type(a)) == getattr(b, "dtype", type(b)) and np.array_equal(a, b)
 
 
 def _hash(self: Any) -> int:
@@ -186,6 +186,6 @@ def _repr(self: Any) -> str:
     shown = []
     for field in dataclasses.fields(self):
         held = getattr(self, field.name)
-        if held is not None and not (type(held) is type(field.default) and held == field.default):
+        if not (type(held) is type(field.default) and held == field.default):
             shown.append(f"{field.name}={show(held)}")
     return f"{snake}({', '.join(shown)})"

@@ -113,14 +113,14 @@ def from_huggingface(
 ) -> MaskAndMods:
     """The `attention_mask` of Hugging Face transformers, for `attend_heads`.
 
-        [B, S]: allowed = attention_mask != 0;        [B, 1, T, S] bool: as it is;  float: allowed = (mask == 0)
+        [B, S]: allowed = attention_mask != 0;        [B, 1, T, S] bool: as it is
+        [B, 1, T, S] float: added to the scores; the dtype's lowest number (or anything beyond half of it) forbids
 
     Args:
-        attention_mask: the tokenizer's `[B, S]` of ones and zeros, or a prepared `[B, 1, T, S]`, whose float form
-            holds 0 where attention is allowed and the dtype's lowest number where it is not.
+        attention_mask: the tokenizer's `[B, S]` of ones and zeros, or a prepared `[B, 1, T, S]`.
 
     Returns:
-        `(mask, mods)` with empty mods.
+        `(mask, mods)`; mods hold the bias of a float mask, and are empty otherwise.
 
     Raises:
         ValueError: if it has neither two nor four axes.
@@ -138,7 +138,10 @@ def from_huggingface(
     if mask.ndim == 2:
         return MaskAndMods(dense((mask != 0)[:, None, None, :]), ())
     if mask.ndim == 4:
-        return MaskAndMods(dense(mask if mask.dtype == bool else mask == 0), ())
+        if not jnp.issubdtype(mask.dtype, jnp.floating):
+            return MaskAndMods(dense(mask != 0), ())
+        allowed = mask > -0.5 * jnp.finfo(mask.dtype).max  # recognises their constant; ours never computes with it
+        return MaskAndMods(dense(allowed), (bias(jnp.where(allowed, mask, 0)),))
     raise ValueError(f"attention_mask: expected [B, S] or [B, 1, T, S], got {describe_array(mask)}.")
 
 

@@ -1,0 +1,253 @@
+"""Position encodings against Hugging Face transformers (built offline from tiny configs) and float64 mathematics."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers import GPTNeoXConfig, LlamaConfig, PhiConfig
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.gpt_neox import modeling_gpt_neox as gpt_neox
+from transformers.models.gptj import modeling_gptj as gptj
+from transformers.models.llama import modeling_llama as llama
+from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
+from transformers.models.phi import modeling_phi as phi
+from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextSinusoidalPositionalEmbedding
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from jax_attention import attention_weights_heads, masks, mods, positions
+from tests.tolerances import FORWARD, GRADIENT, PARITY
+
+B, N, H, ORIGINAL = 2, 2, 16, 32
+FORWARD_32 = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
+
+
+def yarn(**extra):
+    return {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": ORIGINAL, **extra}
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+MSCALE = (0.1 * 0.7 * math.log(4.0) + 1) / (0.1 * 1.5 * math.log(4.0) + 1)
+
+SCALINGS = {
+    "default": ({"rope_type": "default"}, None),
+    "linear": ({"rope_type": "linear", "factor": 4.0}, positions.linear_scaling(4.0)),
+    "dynamic": ({"rope_type": "dynamic", "factor": 4.0}, positions.dynamic_scaling(4.0, ORIGINAL)),
+    "llama3": (
+        {**LLAMA3, "original_max_position_embeddings": 512},
+        positions.llama3_scaling(8.0, 1.0, 4.0, 512),
+    ),
+    "yarn": (yarn(), positions.yarn_scaling(4.0, ORIGINAL)),
+    "yarn, attention_factor": (yarn(attention_factor=1.3), positions.yarn_scaling(4.0, ORIGINAL, attention_factor=1.3)),
+    "yarn, not truncated": (yarn(truncate=False), positions.yarn_scaling(4.0, ORIGINAL, truncate=False)),
+    "yarn, betas": (
+        yarn(beta_fast=4.0, beta_slow=0.5),
+        positions.yarn_scaling(4.0, ORIGINAL, beta_fast=4.0, beta_slow=0.5),
+    ),
+    "yarn, mscale": (
+        yarn(mscale=0.7, mscale_all_dim=1.5),
+        positions.yarn_scaling(4.0, ORIGINAL, attention_factor=MSCALE),
+    ),
+    "yarn, mscale alone counts for nothing": (yarn(mscale=0.7), positions.yarn_scaling(4.0, ORIGINAL)),
+}
+
+
+def llama_rotary(parameters: dict, base: float):
+    stretched = parameters["rope_type"] == "yarn"
+    config = LlamaConfig(
+        hidden_size=N * H,
+        num_attention_heads=N,
+        max_position_embeddings=ORIGINAL * (4 if stretched else 1),
+        rope_parameters={"rope_theta": base, **parameters},
+    )
+    return llama.LlamaRotaryEmbedding(config)
+
+
+def vectors(length: int, dtype=np.float32, size: int = H):
+    """`[B, T, N, size]`, values of order one, in the layout of `attend_heads`."""
+    return np.random.default_rng(0).normal(size=(B, length, N, size)).astype(dtype)
+
+
+def to_torch(x):
+    """`[B, T, N, H] -> [B, N, T, H]`."""
+    return torch.tensor(np.swapaxes(np.asarray(x), 1, 2))
+
+
+@pytest.mark.parametrize("length", [ORIGINAL - 3, ORIGINAL + 9])
+@pytest.mark.parametrize("name", SCALINGS)
+def test_rotary_of_llama(name, length):
+    """Within and beyond the original length; the frequencies too, as small ones hide in a rotation."""
+    parameters, scaling = SCALINGS[name]
+    x, where = vectors(length), np.arange(length)
+    theirs = llama_rotary(parameters, 5000.0)
+    cos, sin = theirs(torch.zeros(1), torch.tensor(where)[None])
+    expected, _ = llama.apply_rotary_pos_emb(to_torch(x), to_torch(x), cos, sin)
+    rope = positions.rotary(base=5000.0, scaling=scaling)
+    np.testing.assert_allclose(rope.heads(x, where), np.swapaxes(expected.numpy(), 1, 2), **FORWARD_32)
+    frequencies = rope.scaling.frequencies(H, 5000.0, where)
+    np.testing.assert_allclose(frequencies, theirs.inv_freq.numpy(), rtol=PARITY)
+    np.testing.assert_allclose(rope.scaling.attention_factor(), theirs.attention_scaling, rtol=1e-12)
+
+
+def test_rotary_gradient():
+    x, where = vectors(9), np.arange(9)
+    tensor = to_torch(x).requires_grad_()
+    cos, sin = llama_rotary({"rope_type": "default"}, 10000.0)(torch.zeros(1), torch.tensor(where)[None])
+    out, _ = llama.apply_rotary_pos_emb(tensor, tensor, cos, sin)
+    (expected,) = torch.autograd.grad((out**3).sum(), tensor)
+    ours = jax.grad(lambda x: (positions.rotary().heads(x, where) ** 3).sum())(jnp.asarray(x))
+    tolerance = GRADIENT["float32"]
+    np.testing.assert_allclose(ours, np.swapaxes(expected.numpy(), 1, 2), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", [H, 6])
+def test_rotary_interleaved_of_gptj(size):
+    """transformers#25199: the other layout of pairs, whole and partial (`rotary_dim`)."""
+    x = vectors(9)
+    sin, cos = gptj.create_sinusoidal_positions(9, size)[None].chunk(2, dim=-1)
+    tensor = torch.tensor(x)
+    turned = gptj.apply_rotary_pos_emb(tensor[..., :size], sin, cos)
+    expected = torch.cat([turned, tensor[..., size:]], dim=-1)
+    ours = positions.rotary(style="interleaved", size=size).heads(x, np.arange(9))
+    np.testing.assert_allclose(ours, expected.numpy(), **FORWARD_32)
+    assert np.array_equal(ours[..., size:], x[..., size:])
+
+
+@pytest.mark.parametrize(
+    ("config", "embedding"),
+    [(GPTNeoXConfig, gpt_neox.GPTNeoXRotaryEmbedding), (PhiConfig, phi.PhiRotaryEmbedding)],
+)
+def test_partial_rotary(config, embedding):
+    """`partial_rotary_factor`: GPT-NeoX turns a quarter of the head, Phi half."""
+    factor = 0.25 if config is GPTNeoXConfig else 0.5
+    parameters = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": factor}
+    x, where, size = vectors(9), np.arange(9), int(factor * H)
+    theirs = embedding(config(hidden_size=N * H, num_attention_heads=N, rope_parameters=parameters))
+    cos, sin = theirs(torch.zeros(1), torch.tensor(where)[None])
+    q = to_torch(x)
+    turned, _ = llama.apply_rotary_pos_emb(q[..., :size], q[..., :size], cos, sin)
+    expected = torch.cat([turned, q[..., size:]], dim=-1).numpy()
+    ours = positions.rotary(size=size).heads(x, where)
+    np.testing.assert_allclose(ours, np.swapaxes(expected, 1, 2), **FORWARD_32)
+
+
+def exact_rotation(x, where, style: str, frequencies):
+    """Float64 rotation of `x[T, H]` by `where[T] * frequencies[H / 2]`, as complex numbers."""
+    x, turn = np.asarray(x, np.float64), np.exp(1j * where[:, None] * np.asarray(frequencies, np.float64))
+    half = x.shape[-1] // 2
+    pairs = x[:, :half] + 1j * x[:, half:] if style == "half" else x[:, 0::2] + 1j * x[:, 1::2]
+    pairs = pairs * turn
+    if style == "half":
+        return np.concatenate([pairs.real, pairs.imag], axis=-1)
+    return np.stack([pairs.real, pairs.imag], axis=-1).reshape(x.shape)
+
+
+@pytest.mark.parametrize("style", ["half", "interleaved"])
+@pytest.mark.parametrize("name", ["default", "linear", "llama3"])
+def test_far_positions_are_exact(name, style):
+    """1e-3 at position 100000 (litgpt#1860, flash-attention#288), under jit, for float32 and bfloat16 vectors."""
+    where = np.array([0, 1, 4095, 65535, 99_999, 100_000])
+    scaling = SCALINGS[name][1]
+    rope = positions.rotary(style=style, scaling=scaling)
+    unit = np.random.default_rng(0).uniform(-1, 1, (len(where), H))
+    i = np.arange(H // 2)
+    frequencies = 10000.0 ** (-2 * i / H)
+    if name == "linear":
+        frequencies = frequencies / 4
+    elif name == "llama3":
+        keep = np.clip((512 * frequencies / (2 * np.pi) - 1) / 3, 0, 1)
+        frequencies = keep * frequencies + (1 - keep) * frequencies / 8
+    single = jax.jit(rope)(jnp.asarray(unit, jnp.float32), where)
+    np.testing.assert_allclose(single, exact_rotation(unit, where, style, frequencies), rtol=0, atol=1e-3)
+    narrow = jnp.asarray(unit, jnp.bfloat16)
+    turned = jax.jit(rope)(narrow, where)
+    exact = exact_rotation(narrow, where, style, frequencies)
+    assert turned.dtype == jnp.bfloat16
+    half_unit_in_the_last_place = 2.0**-8 * np.abs(exact)
+    assert np.all(np.abs(np.asarray(turned, np.float64) - exact) <= 1e-3 + half_unit_in_the_last_place)
+
+
+@pytest.mark.parametrize("heads", range(1, 25))
+def test_alibi_of_bloom(heads):
+    """BLOOM adds slope * k_pos: the weights under a causal mask are the same, and so are the slopes."""
+    length = 5
+    theirs = build_alibi_tensor(torch.ones(1, length), heads, torch.float32).numpy()
+    slopes = positions.alibi_slopes(heads)
+    np.testing.assert_allclose(theirs, np.asarray(slopes)[:, None, None] * np.arange(length), rtol=PARITY)
+    if heads in (1, 12):
+        x = np.random.default_rng(0).normal(size=(length, heads, 4)).astype(np.float32)
+        ours, bloom = (
+            attention_weights_heads(x, x, x, mask=masks.causal(), mods=(mod,))
+            for mod in (mods.alibi(slopes), mods.bias(theirs))
+        )
+        np.testing.assert_allclose(ours, bloom, **FORWARD_32)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(("buckets", "max_distance"), [(32, 128), (32, 20), (16, 64), (8, 256), (64, 1000), (4, 10)])
+def test_t5_buckets(buckets, max_distance, bidirectional):
+    relative = np.arange(-300, 301)
+    options = {"bidirectional": bidirectional, "num_buckets": buckets, "max_distance": max_distance}
+    theirs = T5Attention._relative_position_bucket(torch.tensor(relative), **options)
+    np.testing.assert_array_equal(positions.t5_buckets(relative, **options), theirs.numpy())
+
+
+def test_t5_relative_bias():
+    """The whole bias, from T5's embedding table `[buckets, N]`, and its gradient by the table."""
+    config_heads, length = 3, 7
+    torch.manual_seed(0)
+    embedding = torch.nn.Embedding(32, config_heads)
+    offsets = torch.arange(length)[None, :] - torch.arange(length)[:, None]
+    theirs = embedding(T5Attention._relative_position_bucket(offsets)).permute(2, 0, 1)
+    cotangent = np.random.default_rng(0).normal(size=theirs.shape).astype(np.float32)
+    (expected,) = torch.autograd.grad(theirs, embedding.weight, torch.tensor(cotangent))
+    q, k = jnp.arange(length)[:, None], jnp.arange(length)[None, :]
+    zeros = jnp.zeros((config_heads, length, length))
+    table = jnp.asarray(embedding.weight.detach().numpy().T)
+    ours, pull = jax.vjp(lambda table: mods.relative(table)(zeros, q, k), table)
+    np.testing.assert_array_equal(ours, theirs.detach().numpy())
+    np.testing.assert_allclose(pull(cotangent)[0].T, expected.numpy(), **FORWARD_32)
+
+
+@pytest.mark.parametrize("size", [8, 30])
+def test_sinusoidal_of_marian(size):
+    """All sines first, computed there in float64; and the paper's layout from the formula."""
+    module = MarianSinusoidalPositionalEmbedding(50, size)
+    theirs = module.create_weight().numpy()
+    ours = positions.sinusoidal(np.arange(50), size, style="half")
+    np.testing.assert_allclose(ours, theirs, rtol=PARITY, atol=PARITY)
+    angle = np.arange(50)[:, None] / 10000.0 ** (np.arange(0, size, 2) / size)
+    interleaved = positions.sinusoidal(np.arange(50), size)
+    np.testing.assert_allclose(interleaved[:, 0::2], np.sin(angle), atol=PARITY)
+    np.testing.assert_allclose(interleaved[:, 1::2], np.cos(angle), atol=PARITY)
+
+
+def test_sinusoidal_of_tensor2tensor():
+    """Fairseq, tensor2tensor and Speech2Text divide by size / 2 - 1: another base gives the same table."""
+    size = 16
+    theirs = Speech2TextSinusoidalPositionalEmbedding.get_embedding(20, size).numpy()
+    base = 10000.0 ** (size / (size - 2))
+    np.testing.assert_allclose(positions.sinusoidal(np.arange(20), size, style="half", base=base), theirs, **FORWARD_32)
+
+
+def test_sinusoidal_far_out():
+    where = np.array([99_999, 100_000])
+    angle = where[:, None] / 10000.0 ** (np.arange(0, 8, 2) / 8)
+    ours = positions.sinusoidal(where, 8, style="half")
+    np.testing.assert_allclose(ours, np.concatenate([np.sin(angle), np.cos(angle)], -1), rtol=0, atol=1e-3)
+
+
+def test_learned_is_an_embedding():
+    torch.manual_seed(0)
+    embedding, where = torch.nn.Embedding(10, 4), np.array([[3, 0, 9], [3, 3, 1]])
+    theirs = embedding(torch.tensor(where))
+    cotangent = np.random.default_rng(0).normal(size=theirs.shape).astype(np.float32)
+    (expected,) = torch.autograd.grad(theirs, embedding.weight, torch.tensor(cotangent))
+    table = jnp.asarray(embedding.weight.detach().numpy())
+    ours, pull = jax.vjp(lambda table: positions.learned(table, where), table)
+    np.testing.assert_array_equal(ours, theirs.detach().numpy())
+    np.testing.assert_allclose(pull(cotangent)[0], expected.numpy(), **FORWARD_32)

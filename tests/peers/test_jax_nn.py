@@ -1,0 +1,171 @@
+"""Our `dot_product_attention` against `jax.nn`'s: the same signature, values and gradients; the differences by name."""
+
+from __future__ import annotations
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import dot_product_attention
+from tests.tolerances import FORWARD, GRADIENT
+
+B, T, S, N, K, H = 2, 5, 7, 4, 2, 4
+RNG = np.random.default_rng(0)
+BIAS = RNG.normal(size=(B, N, T, S)).astype(np.float32)
+MASK = (RNG.random((B, N, T, S)) < 0.7) | (np.arange(S) == 0)
+
+
+def operands(kv_heads: int = N, keys: int = S, dtype=jnp.float32, lead: tuple[int, ...] = (B,)):
+    rng = np.random.default_rng(1)
+    shapes = (T, N, H), (keys, kv_heads, H), (keys, kv_heads, H)
+    return [jnp.asarray(rng.normal(size=(*lead, *shape)), dtype) for shape in shapes]
+
+
+CASES = {
+    "plain": {},
+    "bias": {"bias": BIAS},
+    "bias broadcasts": {"bias": BIAS[:1, :1]},
+    "mask": {"mask": MASK},
+    "mask broadcasts": {"mask": MASK[:, :1, :1]},
+    "scale": {"scale": 0.3},
+    "is_causal": {"is_causal": True},
+    "query_seq_lengths": {"query_seq_lengths": np.array([T, 3])},
+    "key_value_seq_lengths": {"key_value_seq_lengths": np.array([S, 2])},
+    "both lengths": {"query_seq_lengths": np.array([2, T]), "key_value_seq_lengths": np.array([1, 4])},
+    "window, int": {"local_window_size": 1},  # jax#32300: a window without a mask was once ignored
+    "window, pair": {"local_window_size": (2, 0)},
+    "xla": {"implementation": "xla"},
+    "everything": {
+        "bias": BIAS,
+        "mask": MASK | (np.arange(S) == np.arange(T)[:, None]),
+        "scale": 0.4,
+        "is_causal": True,
+        "key_value_seq_lengths": np.array([S, T]),
+        "query_seq_lengths": np.array([T, T]),
+        "local_window_size": (3, 1),
+    },
+}
+
+
+def compare(q, k, v, options, forward=FORWARD["float32"], backward=GRADIENT["float32"]):
+    """Outputs and gradients by q, k, v and a bias. Both functions run on the CPU at full float32 precision."""
+    options = dict(options)
+    bias = options.pop("bias", None)
+    inputs = (q, k, v) if bias is None else (q, k, v, jnp.asarray(bias))
+    cotangent = jnp.asarray(np.random.default_rng(2).normal(size=q.shape), q.dtype)
+
+    def run(attention):
+        out, pull = jax.vjp(lambda q, k, v, bias=None: attention(q, k, v, bias, **options), *inputs)
+        return out, pull(cotangent)
+
+    (ours, our_gradients), (theirs, gradients) = jax.jit(
+        lambda: (run(dot_product_attention), run(jax.nn.dot_product_attention))
+    )()
+    assert ours.shape == theirs.shape
+    assert ours.dtype == theirs.dtype
+    wide = jnp.float32
+    np.testing.assert_allclose(ours.astype(wide), theirs.astype(wide), rtol=forward, atol=forward)
+    for mine, other in zip(our_gradients, gradients, strict=True):
+        np.testing.assert_allclose(mine.astype(wide), other.astype(wide), rtol=backward, atol=backward)
+
+
+def test_signature_is_the_same():
+    ours, theirs = (inspect.signature(f).parameters for f in (dot_product_attention, jax.nn.dot_product_attention))
+    assert [(p.name, p.kind, p.default) for p in ours.values()] == [
+        (p.name, p.kind, p.default) for p in theirs.values()
+    ]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_values_and_gradients(name):
+    compare(*operands(), CASES[name])
+
+
+@pytest.mark.parametrize("name", ["plain", "everything"])
+def test_grouped_queries(name):
+    compare(*operands(K), CASES[name])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"is_causal": True, "local_window_size": 2}, {"mask": MASK[:1], "bias": BIAS[:1]}]
+)
+def test_without_batch(options):
+    compare(*operands(lead=()), options)
+
+
+def test_more_queries_than_keys():
+    compare(*operands(keys=3), {"is_causal": True, "bias": BIAS[..., :3]})
+
+
+def test_bfloat16():
+    """jax.nn multiplies bfloat16 weights; ours stay float32 up to the last rounding: 2 units in the last place."""
+    compare(*operands(dtype=jnp.bfloat16), {"is_causal": True}, forward=2**-6, backward=2**-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"is_causal": True, "bias": BIAS}, {"mask": MASK, "local_window_size": 3}])
+def test_residual(options):
+    ours, lse = dot_product_attention(*operands(), return_residual=True, **options)
+    theirs, residual = jax.nn.dot_product_attention(*operands(), return_residual=True, **options)
+    tolerance = FORWARD["float32"]
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(lse, residual, rtol=tolerance, atol=tolerance)
+    np.testing.assert_array_equal(ours, dot_product_attention(*operands(), **options))  # jax#32484: asking is free
+
+
+def test_differs_empty_rows_are_zero():
+    """Theirs is the mean of all values, whatever the mask says of them; ours is 0, and so are the gradients."""
+    mask = MASK.copy()
+    mask[:, :, 1] = False
+    q, k, v = operands()
+    theirs = jax.nn.dot_product_attention(q, k, v, mask=mask)
+    np.testing.assert_allclose(theirs[:, 1], jnp.broadcast_to(v.mean(axis=1), theirs[:, 1].shape), atol=1e-6)
+    ours, pull = jax.vjp(lambda *x: dot_product_attention(*x, mask=mask), q, k, v)
+    assert np.all(np.asarray(ours[:, 1]) == 0)
+    only_empty = jnp.zeros_like(ours).at[:, 1].set(1.0)
+    assert all(np.all(np.asarray(x) == 0) for x in pull(only_empty))
+    assert np.all(np.isneginf(dot_product_attention(q, k, v, mask=mask, return_residual=True)[1][:, 1]))
+
+
+def test_differs_float64_is_kept(x64):
+    """The softmax of theirs is float32 whatever comes in (jax#34114); ours agrees with NumPy in float64."""
+    q, k, v = operands(dtype=jnp.float64)
+    z = np.einsum("btnh,bsnh->bnts", q, k) / np.sqrt(H)
+    w = np.exp(z - z.max(-1, keepdims=True))
+    exact = np.einsum("bnts,bsnh->btnh", w / w.sum(-1, keepdims=True), v)
+    ours, theirs = dot_product_attention(q, k, v), jax.nn.dot_product_attention(q, k, v)
+    np.testing.assert_allclose(ours, exact, rtol=FORWARD["float64"], atol=FORWARD["float64"])
+    assert np.max(np.abs(theirs - exact)) > 1e-9
+
+
+def test_differs_logsumexp_has_a_gradient():
+    """Its gradient by the scores are the weights; theirs stops gradients."""
+    q, k, v = operands()
+    ours, theirs = (
+        jax.grad(lambda q, f=f: f(q, k, v, return_residual=True)[1].sum())(q)
+        for f in (dot_product_attention, jax.nn.dot_product_attention)
+    )
+    assert np.all(np.asarray(theirs) == 0)
+    expected = dot_product_attention(q, k, k) / np.sqrt(H)
+    np.testing.assert_allclose(ours, expected, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
+
+
+def test_differs_named_implementation_never_falls_back():
+    with pytest.raises(ValueError, match="implementation: there is no implementation 'flash'"):
+        dot_product_attention(*operands(), implementation="flash")
+
+
+def test_differs_value_size_is_free():
+    q, k, v = operands()
+    wide = jnp.concatenate([v, v + 1], axis=-1)
+    np.testing.assert_allclose(dot_product_attention(q, k, wide)[..., :H], dot_product_attention(q, k, v), atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [2, 1])
+def test_padding_mask_without_axes_is_refused(axes):
+    """jax#35916: `[B, S]` must not be read as `[T, S]`."""
+    mask = np.ones((B, S)[-axes:], bool)
+    with pytest.raises(ValueError, match=r"mask: expected axes \[B, N, T, S\].*mask\[:, None, None, :\]"):
+        dot_product_attention(*operands(), mask=mask)
