@@ -38,10 +38,7 @@ def operands(length: int) -> tuple[np.ndarray, ...]:
 def of_jax(fn: Callable, arrays: tuple[np.ndarray, ...], backward: bool) -> Callable[[], None]:
     """A compiled, blocking call."""
     inputs = tuple(map(jnp.asarray, arrays))
-    if backward:
-        run = jax.jit(jax.grad(lambda q, k, v: fn(q, k, v).sum(), argnums=(0, 1, 2)))
-    else:
-        run = jax.jit(fn)
+    run = jax.jit(jax.grad(lambda q, k, v: fn(q, k, v).sum(), argnums=(0, 1, 2)) if backward else fn)
     return lambda: jax.block_until_ready(run(*inputs))
 
 
