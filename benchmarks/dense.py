@@ -9,11 +9,14 @@ Every round times each competitor once, in turn, so that noise of the machine fa
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's idle threads would spin on cores that others time on
 
 import jax
 import jax.numpy as jnp

@@ -2,7 +2,7 @@
 
 A sum of n products in a dtype with unit roundoff u has a relative error of about sqrt(n) u (random rounding). With
 n <= 64 in every test shape and a handful of such steps, 64 u bounds it: 64 * 6e-8 = 4e-6 in float32 and
-64 * 1.1e-16 = 7e-15 in float64; the issue's bounds 1e-5 and 1e-12 are the next round numbers.
+64 * 1.1e-16 = 7e-15 in float64; 1e-5 and 1e-12 are the next round numbers above.
 """
 
 FORWARD = {"float32": 1e-5, "float64": 1e-12}

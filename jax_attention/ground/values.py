@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 V = TypeVar("V")
@@ -80,17 +81,22 @@ def align(x: Any, rank: int, groups: tuple[int, int] | None = None) -> Any:
 
     `groups = (K, G)` first cuts the last leading axis, the N = K G query heads, in two. Plain callables keep seeing N
     heads in one axis: their wrapper merges and parts around the call.
+
+    Half-precision arrays become float32, so that gradients, which sum over many scores, are summed in float32. Arrays
+    with an entry per score stay as they are: they are promoted entry by entry, and a copy would be quadratic.
     """
 
     def fit(entry: NamedArray) -> Any:
         if isinstance(entry.array, (int, float)):
             return entry.array
-        shape = np.shape(entry.array)
+        array, shape = entry.array, np.shape(entry.array)
+        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4 and entry.axes != ("T", "S"):
+            array = array.astype(jnp.float32)
         cut = len(shape) - len(entry.axes)
         lead, tail = shape[:cut], shape[cut:]
         if groups and lead:
             lead = (*lead[:-1], *((1, 1) if lead[-1] == 1 else groups))
-        return entry.array.reshape((1,) * (rank - len(lead)) + lead + tail)
+        return array.reshape((1,) * (rank - len(lead)) + lead + tail)
 
     def regroup(wrapper: Plain) -> Plain:
         return dataclasses.replace(wrapper, heads=groups)

@@ -50,8 +50,11 @@ class Softmax(Normalizer):
         if sinks is None:
             return statistics
         sinks = jnp.asarray(sinks, statistics.total.dtype)
-        alone = SoftmaxStatistics(jax.lax.stop_gradient(sinks), jnp.exp(sinks - jax.lax.stop_gradient(sinks)))
-        return self.merge(statistics, alone)
+        fixed = jax.lax.stop_gradient(sinks)
+        real = ~jnp.isneginf(fixed)  # a sink of -inf is no sink: -inf - -inf would be NaN
+        safe = jnp.where(real, sinks, 0)
+        alone = jnp.where(real, jnp.exp(safe - jax.lax.stop_gradient(safe)), 0)
+        return self.merge(statistics, SoftmaxStatistics(fixed, alone))
 
     def weights(self, scores: jax.Array, where: jax.Array, statistics: SoftmaxStatistics) -> jax.Array:
         total = jnp.where(statistics.total > 0, statistics.total, 1)

@@ -1,0 +1,323 @@
+"""One or more cases for every catalogue entry: our value beside the oracle's function, with the same random numbers.
+
+    ours, at = case.build(Draw(rng, SHAPES["wide"], lead=(4,), dtype="float32"))
+    at(2)                      # what the oracle is to do for leading index 2 (head 2)
+
+Arrays are drawn with leading axes `lead`, rounded to `dtype`, and handed to the oracle in float64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import masks, mods, normalizers, scores
+from tests import oracle
+
+HEAD, KEY_HEAD, VALUE_HEAD = 4, 3, 2
+"""H, the key size where the score allows another one, and E."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """T, S, and positions if they are not 0, 1, 2, …"""
+
+    rows: int
+    columns: int
+    query_positions: tuple[int, ...] | None = None
+    key_positions: tuple[int, ...] | None = None
+
+    def positions(self) -> dict[str, Any]:
+        """Keyword arguments for ours (as arrays) and the oracle alike."""
+        named = {"query_positions": self.query_positions, "key_positions": self.key_positions}
+        return {name: np.asarray(held, np.int32) for name, held in named.items() if held is not None}
+
+
+SHAPES = {
+    "square": Shape(4, 4),
+    "wide": Shape(3, 7),
+    "tall": Shape(7, 3),
+    "one": Shape(1, 7),
+    "moved": Shape(4, 4, (3, 1, 8, 4), (6, 0, 9, 3)),
+}
+"""T = S, T < S, T > S, T = 1, primes, and positions that are neither sorted nor dense."""
+
+
+class Param:
+    """The same numbers twice: `jax` for us, indexed by leading index in float64 for the oracle."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+        self.jax = jnp.asarray(array)
+
+    def __getitem__(self, index: tuple[int, ...]) -> Any:
+        held = self.array[index]
+        return held.astype(np.float64) if np.issubdtype(held.dtype, np.floating) else held
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Where the random arrays of a case come from."""
+
+    rng: np.random.Generator
+    shape: Shape
+    lead: tuple[int, ...] = ()
+    dtype: str = "float32"
+
+    def normal(self, *tail: int) -> Param:
+        return Param(np.asarray(0.7 * self.rng.normal(size=self.lead + tail), self.dtype))
+
+    def between(self, low: float, high: float, *tail: int) -> Param:
+        return Param(np.asarray(self.rng.uniform(low, high, self.lead + tail), self.dtype))
+
+    def integers(self, low: int, high: int, *tail: int) -> Param:
+        return Param(np.asarray(self.rng.integers(low, high, self.lead + tail), np.int32))
+
+    def bools(self, *tail: int) -> Param:
+        return Param(np.asarray(self.rng.random(self.lead + tail) < 0.6))
+
+
+Built = tuple[Any, Callable[..., Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A named choice for one part of the rule; `factory` is the catalogue entry it exercises, None for a function."""
+
+    name: str
+    factory: Callable | None
+    build: Callable[[Draw], Built]
+
+
+def from_params(name: str, factory: Callable, judge: Callable, draw: Callable[[Draw], tuple], **static: Any) -> Case:
+    """A case whose factory and oracle take the same drawn arrays."""
+
+    def build(d: Draw) -> Built:
+        params = draw(d)
+        return factory(*(p.jax for p in params), **static), lambda *i: judge(*(p[i] for p in params), **static)
+
+    return Case(name, factory, build)
+
+
+def fixed(name: str, factory: Callable | None, ours: Callable[[Shape], Any], judge: Callable[[Shape], Any]) -> Case:
+    """A case without random arrays."""
+    return Case(name, factory, lambda d: (ours(d.shape), lambda *i: judge(d.shape)))
+
+
+# Plain callables: each closes over an array, as a user's function would
+
+
+def plain_score(weight: jax.Array) -> Callable:
+    """`sin(w_t . q_t k_s)`: a weight per feature, `[..., 1, H]`."""
+    return lambda query, key: jnp.sin((query * weight) @ jnp.swapaxes(key, -1, -2))
+
+
+def plain_mod(weight: jax.Array) -> Callable:
+    """`z cos(w (q_pos - k_pos))`, `w` of shape `[..., 1, 1]`."""
+    return lambda z, q_pos, k_pos: z * jnp.cos(weight * (q_pos - k_pos).astype(z.dtype))
+
+
+def plain_mask(q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+    """Every third pair is forbidden."""
+    return (q_pos + k_pos) % 3 != 0
+
+
+def plain_normalizer(weight: jax.Array) -> Callable:
+    """`w z^2 / (1 + sum z^2)`, `w` of shape `[..., 1, 1]`."""
+
+    def normalize(z: jax.Array, where: jax.Array) -> jax.Array:
+        square = jnp.where(where, z * z, 0)
+        return weight * square / (1 + jnp.sum(square, axis=-1, keepdims=True))
+
+    return normalize
+
+
+PLAIN = {"score": (plain_score, (1, HEAD)), "mod": (plain_mod, (1, 1)), "normalize": (plain_normalizer, (1, 1))}
+"""The functions that close over an array, and its shape after the leading axes."""
+
+
+def _plain_score(d: Draw) -> Built:
+    w = d.normal(1, HEAD)
+    judge = lambda *i: (  # noqa: E731
+        lambda query, key, t, s: np.sin(sum(w[i][0][h] * query[t][h] * key[s][h] for h in range(HEAD)))
+    )
+    return plain_score(w.jax), judge
+
+
+def _plain_mod(d: Draw) -> Built:
+    w = d.normal(1, 1)
+    return plain_mod(w.jax), lambda *i: lambda z, t, s, q, k: z * np.cos(w[i][0][0] * (q - k))
+
+
+def _plain_normalizer(d: Draw) -> Built:
+    w = d.normal(1, 1)
+    judge = lambda *i: lambda z: [w[i][0][0] * x * x / (1 + sum(y * y for y in z)) for x in z]  # noqa: E731
+    return plain_normalizer(w.jax), judge
+
+
+# The table
+
+SCORES = (
+    fixed("dot", scores.dot, lambda _: scores.dot(), lambda _: oracle.dot()),
+    fixed("scaled_dot", scores.scaled_dot, lambda _: scores.scaled_dot(), lambda _: oracle.scaled_dot()),
+    from_params("scaled_dot(scale)", scores.scaled_dot, oracle.scaled_dot, lambda d: (d.between(0.4, 1),)),
+    from_params("cosine", scores.cosine, oracle.cosine, lambda d: (d.between(1, 3),)),
+    from_params("general", scores.general, oracle.general, lambda d: (d.normal(HEAD, KEY_HEAD),)),
+    from_params("concat", scores.concat, oracle.concat, lambda d: (d.normal(HEAD), d.normal(KEY_HEAD), d.normal())),
+    from_params(
+        "additive",
+        scores.additive,
+        oracle.additive,
+        lambda d: (d.normal(HEAD, 3), d.normal(KEY_HEAD, 3), d.normal(3), d.normal(3)),
+    ),
+    from_params(
+        "additive(sum)", scores.additive, oracle.additive, lambda d: (d.normal(HEAD, 3), d.normal(KEY_HEAD, 3))
+    ),
+    from_params(
+        "location",
+        scores.location,
+        oracle.location,
+        lambda d: (d.normal(HEAD + KEY_HEAD, d.shape.columns), d.normal(d.shape.columns)),
+    ),
+    from_params("l2", scores.l2, oracle.l2, lambda d: (d.between(0.2, 0.5),)),
+    Case("plain", None, _plain_score),
+)
+
+MODS = (
+    from_params("bias", mods.bias, oracle.bias, lambda d: (d.normal(d.shape.rows, d.shape.columns),)),
+    from_params("alibi", mods.alibi, oracle.alibi, lambda d: (d.between(0.1, 0.5),)),
+    from_params("relative", mods.relative, oracle.relative, lambda d: (d.normal(8),), max_distance=5),
+    from_params(
+        "relative(causal)",
+        mods.relative,
+        oracle.relative,
+        lambda d: (d.normal(5),),
+        bidirectional=False,
+        max_distance=6,
+    ),
+    from_params("soft_cap", mods.soft_cap, oracle.soft_cap, lambda d: (d.between(1, 2),)),
+    from_params("temperature", mods.temperature, oracle.temperature, lambda d: (d.between(0.7, 2),)),
+    Case("plain", None, _plain_mod),
+)
+
+MASKS = (
+    fixed("causal", masks.causal, lambda _: masks.causal(), lambda _: oracle.causal()),
+    fixed(
+        "causal(bottom right)",
+        masks.causal,
+        lambda x: masks.causal(x.columns - x.rows),
+        lambda x: oracle.causal(x.columns - x.rows),
+    ),
+    fixed(
+        "sliding_window",
+        masks.sliding_window,
+        lambda _: masks.sliding_window(2, 1, 1),
+        lambda _: oracle.sliding_window(2, 1, 1),
+    ),
+    fixed(
+        "sliding_window(left)",
+        masks.sliding_window,
+        lambda _: masks.sliding_window(3, None),
+        lambda _: oracle.sliding_window(3, None),
+    ),
+    from_params("prefix", masks.prefix, oracle.prefix, lambda d: (d.integers(1, 4),)),
+    from_params("lengths", masks.lengths, oracle.lengths, lambda d: (d.integers(1, 5), d.integers(1, 5))),
+    from_params(
+        "segments",
+        masks.segments,
+        oracle.segments,
+        lambda d: (d.integers(0, 2, d.shape.rows), d.integers(0, 2, d.shape.columns)),
+    ),
+    fixed("dilated", masks.dilated, lambda _: masks.dilated(2), lambda _: oracle.dilated(2)),
+    fixed("chunked", masks.chunked, lambda _: masks.chunked(3), lambda _: oracle.chunked(3)),
+    from_params("dense", masks.dense, oracle.dense, lambda d: (d.bools(d.shape.rows, d.shape.columns),)),
+    Case("block_sparse", masks.block_sparse, lambda d: _block_sparse(d)),
+    from_params(
+        "algebra",
+        lambda n: (masks.causal() | masks.prefix(n)) & ~masks.dilated(3),
+        lambda n: lambda t, s, q, k: (k <= q or k < n) and (q - k) % 3 != 0,
+        lambda d: (d.integers(1, 4),),
+    ),
+    fixed("plain", None, lambda _: plain_mask, lambda _: lambda t, s, q, k: (q + k) % 3 != 0),
+)
+
+
+def _block_sparse(d: Draw) -> Built:
+    blocks = d.bools(3, 4)
+    return masks.block_sparse(blocks.jax, 2), lambda *i: oracle.block_sparse(blocks[i], 2)
+
+
+NORMALIZERS = (
+    fixed("softmax", normalizers.softmax, lambda _: normalizers.softmax(), lambda _: oracle.softmax()),
+    from_params("softmax(sinks)", normalizers.softmax, oracle.softmax, lambda d: (d.normal(),)),
+    fixed(
+        "softmax(plus_one)",
+        normalizers.softmax,
+        lambda _: normalizers.softmax(plus_one=True),
+        lambda _: oracle.plus_one(),
+    ),
+    from_params("sigmoid", normalizers.sigmoid, oracle.sigmoid, lambda d: (d.normal(),)),
+    fixed("relu", normalizers.relu, lambda _: normalizers.relu(), lambda _: oracle.relu()),
+    fixed(
+        "relu(squared)",
+        normalizers.relu,
+        lambda _: normalizers.relu(2, mean=False),
+        lambda _: oracle.relu(2, mean=False),
+    ),
+    fixed("linear", normalizers.linear, lambda _: normalizers.linear(), lambda _: oracle.linear()),
+    fixed("linear(mean)", normalizers.linear, lambda _: normalizers.linear(mean=True), lambda _: oracle.linear(True)),
+    fixed("sparsemax", normalizers.sparsemax, lambda _: normalizers.sparsemax(), lambda _: oracle.sparsemax()),
+    fixed("entmax15", normalizers.entmax15, lambda _: normalizers.entmax15(), lambda _: oracle.entmax15()),
+    fixed("uniform", normalizers.uniform, lambda _: normalizers.uniform(), lambda _: oracle.uniform()),
+    fixed("hard", normalizers.hard, lambda _: normalizers.hard(), lambda _: oracle.hard()),
+    Case("plain", None, _plain_normalizer),
+)
+
+PARTS = {"score": SCORES, "mod": MODS, "mask": MASKS, "normalize": NORMALIZERS}
+CATALOGUES = {
+    "score": scores.CATALOGUE,
+    "mod": mods.CATALOGUE,
+    "mask": masks.CATALOGUE,
+    "normalize": normalizers.CATALOGUE,
+}
+
+
+def uncovered() -> set[str]:
+    """Catalogue entries, and parts without a plain function, for which there is no case."""
+    missing = {
+        f"{part}: {factory.__name__}"
+        for part, catalogue in CATALOGUES.items()
+        for factory in catalogue
+        if factory not in [case.factory for case in PARTS[part]]
+    }
+    return missing | {f"{part}: plain" for part, cases in PARTS.items() if "plain" not in [c.name for c in cases]}
+
+
+def find(part: str, name: str) -> Case:
+    """The case of that name."""
+    return next(case for case in PARTS[part] if case.name == name)
+
+
+def named_parts(*parts: str) -> list:
+    """`(part, case)` for every case of these parts (of all, without arguments), for `pytest.mark.parametrize`."""
+    chosen = [(part, case) for part in parts or PARTS for case in PARTS[part]]
+    return [pytest.param(part, case, id=f"{part}-{case.name}") for part, case in chosen]
+
+
+def rule_arguments(part: str, value: Any) -> dict[str, Any]:
+    """The keyword argument of `attend` that carries this part."""
+    return {"mods": (value,)} if part == "mod" else {part: value}
+
+
+def operands(d: Draw, score: Any = None, kv_lead: tuple[int, ...] | None = None) -> tuple[Param, Param, Param]:
+    """Query, key, value `[*lead, rows, features]` that fit the score; keys and values may have another lead."""
+    key_size = HEAD if getattr(score, "same_size", True) else KEY_HEAD
+    key_rows = d.shape.rows if getattr(score, "paired", False) else d.shape.columns
+    kv = d if kv_lead is None else dataclasses.replace(d, lead=kv_lead)
+    return d.normal(d.shape.rows, HEAD), kv.normal(key_rows, key_size), kv.normal(d.shape.columns, VALUE_HEAD)

@@ -1,0 +1,152 @@
+"""Every pair of parts against the loops of `tests/oracle.py`, in float32 and float64, with and without heads."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import attend, attend_heads, attend_heads_with_stats, attend_with_stats, attention_weights
+from jax_attention import attention_weights_heads as weights_heads
+from tests import cases, oracle
+from tests.tolerances import FORWARD
+
+NO_MOD = cases.Case("none", None, lambda d: (None, lambda *i: None))
+FACTORS = {
+    "score": cases.SCORES,
+    "mod": (NO_MOD, *cases.MODS),
+    "second": (NO_MOD, cases.find("mod", "bias"), cases.find("mod", "soft_cap")),
+    "mask": (NO_MOD, *cases.MASKS),
+    "normalize": cases.NORMALIZERS,
+    "shape": tuple(cases.SHAPES),
+}
+
+
+def pairwise(sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Rows such that every pair of levels of every two factors occurs in one: each row greedily covers new pairs."""
+    axes = list(itertools.combinations(range(len(sizes)), 2))
+    left = {(i, a, j, b) for i, j in axes for a in range(sizes[i]) for b in range(sizes[j])}
+    rows = []
+    while left:
+        i, a, j, b = min(left)
+        row = {i: a, j: b}
+        for factor in [f for f in range(len(sizes)) if f not in row]:
+            gain = [sum(_pair(factor, x, k, y) in left for k, y in row.items()) for x in range(sizes[factor])]
+            row[factor] = max(range(sizes[factor]), key=lambda x: (gain[x], -((x + len(rows)) % sizes[factor])))
+        rows.append(tuple(row[f] for f in range(len(sizes))))
+        left -= {(i, row[i], j, row[j]) for i, j in axes}
+    return rows
+
+
+def _pair(i: int, a: int, j: int, b: int) -> tuple[int, int, int, int]:
+    return (i, a, j, b) if i < j else (j, b, i, a)
+
+
+ROWS = pairwise(tuple(len(levels) for levels in FACTORS.values()))
+
+
+def test_every_catalogue_entry_has_a_case():
+    assert cases.uncovered() == set()
+
+
+def test_every_pair_of_levels_is_covered():
+    for i, j in itertools.combinations(range(len(FACTORS)), 2):
+        sizes = [len(levels) for levels in FACTORS.values()]
+        assert {(row[i], row[j]) for row in ROWS} == set(itertools.product(range(sizes[i]), range(sizes[j])))
+
+
+def check_row(row: tuple[int, ...], dtype: str) -> None:
+    chosen = {name: levels[x] for (name, levels), x in zip(FACTORS.items(), row, strict=True)}
+    shape = cases.SHAPES[chosen.pop("shape")]
+    draw = cases.Draw(np.random.default_rng(row), shape, dtype=dtype)
+    built = {name: case.build(draw) for name, case in chosen.items()}
+    ours, judge = ({name: pair[side] for name, pair in built.items()} for side in (0, 1))
+    q, k, v = cases.operands(draw, ours["score"])
+    rule = {name: ours[name] for name in ("score", "mask", "normalize")}
+    rule["mods"] = tuple(ours[name] for name in ("mod", "second") if ours[name] is not None)
+    rule |= shape.positions()
+    expected = ask(judge, q, k, v, shape)
+    label = " x ".join([*(case.name for case in chosen.values()), str(shape)])
+    compare(attend(q.jax, k.jax, v.jax, **rule), expected.output, dtype, label)
+    compare(attention_weights(q.jax, k.jax, v.jax, **rule), expected.weights, dtype, label)
+
+
+def ask(judge, q, k, v, shape, index=(), kv_index=()) -> oracle.Answer:
+    """The oracle's answer for one leading index."""
+    parts = {name: at(*index) for name, at in judge.items()}
+    mods = [parts[name] for name in ("mod", "second") if parts.get(name)]
+    rule = {name: parts[name] for name in ("score", "mask", "normalize") if parts.get(name)}
+    rule.setdefault("score", oracle.scaled_dot())
+    return oracle.attend(q[index], k[kv_index], v[kv_index], mods=mods, **rule, **shape.positions())
+
+
+def compare(got, expected, dtype: str, label: str = "") -> None:
+    assert got.dtype == dtype
+    tolerance = FORWARD[dtype]
+    np.testing.assert_allclose(np.asarray(got), expected, rtol=tolerance, atol=tolerance, err_msg=label)
+
+
+SLICES = 6
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+def test_pairwise_float32(part):
+    for row in ROWS[part::SLICES]:
+        check_row(row, "float32")
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+def test_pairwise_float64(part, x64):
+    for row in ROWS[part::SLICES]:
+        check_row(row, "float64")
+
+
+@pytest.mark.parametrize(("part", "case"), cases.named_parts())
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["", "batch"])
+def test_grouped_heads_with_parameters_per_head(part, case, batch, x64):
+    """N = 4 query heads over K = 2 key heads, every array with its own numbers for every head (and batch element)."""
+    shape, heads, kv_heads = cases.SHAPES["moved"], 4, 2
+    rng = np.random.default_rng(7)
+    draw = cases.Draw(rng, shape, lead=(*batch, heads), dtype="float64")
+    ours, at = case.build(draw)
+    q, k, v = cases.operands(draw, ours if part == "score" else None, kv_lead=(*batch, kv_heads))
+    rule = cases.rule_arguments(part, ours) | shape.positions()
+    arrays = [jnp.swapaxes(x.jax, -2, -3) for x in (q, k, v)]
+    output, weights = attend_heads(*arrays, **rule), weights_heads(*arrays, **rule)
+    statistics = attend_heads_with_stats(*arrays, **rule)
+    for index in np.ndindex(*batch, heads):
+        kv_index = (*index[:-1], index[-1] * kv_heads // heads)
+        expected = ask({part: at}, q, k, v, shape, index, kv_index)
+        rows = (*index[:-1], slice(None), index[-1])
+        compare(output[rows], expected.output, "float64", str(index))
+        compare(weights[index], expected.weights, "float64", str(index))
+        compare(statistics.logsumexp[rows], expected.logsumexp, "float64", str(index))
+        compare(statistics.max_score[rows], expected.max_score, "float64", str(index))
+        compare(statistics.entropy[rows], expected.entropy, "float64", str(index))
+
+
+@pytest.mark.parametrize("kv_lead", [(2, 3), (3,), (2, 1), ()], ids=str)
+def test_leading_axes_broadcast(kv_lead, x64):
+    """Keys without the batch axes of the query are shared."""
+    shape = cases.SHAPES["wide"]
+    draw = cases.Draw(np.random.default_rng(3), shape, lead=(2, 3), dtype="float64")
+    mod, at = cases.find("mod", "alibi").build(draw)
+    q, k, v = cases.operands(draw, kv_lead=kv_lead)
+    output = attend(q.jax, k.jax, v.jax, mods=(mod,))
+    for index in np.ndindex(2, 3):
+        shared = tuple(0 if size == 1 else i for i, size in zip(index[2 - len(kv_lead) :], kv_lead, strict=True))
+        compare(output[index], ask({"mod": at}, q, k, v, shape, index, shared).output, "float64", str(index))
+
+
+def test_statistics_against_the_loops(x64):
+    for name, case in ((case.name, case) for case in cases.NORMALIZERS):
+        shape = cases.SHAPES["square"]
+        draw = cases.Draw(np.random.default_rng(5), shape, dtype="float64")
+        (ours, at), (mask, mask_at) = case.build(draw), cases.find("mask", "lengths").build(draw)
+        q, k, v = cases.operands(draw)
+        got = attend_with_stats(q.jax, k.jax, v.jax, normalize=ours, mask=mask)
+        expected = ask({"normalize": at, "mask": mask_at}, q, k, v, shape)
+        for field in got._fields:
+            compare(getattr(got, field), getattr(expected, field), "float64", f"{name} {field}")
