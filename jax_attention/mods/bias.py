@@ -30,8 +30,8 @@ def bias(array: Float[Array, "*lead T S"]) -> Bias:
 
         score'(t, s) = score(t, s) + array[..., t, s]
 
-    An entry of -inf forbids the pair, exactly as a mask would, whatever mods follow: its weight and all gradients
-    through it are 0.
+    An entry of -inf forbids the pair, as a mask would, whatever mods follow: its weight and all gradients through it are
+    0. Only a mask also keeps NaN in a forbidden key away from the product, so use one for padding of unknown content.
 
     Args:
         array: `[..., T, S]`; T or S may be 1, leading axes broadcast against those of the scores. It is indexed by
