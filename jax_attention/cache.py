@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.ground.checks import check_int, check_operand, check_positions, describe_array, fail_unless
+from jax_attention.ground.numerics import EMPTY_POSITION
 from jax_attention.masks import Mask, prefix
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
-EMPTY = 2**30
+EMPTY = EMPTY_POSITION
 """The position of a slot that holds nothing."""
 
 
@@ -140,8 +141,8 @@ def append(
 
     Raises:
         ValueError: if the shapes do not fit, or the rows do not fit into a cache that is not a ring. Under `jit`, where
-            the length is not known and Python cannot raise, an overflow turns all keys and values into NaN: it is
-            seen at once, never clamped. A ring refuses more rows than it has slots.
+            the length is not known and Python cannot raise, rows that do not fit are written as NaN over the last
+            slots, so whoever attends to them sees it at once. A ring refuses more rows than it has slots.
 
     Example:
         >>> import jax.numpy as jnp

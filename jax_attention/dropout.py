@@ -20,7 +20,9 @@ class Dropout:
         weight' = weight / (1 - rate)  with probability 1 - rate,  else 0
 
     Whether a pair is kept depends on (rng, leading index, q_pos, k_pos) and on nothing else: not on tile size,
-    implementation, sharding under jit, or the other rows. The leading index counts batch elements and heads.
+    implementation, sharding under jit, or the other rows. The leading index counts the batch elements and heads of the
+    call: under `vmap` and `shard_map` it starts at 0 for each, so fold the mapped index into rng yourself,
+    `Dropout(jax.random.fold_in(rng, i), rate)`.
 
     Args:
         rng: a JAX random key; use a fresh one per layer and step.
@@ -51,6 +53,8 @@ class Dropout:
     shared: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __post_init__(self) -> None:
+        if self.rng is None or isinstance(self.rng, (int, float)):
+            raise TypeError(f"rng: expected a JAX random key, got {self.rng!r}. Make one: jax.random.key(0).")
         if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)):
             raise TypeError(f"rate: expected a Python number (it is static under jit), got {self.rate!r}.")
         if not 0 <= self.rate < 1:

@@ -55,7 +55,8 @@ def attend(
         dropout: `Dropout(rng, rate)`, or None.
         query_positions: integers `[..., T]`, 0 … T-1 if None. Masks and mods see positions, so decoding passes them.
         key_positions: integers `[..., S]`, 0 … S-1 if None.
-        precision: of all matrix products, as in `jax.lax.dot_general`, also inside your own functions.
+        precision: of all matrix products, also inside your own functions: None, a name such as "highest", a
+            `jax.lax.Precision` or `DotAlgorithmPreset`; one for both operands.
         implementation: None to choose, or a name; a named implementation never falls back. See `explain`.
 
     Returns:

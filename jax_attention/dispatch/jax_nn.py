@@ -72,9 +72,10 @@ def dot_product_attention(
     query = check_operand("query", query, 3, "[B, T, N, H] or [T, N, H]")
     key = check_operand("key", key, 3, "[B, S, K, H] or [S, K, H]")
     fail_unless(
-        query.ndim in (3, 4) and key.ndim == query.ndim,
-        f"query, key: expected [B, T, N, H] and [B, S, K, H], or both without B, got {describe_array(query)} and "
-        f"{describe_array(key)}. attend_heads takes any number of leading axes.",
+        query.ndim in (3, 4) and key.ndim == query.ndim == jnp.ndim(value),
+        "query, key, value: expected [B, T, N, H], [B, S, K, H] and [B, S, K, E], or all without B, got "
+        f"{describe_array(query)}, {describe_array(key)}, {describe_array(value)}. "
+        "attend_heads takes any number of leading axes.",
     )
     pairs = (query.shape[-3], key.shape[-3])
     allowed = [masks.causal()] if is_causal else []

@@ -27,7 +27,7 @@ def merge_partials(*partials: tuple[Float[Array, "*#rows E"], Float[Array, "*#ro
 
     Exact, differentiable, associative and commutative (to rounding). Parts without any allowed key (`lse = -inf`) drop
     out; if all are, the output is 0. It needs the plain softmax: with sinks, merge the partials without them and add
-    the sink as one more partial `(0, sink)`.
+    the sink as one more partial `(zeros(E), sink)`.
 
     Args:
         partials: pairs `(output[..., E], logsumexp[...])`, as `attend_with_stats` and `attend_heads_with_stats`
@@ -52,10 +52,10 @@ def merge_partials(*partials: tuple[Float[Array, "*#rows E"], Float[Array, "*#ro
         attention with blockwise transformers".
     """
     fail_unless(len(partials) > 0, "partials: expected at least one pair (output, logsumexp), got none.")
-    outputs, sums = zip(*((jnp.asarray(o), jnp.asarray(s)) for o, s in partials), strict=True)
+    outputs, sums = zip(*((jnp.asarray(o), jnp.asarray(s)) for o, s, *_ in partials), strict=True)
     for i, (output, lse) in enumerate(zip(outputs, sums, strict=True)):
         fail_unless(
-            output.ndim == lse.ndim + 1,
+            output.shape[:-1] == lse.shape,
             f"partials[{i}]: expected logsumexp[...] beside output[..., E], got {describe_array(lse)} beside "
             f"{describe_array(output)}.",
         )

@@ -264,6 +264,30 @@ def check_positions(name: str, positions: Any, count: int, lead: tuple[int, ...]
     return positions
 
 
+_FLOORS = {"score": "scores", "mods": "mods", "mask": "masks", "normalize": "normalizers"}
+
+
+def check_kind(part: str, x: Any) -> None:
+    """A value of another part of the rule is callable too, and would be taken for a plain function: refuse it."""
+    kind = getattr(x, "part", None)
+    fail_unless(
+        kind in (None, part),
+        f"{part}: expected a value of jax_attention.{_FLOORS[part]} or a function, got {x!r}. It belongs to {kind}=.",
+        TypeError,
+    )
+    fail_unless(
+        not hasattr(x, "as_score"),
+        f"{part}: expected a value, got the module {type(x).__name__}. Pass its present value: module.as_score().",
+        TypeError,
+    )
+    fail_unless(
+        x is not jax.nn.softmax,
+        f"{part}: expected a function (scores, where) -> weights, got jax.nn.softmax, whose second argument is the "
+        "axis. Leave normalize out, or use normalizers.softmax().",
+        TypeError,
+    )
+
+
 def check_part(name: str, x: Any, factories: tuple[Callable, ...], hint: str) -> None:
     """A part of the rule is a value or a callable; a factory without its call, a string or an array is a mistake."""
     module = f"{name}s" if name != "normalize" else "normalizers"

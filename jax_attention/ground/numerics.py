@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+EMPTY_POSITION = 2**30
+"""The position of a cache slot or padding token that holds nothing: so far ahead that causal masks exclude it."""
+
 
 def compute_dtype(*arrays: Any) -> jnp.dtype:
     """The dtype of scores and statistics: at least float32; float64 stays float64."""
@@ -18,13 +21,22 @@ def compute_dtype(*arrays: Any) -> jnp.dtype:
 
 def matmul_precision(precision: Any) -> AbstractContextManager:
     """A context in which every product, a user's own score included, is traced with `precision`."""
-    if precision is None:
+    if isinstance(precision, tuple) and len(set(precision)) == 1:
+        precision = precision[0]
+    if precision is None or precision == lax.DotAlgorithmPreset.DEFAULT:
         return nullcontext()
+    name = precision
     if isinstance(precision, lax.Precision):
-        precision = precision.name.lower()
+        name = precision.name.lower()
     elif isinstance(precision, lax.DotAlgorithmPreset):
-        precision = precision.name
-    return jax.default_matmul_precision(precision)
+        name = precision.name
+    try:
+        return jax.default_matmul_precision(name)
+    except (TypeError, ValueError):
+        raise ValueError(
+            'precision: expected None, a name such as "highest", a jax.lax.Precision or a jax.lax.DotAlgorithmPreset, '
+            f"the same for both operands, got {precision!r}."
+        ) from None
 
 
 def zero_rows(x: jax.Array, used: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ from jax_attention.ground.checks import check_broadcasts
 from jax_attention.ground.numerics import compute_dtype, matmul_precision, zero_rows
 from jax_attention.implementations.problem import Attended, Problem
 from jax_attention.normalizers import Softmax
+from jax_attention.scores import PlainScore
 
 
 def attend(problem: Problem) -> jax.Array:
@@ -85,6 +86,6 @@ def _drop(problem: Problem, weights: jax.Array) -> jax.Array:
 
 def _combine(problem: Problem, where: jax.Array, weights: jax.Array) -> jax.Array:
     value = problem.value.astype(weights.dtype)
-    if problem.mask is not None or problem.mods:
+    if problem.mask is not None or problem.mods or isinstance(problem.score, PlainScore):
         value = zero_rows(value, jnp.any(where, axis=-2))
     return (weights @ value).astype(problem.query.dtype)

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import check_bool
+from jax_attention.ground.checks import check_bool, check_kind
 from jax_attention.ground.values import Plain, child, plain_value, value
 
 
 class Mask:
     """`mask(q_pos[..., t, 1], k_pos[..., 1, s]) -> bool[..., t, s]`; True means "may attend", everywhere."""
+
+    part = "mask"
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         """Which pairs are allowed, broadcastable to the tile."""
@@ -128,4 +130,5 @@ def as_mask(x: Mask | Callable) -> Mask:
             "mask: expected a value of jax_attention.masks or a function (q_pos, k_pos) -> bool, got "
             f"{type(x).__name__}. Wrap a boolean array (True = may attend): masks.dense(array)."
         )
+    check_kind("mask", x)
     return PlainMask(x)

@@ -94,6 +94,7 @@ def from_torch_mha(
                     f"{describe_array(attn_mask)}."
                 )
             attn_mask = attn_mask.reshape(-1, heads, *attn_mask.shape[1:])
+            attn_mask = attn_mask[0] if len(attn_mask) == 1 else attn_mask  # one example fits with or without batch
         elif attn_mask.ndim != 2:
             raise ValueError(f"attn_mask: expected [T, S] or [B * num_heads, T, S], got {describe_array(attn_mask)}.")
         found.append(_bool_or_bias("attn_mask", attn_mask, flip=True))

@@ -47,7 +47,7 @@ class SlidingWindow(Mask):
 class Prefix(Mask):
     """`k_pos < length`; see `prefix`."""
 
-    length: jax.Array | int = leaf()
+    length: jax.Array | int = leaf(per_sequence=True)
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return (k_pos < per_tile(self.length)) & (q_pos == q_pos)
@@ -153,7 +153,7 @@ def prefix(length: Int[Array, "*lead"] | int) -> Prefix:
         allowed(t, s)  <=>  k_pos < length
 
     Args:
-        length: int, or integer array of the leading axes (one prefix per batch element under heads: `n[:, None]`).
+        length: int, or integers of all leading axes: `[B]` for `attend`, `n[:, None]` (`[B, 1]`) under heads.
 
     Returns:
         A mask.

@@ -1,4 +1,4 @@
-"""Which queries may attend to nothing at all?"""
+"""Which queries may attend to nothing at all, and how far back may any look?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
-from jax_attention.masks.base import Mask, as_mask
+from jax_attention.masks.base import And, Mask, as_mask
+from jax_attention.masks.positional import Chunked, SlidingWindow
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Int
@@ -51,3 +52,15 @@ def fully_masked_rows(
     allowed = as_mask(mask)(q_pos[..., :, None], k_pos[..., None, :])
     shape = jnp.broadcast_shapes(allowed.shape, (query_length, key_length))
     return ~jnp.any(jnp.broadcast_to(allowed, shape), axis=-1)
+
+
+def reach(mask: Mask) -> int | None:
+    """How many of the last keys, the query's own included, a mask can look at; None if there is no bound to see."""
+    if isinstance(mask, SlidingWindow):
+        return mask.left
+    if isinstance(mask, Chunked):
+        return mask.size
+    if isinstance(mask, And):
+        bounds = [bound for bound in (reach(mask.left), reach(mask.right)) if bound is not None]
+        return min(bounds, default=None)
+    return None

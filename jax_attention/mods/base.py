@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jax_attention.ground.checks import check_returned
+from jax_attention.ground.checks import check_kind, check_returned
 from jax_attention.ground.values import Plain, plain_value
 
 
@@ -16,6 +16,8 @@ class Mod:
     A mod acts on every score by itself: it may use the score, the two positions and its own arrays, but not the
     neighbouring scores (a tiled evaluation shows it one block at a time, and masked-out scores arrive as 0).
     """
+
+    part = "mods"
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         """Return the changed scores."""
@@ -55,4 +57,5 @@ def as_mod(x: Any) -> Mod:
     Reference:
         `score_mod` of https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
     """
+    check_kind("mods", x)
     return x if isinstance(x, Mod) else PlainMod(x)

@@ -30,8 +30,9 @@ def bias(array: Float[Array, "*lead T S"]) -> Bias:
 
         score'(t, s) = score(t, s) + array[..., t, s]
 
-    An entry of -inf forbids the pair, as a mask would, whatever mods follow: its weight and all gradients through it are
-    0. Only a mask also keeps NaN in a forbidden key away from the product, so use one for padding of unknown content.
+    An entry of -inf forbids the pair, as a mask would, whatever mods follow: its weight and all gradients through it
+    are 0. Only a mask also keeps NaN in a forbidden key away from the product, so use
+    one for padding of unknown content.
 
     Args:
         array: `[..., T, S]`; T or S may be 1, leading axes broadcast against those of the scores. It is indexed by
@@ -55,6 +56,6 @@ def bias(array: Float[Array, "*lead T S"]) -> Bias:
     Reference:
         Shaw, Uszkoreit, Vaswani (2018), "Self-attention with relative position representations".
     """
-    if jnp.result_type(array) == jnp.bool_:
+    if jnp.result_type(getattr(array, "dtype", float)) == jnp.bool_:
         raise TypeError("array: expected additive float values, got a bool array. Pass it as mask=masks.dense(array).")
     return Bias(check_array("array", array, ("T", "S")))

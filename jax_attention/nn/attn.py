@@ -27,7 +27,7 @@ class Attn(nnx.Module):
     Args:
         query_size: Hq.
         key_size: Hk.
-        value_size1: S, rows of V.
+        value_size1: S, rows of V; None takes any number, where the score allows it.
         value_size2: E, columns of V.
         output_size: D.
         score: another rule: a module such as `nn.Additive`, a value, or a function; None is `nn.Location`.
@@ -58,7 +58,7 @@ class Attn(nnx.Module):
         self,
         query_size: int,
         key_size: int,
-        value_size1: int,
+        value_size1: int | None,
         value_size2: int,
         output_size: int,
         *,
@@ -74,7 +74,7 @@ class Attn(nnx.Module):
         self.combine = nnx.Linear(
             value_size2 + (query_size if join else 0), output_size, param_dtype=param_dtype, rngs=rngs
         )
-        self.join = join
+        self.join, self.sizes = join, (query_size, key_size, value_size1, value_size2)
 
     def __call__(
         self,
@@ -85,6 +85,7 @@ class Attn(nnx.Module):
         mask: Any = None,
     ) -> Float[Array, "*lead T D"]:
         """Attend, join, map: `[..., T, D]`."""
+        self._check(query, key, value)
         context = attend(query, key, value, score=release(self.score), mask=mask)
         if self.join:
             query = jnp.broadcast_to(query, (*context.shape[:-1], query.shape[-1]))
@@ -93,4 +94,11 @@ class Attn(nnx.Module):
 
     def weights(self, query: jax.Array, key: jax.Array, value: jax.Array, *, mask: Any = None) -> jax.Array:
         """The attention weights `[..., T, S]`; rows sum to 1."""
+        self._check(query, key, value)
         return attention_weights(query, key, value, score=release(self.score), mask=mask)
+
+    def _check(self, query: jax.Array, key: jax.Array, value: jax.Array) -> None:
+        got = (query.shape[-1], key.shape[-1], *value.shape[-2:])
+        if any(size not in (None, found) for size, found in zip(self.sizes, got, strict=True)):
+            names = "(query_size, key_size, value_size1, value_size2)"
+            raise ValueError(f"query, key, value: expected sizes {names} = {self.sizes}, got {got}.")

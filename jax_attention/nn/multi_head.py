@@ -12,10 +12,12 @@ from jax_attention import cache as kv_cache
 from jax_attention import masks
 from jax_attention.dispatch.attend import attend_heads, attention_weights_heads
 from jax_attention.dropout import Dropout
+from jax_attention.masks.rows import reach
 from jax_attention.nn.extra_keys import attend_with_extra_key, weights_with_extra_key
 from jax_attention.nn.hold import hold, release
 from jax_attention.nn.projections import PackedProjections, SeparateProjections
 from jax_attention.positions import Rotary
+from jax_attention.positions.scaling import present_length
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -91,6 +93,8 @@ class MultiHeadAttention(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        if rope is not None and not isinstance(rope, Rotary):
+            raise TypeError(f"rope: expected a value positions.rotary(...) or None, got {rope!r}.")
         kv_heads, head_size = _head_sizes(num_heads, size, kv_heads, head_size)
         key_size = size if key_size is None else key_size
         value_size = key_size if value_size is None else value_size
@@ -111,7 +115,7 @@ class MultiHeadAttention(nnx.Module):
         extra = lambda: nnx.Param(init(rngs.params(), (1, kv_heads, head_size), param_dtype))  # noqa: E731
         self.extra_key, self.extra_value = (extra(), extra()) if extra_key else (None, None)
         self.rule = nnx.Dict(score=hold(score), mask=hold(mask), normalize=hold(normalize))
-        self.mods = nnx.List([hold(mod) for mod in mods])
+        self.mods = nnx.List([hold(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
         self.rope = nnx.static(rope)
         self.num_heads, self.kv_heads, self.head_size, self.precision = num_heads, kv_heads, head_size, precision
 
@@ -162,14 +166,32 @@ class MultiHeadAttention(nnx.Module):
     ) -> tuple[Float[Array, "*lead T Dout"], kv_cache.KVCache]:
         """Self-attention of T new rows over themselves and a cache; returns the output and the new cache.
 
-        Prefill and decoding are the same call. Give a causal or window mask (here or to the layer), or
-        `cache.filled()`: slots not yet written stand far in the future. `positions` continue the count if None.
+        Prefill and decoding are the same call. Slots not yet written are never attended to, whatever the mask.
+        `positions` continue the count if None. A ring forgets, so it needs a mask with a bounded window (here or in the
+        layer) and a capacity of at least `window + T - 1`.
         """
         positions = kv_cache.next_positions(cache, x.shape[-2]) if positions is None else positions
+        options = self._options(mask, (), positions, cache.positions, None)
+        self._check_cache(cache, x.shape[-2], options["mask"])
         q, k, v = self._projected(x, None, None, positions, positions)
         cache = kv_cache.append(cache, k, v, positions)
-        options = self._options(mask, (), positions, cache.positions, None)
+        filled = kv_cache.filled()
+        options["mask"] = filled if options["mask"] is None else masks.as_mask(options["mask"]) & filled
+        options["key_positions"] = cache.positions
         return self._joined(self._attend(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)), cache
+
+    def _check_cache(self, cache: kv_cache.KVCache, count: int, mask: Any) -> None:
+        if self.rope is not None and self.rope.scaling.needs_length:
+            raise ValueError(
+                f"rope: expected frequencies that do not change with the length, got {self.rope.scaling!r}: keys in "
+                "the cache keep their old turn. Run the full pass instead, or use another scaling."
+            )
+        window = None if mask is None else reach(masks.as_mask(mask))
+        if cache.ring and (window is None or cache.capacity < window + count - 1):
+            raise ValueError(
+                f"cache: expected a ring with at least window + {count} - 1 slots and a mask with a bounded window, "
+                f"got {cache.capacity} slots and mask {mask!r}. Append fewer rows at a time or create a larger cache."
+            )
 
     def _prepare(
         self,
@@ -201,7 +223,8 @@ class MultiHeadAttention(nnx.Module):
         if self.rope is not None:
             q_pos = jnp.arange(q.shape[-3]) if q_pos is None else q_pos
             k_pos = jnp.arange(k.shape[-3]) if k_pos is None else k_pos
-            q, k = self.rope.heads(q, q_pos), self.rope.heads(k, k_pos)
+            length = present_length(jnp.asarray(q_pos), jnp.asarray(k_pos)) if self.rope.scaling.needs_length else None
+            q, k = self.rope.heads(q, q_pos, length=length), self.rope.heads(k, k_pos, length=length)
         return q, k, v
 
     def _options(self, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:

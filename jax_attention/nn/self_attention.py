@@ -70,7 +70,7 @@ class SelfAttention(nnx.Module):
         self.query, self.key, self.value = (make(size, head_size) for _ in range(3))
         self.out = make(head_size, size)
         self.rule = nnx.Dict(score=hold(score), mask=hold(mask), normalize=hold(normalize))
-        self.mods = nnx.List([hold(mod) for mod in mods])
+        self.mods = nnx.List([hold(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
 
     def __call__(self, x: Float[Array, "*lead T D"]) -> Float[Array, "*lead T D"]:
         """`[..., T, D] -> [..., T, D]`."""

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_returned
+from jax_attention.ground.checks import check_kind, check_returned
 from jax_attention.ground.values import Plain, plain_value
 
 
@@ -19,6 +19,8 @@ class Normalizer:
     normalizer is a monoid; `finish` runs once per row, when all keys were seen (learned sinks enter here). Rules
     whose statistics need all keys at once say so by `one_pass = False`, and then `merge` is not defined.
     """
+
+    part = "normalize"
 
     one_pass = True
 
@@ -81,6 +83,7 @@ def as_normalizer(x: Any) -> Normalizer:
     Reference:
         See `attend`.
     """
+    check_kind("normalize", x)
     return x if isinstance(x, Normalizer) else PlainNormalizer(x)
 
 

@@ -11,7 +11,7 @@ from jax_attention.ground.checks import check_operand, check_positions
 from jax_attention.ground.numerics import compute_dtype
 from jax_attention.ground.values import value
 from jax_attention.positions.phase import angles
-from jax_attention.positions.scaling import Scaling
+from jax_attention.positions.scaling import Scaling, present_length
 from jax_attention.positions.tables import check_even, check_style
 
 if TYPE_CHECKING:
@@ -27,26 +27,42 @@ class Rotary:
     size: int | None = None
     scaling: Scaling = Scaling()
 
-    def __call__(self, x: Float[Array, "*lead T H"], positions: Int[Array, "*#lead T"]) -> Float[Array, "*lead T H"]:
-        """Rotate `x[..., T, H]` to its `positions[..., T]`; the dtype of x stays, angles are at least float32."""
+    def __call__(
+        self,
+        x: Float[Array, "*lead T H"],
+        positions: Int[Array, "*#lead T"],
+        *,
+        length: Int[Array, ""] | int | None = None,
+    ) -> Float[Array, "*lead T H"]:
+        """Rotate `x[..., T, H]` to its `positions[..., T]`; the dtype of x stays, angles are at least float32.
+
+        `length` is the present length, for `dynamic_scaling` only; None takes it from the positions.
+        """
         x = check_operand("x", x, 2, "[..., T, H]")
         positions = check_positions("positions", positions, x.shape[-2], x.shape[:-2])
-        return self._rotate(x, positions)
+        return self._rotate(x, positions, length)
 
-    def heads(self, x: Float[Array, "*lead T N H"], positions: Int[Array, "*#lead T"]) -> Float[Array, "*lead T N H"]:
+    def heads(
+        self,
+        x: Float[Array, "*lead T N H"],
+        positions: Int[Array, "*#lead T"],
+        *,
+        length: Int[Array, ""] | int | None = None,
+    ) -> Float[Array, "*lead T N H"]:
         """The same for the layout of `attend_heads`: `x[..., T, N, H]`, positions still `[..., T]`."""
         x = check_operand("x", x, 3, "[..., T, N, H]")
         positions = check_positions("positions", positions, x.shape[-3], x.shape[:-3])
-        return self._rotate(x, positions[..., None])
+        return self._rotate(x, positions[..., None], length)
 
-    def _rotate(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+    def _rotate(self, x: jax.Array, positions: jax.Array, length: jax.Array | int | None) -> jax.Array:
         size = x.shape[-1] if self.size is None else self.size
         check_even("x: rotated size", size)
         if size > x.shape[-1]:
             raise ValueError(f"size: expected at most the head size {x.shape[-1]}, got {size}.")
         dtype = compute_dtype(x)
+        length = present_length(positions) if length is None else length
         positions = positions.reshape((1,) * (x.ndim - 1 - positions.ndim) + positions.shape)
-        angle = angles(positions, self.scaling.frequencies(size, self.base, positions), dtype)
+        angle = angles(positions, self.scaling.frequencies(size, self.base, length), dtype)
         factor = self.scaling.attention_factor()
         cos, sin = jnp.cos(angle) * factor, jnp.sin(angle) * factor
         turned, rest = x[..., :size].astype(dtype), x[..., size:]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jax_attention.ground.numerics import EMPTY_POSITION
 
 Frequencies = np.ndarray | jax.Array
 
@@ -17,12 +21,20 @@ def base_frequencies(size: int, base: float) -> np.ndarray:
     return 1.0 / base ** (np.arange(0, size, 2) / size)
 
 
+def present_length(*positions: jax.Array) -> jax.Array:
+    """The largest position in any of the arrays, plus one; padding at `EMPTY_POSITION` does not count."""
+    real = [jnp.max(jnp.where(x < EMPTY_POSITION, x, -1), initial=-1) for x in positions]
+    return functools.reduce(jnp.maximum, real) + 1
+
+
 @dataclass(frozen=True)
 class Scaling:
     """No scaling; the base of the others. `attention_factor` multiplies sines and cosines."""
 
-    def frequencies(self, size: int, base: float, positions: jax.Array) -> Frequencies:
-        """Radians per position, `[size / 2]`; NumPy unless they depend on the positions."""
+    needs_length: ClassVar[bool] = False
+
+    def frequencies(self, size: int, base: float, length: jax.Array | int) -> Frequencies:
+        """Radians per position, `[size / 2]`; NumPy unless they depend on the present length."""
         return base_frequencies(size, base)
 
     def attention_factor(self) -> float:
@@ -36,7 +48,7 @@ class LinearScaling(Scaling):
 
     factor: float
 
-    def frequencies(self, size: int, base: float, positions: jax.Array) -> Frequencies:
+    def frequencies(self, size: int, base: float, length: jax.Array | int) -> Frequencies:
         return base_frequencies(size, base) / self.factor
 
 
@@ -44,12 +56,13 @@ class LinearScaling(Scaling):
 class DynamicScaling(Scaling):
     """NTK-aware scaling by the present length; see `dynamic_scaling`."""
 
+    needs_length: ClassVar[bool] = True
     factor: float
     original_length: int
 
-    def frequencies(self, size: int, base: float, positions: jax.Array) -> Frequencies:
+    def frequencies(self, size: int, base: float, length: jax.Array | int) -> Frequencies:
         dtype = jnp.result_type(float)
-        length = jnp.maximum(jnp.max(positions, initial=0) + 1, self.original_length).astype(dtype)
+        length = jnp.maximum(length, self.original_length).astype(dtype)
         stretch = self.factor * length / self.original_length - (self.factor - 1)
         larger = base * stretch ** (size / (size - 2)) if size > 2 else base * stretch
         return 1.0 / larger ** (jnp.arange(0, size, 2, dtype=dtype) / size)
@@ -64,7 +77,7 @@ class Llama3Scaling(Scaling):
     high_freq_factor: float
     original_length: int
 
-    def frequencies(self, size: int, base: float, positions: jax.Array) -> Frequencies:
+    def frequencies(self, size: int, base: float, length: jax.Array | int) -> Frequencies:
         plain = base_frequencies(size, base)
         turns = self.original_length * plain / (2 * math.pi)
         keep = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
@@ -83,7 +96,7 @@ class YarnScaling(Scaling):
     attention: float | None = None
     truncate: bool = True
 
-    def frequencies(self, size: int, base: float, positions: jax.Array) -> Frequencies:
+    def frequencies(self, size: int, base: float, length: jax.Array | int) -> Frequencies:
         plain = base_frequencies(size, base)
         low, high = (self._dimension(turns, size, base) for turns in (self.beta_fast, self.beta_slow))
         if self.truncate:
@@ -138,8 +151,9 @@ def dynamic_scaling(factor: float, original_length: int) -> DynamicScaling:
         original_length: L0, the trained context length.
 
     Returns:
-        A scaling for `positions.rotary`. L is the largest position seen in the *call*: rotate queries and keys of one
-        length together, and keys of a cache again when L grows.
+        A scaling for `positions.rotary`. L is taken from the positions of the call, or given: `rope(x, positions,
+        length=L)`; queries and keys must share it. Keys in a cache would need turning again when L grows, so
+        `nn.MultiHeadAttention.step` refuses this scaling.
 
     Raises:
         ValueError: if `factor` is smaller than 1 or `original_length` than 1.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -36,7 +37,7 @@ def sinusoidal(
 
     Raises:
         ValueError: if `size` is odd or `style` unknown.
-        TypeError: if `size` is not a Python int.
+        TypeError: if `size` is not a Python int, or positions are not integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -50,6 +51,9 @@ def sinusoidal(
     """
     check_even("size", size)
     check_style(style)
+    positions = jnp.asarray(positions)
+    if not jnp.issubdtype(positions.dtype, jnp.integer) or positions.ndim == 0:
+        raise TypeError(f"positions: expected integers [..., T], got {describe_array(positions)}.")
     frequencies = 1.0 / base ** (np.arange(0, size, 2) / size)
     angle = angles(positions, frequencies, compute_dtype(dtype))
     sines, cosines = jnp.sin(angle), jnp.cos(angle)
@@ -124,7 +128,8 @@ def alibi_slopes(num_heads: int) -> Float[Array, "N"]:
     power = 2 ** math.floor(math.log2(num_heads))
     slopes = [2.0 ** (-8.0 * i / power) for i in range(1, power + 1)]
     slopes += [2.0 ** (-4.0 * i / power) for i in range(1, 2 * (num_heads - power), 2)]
-    return jnp.asarray(slopes, jnp.float32)
+    with jax.ensure_compile_time_eval():  # known numbers, also inside jit: modules keep them as constants
+        return jnp.asarray(slopes, jnp.float32)
 
 
 def t5_buckets(

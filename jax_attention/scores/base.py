@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_returned
+from jax_attention.ground.checks import check_kind, check_returned
 from jax_attention.ground.numerics import zero_rows
 from jax_attention.ground.values import Plain, plain_value
 
@@ -18,6 +18,8 @@ class Score:
     `project` runs once over all rows and is linear in their number; `tile` may then be called on any block of rows
     and columns of what `project` returned. Leading axes broadcast in both.
     """
+
+    part = "score"
 
     same_size = False  # query and key must have the same number of features
     paired = False  # key row t belongs to query row t, not to column t
@@ -81,4 +83,5 @@ def as_score(x: Any) -> Score:
     Reference:
         The plain functions of https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
     """
+    check_kind("score", x)
     return x if isinstance(x, Score) else PlainScore(x)

@@ -63,6 +63,9 @@ class General(_Product):
 
 
 def _unit(x: jax.Array) -> jax.Array:
+    """x / |x|, and 0 for 0. Dividing by the largest entry first keeps the square from over- or underflowing."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0))
+    x = x / jnp.where(largest > 0, largest, 1)
     length = safe_norm(x)
     return x / jnp.where(length > 0, length, 1)
 

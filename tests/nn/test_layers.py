@@ -75,7 +75,7 @@ def test_b5_shapes_of_the_page():
 
 
 def test_attn_with_another_rule_and_without_join():
-    layer = nn.Attn(6, 5, 7, 3, 4, score=nn.Additive(6, 5, 8, rngs=nnx.Rngs(1)), join=False, rngs=nnx.Rngs(0))
+    layer = nn.Attn(6, 5, None, 3, 4, score=nn.Additive(6, 5, 8, rngs=nnx.Rngs(1)), join=False, rngs=nnx.Rngs(0))
     query, key, value = jnp.ones((2, 4, 6)), jnp.ones((2, 9, 5)), jnp.ones((2, 9, 3))
     np.testing.assert_allclose(layer(query, key, value), layer.combine(value[:, :4]), **CLOSE)
 
