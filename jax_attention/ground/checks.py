@@ -291,6 +291,7 @@ def check_kind(part: str, x: Any) -> None:
 def check_part(name: str, x: Any, factories: tuple[Callable, ...], hint: str) -> None:
     """A part of the rule is a value or a callable; a factory without its call, a string or an array is a mistake."""
     module = f"{name}s" if name != "normalize" else "normalizers"
+    check_kind("mods" if name == "mod" else name, x)
     for factory in factories:
         if x is factory:
             raise TypeError(

@@ -1,0 +1,177 @@
+"""Where a wrong reading would go unnoticed: a value of another part, a cache too small, an argument ignored."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jax_attention import (
+    attend,
+    attend_heads,
+    attend_with_stats,
+    attention_weights,
+    cache,
+    flax_attention_fn,
+    masks,
+    merge_partials,
+    mods,
+    nn,
+    normalizers,
+    positions,
+    scores,
+)
+from tests.tolerances import FORWARD
+
+CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
+X = jax.random.normal(jax.random.key(0), (3, 4))
+SEQUENCE = jax.random.normal(jax.random.key(1), (2, 6, 16))
+
+WRONG_PART = {
+    "score=normalizer": (lambda: attend(X, X, X, score=normalizers.softmax()), "score: .* belongs to normalize="),
+    "score=mask": (lambda: attend(X, X, X, score=masks.causal()), "score: .*causal.* belongs to mask="),
+    "normalize=mask": (lambda: attend(X, X, X, normalize=masks.causal()), "normalize: .* belongs to mask="),
+    "normalize=score": (lambda: attend(X, X, X, normalize=scores.dot()), "normalize: .* belongs to score="),
+    "mods=mask": (lambda: attend(X, X, X, mods=(masks.causal(),)), "mods: .* belongs to mask="),
+    "mask=mod": (lambda: attend(X, X, X, mask=mods.alibi(1.0)), "mask: .* belongs to mods="),
+    "mask & mod": (lambda: masks.causal() & mods.alibi(1.0), "mask: .* belongs to mods="),
+    "jax.nn.softmax": (lambda: attend(X, X, X, normalize=jax.nn.softmax), r"use normalizers.softmax\(\)"),
+    "module": (lambda: attend(X, X, X, score=nn.General(4, 4, rngs=nnx.Rngs(0))), r"module.as_score\(\)"),
+    "rope": (lambda: layer(rope=positions.rotary), "rope: expected a value positions.rotary"),
+}
+
+
+def layer(**options):
+    return nn.MultiHeadAttention(4, 16, kv_heads=2, rngs=nnx.Rngs(0), **options)
+
+
+@pytest.mark.parametrize("name", WRONG_PART)
+def test_a_value_of_another_part_is_refused(name):
+    call, message = WRONG_PART[name]
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("mask", [None, masks.dilated(2), masks.sliding_window(4, None)], ids=repr)
+def test_a_cached_step_never_sees_slots_not_yet_written(mask):
+    module, memory = layer(), cache.create(12, 2, 4, batch=(2,))
+    np.testing.assert_allclose(module.step(SEQUENCE, memory, mask=mask)[0], module(SEQUENCE, mask=mask), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("mask", "capacity", "rows"), [(masks.sliding_window(3), 3, 2), (masks.causal(), 3, 1), (None, 6, 1)], ids=repr
+)
+def test_a_ring_that_forgets_too_early_is_refused(mask, capacity, rows):
+    memory = cache.create(capacity, 2, 4, batch=(2,), ring=True)
+    with pytest.raises(ValueError, match="cache: expected a ring with at least window"):
+        layer(mask=mask).step(SEQUENCE[:, :rows], memory)
+
+
+@pytest.mark.parametrize("mask", [masks.sliding_window(3), masks.chunked(3) & masks.causal()], ids=repr)
+def test_a_ring_just_large_enough_is_exact(mask):
+    module, memory = layer(mask=mask), cache.create(4, 2, 4, batch=(2,), ring=True)
+    outputs = []
+    for start in (0, 2, 4):
+        out, memory = module.step(SEQUENCE[:, start : start + 2], memory)
+        outputs.append(out)
+    np.testing.assert_allclose(jnp.concatenate(outputs, 1), module(SEQUENCE), **CLOSE)
+
+
+def test_overflow_by_a_single_row_under_jit_is_nan():
+    full = cache.append(cache.create(3, 1, 4), X[:, None], X[:, None])
+    more = jax.jit(cache.append)(full, X[:1, None], X[:1, None])
+    assert jnp.isnan(more.key[-1]).all()
+    assert jnp.isnan(more.value[-1]).all()
+
+
+PER_BATCH = {
+    "prefix": lambda: masks.prefix(jnp.array([1, 2])),
+    "keys of segments": lambda: masks.segments(jnp.zeros(5, jnp.int32), jnp.zeros((2, 5), jnp.int32)),
+    "queries of segments": lambda: masks.segments(jnp.zeros((2, 5), jnp.int32), jnp.zeros(5, jnp.int32)),
+}
+
+
+@pytest.mark.parametrize("name", PER_BATCH)
+def test_sequence_data_of_a_batch_is_not_read_as_data_of_heads(name):
+    q = jnp.ones((2, 5, 2, 4))
+    with pytest.raises(ValueError, match="expected no leading axis or all of the scores' leading axes"):
+        attend_heads(q, q, q, mask=PER_BATCH[name]())
+
+
+def test_merge_partials_checks_shapes_and_takes_whole_results():
+    whole = attend_with_stats(X, X, X)
+    halves = [attend_with_stats(X, X[part], X[part]) for part in (slice(1), slice(1, 3))]
+    np.testing.assert_allclose(merge_partials(*halves).output, whole.output, **CLOSE)
+    heads_first = (jnp.ones((2, 1, 4, 8)), jnp.ones((2, 4, 1)))
+    with pytest.raises(ValueError, match=r"partials\[0\]: expected logsumexp"):
+        merge_partials(heads_first, heads_first)
+
+
+def test_dynamic_rope_uses_one_length_for_queries_and_keys():
+    module = layer(rope=positions.rotary(scaling=positions.dynamic_scaling(4.0, 3)))
+    np.testing.assert_allclose(module(SEQUENCE[:, :2], SEQUENCE), module(SEQUENCE)[:, :2], **CLOSE)
+    with pytest.raises(ValueError, match="rope: expected frequencies that do not change with the length"):
+        module.step(SEQUENCE, cache.create(8, 2, 4, batch=(2,)), mask=masks.causal())
+
+
+def test_dynamic_rope_does_not_count_padding():
+    rope = positions.rotary(scaling=positions.dynamic_scaling(4.0, 2))
+    where = jnp.array([0, 1, 2, cache.EMPTY])
+    x = jnp.ones((4, 8))
+    np.testing.assert_allclose(rope(x, where)[:3], rope(x[:3], where[:3]), **CLOSE)
+
+
+def test_precision_reaches_the_weights():
+    text = str(jax.make_jaxpr(lambda x: attention_weights(x, x, x, precision="highest"))(X))
+    assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == text.count("dot_general") > 0
+
+
+@pytest.mark.parametrize("precision", [("high", "high"), jax.lax.DotAlgorithmPreset.DEFAULT])
+def test_precision_forms_that_are_accepted(precision):
+    np.testing.assert_allclose(attend(X, X, X, precision=precision), attend(X, X, X), **CLOSE)
+
+
+@pytest.mark.parametrize("precision", [("high", "highest"), "sharp", 3])
+def test_precision_forms_that_are_refused(precision):
+    with pytest.raises(ValueError, match="precision: expected None, a name"):
+        attend(X, X, X, precision=precision)
+
+
+def test_flax_bias_comes_after_the_mods_of_the_rule():
+    x, bias = X[None, :, None], jnp.array([[3.0, -2.0, 5.0]])[None]
+    capped = mods.soft_cap(0.1)
+    ours = flax_attention_fn(mods=(capped,))(x, x, x, bias=bias)
+    np.testing.assert_allclose(ours, attend_heads(x, x, x, mods=(capped, mods.bias(bias))), **CLOSE)
+    assert jnp.abs(ours - attend_heads(x, x, x, mods=(mods.bias(bias), capped))).max() > 1e-2
+
+
+def test_values_nobody_may_see_hold_nan():
+    v = X.at[2].set(jnp.nan)
+    expected = attend(X, X[:2], X[:2], score=scores.dot())
+    for rule in (
+        {"score": scores.dot(), "mods": (mods.bias(jnp.array([[0.0, 0.0, -jnp.inf]])),)},
+        {"score": lambda q, k: jnp.where(jnp.arange(3) > 1, -jnp.inf, q @ k.T)},
+    ):
+        np.testing.assert_allclose(attend(X, X, v, **rule), expected, **CLOSE)
+
+
+def test_constants_can_be_built_while_tracing():
+    build = lambda: layer(mods=(mods.alibi(positions.alibi_slopes(4)),))  # noqa: E731
+    shapes = jax.eval_shape(build)
+    assert jax.tree.structure(shapes) == jax.tree.structure(build())
+
+
+@pytest.mark.parametrize("size", [1e-20, 1.0, 1e20])
+def test_cosine_of_very_short_and_very_long_vectors(size):
+    x = jnp.full((1, 4), size)
+    np.testing.assert_allclose(scores.cosine()(x, jnp.ones((1, 4))), [[1.0]], **CLOSE)
+    gradient = jax.grad(lambda x: scores.cosine()(x, X)[0, 0])(x / size)
+    np.testing.assert_allclose(gradient @ jnp.ones(4), [0.0], atol=FORWARD["float32"])
+
+
+def test_attn_refuses_sizes_that_would_be_ignored():
+    module = nn.Attn(4, 999, 777, 4, 8, score=scores.scaled_dot(), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"expected sizes .* = \(4, 999, 777, 4\), got \(4, 4, 3, 4\)"):
+        module(X, X, X)
