@@ -82,6 +82,9 @@ def create(
     sizes = {"capacity": capacity, "kv_heads": kv_heads, "head_size": head_size}
     for name, size in sizes.items():
         check_int(name, size, 1, "Cache sizes are static.")
+    fail_unless(
+        isinstance(batch, tuple), f"batch: expected a tuple of sizes, got {batch!r}. One axis is (size,).", TypeError
+    )
     value_size = head_size if value_size is None else check_int("value_size", value_size, 1, "Cache sizes are static.")
     return KVCache(
         key=jnp.zeros((*batch, capacity, kv_heads, head_size), dtype),

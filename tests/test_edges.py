@@ -14,6 +14,7 @@ from jax_attention import (
     attend_with_stats,
     attention_weights,
     cache,
+    explain,
     flax_attention_fn,
     masks,
     merge_partials,
@@ -175,3 +176,21 @@ def test_attn_refuses_sizes_that_would_be_ignored():
     module = nn.Attn(4, 999, 777, 4, 8, score=scores.scaled_dot(), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"expected sizes .* = \(4, 999, 777, 4\), got \(4, 4, 3, 4\)"):
         module(X, X, X)
+
+
+def test_inputs_of_other_sizes_than_the_layer_are_named():
+    module = layer(key_size=6, value_size=7)
+    with pytest.raises(ValueError, match=r"value: expected 7 features in the last axis, got shape \(2, 6, 6\)"):
+        module(SEQUENCE, jnp.ones((2, 6, 6)))
+
+
+def test_explain_shows_the_operands_of_the_caller():
+    q, kv = jnp.ones((2, 6, 4, 8)), jnp.ones((2, 5, 2, 8))
+    report = explain(q, kv, kv, heads=True)
+    assert report.shapes["query"] == "float32[2,6,4,8]"
+    assert report.shapes["scores"] == "float32[2,2,2,6,5], 960 bytes"
+
+
+def test_cache_batch_is_a_tuple():
+    with pytest.raises(TypeError, match="batch: expected a tuple of sizes, got 3"):
+        cache.create(4, 1, 2, batch=3)

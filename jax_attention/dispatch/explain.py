@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import jax.numpy as jnp
@@ -79,7 +80,9 @@ def explain(
     module = choose(problem)
     chosen = next(name for name, candidate in IMPLEMENTATIONS.items() if candidate is module)
     others = {name: why_not(name, problem) or f"{chosen} comes first" for name in IMPLEMENTATIONS if name != chosen}
-    return Explanation(chosen, others, _rule(problem), _shapes(problem))
+    operands = {"query": query, "key": key, "value": value}
+    shapes = {name: describe_array(jnp.asarray(x)) for name, x in operands.items()}
+    return Explanation(chosen, others, _rule(problem), {**shapes, "scores": _score_size(problem)})
 
 
 def _rule(problem: Problem) -> dict[str, str]:
@@ -92,11 +95,7 @@ def _rule(problem: Problem) -> dict[str, str]:
     }
 
 
-def _shapes(problem: Problem) -> dict[str, str]:
-    dtype = jnp.dtype(compute_dtype(problem.query, problem.key, problem.value))
+def _score_size(problem: Problem) -> str:
+    dtype = compute_dtype(problem.query, problem.key, problem.value)
     shape = problem.score_shape
-    size = dtype.itemsize
-    for axis in shape:
-        size *= axis
-    operands = {name: describe_array(getattr(problem, name)) for name in ("query", "key", "value")}
-    return {**operands, "scores": f"{dtype}[{','.join(map(str, shape))}], {size:,} bytes"}
+    return f"{dtype}[{','.join(map(str, shape))}], {dtype.itemsize * math.prod(shape):,} bytes"

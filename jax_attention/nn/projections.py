@@ -22,7 +22,8 @@ class SeparateProjections(nnx.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Project the three inputs; None for key is self-attention, None for value takes key."""
         key = query if key is None else key
-        return self.query(query), self.key(key), self.value(key if value is None else value)
+        inputs = {"query": query, "key": key, "value": key if value is None else value}
+        return tuple(_project(name, getattr(self, name), x) for name, x in inputs.items())
 
 
 class PackedProjections(nnx.Module):
@@ -48,3 +49,12 @@ class PackedProjections(nnx.Module):
         x, kernel, bias = layer.promote_dtype((x, layer.kernel[...][:, columns], bias), dtype=layer.dtype)
         projected = jnp.matmul(x, kernel, precision=layer.precision)
         return projected if bias is None else projected + bias
+
+
+def _project(name: str, linear: nnx.Linear, x: jax.Array) -> jax.Array:
+    if x.shape[-1] != linear.in_features:
+        raise ValueError(
+            f"{name}: expected {linear.in_features} features in the last axis, got shape {x.shape}. "
+            "A missing key is the query, a missing value the key; sizes are key_size= and value_size= of the layer."
+        )
+    return linear(x)
