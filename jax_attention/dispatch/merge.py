@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.ground.checks import broadcasts, describe_array, fail_unless
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -37,7 +37,7 @@ def merge_partials(*partials: tuple[Float[Array, "*#rows E"], Float[Array, "*#ro
         `Partial(output, logsumexp)`; the output has the dtype of the first output.
 
     Raises:
-        ValueError: if none is given, or a logsumexp has not the shape of its output without the last axis.
+        ValueError: if none is given, or an output does not broadcast to its logsumexp in all but the last axis.
 
     Example:
         >>> import jax.numpy as jnp
@@ -55,7 +55,7 @@ def merge_partials(*partials: tuple[Float[Array, "*#rows E"], Float[Array, "*#ro
     outputs, sums = zip(*((jnp.asarray(o), jnp.asarray(s)) for o, s, *_ in partials), strict=True)
     for i, (output, lse) in enumerate(zip(outputs, sums, strict=True)):
         fail_unless(
-            output.shape[:-1] == lse.shape,
+            broadcasts(output.shape[:-1], lse.shape),
             f"partials[{i}]: expected logsumexp[...] beside output[..., E], got {describe_array(lse)} beside "
             f"{describe_array(output)}.",
         )

@@ -118,7 +118,7 @@ def check_returned(what: str, x: Any, shape: tuple[int, ...]) -> None:
 def check_broadcasts(what: str, x: Any, shape: tuple[int, ...]) -> None:
     """What a mask returned broadcasts to the scores without enlarging them."""
     fail_unless(
-        _broadcasts(x.shape, shape),
+        broadcasts(x.shape, shape),
         f"{what}: expected a shape that broadcasts to the scores {tuple(shape)}, got {describe_array(x)}.",
     )
 
@@ -232,13 +232,14 @@ def _check_leading(entry: NamedArray, own: tuple[int, ...], lead: tuple[int, ...
             f"got {got}. For one entry per batch element index it with {insert}.",
         )
     fail_unless(
-        _broadcasts(own, lead),
+        broadcasts(own, lead),
         f"{entry.name}: expected leading axes that broadcast against the scores' {lead} (batch, then heads), got "
         f"{got}. For one entry per batch element index it with {insert}.",
     )
 
 
-def _broadcasts(own: tuple[int, ...], lead: tuple[int, ...]) -> bool:
+def broadcasts(own: tuple[int, ...], lead: tuple[int, ...]) -> bool:
+    """Whether shape `own` broadcasts to `lead` without enlarging it."""
     try:
         return jnp.broadcast_shapes(own, lead) == tuple(lead)
     except ValueError:
@@ -258,7 +259,7 @@ def check_positions(name: str, positions: Any, count: int, lead: tuple[int, ...]
         f"{name}: expected one position per row, [..., {count}], got {describe_array(positions)}.",
     )
     fail_unless(
-        _broadcasts(positions.shape[:-1], lead),
+        broadcasts(positions.shape[:-1], lead),
         f"{name}: expected leading axes that broadcast against {tuple(lead)}, got {describe_array(positions)}.",
     )
     return positions
