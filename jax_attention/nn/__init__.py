@@ -3,9 +3,22 @@
 """
 
 from jax_attention.nn.attn import Attn
+from jax_attention.nn.feed_forward import FeedForward
 from jax_attention.nn.hold import Learned
+from jax_attention.nn.linear import Linear
 from jax_attention.nn.multi_head import MultiHeadAttention
 from jax_attention.nn.rules import Additive, Concat, General, Location
 from jax_attention.nn.self_attention import SelfAttention
 
-__all__ = ["Additive", "Attn", "Concat", "General", "Learned", "Location", "MultiHeadAttention", "SelfAttention"]
+__all__ = [
+    "Additive",
+    "Attn",
+    "Concat",
+    "FeedForward",
+    "General",
+    "Learned",
+    "Linear",
+    "Location",
+    "MultiHeadAttention",
+    "SelfAttention",
+]

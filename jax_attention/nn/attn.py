@@ -10,6 +10,7 @@ from flax import nnx
 
 from jax_attention.dispatch.attend import attend, attention_weights
 from jax_attention.nn.hold import hold, release
+from jax_attention.nn.linear import Linear
 from jax_attention.nn.rules import Location
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Attn(nnx.Module):
             Location(query_size, key_size, value_size1, param_dtype=param_dtype, rngs=rngs) if score is None else score
         )
         self.score = hold(own)
-        self.combine = nnx.Linear(
+        self.combine = Linear(
             value_size2 + (query_size if join else 0), output_size, param_dtype=param_dtype, rngs=rngs
         )
         self.join, self.sizes = join, (query_size, key_size, value_size1, value_size2)

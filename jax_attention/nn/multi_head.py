@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,6 +16,7 @@ from jax_attention.dropout import Dropout
 from jax_attention.masks.rows import reach
 from jax_attention.nn.extra_keys import attend_with_extra_key, weights_with_extra_key
 from jax_attention.nn.hold import hold, release
+from jax_attention.nn.linear import Linear
 from jax_attention.nn.projections import PackedProjections, SeparateProjections
 from jax_attention.positions import Rotary
 from jax_attention.positions.scaling import present_length
@@ -27,7 +29,7 @@ class MultiHeadAttention(nnx.Module):
     """Self- or cross-attention over N heads, K of them for keys and values.
 
         q, k, v = X W_q + b_q,  Y W_k + b_k,  Z W_v + b_v            cut into heads of size H
-        output  = join(attend_heads(rope(q), rope(k), v, rule)) W_o + b_o
+        output  = join(attend_heads(rope(norm(q)), rope(norm(k)), v, rule)) W_o + b_o
 
     Args:
         num_heads: N.
@@ -40,6 +42,8 @@ class MultiHeadAttention(nnx.Module):
         packed: one kernel `[D, (N + 2 K) H]` for all three projections instead of three.
         use_bias: whether the projections have biases.
         extra_key: one learned key and value more, visible to every query (`add_bias_kv` of PyTorch); softmax only.
+        head_norm: makes the norm over the features of each query and key head, before the rotary embedding, from the
+            head size (`functools.partial(nnx.RMSNorm, rngs=rngs)`); None for none.
         rope: `positions.rotary(...)`, applied to queries and keys, or None.
         score: as in `attend`, or a module such as `nn.Additive`.
         mods: as in `attend`; each may be an `nn.Learned`.
@@ -83,6 +87,7 @@ class MultiHeadAttention(nnx.Module):
         packed: bool = False,
         use_bias: bool = True,
         extra_key: bool = False,
+        head_norm: Callable[[int], nnx.Module] | None = None,
         rope: Rotary | None = None,
         score: Any = None,
         mods: tuple = (),
@@ -110,10 +115,11 @@ class MultiHeadAttention(nnx.Module):
             if packed
             else SeparateProjections((size, key_size, value_size), widths, **options)
         )
-        self.out = nnx.Linear(num_heads * head_size, size if output_size is None else output_size, **options)
+        self.out = Linear(num_heads * head_size, size if output_size is None else output_size, **options)
         init = jax.nn.initializers.normal(stddev=head_size**-0.5)
         extra = lambda: nnx.Param(init(rngs.params(), (1, kv_heads, head_size), param_dtype))  # noqa: E731
         self.extra_key, self.extra_value = (extra(), extra()) if extra_key else (None, None)
+        self.query_norm, self.key_norm = (head_norm and head_norm(head_size) for _ in range(2))
         self.rule = nnx.Dict(score=hold(score), mask=hold(mask), normalize=hold(normalize))
         self.mods = nnx.List([hold(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
         self.rope = nnx.static(rope)
@@ -162,7 +168,13 @@ class MultiHeadAttention(nnx.Module):
         return weights_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
 
     def step(
-        self, x: Float[Array, "*lead T D"], cache: kv_cache.KVCache, *, mask: Any = None, positions: Any = None
+        self,
+        x: Float[Array, "*lead T D"],
+        cache: kv_cache.KVCache,
+        *,
+        mask: Any = None,
+        mods: tuple = (),
+        positions: Any = None,
     ) -> tuple[Float[Array, "*lead T Dout"], kv_cache.KVCache]:
         """Self-attention of T new rows over themselves and a cache; returns the output and the new cache.
 
@@ -170,15 +182,38 @@ class MultiHeadAttention(nnx.Module):
         `positions` continue the count if None. A ring forgets, so it needs a mask with a bounded window (here or in the
         layer) and a capacity of at least `window + T - 1`.
         """
+        q, cache, options = self._appended(x, cache, mask, mods, positions)
+        return self._joined(self._attend(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)), cache
+
+    def step_weights(
+        self,
+        x: Float[Array, "*lead T D"],
+        cache: kv_cache.KVCache,
+        *,
+        mask: Any = None,
+        mods: tuple = (),
+        positions: Any = None,
+    ) -> Float[Array, "*lead N T C"]:
+        """The maps `[..., N, T, C]` of the same call of `step`, over the C slots of the cache after it."""
+        q, cache, options = self._appended(x, cache, mask, mods, positions)
+        k, v = cache.key.astype(q.dtype), cache.value.astype(q.dtype)
+        if self.extra_key is None:
+            return attention_weights_heads(q, k, v, **options)
+        return weights_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
+
+    def _appended(
+        self, x: jax.Array, cache: kv_cache.KVCache, mask: Any, mods: Any, positions: Any
+    ) -> tuple[jax.Array, kv_cache.KVCache, dict[str, Any]]:
+        """The queries, the cache with the new rows, and the rule that looks at it."""
         positions = kv_cache.next_positions(cache, x.shape[-2]) if positions is None else positions
-        options = self._options(mask, (), positions, cache.positions, None)
+        options = self._options(mask, mods, positions, cache.positions, None)
         self._check_cache(cache, x.shape[-2], options["mask"])
         q, k, v = self._projected(x, None, None, positions, positions)
         cache = kv_cache.append(cache, k, v, positions)
         filled = kv_cache.filled()
         options["mask"] = filled if options["mask"] is None else masks.as_mask(options["mask"]) & filled
         options["key_positions"] = cache.positions
-        return self._joined(self._attend(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)), cache
+        return q, cache, options
 
     def _check_cache(self, cache: kv_cache.KVCache, count: int, mask: Any) -> None:
         if self.rope is not None and self.rope.scaling.needs_length:
@@ -220,6 +255,8 @@ class MultiHeadAttention(nnx.Module):
             x.reshape(*x.shape[:-1], heads, self.head_size)
             for x, heads in ((q, self.num_heads), (k, self.kv_heads), (v, self.kv_heads))
         )
+        if self.query_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
         if self.rope is not None:
             q_pos = jnp.arange(q.shape[-3]) if q_pos is None else q_pos
             k_pos = jnp.arange(k.shape[-3]) if k_pos is None else k_pos

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_attention.nn.linear import Linear
+
 
 class SeparateProjections(nnx.Module):
     """Three linear layers: `query`, `key`, `value`."""
 
     def __init__(self, sizes: tuple[int, int, int], heads: tuple[int, int, int], **options: Any):
         self.query, self.key, self.value = (
-            nnx.Linear(size, width, **options) for size, width in zip(sizes, heads, strict=True)
+            Linear(size, width, **options) for size, width in zip(sizes, heads, strict=True)
         )
 
     def __call__(
@@ -30,7 +32,7 @@ class PackedProjections(nnx.Module):
     """One linear layer whose columns are query, key and value; self-attention is a single product."""
 
     def __init__(self, size: int, heads: tuple[int, int, int], **options: Any):
-        self.joined = nnx.Linear(size, sum(heads), **options)
+        self.joined = Linear(size, sum(heads), **options)
         self.ends = (heads[0], heads[0] + heads[1])
 
     def __call__(
@@ -41,17 +43,10 @@ class PackedProjections(nnx.Module):
             return tuple(jnp.split(self.joined(query), self.ends, axis=-1))
         inputs = (query, key, key if value is None else value)
         bounds = zip((0, *self.ends), (*self.ends, self.joined.out_features), strict=True)
-        return tuple(self._columns(x, slice(*ends)) for x, ends in zip(inputs, bounds, strict=True))
-
-    def _columns(self, x: jax.Array, columns: slice) -> jax.Array:
-        layer = self.joined
-        bias = None if layer.bias is None else layer.bias[...][columns]
-        x, kernel, bias = layer.promote_dtype((x, layer.kernel[...][:, columns], bias), dtype=layer.dtype)
-        projected = jnp.matmul(x, kernel, precision=layer.precision)
-        return projected if bias is None else projected + bias
+        return tuple(self.joined.columns(x, slice(*ends)) for x, ends in zip(inputs, bounds, strict=True))
 
 
-def _project(name: str, linear: nnx.Linear, x: jax.Array) -> jax.Array:
+def _project(name: str, linear: Linear, x: jax.Array) -> jax.Array:
     if x.shape[-1] != linear.in_features:
         raise ValueError(
             f"{name}: expected {linear.in_features} features in the last axis, got shape {x.shape}. "

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jax_attention.dispatch.attend import attend, attention_weights
 from jax_attention.nn.hold import hold, release
+from jax_attention.nn.linear import Linear
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -66,7 +67,7 @@ class SelfAttention(nnx.Module):
         rngs: nnx.Rngs,
     ):
         head_size = size if head_size is None else head_size
-        make = lambda a, b: nnx.Linear(a, b, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)  # noqa: E731
+        make = lambda a, b: Linear(a, b, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)  # noqa: E731
         self.query, self.key, self.value = (make(size, head_size) for _ in range(3))
         self.out = make(head_size, size)
         self.rule = nnx.Dict(score=hold(score), mask=hold(mask), normalize=hold(normalize))

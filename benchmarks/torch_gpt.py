@@ -1,0 +1,124 @@
+"""A small GPT in plain PyTorch, and one training step of it: the peer that the training step is measured against.
+
+Written for this benchmark from the description of the architecture, with the parts that PyTorch itself recommends: the
+fused attention kernel, one product for query, key and value, and the fused AdamW. It imports torch at the top; nothing
+here imports JAX, so that a process of its own can time it without a second thread pool beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes of the model and of a batch, and what AdamW needs; the defaults are the CPU setting that we compare in."""
+
+    vocab_size: int = 65
+    context: int = 64
+    width: int = 128
+    depth: int = 4
+    num_heads: int = 4
+    batch: int = 12
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+
+
+def tokens_and_targets(setting: Setting, count: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`count` batches of random tokens `[B, T]` and their successors: every competitor gets the same ones."""
+    rng = np.random.default_rng(seed)
+    windows = rng.integers(setting.vocab_size, size=(count, setting.batch, setting.context + 1))
+    return [(window[:, :-1], window[:, 1:]) for window in windows]
+
+
+class Attention(nn.Module):
+    """Causal self-attention over heads, without biases."""
+
+    def __init__(self, setting: Setting):
+        super().__init__()
+        self.num_heads = setting.num_heads
+        self.project = nn.Linear(setting.width, 3 * setting.width, bias=False)
+        self.join = nn.Linear(setting.width, setting.width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[B, T, D]` to `[B, T, D]`."""
+        heads = self.project(x).unflatten(-1, (3, self.num_heads, -1))  # [B, T, 3, N, H]
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each [B, N, T, H]
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.join(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Norm, attention, add; norm, feed-forward, add."""
+
+    def __init__(self, setting: Setting):
+        super().__init__()
+        width = setting.width
+        self.attention_norm = nn.LayerNorm(width, bias=False)
+        self.attention = Attention(setting)
+        self.feed_norm = nn.LayerNorm(width, bias=False)
+        self.feed = nn.Sequential(
+            nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[B, T, D]` to `[B, T, D]`."""
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.feed(self.feed_norm(x))
+
+
+class GPT(nn.Module):
+    """Learned token and position embeddings, blocks, a last norm, and the token embedding once more as the head."""
+
+    def __init__(self, setting: Setting):
+        super().__init__()
+        self.tokens = nn.Embedding(setting.vocab_size, setting.width)
+        self.positions = nn.Embedding(setting.context, setting.width)
+        self.blocks = nn.Sequential(*(Block(setting) for _ in range(setting.depth)))
+        self.norm = nn.LayerNorm(setting.width, bias=False)
+        for parameter in self.parameters():
+            if parameter.ndim == 2:
+                nn.init.normal_(parameter, std=0.02)
+
+    def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The mean cross-entropy of `targets [B, T]` after `tokens [B, T]`, in nats."""
+        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
+        logits = functional.linear(self.norm(self.blocks(x)), self.tokens.weight)
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def adamw(model: GPT, setting: Setting, fused: bool = True) -> torch.optim.AdamW:
+    """AdamW that decays matrices only; `fused=False` is the foreach form, slower on the CPUs that we saw."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": setting.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    how = {"fused": True} if fused else {"foreach": True}
+    return torch.optim.AdamW(groups, lr=setting.learning_rate, betas=setting.betas, **how)
+
+
+def training_step(
+    setting: Setting, compiled: bool = False, fused: bool = True, seed: int = 0
+) -> Callable[[np.ndarray, np.ndarray], torch.Tensor]:
+    """A function that takes one batch, makes one whole step (forward, backward, clip, AdamW) and returns the loss."""
+    torch.manual_seed(seed)
+    model = GPT(setting)
+    optimizer = adamw(model, setting, fused)
+    loss_of = torch.compile(model) if compiled else model
+
+    def step(tokens: np.ndarray, targets: np.ndarray) -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(torch.from_numpy(tokens), torch.from_numpy(targets))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), setting.clip)
+        optimizer.step()
+        return loss.detach()
+
+    return step

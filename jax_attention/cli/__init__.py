@@ -1,0 +1,1 @@
+"""The command line `jax-attention`: train, generate, evaluate, show, rules, explain."""

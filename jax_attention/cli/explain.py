@@ -1,0 +1,60 @@
+"""`jax-attention explain`: which implementation would evaluate a rule at given sizes, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax.numpy as jnp
+
+from jax_attention import explain
+from jax_attention.cli.expressions import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain:
+    """Say which implementation would run for a call of `attend_heads`, and for each other one why not.
+
+    Args:
+        length: T, queries.
+        keys: S; T if None.
+        batch: B.
+        heads: N.
+        kv_heads: K; N if None.
+        head_size: H.
+        dtype: of query, key and value.
+        score: an expression such as 'cosine()'.
+        mods: an expression such as 'soft_cap(30.0)'.
+        mask: an expression such as 'causal() & sliding_window(64)'.
+        normalize: an expression such as 'entmax15()'.
+        implementation: a name that must run, or None for the automatic choice.
+    """
+
+    length: int = 1024
+    keys: int | None = None
+    batch: int = 1
+    heads: int = 8
+    kv_heads: int | None = None
+    head_size: int = 64
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    score: str | None = None
+    mods: str | None = None
+    mask: str | None = "causal()"
+    normalize: str | None = None
+    implementation: str | None = None
+
+    def run(self) -> None:
+        """Print the report."""
+        from jax_attention.cli.output import say
+
+        rule = {
+            name: parse(name, getattr(self, name))
+            for name in ("score", "mods", "mask", "normalize")
+            if getattr(self, name) is not None
+        }
+        keys = self.length if self.keys is None else self.keys
+        kv_heads = self.heads if self.kv_heads is None else self.kv_heads
+        query = jnp.zeros((self.batch, self.length, self.heads, self.head_size), self.dtype)
+        key = jnp.zeros((self.batch, keys, kv_heads, self.head_size), self.dtype)
+        report = explain(query, key, key, heads=True, **rule, implementation=self.implementation)
+        say(str(report))

@@ -1,0 +1,87 @@
+"""Rules written on a command line: `causal() & sliding_window(64)` becomes the value that it names.
+
+A small part of Python's syntax is read by `ast` and nothing is evaluated by Python itself: calls of catalogue names
+with numbers, strings, lists and other such calls, tuples, and `& | ~` between masks.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jax_attention import masks, mods, normalizers, positions, scores
+
+_HOMES = {"score": scores, "mods": mods, "mask": masks, "normalize": normalizers, "rope": positions}
+_ARGUMENTS = (*positions.CATALOGUE, positions.linear_scaling, positions.dynamic_scaling, positions.llama3_scaling)
+_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.BitAnd: lambda a, b: a & b,
+    ast.BitOr: lambda a, b: a | b,
+}
+
+
+class ExpressionError(ValueError):
+    """An expression that names no value."""
+
+
+def parse(part: str, text: str) -> Any:
+    """The value that `text` names for a part of the rule: "score", "mods", "mask", "normalize" or "rope"."""
+    home = _HOMES[part]
+    names = {factory.__name__: factory for factory in (*_ARGUMENTS, positions.yarn_scaling, *home.CATALOGUE)}
+    if text.strip() in ("None", "none"):
+        return () if part == "mods" else None
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except SyntaxError as error:
+        raise ExpressionError(
+            f"{part}: expected an expression such as {_example(part)}, got {text!r}: {error.msg}."
+        ) from None
+    try:
+        found = _value(part, tree, names)
+    except (TypeError, ValueError) as error:
+        raise (
+            error if isinstance(error, ExpressionError) else ExpressionError(f"{part}: in {text!r}: {error}")
+        ) from None
+    if part == "mods":
+        return found if isinstance(found, tuple) else (found,)
+    return found
+
+
+def _value(part: str, node: ast.AST, names: dict[str, Callable]) -> Any:
+    def inner(child: ast.AST) -> Any:
+        return _value(part, child, names)
+
+    match node:
+        case ast.Constant(value=bool() | int() | float() | str() | None):
+            return node.value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float())):
+            return -node.operand.value
+        case ast.UnaryOp(op=ast.Invert()):
+            return ~inner(node.operand)
+        case ast.BinOp() if type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](inner(node.left), inner(node.right))
+        case ast.Tuple():
+            return tuple(inner(item) for item in node.elts)
+        case ast.List():
+            return np.asarray([inner(item) for item in node.elts], np.float32)
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in names:
+            return names[name](*map(inner, node.args), **{k.arg: inner(k.value) for k in node.keywords if k.arg})
+        case ast.Name(id=name) if name in names:
+            raise ExpressionError(f"{part}: expected a value, got the factory {name} itself. Write {name}().")
+    raise ExpressionError(
+        f"{part}: expected calls of {', '.join(sorted(names))} with numbers, got {ast.unparse(node)!r}. "
+        f"An example: {_example(part)}."
+    )
+
+
+def _example(part: str) -> str:
+    examples = {
+        "score": "'cosine()'",
+        "mods": "'soft_cap(30.0), temperature(2.0)'",
+        "mask": "'causal() & sliding_window(64)'",
+        "normalize": "'softmax(plus_one=True)'",
+        "rope": "'rotary(base=500000.0)'",
+    }
+    return examples[part]

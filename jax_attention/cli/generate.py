@@ -1,0 +1,98 @@
+"""`jax-attention generate`: continue a prompt, streaming."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+
+from jax_attention import decoding
+from jax_attention.cli import run_folder
+from jax_attention.cli.output import say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Continue a prompt with the model of a run folder; text appears as it is made.
+
+    Args:
+        folder: of a run.
+        prompt: the text to continue; - reads standard input.
+        step: which checkpoint; the best one seen in validation if None.
+        max_new_tokens: at most.
+        greedy: always the likeliest token; takes no sampling option.
+        temperature: above 1 bolder, below 1 safer; 0.8 if nothing is said.
+        top_k: only the k likeliest tokens.
+        top_p: the likeliest tokens that together have this probability.
+        min_p: tokens with at least this share of the likeliest one's probability.
+        repetition_penalty: above 1 makes tokens that occurred less likely.
+        num_samples: how many continuations.
+        stop: texts that end a continuation.
+        seed: of the random numbers.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    prompt: str
+    step: int | None = None
+    max_new_tokens: int = 200
+    greedy: bool = False
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    num_samples: int = 1
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def run(self) -> None:
+        """Load, continue, print."""
+        sampler = self.sampler()
+        run = run_folder.open_run(self.folder)
+        prompt = sys.stdin.read() if self.prompt == "-" else self.prompt
+        ids = run.tokenizer.encode(prompt)
+        if len(ids) == 0:
+            raise ValueError("prompt: expected at least one character, got an empty text. Give --prompt TEXT.")
+        room = run.config.context - len(ids)
+        if room < 1:
+            raise ValueError(
+                f"prompt: expected fewer tokens than the context of {run.config.context}, got {len(ids)}. Shorten it."
+            )
+        model, _ = run.load(self.step)
+        for sample in range(self.num_samples):
+            if self.num_samples > 1:
+                say(f"--- sample {sample + 1}")
+            sys.stdout.write(prompt)
+            decoding.generate(
+                model,
+                ids,
+                max_new_tokens=min(self.max_new_tokens, room),
+                sampler=sampler,
+                rng=None if self.greedy else jax.random.fold_in(jax.random.key(self.seed), sample),
+                stop_strings=self.stop,
+                tokenizer=run.tokenizer,
+                stream=_write,
+            )
+            say()
+        if self.max_new_tokens > room:
+            sys.stderr.write(f"stopped at the model's context of {run.config.context} tokens\n")
+
+    def sampler(self) -> decoding.Sampler:
+        """The rules that were asked for; greedy takes none beside it."""
+        names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        rules = [getattr(decoding, name)(x) for name, x in given.items()]
+        if self.greedy:
+            rules = [decoding.greedy(), *rules]
+        elif not given:
+            rules = [decoding.temperature(0.8)]
+        return decoding.sampler(*rules)
+
+
+def _write(piece: decoding.Piece) -> None:
+    sys.stdout.write(piece.text or "")
+    sys.stdout.flush()

@@ -1,0 +1,58 @@
+"""Options of the command line that stand for a model: every field of `LMConfig`, read off the dataclass itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import typing
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jax_attention.cli.expressions import parse
+from jax_attention.models import PRESETS, LMConfig
+
+PresetName = Literal["tiny", "gpt2", "llama", "gemma2"]
+EXPRESSIONS = ("score", "mods", "mask", "normalize", "rope")
+"""Fields that hold values of a rule; written as expressions."""
+FROM_DATA = ("vocab_size",)
+"""Fields that the tokenizer decides."""
+
+
+def argument_help(documented: type) -> dict[str, str]:
+    """Name -> text, from the Args section of a docstring."""
+    doc = inspect.cleandoc(documented.__doc__ or "")
+    block = re.search(r"^Args:\n(.*?)\n\n", doc, re.M | re.S)
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block[1] if block else "", re.M)
+    return {name: re.sub(r"\s+", " ", text) for name, text in found}
+
+
+def _model_options() -> type:
+    """A frozen dataclass with every field of `LMConfig` as an option that is None unless given."""
+    texts, hints = argument_help(LMConfig), typing.get_type_hints(LMConfig)
+    fields = []
+    for field in dataclasses.fields(LMConfig):
+        if field.name in FROM_DATA:
+            continue
+        kind: Any = str if field.name in EXPRESSIONS else hints[field.name]
+        text = texts[field.name] + (" Written as an expression." if field.name in EXPRESSIONS else "")
+        annotated = Annotated[kind | None, tyro.conf.arg(help=text + " (None: the preset's)")]
+        fields.append((field.name, annotated, dataclasses.field(default=None)))
+    made = dataclasses.make_dataclass("ModelOptions", fields, frozen=True, kw_only=True)
+    made.__module__ = __name__
+    made.__doc__ = "Changes to the preset."
+    return made
+
+
+ModelOptions = _model_options()
+
+
+def model_config(preset: PresetName, options: Any, vocab_size: int, **defaults: Any) -> LMConfig:
+    """The config that a preset and options describe."""
+    changes = dict(defaults)
+    for field in dataclasses.fields(options):
+        given = getattr(options, field.name)
+        if given is not None:
+            changes[field.name] = parse(field.name, given) if field.name in EXPRESSIONS else given
+    return PRESETS[preset](vocab_size=vocab_size, **changes)

@@ -1,0 +1,122 @@
+"""What a trained model is shown by: text it continues, figures beside counts, pictures of its attention."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_attention import data, decoding, models, viz
+from jax_attention.cli import run_folder
+from jax_attention.cli.output import say, table
+
+PROMPT_TOKENS = 24
+PICTURE_TOKENS = 24
+SAMPLER = (0.8, 0.95)
+"""Temperature and top-p of the samples that training prints."""
+
+
+def count_parameters(config: models.LMConfig) -> int:
+    """All numbers that training changes."""
+    shapes = jax.eval_shape(lambda: models.create(config))
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+
+
+def multiplied_parameters(config: models.LMConfig) -> int:
+    """Those that are multiplied with each token: without tables that are only looked up."""
+    looked_up = config.context * config.width if config.position == "learned" else 0
+    looked_up += 0 if config.tied_head else config.vocab_size * config.width
+    return count_parameters(config) - looked_up
+
+
+def prompt_ids(run: run_folder.Run, text: str | None, corpus: data.Corpus) -> np.ndarray:
+    """The user's prompt, or the first words of the held-out text."""
+    if text is None:
+        return np.asarray(corpus.validation.evaluation_batches(1).__next__().tokens[0, :PROMPT_TOKENS])
+    ids = run.tokenizer.encode(text)
+    if not 0 < len(ids) < run.config.context:
+        raise ValueError(
+            f"prompt: expected 1 to {run.config.context - 1} tokens, as the context is {run.config.context}, got "
+            f"{len(ids)}. Shorten it."
+        )
+    return ids
+
+
+def sample_text(run: run_folder.Run, model: models.TransformerLM, prompt: np.ndarray, count: int) -> str:
+    """The prompt and what the model makes of it."""
+    sampler = decoding.sampler(decoding.temperature(SAMPLER[0]), decoding.top_p(SAMPLER[1]))
+    made = decoding.generate(
+        model,
+        prompt,
+        max_new_tokens=min(count, run.config.context - len(prompt)),
+        sampler=sampler,
+        rng=jax.random.key(0),
+    )
+    text = run.tokenizer.decode(np.concatenate([prompt, np.asarray(made.tokens)[: int(made.lengths)]]))
+    return f"--- continues: {run.tokenizer.decode(prompt)!r}\n{text}\n---"
+
+
+def finish(
+    run: run_folder.Run,
+    model: models.TransformerLM,
+    evaluation: dict[str, float],
+    corpus: data.Corpus,
+    prompt: np.ndarray,
+) -> None:
+    """After the last step: figures beside the counts, text, pictures."""
+    counts = corpus.baselines()
+    rows = {
+        "unigram counts": (counts.unigram.nats_per_token, counts.unigram.bits_per_byte),
+        "bigram counts": (counts.bigram.nats_per_token, counts.bigram.bits_per_byte),
+        "this model": (evaluation["loss"], evaluation["bits_per_byte"]),
+    }
+    say(f"\nheld-out text, {corpus.validation_bytes:,} bytes, {corpus.validation.predicted:,} tokens:")
+    table(
+        ("predicted by", "nats per token", "bits per byte"), [(n, f"{a:.4f}", f"{b:.4f}") for n, (a, b) in rows.items()]
+    )
+    results = {name: {"nats_per_token": a, "bits_per_byte": b} for name, (a, b) in rows.items()}
+    run_folder.write_json(run.folder / run_folder.RESULTS, results)
+    pictures = draw(run, model, prompt[:PICTURE_TOKENS], run.folder)
+    say(f"\npictures   {', '.join(str(path) for path in pictures)}")
+    say(f"more text  jax-attention generate {run.folder} --prompt '...'")
+
+
+def token_labels(tokenizer: data.Tokenizer, ids: np.ndarray) -> list[str]:
+    """Each token as text; a token that is part of a character shows its bytes."""
+    pieces = tokenizer.pieces
+    labels = []
+    for i in np.asarray(ids).tolist():
+        text = tokenizer.decode([i])
+        labels.append(f"<{pieces[i].hex()}>" if pieces is not None and "\ufffd" in text else text)
+    return labels
+
+
+def attention_weights(model: models.TransformerLM, ids: np.ndarray) -> np.ndarray:
+    """All maps of one sequence, `[L, N, T, T]`."""
+    captured = _capture(model, np.asarray(ids, np.int32))
+    return np.stack([np.asarray(captured[layer], np.float32) for layer in sorted(captured)])
+
+
+@jax.jit
+def _capture(model: models.TransformerLM, ids: jax.Array) -> dict[int, jax.Array]:
+    return model(ids, capture=models.Capture(weights="all")).captured.weights
+
+
+def draw(run: run_folder.Run, model: models.TransformerLM, ids: np.ndarray, folder: Path) -> list[Path]:
+    """Heat map of the last layer's mean head, grid of all heads, and the page; without matplotlib the page alone."""
+    labels, weights = token_labels(run.tokenizer, ids), attention_weights(model, ids)
+    made: list[tuple[Any, str]] = [
+        (viz.html_page(weights, labels, title=f"Attention of {run.folder.name}"), "attention.html")
+    ]
+    try:
+        mean = weights[-1].mean(axis=0)
+        made += [
+            (viz.heat_map(mean, labels, labels, title=f"Layer {len(weights) - 1}, mean over heads"), "attention.png"),
+            (viz.head_grid(weights, labels, labels, title="All heads"), "heads.png"),
+        ]
+    except ImportError as error:
+        say(f"no pictures beside the page: {error}")
+    return [viz.save(drawn, folder / name) for drawn, name in made]

@@ -1,0 +1,53 @@
+"""`jax-attention rules`: the catalogue."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Annotated
+
+import tyro
+
+import jax_attention
+from jax_attention import masks, mods, normalizers, positions, scores
+
+PARTS: dict[str, ModuleType] = {
+    "score": scores,
+    "mod": mods,
+    "mask": masks,
+    "normalize": normalizers,
+    "position": positions,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """List every attention rule, or explain one.
+
+    Args:
+        name: a rule, such as `sliding_window`; all of them if left out.
+    """
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+
+    def run(self) -> None:
+        """Print the catalogue or one page of it."""
+        from jax_attention.cli.output import say, table
+
+        found = {f.__name__: (part, f) for part, module in PARTS.items() for f in module.CATALOGUE}
+        if self.name is None:
+            rows = [(part, name, summary(f)) for name, (part, f) in found.items()]
+            table(("part", "rule", "what it does"), rows)
+            say("\nOne rule in full: jax-attention rules NAME. Pages with pictures: docs/rules/.")
+            return
+        if self.name not in found:
+            raise ValueError(f"name: expected one of {', '.join(found)}, got {self.name!r}.")
+        part, f = found[self.name]
+        home = PARTS[part].__name__.removeprefix(jax_attention.__name__ + ".")
+        say(f"{home}.{self.name}({', '.join(inspect.signature(f).parameters)})\n\n{inspect.getdoc(f)}")
+
+
+def summary(factory: object) -> str:
+    """The first sentence of a docstring."""
+    return (inspect.getdoc(factory) or "").split("\n\n")[0].replace("\n", " ")

@@ -1,0 +1,44 @@
+"""`jax-attention show`: the attention of a trained model on a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from jax_attention.cli import report, run_folder
+from jax_attention.cli.output import say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Draw the attention of a model on a sentence: heat map, grid of heads, one self-contained page.
+
+    Args:
+        folder: of a run.
+        text: the sentence.
+        step: which checkpoint; the best one seen in validation if None.
+        out: where the pictures go; FOLDER/show if left out. Older ones there are replaced.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    text: str
+    step: int | None = None
+    out: Path | None = None
+
+    def run(self) -> None:
+        """Draw and print the paths."""
+        run = run_folder.open_run(self.folder)
+        ids = np.asarray(run.tokenizer.encode(self.text))
+        if not 0 < len(ids) <= run.config.context:
+            raise ValueError(
+                f"text: expected 1 to {run.config.context} tokens, as that is the context, got {len(ids)}."
+            )
+        model, _ = run.load(self.step)
+        target = self.folder / "show" if self.out is None else self.out
+        target.mkdir(parents=True, exist_ok=True)
+        for path in report.draw(run, model, ids, target):
+            say(str(path))

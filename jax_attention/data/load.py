@@ -1,0 +1,71 @@
+"""Read back a saved tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from jax_attention.data.subwords import DEFINITION, Subwords
+from jax_attention.data.symbols import Bytes, Characters
+from jax_attention.data.tokenizer import SETTINGS, Tokenizer
+from jax_attention.ground.checks import fail_unless
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """Read what `Tokenizer.save` wrote, or a `tokenizer.json` made by anyone.
+
+        load_tokenizer(folder) == tokenizer         after tokenizer.save(folder)
+
+    Args:
+        folder: the folder, or a `tokenizer.json`, or a folder that holds one.
+
+    Returns:
+        A `Tokenizer`.
+
+    Raises:
+        FileNotFoundError: if there is no tokenizer.
+        ValueError: if what is there is not one.
+        ImportError: if it needs the `tokenizers` library, which is not there.
+
+    Example:
+        >>> import tempfile
+        >>> from jax_attention import data
+        >>> folder = tempfile.mkdtemp()
+        >>> data.Characters("abc").save(folder)
+        >>> data.load_tokenizer(folder)
+        Characters(vocabulary='abc', unknown=None)
+
+    Reference:
+        https://github.com/huggingface/tokenizers
+    """
+    path = Path(folder)
+    if path.is_file():
+        return Subwords.load(path)
+    if (path / SETTINGS).is_file():
+        return _from_settings(path)
+    if (path / DEFINITION).is_file():
+        return Subwords.load(path / DEFINITION)
+    raise FileNotFoundError(
+        f"folder: expected a tokenizer ({SETTINGS} or {DEFINITION}), got {str(path)!r}, which "
+        f"{'has neither' if path.is_dir() else 'does not exist'}. Name the folder that Tokenizer.save wrote."
+    )
+
+
+def _from_settings(folder: Path) -> Tokenizer:
+    path = folder / SETTINGS
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"folder: expected JSON in {str(path)!r}, got something else ({error}).") from None
+    known = isinstance(settings, dict) and settings.get("format") == 1
+    kind = settings.get("kind") if known else None
+    if kind == Bytes.kind:
+        return Bytes()
+    if kind == Subwords.kind:
+        return Subwords.load(folder / DEFINITION)
+    fail_unless(
+        kind == Characters.kind and "vocabulary" in settings,
+        f"folder: expected a tokenizer's settings (format 1, kind characters, bytes or subwords) in {str(path)!r}, "
+        f"got {str(settings)[:80]}. Name the folder that Tokenizer.save wrote.",
+    )
+    return Characters(settings["vocabulary"], settings.get("unknown"))

@@ -1,0 +1,206 @@
+"""From text and a choice of tokenizer to training and validation sources, in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jax_attention.data.documents import Document, read_documents
+from jax_attention.data.library import standard_library_corpus
+from jax_attention.data.load import load_tokenizer
+from jax_attention.data.ngram import Baselines, ngram_baselines
+from jax_attention.data.packed import Packed
+from jax_attention.data.sources import Source, Windows
+from jax_attention.data.split import split_documents
+from jax_attention.data.subwords import Subwords
+from jax_attention.data.symbols import Bytes, Characters
+from jax_attention.data.tokenizer import Tokenizer
+from jax_attention.data.tokens import Tokens, tokenize
+from jax_attention.ground.checks import check_int, describe_array, fail_unless
+
+UNKNOWN = "\ufffd"
+"""Stands for held-out characters that the training text does not have."""
+ESCAPE_BITS = math.log2(0x110000 - 0x800)
+"""Bits to spell one Unicode character when each is as likely."""
+SUBWORD_VOCABULARY = 2048
+CHOICES = "'characters', 'bytes', 'subwords'"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+    """Training and validation sources over one tokenizer, and what bits per byte need.
+
+        bits per byte = (nats_per_token * validation.predicted / ln 2 + escape_bits) / validation_bytes
+
+    Args:
+        train: source of training batches.
+        validation: source of held-out batches; `validation.evaluation_batches` covers all of it.
+        tokenizer: made both.
+        train_bytes: UTF-8 bytes of the training text.
+        validation_bytes: UTF-8 bytes that the predicted held-out tokens stand for: the text without its first token
+            (the first of every document when packed), which nobody predicts.
+        escape_bits: bits to spell the held-out characters that training never saw; 0 if there are none.
+        names: of training and of held-out documents.
+
+    Returns:
+        A frozen dataclass.
+
+    Raises:
+        Nothing.
+
+    Example:
+        >>> from jax_attention import data
+        >>> corpus = data.prepare([data.Document("a", "abcdefghij" * 20)], tokenizer="bytes", length=8)
+        >>> corpus.validation_bytes, round(corpus.bits_per_byte(nats_per_token=5.545), 2)
+        (19, 8.0)
+
+    Reference:
+        Gao et al. (2020), "The Pile", section 3.1, for bits per byte.
+    """
+
+    train: Source
+    validation: Source
+    tokenizer: Tokenizer
+    train_bytes: int
+    validation_bytes: int
+    escape_bits: float
+    names: tuple[tuple[str, ...], tuple[str, ...]]
+
+    def bits_per_byte(self, nats_per_token: float) -> float:
+        """From the mean loss over `validation.evaluation_batches`, in nats."""
+        bits = nats_per_token * self.validation.predicted / math.log(2) + self.escape_bits
+        return bits / self.validation_bytes
+
+    def baselines(self) -> Baselines:
+        """Unigram and bigram counts of the training tokens, judged on the tokens that a model is judged on."""
+        sources = (self.train, self.validation)
+        train, held_out = (s.tokens if isinstance(s, Packed) else np.asarray(s.tokens.ids) for s in sources)
+        return ngram_baselines(
+            train, held_out, self.tokenizer.vocab_size, self.validation_bytes, extra_bits=self.escape_bits
+        )
+
+
+def prepare(
+    paths: str | os.PathLike | Iterable[str | os.PathLike] | Sequence[Document] = (),
+    *,
+    tokenizer: str | os.PathLike | Tokenizer = "characters",
+    vocab_size: int | None = None,
+    length: int = 256,
+    packed: bool = False,
+    validation_fraction: float = 0.1,
+) -> Corpus:
+    """Read text, part it, make or load a tokenizer, and give training and validation sources.
+
+        documents -> (training, held out) -> tokenizer (of training text only) -> tokens -> Windows or Packed
+
+    A character vocabulary is made of training text only. If the held-out text has other characters, U+FFFD joins the
+    vocabulary and stands for them, and each adds `log2(1112064)`, about 20 bits, to `Corpus.escape_bits`: what it costs
+    to say which character it was. So a figure in bits per byte never profits from what the model could not have said.
+
+    Args:
+        paths: what `read_documents` takes, or documents; the sources of Python's standard library if empty.
+        tokenizer: "characters", "bytes", "subwords" (a byte-level BPE trained here), the path of a `tokenizer.json` or
+            of a saved tokenizer, or a `Tokenizer`.
+        vocab_size: of the subwords trained here, 2048 if None; of nothing else.
+        length: T, the tokens in a row.
+        packed: whole documents with segment ids (`Packed`) instead of windows over all of them (`Windows`).
+        validation_fraction: of the bytes to hold out, as `split_documents` does.
+
+    Returns:
+        A `Corpus`.
+
+    Raises:
+        ValueError: if there is too little text for one row, or an argument is out of range or would be ignored.
+        FileNotFoundError: if a path does not exist.
+        TypeError: if an argument has the wrong type.
+
+    Example:
+        >>> from jax_attention import data
+        >>> corpus = data.prepare([data.Document("a", "to be or not to be " * 50)], length=16)
+        >>> corpus.train.batch(seed=0, step=0, batch_size=4).tokens.shape, corpus.tokenizer.vocabulary
+        ((4, 16), ' benort')
+
+    Reference:
+        nanoGPT's `data/shakespeare_char/prepare.py`, whose vocabulary also sees the validation text.
+    """
+    _check_choice(tokenizer, vocab_size)
+    check_int("length", length, 1, "It is the number of tokens in a row.")
+    training, held_out = split_documents(_documents(paths), validation_fraction)
+    made = _tokenizer(tokenizer, vocab_size, training, held_out)
+    train, validation = tokenize(training, made), tokenize(held_out, made)
+    fail_unless(
+        packed or len(train.ids) > length,
+        f"length: expected fewer than the {len(train.ids)} training tokens, got {length}. Shorten rows, or add text.",
+    )
+    source = Packed if packed else Windows
+    return Corpus(
+        train=source(train, length),
+        validation=source(validation, length),
+        tokenizer=made,
+        train_bytes=train.text_bytes,
+        validation_bytes=_predicted_bytes(validation, made, packed),
+        escape_bits=_escape_bits(made, held_out),
+        names=tuple(tuple(document.name for document in part) for part in (training, held_out)),
+    )
+
+
+def _check_choice(tokenizer: str | os.PathLike | Tokenizer, vocab_size: int | None) -> None:
+    """Before any text is read: the tokenizer is one, and `vocab_size` has a meaning for it."""
+    fail_unless(
+        isinstance(tokenizer, (str, os.PathLike, Tokenizer)),
+        f"tokenizer: expected {CHOICES}, a path or a Tokenizer, got {describe_array(tokenizer)}.",
+        TypeError,
+    )
+    known = isinstance(tokenizer, Tokenizer) or tokenizer in ("characters", "bytes", "subwords")
+    if not known and not Path(tokenizer).exists():
+        raise FileNotFoundError(
+            f"tokenizer: expected {CHOICES} or the path of a tokenizer, got {str(tokenizer)!r}, which is neither."
+        )
+    fail_unless(
+        vocab_size is None or tokenizer == "subwords",
+        f"vocab_size: expected None, as only tokenizer='subwords' is trained to a size, got {vocab_size} with "
+        f"{describe_array(tokenizer) if isinstance(tokenizer, Tokenizer) else repr(tokenizer)}. Leave it out.",
+    )
+
+
+def _documents(paths: object) -> list[Document]:
+    if isinstance(paths, (str, os.PathLike)):
+        return read_documents(paths)
+    entries = list(paths)
+    if not entries:
+        return standard_library_corpus()
+    return entries if all(isinstance(entry, Document) for entry in entries) else read_documents(entries)
+
+
+def _tokenizer(
+    choice: str | os.PathLike | Tokenizer, vocab_size: int | None, training: list[Document], held_out: list[Document]
+) -> Tokenizer:
+    if isinstance(choice, Tokenizer):
+        return choice
+    texts = [document.text for document in training]
+    if choice == "characters":
+        seen = Characters.train(texts)
+        strange = any(seen.count_unknown(document.text) for document in held_out)
+        return Characters.train(texts, UNKNOWN) if strange else seen
+    if choice == "bytes":
+        return Bytes()
+    if choice == "subwords":
+        return Subwords.train(texts, SUBWORD_VOCABULARY if vocab_size is None else vocab_size)
+    return load_tokenizer(choice)
+
+
+def _predicted_bytes(tokens: Tokens, tokenizer: Tokenizer, packed: bool) -> int:
+    begins = tokens.starts[:-1][np.diff(tokens.starts) > 0]
+    first = np.asarray(tokens.ids)[begins if packed else begins[:1]]
+    return int(tokens.text_bytes - tokenizer.token_bytes[first].sum())
+
+
+def _escape_bits(tokenizer: Tokenizer, held_out: list[Document]) -> float:
+    if not isinstance(tokenizer, Characters):
+        return 0.0
+    return ESCAPE_BITS * sum(tokenizer.count_unknown(document.text) for document in held_out)

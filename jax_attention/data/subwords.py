@@ -1,0 +1,175 @@
+"""Subword tokenizers of the `tokenizers` library: a byte-level BPE trained here, or any `tokenizer.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from jax_attention.data.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
+from jax_attention.ground.checks import check_int, fail_unless
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+
+DEFINITION = "tokenizer.json"
+"""The file name that the `tokenizers` library and its users give to a whole tokenizer."""
+FALLBACK_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+"""How a token of a sentencepiece vocabulary spells a byte."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subwords(Tokenizer):
+    """A tokenizer of the `tokenizers` library.
+
+        encode(text) = merges(bytes of text)            (byte-level BPE)
+
+    A byte-level one gives back every text. One that somebody else made may not: lower-casing, Unicode normalisation and
+    `[UNK]` lose something, and bits per byte then speak of the text that is left. No special token is added to a text
+    or left out of one, and truncation and padding are switched off, whatever the file says.
+
+    Args:
+        definition: the text of a `tokenizer.json`. `Subwords.train(texts, vocab_size)` and `Subwords.load(path)` make
+            or read one.
+
+    Returns:
+        A tokenizer.
+
+    Raises:
+        ValueError: if the definition is not one that the `tokenizers` library reads.
+        ImportError: if the `tokenizers` library is not there.
+
+    Example:
+        >>> from jax_attention import data
+        >>> tokenizer = data.Subwords.train(["low lower"] * 9, vocab_size=260)
+        >>> [tokenizer.decode([i]) for i in tokenizer.encode("lower")]
+        ['low', 'er']
+
+    Reference:
+        Sennrich, Haddow and Birch (2016), https://arxiv.org/abs/1508.07909; Radford et al. (2019), section 2.2.
+    """
+
+    definition: str
+
+    kind: ClassVar[str] = "subwords"
+
+    def __post_init__(self) -> None:
+        utf8(self.definition)
+        self._engine  # noqa: B018  # a bad definition fails here, not at the first use
+
+    def __repr__(self) -> str:
+        return f"Subwords(vocab_size={self.vocab_size}, fingerprint={self.fingerprint})"
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Subwords:
+        """A byte-level BPE: the 256 bytes and the most frequent merges, fewer if the texts hold no more."""
+        vocab_size = check_int("vocab_size", vocab_size, 257, "256 of them are bytes, the others merges.")
+        fail_unless(not isinstance(texts, str), "texts: expected several texts, got one str. Pass [text].", TypeError)
+        library = _library()
+        engine = library.Tokenizer(library.models.BPE())
+        engine.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        engine.decoder = library.decoders.ByteLevel()
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=vocab_size, initial_alphabet=sorted(byte_letters()), show_progress=False
+        )
+        engine.train_from_iterator((utf8(text).decode() for text in texts), trainer)
+        return cls(engine.to_str())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Subwords:
+        """Read a `tokenizer.json`."""
+        try:
+            return cls(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r}: {error}") from None
+
+    @functools.cached_property
+    def _engine(self) -> Any:
+        library = _library()
+        try:
+            engine = library.Tokenizer.from_str(self.definition)
+        except Exception as error:  # the library raises bare Exception
+            raise ValueError(
+                f"definition: expected the text of a {DEFINITION} of the tokenizers library, got "
+                f"{self.definition[:40]!r}… ({error}). Save one with tokenizers.Tokenizer.save(path)."
+            ) from None
+        engine.no_truncation()
+        engine.no_padding()
+        return engine
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
+        return 1 + max(self._engine.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @functools.cached_property
+    def pieces(self) -> tuple[bytes, ...] | None:
+        decoder = json.loads(self.definition).get("decoder") or {}
+        if decoder.get("type") != "ByteLevel":
+            return None
+        letters = byte_letters()
+        added = {i: token.content.encode() for i, token in self._engine.get_added_tokens_decoder().items()}
+        names = {i: name for name, i in self._engine.get_vocab(with_added_tokens=False).items()}
+        spelled = [_spell(names.get(i, ""), letters) for i in range(self.vocab_size)]
+        return tuple(added.get(i, piece) for i, piece in enumerate(spelled))
+
+    def encode(self, text: str) -> Int[np.ndarray, "N"]:
+        utf8(text)
+        return np.array(self._engine.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def encode_many(self, texts: Iterable[str]) -> list[Int[np.ndarray, "N"]]:
+        texts = list(texts)
+        for text in texts:
+            utf8(text)
+        found = self._engine.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in found]
+
+    def decode(self, ids: Any) -> str:
+        if self.pieces is not None:
+            return super().decode(ids)
+        return self._engine.decode(self.checked(ids), skip_special_tokens=False)
+
+    def settled(self, ids: list[int]) -> str:
+        """Without a character whose last bytes are missing; nothing while a decoder may still rewrite the text."""
+        if self._rewrites or FALLBACK_BYTE.fullmatch(self._engine.id_to_token(ids[-1]) or ""):
+            return ""
+        return self.decode(ids).rstrip("\ufffd")
+
+    @functools.cached_property
+    def _rewrites(self) -> bool:
+        """The clean-up of WordPiece joins "do n't" after the fact; CTC drops repeated tokens."""
+        decoder = json.dumps(json.loads(self.definition).get("decoder"))
+        return '"WordPiece"' in decoder or '"CTC"' in decoder
+
+    def contents(self) -> dict[str, bytes]:
+        return {SETTINGS: settings_json(kind=self.kind), DEFINITION: self.definition.encode()}
+
+
+def byte_letters() -> dict[str, int]:
+    """The letters of byte-level tokenizers for bytes: printable Latin-1 stands for itself, the others follow 255."""
+    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in own]
+    return {chr(byte): byte for byte in own} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def _spell(name: str, letters: dict[str, int]) -> bytes:
+    if all(letter in letters for letter in name):
+        return bytes(letters[letter] for letter in name)
+    return name.encode()
+
+
+def _library() -> ModuleType:
+    try:
+        import tokenizers
+    except ImportError:
+        raise ImportError(
+            "Subwords: expected the tokenizers library, got none. Install it: pip install 'jax_attention[train]'. "
+            "Characters and Bytes need nothing."
+        ) from None
+    return tokenizers

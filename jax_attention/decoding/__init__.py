@@ -1,0 +1,25 @@
+"""Generation: sampling rules as values, prompts of any lengths, and one compiled loop around a functional cache."""
+
+from jax_attention.decoding.generate import Generated, generate
+from jax_attention.decoding.prompts import Prompts, pad_prompts
+from jax_attention.decoding.rules import Rule, greedy, repetition_penalty, temperature
+from jax_attention.decoding.sampler import Sampler, sampler
+from jax_attention.decoding.text import Piece
+from jax_attention.decoding.truncation import min_p, top_k, top_p
+
+__all__ = [
+    "Generated",
+    "Piece",
+    "Prompts",
+    "Rule",
+    "Sampler",
+    "generate",
+    "greedy",
+    "min_p",
+    "pad_prompts",
+    "repetition_penalty",
+    "sampler",
+    "temperature",
+    "top_k",
+    "top_p",
+]

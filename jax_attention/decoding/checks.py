@@ -1,0 +1,205 @@
+"""What `generate` checks before any work starts, and the checked request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention.decoding.prompts import Prompts, as_prompts
+from jax_attention.decoding.sampler import Sampler, as_sampler
+from jax_attention.ground.checks import check_int, describe_array, fail_unless
+
+SEGMENT = 8
+FEWEST_STOPS = 4
+NO_TOKEN = -1
+
+
+class Request(NamedTuple):
+    """The arguments of `generate`, checked and in one form."""
+
+    prompts: Prompts
+    max_new_tokens: int
+    sampler: Sampler
+    rng: jax.Array | None
+    num_samples: int | None
+    stop: np.ndarray
+    """Stop tokens, int32, filled up by -1 so that another number of them rarely recompiles."""
+    stop_strings: tuple[str, ...]
+    tokenizer: Any
+    stream: Callable | None
+    segment: int
+    chunk: int | None
+
+    @property
+    def limit(self) -> np.int32:
+        """How many tokens to choose at most."""
+        return np.int32(self.max_new_tokens)
+
+    @property
+    def watched(self) -> bool:
+        """Whether the host looks at the tokens."""
+        return self.stream is not None or bool(self.stop_strings) or self.tokenizer is not None
+
+
+def check_request(model: Any, prompt: Any, *, beyond_context: bool, **given: Any) -> Request:
+    """All arguments of `generate`, or an error that names the one to change."""
+    for name in ("hidden", "unembed", "init_cache", "config"):
+        fail_unless(
+            hasattr(model, name),
+            f"model: expected a language model with {name}, such as models.TransformerLM, got "
+            f"{type(model).__name__}.",
+            TypeError,
+        )
+    count = check_int("max_new_tokens", given["max_new_tokens"], 1, "It is the most tokens to add.")
+    prompts = _on_host(as_prompts(prompt))
+    _check_tokens(prompts, model.config.vocab_size)
+    _check_context(prompts, count, model.config, beyond_context)
+    sampler = as_sampler(given["sampler"])
+    rng = _check_rng(given["rng"], sampler, given["num_samples"])
+    strings = given["stop_strings"]
+    strings = (strings,) if isinstance(strings, str) else tuple(strings)
+    _check_watching(strings, given["tokenizer"], given["stream"], given["segment"])
+    chunk = given["chunk"]
+    request = Request(
+        prompts=prompts,
+        max_new_tokens=count,
+        sampler=sampler,
+        rng=rng,
+        num_samples=given["num_samples"],
+        stop=_stop_array(given["stop_tokens"], model.config.vocab_size),
+        stop_strings=strings,
+        tokenizer=given["tokenizer"],
+        stream=given["stream"],
+        segment=SEGMENT if given["segment"] is None else given["segment"],
+        chunk=None if chunk is None else check_int("chunk", chunk, 1, "It is the number of tokens read at once."),
+    )
+    traced = [name for name, x in (("prompt", prompts.tokens), ("rng", rng)) if isinstance(x, jax.core.Tracer)]
+    fail_unless(
+        not (traced and request.watched),
+        f"{' and '.join(traced)}: expected known values with stream, stop_strings or tokenizer, which read tokens on "
+        "the host, got traced ones. Leave those out under jit and vmap; for several samples use num_samples=.",
+    )
+    return request
+
+
+def _on_host(prompts: Prompts) -> Prompts:
+    """Known arrays as NumPy: padding them then compiles nothing."""
+    return Prompts(*(x if isinstance(x, jax.core.Tracer) else np.asarray(x) for x in prompts))
+
+
+def _check_tokens(prompts: Prompts, vocab_size: int) -> None:
+    if isinstance(prompts.tokens, jax.core.Tracer):
+        return
+    wrong = prompts.tokens[(prompts.tokens < 0) | (prompts.tokens >= vocab_size)]
+    fail_unless(
+        wrong.size == 0,
+        f"prompt: expected token ids from 0 to {vocab_size - 1}, the vocabulary of the model, got "
+        f"{wrong[:1].tolist() and wrong.ravel()[0]}. Encode the text with the tokenizer that the model was trained with.",
+    )
+
+
+def _check_context(prompts: Prompts, count: int, config: Any, beyond: bool) -> None:
+    """The last new token is chosen, not read, but whoever goes on from here will read it: it counts."""
+    learned = getattr(config, "position", None) == "learned"
+    fail_unless(
+        not (beyond and learned),
+        f"beyond_context: expected False for learned positions, whose table ends at context = {config.context}, got "
+        "True. Leave it out.",
+    )
+    longest = prompts.tokens.shape[-1]
+    if not isinstance(prompts.lengths, jax.core.Tracer):
+        longest = int(np.max(prompts.lengths))
+    if beyond or longest + count <= config.context:
+        return
+    cure = "" if learned else " Or pass beyond_context=True: its positions go on, but it was not trained there."
+    room = config.context - count
+    if longest > config.context or room < 1:
+        shorter = f"Keep the last tokens of the prompt, prompt[-n:], and n + max_new_tokens <= {config.context}."
+        name, got = "prompt", f"{longest} tokens"
+    else:
+        shorter = f"Keep the last {room} tokens of the prompt, prompt[-{room}:], or lower max_new_tokens."
+        name, got = "max_new_tokens", f"{longest} + {count}"
+    raise ValueError(
+        f"{name}: expected prompt and new tokens within the model's context of {config.context}, got {got}. "
+        f"{shorter}{cure}"
+    )
+
+
+def _check_rng(rng: Any, sampler: Sampler, num_samples: int | None) -> jax.Array | None:
+    if num_samples is not None:
+        check_int("num_samples", num_samples, 1, "It is the number of continuations of each prompt.")
+    if sampler.greedy:
+        fail_unless(
+            rng is None,
+            "rng: expected None, as greedy() draws nothing, got a key. Leave it out, or pass a sampler such as "
+            "sampler(temperature(0.8)).",
+        )
+        fail_unless(
+            num_samples is None,
+            f"num_samples: expected None, as greedy() gives the same tokens each time, got {num_samples}. Pass a "
+            "sampler such as sampler(temperature(0.8)).",
+        )
+        return None
+    fail_unless(
+        rng is not None,
+        f"rng: expected a JAX random key to draw tokens by {sampler!r}, got None. Pass rng=jax.random.key(0), or leave "
+        "sampler out for greedy().",
+    )
+    fail_unless(
+        isinstance(rng, jax.Array),
+        f"rng: expected a JAX random key, got {rng!r}. Make one: jax.random.key(0).",
+        TypeError,
+    )
+    if jnp.issubdtype(rng.dtype, jnp.uint32):
+        rng = jax.random.wrap_key_data(rng)
+    fail_unless(
+        rng.ndim == 0,
+        f"rng: expected one key, got {describe_array(rng)}. Rows get their own by themselves; for several samples use "
+        "num_samples=.",
+    )
+    return rng
+
+
+def _check_watching(strings: tuple[str, ...], tokenizer: Any, stream: Any, segment: Any) -> None:
+    for stop in strings:
+        fail_unless(
+            isinstance(stop, str) and stop != "",
+            f"stop_strings: expected non-empty strings, got {stop!r}. Stop tokens go into stop_tokens=.",
+            TypeError,
+        )
+    fail_unless(
+        not strings or tokenizer is not None,
+        "tokenizer: expected an object with decode(ids) -> str to find stop_strings in the text, got None.",
+    )
+    fail_unless(
+        tokenizer is None or callable(getattr(tokenizer, "decode", None)),
+        f"tokenizer: expected an object with decode(ids) -> str, got {type(tokenizer).__name__}.",
+        TypeError,
+    )
+    fail_unless(
+        stream is None or callable(stream),
+        f"stream: expected a function that takes a Piece, got {describe_array(stream)}.",
+        TypeError,
+    )
+    if segment is not None:
+        check_int("segment", segment, 1, "It is the number of tokens between two looks.")
+        fail_unless(
+            bool(strings) or stream is not None,
+            f"segment: expected None without stream or stop_strings, which it is for, got {segment}. Leave it out.",
+        )
+
+
+def _stop_array(stop_tokens: int | Sequence[int], vocab_size: int) -> np.ndarray:
+    tokens = [stop_tokens] if isinstance(stop_tokens, (int, np.integer)) else list(stop_tokens)
+    for token in tokens:
+        check_int("stop_tokens", token, 0, "They are token ids; strings go into stop_strings=.")
+        fail_unless(
+            token < vocab_size,
+            f"stop_tokens: expected token ids below {vocab_size}, the vocabulary of the model, got {token}.",
+        )
+    size = max(FEWEST_STOPS, 1 << (len(tokens) - 1).bit_length()) if tokens else FEWEST_STOPS
+    return np.array([*tokens, *[NO_TOKEN] * (size - len(tokens))], np.int32)

@@ -1,0 +1,174 @@
+"""Text generation: check the call, read the prompt, run the loop, follow it between segments where somebody looks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention import models
+from jax_attention.decoding.checks import Request, check_request
+from jax_attention.decoding.loop import PAD, State, decode, prefill
+from jax_attention.decoding.prompts import Prompts, bucket, fill_up
+from jax_attention.decoding.rules import Rule
+from jax_attention.decoding.sampler import Sampler
+from jax_attention.decoding.text import Followers, Piece
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+
+class Generated(NamedTuple):
+    """What `generate` returns; `lead` are the prompt's leading axes, after one for the samples if asked for."""
+
+    tokens: Int[Array, "*lead T"]
+    """The new tokens, T = max_new_tokens; 0 behind the last one of a row."""
+    lengths: Int[Array, "*lead"]
+    """How many of them count, the stop token included."""
+    logprobs: Float[Array, "*lead T"]
+    """Their log-probabilities under the model itself, before any sampling rule; 0 behind the last."""
+    stopped: Bool[Array, "*lead"]
+    """Whether the row ended by a stop token or stop string, not by the limit."""
+    text: str | list | None
+    """With a tokenizer: the new text, without stop token and stop string; a list (of lists) for a batch."""
+
+
+def generate(
+    model: Any,
+    prompt: Prompts | Int[Array, "*lead T"] | Sequence[int] | Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampler: Sampler | Rule | None = None,
+    rng: PRNGKeyArray | None = None,
+    num_samples: int | None = None,
+    stop_tokens: int | Sequence[int] = (),
+    stop_strings: str | Sequence[str] = (),
+    tokenizer: Any = None,
+    stream: Callable[[Piece], None] | None = None,
+    segment: int | None = None,
+    chunk: int | None = None,
+    beyond_context: bool = False,
+) -> Generated:
+    """Continue a prompt, token by token.
+
+        cache, logits = read(prompt);    until all rows stop:  token = sampler(logits);  cache, logits = step(token)
+
+    One compiled program reads the prompt, a second one runs the whole loop and leaves it as soon as all rows have
+    stopped. Prompt lengths, limits and cache sizes are rounded up (16, 32, 64, 128, 256, 384, …) and hidden by
+    position, so nearby lengths run the same program. A row's tokens depend neither on other rows nor on padding.
+
+    Args:
+        model: a `models.TransformerLM`, or anything with its `hidden`, `unembed`, `init_cache` and `config`. A scanned
+            model is unrolled first: pass `models.unrolled(model)` to do that only once.
+        prompt: token ids: one sequence `[T]`, a batch `[..., T]`, a list, a list of lists of different lengths, or
+            `pad_prompts(...)`.
+        max_new_tokens: the most tokens to add to each row.
+        sampler: `sampler(temperature(0.8), top_p(0.9))`, a single rule, or None for `greedy()`.
+        rng: a JAX random key; needed unless greedy. Row i uses `fold_in(rng, i)`.
+        num_samples: draw so many continuations of each prompt, read once; adds a leading axis. Sample s is the call
+            with `fold_in(rng, s)`. None is one without the axis.
+        stop_tokens: a row ends after any of these.
+        stop_strings: a row ends when its new text contains any of these; the text is cut in front of it.
+        tokenizer: has `decode(ids) -> str`; for `text`, stop strings, and text in the stream.
+        stream: called with each `Piece` as it comes. An exception in it ends the generation and comes through.
+        segment: how many tokens the loop runs between two looks of the host; 8 if None. Only with `stream` or
+            `stop_strings`.
+        chunk: read the prompt in parts of so many tokens, which bounds the memory for scores; None is all at once.
+        beyond_context: let prompt and new tokens exceed the model's context; not with learned positions.
+
+    Returns:
+        `Generated(tokens, lengths, logprobs, stopped, text)`.
+
+    Raises:
+        ValueError: if the prompt is empty, holds an unknown token, or does not fit into the context with the new
+            tokens; if a needed argument is missing or a given one would be ignored.
+        TypeError: if an argument has the wrong type.
+
+    Example:
+        >>> import jax
+        >>> from jax_attention import decoding, models
+        >>> model = models.create(models.tiny(vocab_size=11, depth=1, width=16))
+        >>> warm = decoding.sampler(decoding.temperature(0.8), decoding.top_p(0.9))
+        >>> out = decoding.generate(model, [[1, 2, 3], [4]], max_new_tokens=5, sampler=warm, rng=jax.random.key(0))
+        >>> out.tokens.shape, out.lengths
+        ((2, 5), Array([5, 5], dtype=int32))
+
+    Reference:
+        https://github.com/huggingface/transformers/issues/16231: a Flax `generate` that ignored its processors.
+    """
+    request = check_request(
+        model,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        sampler=sampler,
+        rng=rng,
+        num_samples=num_samples,
+        stop_tokens=stop_tokens,
+        stop_strings=stop_strings,
+        tokenizer=tokenizer,
+        stream=stream,
+        segment=segment,
+        chunk=chunk,
+        beyond_context=beyond_context,
+    )
+    if getattr(model.config, "scan", False):
+        model = models.unrolled(model)
+    state = _start(model, request)
+    texts = None
+    if request.watched:
+        state, texts = _watch(model, request, state)
+    else:
+        state = decode(model, state, request.sampler, request.stop, request.limit)
+    return Generated(
+        state.tokens[..., :max_new_tokens], state.lengths, state.logprobs[..., :max_new_tokens], state.stopped, texts
+    )
+
+
+def _start(model: Any, request: Request) -> State:
+    """The state after the prompt, with its first new token."""
+    length = bucket(request.prompts.tokens.shape[-1])
+    chunk = None if request.chunk is None or request.chunk >= length else request.chunk
+    if chunk is not None:
+        length = -(-length // chunk) * chunk
+    return prefill(
+        model,
+        fill_up(request.prompts, length),
+        request.sampler,
+        request.rng,
+        request.stop,
+        capacity=bucket(length + request.max_new_tokens),
+        room=bucket(request.max_new_tokens),
+        chunk=chunk,
+        samples=request.num_samples,
+    )
+
+
+def _watch(model: Any, request: Request, state: State) -> tuple[State, Any]:
+    """Run the loop in segments, the same compiled function with a nearer limit, and look at each."""
+    lead = state.lengths.shape
+    rows = Followers(lead, None if request.tokenizer is None else request.tokenizer.decode, request.stop_strings)
+    while True:
+        done, tokens = int(state.step), np.array(state.tokens)
+        lengths, stopped = np.array(state.lengths), np.array(state.stopped)
+        last = done >= request.max_new_tokens or bool(stopped.all())
+        for piece in rows.follow(tokens, lengths, stopped, last):
+            if request.stream is not None:
+                request.stream(piece)
+        if last or stopped.all():
+            break
+        state = dataclasses.replace(state, lengths=jnp.asarray(lengths), stopped=jnp.asarray(stopped))
+        limit = np.int32(min(request.max_new_tokens, done + request.segment))
+        state = decode(model, state, request.sampler, request.stop, limit)
+    count = np.arange(tokens.shape[-1]) < lengths[..., None]
+    kept = dataclasses.replace(
+        state,
+        tokens=jnp.asarray(np.where(count, tokens, PAD)),
+        logprobs=jnp.asarray(np.where(count, np.array(state.logprobs), np.float32(0))),
+        lengths=jnp.asarray(lengths),
+        stopped=jnp.asarray(stopped),
+    )
+    return kept, None if request.tokenizer is None else rows.texts(lead)

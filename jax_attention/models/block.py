@@ -1,0 +1,156 @@
+"""One Transformer block: attention and feed-forward, each added to the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_attention import masks, mods, positions
+from jax_attention.cache import KVCache
+from jax_attention.dropout import Dropout
+from jax_attention.models.config import LMConfig, model_dtype
+from jax_attention.nn import FeedForward, Learned, MultiHeadAttention
+from jax_attention.normalizers import softmax
+
+INITIAL_DEVIATION = 0.02
+
+
+class Shared(NamedTuple):
+    """What all layers of one call have in common."""
+
+    positions: jax.Array | None
+    mask: Any
+    mods: tuple
+
+
+class Block(nnx.Module):
+    """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`; norms stand where the config says."""
+
+    def __init__(self, config: LMConfig, window: int | None, *, rngs: nnx.Rngs):
+        options = dict(dtype=model_dtype(config), param_dtype=jnp.dtype(config.param_dtype), rngs=rngs)
+        self.attention = MultiHeadAttention(
+            config.num_heads,
+            config.width,
+            kv_heads=config.kv_heads,
+            head_size=config.head_size,
+            packed=True,
+            use_bias=config.use_bias,
+            head_norm=partial(_head_norm, config, rngs) if config.qk_norm else None,
+            rope=config.rope if config.position == "rotary" else None,
+            **rule_of_layer(config, window),
+            **options,
+        )
+        self.feed_forward = FeedForward(
+            config.width, config.resolved_ff_size, activation=config.activation, use_bias=config.use_bias, **options
+        )
+        self.attention_norm, self.feed_forward_norm = make_norm(config, rngs), make_norm(config, rngs)
+        sandwich = config.norm_place == "sandwich"
+        self.attention_after = make_norm(config, rngs) if sandwich else None
+        self.feed_forward_after = make_norm(config, rngs) if sandwich else None
+        self.place, self.dropout, self.attention_dropout = config.norm_place, config.dropout, config.attention_dropout
+
+    def __call__(
+        self, x: jax.Array, shared: Shared, cache: KVCache | None, rng: jax.Array | None, want_weights: bool
+    ) -> tuple[jax.Array, KVCache | None, jax.Array | None]:
+        """The stream after the block, the new cache, and the attention weights if wanted."""
+        rngs = (None, None, None) if rng is None else tuple(jax.random.split(rng, 3))
+        weights = None
+
+        def attend(x: jax.Array) -> jax.Array:
+            nonlocal cache, weights
+            options: dict[str, Any] = {"mask": shared.mask, "mods": shared.mods}
+            layer, before = self.attention, cache
+            if before is not None:
+                options["positions"] = shared.positions
+                out, cache = layer.step(x, before, **options)
+                weights = layer.step_weights(x, before, **options) if want_weights else None
+                return out
+            options["query_positions"] = shared.positions
+            if rngs[0] is not None and self.attention_dropout:
+                options["dropout"] = Dropout(rngs[0], self.attention_dropout)
+            weights = layer.weights(x, **options) if want_weights else None
+            return layer(x, **options)
+
+        x = self._add(x, attend, self.attention_norm, self.attention_after, rngs[1])
+        x = self._add(x, self.feed_forward, self.feed_forward_norm, self.feed_forward_after, rngs[2])
+        return x, cache, weights
+
+    def _add(self, x: jax.Array, sublayer: Callable, norm: Any, after: Any, rng: jax.Array | None) -> jax.Array:
+        if self.place == "post":
+            return norm(x + drop(sublayer(x), self.dropout, rng))
+        y = sublayer(norm(x))
+        return x + drop(y if after is None else after(y), self.dropout, rng)
+
+
+def make_block(config: LMConfig, window: int | None, rng: jax.Array) -> Block:
+    """A block with GPT-2's initial values: normal(0.02), smaller by sqrt(2 depth) where the residual stream is fed."""
+    block = Block(config, window, rngs=nnx.Rngs(rng))
+    paths, structure = jax.tree_util.tree_flatten_with_path(block)
+    fresh = []
+    for i, (path, x) in enumerate(paths):
+        names = [getattr(entry, "name", None) for entry in path]
+        if "kernel" in names and "mods" not in names and "rule" not in names:
+            feeds_stream = "out" in names or "down" in names
+            deviation = INITIAL_DEVIATION * ((2 * config.depth) ** -0.5 if feeds_stream else 1.0)
+            x = deviation * jax.random.normal(jax.random.fold_in(rng, i), x.shape, x.dtype)
+        fresh.append(x)
+    return jax.tree.unflatten(structure, fresh)
+
+
+def rule_of_layer(config: LMConfig, window: int | None) -> dict[str, Any]:
+    """The attention rule of a layer: the config's own, its position mods and cap around the mods, its window."""
+    place: tuple = ()
+    if config.position == "alibi":
+        with jax.ensure_compile_time_eval():
+            place = (mods.alibi(positions.alibi_slopes(config.num_heads)),)
+    cap = () if config.score_cap is None else (mods.soft_cap(config.score_cap),)
+    mask = config.mask
+    if window is not None:
+        mask = masks.sliding_window(window) if mask is None else masks.as_mask(mask) & masks.sliding_window(window)
+    normalize = config.normalize
+    if config.sinks:
+        normalize = Learned(softmax(jnp.zeros(config.num_heads, config.param_dtype)))
+    elif config.train_rule:
+        normalize = trained(normalize)
+    own = tuple(trained(mod) for mod in config.mods) if config.train_rule else config.mods
+    score = trained(config.score) if config.train_rule else config.score
+    return {"score": score, "mods": (*place, *own, *cap), "mask": mask, "normalize": normalize}
+
+
+def trained(part: Any) -> Any:
+    """The part with its float arrays as parameters, or as it is where it has none."""
+    has_arrays = any(jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in jax.tree.leaves(part) if not callable(x))
+    return Learned(part) if has_arrays else part
+
+
+def make_norm(config: LMConfig, rngs: nnx.Rngs) -> nnx.Module:
+    """The config's norm over D features."""
+    options = dict(
+        epsilon=config.norm_epsilon, dtype=model_dtype(config), param_dtype=jnp.dtype(config.param_dtype), rngs=rngs
+    )
+    if config.norm == "rms":
+        return nnx.RMSNorm(config.width, **options)
+    return nnx.LayerNorm(config.width, use_bias=config.use_bias, use_fast_variance=False, **options)
+
+
+def _head_norm(config: LMConfig, rngs: nnx.Rngs, size: int) -> nnx.Module:
+    return nnx.RMSNorm(
+        size,
+        epsilon=config.norm_epsilon,
+        dtype=model_dtype(config),
+        param_dtype=jnp.dtype(config.param_dtype),
+        rngs=rngs,
+    )
+
+
+def drop(x: jax.Array, rate: float, rng: jax.Array | None) -> jax.Array:
+    """Dropout of single features; none without an rng."""
+    if rng is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(rng, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))

@@ -1,0 +1,233 @@
+"""What a Transformer language model is, as one frozen value: sizes, layout, and the attention rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention import masks, mods, normalizers, scores
+from jax_attention.ground.checks import check_int, check_part, fail_unless
+from jax_attention.masks import Mask
+from jax_attention.mods import Mod
+from jax_attention.nn.feed_forward import ACTIVATIONS
+from jax_attention.normalizers import Normalizer, Softmax
+from jax_attention.positions import Rotary, rotary
+from jax_attention.scores import Score
+
+Position = Literal["learned", "sinusoidal", "rotary", "alibi", "t5", "none"]
+Norm = Literal["layer", "rms"]
+NormPlace = Literal["pre", "post", "sandwich"]
+Remat = Literal["none", "dots", "full"]
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
+T5_BUCKETS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMConfig:
+    """A decoder-only Transformer, attention rule included.
+
+        x = embed(tokens) + position;    depth times:  x = x + attend(norm(x)),  x = x + feed_forward(norm(x))
+        logits = norm(x) W_head
+
+    Swapping the rule is one line: `dataclasses.replace(config, normalize=normalizers.entmax15())`.
+
+    Args:
+        vocab_size: V.
+        context: tokens that the model is trained on; the default capacity of a cache, the length of a learned table.
+        width: D.
+        depth: number of blocks.
+        num_heads: N.
+        kv_heads: K, a divisor of N; None is N.
+        head_size: H; None is D / N.
+        ff_size: F; None is 4 D, for gated activations 8 D / 3 rounded up to a multiple of 8.
+        activation: "gelu" (exact), "gelu_tanh", "relu", "relu2", "silu", "swiglu", "geglu", "geglu_tanh".
+        position: "learned", "sinusoidal" (added), "rotary", "alibi", "t5" (one table for all layers), "none".
+        rope: the rotary embedding, where position is "rotary".
+        norm: "layer" or "rms".
+        norm_place: "pre", "post" (after the residual sum, no final norm), "sandwich" (before and after, as Gemma 2).
+        norm_epsilon: added to the variance.
+        use_bias: biases in linear layers and layer norms.
+        tied_head: the head is the transposed embedding.
+        qk_norm: RMS norm over each query and key head.
+        scale_embedding: embeddings times sqrt(D) (Gemma).
+        score_cap: soft cap on attention scores, after all mods.
+        logit_cap: soft cap on the logits.
+        windows: window sizes (None: unlimited) repeated over the layers: `(512, None)` alternates.
+        sinks: one learned sink for each head (softmax only).
+        dropout: on embeddings and on what each half of a block adds.
+        attention_dropout: on attention weights.
+        score: the rule's score; None is `scaled_dot`.
+        mods: the rule's mods; position mods come first, the cap last.
+        mask: the rule's mask; None lets every token see the future.
+        normalize: the rule's normalizer; None is `softmax`.
+        train_rule: float arrays inside score, mods and normalize are parameters of each layer instead of constants.
+        scan: blocks stacked and run by `lax.scan`: compile time does not grow with depth.
+        remat: what backward recomputes: "none", "dots" (all but products), "full" (all of each block).
+        dtype: to compute in.
+        param_dtype: of the parameters.
+
+    Returns:
+        A config; equal configs make equal models.
+
+    Raises:
+        ValueError: if sizes do not fit or a name is unknown, naming the field.
+        TypeError: if a part of the rule is a value of another part.
+
+    Example:
+        >>> import dataclasses
+        >>> from jax_attention import models, normalizers
+        >>> config = models.LMConfig(vocab_size=65, context=64, width=128, depth=4, num_heads=4)
+        >>> dataclasses.replace(config, normalize=normalizers.sparsemax()).normalize
+        sparsemax()
+
+    Reference:
+        Radford et al. (2019), "Language models are unsupervised multitask learners".
+    """
+
+    vocab_size: int
+    context: int = 256
+    width: int = 128
+    depth: int = 4
+    num_heads: int = 4
+    kv_heads: int | None = None
+    head_size: int | None = None
+    ff_size: int | None = None
+    activation: str = "gelu"
+    position: Position = "learned"
+    rope: Rotary = dataclasses.field(default_factory=rotary)
+    norm: Norm = "layer"
+    norm_place: NormPlace = "pre"
+    norm_epsilon: float = 1e-5
+    use_bias: bool = True
+    tied_head: bool = True
+    qk_norm: bool = False
+    scale_embedding: bool = False
+    score_cap: float | None = None
+    logit_cap: float | None = None
+    windows: tuple[int | None, ...] = (None,)
+    sinks: bool = False
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    score: Score | Any = None
+    mods: tuple[Mod | Any, ...] = ()
+    mask: Mask | Any = dataclasses.field(default_factory=masks.causal)
+    normalize: Normalizer | Any = None
+    train_rule: bool = False
+    scan: bool = False
+    remat: Remat = "none"
+    dtype: Dtype = "float32"
+    param_dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        _check_names(self)
+        _check_rule(self)
+
+    @property
+    def resolved_head_size(self) -> int:
+        """H, by default D / N."""
+        return self.width // self.num_heads if self.head_size is None else self.head_size
+
+    @property
+    def resolved_kv_heads(self) -> int:
+        """K, by default N."""
+        return self.num_heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def resolved_ff_size(self) -> int:
+        """F, by default 4 D, or 8 D / 3 rounded up to a multiple of 8 where the activation is gated."""
+        if self.ff_size is not None:
+            return self.ff_size
+        return -(-8 * self.width // 24) * 8 if ACTIVATIONS[self.activation][1] else 4 * self.width
+
+    def window(self, layer: int) -> int | None:
+        """The window of a layer: the pattern repeats."""
+        return self.windows[layer % len(self.windows)]
+
+
+def _check_sizes(config: LMConfig) -> None:
+    for name in ("vocab_size", "context", "width", "depth", "num_heads"):
+        check_int(name, getattr(config, name), 1, "Sizes of a model are static.")
+    for name in ("kv_heads", "head_size", "ff_size"):
+        if getattr(config, name) is not None:
+            check_int(name, getattr(config, name), 1, "None takes the default.")
+    fail_unless(
+        config.num_heads % config.resolved_kv_heads == 0,
+        f"kv_heads: expected a divisor of num_heads = {config.num_heads}, got {config.kv_heads}.",
+    )
+    fail_unless(
+        config.head_size is not None or config.width % config.num_heads == 0,
+        f"num_heads: expected a divisor of width = {config.width}, got {config.num_heads}. Or give head_size.",
+    )
+    size = config.resolved_head_size
+    rotated = size if config.rope.size is None else config.rope.size
+    fail_unless(
+        config.position != "rotary" or rotated % 2 == 0,
+        f"head_size: expected an even size for position='rotary', got {rotated}. Rotate fewer features: "
+        "rope=positions.rotary(size=...).",
+    )
+    fail_unless(
+        config.position != "sinusoidal" or config.width % 2 == 0,
+        f"width: expected an even size for position='sinusoidal', got {config.width}.",
+    )
+    for name in ("dropout", "attention_dropout"):
+        rate = getattr(config, name)
+        fail_unless(0 <= rate < 1, f"{name}: expected 0 <= rate < 1, got {rate}. 0 switches it off.")
+
+
+def _check_names(config: LMConfig) -> None:
+    choices = {
+        "activation": tuple(ACTIVATIONS),
+        "position": get_args(Position),
+        "norm": get_args(Norm),
+        "norm_place": get_args(NormPlace),
+        "remat": get_args(Remat),
+        "dtype": get_args(Dtype),
+        "param_dtype": get_args(Dtype),
+    }
+    for name, known in choices.items():
+        got = getattr(config, name)
+        fail_unless(got in known, f"{name}: expected one of {', '.join(known)}, got {got!r}.")
+    for name in ("dtype", "param_dtype"):
+        fail_unless(
+            getattr(config, name) != "float64" or jax.config.jax_enable_x64,
+            f'{name}: expected x64 mode for float64. Call jax.config.update("jax_enable_x64", True) first.',
+        )
+
+
+def _check_rule(config: LMConfig) -> None:
+    for name, known in (("score", scores), ("normalize", normalizers), ("mask", masks)):
+        part = getattr(config, name)
+        if part is not None:
+            check_part(name, part, known.CATALOGUE, "Leave it out for the default.")
+    fail_unless(
+        isinstance(config.mods, tuple), f"mods: expected a tuple of mods, got {config.mods!r}. One is (mod,).", TypeError
+    )
+    for mod in config.mods:
+        check_part("mod", mod, mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
+    fail_unless(
+        isinstance(config.windows, tuple) and len(config.windows) > 0,
+        f"windows: expected a tuple of sizes or None, got {config.windows!r}. (None,) is full attention everywhere.",
+        TypeError,
+    )
+    for window in config.windows:
+        if window is not None:
+            check_int("windows", window, 1, "A window counts the query itself.")
+    plain = config.normalize is None or config.normalize == Softmax()
+    fail_unless(
+        plain or not config.sinks,
+        f"sinks: expected the plain softmax beside it, got normalize={config.normalize!r}. Put sinks into the value: "
+        "normalize=normalizers.softmax(sinks), train_rule=True.",
+    )
+    fail_unless(
+        isinstance(config.rope, Rotary), f"rope: expected positions.rotary(...), got {config.rope!r}.", TypeError
+    )
+
+
+def model_dtype(config: LMConfig) -> jnp.dtype:
+    """The dtype of activations."""
+    return jnp.dtype(config.dtype)

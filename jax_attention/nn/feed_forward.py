@@ -1,0 +1,81 @@
+"""The feed-forward half of a Transformer block: the same two or three matrices at every position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_attention.nn.linear import Linear
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+def squared_relu(x: jax.Array) -> jax.Array:
+    """`max(x, 0)^2` (So et al., 2021, "Primer")."""
+    return jnp.square(jax.nn.relu(x))
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], bool]] = {
+    "gelu": (partial(jax.nn.gelu, approximate=False), False),
+    "gelu_tanh": (partial(jax.nn.gelu, approximate=True), False),
+    "relu": (jax.nn.relu, False),
+    "relu2": (squared_relu, False),
+    "silu": (jax.nn.silu, False),
+    "swiglu": (jax.nn.silu, True),
+    "geglu": (partial(jax.nn.gelu, approximate=False), True),
+    "geglu_tanh": (partial(jax.nn.gelu, approximate=True), True),
+}
+"""Name -> the function, and whether a second projection is gated by it."""
+
+
+class FeedForward(nnx.Module):
+    """Up, bend, down; optionally gated.
+
+        y = f(x W_up + b) W_down + b'            or            y = (f(x W_gate) * (x W_up)) W_down
+
+    Args:
+        size: D, of the input and output.
+        hidden_size: F.
+        activation: "gelu" (exact, by erf), "gelu_tanh", "relu", "relu2", "silu"; gated: "swiglu", "geglu" (exact),
+            "geglu_tanh".
+        use_bias: whether the linear layers have biases.
+        options: for the linear layers: `dtype`, `param_dtype`, `precision`, `rngs`.
+
+    Returns:
+        A module with `up`, `down` and `gate` or None; call it as `layer(x)`.
+
+    Raises:
+        ValueError: if the activation is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from jax_attention import nn
+        >>> nn.FeedForward(4, 16, activation="swiglu", rngs=nnx.Rngs(0))(jnp.ones((2, 3, 4))).shape
+        (2, 3, 4)
+
+    Reference:
+        Vaswani et al. (2017), section 3.3; Shazeer (2020), "GLU variants improve Transformer".
+    """
+
+    def __init__(
+        self, size: int, hidden_size: int, *, activation: str = "gelu", use_bias: bool = True, **options: Any
+    ):
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
+        make = partial(Linear, use_bias=use_bias, **options)
+        self.activation = activation
+        self.gate = make(size, hidden_size) if ACTIVATIONS[activation][1] else None
+        self.up, self.down = make(size, hidden_size), make(hidden_size, size)
+
+    def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
+        """`[..., D] -> [..., D]`."""
+        bend, gated = ACTIVATIONS[self.activation]
+        hidden = bend(self.gate(x)) * self.up(x) if gated else bend(self.up(x))
+        return self.down(hidden)

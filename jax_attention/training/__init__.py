@@ -1,0 +1,49 @@
+"""Training: a pure step over a `TrainState`, and a loop around it that logs, evaluates, saves and resumes bit for bit."""
+
+from jax_attention.training.checkpoints import Checkpoints
+from jax_attention.training.evaluation import make_evaluate
+from jax_attention.training.flops import matmul_peak, train_flops
+from jax_attention.training.loop import Fitted, LoopConfig, TrainingDiverged, fit
+from jax_attention.training.losses import Losses, cross_entropy
+from jax_attention.training.metrics import MetricsFile, TensorBoard, read_metrics
+from jax_attention.training.optimizers import OptimizerConfig, make_optimizer, make_schedule, refuse_nonfinite
+from jax_attention.training.parallel import data_mesh, replicate, split_rows
+from jax_attention.training.progress import Meter, Progress, progress
+from jax_attention.training.step import (
+    TrainState,
+    evaluate_step,
+    init_state,
+    language_model_loss,
+    make_train_step,
+)
+
+__all__ = [
+    "Checkpoints",
+    "Fitted",
+    "LoopConfig",
+    "Losses",
+    "Meter",
+    "MetricsFile",
+    "OptimizerConfig",
+    "Progress",
+    "TensorBoard",
+    "TrainState",
+    "TrainingDiverged",
+    "cross_entropy",
+    "data_mesh",
+    "evaluate_step",
+    "fit",
+    "init_state",
+    "language_model_loss",
+    "make_evaluate",
+    "make_optimizer",
+    "make_schedule",
+    "make_train_step",
+    "matmul_peak",
+    "progress",
+    "read_metrics",
+    "refuse_nonfinite",
+    "replicate",
+    "split_rows",
+    "train_flops",
+]

@@ -1,0 +1,293 @@
+"""The loop around a pure train step: dispatch, log, evaluate, sample, save, stop.
+
+Step n is dispatched before the metrics of step n - 1 are read, so the device never waits for Python; and the batch of
+step n is a pure function of (seed, n), so a resumed run goes on bit for bit without replaying anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from jax_attention.ground.checks import check_int, fail_unless
+from jax_attention.training import parallel
+from jax_attention.training.checkpoints import Checkpoints
+from jax_attention.training.progress import Meter, Progress, summary
+from jax_attention.training.signals import StopSignals
+
+
+class TrainingDiverged(RuntimeError):
+    """Too many updates in a row were not finite; the message names the step and the loss."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """How long to train, and what to do how often; an interval of 0 means: only at the end.
+
+        batch of step n = source.batch(seed, n, batch_size),        n = 0, …, steps - 1
+
+    Args:
+        steps: updates in all, those before a resumption included.
+        batch_size: B, rows of the global batch; a multiple of the number of devices.
+        seed: of the batches.
+        log_every: updates between lines of metrics.
+        evaluate_every: updates between evaluations.
+        sample_every: updates between text samples.
+        checkpoint_every: updates between checkpoints; there is one more when a signal stops the run. Make it a multiple
+            of `evaluate_every`: only a checkpoint with an evaluation of its own step can be the best.
+        stop_after: updates in a row that are not finite (and were skipped) before the run stops with an error.
+
+    Returns:
+        A frozen configuration.
+
+    Raises:
+        ValueError: if a number is too small.
+        TypeError: if one is not an int.
+
+    Example:
+        >>> from jax_attention import training
+        >>> training.LoopConfig(steps=100, batch_size=8).evaluate_every
+        250
+
+    Reference:
+        none.
+    """
+
+    steps: int = 2000
+    batch_size: int = 12
+    seed: int = 0
+    log_every: int = 10
+    evaluate_every: int = 250
+    sample_every: int = 0
+    checkpoint_every: int = 250
+    stop_after: int = 20
+
+    def __post_init__(self) -> None:
+        at_least_one = ("batch_size", "stop_after")
+        for field in dataclasses.fields(self):
+            least = 1 if field.name in at_least_one else 0
+            check_int(field.name, getattr(self, field.name), least, "It is a setting of LoopConfig.")
+
+
+class Fitted(NamedTuple):
+    """What `fit` returns: the state, why it stopped early (None, "SIGTERM", "SIGINT"), the last evaluation or None."""
+
+    state: Any
+    stopped: str | None
+    evaluation: dict[str, float] | None
+
+
+def fit(
+    state: Any,
+    train_step: Callable,
+    source: Any,
+    config: LoopConfig,
+    *,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    sample: Callable[[Any], str] | None = None,
+    checkpoints: Checkpoints | None = None,
+    writers: Sequence[Any] = (),
+    progress: Progress | None = None,
+    meter: Meter | None = None,
+    mesh: Mesh | None = None,
+) -> Fitted:
+    """Train from `state.step` to `config.steps`.
+
+        for n in state.step, …, steps - 1:   state, metrics = train_step(state, source.batch(seed, n, batch_size))
+
+    SIGTERM and SIGINT finish the step under way, save a checkpoint and return; a second SIGINT aborts at once.
+
+    Args:
+        state: a `TrainState` (or any pytree with `step` and `model`). Its memory is donated: go on with the one that
+            is returned.
+        train_step: pure function `(state, batch) -> (state, metrics)`; metrics are scalars, `loss` among them, and
+            `skipped_in_a_row` if it skips updates that are not finite. Traced once.
+        source: has the pure function `batch(seed, step, batch_size)`.
+        config: a `LoopConfig`.
+        evaluate: function of the model, from `make_evaluate`; its `loss` judges checkpoints.
+        sample: function of the model that returns text to show.
+        checkpoints: where to save.
+        writers: `MetricsFile`, `TensorBoard`, or anything with `write(kind, step, values)`. They are not closed.
+        progress: a display, from `progress`. It is not closed.
+        meter: a `Meter`, for speed and bits per byte.
+        mesh: from `data_mesh`; all devices if None.
+
+    Returns:
+        A `Fitted`. If `state.step` is at `config.steps` already, nothing is done.
+
+    Raises:
+        TrainingDiverged: after `config.stop_after` updates in a row that were not finite.
+        ValueError: if `state.step` is beyond `config.steps`, or the batch does not divide over the devices.
+        FileExistsError: before training, if a checkpoint lies in the way, at `state.step` + 1 or later.
+
+    Example:
+        >>> import collections
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import training
+        >>> State = collections.namedtuple("State", "model step")
+        >>> class Source:
+        ...     def batch(self, seed, step, batch_size):
+        ...         return jnp.full(batch_size, 8.0)
+        >>> def train_step(state, batch):
+        ...     error = state.model - batch.mean()
+        ...     return State(state.model - error / 2, state.step + 1), {"loss": error**2}
+        >>> config = training.LoopConfig(steps=3, batch_size=2)
+        >>> training.fit(State(jnp.zeros(()), jnp.array(0)), train_step, Source(), config).state
+        State(model=Array(7., dtype=float32), step=Array(3, dtype=int32))
+
+    Reference:
+        The nanodo loop (https://github.com/google-deepmind/nanodo) for reading metrics one step behind.
+    """
+    mesh = parallel.data_mesh() if mesh is None else mesh
+    parallel.check_divides(config.batch_size, mesh)
+    first = int(state.step)
+    _check_start(first, config, checkpoints)
+    run = _Run(config, evaluate, sample, checkpoints, writers, progress, Meter() if meter is None else meter)
+    whole, rows = parallel.replicated(mesh), parallel.rows(mesh)
+    # out_shardings: left alone, the compiler may choose another layout for the new state and so compile step 2 anew.
+    step = jax.jit(train_step, donate_argnums=0, in_shardings=(whole, rows), out_shardings=whole)
+    with jax.set_mesh(mesh), StopSignals() as stop:
+        state, done = run.train(step, parallel.replicate(state, mesh), source, first, stop)
+        if done > first:
+            run.finish(state, done, stop.received)
+    return Fitted(state, stop.received if done < config.steps else None, run.evaluation)
+
+
+def _check_start(first: int, config: LoopConfig, checkpoints: Checkpoints | None) -> None:
+    fail_unless(
+        first <= config.steps,
+        f"state: expected a step of at most config.steps = {config.steps}, got {first}. Raise steps: it counts all.",
+    )
+    ahead = [] if checkpoints is None else [step for step in checkpoints.steps if step > first]
+    if ahead:
+        raise FileExistsError(
+            f"checkpoints: expected none beyond step {first}, where this run starts, got {ahead} in "
+            f"{checkpoints.folder}. Nothing was written. Resume from {ahead[-1]}, or choose another folder."
+        )
+
+
+class _Run:
+    """What happens between updates, and what has to be remembered for it."""
+
+    def __init__(
+        self,
+        config: LoopConfig,
+        evaluate: Callable | None,
+        sample: Callable | None,
+        checkpoints: Checkpoints | None,
+        writers: Sequence[Any],
+        progress: Progress | None,
+        meter: Meter,
+    ):
+        self.config, self.evaluate, self.sample, self.checkpoints = config, evaluate, sample, checkpoints
+        self.writers, self.progress, self.meter = writers, progress, meter
+        self.evaluation: dict[str, float] | None = None
+        self.evaluated: int | None = None
+        self.saved: int | None = None
+        self.started, self.bad = False, 0
+
+    def train(self, step: Callable, state: Any, source: Any, first: int, stop: StopSignals) -> tuple[Any, int]:
+        """Updates first + 1, first + 2, … until the last one or a signal: the state and how many are done."""
+        unread, done = None, first
+        while done < self.config.steps and stop.received is None:
+            batch = source.batch(self.config.seed, done, self.config.batch_size)
+            state, metrics = step(state, batch)
+            done += 1
+            if unread is not None:
+                self.read(*unread)
+            unread = (done, metrics, _tokens(batch))
+            if self.stops_at(done):
+                self.read(*unread)
+                unread = None
+                self.stopover(state, done, stop)
+        if unread is not None:
+            self.read(*unread)
+        return state, done
+
+    def due(self, every: int, step: int) -> bool:
+        """Whether something happens after `step` updates that happens every so many and at the end."""
+        return step == self.config.steps or (every > 0 and step % every == 0)
+
+    def stops_at(self, step: int) -> bool:
+        config = self.config
+        return any(self.due(k, step) for k in (config.evaluate_every, config.sample_every, config.checkpoint_every))
+
+    def read(self, step: int, metrics: Any, tokens: int) -> None:
+        """Wait for the metrics of an update, judge them, log them."""
+        values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+        if self.started:
+            self.meter.count(step, tokens)
+        else:
+            self.started = True  # The first update included compilation.
+            self.meter.start(step)
+        self.check_finite(step, values)
+        if self.due(self.config.log_every, step):
+            values |= self.meter.read(self.config.steps, values["loss"])
+            self.write("train", step, values)
+            if self.progress is not None:
+                self.progress.update(step, values)
+
+    def check_finite(self, step: int, values: dict[str, float]) -> None:
+        self.bad = 0 if math.isfinite(values["loss"]) else self.bad + 1
+        in_a_row = max(self.bad, int(values.get("skipped_in_a_row", 0)))
+        if in_a_row < self.config.stop_after:
+            return
+        self.write("train", step, values)
+        saved = self.checkpoints.latest if self.checkpoints is not None else None
+        cure = "Start again" if saved is None else f"Resume from the checkpoint of step {saved}"
+        raise TrainingDiverged(
+            f"train_step: expected finite updates, got {in_a_row} in a row that are not, the last at step {step} with "
+            f"loss {values['loss']} and gradient norm {values.get('grad_norm', 'unknown')}. {cure} with a lower "
+            "learning rate, a longer warmup or a smaller clipping norm."
+        )
+
+    def stopover(self, state: Any, step: int, stop: StopSignals) -> None:
+        """Between two updates: evaluate, sample, save. A signal leaves only the saving to do."""
+        config = self.config
+        with self.meter.paused():
+            if self.evaluate is not None and self.due(config.evaluate_every, step) and stop.received is None:
+                self.evaluation, self.evaluated = self.evaluate(state.model), step
+                self.write("evaluation", step, self.evaluation)
+                self.say(f"step {step}: validation {summary(self.evaluation)}")
+            if self.sample is not None and self.due(config.sample_every, step) and stop.received is None:
+                text = self.sample(state.model)
+                self.write("sample", step, {"text": text})
+                self.say(text)
+            if self.due(config.checkpoint_every, step):
+                self.save(state, step)
+
+    def save(self, state: Any, step: int) -> None:
+        """A checkpoint, unless there is one of this step; with the evaluation, if it is of this step."""
+        if self.checkpoints is not None and self.saved != step:
+            self.checkpoints.save(step, state, metrics=self.evaluation if self.evaluated == step else None)
+            self.saved = step
+
+    def finish(self, state: Any, step: int, received: str | None) -> None:
+        """After the last update of this run: everything on disk, and the reason said if it is not the end."""
+        if step < self.config.steps:
+            self.save(state, step)
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+        if step < self.config.steps:
+            kept = (
+                "no checkpoint was asked for" if self.checkpoints is None else f"saved {self.checkpoints.folder}/{step}"
+            )
+            self.say(f"{received}: stopped after step {step} of {self.config.steps}; {kept}.")
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        for writer in self.writers:
+            writer.write(kind, step, values)
+
+    def say(self, text: str) -> None:
+        if self.progress is not None:
+            self.progress.message(text)
+
+
+def _tokens(batch: Any) -> int:
+    """Positions of a batch, padding included: what the device works on."""
+    return jax.tree.leaves(batch)[0].size

@@ -1,0 +1,111 @@
+"""Masked cross-entropy of next tokens, in chunks of rows: the logits `[B, T, V]` need never exist at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import describe_array, fail_unless
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+LOGITS_AT_ONCE = 2**24
+"""How many logits one chunk may hold (64 MiB in float32)."""
+
+
+class Losses(NamedTuple):
+    """Weighted sums over all targets: divide by `weight` for means. `objective` is what training minimises."""
+
+    objective: jax.Array
+    nats: jax.Array
+    weight: jax.Array
+
+
+def cross_entropy(
+    unembed: Callable[[jax.Array], jax.Array],
+    hidden: Float[Array, "*lead D"],
+    targets: Int[Array, "*lead"],
+    weights: Float[Array, "*#lead"] | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    logits_at_once: int = LOGITS_AT_ONCE,
+    vocab_size: int | None = None,
+) -> Losses:
+    """Cross-entropy between targets and the logits of hidden states, summed with weights.
+
+        nats = sum_r w_r (lse_r - z_r[target_r]),        z_r = unembed(h_r),  lse_r = logsumexp(z_r)
+        objective = sum_r w_r ((1 - a) (lse_r - z_r[target_r]) + a (lse_r - mean(z_r)) + c lse_r^2)
+
+    Rows are taken in chunks; each chunk's logits are computed again in the backward pass instead of being kept.
+
+    Args:
+        unembed: `[R, D] -> [R, V]`; arrays it closes over are differentiated.
+        hidden: `[..., D]`.
+        targets: int `[...]`, from 0 to V - 1; where the weight is 0 any number.
+        weights: `[...]`, 0 for padding; None is 1 everywhere.
+        label_smoothing: a, the share of the target spread evenly over all V.
+        z_loss: c, keeps the logsumexp near 0.
+        logits_at_once: a chunk holds at most this many logits.
+        vocab_size: V; None asks `unembed`.
+
+    Returns:
+        `Losses(objective, nats, weight)`: float32 sums (float64 for float64), nats per target is `nats / weight`.
+
+    Raises:
+        ValueError: if the shapes do not fit, or `label_smoothing` is not in [0, 1).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import training
+        >>> training.cross_entropy(lambda h: h, jnp.zeros((2, 3, 4)), jnp.zeros((2, 3), int)).nats.round(4)
+        Array(8.3178, dtype=float32)
+
+    Reference:
+        https://github.com/apple/axlearn/issues/1236; z-loss: Chowdhery et al. (2022), "PaLM", section 5.
+    """
+    fail_unless(
+        targets.shape == hidden.shape[:-1],
+        f"targets: expected shape {hidden.shape[:-1]}, one per hidden state, got {describe_array(targets)}.",
+    )
+    fail_unless(0 <= label_smoothing < 1, f"label_smoothing: expected 0 <= a < 1, got {label_smoothing}.")
+    dtype = jnp.promote_types(hidden.dtype, jnp.float32)
+    rows = targets.size
+    weights = jnp.ones((), dtype) if weights is None else jnp.asarray(weights, dtype)
+    weights = jnp.broadcast_to(weights, targets.shape).reshape(rows)
+    hidden, targets = hidden.reshape(rows, hidden.shape[-1]), targets.reshape(rows)
+
+    def chunk_losses(hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> Losses:
+        logits = unembed(hidden).astype(dtype)
+        lse = jax.nn.logsumexp(logits, axis=-1)
+        counted = weights > 0
+        hit = jnp.take_along_axis(logits, jnp.where(counted, targets, 0)[:, None], axis=-1)[:, 0]
+        nats = lse - hit
+        objective = nats
+        if label_smoothing:
+            objective = (1 - label_smoothing) * nats + label_smoothing * (lse - jnp.mean(logits, axis=-1))
+        if z_loss:
+            objective = objective + z_loss * jnp.square(lse)
+        # A row that does not count may hold anything: select before the product, as 0 * NaN is NaN.
+        total = lambda x: jnp.sum(jnp.where(counted, weights * x, 0))  # noqa: E731
+        return Losses(total(objective), total(nats), jnp.sum(weights))
+
+    if vocab_size is None:
+        vocab_size = jax.eval_shape(unembed, jax.ShapeDtypeStruct((1, hidden.shape[-1]), hidden.dtype)).shape[-1]
+    size = max(1, logits_at_once // vocab_size)
+    if rows <= size:
+        return chunk_losses(hidden, targets, weights)
+    chunks = -(-rows // size)
+    size = -(-rows // chunks)
+    padded = [jnp.pad(x, [(0, chunks * size - rows)] + [(0, 0)] * (x.ndim - 1)) for x in (hidden, targets, weights)]
+    parts = tuple(x.reshape(chunks, size, *x.shape[1:]) for x in padded)
+
+    def step(sums: Losses, part: tuple[jax.Array, ...]) -> tuple[Losses, None]:
+        return jax.tree.map(jnp.add, sums, jax.checkpoint(chunk_losses)(*part)), None
+
+    zero = jnp.zeros((), dtype)
+    return jax.lax.scan(step, Losses(zero, zero, zero), parts)[0]

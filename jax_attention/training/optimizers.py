@@ -1,0 +1,220 @@
+"""The optimiser as one optax chain: clip, AdamW with a decay mask, a schedule, and a guard against bad updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_attention.ground.checks import fail_unless
+
+MATRICES = ("kernel", "embedding", "position")
+"""Names of parameters that are decayed: matrices, not biases, norms or arrays of a rule."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with warmup and a schedule.
+
+        rate rises linearly over `warmup` steps to `learning_rate`, then follows the schedule down to `final_rate`
+
+    Args:
+        learning_rate: the peak.
+        final_rate: where the schedule ends; None is a tenth of the peak.
+        schedule: "cosine", "wsd" (warmup, stable, linear decay over the last `decay_share` of the steps), "constant".
+        warmup: steps.
+        decay_share: of all steps, for "wsd".
+        beta1: decay of the gradient's mean.
+        beta2: decay of its square's mean.
+        epsilon: added to the square root.
+        weight_decay: on matrices only.
+        clip: largest global norm of the gradient; None for no clipping.
+
+    Returns:
+        A config for `make_optimizer`.
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    Example:
+        >>> from jax_attention import training
+        >>> schedule = training.make_schedule(training.OptimizerConfig(learning_rate=1e-3, warmup=10), steps=100)
+        >>> [round(float(schedule(step)), 6) for step in (0, 9, 10, 100)]
+        [0.0001, 0.001, 0.001, 0.0001]
+
+    Reference:
+        Loshchilov, Hutter (2019), "Decoupled weight decay regularization"; WSD: Hu et al. (2024), "MiniCPM".
+    """
+
+    learning_rate: float = 1e-3
+    final_rate: float | None = None
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup: int = 100
+    decay_share: float = 0.2
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        fail_unless(self.learning_rate > 0, f"learning_rate: expected a number > 0, got {self.learning_rate}.")
+        fail_unless(
+            self.schedule in ("cosine", "wsd", "constant"),
+            f"schedule: expected 'cosine', 'wsd' or 'constant', got {self.schedule!r}.",
+        )
+        fail_unless(self.warmup >= 0, f"warmup: expected a number of steps >= 0, got {self.warmup}.")
+        fail_unless(0 < self.decay_share <= 1, f"decay_share: expected a share in (0, 1], got {self.decay_share}.")
+        fail_unless(
+            self.clip is None or self.clip > 0,
+            f"clip: expected a norm > 0 or None for no clipping, got {self.clip}.",
+        )
+        for name in ("beta1", "beta2"):
+            beta = getattr(self, name)
+            fail_unless(0 <= beta < 1, f"{name}: expected 0 <= beta < 1, got {beta}.")
+
+
+class GuardState(NamedTuple):
+    """The inner state, and how many updates were refused: in a row up to now, and ever."""
+
+    inner: Any
+    in_a_row: jax.Array
+    total: jax.Array
+
+
+def make_schedule(config: OptimizerConfig, *, steps: int) -> optax.Schedule:
+    """Learning rate by step, counted from 0.
+
+        warmup: peak (n + 1) / warmup,        cosine: final + (peak - final) (1 + cos(pi x)) / 2,  x from 0 to 1
+
+    Args:
+        config: peak, end, warmup and kind.
+        steps: of the whole run; the schedule ends there.
+
+    Returns:
+        A function of the step.
+
+    Raises:
+        ValueError: if the warmup is longer than the run.
+
+    Example:
+        >>> from jax_attention import training
+        >>> wsd = training.OptimizerConfig(learning_rate=1.0, final_rate=0.0, schedule="wsd", warmup=0)
+        >>> [round(float(training.make_schedule(wsd, steps=10)(n)), 2) for n in (0, 8, 9, 10)]
+        [1.0, 1.0, 0.5, 0.0]
+
+    Reference:
+        See `OptimizerConfig`.
+    """
+    peak = config.learning_rate
+    final = peak / 10 if config.final_rate is None else config.final_rate
+    warmup = config.warmup
+    fail_unless(
+        warmup <= steps,
+        f"warmup: expected at most the {steps} steps of the run, got {warmup}. Train longer or warm up less.",
+    )
+    rest = max(steps - warmup, 1)
+    if config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(peak, rest, alpha=final / peak)
+    elif config.schedule == "wsd":
+        decay = max(round(config.decay_share * steps), 1)
+        main = optax.linear_schedule(peak, final, min(decay, rest), transition_begin=max(rest - decay, 0))
+    else:
+        main = optax.constant_schedule(peak)
+    if warmup == 0:
+        return main
+    rise = lambda step: peak * (step + 1) / warmup  # noqa: E731
+    return optax.join_schedules([rise, main], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:
+    """Clip, AdamW, schedule, guard.
+
+        g <- g min(1, clip / |g|);   update = -rate (m / (sqrt(v) + eps) + decay p);   refused if |g| is not finite
+
+    Args:
+        config: its numbers.
+        steps: of the whole run, for the schedule.
+
+    Returns:
+        An optax transformation over any pytree of parameters.
+
+    Raises:
+        ValueError: if the warmup is longer than the run.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import training
+        >>> optimizer = training.make_optimizer(training.OptimizerConfig(), steps=1000)
+        >>> params = {"kernel": jnp.ones((2, 2))}
+        >>> updates, state = optimizer.update({"kernel": jnp.full((2, 2), jnp.nan)}, optimizer.init(params), params)
+        >>> updates["kernel"].sum(), state.in_a_row
+        (Array(0., dtype=float32), Array(1, dtype=int32))
+
+    Reference:
+        https://optax.readthedocs.io/en/latest/api/optimizers.html#optax.adamw
+    """
+    adamw = optax.adamw(
+        make_schedule(config, steps=steps),
+        b1=config.beta1,
+        b2=config.beta2,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        mask=decayed,
+    )
+    clip = [] if config.clip is None else [optax.clip_by_global_norm(config.clip)]
+    return refuse_nonfinite(optax.chain(*clip, adamw))
+
+
+def refuse_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Updates from a gradient with a NaN or infinity are zero and leave the inner state as it was.
+
+        |g| finite:  inner update;        else:  0, counted in `in_a_row` and `total`
+
+    `optax.apply_if_finite` does the same behind a `lax.cond`, which keeps XLA from fusing the update with the guard.
+
+    Args:
+        inner: any transformation.
+
+    Returns:
+        A transformation whose state is `GuardState`.
+
+    Raises:
+        Nothing.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from jax_attention import training
+        >>> guarded = training.refuse_nonfinite(optax.sgd(1.0))
+        >>> guarded.update(jnp.array([1.0, jnp.inf]), guarded.init(jnp.zeros(2)))[0]
+        Array([0., 0.], dtype=float32)
+
+    Reference:
+        https://optax.readthedocs.io/en/latest/api/transformations.html#optax.apply_if_finite
+    """
+
+    def init(params: Any) -> GuardState:
+        return GuardState(inner.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def update(gradients: Any, state: GuardState, params: Any = None) -> tuple[Any, GuardState]:
+        good = jnp.isfinite(optax.global_norm(gradients))
+        updates, new = inner.update(gradients, state.inner, params)
+        updates = jax.tree.map(lambda x: jnp.where(good, x, jnp.zeros((), x.dtype)), updates)
+        new = jax.tree.map(lambda fresh, old: jnp.where(good, fresh, old), new, state.inner)
+        bad = 1 - good.astype(jnp.int32)
+        return updates, GuardState(new, (state.in_a_row + 1) * bad, state.total + bad)
+
+    return optax.GradientTransformation(init, update)
+
+
+def decayed(params: Any) -> Any:
+    """Which parameters weight decay pulls at: matrices by name, in stacked blocks too; nothing inside a rule."""
+
+    def is_matrix(path: tuple, _: Any) -> bool:
+        names = {str(getattr(entry, "name", getattr(entry, "key", entry))) for entry in path}
+        return bool(names & set(MATRICES)) and not names & {"rule", "mods"}
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)

@@ -1,0 +1,123 @@
+"""Data parallelism: one mesh axis, every device holds the whole state and a part of each batch.
+
+The program is the same for 1 and for n devices: `jax.jit` sees global arrays, and the compiler adds the sum of the
+gradients. So random numbers, dropout patterns included, are those of the global batch and do not depend on n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jax_attention.ground.checks import check_int, fail_unless
+
+AXIS = "data"
+"""The name of the mesh axis that batches are split over."""
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with one axis, `data`, over all devices or the given ones.
+
+        device i holds rows i B/n, …, (i + 1) B/n - 1 of every batch of B rows, and all of the state
+
+    Args:
+        devices: n devices; `jax.devices()` if None.
+
+    Returns:
+        A mesh for `fit(..., mesh=)`, `replicate` and `split_rows`.
+
+    Raises:
+        ValueError: if there is no device in the list.
+
+    Example:
+        >>> from jax_attention import training
+        >>> dict(training.data_mesh().shape)
+        {'data': 1}
+
+    Reference:
+        https://docs.jax.dev/en/latest/notebooks/Distributed_arrays_and_automatic_parallelization.html
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    fail_unless(len(devices) > 0, "devices: expected at least one device, got none. Leave it out for all devices.")
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays whose first axis is split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Copy every array of a pytree to every device of the mesh.
+
+        x on device i  =  x,        i = 0, …, n - 1
+
+    Args:
+        tree: a model, a `TrainState`, any pytree of arrays (random keys too).
+        mesh: from `data_mesh`.
+
+    Returns:
+        The same tree with placed arrays. What is in place already is not copied.
+
+    Raises:
+        Nothing.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import training
+        >>> x = training.replicate({"w": jnp.ones(3)}, training.data_mesh())["w"]
+        >>> x.sharding.is_fully_replicated
+        True
+
+    Reference:
+        See `data_mesh`.
+    """
+    return jax.device_put(tree, replicated(mesh))
+
+
+def split_rows(batch: Any, mesh: Mesh) -> Any:
+    """Split the first axis of every array of a batch over the devices of the mesh.
+
+        device i holds x[i B/n : (i + 1) B/n]
+
+    Args:
+        batch: a `data.Batch` or any pytree of arrays `[B, ...]`; fields that are None stay None.
+        mesh: from `data_mesh`.
+
+    Returns:
+        The same tree with placed global arrays: their order of rows is the batch's own.
+
+    Raises:
+        ValueError: if B is not a multiple of the number of devices.
+
+    Example:
+        >>> import numpy as np
+        >>> from jax_attention import training
+        >>> training.split_rows({"tokens": np.zeros((4, 8), np.int32)}, training.data_mesh())["tokens"].shape
+        (4, 8)
+
+    Reference:
+        See `data_mesh`.
+    """
+    for leaf in jax.tree.leaves(batch):
+        check_divides(leaf.shape[0], mesh)
+    return jax.device_put(batch, rows(mesh))
+
+
+def check_divides(batch_size: int, mesh: Mesh) -> None:
+    """The global batch splits into equal parts."""
+    check_int("batch_size", batch_size, 1, "It is the number of rows of the global batch.")
+    count = mesh.shape[AXIS]
+    fail_unless(
+        batch_size % count == 0,
+        f"batch_size: expected a multiple of the {count} devices of the mesh, got {batch_size}. Take "
+        f"{-(-batch_size // count) * count}, or fewer devices: mesh=training.data_mesh(jax.devices()[:n]).",
+    )

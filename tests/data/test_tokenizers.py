@@ -1,0 +1,299 @@
+"""decode(encode(text)) == text for every text, at once and one id at a time; files bring the same tokenizer back."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from jax_attention import data
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
+SAMPLE = "The quick brown fox, 静夜思 床前明月光, naïve café 👩‍👩‍👧 🇨🇳\r\n\t\0 end. " * 8
+SUBWORDS = data.Subwords.train([SAMPLE], vocab_size=300)
+LOSSLESS = {"bytes": data.Bytes(), "subwords": SUBWORDS}
+
+
+def made_by_others(model: tokenizers.models.Model, decoder=None, pre=None, specials=()) -> data.Subwords:
+    engine = tokenizers.Tokenizer(model)
+    engine.decoder = decoder or tokenizers.decoders.Fuse()
+    if pre:
+        engine.pre_tokenizer = pre
+    engine.add_special_tokens(list(specials))
+    return data.Subwords(engine.to_str())
+
+
+def sentencepiece_like() -> data.Subwords:
+    """As in Llama: a mark for spaces, and bytes for what is not in the vocabulary."""
+    words = ["<unk>", *(f"<0x{i:02X}>" for i in range(256)), "▁", "a", "b", "▁a", "ab", "\ufffd"]
+    decoders = tokenizers.decoders
+    model = tokenizers.models.BPE(
+        {word: i for i, word in enumerate(words)}, [("▁", "a"), ("a", "b")], unk_token="<unk>", byte_fallback=True
+    )
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    return made_by_others(model, decoders.Sequence(steps))
+
+
+def word_pieces() -> data.Subwords:
+    words = {word: i for i, word in enumerate(["[UNK]", "do", "n", "'", "t", "##o", "!"])}
+    decoder = tokenizers.decoders.WordPiece(cleanup=True)
+    return made_by_others(
+        tokenizers.models.WordPiece(words, unk_token="[UNK]"), decoder, tokenizers.pre_tokenizers.Whitespace()
+    )
+
+
+# --- Round trip ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+@given(TEXT)
+@example("")
+@example("你好世界 🌍\u200d\ufeff\x00\x1b\r\n\u2028")
+@example("<|endoftext|> \ud7ff\ue000\U0010ffff")
+def test_round_trip(kind, text):
+    tokenizer = LOSSLESS[kind]
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.int32
+    assert ids.ndim == 1
+    assert tokenizer.decode(ids) == tokenizer.decode(ids.tolist()) == text
+    assert tokenizer.token_bytes[ids].sum() == tokenizer.count_bytes(text) == len(text.encode())
+
+
+@given(TEXT)
+@example("")
+@example("\U0010ffff\0")
+def test_round_trip_of_characters(text):
+    tokenizer = data.Characters.train([text, "a"])
+    assert tokenizer.vocabulary == "".join(sorted(set(text) | {"a"}))
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [tokenizer.vocabulary.index(c) for c in text]
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.token_bytes[ids].sum() == len(text.encode())
+
+
+@given(st.lists(TEXT, max_size=4))
+def test_several_texts_at_once_are_the_texts_one_by_one(texts):
+    for tokenizer in LOSSLESS.values():
+        many = tokenizer.encode_many(texts)
+        assert [ids.tolist() for ids in many] == [tokenizer.encode(text).tolist() for text in texts]
+
+
+@given(st.lists(st.integers(0, SUBWORDS.vocab_size - 1), max_size=40))
+def test_any_ids_of_subwords_decode_as_the_library_decodes_them(ids):
+    engine = tokenizers.Tokenizer.from_str(SUBWORDS.definition)
+    assert SUBWORDS.decode(ids) == engine.decode(ids, skip_special_tokens=False)
+
+
+# --- One id at a time ------------------------------------------------------------------------------------------------
+
+STREAMED = {
+    "characters": data.Characters("aé你🌍\ufffd"),
+    "bytes": data.Bytes(),
+    "subwords": SUBWORDS,
+    "sentencepiece": sentencepiece_like(),
+    "wordpiece": word_pieces(),
+}
+
+
+@pytest.mark.parametrize("kind", STREAMED)
+@given(st.data())
+def test_streamed_pieces_are_the_whole(kind, draw):
+    tokenizer = STREAMED[kind]
+    ids = draw.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=24))
+    stream = data.StreamDecoder(tokenizer)
+    for _ in range(2):  # finish() sets it back
+        assert "".join([*map(stream.push, ids), stream.finish()]) == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "subwords", "sentencepiece"])
+def test_no_piece_ends_inside_a_character(kind):
+    tokenizer, text = STREAMED[kind], "ab👍你 a"
+    stream = data.StreamDecoder(tokenizer)
+    pieces = [stream.push(int(i)) for i in tokenizer.encode(text.replace(" ", "▁" if kind == "sentencepiece" else " "))]
+    assert "\ufffd" not in "".join(pieces)
+    assert "".join(pieces) + stream.finish() == text
+    assert pieces[0] != ""  # text goes out as soon as it is certain
+
+
+def test_subwords_split_inside_characters_in_these_tests():
+    assert SUBWORDS.vocab_size == 300
+    assert any(piece.decode("utf-8", "ignore").encode() != piece for piece in SUBWORDS.pieces[256:])
+
+
+def test_a_decoder_that_rewrites_is_not_streamed_early():
+    tokenizer = word_pieces()
+    ids = tokenizer.encode("do n't!")
+    assert tokenizer.decode(ids) != " ".join(tokenizer.decode([i]) for i in ids.tolist())
+    stream = data.StreamDecoder(tokenizer)
+    assert [stream.push(int(i)) for i in ids] == [""] * len(ids)
+    assert stream.finish() == tokenizer.decode(ids)
+
+
+def test_bad_ids_are_refused():
+    stream = data.StreamDecoder(data.Bytes())
+    with pytest.raises(ValueError, match="expected an id below the vocabulary size 256, got 256"):
+        stream.push(256)
+    with pytest.raises(TypeError, match="token: expected a Python int"):
+        stream.push(np.array([1]))
+    with pytest.raises(TypeError, match="tokenizer: expected a Tokenizer, got str 'bytes'"):
+        data.StreamDecoder("bytes")
+    for tokenizer in STREAMED.values():
+        size = tokenizer.vocab_size
+        with pytest.raises(
+            ValueError, match=rf"from 0 to {size - 1}, got {size} at place 1. Was the model trained with"
+        ):
+            tokenizer.decode([0, size])
+        with pytest.raises(ValueError, match="got -1 at place 0"):
+            tokenizer.decode(np.array([-1]))
+        with pytest.raises(ValueError, match=r"expected integers \[N\], got int64\[1,2\]. Decode one sequence"):
+            tokenizer.decode(np.array([[0, 0]]))
+        with pytest.raises(TypeError, match=r"expected integers \[N\], got float64\[1\]"):
+            tokenizer.decode([0.5])
+
+
+# --- Characters ------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_characters_are_listed_or_replaced_as_said():
+    strict, lenient = data.Characters("abc"), data.Characters.train(["abc"], unknown="\ufffd")
+    message = (
+        r"vocabulary of 3, got 2 unknown: 'x' \(U\+0078\), '你' \(U\+4F60\); the first at place 1\. .*or use bytes"
+    )
+    with pytest.raises(ValueError, match=message):
+        strict.encode("ax你x")
+    assert lenient.vocabulary == "abc\ufffd"
+    assert lenient.decode(lenient.encode("ax你x\U0010ffff")) == "a\ufffd\ufffd\ufffd\ufffd"
+    assert lenient.count_unknown("ax你x") == 3
+    assert data.Characters.train(["a?b"], unknown="?").encode("z?").tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("",), ValueError, "at least one character"),
+        (("aba",), ValueError, "different characters, got 'a' twice"),
+        (("ab", "x"), ValueError, "one character of the vocabulary, got 'x'"),
+        (("ab", "ab"), ValueError, "one character of the vocabulary, got 'ab'"),
+        (("ab", 3), TypeError, "None or a character, got int 3"),
+        ((["a"],), TypeError, "expected a str"),
+    ],
+)
+def test_bad_vocabularies(arguments, error, message):
+    with pytest.raises(error, match=message):
+        data.Characters(*arguments)
+
+
+@pytest.mark.parametrize("tokenizer", [data.Characters("ab"), data.Bytes(), SUBWORDS], ids=lambda t: t.kind)
+def test_what_is_not_text_is_refused(tokenizer):
+    with pytest.raises(ValueError, match=r"lone surrogate U\+D800 at place 1"):
+        tokenizer.encode("a\ud800")
+    with pytest.raises(TypeError, match="text: expected a str, got bytes b'a'"):
+        tokenizer.encode(b"a")
+
+
+def test_training_texts_are_several():
+    for train in (data.Characters.train, lambda texts: data.Subwords.train(texts, 300)):
+        with pytest.raises(TypeError, match=r"expected several texts, got one str. Pass \[text\]"):
+            train("abc")
+
+
+# --- Subwords --------------------------------------------------------------------------------------------------------
+
+
+def test_subwords_merge_what_is_frequent_and_training_repeats_itself():
+    again = data.Subwords.train([SAMPLE], vocab_size=300)
+    assert again == SUBWORDS
+    assert again.fingerprint == SUBWORDS.fingerprint
+    assert len(SUBWORDS.encode(SAMPLE)) < 0.6 * len(SAMPLE.encode())
+    assert sorted(SUBWORDS.pieces[:256]) == sorted(bytes([i]) for i in range(256))
+    with pytest.raises(ValueError, match="vocab_size: expected an int >= 257, got 256"):
+        data.Subwords.train([SAMPLE], vocab_size=256)
+
+
+def test_special_tokens_of_others_are_neither_added_nor_lost():
+    engine = tokenizers.Tokenizer.from_str(SUBWORDS.definition)
+    engine.add_special_tokens(["<|end|>", "終"])
+    engine.post_processor = tokenizers.processors.TemplateProcessing("<|end|> $A", special_tokens=[("<|end|>", 300)])
+    engine.enable_truncation(4)
+    engine.enable_padding(length=9)
+    tokenizer = data.Subwords(engine.to_str())
+    assert tokenizer.vocab_size == 302
+    text = "fox<|end|>終 quick brown fox"
+    ids = tokenizer.encode(text)
+    assert ids.tolist().count(300) == ids.tolist().count(301) == 1
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.pieces[300:] == (b"<|end|>", "終".encode())
+
+
+def test_a_vocabulary_with_holes_has_room_for_its_highest_id():
+    tokenizer = made_by_others(tokenizers.models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
+    assert tokenizer.vocab_size == 8
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"pip install 'jax_attention\[train\]'. Characters and Bytes need nothing"):
+        data.Subwords.train([SAMPLE], vocab_size=300)
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+SAVED = [data.Characters('b\n"a你\0', "你"), data.Characters("ab"), data.Bytes(), SUBWORDS]
+
+
+@pytest.mark.parametrize("tokenizer", SAVED, ids=lambda t: t.kind)
+def test_a_saved_tokenizer_comes_back(tokenizer, tmp_path):
+    folder = tmp_path / "run" / "tokenizer"
+    tokenizer.save(folder)
+    tokenizer.save(folder)  # the same one again is no change
+    loaded = data.load_tokenizer(folder)
+    assert type(loaded) is type(tokenizer)
+    assert loaded == tokenizer == pickle.loads(pickle.dumps(tokenizer))
+    assert hash(loaded) == hash(tokenizer)
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert sorted(path.name for path in folder.iterdir()) == sorted(tokenizer.contents())
+
+
+def test_fingerprints_differ():
+    assert len({tokenizer.fingerprint for tokenizer in SAVED}) == len(SAVED)
+
+
+def test_another_tokenizer_is_not_overwritten(tmp_path):
+    data.Characters("ab").save(tmp_path)
+    for other in (data.Characters("abc"), data.Bytes(), SUBWORDS):
+        with pytest.raises(
+            FileExistsError, match=r"folder without another tokenizer, got .*whose settings\.json is not"
+        ):
+            other.save(tmp_path)
+    assert data.load_tokenizer(tmp_path) == data.Characters("ab")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_tokenizer_json_of_anyone_is_loaded(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    tokenizers.Tokenizer.from_str(SUBWORDS.definition).save(str(path))
+    for place in (path, tmp_path):
+        assert data.load_tokenizer(place).encode("quick").tolist() == SUBWORDS.encode("quick").tolist()
+
+
+def test_what_is_no_tokenizer_is_refused(tmp_path):
+    def refuse(error, message, path=tmp_path):
+        with pytest.raises(error, match=message):
+            data.load_tokenizer(path)
+
+    refuse(FileNotFoundError, "does not exist", tmp_path / "none")
+    refuse(FileNotFoundError, r"expected a tokenizer \(settings\.json or tokenizer\.json\), got .*has neither")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    refuse(ValueError, r"tokenizer\.json'?: definition: expected the text of a tokenizer\.json")
+    (tmp_path / "settings.json").write_text('{"kind": ')
+    refuse(ValueError, "expected JSON")
+    for settings in ({"kind": "bytes", "format": 2}, {"kind": "words", "format": 1}, [1], {"kind": "characters"}):
+        (tmp_path / "settings.json").write_text(json.dumps(settings))
+        refuse(ValueError, "expected a tokenizer's settings")

@@ -1,0 +1,132 @@
+"""A run that stops and goes on ends with the same bits as one that never stopped, also after kill -9."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from jax_attention import models
+from jax_attention.training.checkpoints import Checkpoints
+from jax_attention.training.loop import LoopConfig, fit
+from jax_attention.training.metrics import MetricsFile, read_metrics
+from jax_attention.training.optimizers import OptimizerConfig, make_optimizer
+from jax_attention.training.step import init_state, make_train_step
+from tests.training.tiny import Text, assert_same_bits, bits, make
+
+N = 4
+
+
+def language_model():
+    """A small Transformer with every kind of dropout, and its step with accumulation over two microbatches."""
+    config = models.tiny(vocab_size=11, width=16, num_heads=2, context=8, depth=1, dropout=0.2, attention_dropout=0.2)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.01, warmup=2), steps=2 * N)
+    state = init_state(models.create(config), optimizer, rng=jax.random.key(5))
+    return state, make_train_step(optimizer, accumulate=2)
+
+
+def without_times(lines):
+    return [
+        {name: x for name, x in line.items() if name not in ("tokens_per_second", "seconds_left")} for line in lines
+    ]
+
+
+def test_two_halves_are_the_whole_bit_for_bit_with_dropout(tmp_path):
+    def run(steps, name, resume=False):
+        state, step = language_model()
+        checkpoints = Checkpoints(tmp_path / name)
+        if resume:
+            state = checkpoints.restore(like=state)
+        after = int(state.step) if resume else None
+        config = LoopConfig(steps=steps, batch_size=4, log_every=1, checkpoint_every=N)
+        with MetricsFile(tmp_path / f"{name}.jsonl", after=after) as metrics:
+            return fit(state, step, Text(11, 8), config, checkpoints=checkpoints, writers=[metrics]).state
+
+    straight = run(2 * N, "straight")
+    half = run(N, "halves")
+    whole = run(2 * N, "halves", resume=True)
+    assert_same_bits(whole, straight)
+    assert any((a != b).any() for a, b in zip(bits(half), bits(whole), strict=True))
+    straight_lines, lines = (read_metrics(tmp_path / f"{name}.jsonl") for name in ("straight", "halves"))
+    assert without_times(lines) == without_times(straight_lines)
+    assert [line["step"] for line in lines] == list(range(1, 2 * N + 1))
+
+
+def test_dropout_is_on_in_that_test():
+    state, step = language_model()
+    batch = Text(11, 8).batch(0, 0, 4)
+    other = type(state)(state.model, state.optimizer_state, state.step, jax.random.key(6))
+    jitted = jax.jit(step)
+    assert jitted(state, batch)[1]["loss"] != jitted(other, batch)[1]["loss"]
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------------------
+
+STEPS = 40
+
+
+def train(folder, pause=0.0):
+    """What a command line does: go on from the newest checkpoint, if there is one."""
+
+    class Slow(Text):
+        def batch(self, seed, step, batch_size):
+            time.sleep(pause)
+            return super().batch(seed, step, batch_size)
+
+    state, step = make(STEPS)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=2)
+    after = checkpoints.latest
+    if after is not None:
+        state = checkpoints.restore(like=state)
+    config = LoopConfig(steps=STEPS, batch_size=4, log_every=1, checkpoint_every=5)
+    with MetricsFile(folder / "metrics.jsonl", after=after) as metrics:
+        return after, fit(state, step, Slow(), config, checkpoints=checkpoints, writers=[metrics]).state
+
+
+VICTIM = """
+import pathlib, sys
+from tests.training.test_resume import train
+train(pathlib.Path(sys.argv[1]), pause=0.05)
+"""
+
+
+def written(folder):
+    path = folder / "metrics.jsonl"
+    return len(read_metrics(path)) if path.exists() else 0
+
+
+def test_kill_9_loses_nothing_beyond_the_last_checkpoint(tmp_path):
+    folder = tmp_path / "victim"
+    folder.mkdir()
+    (tmp_path / "unbroken").mkdir()
+    _, unbroken = train(tmp_path / "unbroken")
+    victim = subprocess.Popen([sys.executable, "-c", VICTIM, str(folder)], stderr=subprocess.PIPE, text=True)
+    with victim:
+        deadline = time.monotonic() + 60
+        while written(folder) < 13 and victim.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        victim.kill()
+        errors = victim.stderr.read()
+    assert victim.returncode == -signal.SIGKILL, errors[-2000:]
+    lines = written(folder)
+    assert 13 <= lines < STEPS
+    after, resumed = train(folder)
+    # The checkpoint of the last multiple of 5 may have been in the making; the one before it never is lost.
+    assert after in (lines // 5 * 5, lines // 5 * 5 - 5)
+    assert_same_bits(resumed, unbroken)
+    assert [line["step"] for line in read_metrics(folder / "metrics.jsonl")] == list(range(1, STEPS + 1))
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["35", "40"]
+
+
+def test_a_checkpoint_of_another_model_is_refused_before_training(tmp_path):
+    state, step = make()
+    checkpoints = Checkpoints(tmp_path)
+    fit(state, step, Text(), LoopConfig(steps=1, batch_size=4), checkpoints=checkpoints)
+    with pytest.raises(
+        ValueError, match=r"(?s)like: expected a checkpoint .*model/embedding: expected .*, got nothing"
+    ):
+        checkpoints.restore(like=language_model()[0])

@@ -1,0 +1,173 @@
+"""Words that the default font cannot write: another font for the glyph, or one warning and code points."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
+
+from jax_attention import viz
+from jax_attention.viz import fonts
+from jax_attention.viz.labels import shorten, visible
+
+BUNDLED = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+STIX = fonts.Font("STIXGeneral", str(BUNDLED / "STIXGeneral.ttf"))
+LAST_RESORT = fonts.Font("Last Resort High-Efficiency", str(BUNDLED / "LastResortHE-Regular.ttf"))
+CHINESE = ["我", "喜欢", "写", "代码"]
+
+
+def in_stix_only() -> str:
+    """A character that STIX has and DejaVu Sans has not, so that every machine can test the fallback."""
+    dejavu = FT2Font(str(BUNDLED / "DejaVuSans.ttf")).get_charmap()
+    stix = FT2Font(STIX.path).get_charmap()
+    return next(chr(c) for c in sorted(stix) if c not in dejavu and 0x100 < c < 0xE000 and chr(c).isprintable())
+
+
+@pytest.fixture
+def no_fonts(monkeypatch):
+    monkeypatch.setattr(fonts, "installed", tuple)
+
+
+def draw(figure) -> bytes:
+    """matplotlib warns while drawing if a glyph is missing, and warnings are errors here."""
+    out = io.BytesIO()
+    figure.savefig(out, format="svg")
+    return out.getvalue()
+
+
+def test_a_font_that_has_the_glyph_joins_the_list(monkeypatch):
+    monkeypatch.setattr(fonts, "installed", lambda: (STIX,))
+    character = in_stix_only()
+    figure = viz.heat_map(np.eye(2), ["a", character])
+    label = figure.axes[0].get_xticklabels()[1]
+    assert label.get_text() == character
+    assert label.get_fontfamily()[-1] == "STIXGeneral"
+    draw(figure)
+
+
+def test_fonts_are_asked_only_when_needed(monkeypatch):
+    monkeypatch.setattr(fonts, "installed", lambda: pytest.fail("the default font has these"))
+    viz.heat_map(np.eye(4), ["a", " b", "\n\t", "ü"])
+
+
+def test_without_a_font_one_warning_names_the_packages(no_fonts):
+    with pytest.warns(UserWarning) as caught:
+        figure = viz.heat_map(np.eye(4), CHINESE, title="我喜欢")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__, "the warning points at the caller"
+    message = str(caught[0].message)
+    for part in ("No installed font", "6 of the characters", "U+4EE3", "fonts-wqy-microhei", "pip install zhplot"):
+        assert part in message
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["U+6211", "U+559C U+6B22", "U+5199", "U+4EE3 U+7801"]
+    assert figure.axes[0].get_title() == "U+6211 U+559C U+6B22"
+    draw(figure)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        lambda: viz.head_grid(np.ones((1, 1, 1, 1)), ["写"], layers=("层",), title="图"),
+        lambda: viz.alignment_map(np.eye(1), ["写"], ["write"]),
+        lambda: viz.entropy_map(np.ones((1, 1, 1, 1)), layers=("层",), title="熵"),
+    ],
+)
+def test_every_picture_warns_once_and_can_be_drawn(no_fonts, picture):
+    with pytest.warns(UserWarning, match="zhplot") as caught:
+        figure = picture()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    draw(figure)
+
+
+def test_a_missing_emoji_is_not_blamed_on_chinese(no_fonts):
+    with pytest.warns(UserWarning, match="U\\+1F642") as caught:
+        viz.heat_map(np.eye(1), ["🙂"])
+    assert "wqy" not in str(caught[0].message)
+
+
+def test_fonts_that_only_claim_glyphs_are_skipped():
+    found = [font.family.lower() for font in fonts.installed()]
+    assert len(found) > 5
+    assert len(set(found)) == len(found)
+    assert [name for name in found if "last" in name and "resort" in name] == []
+    assert fonts.covered(frozenset("我"), [LAST_RESORT]) == {"我"}, "it does claim it"
+
+
+def test_a_font_file_that_is_gone_or_broken_has_no_glyphs(tmp_path):
+    broken = tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+    for path in (broken, tmp_path / "gone.ttf"):
+        assert fonts.covered(frozenset("a"), [fonts.Font("x", str(path))]) == frozenset()
+
+
+def test_preferred_fonts_come_first_then_the_most_complete(monkeypatch):
+    glyphs = {"a": "我喜欢", "b": "我", "c": "写", "WenQuanYi Micro Hei": "我喜"}
+    monkeypatch.setattr(fonts, "_glyphs", lambda characters, path: characters & frozenset(glyphs[path]))
+    fonts.choose.cache_clear()
+    offered = tuple(fonts.Font(name, name) for name in glyphs)
+    assert [font.family for font in fonts.choose(frozenset("我喜欢写代"), offered)] == ["WenQuanYi Micro Hei", "a", "c"]
+    fonts.choose.cache_clear()
+
+
+def test_the_font_of_zhplot_is_found_without_importing_it(tmp_path, monkeypatch):
+    """zhplot's own import changes rcParams; and matplotlib's stored list does not know its folder."""
+    folder = tmp_path / "zhplot" / "fonts"
+    folder.mkdir(parents=True)
+    (tmp_path / "zhplot" / "__init__.py").write_text("raise AssertionError('imported')")
+    shutil.copy(STIX.path, folder / "Some.ttf")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "zhplot", raising=False)
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", list(font_manager.fontManager.ttflist))
+    fonts.register_new_fonts.cache_clear()
+    fonts.installed()
+    assert str(folder / "Some.ttf") in [str(entry.fname) for entry in font_manager.fontManager.ttflist]
+    assert "zhplot" not in sys.modules
+
+
+def test_chinese_with_a_font_of_this_machine():
+    if fonts.covered(frozenset("".join(CHINESE)), fonts.installed()) != frozenset("".join(CHINESE)):
+        pytest.skip("no installed font has these characters")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = viz.heat_map(np.eye(4), CHINESE, title="我喜欢写代码")
+        draw(figure)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == CHINESE
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        ("cat", "cat"),
+        (" cat", "␣cat"),
+        ("cat  ", "cat␣␣"),
+        ("living things", "living things"),
+        ("a  b", "a␣␣b"),
+        (" ", "␣"),
+        ("\n", "⏎"),
+        (" \n", "␣⏎"),
+        ("\n    x", "⏎␣␣␣␣x"),
+        ("a\tb", "a⇥b"),
+        ("", "∅"),
+        ("\x00", "U+0000"),
+        ("\u200b", "U+200B"),
+        ("\u3000", "U+3000"),
+        ("\udc80", "U+DC80"),
+        ("今天", "今天"),
+    ],
+)
+def test_white_space_is_visible(token, shown):
+    assert visible(token) == shown
+
+
+def test_long_words_lose_their_middle():
+    assert shorten("internationalisation", 9) == "intern…on"
+    assert shorten("short", 9) == "short"
