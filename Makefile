@@ -11,13 +11,17 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+$(VENV)/.run: $(VENV)/.core
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,viz]'
+	touch $@
+
 $(VENV)/.test: $(VENV)/.core
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
 	touch $@
 
-run: $(VENV)/.core
-	$(BIN)/python -m experiments.eight_steps
+run: $(VENV)/.run
+	$(BIN)/jax-attention train $(RUN)
 
 test: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -33,6 +37,8 @@ format: $(VENV)/.test
 
 benchmarks: $(VENV)/.test
 	$(BIN)/python -m benchmarks.dense
+	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.decode
 
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.pictures

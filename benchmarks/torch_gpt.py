@@ -8,35 +8,13 @@ here imports JAX, so that a process of its own can time it without a second thre
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-
-@dataclass(frozen=True)
-class Setting:
-    """Sizes of the model and of a batch, and what AdamW needs; the defaults are the CPU setting that we compare in."""
-
-    vocab_size: int = 65
-    context: int = 64
-    width: int = 128
-    depth: int = 4
-    num_heads: int = 4
-    batch: int = 12
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = 1.0
-
-
-def tokens_and_targets(setting: Setting, count: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """`count` batches of random tokens `[B, T]` and their successors: every competitor gets the same ones."""
-    rng = np.random.default_rng(seed)
-    windows = rng.integers(setting.vocab_size, size=(count, setting.batch, setting.context + 1))
-    return [(window[:, :-1], window[:, 1:]) for window in windows]
+from benchmarks.gpt_setting import Setting
 
 
 class Attention(nn.Module):
@@ -88,6 +66,10 @@ class GPT(nn.Module):
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters, so that another implementation can start from the same numbers."""
+        return {name: parameter.detach().numpy().copy() for name, parameter in self.named_parameters()}
+
     def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean cross-entropy of `targets [B, T]` after `tokens [B, T]`, in nats."""
         x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
@@ -105,11 +87,9 @@ def adamw(model: GPT, setting: Setting, fused: bool = True) -> torch.optim.AdamW
 
 
 def training_step(
-    setting: Setting, compiled: bool = False, fused: bool = True, seed: int = 0
+    model: GPT, setting: Setting, compiled: bool = False, fused: bool = True
 ) -> Callable[[np.ndarray, np.ndarray], torch.Tensor]:
     """A function that takes one batch, makes one whole step (forward, backward, clip, AdamW) and returns the loss."""
-    torch.manual_seed(seed)
-    model = GPT(setting)
     optimizer = adamw(model, setting, fused)
     loss_of = torch.compile(model) if compiled else model
 

@@ -11,6 +11,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for an error that was explained, 130 after Ctrl-C."""
     try:
         from jax_attention.cli import app
+        from jax_attention.training import TrainingDiverged
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("jax_attention"):
             raise
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = app.parse(arguments)
     try:
         command.run()
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, TrainingDiverged) as error:
         if os.environ.get("JAX_ATTENTION_TRACEBACK"):
             raise
         sys.stderr.write(f"jax-attention: {error}\n")

@@ -35,7 +35,8 @@ def multiplied_parameters(config: models.LMConfig) -> int:
 def prompt_ids(run: run_folder.Run, text: str | None, corpus: data.Corpus) -> np.ndarray:
     """The user's prompt, or the first words of the held-out text."""
     if text is None:
-        return np.asarray(corpus.validation.evaluation_batches(1).__next__().tokens[0, :PROMPT_TOKENS])
+        count = min(PROMPT_TOKENS, max(run.config.context // 2, 1))
+        return next(iter(corpus.validation.evaluation_batches(1))).tokens[0, :count]
     ids = run.tokenizer.encode(text)
     if not 0 < len(ids) < run.config.context:
         raise ValueError(

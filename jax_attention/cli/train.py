@@ -129,6 +129,7 @@ def resume(out: Path) -> Path:
 
 def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, resume: bool) -> Path:
     loop, folder = settings.loop, run.folder
+    training.keep_freed_memory()
     optimizer = training.make_optimizer(settings.optimizer, steps=loop.steps)
     train_step = training.make_train_step(
         optimizer,
@@ -138,7 +139,7 @@ def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, re
         z_loss=settings.z_loss,
     )
     checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS, keep=settings.keep)
-    state = _first_state(run.config, optimizer, loop.seed)
+    state = first_state(run.config, optimizer, loop.seed)
     first = None
     if resume:
         state = checkpoints.restore(like=state)
@@ -148,6 +149,7 @@ def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, re
     writers = [training.MetricsFile(folder / run_folder.METRICS, after=first)]
     if settings.tensorboard:
         writers.append(training.TensorBoard(folder / "tensorboard", after=first))
+    evaluate = _evaluate(corpus, loop.batch_size)
     show = training.progress(loop.steps)
     try:
         fitted = training.fit(
@@ -155,7 +157,7 @@ def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, re
             train_step,
             corpus.train,
             loop,
-            evaluate=_evaluate(corpus, loop.batch_size),
+            evaluate=evaluate,
             sample=lambda model: report.sample_text(run, model, prompt, settings.sample_tokens),
             checkpoints=checkpoints,
             writers=writers,
@@ -167,13 +169,15 @@ def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, re
         for writer in writers:
             writer.close()
     if fitted.stopped is None:
-        report.finish(run, fitted.state.model, fitted.evaluation, corpus, prompt)
+        model = fitted.state.model
+        report.finish(run, model, fitted.evaluation or evaluate(model), corpus, prompt)
     else:
         say(f"continue with: jax-attention train --resume --out {folder}")
     return folder
 
 
-def _first_state(config: models.LMConfig, optimizer: Any, seed: int) -> training.TrainState:
+def first_state(config: models.LMConfig, optimizer: Any, seed: int) -> training.TrainState:
+    """The state before the first step: the same for the same config and seed."""
     model_rng, rng = jax.random.split(jax.random.key(seed))
     return training.init_state(models.create(config, model_rng), optimizer, rng=rng)
 

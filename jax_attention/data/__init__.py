@@ -4,12 +4,12 @@ Documents become ids through a tokenizer, and ids become batches through a sourc
 (seed, step): a run that resumes replays nothing.
 """
 
+from jax_attention.data.corpus import Corpus, predicted_bytes, prepare
 from jax_attention.data.documents import Document, read_documents
 from jax_attention.data.library import standard_library_corpus
 from jax_attention.data.load import load_tokenizer
 from jax_attention.data.ngram import Baselines, Ngram, ngram_baselines
 from jax_attention.data.packed import Packed
-from jax_attention.data.prepare import Corpus, prepare
 from jax_attention.data.sources import Batch, Source, Windows
 from jax_attention.data.split import split_documents
 from jax_attention.data.subwords import Subwords
@@ -23,5 +23,5 @@ __all__ = [
     "Tokens", "tokenize", "write_tokens", "open_tokens",
     "Batch", "Source", "Windows", "Packed",
     "Baselines", "Ngram", "ngram_baselines",
-    "Corpus", "prepare",
+    "Corpus", "predicted_bytes", "prepare",
 ]  # fmt: skip

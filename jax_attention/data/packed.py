@@ -77,14 +77,9 @@ class Packed(Source):
         self.evaluation_rows = int(self._pieces.row[-1]) + 1
         self._first = np.searchsorted(self._pieces.row, np.arange(self.evaluation_rows + 1))
 
-    @property
-    def rows_per_epoch(self) -> int:
-        """How many rows hold every token once."""
-        return self.evaluation_rows
-
     def batch(self, seed: int, step: int, batch_size: int, rows: slice | None = None) -> Batch:
         check_address(seed, step)
-        numbers = row_numbers(batch_size, rows) + int(step) * int(batch_size)
+        numbers = row_numbers(batch_size, rows) + int(step) * int(batch_size)  # rows since the beginning of the run
         epochs, places = np.divmod(numbers, self.evaluation_rows)
         found = np.empty_like(places)
         for epoch in set(epochs.tolist()):

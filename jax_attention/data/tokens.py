@@ -171,6 +171,7 @@ def write_tokens(
         vocab_size, text_bytes, fingerprint = known.vocab_size, known.text_bytes, known.fingerprint
         documents = (known.document(index) for index in range(len(known)))
     vocab_size = check_int("vocab_size", vocab_size, 1, "It is tokenizer.vocab_size.")
+    fail_unless(vocab_size <= 2**31, f"vocab_size: expected at most 2**31, as batches are int32, got {vocab_size}.")
     dtype = smallest_dtype(vocab_size)
     with written_whole(Path(path)) as file:
         file.write(bytes(HEAD.size))
@@ -253,7 +254,7 @@ def _check_ids(name: str, x: Any) -> Int[np.ndarray, "n"]:
     array = np.asarray(x)
     fail_unless(
         array.ndim == 1 and (np.issubdtype(array.dtype, np.integer) or array.size == 0),
-        f"{name}: expected one integer array [n] per document, got {describe_array(array)}.",
+        f"{name}: expected one integer array [n] per document, got {describe_array(array)}. One document is [ids].",
         TypeError,
     )
     array = array if array.size else np.zeros(0, np.int32)
@@ -280,6 +281,10 @@ def _write_ids(file: BinaryIO, documents: Iterable, vocab_size: int, dtype: np.d
 
 def _read_facts(path: Path) -> tuple[dict, Int[np.ndarray, "documents+1"], int]:
     """The JSON, the boundaries, and the checksum of the ids; everything but the ids themselves is checked here."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"path: expected a token file, got {str(path)!r}, which is none. Write it: write_tokens."
+        )
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(HEAD.size)

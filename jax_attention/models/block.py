@@ -15,6 +15,7 @@ from jax_attention.cache import KVCache
 from jax_attention.dropout import Dropout
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.nn import FeedForward, Learned, MultiHeadAttention
+from jax_attention.nn.hold import hold, release
 from jax_attention.normalizers import softmax
 
 INITIAL_DEVIATION = 0.02
@@ -45,6 +46,8 @@ class Block(nnx.Module):
             **rule_of_layer(config, window),
             **options,
         )
+        # Not in the attention layer, whose own mods precede those of a call: T5's table, given by a call, comes first.
+        self.mods = nnx.List([hold(mod) for mod in mods_of_layer(config)])
         self.feed_forward = FeedForward(
             config.width, config.resolved_ff_size, activation=config.activation, use_bias=config.use_bias, **options
         )
@@ -63,7 +66,8 @@ class Block(nnx.Module):
 
         def attend(x: jax.Array) -> jax.Array:
             nonlocal cache, weights
-            options: dict[str, Any] = {"mask": shared.mask, "mods": shared.mods}
+            own = tuple(release(mod) for mod in self.mods)
+            options: dict[str, Any] = {"mask": shared.mask, "mods": (*shared.mods, *own)}
             layer, before = self.attention, cache
             if before is not None:
                 options["positions"] = shared.positions
@@ -103,12 +107,7 @@ def make_block(config: LMConfig, window: int | None, rng: jax.Array) -> Block:
 
 
 def rule_of_layer(config: LMConfig, window: int | None) -> dict[str, Any]:
-    """The attention rule of a layer: the config's own, its position mods and cap around the mods, its window."""
-    place: tuple = ()
-    if config.position == "alibi":
-        with jax.ensure_compile_time_eval():
-            place = (mods.alibi(positions.alibi_slopes(config.num_heads)),)
-    cap = () if config.score_cap is None else (mods.soft_cap(config.score_cap),)
+    """The attention rule of a layer except for its mods: the config's own, and its window."""
     mask = config.mask
     if window is not None:
         mask = masks.sliding_window(window) if mask is None else masks.as_mask(mask) & masks.sliding_window(window)
@@ -116,16 +115,28 @@ def rule_of_layer(config: LMConfig, window: int | None) -> dict[str, Any]:
     if config.sinks:
         normalize = Learned(softmax(jnp.zeros(config.num_heads, config.param_dtype)))
     elif config.train_rule:
-        normalize = trained(normalize)
-    own = tuple(trained(mod) for mod in config.mods) if config.train_rule else config.mods
-    score = trained(config.score) if config.train_rule else config.score
-    return {"score": score, "mods": (*place, *own, *cap), "mask": mask, "normalize": normalize}
+        normalize = trained(normalize, config)
+    score = trained(config.score, config) if config.train_rule else config.score
+    return {"score": score, "mask": mask, "normalize": normalize}
 
 
-def trained(part: Any) -> Any:
-    """The part with its float arrays as parameters, or as it is where it has none."""
-    has_arrays = any(jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in jax.tree.leaves(part) if not callable(x))
-    return Learned(part) if has_arrays else part
+def mods_of_layer(config: LMConfig) -> tuple:
+    """Position mods, the config's own mods, the cap, in this order."""
+    place: tuple = ()
+    if config.position == "alibi":
+        with jax.ensure_compile_time_eval():
+            place = (mods.alibi(positions.alibi_slopes(config.num_heads)),)
+    own = tuple(trained(mod, config) for mod in config.mods) if config.train_rule else config.mods
+    cap = () if config.score_cap is None else (mods.soft_cap(config.score_cap),)
+    return (*place, *own, *cap)
+
+
+def trained(part: Any, config: LMConfig) -> Any:
+    """The part with its floats as parameters of the config's dtype, or as it is where it has none."""
+    is_float = lambda x: not callable(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)  # noqa: E731
+    if not any(is_float(x) for x in jax.tree.leaves(part)):
+        return part
+    return Learned(jax.tree.map(lambda x: jnp.asarray(x, config.param_dtype) if is_float(x) else x, part))
 
 
 def make_norm(config: LMConfig, rngs: nnx.Rngs) -> nnx.Module:

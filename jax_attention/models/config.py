@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_attention import masks, mods, normalizers, scores
 from jax_attention.ground.checks import check_int, check_part, fail_unless
@@ -56,7 +57,7 @@ class LMConfig:
         scale_embedding: embeddings times sqrt(D) (Gemma).
         score_cap: soft cap on attention scores, after all mods.
         logit_cap: soft cap on the logits.
-        windows: window sizes (None: unlimited) repeated over the layers: `(512, None)` alternates.
+        windows: window sizes (None: unlimited) repeated over the layers: `(512, None)` alternates. They look back only.
         sinks: one learned sink for each head (softmax only).
         dropout: on embeddings and on what each half of a block adds.
         attention_dropout: on attention weights.
@@ -64,7 +65,7 @@ class LMConfig:
         mods: the rule's mods; position mods come first, the cap last.
         mask: the rule's mask; None lets every token see the future.
         normalize: the rule's normalizer; None is `softmax`.
-        train_rule: float arrays inside score, mods and normalize are parameters of each layer instead of constants.
+        train_rule: floats inside score, mods and normalize are parameters of each layer instead of constants.
         scan: blocks stacked and run by `lax.scan`: compile time does not grow with depth.
         remat: what backward recomputes: "none", "dots" (all but products), "full" (all of each block).
         dtype: to compute in.
@@ -123,7 +124,10 @@ class LMConfig:
     param_dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         _check_sizes(self)
+        _check_numbers(self)
         _check_names(self)
         _check_rule(self)
 
@@ -174,9 +178,24 @@ def _check_sizes(config: LMConfig) -> None:
         config.position != "sinusoidal" or config.width % 2 == 0,
         f"width: expected an even size for position='sinusoidal', got {config.width}.",
     )
-    for name in ("dropout", "attention_dropout"):
-        rate = getattr(config, name)
-        fail_unless(0 <= rate < 1, f"{name}: expected 0 <= rate < 1, got {rate}. 0 switches it off.")
+
+
+def _check_numbers(config: LMConfig) -> None:
+    rates, sizes = ("dropout", "attention_dropout"), ("norm_epsilon", "score_cap", "logit_cap")
+    for name in (*rates, *sizes):
+        x = getattr(config, name)
+        if x is None and name.endswith("cap"):
+            continue
+        is_number = isinstance(x, (int, float)) and not isinstance(x, bool)
+        fail_unless(is_number, f"{name}: expected a Python number, got {x!r}. It is static under jit.", TypeError)
+        if name in rates:
+            fail_unless(0 <= x < 1, f"{name}: expected 0 <= rate < 1, got {x}. 0 switches it off.")
+        else:
+            cure = "Leave it out to switch it off." if name.endswith("cap") else "The default is 1e-5."
+            fail_unless(x > 0, f"{name}: expected a positive number, got {x}. {cure}")
+    for name in ("use_bias", "tied_head", "qk_norm", "scale_embedding", "sinks", "train_rule", "scan"):
+        x = getattr(config, name)
+        fail_unless(isinstance(x, bool), f"{name}: expected True or False, got {x!r}.", TypeError)
 
 
 def _check_names(config: LMConfig) -> None:
@@ -205,7 +224,7 @@ def _check_rule(config: LMConfig) -> None:
         if part is not None:
             check_part(name, part, known.CATALOGUE, "Leave it out for the default.")
     fail_unless(
-        isinstance(config.mods, tuple), f"mods: expected a tuple of mods, got {config.mods!r}. One is (mod,).", TypeError
+        isinstance(config.mods, tuple), f"mods: expected a tuple of mods, got {config.mods!r}. One is (m,).", TypeError
     )
     for mod in config.mods:
         check_part("mod", mod, mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
@@ -226,6 +245,13 @@ def _check_rule(config: LMConfig) -> None:
     fail_unless(
         isinstance(config.rope, Rotary), f"rope: expected positions.rotary(...), got {config.rope!r}.", TypeError
     )
+
+
+def _plain(x: Any) -> Any:
+    """NumPy numbers as Python's: they hash, and come back from JSON as they are."""
+    if isinstance(x, tuple):
+        return tuple(_plain(item) for item in x)
+    return x.item() if isinstance(x, np.generic) else x
 
 
 def model_dtype(config: LMConfig) -> jnp.dtype:

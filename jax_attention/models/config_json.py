@@ -15,7 +15,8 @@ from jax_attention.ground.values import Plain, is_value
 from jax_attention.models.config import LMConfig
 from jax_attention.positions import scaling
 
-HOMES = {module.__name__.rpartition(".")[2]: module for module in (scores, mods, masks, normalizers, positions, scaling)}
+FLOORS = (scores, mods, masks, normalizers, positions, scaling)
+HOMES = {module.__name__.rpartition(".")[2]: module for module in FLOORS}
 
 
 def config_to_json(config: LMConfig) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def config_from_json(data: dict[str, Any]) -> LMConfig:
     known = {field.name for field in dataclasses.fields(LMConfig)}
     unknown = sorted(set(data) - known)
     if unknown:
-        raise ValueError(f"config: expected fields of LMConfig, got also {', '.join(unknown)}. Is it of a newer version?")
+        raise ValueError(f"config: expected fields of LMConfig, got also {', '.join(unknown)}. Of a newer version?")
     return LMConfig(**{name: _decode(name, x) for name, x in data.items()})
 
 
@@ -81,10 +82,10 @@ def _encode(name: str, x: Any) -> Any:
     if isinstance(x, tuple):
         return [_encode(name, item) for item in x]
     if isinstance(x, Plain):
-        return _encode_function(name, x.function)
-    if is_value(x) and _home(type(x)) is not None:
+        return {**_encode_function(name, x.function), "wrapper": _path(type(x))}
+    if is_value(x) and _path(type(x)) is not None:
         fields = {f.name: _encode(f"{name}.{f.name}", getattr(x, f.name)) for f in dataclasses.fields(x)}
-        return {"value": f"{_home(type(x))}.{type(x).__name__}", "fields": fields}
+        return {"value": _path(type(x)), "fields": fields}
     if isinstance(x, (jax.Array, np.ndarray, np.generic)):
         array = np.asarray(x)
         exact = array.astype(np.float64) if array.dtype.kind not in "biu" else array
@@ -116,21 +117,37 @@ def _decode(name: str, x: Any) -> Any:
     if "float" in x:
         return float(x["float"])
     if "array" in x:
-        return np.asarray(x["array"], dtype=np.float64 if x["dtype"] == "bfloat16" else None).astype(_dtype(x["dtype"]))
+        return np.asarray(x["array"]).astype(jax.numpy.dtype(x["dtype"]))
     if "function" in x:
-        try:
-            return _import(x["function"])
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"{name}: expected to import {x['function']}, got {error}. Put its module on the path.") from None
-    home, _, kind = str(x.get("value", "")).partition(".")
+        return _decode_function(name, x)
+    cls, fields = _class(name, x.get("value")), x.get("fields", {})
+    own = {field.name for field in dataclasses.fields(cls)}
+    if set(fields) != own:
+        raise ValueError(f"{name}: expected the fields {sorted(own)} of {x['value']}, got {sorted(fields)}.")
+    return cls(**{field: _decode(f"{name}.{field}", inner) for field, inner in fields.items()})
+
+
+def _decode_function(name: str, x: dict[str, str]) -> Any:
+    try:
+        function = _import(x["function"])
+    except (ImportError, AttributeError) as error:
+        cure = "Put its module on the path."
+        raise ValueError(f"{name}: expected to import {x['function']}, got {error}. {cure}") from None
+    return _class(name, x["wrapper"])(function) if "wrapper" in x else function
+
+
+def _class(name: str, path: Any) -> type:
+    home, _, kind = str(path).partition(".")
     cls = getattr(HOMES.get(home), kind, None)
-    if cls is None:
-        raise ValueError(f"{name}: expected a value that this version knows, got {x!r}.")
-    return cls(**{field: _decode(f"{name}.{field}", inner) for field, inner in x["fields"].items()})
+    if not isinstance(cls, type):
+        raise ValueError(f"{name}: expected a value that this version knows, got {path!r}.")
+    return cls
 
 
-def _home(cls: type) -> str | None:
-    return next((name for name, module in HOMES.items() if getattr(module, cls.__name__, None) is cls), None)
+def _path(cls: type) -> str | None:
+    """`masks.Causal`, if one of our floors has it."""
+    homes = (home for home, module in HOMES.items() if getattr(module, cls.__name__, None) is cls)
+    return next((f"{home}.{cls.__name__}" for home in homes), None)
 
 
 def _import(path: str) -> Any:
@@ -139,7 +156,3 @@ def _import(path: str) -> Any:
     for part in name.split("."):
         found = getattr(found, part)
     return found
-
-
-def _dtype(name: str) -> np.dtype:
-    return np.dtype(jax.numpy.dtype(name))

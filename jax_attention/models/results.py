@@ -6,8 +6,9 @@ import dataclasses
 from typing import Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from jax_attention.cache import KVCache
+from jax_attention.cache import EMPTY, KVCache
 from jax_attention.ground.checks import fail_unless
 
 EMBEDDING = -1
@@ -28,6 +29,7 @@ class Capture:
         A static value for `model(tokens, capture=)`.
 
     Raises:
+        TypeError: if a field is neither "all" nor a tuple of Python ints.
         ValueError: by the call, if a layer does not exist.
 
     Example:
@@ -41,6 +43,14 @@ class Capture:
 
     weights: tuple[int, ...] | Literal["all"] = ()
     hidden: tuple[int, ...] | Literal["all"] = ()
+
+    def __post_init__(self) -> None:
+        for name, asked in (("weights", self.weights), ("hidden", self.hidden)):
+            fail_unless(
+                asked == "all" or (isinstance(asked, tuple) and all(type(layer) is int for layer in asked)),
+                f"capture.{name}: expected a tuple of layer numbers or 'all', got {asked!r}. One layer is (layer,).",
+                TypeError,
+            )
 
     def layers(self, depth: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The numbers asked for, checked against the depth of the model."""
@@ -64,20 +74,30 @@ class Captured(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LMCache:
-    """One `KVCache` for each layer, in the layout of the model's blocks: stacked for scanned ones, single for the rest."""
+    """One `KVCache` for each layer, in the layout of the model's blocks: stacked where scanned, else single."""
 
     scanned: tuple[KVCache, ...]
     rest: tuple[KVCache, ...]
 
     @property
-    def first(self) -> KVCache:
-        """The cache of the first layer; all layers hold the same number of rows."""
-        return jax.tree.map(lambda x: x[0], self.scanned[0]) if self.scanned else self.rest[0]
+    def length(self) -> jax.Array:
+        """How many rows were appended, padding included; the same in all layers."""
+        return self.scanned[0].length[0] if self.scanned else self.rest[0].length
 
     @property
-    def length(self) -> jax.Array:
-        """How many rows were appended."""
-        return self.first.length
+    def positions(self) -> jax.Array:
+        """Where the rows of the first layer stand, `[*batch, C]`; `EMPTY` for padding and free slots."""
+        return self.scanned[0].positions[0] if self.scanned else self.rest[0].positions
+
+    @property
+    def capacity(self) -> int | None:
+        """How many rows fit; None if every layer keeps a ring, which forgets."""
+        return min((layer.capacity for layer in (*self.scanned, *self.rest) if not layer.ring), default=None)
+
+    def next_positions(self, count: int) -> jax.Array:
+        """`[*batch, count]`: every row goes on behind its own last token, whatever padding it holds."""
+        last = jnp.max(jnp.where(self.positions == EMPTY, -1, self.positions), axis=-1, keepdims=True)
+        return last + 1 + jnp.arange(count, dtype=last.dtype)
 
 
 class LMOutput(NamedTuple):

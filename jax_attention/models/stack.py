@@ -106,9 +106,10 @@ def make_stack(config: LMConfig, rng: jax.Array) -> Stack:
     """Fresh blocks; both layouts draw the same numbers for the same layer."""
     rngs = jax.vmap(partial(jax.random.fold_in, rng))(jnp.arange(config.depth))
     period, count = len(config.windows), scanned_layers(config)
-    scanned = [jax.vmap(partial(make_block, config, config.windows[i]))(rngs[i:count:period]) for i in range(period)]
+    places = range(period if count else 0)
+    scanned = [jax.vmap(partial(make_block, config, config.windows[i]))(rngs[i:count:period]) for i in places]
     rest = [make_block(config, config.window(layer), rngs[layer]) for layer in range(count, config.depth)]
-    return Stack(scanned if count else [], rest)
+    return Stack(scanned, rest)
 
 
 def restack(layers: list[Block], config: LMConfig) -> Stack:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention import masks, mods, positions
-from jax_attention.cache import EMPTY
+from jax_attention.cache import EMPTY, filled
 from jax_attention.ground.checks import check_int, check_positions, describe_array, fail_unless
 from jax_attention.models.block import INITIAL_DEVIATION, Shared, drop, make_norm
 from jax_attention.models.config import T5_BUCKETS, LMConfig, model_dtype
@@ -79,12 +79,13 @@ class TransformerLM(nnx.Module):
     ) -> LMOutput:
         """Logits of the next token at every place.
 
-        positions: where each token stands; 0, 1, 2, … if None, or the continued count of a cache. Padding stands at
-            `cache.EMPTY` and is seen by nobody.
+        tokens: outside of the vocabulary they give NaN: a traced value cannot raise.
+        positions: where each token stands; 0, 1, 2, … if None, and with a cache behind the last token of each row.
+            Padding stands at `cache.EMPTY` and is seen by nobody.
         segment_ids: tokens see only tokens of the same segment (packed documents). Not together with a cache.
         cache: from `init_cache` or an earlier call. Prefill and decoding are the same call; tokens are appended.
         rng: for dropout; None is no dropout.
-        capture: what else to return; does not change the logits.
+        capture: what else to return; does not change the logits. Under dropout, weights are those after it.
         """
         x, cache, captured = self._run(tokens, positions, segment_ids, cache, rng, capture)
         return LMOutput(self.unembed(x), cache, captured if capture is not None else None)
@@ -98,22 +99,19 @@ class TransformerLM(nnx.Module):
         cache: LMCache | None = None,
         rng: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "*lead T D"], LMCache | None]:
-        """What the head sees, `[..., T, D]`, and the new cache: the same call without the logits, which may be large."""
+        """What the head sees, `[..., T, D]`, and the new cache: the same call without the logits, which are large."""
         return self._run(tokens, positions, segment_ids, cache, rng, None)[:2]
 
     def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
         """Logits of hidden states, in at least float32."""
         config, dtype = self.config, model_dtype(self.config)
-        x = hidden.reshape(-1, config.width).astype(dtype)
-        if self.head is None:
-            logits = jax.lax.dot_general(
-                x,
-                self.embedding[...].astype(dtype),
-                (((1,), (1,)), ((), ())),
-                preferred_element_type=jnp.promote_types(dtype, jnp.float32),
-            )
-        else:
-            logits = self.head(x).astype(jnp.promote_types(dtype, jnp.float32))
+        matrix, axis = (self.embedding, 1) if self.head is None else (self.head.kernel, 0)
+        logits = jax.lax.dot_general(
+            hidden.reshape(-1, config.width).astype(dtype),
+            matrix[...].astype(dtype),
+            (((1,), (axis,)), ((), ())),
+            preferred_element_type=jnp.promote_types(dtype, jnp.float32),
+        )
         if config.logit_cap is not None:
             logits = config.logit_cap * jnp.tanh(logits / config.logit_cap)
         return logits.reshape(*hidden.shape[:-1], config.vocab_size)
@@ -143,23 +141,27 @@ class TransformerLM(nnx.Module):
     def _run(
         self, tokens: Any, positions: Any, segment_ids: Any, cache: LMCache | None, rng: Any, capture: Capture | None
     ) -> tuple[jax.Array, LMCache | None, Captured]:
-        tokens = self._checked(tokens, positions, segment_ids, cache)
-        if positions is None and cache is not None:
-            positions = cache.length + jnp.arange(tokens.shape[-1], dtype=jnp.int32)
-        mask = None
+        tokens, capture = self._checked(tokens, positions, segment_ids), _checked_capture(capture)
+        if cache is not None:
+            self._check_cache(cache, tokens, segment_ids, rng)
+            positions = cache.next_positions(tokens.shape[-1]) if positions is None else positions
+        positions = None if positions is None else jnp.asarray(positions, jnp.int32)
+        # A causal mask hides padding by itself; not every mask does. With a cache the layers do the same.
+        mask = filled() if positions is not None and cache is None else None
         if segment_ids is not None:
-            mask = masks.segments(jnp.broadcast_to(segment_ids, tokens.shape)[..., None, :])
+            own = masks.segments(jnp.broadcast_to(segment_ids, tokens.shape)[..., None, :])
+            mask = own if mask is None else own & mask
         relative = () if self.relative is None else (mods.relative(self.relative[...], bidirectional=False),)
         x = drop(self._embed(tokens, positions), self.config.dropout, _fold(rng, 0))
         shared = Shared(positions, mask, relative)
-        x, cache, captured = self.blocks(
-            x, shared, cache, _fold(rng, 1), Capture() if capture is None else capture, self.config.remat
-        )
+        x, cache, captured = self.blocks(x, shared, cache, _fold(rng, 1), capture, self.config.remat)
         return (x if self.final_norm is None else self.final_norm(x)), cache, captured
 
     def _embed(self, tokens: jax.Array, places: jax.Array | None) -> jax.Array:
         config, dtype = self.config, model_dtype(self.config)
-        x = jnp.take(self.embedding[...].astype(dtype), tokens, axis=0)
+        # Negative tokens do not count from the end: like those beyond the vocabulary they become NaN.
+        inside = jnp.where(tokens < 0, config.vocab_size, tokens)
+        x = jnp.take(self.embedding[...].astype(dtype), inside, axis=0, mode="fill")
         if config.scale_embedding:
             x = x * jnp.asarray(config.width**0.5, dtype)
         if config.position not in ("learned", "sinusoidal"):
@@ -172,7 +174,7 @@ class TransformerLM(nnx.Module):
             y = positions.sinusoidal(places, config.width, dtype=dtype)
         return x + y.reshape((1,) * (x.ndim - y.ndim) + y.shape)
 
-    def _checked(self, tokens: Any, positions: Any, segment_ids: Any, cache: LMCache | None) -> jax.Array:
+    def _checked(self, tokens: Any, positions: Any, segment_ids: Any) -> jax.Array:
         tokens = jnp.asarray(tokens)
         fail_unless(
             jnp.issubdtype(tokens.dtype, jnp.integer) and tokens.ndim > 0,
@@ -188,11 +190,48 @@ class TransformerLM(nnx.Module):
         for name, given in (("positions", positions), ("segment_ids", segment_ids)):
             if given is not None:
                 check_positions(name, given, count, tokens.shape[:-1])
+        return tokens.astype(jnp.promote_types(tokens.dtype, jnp.int32))
+
+    def _check_cache(self, cache: LMCache, tokens: jax.Array, segment_ids: Any, rng: Any) -> None:
         fail_unless(
-            segment_ids is None or cache is None,
+            segment_ids is None,
             "segment_ids: expected None beside a cache, whose rows carry no segments. Use one cache row per document.",
         )
-        return tokens
+        rate = self.config.attention_dropout
+        fail_unless(
+            rng is None or rate == 0,
+            f"rng: expected None beside a cache, as no weight is dropped there, got attention_dropout = {rate}. "
+            "Leave rng out.",
+        )
+        layout = (len(self.blocks.scanned), len(self.blocks.rest))
+        got = (len(cache.scanned), len(cache.rest)) if isinstance(cache, LMCache) else cache
+        fail_unless(
+            got == layout,
+            f"cache: expected a models.LMCache of {layout[0]} stacked and {layout[1]} single layers, got {got}. Make "
+            "it with init_cache of the model that reads it; scanned and unrolled models have different ones.",
+        )
+        lead, count = cache.positions.shape[:-1], tokens.shape[-1]
+        fail_unless(
+            lead == tokens.shape[:-1],
+            f"tokens: expected leading axes {lead} as in the cache, got {describe_array(tokens)}. Make the cache by "
+            f"init_cache(batch={tokens.shape[:-1]}).",
+        )
+        known = 0 if isinstance(cache.length, jax.core.Tracer) else int(cache.length)
+        fail_unless(
+            cache.capacity is None or known + count <= cache.capacity,
+            f"tokens: expected at most {cache.capacity} rows in the cache, which holds {known}, got {count} more. Make "
+            "it larger: init_cache(capacity=).",
+        )
+
+
+def _checked_capture(capture: Any) -> Capture:
+    capture = Capture() if capture is None else capture
+    fail_unless(
+        isinstance(capture, Capture),
+        f"capture: expected models.Capture(weights=, hidden=) or None, got {capture!r}.",
+        TypeError,
+    )
+    return capture
 
 
 def _fold(rng: jax.Array | None, data: int) -> jax.Array | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,19 +17,38 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
+SQRT_HALF = math.sqrt(0.5)
+
+
+@jax.custom_jvp
+def gelu(x: jax.Array) -> jax.Array:
+    """`x Phi(x)`, exact. Its derivative as one formula keeps one array for the backward pass where the rule of products
+    keeps three.
+    """
+    return jax.nn.gelu(x, approximate=False)
+
+
+@gelu.defjvp
+def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    below = jax.lax.erfc(-x * SQRT_HALF) * 0.5
+    density = jnp.exp(-0.5 * jnp.square(x)) * (SQRT_HALF / math.sqrt(math.pi))
+    return gelu(x), (below + x * density) * dx
+
+
 def squared_relu(x: jax.Array) -> jax.Array:
     """`max(x, 0)^2` (So et al., 2021, "Primer")."""
     return jnp.square(jax.nn.relu(x))
 
 
 ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], bool]] = {
-    "gelu": (partial(jax.nn.gelu, approximate=False), False),
+    "gelu": (gelu, False),
     "gelu_tanh": (partial(jax.nn.gelu, approximate=True), False),
     "relu": (jax.nn.relu, False),
     "relu2": (squared_relu, False),
     "silu": (jax.nn.silu, False),
     "swiglu": (jax.nn.silu, True),
-    "geglu": (partial(jax.nn.gelu, approximate=False), True),
+    "geglu": (gelu, True),
     "geglu_tanh": (partial(jax.nn.gelu, approximate=True), True),
 }
 """Name -> the function, and whether a second projection is gated by it."""
@@ -64,9 +84,7 @@ class FeedForward(nnx.Module):
         Vaswani et al. (2017), section 3.3; Shazeer (2020), "GLU variants improve Transformer".
     """
 
-    def __init__(
-        self, size: int, hidden_size: int, *, activation: str = "gelu", use_bias: bool = True, **options: Any
-    ):
+    def __init__(self, size: int, hidden_size: int, *, activation: str = "gelu", use_bias: bool = True, **options: Any):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
         make = partial(Linear, use_bias=use_bias, **options)

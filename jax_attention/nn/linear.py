@@ -24,7 +24,7 @@ class Linear(nnx.Linear):
         in_features: D.
         out_features: F.
         use_bias: whether there is a `b`.
-        options: everything else that `flax.nnx.Linear` takes: `dtype`, `param_dtype`, `precision`, `kernel_init`, `rngs`.
+        options: what else `flax.nnx.Linear` takes: `dtype`, `param_dtype`, `precision`, `kernel_init`, `rngs`.
 
     Returns:
         A module with `kernel [D, F]` and `bias [F]` or None; call it as `layer(x)`.
@@ -48,17 +48,18 @@ class Linear(nnx.Linear):
 
     def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead F"]:
         """`[..., D] -> [..., F]`."""
-        if x.shape[-1] != self.in_features:
-            raise ValueError(f"x: expected {self.in_features} features in the last axis, got shape {x.shape}.")
-        y = super().__call__(x.reshape(-1, self.in_features))
+        y = super().__call__(self._flat(x))
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def columns(self, x: jax.Array, columns: slice) -> jax.Array:
         """Only some of the outputs: `x W[:, columns] + b[columns]`."""
         bias = None if self.bias is None else self.bias[...][columns]
-        flat, kernel, bias = self.promote_dtype(
-            (x.reshape(-1, x.shape[-1]), self.kernel[...][:, columns], bias), dtype=self.dtype
-        )
+        flat, kernel, bias = self.promote_dtype((self._flat(x), self.kernel[...][:, columns], bias), dtype=self.dtype)
         y = jnp.matmul(flat, kernel, precision=self.precision)
         y = y if bias is None else y + bias[None]
         return y.reshape(*x.shape[:-1], y.shape[-1])
+
+    def _flat(self, x: jax.Array) -> jax.Array:
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"x: expected {self.in_features} features in the last axis, got shape {x.shape}.")
+        return x.reshape(-1, self.in_features)

@@ -284,7 +284,7 @@ class MultiHeadAttention(nnx.Module):
         return attend_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
 
     def _joined(self, x: jax.Array) -> jax.Array:
-        return self.out(x.reshape(*x.shape[:-2], -1))
+        return self.out(x.reshape(*x.shape[:-2], self.num_heads * self.head_size))
 
 
 def _head_sizes(num_heads: int, size: int, kv_heads: int | None, head_size: int | None) -> tuple[int, int]:

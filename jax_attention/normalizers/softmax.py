@@ -60,6 +60,12 @@ class Softmax(Normalizer):
         total = jnp.where(statistics.total > 0, statistics.total, 1)
         return _exponentials(scores, where, statistics.maximum) / total
 
+    def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
+        if self.sinks_or_none() is not None:
+            return super().__call__(scores, where)
+        where = jnp.ones(scores.shape, bool) if where is None else jnp.broadcast_to(where, scores.shape)
+        return _weights_of_rows(scores, where)
+
     def sinks_or_none(self) -> jax.Array | float | None:
         """The sink scores, ready to stand beside a tile `[..., 1, 1]`; plus-one is a sink of 0."""
         if self.sinks is not None:
@@ -71,6 +77,20 @@ def _exponentials(scores: jax.Array, where: jax.Array, maximum: jax.Array) -> ja
     """exp(score - maximum) where allowed, else exactly 0, also for the gradient: the inner `where` keeps exp finite."""
     shifted = jnp.where(where, scores - finite_or_zero(maximum), 0)
     return jnp.where(where, jnp.exp(shifted), 0)
+
+
+@jax.custom_jvp
+def _weights_of_rows(scores: jax.Array, where: jax.Array) -> jax.Array:
+    rule = Softmax()
+    return rule.weights(scores, where, rule.statistics(scores, where))
+
+
+@_weights_of_rows.defjvp
+def _weights_of_rows_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    """`dw = w (dz - sum(w dz))` needs nothing but the weights; step by step, three more arrays `[..., T, S]` are kept."""
+    weights = _weights_of_rows(*primals)
+    change = jnp.where(primals[1], tangents[0], 0)
+    return weights, weights * (change - jnp.sum(weights * change, axis=-1, keepdims=True))
 
 
 def softmax(sinks: Float[Array, "*lead"] | float | None = None, *, plus_one: bool = False) -> Softmax:

@@ -5,6 +5,7 @@ from jax_attention.training.evaluation import make_evaluate
 from jax_attention.training.flops import matmul_peak, train_flops
 from jax_attention.training.loop import Fitted, LoopConfig, TrainingDiverged, fit
 from jax_attention.training.losses import Losses, cross_entropy
+from jax_attention.training.memory import keep_freed_memory
 from jax_attention.training.metrics import MetricsFile, TensorBoard, read_metrics
 from jax_attention.training.optimizers import OptimizerConfig, make_optimizer, make_schedule, refuse_nonfinite
 from jax_attention.training.parallel import data_mesh, replicate, split_rows
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate_step",
     "fit",
     "init_state",
+    "keep_freed_memory",
     "language_model_loss",
     "make_evaluate",
     "make_optimizer",

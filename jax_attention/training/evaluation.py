@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -65,15 +66,20 @@ def make_evaluate(
         check_int("text_bytes", text_bytes, 1, "It is the length of the split's text in UTF-8.")
     whole, rows = parallel.replicated(mesh), parallel.rows(mesh)
 
-    def sums(model: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        losses = evaluate_step(model, batch)
-        return losses.nats, losses.weight
+    @functools.cache
+    def compiled(structure: Any) -> Callable:
+        # On a list of arrays, for the reason that loop.py gives.
+        def sums(arrays: list[jax.Array], batch: Any) -> tuple[jax.Array, jax.Array]:
+            losses = evaluate_step(jax.tree.unflatten(structure, arrays), batch)
+            return losses.nats, losses.weight
 
-    step = jax.jit(sums, in_shardings=(whole, rows))
+        return jax.jit(sums, in_shardings=(whole, rows))
 
     def evaluate(model: Any) -> dict[str, float]:
+        arrays, structure = jax.tree.flatten(model)
         with jax.set_mesh(mesh):
-            pairs = jax.device_get([step(model, batch) for batch in source.evaluation_batches(batch_size)])
+            step = compiled(structure)
+            pairs = jax.device_get([step(arrays, batch) for batch in source.evaluation_batches(batch_size)])
         nats, tokens = (math.fsum(float(pair[i]) for pair in pairs) for i in (0, 1))
         fail_unless(
             tokens > 0,

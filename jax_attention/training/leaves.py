@@ -54,15 +54,15 @@ def is_key(x: Any) -> bool:
 def to_host(x: Any) -> np.ndarray:
     """A copy in host memory; random keys as their bits.
 
-    A copy, because on a CPU `np.asarray` of a jax array is a view of a buffer that the next, donating step overwrites.
+    A copy, because on a CPU `np.asarray` is a view of the jax array's buffer, and while a view lives the next step
+    cannot reuse the buffer that it was given.
     """
     return np.array(jax.random.key_data(x) if is_key(x) else x, copy=True)
 
 
 def to_device(array: np.ndarray, like: Any, impl: str | None) -> jax.Array:
     """A host array as a jax array placed like `like` (its sharding, if it was given one on purpose)."""
-    # may_alias=False: a donated buffer must not be the memory of a numpy array.
-    value = jax.device_put(array, None, may_alias=False)
+    value = jnp.asarray(array)
     if is_key(like):
         value = jax.random.wrap_key_data(value, impl=impl)
     chosen = getattr(like, "sharding", None) if getattr(like, "committed", True) else None

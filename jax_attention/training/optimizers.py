@@ -200,7 +200,7 @@ def refuse_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTrans
         return GuardState(inner.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def update(gradients: Any, state: GuardState, params: Any = None) -> tuple[Any, GuardState]:
-        good = jnp.isfinite(optax.global_norm(gradients))
+        good = jnp.isfinite(optax.tree.norm(gradients))
         updates, new = inner.update(gradients, state.inner, params)
         updates = jax.tree.map(lambda x: jnp.where(good, x, jnp.zeros((), x.dtype)), updates)
         new = jax.tree.map(lambda fresh, old: jnp.where(good, fresh, old), new, state.inner)

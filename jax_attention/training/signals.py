@@ -26,8 +26,8 @@ class StopSignals:
         KeyboardInterrupt: inside of the block, on the second SIGINT.
 
     Example:
-        >>> from jax_attention import training
-        >>> with training.StopSignals() as stop:
+        >>> from jax_attention.training.signals import StopSignals
+        >>> with StopSignals() as stop:
         ...     print("go on" if stop.received is None else stop.received)
         go on
 

@@ -195,7 +195,7 @@ def make_train_step(
         metrics = {
             "loss": losses.nats / weight,
             "objective": losses.objective / weight,
-            "grad_norm": optax.global_norm(gradients),
+            "grad_norm": optax.tree.norm(gradients),
             "tokens": losses.weight,
             **_refused(optimizer_state, state.optimizer_state),
         }

@@ -23,6 +23,9 @@ MARGIN = 0.12
 LEGIBLE = 6.0, 10.0
 """Font sizes of labels in points, the smallest and the largest."""
 
+BLACK_ON = 0.179
+"""From this luminance on, black has more contrast than white: (L + 0.05)^2 = 1.05 * 0.05."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Look:
@@ -90,8 +93,8 @@ def draw_cells(axes: Axes, array: np.ndarray, colours: str, top: float) -> objec
     for spine in axes.spines.values():
         spine.set(color="#999999", linewidth=0.6)
     if max(rows, columns) <= 40:
-        axes.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, colors="#bbbbbb", linewidths=0.3)
-        axes.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, colors="#bbbbbb", linewidths=0.3)
+        axes.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, colors="#808080", linewidths=0.4, alpha=0.4)
+        axes.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, colors="#808080", linewidths=0.4, alpha=0.4)
     axes.tick_params(length=0, pad=4)
     return image
 
@@ -104,7 +107,7 @@ def write_values(axes: Axes, array: np.ndarray, image: object, wide: float) -> N
             text, colour = "–", "black"  # noqa: RUF001
         else:
             text = "0" if number == 0 else f"{number:.2f}"
-            colour = "black" if _luminance(image.cmap(image.norm(number))) > 0.2 else "white"
+            colour = "black" if _luminance(image.cmap(image.norm(number))) > BLACK_ON else "white"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
 
 

@@ -88,9 +88,8 @@ def html_page(
         "largest": [float(f"{x:.7g}") for x in largest.ravel()],
         "weights": base64.b64encode(steps.astype("<u2").tobytes()).decode("ascii"),
     }
-    return _fill(
-        "page.html", title=html.escape(title), style=_read("page.css"), data=_json(data), script=_read("page.js")
-    )
+    heading = html.escape(title.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate could not be saved
+    return _fill("page.html", title=heading, style=_read("page.css"), data=_json(data), script=_read("page.js"))
 
 
 def _json(data: object) -> str:

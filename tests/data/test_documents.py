@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -10,7 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jax_attention import data
@@ -114,6 +115,8 @@ TEXTS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.text(st.characters(co
 
 
 @given(TEXTS, st.floats(0.05, 0.95))
+@example([("a", "x"), ("b", "y")], 0.9)
+@example([("a", "x" * 9), ("b", "y" * 9)], 0.1)
 def test_a_split_loses_nothing_shares_nothing_and_leaves_neither_part_empty(pairs, fraction):
     documents = [data.Document(f"{name}{i}", text) for i, (name, text) in enumerate(pairs)]
     texts = {text for _, text in pairs if text}
@@ -199,6 +202,13 @@ def test_a_capped_library_holds_whole_files(library):
     assert names(capped) == sorted(names(capped))
     with pytest.raises(ValueError, match="max_bytes: expected room for at least one file, got 3"):
         data.standard_library_corpus(max_bytes=3)
+
+
+def test_a_cap_takes_files_in_the_order_of_their_hashes(monkeypatch, tmp_path):
+    write(tmp_path, {f"{i}.py": "0123456789" for i in range(20)})
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    order = sorted((f"{i}.py" for i in range(20)), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    assert names(data.standard_library_corpus(max_bytes=59)) == sorted(order[:5])
 
 
 def test_a_library_of_broken_and_missing_sources(monkeypatch, tmp_path):

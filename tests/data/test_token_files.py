@@ -93,7 +93,7 @@ def test_a_failed_or_repeated_write_leaves_the_folder_as_it_was(tmp_path):
     assert list(tmp_path.iterdir()) == []
     data.write_tokens(tmp_path / "t", [[1, 2]], vocab_size=9)
     with pytest.raises(FileExistsError, match=r"expected a new file, got .*which exists"):
-        data.write_tokens(tmp_path / "t", [[3]], vocab_size=9)
+        data.write_tokens(tmp_path / "t", breaks(), vocab_size=9)  # refused before anything is made
     assert data.open_tokens(tmp_path / "t").ids.tolist() == [1, 2]
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -40,6 +40,13 @@ def sentencepiece_like() -> data.Subwords:
     return made_by_others(model, decoders.Sequence(steps))
 
 
+def byte_level_in_a_sequence() -> data.Subwords:
+    """A decoder whose bytes we do not look into, though it has unfinished characters."""
+    engine = tokenizers.Tokenizer.from_str(SUBWORDS.definition)
+    engine.decoder = tokenizers.decoders.Sequence([tokenizers.decoders.ByteLevel()])
+    return data.Subwords(engine.to_str())
+
+
 def word_pieces() -> data.Subwords:
     words = {word: i for i, word in enumerate(["[UNK]", "do", "n", "'", "t", "##o", "!"])}
     decoder = tokenizers.decoders.WordPiece(cleanup=True)
@@ -98,6 +105,7 @@ STREAMED = {
     "bytes": data.Bytes(),
     "subwords": SUBWORDS,
     "sentencepiece": sentencepiece_like(),
+    "sequence": byte_level_in_a_sequence(),
     "wordpiece": word_pieces(),
 }
 
@@ -112,7 +120,7 @@ def test_streamed_pieces_are_the_whole(kind, draw):
         assert "".join([*map(stream.push, ids), stream.finish()]) == tokenizer.decode(ids)
 
 
-@pytest.mark.parametrize("kind", ["bytes", "subwords", "sentencepiece"])
+@pytest.mark.parametrize("kind", ["bytes", "subwords", "sentencepiece", "sequence"])
 def test_no_piece_ends_inside_a_character(kind):
     tokenizer, text = STREAMED[kind], "ab👍你 a"
     stream = data.StreamDecoder(tokenizer)
@@ -222,7 +230,7 @@ def test_special_tokens_of_others_are_neither_added_nor_lost():
     engine.add_special_tokens(["<|end|>", "終"])
     engine.post_processor = tokenizers.processors.TemplateProcessing("<|end|> $A", special_tokens=[("<|end|>", 300)])
     engine.enable_truncation(4)
-    engine.enable_padding(length=9)
+    engine.enable_padding(length=99)
     tokenizer = data.Subwords(engine.to_str())
     assert tokenizer.vocab_size == 302
     text = "fox<|end|>終 quick brown fox"
@@ -230,6 +238,11 @@ def test_special_tokens_of_others_are_neither_added_nor_lost():
     assert ids.tolist().count(300) == ids.tolist().count(301) == 1
     assert tokenizer.decode(ids) == text
     assert tokenizer.pieces[300:] == (b"<|end|>", "終".encode())
+
+
+def test_special_tokens_are_decoded_without_byte_level_too():
+    tokenizer = made_by_others(tokenizers.models.WordLevel({"a": 0}, unk_token="a"), specials=["<s>"])
+    assert tokenizer.decode([1, 0]) == "<s>a"
 
 
 def test_a_vocabulary_with_holes_has_room_for_its_highest_id():

@@ -1,4 +1,4 @@
-"""Data parallelism: 8 devices give the loss curve, the batches and the dropout of one, and exchange checkpoints with it.
+"""Data parallelism: 8 devices give the loss curve, batches and dropout of one, and exchange checkpoints with it.
 
 The sums over a batch are made in another order on 8 devices, so losses may differ by rounding; each of the 6 steps of
 Adam divides gradients by their own size and so keeps relative differences as they are. The tolerance is that of
@@ -23,7 +23,6 @@ import jax, numpy as np
 import pytest
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.evaluation import make_evaluate
-from jax_attention.training.flops import matmul_peak
 from jax_attention.training.loop import LoopConfig, fit
 from jax_attention.training.parallel import data_mesh, replicate, replicated, split_rows
 from tests.tolerances import GRADIENT
@@ -34,7 +33,7 @@ assert len(jax.devices()) == 8
 source, config = Text(11, 8), LoopConfig(steps=6, batch_size=16, log_every=1)
 close = dict(rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
 
-def run(devices, folder, first=None):
+def run(devices, folder):
     mesh = data_mesh(jax.devices()[:devices])
     losses, traces = [], []
     class Log:
@@ -45,17 +44,17 @@ def run(devices, folder, first=None):
         traces.append(1)
         return step(state, batch)
     checkpoints = Checkpoints(sys.argv[1] + "/" + folder)
-    if first is not None:
-        state = checkpoints.restore(first, like=replicate(state, mesh))
     done = fit(state, counted, source, config, checkpoints=checkpoints, writers=[Log()], mesh=mesh,
-               evaluate=make_evaluate(source, 4 if devices == 1 else 12 if devices == 4 else 8, mesh=mesh))
-    assert len(traces) == 1 or first == 6, traces
+               evaluate=make_evaluate(source, 8, mesh=mesh))
+    assert len(traces) == 1
     assert all(len(x.sharding.device_set) == devices for x in jax.tree.leaves(done.state))
     return losses, done
 
 one, done_1 = run(1, "one")
 eight, done_8 = run(8, "eight")
 np.testing.assert_allclose(one, eight, **close)
+for a, b in zip(done_1.evaluation.values(), done_8.evaluation.values()):
+    np.testing.assert_allclose(a, b, **close)
 for a, b in zip(jax.tree.leaves(done_1.state.model), jax.tree.leaves(done_8.state.model)):
     np.testing.assert_allclose(a, b, **close)
 assert one[0] != one[1]
@@ -77,15 +76,19 @@ for folder, to in (("eight", four), ("one", mesh)):
 
 for call in (lambda: fit(like, None, source, LoopConfig(batch_size=12)), lambda: make_evaluate(source, 12),
              lambda: split_rows(source.batch(0, 0, 12), mesh)):
-    with pytest.raises(ValueError, match="batch_size: expected a multiple of the 8 devices of the mesh, got 12. Take 16"):
+    with pytest.raises(ValueError, match="batch_size: expected a multiple of the 8 devices of the mesh, got 12"):
         call()
-assert matmul_peak() > 1e8
 print("equal on", len(jax.devices()), "largest difference", np.abs(np.subtract(one, eight)).max())
 """
 
 
 def test_eight_devices_train_like_one(tmp_path):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    flags = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    environment = {**os.environ, **cache, **flags}
     command = [sys.executable, "-W", "error", "-c", PROGRAM, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("equal on 8"), done.stderr[-3000:]

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import threading
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,16 @@ from jax_attention.training.progress import progress
 from jax_attention.training.signals import StopSignals
 from tests.tolerances import FORWARD
 from tests.training.tiny import B, T, Text, assert_same_bits, bits, make
+
+
+class State(NamedTuple):
+    model: Any
+    step: Any
+
+
+class Other(NamedTuple):
+    model: Any
+    step: Any
 
 
 class Log:
@@ -154,12 +165,12 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
 # --- Evaluation ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [4, 12])
+@pytest.mark.parametrize("batch_size", [4, 16])
 def test_evaluation_covers_the_whole_split_once(batch_size):
     state, _ = make()
     found = make_evaluate(Text(), batch_size, text_bytes=100)(state.model)
     table = np.asarray(state.model.embedding[...], np.float64) @ np.asarray(state.model.kernel[...], np.float64)
-    (rows,) = Text().evaluation_batches(12)
+    (rows,) = Text().evaluation_batches(16)
     logits = table[rows.tokens]
     chosen = np.take_along_axis(logits, rows.targets[..., None], -1)[..., 0]
     nats = ((np.log(np.exp(logits).sum(-1)) - chosen) * rows.weights).sum()
@@ -310,6 +321,14 @@ def test_bad_steps_that_are_not_in_a_row_are_skipped():
     assert all(np.isfinite(leaf.view(np.float32)).all() for leaf in bits(done.state.model))
 
 
+def test_bad_steps_are_counted_across_a_resumption():
+    state, step = make()
+    source = Poisoned(range(1, 9))
+    state = fit(state, step, source, config(steps=3, stop_after=3)).state
+    with pytest.raises(TrainingDiverged, match="got 3 in a row that are not, the last at step 4 "):
+        fit(state, step, source, config(steps=9, stop_after=3))
+
+
 def test_a_step_that_does_not_count_bad_updates_is_stopped_by_its_loss():
     state, step = make()
 
@@ -332,6 +351,18 @@ def test_checkpoints_ahead_are_found_before_training(tmp_path):
         fit(state, step, Text(), config(), checkpoints=checkpoints)
     with pytest.raises(ValueError, match=r"at most config.steps = 0, got 2"):
         fit(fit(state, step, Text(), config(steps=2)).state, step, Text(), config(steps=0))
+
+
+def test_a_step_that_changes_the_state_s_form_is_an_error():
+    def half(state, batch):
+        kernel = state.model["kernel"].astype(jnp.bfloat16)
+        return State({"kernel": kernel}, state.step + 1), {"loss": batch.weights.sum()}
+
+    state = State({"kernel": jnp.ones(2)}, jnp.zeros((), jnp.int32))
+    with pytest.raises(ValueError, match=r"train_step: .*model/kernel: expected float32\[2\], got bfloat16\[2\]"):
+        fit(state, half, Text(), config(steps=1))
+    with pytest.raises(ValueError, match=r"train_step: expected a new state like the old one, .*static fields"):
+        fit(state, lambda state, batch: (Other(*state), {"loss": batch.weights.sum()}), Text(), config(steps=1))
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_long_times_and_large_speeds_are_short():
 
 def test_meter_leaves_out_compilation_and_pauses(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("jax_attention.training.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
     meter = Meter(flops_per_token=10.0, peak=1000.0, bytes_per_token=4.0)
     now[0] = 100.0  # Compilation.
     meter.start(5)

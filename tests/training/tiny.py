@@ -39,7 +39,7 @@ class Bigram(nnx.Module):
 
 
 class Text:
-    """Random tokens; the batch of a step depends on (seed, step) alone. The validation split is 10 rows and a bit."""
+    """Random tokens; the batch of a step depends on (seed, step) alone. Validation is 10 rows and a bit."""
 
     def __init__(self, vocab: int = V, length: int = T):
         self.vocab, self.length = vocab, length
@@ -50,9 +50,9 @@ class Text:
         return Batch(tokens[:, :-1], tokens[:, 1:], np.ones((batch_size, self.length), np.float32))
 
     def evaluation_batches(self, batch_size: int):
-        rows = self.batch(99, 0, 12)
-        rows.weights[10, 2:] = rows.weights[11] = 0
-        for start in range(0, 12, batch_size):
+        rows = self.batch(99, 0, 16)
+        rows.weights[10, 2:] = rows.weights[11:] = 0
+        for start in range(0, 16, batch_size):
             yield Batch(*(x[start : start + batch_size] for x in rows[:3]))
 
 

@@ -59,7 +59,7 @@ def test_fonts_are_asked_only_when_needed(monkeypatch):
 
 
 def test_without_a_font_one_warning_names_the_packages(no_fonts):
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="No installed font") as caught:
         figure = viz.heat_map(np.eye(4), CHINESE, title="我喜欢")
     assert len(caught) == 1
     assert caught[0].filename == __file__, "the warning points at the caller"

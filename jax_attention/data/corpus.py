@@ -143,7 +143,7 @@ def prepare(
         validation=source(validation, length),
         tokenizer=made,
         train_bytes=train.text_bytes,
-        validation_bytes=_predicted_bytes(validation, made, packed),
+        validation_bytes=predicted_bytes(validation, made, packed),
         escape_bits=_escape_bits(made, held_out),
         names=tuple(tuple(document.name for document in part) for part in (training, held_out)),
     )
@@ -194,7 +194,31 @@ def _tokenizer(
     return load_tokenizer(choice)
 
 
-def _predicted_bytes(tokens: Tokens, tokenizer: Tokenizer, packed: bool) -> int:
+def predicted_bytes(tokens: Tokens, tokenizer: Tokenizer, packed: bool) -> int:
+    """How many UTF-8 bytes the predicted tokens of a text stand for: what bits per byte divide by.
+
+        bytes of the text - bytes of its first token (packed: of the first token of every document)
+
+    Args:
+        tokens: from `tokenize`.
+        tokenizer: that made them.
+        packed: whether they are read by `Packed`, else by `Windows`.
+
+    Returns:
+        An int.
+
+    Raises:
+        Nothing.
+
+    Example:
+        >>> from jax_attention import data
+        >>> tokens = data.tokenize([data.Document("a", "天气")], data.Characters("天气"))
+        >>> data.predicted_bytes(tokens, data.Characters("天气"), packed=False)
+        3
+
+    Reference:
+        See `Corpus`.
+    """
     begins = tokens.starts[:-1][np.diff(tokens.starts) > 0]
     first = np.asarray(tokens.ids)[begins if packed else begins[:1]]
     return int(tokens.text_bytes - tokenizer.token_bytes[first].sum())

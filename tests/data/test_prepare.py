@@ -65,7 +65,7 @@ def test_the_vocabulary_is_made_of_training_text_only():
 
 
 def test_subwords_are_trained_on_training_text_only():
-    text = "abcab" * 90 + "xyzxyzxyz" * 5
+    text = "abcab " * 90 + "xyz " * 15
     corpus = data.prepare([data.Document("a", text)], tokenizer="subwords", vocab_size=270, length=4)
     assert {bytes([c]) for c in b"xyz"} == {p for p in corpus.tokenizer.pieces if set(p) & set(b"xyz")}
     assert any(len(piece) > 1 for piece in corpus.tokenizer.pieces)
@@ -95,7 +95,7 @@ def test_paths_are_read_and_nothing_means_the_standard_library(tmp_path, monkeyp
     for paths in (tmp_path, str(tmp_path / "*.txt"), [tmp_path / document.name for document in FILES]):
         found = data.prepare(paths, tokenizer="bytes", length=16).names
         assert [sorted(part) for part in found] == [sorted(part) for part in wanted]
-    monkeypatch.setattr("jax_attention.data.prepare.standard_library_corpus", lambda: FILES)
+    monkeypatch.setattr("jax_attention.data.corpus.standard_library_corpus", lambda: FILES)
     assert data.prepare(tokenizer="bytes").names == wanted
 
 

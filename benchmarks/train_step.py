@@ -1,0 +1,274 @@
+"""How long is one training step beside plain PyTorch? Ratios of medians, blocks of steps in turn, one run.
+
+    python -m benchmarks.train_step        about 4 minutes on 2 idle cores; writes benchmarks/results/train_step.json
+
+A whole step (forward, backward, clip, AdamW) of a GPT with 4 layers, width 128, 4 heads, 12 x 64 tokens, float32.
+Every competitor lives in a process of its own, where the other's thread pool does not disturb it, and waits on a pipe
+while another is timed. PyTorch runs with several settings of its threads and of memory, and the best one counts. All start
+from the same parameters and take the same batches; their losses must agree before anything is timed.
+
+Beside wall time stands the CPU time of a step, user and system over all threads: on a shared machine it is the steadier
+figure, and it shows page faults, which are system time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.gpt_setting import Setting, tokens_and_targets
+
+ROUNDS, STEPS = 25, 10
+"""Each competitor takes `STEPS` steps in every round."""
+CHECKED = 20
+"""Steps whose losses are compared first; they are the warm-up too."""
+LOSS_TOLERANCE = 2e-3
+KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}
+"""For glibc: keep freed memory, as `training.keep_freed_memory` asks for in the process itself."""
+PASSIVE = {"OMP_WAIT_POLICY": "passive"}
+COMPETITORS: dict[str, tuple[str, dict[str, str]]] = {
+    "jax_attention": ("ours", PASSIVE),
+    "jax_attention, memory not kept": ("ours-plain", PASSIVE),
+    "torch eager": ("torch", {}),
+    "torch eager, passive waiting": ("torch", PASSIVE),
+    "torch eager, passive waiting, memory kept": ("torch", PASSIVE | KEEP),
+    "torch.compile": ("torch-compiled", {}),
+    "torch.compile, passive waiting": ("torch-compiled", PASSIVE),
+}
+"""Name -> what the process runs, and its environment. GNU OpenMP spins a while before it sleeps, unless told not to."""
+RESULTS = Path(__file__).parent / "results" / "train_step.json"
+
+Step = Callable[[np.ndarray, np.ndarray], float]
+
+
+def torch_step(compiled: bool) -> Step:
+    """One step of the PyTorch model."""
+    import torch
+
+    from benchmarks import torch_gpt
+
+    torch.manual_seed(0)
+    setting = Setting()
+    step = torch_gpt.training_step(torch_gpt.GPT(setting), setting, compiled)
+    return lambda tokens, targets: float(step(tokens, targets))
+
+
+def torch_parameters() -> dict[str, np.ndarray]:
+    """What `torch_step` starts from."""
+    import torch
+
+    from benchmarks import torch_gpt
+
+    torch.manual_seed(0)
+    return torch_gpt.GPT(Setting()).arrays()
+
+
+def our_step(keep_memory: bool, parameters: dict[str, np.ndarray]) -> Step:
+    """One step of the library's model, compiled, the state donated."""
+    from jax_attention import data, models, training
+
+    if keep_memory:
+        training.keep_freed_memory()
+    import jax
+
+    setting = Setting()
+    sizes = {name: getattr(setting, name) for name in ("vocab_size", "context", "width", "depth", "num_heads")}
+    model = with_parameters(models.create(models.LMConfig(**sizes, use_bias=False)), parameters)
+    optimizer = training.make_optimizer(
+        training.OptimizerConfig(
+            learning_rate=setting.learning_rate,
+            schedule="constant",
+            warmup=0,
+            beta1=setting.betas[0],
+            beta2=setting.betas[1],
+            weight_decay=setting.weight_decay,
+            clip=setting.clip,
+        ),
+        steps=1,
+    )
+    state = training.init_state(model, optimizer, rng=jax.random.key(0))
+    run = jax.jit(training.make_train_step(optimizer), donate_argnums=0)
+    ones = np.ones((setting.batch, setting.context), np.float32)
+
+    def step(tokens: np.ndarray, targets: np.ndarray) -> float:
+        nonlocal state
+        state, metrics = run(state, data.Batch(tokens.astype(np.int32), targets.astype(np.int32), ones))
+        return float(jax.block_until_ready((state, metrics))[1]["loss"])
+
+    return step
+
+
+def with_parameters(model: object, parameters: dict[str, np.ndarray]) -> object:
+    """The library's model with the PyTorch model's numbers: kernels are transposed weights."""
+    import jax
+    import jax.numpy as jnp
+
+    names = {
+        "embedding": "tokens",
+        "position": "positions",
+        "final_norm": "norm",
+        "attention_norm": "attention_norm",
+        "feed_forward_norm": "feed_norm",
+        "projections": "attention.project",
+        "out": "attention.join",
+        "up": "feed.0",
+        "down": "feed.2",
+    }
+
+    def source(path: tuple, x: jax.Array) -> jax.Array:
+        steps = [str(getattr(entry, "name", getattr(entry, "idx", ""))) for entry in path]
+        name = next(names[step] for step in reversed(steps) if step in names)
+        layer = next((f"blocks.{step}." for step in steps if step.isdigit()), "")
+        found = parameters[f"{layer}{name}.weight"]
+        return jnp.array((found.T if "kernel" in steps else found).reshape(x.shape))
+
+    return jax.tree_util.tree_map_with_path(source, model)
+
+
+def work(kind: str, folder: Path) -> None:
+    """A competitor's process: for each line `n` on stdin take n steps, and answer with seconds and losses."""
+    if kind == "parameters":
+        np.savez(folder / "parameters.npz", **torch_parameters())
+        return
+    if kind.startswith("torch"):
+        step = torch_step(kind == "torch-compiled")
+    else:
+        step = our_step(kind == "ours", dict(np.load(folder / "parameters.npz")))
+    batches, taken = tokens_and_targets(Setting(), CHECKED), 0
+    for line in sys.stdin:
+        times, losses, before = [], [], resource.getrusage(resource.RUSAGE_SELF)
+        for _ in range(int(line)):
+            batch = batches[taken % len(batches)]
+            start = time.perf_counter()
+            losses.append(step(*batch))
+            times.append(time.perf_counter() - start)
+            taken += 1
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        answer = {"seconds": times, "losses": losses, "user": after.ru_utime - before.ru_utime}
+        print(json.dumps(answer | {"system": after.ru_stime - before.ru_stime}), flush=True)
+
+
+class Competitor:
+    """A process that takes steps when asked to."""
+
+    def __init__(self, kind: str, environment: dict[str, str], folder: Path):
+        # Neither waiting nor memory may be set from outside: then there would be nothing to compare.
+        inherited = {name: x for name, x in os.environ.items() if name not in (*PASSIVE, *KEEP)}
+        command = [sys.executable, "-m", "benchmarks.train_step", kind, str(folder)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env=inherited | environment, **pipes)
+        self.seconds, self.blocks, self.user, self.system = [], [], [], []
+
+    def steps(self, count: int) -> list[float] | None:
+        """Take steps, keep their times; the losses, or None if the process died (as without a C++ compiler)."""
+        try:
+            self.process.stdin.write(f"{count}\n")
+            self.process.stdin.flush()
+            answer = json.loads(self.process.stdout.readline() or "null")
+        except BrokenPipeError:
+            answer = None
+        if answer is None:
+            return None
+        self.seconds += answer["seconds"]
+        self.blocks.append(statistics.median(answer["seconds"]))
+        self.user.append(answer["user"] / count)
+        self.system.append(answer["system"] / count)
+        return answer["losses"]
+
+    def forget(self) -> None:
+        """Drop what was measured so far: it was warm-up."""
+        for kept in (self.seconds, self.blocks, self.user, self.system):
+            kept.clear()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+    def row(self) -> dict[str, float]:
+        """Milliseconds per step."""
+        cpu = [u + s for u, s in zip(self.user, self.system, strict=True)]
+        parts = {"median": self.seconds, "cpu": cpu, "cpu, system only": self.system}
+        row = {name: round(1e3 * statistics.median(found), 2) for name, found in parts.items()}
+        return {"median": row.pop("median"), "minimum": round(1e3 * min(self.seconds), 2)} | row
+
+
+def start(folder: Path) -> tuple[dict[str, Competitor], dict[str, float]]:
+    """All competitors that work here, warm and proved to train the same model; and how far their losses differ."""
+    subprocess.run([sys.executable, "-m", "benchmarks.train_step", "parameters", str(folder)], check=True)
+    running, losses = {}, {}
+    for name, (kind, environment) in COMPETITORS.items():
+        competitor = Competitor(kind, environment, folder)
+        found = competitor.steps(CHECKED)
+        if found is None:
+            print(f"{name}: does not run here, left out")
+            continue
+        competitor.forget()
+        running[name], losses[name] = competitor, found
+    ours = losses["jax_attention"]
+    apart = {name: max(abs(a - b) for a, b in zip(ours, found, strict=True)) for name, found in losses.items()}
+    if max(apart.values()) > LOSS_TOLERANCE:
+        raise RuntimeError(f"losses: expected the same model to within {LOSS_TOLERANCE}, got differences {apart}.")
+    return running, apart
+
+
+def versions() -> dict[str, str]:
+    """Of what was measured."""
+    from importlib.metadata import version
+
+    return {"python": platform.python_version()} | {name: version(name) for name in ("jax", "flax", "optax", "torch")}
+
+
+def summary(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The best PyTorch setting over ours, for each figure: above 1, we are faster."""
+    ours, kinds = rows["jax_attention"], {"eager": "torch eager", "compile": "torch.compile"}
+    found = {}
+    for kind, prefix in kinds.items():
+        peers = [row for name, row in rows.items() if name.startswith(prefix)]
+        if peers:
+            found[kind] = {key: round(min(row[key] for row in peers) / ours[key], 2) for key in list(ours)[:3]}
+    return found
+
+
+def main() -> None:
+    """Measure, print, and keep."""
+    load = [os.getloadavg()[0]]
+    with tempfile.TemporaryDirectory() as folder:
+        running, apart = start(Path(folder))
+        for _ in range(ROUNDS):
+            for competitor in running.values():
+                competitor.steps(STEPS)
+        for competitor in running.values():
+            competitor.close()
+    load.append(os.getloadavg()[0])
+    rows = {name: competitor.row() for name, competitor in running.items()}
+    for name, row in rows.items():
+        print(f"{name:<44}", row)
+    result = {
+        "setting": dataclasses.asdict(Setting()) | {"dtype": "float32", "rounds": ROUNDS, "steps per round": STEPS},
+        "versions": versions(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load average before and after": [round(x, 1) for x in load],
+        "milliseconds per step": rows,
+        "best torch / jax_attention": summary(rows),
+        f"largest difference of losses over {CHECKED} steps": {name: float(f"{x:.1e}") for name, x in apart.items()},
+    }
+    print("best torch / jax_attention:", result["best torch / jax_attention"], "load:", load)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main() if len(sys.argv) == 1 else work(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""A small character model on Shakespeare: the setting whose result everybody knows."""

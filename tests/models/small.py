@@ -1,0 +1,91 @@
+"""Small models with random numbers of order one, made without compiling anything, and one config per position scheme."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention import models
+from tests.tolerances import FORWARD, GRADIENT
+
+VOCABULARY, CONTEXT = 13, 12
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""The programs here run once, on a handful of numbers: compiling them is all that takes time, and so takes half."""
+
+CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
+CLOSE_GRADIENT = {"rtol": GRADIENT["float32"], "atol": GRADIENT["float32"]}
+
+SCHEMES: dict[str, dict[str, Any]] = {
+    "learned": {"activation": "gelu_tanh"},
+    "sinusoidal": {"norm_place": "post", "activation": "gelu", "tied_head": False},
+    "rotary": {
+        "norm": "rms",
+        "norm_place": "sandwich",
+        "activation": "geglu_tanh",
+        "use_bias": False,
+        "kv_heads": 2,
+        "head_size": 6,
+        "windows": (3, None),
+        "qk_norm": True,
+        "scale_embedding": True,
+        "score_cap": 2.0,
+        "logit_cap": 5.0,
+    },
+    "alibi": {"norm": "rms", "activation": "swiglu", "kv_heads": 1, "windows": (None, 4), "tied_head": False},
+    "t5": {"activation": "relu2", "sinks": True, "score_cap": 1.5},
+    "none": {"activation": "geglu", "use_bias": False, "qk_norm": True},
+}
+"""Every position scheme, with the other choices of a config spread over them."""
+
+
+def config(scheme: str = "rotary", **changes: Any) -> models.LMConfig:
+    """A small config of the scheme."""
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "context": CONTEXT,
+        "width": 16,
+        "depth": 2,
+        "num_heads": 4,
+        "ff_size": 24,
+    }
+    return models.LMConfig(**sizes | {"position": scheme} | SCHEMES[scheme] | changes)
+
+
+def model(scheme: str = "rotary", seed: int = 0, **changes: Any) -> models.TransformerLM:
+    """A model whose every parameter is random and matters: norms and biases too, logits of order one."""
+    wanted = config(scheme, **changes)
+    rng = np.random.default_rng(seed)
+    abstract = jax.eval_shape(lambda: models.create(wanted))
+
+    def fill(path: Any, x: jax.ShapeDtypeStruct) -> jax.Array:
+        names = [getattr(entry, "name", None) for entry in path]
+        numbers = rng.standard_normal(x.shape)
+        if "kernel" in names:
+            numbers /= x.shape[-2] ** 0.5
+        elif "scale" in names:
+            numbers = 1 + 0.3 * numbers
+        else:
+            numbers *= 0.5
+        return jnp.asarray(numbers, x.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, abstract)
+
+
+def tokens(*shape: int, seed: int = 0) -> jax.Array:
+    """Random tokens."""
+    return jnp.asarray(np.random.default_rng(seed).integers(0, VOCABULARY, shape), jnp.int32)
+
+
+def assert_trees_close(ours: Any, theirs: Any, **tolerance: float) -> None:
+    """Same structure, and every leaf within the tolerance (exactly equal without one)."""
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
+        name = jax.tree_util.keystr(path)
+        if tolerance:
+            np.testing.assert_allclose(x, y, **tolerance, err_msg=name)
+        else:
+            np.testing.assert_array_equal(x, y, err_msg=name)

@@ -1,0 +1,164 @@
+"""The cache: any chunking of a prompt, rows of any length padded on either side, rings, and what does not fit."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jax_attention import models
+from jax_attention.cache import EMPTY
+from tests.models import small
+
+T = 9
+
+
+@small.jit
+def full(model, tokens):
+    return model(tokens).logits
+
+
+@small.jit
+def step(model, tokens, cache, positions=None):
+    out = model(tokens, positions=positions, cache=cache)
+    return out.logits, out.cache
+
+
+def in_chunks(model, tokens, sizes, cache):
+    """The logits of all tokens, given `sizes` at a time."""
+    found, start = [], 0
+    for size in sizes:
+        logits, cache = step(model, tokens[..., start : start + size], cache)
+        found.append(logits)
+        start += size
+    return np.concatenate(found, axis=-2), cache
+
+
+LAYOUTS = [(scheme, False) for scheme in small.SCHEMES] + [("rotary", True), ("t5", True)]
+
+
+@pytest.mark.parametrize(("scheme", "scan"), LAYOUTS)
+def test_prompt_in_chunks_equals_the_full_call(scheme, scan):
+    """flax#1317 (one token at a time only), flash-attention#1414 (no such test exists)."""
+    model, tokens = small.model(scheme), small.tokens(3, T)
+    model = models.scanned(model) if scan else model
+    found, cache = in_chunks(model, tokens, (4, 1, 4), model.init_cache((3,)))
+    np.testing.assert_allclose(found, full(model, tokens), **small.CLOSE)
+    assert (int(cache.length), cache.capacity) == (T, small.CONTEXT)
+
+
+SIZES = st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=T)
+
+
+@given(sizes=SIZES)
+@settings(max_examples=15)
+def test_any_chunking(sizes):
+    """One sequence without a batch axis; three sizes, so three programs."""
+    model, tokens = small.model("rotary"), small.tokens(small.CONTEXT)
+    sizes = [size for i, size in enumerate(sizes) if sum(sizes[: i + 1]) <= small.CONTEXT]
+    found, _ = in_chunks(model, tokens, sizes, model.init_cache())
+    np.testing.assert_allclose(found, full(model, tokens)[: sum(sizes)], **small.CLOSE)
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+def test_layers_with_a_window_may_keep_a_ring(scan):
+    model, tokens = small.model("rotary", windows=(3, None)), small.tokens(2, small.CONTEXT)
+    model = models.scanned(model) if scan else model
+    cache = model.init_cache((2,), ring_chunk=2)
+    stores = (*cache.scanned, *cache.rest)
+    assert [(store.capacity, store.ring) for store in stores] == [(4, True), (small.CONTEXT, False)]
+    found, _ = in_chunks(model, tokens, (2, 1, 2, 1, 2, 2, 2), cache)
+    np.testing.assert_allclose(found, full(model, tokens), **small.CLOSE)
+
+
+def test_a_ring_goes_on_beyond_its_capacity_and_no_further_than_told():
+    model, tokens = small.model("rotary", windows=(3,), depth=2), small.tokens(30)
+    cache = model.init_cache(ring_chunk=2)
+    assert cache.capacity is None
+    found, _ = in_chunks(model, tokens, [2] * 15, cache)
+    np.testing.assert_allclose(found, full(model, tokens), **small.CLOSE)
+    with pytest.raises(ValueError, match=r"cache: expected a ring with at least window \+ 3 - 1 slots"):
+        model(tokens[:3], cache=cache)
+    assert not model.init_cache(capacity=4, ring_chunk=2).rest[0].ring, "a ring would save nothing"
+
+
+# --- Rows of different lengths -----------------------------------------------------------------------------------------
+
+LENGTHS = (5, 3, 1)
+DECODED = 2
+ROWS = small.tokens(len(LENGTHS), T)
+
+
+def padded(side):
+    """Prompts of LENGTHS tokens, junk elsewhere, and the positions that say so."""
+    tokens = np.full((len(LENGTHS), max(LENGTHS)), 11, np.int32)
+    positions = np.full(tokens.shape, EMPTY, np.int32)
+    for row, length in enumerate(LENGTHS):
+        own = slice(0, length) if side == "right" else slice(max(LENGTHS) - length, None)
+        tokens[row, own], positions[row, own] = ROWS[row, :length], np.arange(length)
+    return jnp.asarray(tokens), jnp.asarray(positions)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("scheme", small.SCHEMES)
+def test_ragged_rows_equal_rows_alone(scheme, side):
+    """mlx-lm#1906: left padding lost in decoding. Later tokens stand behind the last of their own row by themselves."""
+    model = small.model(scheme)
+    expected = np.asarray(full(model, ROWS))
+    tokens, positions = padded(side)
+    cache = model.init_cache((len(LENGTHS),))
+    logits, cache = step(model, tokens, cache, positions)
+    real = np.asarray(positions) != EMPTY
+    for row, length in enumerate(LENGTHS):
+        np.testing.assert_allclose(np.asarray(logits)[row][real[row]], expected[row, :length], **small.CLOSE)
+    for i in range(DECODED):
+        at = [length + i for length in LENGTHS]
+        logits, cache = step(model, ROWS[np.arange(len(LENGTHS)), at][:, None], cache)
+        np.testing.assert_allclose(logits[:, 0], expected[np.arange(len(LENGTHS)), at], **small.CLOSE)
+    np.testing.assert_array_equal(cache.next_positions(2), np.asarray(LENGTHS)[:, None] + DECODED + np.arange(2))
+
+
+@pytest.mark.parametrize("scheme", ["rotary", "learned"])
+def test_padding_makes_no_nan_anywhere(scheme):
+    """transformers#38690. A row of nothing but padding, too; forward, with a cache, and in every gradient."""
+    model, (tokens, positions) = small.model(scheme), padded("left")
+    positions = positions.at[2].set(EMPTY)
+
+    def loss(model):
+        return (jnp.where(positions == EMPTY, 0, 1)[..., None] * model(tokens, positions=positions).logits).sum()
+
+    with jax.debug_nans(True):
+        gradient = small.jit(jax.grad(loss))(model)
+        logits, cache = step(model, tokens, model.init_cache((3,)), positions)
+        logits, _ = step(model, tokens[:, :1], cache)
+    assert all(np.all(np.isfinite(x)) for x in (*jax.tree.leaves(gradient), *jax.tree.leaves((logits, cache))))
+
+
+# --- What does not fit -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+def test_overflow_is_an_error_and_under_jit_nan(scan):
+    """Never clamped: a scanned model cannot raise in its layers, so the model itself looks."""
+    model = small.model("rotary", depth=2)
+    model = models.scanned(model) if scan else model
+    _, cache = step(model, small.tokens(3), model.init_cache(capacity=4))
+    with pytest.raises(ValueError, match="tokens: expected at most 4 rows in the cache, which holds 3, got 2 more"):
+        model(small.tokens(2), cache=cache)
+    with pytest.raises(ValueError, match="tokens: expected at most 4 rows"):
+        jax.eval_shape(lambda: step(model, small.tokens(5), model.init_cache(capacity=4)))
+    assert np.all(np.isnan(step(model, small.tokens(2), cache)[0]))
+    assert np.all(np.isfinite(step(model, small.tokens(1), cache)[0]))
+
+
+def test_a_cache_may_be_kept_in_another_dtype():
+    model, tokens = small.model("rotary", depth=1), small.tokens(2, 4)
+    cache = model.init_cache((2,), dtype=jnp.bfloat16)
+    assert cache.rest[0].key.dtype == jnp.bfloat16
+    logits, cache = step(model, tokens, cache)
+    assert (logits.dtype, cache.rest[0].key.dtype) == (jnp.float32, jnp.bfloat16)
+    error = np.abs(np.asarray(logits - full(model, tokens))).max()
+    assert 0 < error < 0.1

@@ -1,0 +1,237 @@
+"""One call of the model: any leading axes, any length, scanned or unrolled, with remat, with captures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import models, mods
+from tests.models import small
+
+T = 7
+
+
+@pytest.mark.parametrize("scheme", ["learned", "rotary", "t5"])
+def test_vmap_of_one_sequence_is_the_batch(scheme):
+    @small.jit
+    def both(model, tokens):
+        single = lambda row: model(row).logits  # noqa: E731
+        return model(tokens).logits, jax.vmap(jax.vmap(single))(tokens), single(tokens[1, 2])
+
+    batch, mapped, single = both(small.model(scheme), small.tokens(2, 3, T))
+    assert batch.shape == (2, 3, T, small.VOCABULARY)
+    np.testing.assert_allclose(batch, mapped, **small.CLOSE)
+    np.testing.assert_allclose(batch[1, 2], single, **small.CLOSE)
+    assert np.std(batch) > 0.3
+
+
+def test_any_length_up_to_the_context_gives_the_prefix():
+    model, tokens = small.model("learned"), small.tokens(2, small.CONTEXT)
+    call = small.jit(lambda model, tokens: model(tokens).logits)
+    full = call(model, tokens)
+    for count in (1, 11):
+        np.testing.assert_allclose(call(model, tokens[:, :count]), full[:, :count], **small.CLOSE)
+    for empty in ((2, 0), (0, 3)):
+        assert call(model, small.tokens(*empty)).shape == (*empty, small.VOCABULARY)
+
+
+def test_small_integer_tokens_and_lists_are_the_same_tokens():
+    """A byte-level vocabulary arrives as uint8, where V itself does not fit."""
+    model = small.model("none", vocab_size=256, depth=1)
+    numbers = [0, 255, 7]
+    given = (np.asarray(numbers, np.int32), np.asarray(numbers, np.uint8), np.asarray(numbers, np.int64), numbers)
+    found = small.jit(lambda: [model(x).logits for x in given])()
+    assert np.all(np.isfinite(found[0]))
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_positions_may_be_one_row_for_all_or_a_list():
+    model, tokens = small.model("rotary", depth=1, windows=(None,)), small.tokens(2, 3)
+    moved = np.arange(3) + 4
+    given = (None, moved, np.stack([moved, moved]), [0, 5, 9], np.asarray([[0, 5, 9]], np.int16))
+    plain, shifted, rows, listed, short = small.jit(lambda: [model(tokens, positions=p).logits for p in given])()
+    np.testing.assert_allclose(shifted, plain, **small.CLOSE)
+    np.testing.assert_allclose(shifted, rows, **small.CLOSE)
+    np.testing.assert_allclose(listed, short, **small.CLOSE)
+    assert not np.allclose(listed, plain, atol=1e-2)
+
+
+# --- Layouts -----------------------------------------------------------------------------------------------------------
+
+
+@small.jit
+def everything(model, tokens):
+    """All that a call can give, and a gradient."""
+    capture = models.Capture("all", "all")
+
+    def loss(model):
+        out = model(tokens, rng=jax.random.key(3), capture=capture)
+        return (out.logits**2).sum(), out
+
+    (_, dropped), gradient = jax.value_and_grad(loss, has_aux=True)(model)
+    cached = model(tokens[:, 3:], cache=model(tokens[:, :3], cache=model.init_cache((2,))).cache, capture=capture)
+    layers = model.blocks.layers()
+    stores = [jax.tree.map(lambda x, g=g: x[g], store) for g in range(2) for store in cached.cache.scanned]
+    return {
+        "dropped": (dropped.logits, dropped.captured),
+        "cached": (cached.logits, cached.captured),
+        "caches": [*stores, *cached.cache.rest],
+        "gradient": (gradient.embedding[...], [jax.tree.leaves(block) for block in gradient.blocks.layers()]),
+        "layers": [jax.tree.leaves(block) for block in layers],
+    }
+
+
+def test_scanned_equals_unrolled():
+    """Five layers, a pattern of two: the scan runs two rounds and one layer is left over."""
+    options = {"depth": 5, "windows": (3, None), "dropout": 0.2}
+    plain = small.model("rotary", **options)
+    stacked = models.scanned(plain)
+    assert (stacked.blocks.repeats, len(stacked.blocks.scanned), len(stacked.blocks.rest)) == (2, 2, 1)
+    tokens = small.tokens(2, T)
+    found, expected = everything(stacked, tokens), everything(plain, tokens)
+    scale = max(float(np.abs(x).max()) for x in jax.tree.leaves(expected["gradient"]))
+    small.assert_trees_close(found.pop("gradient"), expected.pop("gradient"), rtol=1e-5, atol=1e-5 * scale)
+    small.assert_trees_close(found, expected, **small.CLOSE)
+    assert not np.allclose(found["dropped"][0][:, 3:], found["cached"][0], atol=1e-2), "dropout does something"
+
+
+def test_attention_dropout_is_the_same_in_both_layouts_and_differs_between_layers():
+    plain = small.model("none", depth=2, attention_dropout=0.5)
+    call = small.jit(lambda model: model(small.tokens(5), rng=jax.random.key(0), capture=models.Capture("all")))
+    found, expected = call(models.scanned(plain)), call(plain)
+    small.assert_trees_close(found, expected, **small.CLOSE)
+    kept = [np.tril(np.asarray(expected.captured.weights[layer]) > 0) for layer in (0, 1)]
+    assert not np.array_equal(*kept)
+    assert 0.2 < kept[0].sum() / (4 * 15) < 0.8
+
+
+def test_both_layouts_start_with_the_same_numbers():
+    config = small.config("rotary", depth=3)
+    plain, stacked = (models.create(dataclasses.replace(config, scan=scan), 5) for scan in (False, True))
+    small.assert_trees_close(models.unrolled(stacked), plain)
+    small.assert_trees_close(models.scanned(plain), stacked)
+    assert models.unrolled(stacked).config == config
+    kernels = [block.feed_forward.up.kernel[...] for block in plain.blocks.layers()]
+    assert not np.array_equal(kernels[0], kernels[1])
+
+
+def test_a_pattern_longer_than_the_model_leaves_nothing_to_scan():
+    plain = small.model("none", depth=1, windows=(2, None, 4))
+    stacked = models.scanned(plain)
+    assert (stacked.blocks.repeats, len(stacked.blocks.rest), stacked.config.scan) == (0, 1, True)
+    small.assert_trees_close(models.to_dict(stacked), models.to_dict(plain))
+
+
+def test_initial_numbers_are_those_of_gpt2():
+    """normal(0.02), smaller by sqrt(2 depth) where the residual stream is fed; norms 1, biases 0 (GPT-2, section 2.3)."""
+    model = models.create(small.config("learned", width=128, depth=8, ff_size=256, vocab_size=300))
+    block = model.blocks.rest[3]
+    deviations = {
+        "embedding": (model.embedding, 0.02),
+        "position": (model.position, 0.02),
+        "joined": (block.attention.projections.joined.kernel, 0.02),
+        "up": (block.feed_forward.up.kernel, 0.02),
+        "out": (block.attention.out.kernel, 0.02 / 4),
+        "down": (block.feed_forward.down.kernel, 0.02 / 4),
+    }
+    for name, (kernel, deviation) in deviations.items():
+        np.testing.assert_allclose(np.std(kernel[...]), deviation, rtol=0.1, err_msg=name)
+    assert np.all(block.attention_norm.scale[...] == 1)
+    assert np.all(block.feed_forward.up.bias[...] == 0)
+
+
+# --- Remat -------------------------------------------------------------------------------------------------------------
+
+
+def count_products(jaxpr) -> int:
+    """Matrix products in a program, inner programs included."""
+    total = 0
+    for equation in jaxpr.eqns:
+        total += equation.primitive.name == "dot_general"
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            total += count_products(inner)
+    return total
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_remat_changes_what_is_kept_and_no_number(scan):
+    """flax#4626."""
+    model, tokens = small.model("rotary", depth=2), small.tokens(2, T)
+    model = models.scanned(model) if scan else model
+
+    def loss(model):
+        return (model(tokens, rng=jax.random.key(0)).logits ** 2).mean()
+
+    found, products = {}, {}
+    for remat in ("none", "dots", "full"):
+        own = jax.tree.map(lambda x: x, model)
+        own.config = dataclasses.replace(model.config, remat=remat, dropout=0.1)
+        found[remat] = small.jit(jax.value_and_grad(loss))(own)
+        products[remat] = count_products(jax.make_jaxpr(jax.grad(loss))(own).jaxpr)
+    for remat in ("dots", "full"):
+        np.testing.assert_allclose(found[remat][0], found["none"][0], **small.CLOSE)
+        for x, y in zip(jax.tree.leaves(found[remat][1]), jax.tree.leaves(found["none"][1]), strict=True):
+            np.testing.assert_allclose(x, y, **small.CLOSE_GRADIENT)
+    assert products["none"] < products["dots"] < products["full"], products
+
+
+# --- Capture -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_capture_changes_no_bit_and_gives_what_the_layers_see(scan):
+    """flax#4744: asking for weights."""
+    model, tokens = small.model("rotary", depth=3), small.tokens(2, T)
+    own = models.scanned(model) if scan else model
+    call = jax.jit(lambda model, capture: model(tokens, capture=capture), static_argnums=1)
+    plain, asked = call(own, None), call(own, models.Capture("all", "all"))
+    assert plain.captured is None
+    np.testing.assert_array_equal(plain.logits, asked.logits)
+
+    weights, hidden = asked.captured
+    assert (list(weights), list(hidden)) == ([0, 1, 2], [-1, 0, 1, 2])
+    np.testing.assert_array_equal(
+        hidden[-1], model.embedding[...][tokens] * jnp.asarray(model.config.width**0.5, jnp.float32)
+    )
+    logits = jax.jit(lambda model, x: model.unembed(model.final_norm(x)))(model, hidden[2])
+    np.testing.assert_allclose(logits, asked.logits, **small.CLOSE)
+
+    @small.jit
+    def by_hand(layer, x):
+        attention = layer.attention.weights(layer.attention_norm(x), mods=(mods.soft_cap(model.config.score_cap),))
+        return attention
+
+    for n, layer in enumerate(model.blocks.rest):
+        np.testing.assert_allclose(weights[n], by_hand(layer, hidden[n - 1]), **small.CLOSE)
+        np.testing.assert_allclose(weights[n].sum(-1), np.ones((2, 4, T)), **small.CLOSE)
+    assert np.all(np.asarray(weights[0])[..., 6, :4] == 0), "layer 0 has a window of 3"
+    assert np.all(np.asarray(weights[1])[..., 6, :4] > 0), "layer 1 has none"
+
+
+def test_capture_gives_only_what_was_asked_for():
+    model = models.scanned(small.model("rotary", depth=3))
+    out = small.jit(lambda model: model(small.tokens(4), capture=models.Capture(weights=(2, 1), hidden=(0,))))(model)
+    assert (sorted(out.captured.weights), list(out.captured.hidden)) == ([1, 2], [0])
+    assert (out.captured.weights[1].shape, out.captured.hidden[0].shape) == ((4, 4, 4), (4, 16))
+
+
+def test_captured_weights_with_a_cache_stand_over_its_slots():
+    model, tokens = small.model("rotary"), small.tokens(2, T)
+    capture = models.Capture(weights=(1,))
+
+    @small.jit
+    def both(model):
+        cache = model(tokens[:, :4], cache=model.init_cache((2,), capacity=9)).cache
+        outputs = model(tokens, capture=capture), model(tokens[:, 4:], cache=cache, capture=capture)
+        return [out.captured.weights[1] for out in outputs]
+
+    full, part = both(model)
+    assert part.shape == (2, 4, 3, 9)
+    np.testing.assert_allclose(part[..., :T], full[..., 4:, :], **small.CLOSE)
+    np.testing.assert_array_equal(part[..., T:], 0)

@@ -1,0 +1,271 @@
+"""The model as a value: pure functions over dicts, ensembles, optax, retracing, trained rules, dtypes, strict modes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jax_attention import masks, models, mods, normalizers, positions, scores
+from tests.models import small
+
+TOKENS = small.tokens(2, 6)
+
+
+def loss(model, tokens=TOKENS):
+    logits = model(tokens[:, :-1]).logits
+    return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
+
+
+# --- Dicts and ensembles -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_dicts_and_modules_are_the_same_model(scan):
+    model = small.model("rotary")
+    model = models.scanned(model) if scan else model
+    params = models.to_dict(model)
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(params))
+    small.assert_trees_close(models.from_dict(model.config, params), model)
+    small.assert_trees_close(models.from_dict(model.config, jax.tree.map(np.asarray, params)), model)
+    apply = models.pure(model.config).apply
+    cache = model.init_cache((2,))
+    found, expected = small.jit(lambda m, p, c: (apply(p, TOKENS, cache=c), m(TOKENS, cache=c)))(model, params, cache)
+    small.assert_trees_close(found, expected)
+
+
+def test_pure_init_is_create():
+    config = small.config("t5")
+    init = models.pure(config).init
+    small.assert_trees_close(init(3), models.to_dict(models.create(config, 3)))
+    small.assert_trees_close(init(jax.random.key(3)), init(3))
+    assert not np.array_equal(init(4)["embedding"], init(3)["embedding"])
+
+
+def test_wrong_dicts_are_named():
+    model = small.model("learned", depth=1)
+
+    def refused(change, message):
+        params = models.to_dict(model)
+        change(params)
+        with pytest.raises(ValueError, match=message):
+            models.from_dict(model.config, params)
+
+    block = "blocks.rest.0"
+    refused(lambda p: p.pop("position"), r"^params: expected the parameters of this config, got missing: position\.$")
+    refused(lambda p: p.update(extra=jnp.ones(2)), r"not of this model: extra\.$")
+    refused(
+        lambda p: p["blocks"]["rest"]["0"]["feed_forward"]["up"].update(kernel=jnp.ones((3, 4))),
+        rf"wrong shape: {block}.feed_forward.up.kernel: expected float32\[16,24\], got float32\[3,4\]\.$",
+    )
+    refused(lambda p: p.update(blocks={}), rf"missing: {block}.attention.out.bias, .* …\.$")
+    refused(lambda p: p.update(embedding=p.pop("position")), r"missing: position; wrong shape: embedding")
+
+
+def test_vmap_over_an_ensemble_of_models():
+    """As modules and as dicts; each member equals its own call, and each is trained by its own gradient."""
+    config = small.config("rotary", depth=1)
+    members = [small.model("rotary", seed, depth=1) for seed in range(3)]
+    stack = jax.tree.map(lambda *x: jnp.stack(x), *members)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *map(models.to_dict, members))
+    apply = models.pure(config).apply
+
+    @small.jit
+    def run(members, stack, stacked):
+        one = jax.value_and_grad(loss)
+        return (
+            [one(member) for member in members],
+            jax.vmap(one)(stack),
+            jax.vmap(lambda params: apply(params, TOKENS).logits)(stacked),
+            [member(TOKENS).logits for member in members],
+        )
+
+    alone, together, logits, expected = run(members, stack, stacked)
+    for i, (value, gradient) in enumerate(alone):
+        np.testing.assert_allclose(together[0][i], value, **small.CLOSE)
+        own = jax.tree.map(lambda x, i=i: x[i], together[1])
+        small.assert_trees_close(models.to_dict(own), models.to_dict(gradient), **small.CLOSE_GRADIENT)
+        np.testing.assert_allclose(logits[i], expected[i], **small.CLOSE)
+    fresh = jax.eval_shape(jax.vmap(models.pure(config).init), jax.random.split(jax.random.key(0), 5))
+    assert fresh["embedding"].shape == (5, small.VOCABULARY, 16)
+
+
+def test_optax_trains_the_module_itself_and_traces_once():
+    """flax#5158, flax#5548: fifty steps, one trace; models.create as a start."""
+    model = models.create(small.config("learned", depth=1))
+    optimiser = optax.adam(1e-2)
+    traces = 0
+
+    @small.jit
+    def step(model, state, tokens):
+        nonlocal traces
+        traces += 1
+        value, gradient = jax.value_and_grad(loss)(model, tokens)
+        updates, state = optimiser.update(gradient, state, model)
+        return optax.apply_updates(model, updates), state, value
+
+    state, losses = optimiser.init(model), []
+    for _ in range(50):
+        model, state, value = step(model, state, TOKENS)
+        losses.append(float(value))
+    assert traces == 1
+    assert abs(losses[0] - np.log(small.VOCABULARY)) < 0.1, "the first guess is uniform"
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_equal_configs_do_not_retrace_and_others_do():
+    traces = 0
+
+    @jax.jit
+    def count(model):
+        nonlocal traces
+        traces += 1
+        return model.embedding[...].sum()
+
+    rule = lambda **new: {  # noqa: E731
+        "mods": (mods.alibi(positions.alibi_slopes(4)),),
+        "mask": masks.causal() & masks.sliding_window(3),
+        "normalize": normalizers.softmax(jnp.full(4, 0.5)),
+        **new,
+    }
+    for seed in range(3):
+        count(small.model("none", seed, depth=1, **rule()))
+    assert traces == 1
+    count(small.model("none", depth=1, **rule(mods=(mods.alibi(2 * positions.alibi_slopes(4)),))))
+    assert traces == 2, "another constant is another program"
+
+
+# --- Trained rules -----------------------------------------------------------------------------------------------------
+
+RULE = {
+    "score": scores.general(np.eye(4, dtype=np.float32)),
+    "mods": (mods.temperature(1.5), mods.bias(np.zeros((4, 1, 1), np.float32)), mods.relative(np.zeros((4, 8)))),
+    "normalize": normalizers.softmax(jnp.zeros(4)),
+}
+
+
+def rule_parameters(params):
+    """`{name: array}` of everything that is a parameter of the rule."""
+    flat = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    return {name: x for name, x in flat.items() if "parameters" in name}
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_train_rule_makes_the_rules_numbers_parameters(scan):
+    config = small.config("none", qk_norm=False, scan=scan, **RULE)
+    assert rule_parameters(models.to_dict(jax.eval_shape(lambda: models.create(config)))) == {}
+    trained = dataclasses.replace(config, train_rule=True)
+    rng = jax.random.key(0)
+    fixed, (_, gradient) = small.jit(
+        lambda: (models.create(config, rng)(TOKENS).logits, jax.value_and_grad(loss)(models.create(trained, rng)))
+    )()
+    gradients = rule_parameters(models.to_dict(gradient))
+    assert len(gradients) == (5 if scan else 10)
+    zero = [name for name, x in gradients.items() if not np.any(x)]
+    assert zero == [], "a bias per head cancels in a softmax, but not beside a sink"
+    assert all(x.dtype == jnp.float32 and not x.weak_type for x in gradients.values())
+    created = small.jit(lambda: models.create(trained, rng)(TOKENS).logits)()
+    np.testing.assert_allclose(created, fixed, **small.CLOSE)
+
+
+def test_rule_parameters_have_the_parameters_dtype():
+    config = small.config("none", depth=1, param_dtype="bfloat16", sinks=True, train_rule=True, mods=RULE["mods"])
+    params = models.to_dict(jax.eval_shape(lambda: models.create(config)))
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+    assert len(rule_parameters(params)) == 4
+
+
+def test_sinks_are_learned_and_take_weight():
+    model = models.create(small.config("t5", depth=1))
+    assert {x.shape for x in rule_parameters(models.to_dict(model)).values()} == {(4,)}
+    weights = small.jit(lambda model: model(TOKENS, capture=models.Capture("all")))(model).captured.weights[0]
+    np.testing.assert_allclose(weights[:, :, 0].sum(-1), np.full((2, 4), 0.5), atol=0.05)
+
+
+def test_order_of_mods_is_position_own_cap():
+    """T5's table is shared by the layers and comes with the call, and yet before the config's own mods."""
+    model = small.model("t5", depth=1, score_cap=None, sinks=False, mods=(mods.temperature(3.0),))
+    capped = small.model("t5", depth=1, score_cap=1.5, sinks=False, mods=(mods.temperature(3.0),))
+
+    @small.jit
+    def both(model, capped):
+        block = model.blocks.rest[0]
+        x = block.attention_norm(model.embedding[...][TOKENS])
+        table = mods.relative(model.relative[...], bidirectional=False)
+        call = lambda *chain: block.attention.weights(x, mods=chain)  # noqa: E731
+        asked = models.Capture("all")
+        return (
+            model(TOKENS, capture=asked).captured.weights[0],
+            call(table, mods.temperature(3.0)),
+            capped(TOKENS, capture=asked).captured.weights[0],
+            call(table, mods.temperature(3.0), mods.soft_cap(1.5)),
+            call(mods.temperature(3.0), mods.soft_cap(1.5), table),
+        )
+
+    plain, expected, found, in_order, wrong = both(model, capped)
+    np.testing.assert_allclose(plain, expected, **small.CLOSE)
+    np.testing.assert_allclose(found, in_order, **small.CLOSE)
+    assert not np.allclose(found, wrong, atol=1e-3)
+
+
+# --- Dtypes and strict modes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_bfloat16_keeps_parameters_and_logits_float32(tied):
+    plain = small.model("rotary", tied_head=tied)
+    model = jax.tree.map(lambda x: x, plain)
+    config = dataclasses.replace(plain.config, dtype="bfloat16")
+    model = models.from_dict(config, models.to_dict(plain))
+
+    @small.jit
+    def run(model):
+        hidden, cache = model.hidden(TOKENS, cache=model.init_cache((2,)))
+        return model(TOKENS).logits, hidden, cache, jax.grad(loss)(model)
+
+    logits, hidden, cache, gradient = run(model)
+    assert {x.dtype for x in jax.tree.leaves((model, gradient))} == {jnp.dtype("float32")}
+    assert (logits.dtype, hidden.dtype, cache.rest[0].key.dtype) == (jnp.float32, jnp.bfloat16, jnp.bfloat16)
+    exact = np.asarray(run(plain)[0])
+    error = np.abs(np.asarray(logits) - exact).max()
+    assert 1e-4 < error < 0.05 * np.abs(exact).max() + 0.05
+    rounded = np.asarray(logits.astype(jnp.bfloat16).astype(jnp.float32))
+    assert not np.array_equal(logits, rounded), "the last product is not rounded to bfloat16"
+
+
+def test_float64_is_float64(x64):
+    model = small.model("rotary", depth=1, dtype="float64", param_dtype="float64", train_rule=True, mods=RULE["mods"])
+    logits = small.jit(lambda model: model(TOKENS).logits)(model)
+    assert {x.dtype for x in jax.tree.leaves(model)} == {jnp.dtype("float64")}
+    assert logits.dtype == jnp.float64
+    narrow = jax.tree.map(lambda x: x.astype(jnp.float32), models.to_dict(model))
+    config = dataclasses.replace(model.config, dtype="float32", param_dtype="float32")
+    single = small.jit(lambda params: models.pure(config).apply(params, TOKENS).logits)(narrow)
+    assert single.dtype == jnp.float32
+    error = np.abs(np.asarray(logits) - np.asarray(single)).max()
+    assert 1e-9 < error < 1e-4
+
+
+@pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])
+@pytest.mark.parametrize("scheme", small.SCHEMES)
+def test_strict_promotion_through_forward_and_backward(scheme, x64):
+    """Tracing is enough: promotion happens, or is refused, before anything runs."""
+    with jax.enable_x64(x64), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        dtype = {"learned": "bfloat16", "t5": "bfloat16"}.get(scheme, "float32")
+        config = small.config(scheme, dropout=0.1, dtype=dtype)
+
+        def run(tokens, segments):
+            def objective(model):
+                own = jax.random.key(1)
+                packed = model(tokens, positions=jnp.arange(6, dtype=jnp.int32), segment_ids=segments, rng=own)
+                cached = model(tokens, cache=model.init_cache((2,)), capture=models.Capture("all", "all"))
+                return (packed.logits + cached.logits).sum()
+
+            return jax.grad(objective)(models.create(config, jax.random.key(0)))
+
+        gradient = jax.eval_shape(run, TOKENS, jnp.zeros((2, 6), jnp.int32))
+    assert {x.dtype for x in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}

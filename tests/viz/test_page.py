@@ -1,0 +1,138 @@
+"""The HTML page: complete in itself, the numbers exact to their steps, and no word can break out of its place."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from importlib import resources
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jax_attention import viz
+
+SCRIPT = resources.files("jax_attention.viz").joinpath("web", "page.js")
+NASTY = ["<script>alert(1)</script>", "</script>", "<!--", "&amp;", '"', "'", "\\", "\u2028", "{{title}}", "]]>"]
+
+
+class Page(HTMLParser):
+    """Elements by name, and the text inside of scripts, styles and the title."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.elements, self.texts, self.attributes = [], {}, []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        last = self.elements[-1] if self.elements else ""
+        self.texts[last] = [*self.texts.get(last, []), data]
+
+
+def contents(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+def weights_in(page: str) -> np.ndarray:
+    data = contents(page)
+    steps = np.frombuffer(base64.b64decode(data["weights"]), "<u2").reshape(data["shape"])
+    return steps / 65535 * np.reshape(data["largest"], data["shape"][:2])[..., None, None]
+
+
+@given(seed=st.integers(0, 1000), shape=st.tuples(*[st.integers(1, 5)] * 4), scale=st.sampled_from([1e-6, 1.0, 50.0]))
+def test_weights_survive_to_half_a_step_and_zeros_exactly(seed, shape, scale):
+    rng = np.random.default_rng(seed)
+    weights = scale * rng.uniform(size=shape) * (rng.uniform(size=shape) > 0.5)
+    page = viz.html_page(weights, [str(i) for i in range(shape[2])], [str(i) for i in range(shape[3])])
+    found = weights_in(page)
+    assert (np.abs(found - weights) <= weights.max() * (0.5 / 65535 + 1e-6)).all()
+    assert (found[weights == 0] == 0).all()
+
+
+def test_fewer_axes_are_one_layer_or_one_head():
+    weights = np.arange(6.0).reshape(2, 3)
+    for axes in ((), (1,), (1, 1)):
+        page = viz.html_page(weights.reshape(*axes, 2, 3), ["a", "b"], ["x", "y", "z"])
+        assert contents(page)["shape"] == [1, 1, 2, 3]
+    assert contents(page)["keys"] == ["x", "y", "z"]
+    heads = viz.html_page(np.ones((4, 2, 2)), ["a", "b"])
+    assert contents(heads)["shape"] == [1, 4, 2, 2]
+    assert contents(heads)["keys"] == ["a", "b"]
+    layers = viz.html_page(np.ones((2, 1, 2, 2)), ["a", "b"], layers=(3, 11))
+    assert contents(layers)["layers"] == ["3", "11"]
+
+
+@given(st.lists(st.one_of(st.sampled_from(NASTY), st.text(min_size=1)), min_size=1, max_size=4), st.sampled_from(NASTY))
+def test_no_word_and_no_title_becomes_markup(tokens, title):
+    plain = Page(viz.html_page(np.eye(len(tokens)), ["a"] * len(tokens)))
+    made = viz.html_page(np.eye(len(tokens)), tokens, title=title)
+    made.encode("utf-8")
+    page = Page(made)
+    assert page.elements == plain.elements
+    assert page.elements.count("script") == 2
+    data = made.split('id="data">')[1].split("</script>")[0]
+    assert not set("<>&") & set(data), "a comment or an end tag in JSON would swallow the page"
+    assert "".join(page.texts["title"]).strip() == title.strip()
+
+
+def test_words_are_kept_with_white_space_visible():
+    tokens = [*NASTY[:7], "代码", " a", "\n", "\udc80"]
+    data = contents(viz.html_page(np.eye(len(tokens)), tokens))
+    assert data["queries"] == data["keys"] == [*NASTY[:7], "代码", "␣a", "⏎", "U+DC80"]
+
+
+def test_the_page_loads_nothing():
+    page = viz.html_page(np.eye(2), ["a", "b"])
+    names = {name for name, _ in Page(page).attributes}
+    assert names & {"src", "href", "srcset", "action"} == set()
+    for loads in ("://", "//cdn", "url(", "@import", "fetch(", "XMLHttpRequest", "import("):
+        assert loads not in page
+    policy = dict(Page(page).attributes)["content"]
+    assert policy.startswith("default-src 'none'")
+    assert "{{" not in page
+
+
+def test_twelve_layers_of_twelve_heads_stay_small():
+    weights = np.random.default_rng(0).dirichlet(np.ones(64), (12, 12, 64))
+    page = viz.html_page(weights, [f"token{i}" for i in range(64)])
+    assert len(page.encode("utf-8")) < 1.7e6
+
+
+def run_script(expression: str) -> object:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    script = f"{SCRIPT.read_text(encoding='utf-8')}\nconsole.log(JSON.stringify({expression}));"
+    done = subprocess.run([node, "-"], input=script, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_script_reads_what_python_wrote():
+    weights = np.random.default_rng(0).dirichlet(np.ones(5), (2, 3, 4))
+    data = contents(viz.html_page(weights, list("abcd"), list("vwxyz")))
+    maps = "[[0, 0], [1, 2], [1, -1]].map(([l, n]) => Array.from(mapOf(data, l, n)))"
+    found = run_script(
+        f"(() => {{ const data = {json.dumps(data)}; data.steps = decode(data.weights); return {maps}; }})()"
+    )
+    expected = [weights[0, 0], weights[1, 2], weights[1].mean(0)]
+    np.testing.assert_allclose(found, np.reshape(expected, (3, 20)), atol=1e-5)
+
+
+def test_small_parts_of_the_script():
+    moves = run_script("['ArrowUp', 'ArrowDown', 'ArrowLeft', 'ArrowRight', 'x'].map((k) => moved(k, 0, 2, 2, 3))")
+    assert moves == [[0, 2], [1, 2], [0, 1], [0, 2], None]
+    assert run_script("[0, 0.00001, 0.123456, 1].map(number)") == ["0.0000", "< 0.0001", "0.1235", "1.0000"]
+    assert run_script("['#ffffff', '#08306b', '#14171c', '#9ecbff'].map((c) => inkOn(rgb(c)))") == [
+        "#000000", "#ffffff", "#ffffff", "#000000",
+    ]  # fmt: skip
+    assert run_script("[shorten('代码代码', 3), shorten('abc', 3)]") == ["代码…", "abc"]
