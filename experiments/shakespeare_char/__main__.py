@@ -1,14 +1,14 @@
 """A character-level Transformer on tiny Shakespeare, in nanoGPT's setting for a CPU.
 
-Question: does our model, optimiser and loop reach the validation loss that nanoGPT's README gives for this setting, 1.88?
+Question: do our model, optimiser and loop reach the validation loss that nanoGPT's README gives for this setting, 1.88?
 Command:  python -m experiments.shakespeare_char --text input.txt
 Time:     RESULT_TIME
 Result:   RESULT_LINE
 
-The setting: 4 layers, 4 heads, width 128, context 64, no biases, no dropout, learned positions, tied head; 2000 steps of
-12 windows; AdamW with betas (0.9, 0.99), decay 0.1 on matrices, rate 1e-3 to 1e-4 by a cosine after 100 steps of warmup,
-gradients clipped to norm 1; the first 90 % of the text to train on. The loss is over the whole of the last 10 %, in
-windows of 64 characters that do not overlap (nanoGPT averages over random windows of the same length).
+The setting: 4 layers, 4 heads, width 128, context 64, no biases or dropout, learned positions, tied head; 2000 steps of
+12 windows; AdamW with betas (0.9, 0.99), decay 0.1 on matrices, rate 1e-3 to 1e-4 by a cosine after 100 steps of
+warmup, gradients clipped to norm 1; the first 90 % of the text to train on. The loss is over the whole of the last
+10 %, in windows of 64 characters that do not overlap (nanoGPT averages over random windows of the same length).
 """
 
 from __future__ import annotations

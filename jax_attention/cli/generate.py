@@ -10,7 +10,7 @@ from typing import Annotated
 import jax
 import tyro
 
-from jax_attention import decoding
+from jax_attention import decoding, models
 from jax_attention.cli import run_folder
 from jax_attention.cli.output import say
 
@@ -62,7 +62,7 @@ class Generate:
             raise ValueError(
                 f"prompt: expected fewer tokens than the context of {run.config.context}, got {len(ids)}. Shorten it."
             )
-        model, _ = run.load(self.step)
+        model = models.unrolled(run.load(self.step)[0])
         for sample in range(self.num_samples):
             if self.num_samples > 1:
                 say(f"--- sample {sample + 1}")

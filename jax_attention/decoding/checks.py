@@ -47,13 +47,7 @@ class Request(NamedTuple):
 
 def check_request(model: Any, prompt: Any, *, beyond_context: bool, **given: Any) -> Request:
     """All arguments of `generate`, or an error that names the one to change."""
-    for name in ("hidden", "unembed", "init_cache", "config"):
-        fail_unless(
-            hasattr(model, name),
-            f"model: expected a language model with {name}, such as models.TransformerLM, got "
-            f"{type(model).__name__}.",
-            TypeError,
-        )
+    _check_model(model)
     count = check_int("max_new_tokens", given["max_new_tokens"], 1, "It is the most tokens to add.")
     prompts = _on_host(as_prompts(prompt))
     _check_tokens(prompts, model.config.vocab_size)
@@ -86,6 +80,15 @@ def check_request(model: Any, prompt: Any, *, beyond_context: bool, **given: Any
     return request
 
 
+def _check_model(model: Any) -> None:
+    for name in ("hidden", "unembed", "init_cache", "config"):
+        fail_unless(
+            hasattr(model, name),
+            f"model: expected a language model with {name}, such as models.TransformerLM, got {type(model).__name__}.",
+            TypeError,
+        )
+
+
 def _on_host(prompts: Prompts) -> Prompts:
     """Known arrays as NumPy: padding them then compiles nothing."""
     return Prompts(*(x if isinstance(x, jax.core.Tracer) else np.asarray(x) for x in prompts))
@@ -95,11 +98,11 @@ def _check_tokens(prompts: Prompts, vocab_size: int) -> None:
     if isinstance(prompts.tokens, jax.core.Tracer):
         return
     wrong = prompts.tokens[(prompts.tokens < 0) | (prompts.tokens >= vocab_size)]
-    fail_unless(
-        wrong.size == 0,
-        f"prompt: expected token ids from 0 to {vocab_size - 1}, the vocabulary of the model, got "
-        f"{wrong[:1].tolist() and wrong.ravel()[0]}. Encode the text with the tokenizer that the model was trained with.",
-    )
+    if wrong.size:
+        raise ValueError(
+            f"prompt: expected token ids from 0 to {vocab_size - 1}, the vocabulary of the model, got {wrong[0]}. "
+            "Encode the text with the tokenizer that the model was trained with."
+        )
 
 
 def _check_context(prompts: Prompts, count: int, config: Any, beyond: bool) -> None:

@@ -39,7 +39,7 @@ def largest_key(holds: Callable[[UInt[Array, "*lead 1"]], Bool[Array, "*lead"]],
 
 
 def kth_largest(keys: UInt[Array, "*lead V"], k: Int[Array, "*#lead"] | int) -> UInt[Array, "*lead 1"]:
-    """The k-th largest key of each row, `1 <= k <= V`."""
+    """The k-th largest key of each row; 0, which lies below every key, where k is larger than V."""
     return largest_key(lambda key: jnp.sum(keys >= key, axis=-1) >= k, keys.shape[:-1])
 
 

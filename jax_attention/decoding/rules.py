@@ -128,7 +128,7 @@ def temperature(temperature: Float[Array, "*lead"] | float) -> Temperature:
         Ackley, Hinton, Sejnowski (1985), "A learning algorithm for Boltzmann machines".
     """
     cure = "For the most likely token use greedy()."
-    return Temperature(check_number("temperature", temperature, lambda t: 0 < t, "a positive number", cure))
+    return Temperature(check_number("temperature", temperature, lambda t: t > 0, "a positive number", cure))
 
 
 def repetition_penalty(penalty: Float[Array, "*lead"] | float) -> RepetitionPenalty:
@@ -158,7 +158,7 @@ def repetition_penalty(penalty: Float[Array, "*lead"] | float) -> RepetitionPena
         4.1. Differs from Hugging Face, which counts the padding of a batch as seen: here padding is nothing.
     """
     cure = "1.0 changes nothing; leave the rule out to switch it off."
-    return RepetitionPenalty(check_number("penalty", penalty, lambda p: 0 < p, "a positive number", cure))
+    return RepetitionPenalty(check_number("penalty", penalty, lambda p: p > 0, "a positive number", cure))
 
 
 def greedy() -> Greedy:

@@ -30,7 +30,7 @@ class TopK(Rule):
 
     def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
         keys = sort_keys(logits)
-        return jnp.where(keys < kth_largest(keys, jnp.minimum(self.k, logits.shape[-1])), -jnp.inf, logits)
+        return jnp.where(keys < kth_largest(keys, self.k), -jnp.inf, logits)
 
 
 @value

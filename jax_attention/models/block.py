@@ -95,13 +95,15 @@ def make_block(config: LMConfig, window: int | None, rng: jax.Array) -> Block:
     """A block with GPT-2's initial values: normal(0.02), smaller by sqrt(2 depth) where the residual stream is fed."""
     block = Block(config, window, rngs=nnx.Rngs(rng))
     paths, structure = jax.tree_util.tree_flatten_with_path(block)
-    fresh = []
-    for i, (path, x) in enumerate(paths):
+    fresh, kernels = [], 0
+    for path, x in paths:
         names = [getattr(entry, "name", None) for entry in path]
         if "kernel" in names and "mods" not in names and "rule" not in names:
             feeds_stream = "out" in names or "down" in names
             deviation = INITIAL_DEVIATION * ((2 * config.depth) ** -0.5 if feeds_stream else 1.0)
-            x = deviation * jax.random.normal(jax.random.fold_in(rng, i), x.shape, x.dtype)
+            # Numbered among the kernels alone: another rule starts from the same numbers.
+            x = deviation * jax.random.normal(jax.random.fold_in(rng, kernels), x.shape, x.dtype)
+            kernels += 1
         fresh.append(x)
     return jax.tree.unflatten(structure, fresh)
 

@@ -154,6 +154,9 @@ class LMConfig:
 
 
 def _check_sizes(config: LMConfig) -> None:
+    fail_unless(
+        isinstance(config.rope, Rotary), f"rope: expected positions.rotary(...), got {config.rope!r}.", TypeError
+    )
     for name in ("vocab_size", "context", "width", "depth", "num_heads"):
         check_int(name, getattr(config, name), 1, "Sizes of a model are static.")
     for name in ("kv_heads", "head_size", "ff_size"):
@@ -241,9 +244,6 @@ def _check_rule(config: LMConfig) -> None:
         plain or not config.sinks,
         f"sinks: expected the plain softmax beside it, got normalize={config.normalize!r}. Put sinks into the value: "
         "normalize=normalizers.softmax(sinks), train_rule=True.",
-    )
-    fail_unless(
-        isinstance(config.rope, Rotary), f"rope: expected positions.rotary(...), got {config.rope!r}.", TypeError
     )
 
 

@@ -97,7 +97,8 @@ class LMCache:
     def next_positions(self, count: int) -> jax.Array:
         """`[*batch, count]`: every row goes on behind its own last token, whatever padding it holds."""
         last = jnp.max(jnp.where(self.positions == EMPTY, -1, self.positions), axis=-1, keepdims=True)
-        return last + 1 + jnp.arange(count, dtype=last.dtype)
+        steps = jnp.arange(1, count + 1, dtype=last.dtype)
+        return last + steps.reshape((1,) * (last.ndim - 1) + (count,))
 
 
 class LMOutput(NamedTuple):

@@ -16,24 +16,14 @@ from jax_attention.nn.linear import Linear
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
-
 SQRT_HALF = math.sqrt(0.5)
 
 
-@jax.custom_jvp
 def gelu(x: jax.Array) -> jax.Array:
-    """`x Phi(x)`, exact. Its derivative as one formula keeps one array for the backward pass where the rule of products
-    keeps three.
+    """`x (1 + erf(x / sqrt 2)) / 2`, exact, as PyTorch computes it. `jax.nn.gelu` goes by erfc, which keeps the last
+    digits of values near 0 for x below -4 and makes a training step of a small model on CPU a tenth longer.
     """
-    return jax.nn.gelu(x, approximate=False)
-
-
-@gelu.defjvp
-def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    (x,), (dx,) = primals, tangents
-    below = jax.lax.erfc(-x * SQRT_HALF) * 0.5
-    density = jnp.exp(-0.5 * jnp.square(x)) * (SQRT_HALF / math.sqrt(math.pi))
-    return gelu(x), (below + x * density) * dx
+    return x * 0.5 * (1.0 + jax.lax.erf(x * SQRT_HALF))
 
 
 def squared_relu(x: jax.Array) -> jax.Array:

@@ -64,9 +64,10 @@ class Constant:
                 f"{value!r}: expected known arrays to keep as constants, got traced ones. Build the value outside of "
                 "jit, or wrap it in nn.Learned to make it a parameter."
             )
-        arrays = [x if callable(x) else np.asarray(x) for x in leaves]
-        self.value = jax.tree.unflatten(structure, arrays)
-        self._content = (structure, tuple(x if callable(x) else (x.shape, x.dtype, x.tobytes()) for x in arrays))
+        # Python numbers stay what they are: as float64 arrays they would promote float32 scores in x64 mode.
+        kept = [np.asarray(x) if hasattr(x, "dtype") else x for x in leaves]
+        self.value = jax.tree.unflatten(structure, kept)
+        self._content = (structure, tuple(_content(x) for x in kept))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Constant) and self._content == other._content
@@ -76,6 +77,13 @@ class Constant:
 
     def __repr__(self) -> str:
         return repr(self.value)
+
+
+def _content(x: Any) -> Any:
+    """What two equal leaves have in common, hashable: functions by themselves, numbers by their text."""
+    if hasattr(x, "dtype"):
+        return x.shape, x.dtype, x.tobytes()
+    return x if callable(x) else (type(x), repr(x))
 
 
 def hold(part: Any) -> Any:

@@ -87,7 +87,7 @@ def _weights_of_rows(scores: jax.Array, where: jax.Array) -> jax.Array:
 
 @_weights_of_rows.defjvp
 def _weights_of_rows_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    """`dw = w (dz - sum(w dz))` needs nothing but the weights; step by step, three more arrays `[..., T, S]` are kept."""
+    """`dw = w (dz - sum(w dz))` needs nothing but the weights; else three more arrays `[..., T, S]` are kept."""
     weights = _weights_of_rows(*primals)
     change = jnp.where(primals[1], tangents[0], 0)
     return weights, weights * (change - jnp.sum(weights * change, axis=-1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Training: a pure step over a `TrainState`, and a loop around it that logs, evaluates, saves and resumes bit for bit."""
+"""Training: a pure step over a `TrainState`, and a loop that logs, evaluates, saves and resumes bit for bit."""
 
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.evaluation import make_evaluate

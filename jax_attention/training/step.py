@@ -155,7 +155,8 @@ def make_train_step(
         >>> import jax, jax.numpy as jnp
         >>> from jax_attention import data, models, training
         >>> optimizer = training.make_optimizer(training.OptimizerConfig(warmup=0), steps=10)
-        >>> state = training.init_state(models.create(models.tiny(vocab_size=11, width=16)), optimizer, rng=jax.random.key(0))
+        >>> model = models.create(models.tiny(vocab_size=11, width=16))
+        >>> state = training.init_state(model, optimizer, rng=jax.random.key(0))
         >>> batch = data.Batch(*(jnp.zeros((2, 5), int),) * 2, jnp.ones((2, 5)))
         >>> state, metrics = jax.jit(training.make_train_step(optimizer))(state, batch)
         >>> state.step, metrics["tokens"]

@@ -35,7 +35,12 @@ def test_filling_up_adds_only_padding(side):
 
 
 def test_forms_of_one_prompt_and_of_batches():
-    for prompt, shape in (([1, 2], (2,)), (np.array([1, 2]), (2,)), ([[1, 2], [3]], (2, 2)), (np.ones((3, 1, 4), int), (3, 1, 4))):
+    for prompt, shape in (
+        ([1, 2], (2,)),
+        (np.array([1, 2]), (2,)),
+        ([[1, 2], [3]], (2, 2)),
+        (np.ones((3, 1, 4), int), (3, 1, 4)),
+    ):
         found = as_prompts(prompt)
         assert found.tokens.shape == found.positions.shape == shape
         assert found.lengths.shape == shape[:-1]

@@ -1,4 +1,4 @@
-"""Small models with random numbers of order one, made without compiling anything, and one config per position scheme."""
+"""Small models with random numbers of order one, made without compiling anything; one config per position scheme."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_a_ring_goes_on_beyond_its_capacity_and_no_further_than_told():
     assert not model.init_cache(capacity=4, ring_chunk=2).rest[0].ring, "a ring would save nothing"
 
 
-# --- Rows of different lengths -----------------------------------------------------------------------------------------
+# --- Rows of different lengths ---------------------------------------------------------------------------------------
 
 LENGTHS = (5, 3, 1)
 DECODED = 2
@@ -137,7 +137,7 @@ def test_padding_makes_no_nan_anywhere(scheme):
     assert all(np.all(np.isfinite(x)) for x in (*jax.tree.leaves(gradient), *jax.tree.leaves((logits, cache))))
 
 
-# --- What does not fit -------------------------------------------------------------------------------------------------
+# --- What does not fit -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])

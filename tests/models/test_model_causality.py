@@ -72,7 +72,7 @@ def test_every_rule(part, case, monkeypatch):
         assert found[np.tril_indices(T, -1)].max() > 1e-6, found
 
 
-# --- Packed documents --------------------------------------------------------------------------------------------------
+# --- Packed documents ------------------------------------------------------------------------------------------------
 
 FIRST, SECOND = jnp.asarray([3, 1, 4], jnp.int32), jnp.asarray([0, 5, 2, 6], jnp.int32)
 PACKED = jnp.concatenate([FIRST, SECOND])

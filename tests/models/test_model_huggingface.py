@@ -210,6 +210,4 @@ def test_logits_and_gradients(name):
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
         largest = np.abs(y).max()
         assert largest > 0
-        np.testing.assert_allclose(
-            x, y, rtol=0, atol=GRADIENT["float32"] * largest, err_msg=jax.tree_util.keystr(path)
-        )
+        np.testing.assert_allclose(x, y, rtol=0, atol=GRADIENT["float32"] * largest, err_msg=jax.tree_util.keystr(path))

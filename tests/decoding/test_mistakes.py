@@ -1,0 +1,102 @@
+"""Wrong calls of `generate` end before any work, name the argument, and say what to do."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import decoding
+from tests.decoding import counting
+
+MODEL, LEARNED = counting.model("rotary"), counting.model("learned")
+WARM = decoding.sampler(decoding.temperature(0.8))
+RNG = jax.random.key(0)
+
+
+def call(prompt=(1, 2), model=MODEL, max_new_tokens=4, **options):
+    return decoding.generate(model, list(prompt), max_new_tokens=max_new_tokens, **options)
+
+
+class NoDecode:
+    pass
+
+
+WRONG = {
+    "an empty prompt": (dict(prompt=[]), ValueError, r"prompt: expected at least one token, got an empty prompt"),
+    "an empty row": (dict(prompt=[[1], []]), ValueError, r"prompts\[1\]: expected at least one token"),
+    "a foreign token": (dict(prompt=[1, 13]), ValueError, r"prompt: expected token ids from 0 to 12.*got 13\. Encode"),
+    "a negative token": (dict(prompt=[-1]), ValueError, r"got -1"),
+    "a long prompt": (dict(prompt=[1] * 41), ValueError, r"prompt: .*context of 40, got 41 tokens\. Keep the last"),
+    "too many new tokens": (
+        dict(prompt=[1] * 30, max_new_tokens=11),
+        ValueError,
+        r"max_new_tokens: .*context of 40, got 30 \+ 11\. Keep the last 29 tokens.*lower max_new_tok.*beyond_context",
+    ),
+    "no new tokens": (dict(max_new_tokens=0), ValueError, r"max_new_tokens: expected an int >= 1"),
+    "beyond a learned table": (
+        dict(model=LEARNED, beyond_context=True),
+        ValueError,
+        r"beyond_context: expected False for learned positions",
+    ),
+    "no rng": (
+        dict(sampler=WARM),
+        ValueError,
+        r"rng: expected a JAX random key to draw tokens by sampler\(temp.*got None",
+    ),
+    "a seed": (dict(sampler=WARM, rng=0), TypeError, r"rng: expected a JAX random key, got 0\. Make one"),
+    "many rngs": (
+        dict(sampler=WARM, rng=jax.random.split(RNG, 2)),
+        ValueError,
+        r"rng: expected one key, .* use num_samples=",
+    ),
+    "greedy with rng": (dict(rng=RNG), ValueError, r"rng: expected None, as greedy\(\) draws nothing"),
+    "greedy samples": (dict(num_samples=2), ValueError, r"num_samples: expected None, as greedy\(\)"),
+    "zero samples": (dict(sampler=WARM, rng=RNG, num_samples=0), ValueError, r"num_samples: expected an int >= 1"),
+    "a tuple of rules": (
+        dict(sampler=(decoding.temperature(0.5), decoding.top_k(3)), rng=RNG),
+        TypeError,
+        r"sampler: .*Compose rules by sampler\(\*rules\)",
+    ),
+    "a foreign stop token": (dict(stop_tokens=13), ValueError, r"stop_tokens: expected token ids below 13.*got 13"),
+    "a stop token as text": (dict(stop_tokens=["x"]), TypeError, r"stop_tokens: .*strings go into stop_strings="),
+    "strings without tokenizer": (dict(stop_strings="x"), ValueError, r"tokenizer: expected an object with decode"),
+    "an empty stop string": (
+        dict(stop_strings=("",), tokenizer=counting.Letters()),
+        TypeError,
+        r"stop_strings: expected non-empty strings",
+    ),
+    "no decode": (dict(tokenizer=NoDecode()), TypeError, r"tokenizer: expected .* got NoDecode"),
+    "a stream": (dict(stream=3), TypeError, r"stream: expected a function that takes a Piece, got int 3"),
+    "an idle segment": (dict(segment=4), ValueError, r"segment: expected None without stream or stop_strings"),
+    "a segment": (dict(segment=0, stream=id), ValueError, r"segment: expected an int >= 1"),
+    "a chunk": (dict(chunk=0), ValueError, r"chunk: expected an int >= 1"),
+    "a model": (dict(model=3), TypeError, r"model: expected a language model with hidden.* got int"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_calls(name):
+    options, error, message = WRONG[name]
+    with pytest.raises(error, match=message):
+        call(**options)
+
+
+def test_text_and_floats_are_not_prompts():
+    for prompt in ("hello", 0.5, np.ones(3)):
+        with pytest.raises(TypeError, match=r"prompt: expected token ids.*tokenizer\.encode"):
+            decoding.generate(MODEL, prompt, max_new_tokens=1)
+
+
+def test_learned_positions_end_with_their_table_and_others_go_on_when_asked():
+    with pytest.raises(ValueError, match=r"max_new_tokens: .*or lower max_new_tokens\.$"):
+        call([1] * 39, LEARNED, 2)
+    assert call([1] * 38, LEARNED, 2).tokens.shape == (2,)
+    assert call([1] * 39, MODEL, 5, beyond_context=True).tokens.shape == (5,)
+
+
+def test_traced_tokens_cannot_be_read_by_the_host():
+    with pytest.raises(ValueError, match=r"prompt: expected known values with stream.*num_samples="):
+        jax.jit(lambda x: decoding.generate(MODEL, x, max_new_tokens=2, stream=id).tokens)(jnp.array([1, 2]))
+    assert jax.jit(lambda x: decoding.generate(MODEL, x, max_new_tokens=2).tokens)(jnp.array([1, 2])).shape == (2,)

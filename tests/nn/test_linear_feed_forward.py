@@ -1,0 +1,217 @@
+"""`nn.Linear`, `nn.FeedForward`, and what a language model needs of attention layers: norms on heads, step_weights."""
+
+from __future__ import annotations
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from jax_attention import cache, masks, mods, nn, normalizers, positions
+from tests.tolerances import FORWARD, GRADIENT, PARITY
+
+CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
+CLOSE_GRADIENT = {"rtol": GRADIENT["float32"], "atol": GRADIENT["float32"]}
+X = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+
+
+def products(jaxpr):
+    """The equations that multiply matrices, inner programs included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from products(inner)
+
+
+# --- Linear ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_linear_is_flax_linear_with_any_leading_axes(use_bias):
+    ours, theirs = (make(5, 7, use_bias=use_bias, rngs=nnx.Rngs(0)) for make in (nn.Linear, nnx.Linear))
+    assert np.array_equal(ours.kernel[...], theirs.kernel[...])
+
+    def loss(layer, x):
+        return jnp.sum(jnp.sin(layer(x)))
+
+    for x in (X, X[0], X[0, 0], X[0, 0, 0], X[:0], X[:, :0]):
+        assert ours(x).shape == (*x.shape[:-1], 7)
+        np.testing.assert_allclose(ours(x), theirs(x), **CLOSE)
+    found, expected = (jax.grad(loss, (0, 1))(layer, X) for layer in (ours, theirs))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, **CLOSE_GRADIENT)
+
+
+def test_every_product_of_linear_has_two_matrices_forward_and_backward():
+    layer = nn.Linear(5, 7, rngs=nnx.Rngs(0))
+    jaxpr = jax.make_jaxpr(jax.grad(lambda layer, x: (layer(x) ** 2).sum(), (0, 1)))(layer, X)
+    found = list(products(jaxpr.jaxpr))
+    assert len(found) == 3
+    assert {variable.aval.ndim for equation in found for variable in equation.invars} == {2}
+
+
+def test_linear_has_every_derivative():
+    """Forward mode, second order in both orders, and vmap of a gradient, against flax."""
+    layers = [make(5, 2, rngs=nnx.Rngs(0)) for make in (nn.Linear, nnx.Linear)]
+    x = X[0, 0]
+
+    def derivatives(layer):
+        def loss(kernel, x):
+            own = jax.tree.map(lambda y: y, layer)
+            own.kernel[...] = kernel
+            return jnp.sum(jnp.sin(own(x)))
+
+        kernel = layer.kernel[...]
+        return (
+            jax.jvp(loss, (kernel, x), (jnp.cos(kernel), jnp.cos(x))),
+            jax.jacfwd(jax.jacrev(loss))(kernel, x),
+            jax.jacrev(jax.jacfwd(loss))(kernel, x),
+            jax.vmap(jax.grad(loss), (None, 0))(kernel, X[0]),
+        )
+
+    found, expected = (jax.jit(derivatives)(layer) for layer in layers)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, **CLOSE_GRADIENT)
+
+
+def test_columns_of_linear_are_columns_of_its_output():
+    layer = nn.Linear(5, 7, rngs=nnx.Rngs(0))
+    layer.bias[...] = jnp.arange(7.0)
+    np.testing.assert_allclose(layer.columns(X, slice(2, 5)), layer(X)[..., 2:5], **CLOSE)
+
+
+def test_linear_computes_in_its_dtype_and_precision():
+    layer = nn.Linear(5, 7, dtype=jnp.bfloat16, precision="highest", rngs=nnx.Rngs(0))
+    assert layer(X).dtype == layer.columns(X, slice(2)).dtype == jnp.bfloat16
+    assert layer.kernel[...].dtype == jnp.float32
+    (product,) = products(jax.make_jaxpr(layer)(X).jaxpr)
+    assert set(product.params["precision"]) == {jax.lax.Precision.HIGHEST}
+
+
+def test_linear_refuses_other_sizes():
+    layer = nn.Linear(5, 7, rngs=nnx.Rngs(0))
+    for call in (layer, lambda x: layer.columns(x, slice(2))):
+        with pytest.raises(ValueError, match=r"^x: expected 5 features in the last axis, got shape \(5, 6\)\.$"):
+            call(jnp.ones((5, 6)))
+
+
+# --- FeedForward -----------------------------------------------------------------------------------------------------
+
+F = torch.nn.functional
+BENDS = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x) ** 2,
+    "silu": F.silu,
+    "swiglu": F.silu,
+    "geglu": F.gelu,
+    "geglu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+@pytest.mark.parametrize("activation", BENDS)
+def test_feed_forward_against_pytorch(activation):
+    """spd#730: GELU's tanh and erf are two functions, 5e-4 apart."""
+    layer = nn.FeedForward(5, 8, activation=activation, rngs=nnx.Rngs(0))
+    theirs = {
+        name: [torch.from_numpy(np.array(x[...])) for x in (part.kernel, part.bias)] for name, part in parts(layer)
+    }
+    x = torch.from_numpy(np.array(X))
+    linear = lambda name, x: x @ theirs[name][0] + theirs[name][1]  # noqa: E731
+    if activation in ("swiglu", "geglu", "geglu_tanh"):
+        hidden = BENDS[activation](linear("gate", x)) * linear("up", x)
+    else:
+        assert layer.gate is None
+        hidden = BENDS[activation](linear("up", x))
+    np.testing.assert_allclose(layer(X), linear("down", hidden), rtol=PARITY, atol=PARITY)
+
+
+def parts(layer):
+    named = {"gate": layer.gate, "up": layer.up, "down": layer.down}
+    return [(name, part) for name, part in named.items() if part is not None]
+
+
+def test_feed_forward_without_biases_and_with_options():
+    layer = nn.FeedForward(5, 8, activation="swiglu", use_bias=False, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    assert [x.shape for x in jax.tree.leaves(layer)] == [(8, 5), (5, 8), (5, 8)]
+    assert layer(X).dtype == jnp.bfloat16
+    assert not np.array_equal(layer.gate.kernel[...], layer.up.kernel[...])
+
+
+def test_feed_forward_refuses_unknown_names():
+    with pytest.raises(ValueError, match=r"^activation: expected one of gelu, gelu_tanh, relu, .*, got 'swish'\.$"):
+        nn.FeedForward(5, 8, activation="swish", rngs=nnx.Rngs(0))
+
+
+# --- Multi-head attention --------------------------------------------------------------------------------------------
+
+ROWS = jax.random.normal(jax.random.key(1), (2, 5, 16))
+
+
+def normed(**options):
+    """A layer with norms on heads whose scales are not 1."""
+    make = lambda size: nnx.RMSNorm(size, rngs=nnx.Rngs(3))  # noqa: E731
+    layer = nn.MultiHeadAttention(4, 16, kv_heads=2, head_norm=make, rngs=nnx.Rngs(0), **options)
+    layer.query_norm.scale[...] = jnp.asarray([0.5, 1.5, 1.0, 2.0], jnp.float32)
+    layer.key_norm.scale[...] = jnp.asarray([1.0, 0.3, 0.7, 1.2], jnp.float32)
+    return layer
+
+
+def test_head_norm_acts_on_queries_and_keys_before_the_rotation():
+    """Before: the scale of a feature is not rotated with it."""
+    layer = normed(rope=positions.rotary(), mask=masks.causal())
+    norm = lambda x, scale: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * np.asarray(scale[...])  # noqa: E731
+    heads = [part(ROWS).reshape(2, 5, -1, 4) for part in (layer.projections.query, layer.projections.key)]
+    q, k = (norm(x, own.scale) for x, own in zip(heads, (layer.query_norm, layer.key_norm), strict=True))
+    q, k = (np.asarray(positions.rotary().heads(x, jnp.arange(5))) for x in (q, k))
+    z = np.einsum("btnh,bsnh->bnts", q, np.repeat(k, 2, axis=2)) / 2
+    z = np.where(np.tril(np.ones((5, 5), bool)), z, -np.inf)
+    expected = np.exp(z - z.max(-1, keepdims=True))
+    np.testing.assert_allclose(layer.weights(ROWS), expected / expected.sum(-1, keepdims=True), **CLOSE)
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_step_and_its_weights_equal_the_full_call(extra):
+    """With norms on heads and mods of the call; free slots of the cache have weight 0."""
+    layer = normed(rope=positions.rotary(), mask=masks.causal(), mods=(mods.temperature(2.0),), extra_key=extra)
+    own = (mods.alibi(positions.alibi_slopes(4)),)
+
+    @jax.jit
+    def run(layer):
+        first, memory = layer.step(ROWS[:, :3], cache.create(7, 2, 4, batch=(2,)), mods=own)
+        weights = layer.step_weights(ROWS[:, 3:], memory, mods=own)
+        second, after = layer.step(ROWS[:, 3:], memory, mods=own)
+        output = jnp.concatenate([first, second], 1)
+        return output, layer(ROWS, mods=own), weights, layer.weights(ROWS, mods=own), memory, after
+
+    output, expected, weights, full, memory, after = run(layer)
+    np.testing.assert_allclose(output, expected, **CLOSE)
+    full = full[..., 3:, :]
+    assert weights.shape == (2, 4, 2, 7 + extra)
+    np.testing.assert_allclose(weights[..., :5], full[..., :5], **CLOSE)
+    np.testing.assert_array_equal(weights[..., 5:7], 0)
+    if extra:
+        np.testing.assert_allclose(weights[..., 7], full[..., 5], **CLOSE)
+    assert (int(memory.length), int(after.length)) == (3, 5)
+
+
+def test_no_rows_at_all():
+    layer = normed(mask=masks.causal())
+    assert layer(ROWS[:, :0]).shape == (2, 0, 16)
+    assert layer(ROWS[:0]).shape == (0, 5, 16)
+
+
+def test_numbers_in_a_constant_rule_do_not_widen_float32(x64):
+    """A Python number kept as a float64 array would promote every score, silently, in x64 mode."""
+    layer = normed(
+        mods=(mods.soft_cap(3.0), mods.temperature(2.0)), normalize=normalizers.sigmoid(-1.0), mask=masks.causal()
+    )
+    jaxpr = jax.make_jaxpr(lambda x: layer(x))(jnp.asarray(ROWS, jnp.float32))
+    text = str(jaxpr)
+    assert "f32[" in text
+    assert "f64[2" not in text, "no array of the batch is float64"
