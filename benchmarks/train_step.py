@@ -48,6 +48,7 @@ COMPETITORS: dict[str, tuple[str, dict[str, str]]] = {
     "torch.compile, passive waiting": ("torch-compiled", PASSIVE),
 }
 """Name -> what the process runs, and its environment. GNU OpenMP spins a while before it sleeps, unless told not to."""
+FIGURES = ("median", "minimum", "cpu", "cpu, minimum", "cpu, system only")
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
 
 Step = Callable[[np.ndarray, np.ndarray], float]
@@ -99,13 +100,21 @@ def our_step(keep_memory: bool, parameters: dict[str, np.ndarray]) -> Step:
         steps=1,
     )
     state = training.init_state(model, optimizer, rng=jax.random.key(0))
-    run = jax.jit(training.make_train_step(optimizer), donate_argnums=0)
+    # On the list of the state's arrays, as `training.fit` does: nnx modules are taken apart in Python in every call.
+    arrays, structure = jax.tree.flatten(state)
+    train_step = training.make_train_step(optimizer)
+
+    def on_arrays(arrays: list, batch: data.Batch) -> tuple[list, dict]:
+        new, metrics = train_step(jax.tree.unflatten(structure, arrays), batch)
+        return jax.tree.leaves(new), metrics
+
+    run = jax.jit(on_arrays, donate_argnums=0)
     ones = np.ones((setting.batch, setting.context), np.float32)
 
     def step(tokens: np.ndarray, targets: np.ndarray) -> float:
-        nonlocal state
-        state, metrics = run(state, data.Batch(tokens.astype(np.int32), targets.astype(np.int32), ones))
-        return float(jax.block_until_ready((state, metrics))[1]["loss"])
+        nonlocal arrays
+        arrays, metrics = run(arrays, data.Batch(tokens.astype(np.int32), targets.astype(np.int32), ones))
+        return float(jax.block_until_ready((arrays, metrics))[1]["loss"])
 
     return step
 
@@ -201,7 +210,8 @@ class Competitor:
         cpu = [u + s for u, s in zip(self.user, self.system, strict=True)]
         parts = {"median": self.seconds, "cpu": cpu, "cpu, system only": self.system}
         row = {name: round(1e3 * statistics.median(found), 2) for name, found in parts.items()}
-        return {"median": row.pop("median"), "minimum": round(1e3 * min(self.seconds), 2)} | row
+        least = {"minimum": round(1e3 * min(self.seconds), 2), "cpu, minimum": round(1e3 * min(cpu), 2)}
+        return {name: (row | least)[name] for name in FIGURES}
 
 
 def start(folder: Path) -> tuple[dict[str, Competitor], dict[str, float]]:
@@ -241,10 +251,7 @@ def summary(running: dict[str, Competitor]) -> dict[str, dict[str, float]]:
         peers = [name for name in running if name.startswith(kind)]
         if not peers:
             continue
-        best = {
-            key: min(rows[name][key] for name in peers) / rows["jax_attention"][key]
-            for key in ("median", "minimum", "cpu")
-        }
+        best = {key: min(rows[name][key] for name in peers) / rows["jax_attention"][key] for key in FIGURES[:4]}
         rounds = [[p / o for p, o in zip(running[name].blocks, ours.blocks, strict=True)] for name in peers]
         best["paired"] = min(statistics.median(ratios) for ratios in rounds)
         found[kind] = {key: round(ratio, 2) for key, ratio in best.items()}

@@ -244,13 +244,13 @@ PUBLIC = {
         SelfAttention""",
     "jax_attention.models": """Capture Captured LMCache LMConfig LMOutput PRESETS Pure TransformerLM config_from_json
         config_to_json create from_dict gemma2 gpt2 llama pure scanned tiny to_dict unrolled""",
-    "jax_attention.data": """Baselines Batch Bytes Characters Corpus Document Ngram Packed Source StreamDecoder Subwords
-        Tokenizer Tokens Windows load_tokenizer ngram_baselines open_tokens predicted_bytes prepare read_documents
-        split_documents standard_library_corpus tokenize write_tokens""",
-    "jax_attention.training": """Checkpoints Fitted LoopConfig Losses Meter MetricsFile OptimizerConfig Progress
-        TensorBoard TrainState TrainingDiverged cross_entropy data_mesh evaluate_step fit init_state keep_freed_memory
-        language_model_loss make_evaluate make_optimizer make_schedule make_train_step matmul_peak progress
-        read_metrics refuse_nonfinite replicate split_rows train_flops""",
+    "jax_attention.data": """Baselines Batch Bytes Characters Corpus Document HeldOut Ngram Packed Source
+        StreamDecoder Subwords Tokenizer Tokens Windows held_out load_tokenizer ngram_baselines open_corpus
+        open_tokens prepare read_documents split_documents standard_library_corpus tokenize write_tokens""",
+    "jax_attention.training": """Checkpoints Fitted LoopConfig Losses Meter MetricsFile OptimizerConfig
+        Progress TensorBoard TrainState TrainingDiverged check_divides cross_entropy data_mesh evaluate_step
+        fit init_state keep_freed_memory language_model_loss make_evaluate make_optimizer make_schedule
+        make_train_step matmul_peak progress read_metrics refuse_nonfinite replicate split_rows train_flops""",
     "jax_attention.decoding": """Generated Piece Prompts Rule Sampler generate greedy min_p pad_prompts
         repetition_penalty sampler temperature top_k top_p""",
     "jax_attention.viz": "alignment_map entropy_map head_entropy head_grid heat_map html_page rollout save",
@@ -295,6 +295,7 @@ DOCUMENTED_CLASSES = {
     "Characters",
     "Corpus",
     "Document",
+    "HeldOut",
     "Ngram",
     "Packed",
     "StreamDecoder",

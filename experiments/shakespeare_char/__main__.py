@@ -5,7 +5,8 @@ Command:  python -m experiments.shakespeare_char --text input.txt
 Time:     RESULT_TIME
 Result:   RESULT_LINE
 
-The setting: 4 layers, 4 heads, width 128, context 64, no biases or dropout, learned positions, tied head; 2000 steps of
+The setting: 4 layers, 4 heads, width 128, context 64, no biases or dropout, tied head; positions rotary, or learned as in
+nanoGPT itself, whose model and optimiser this then is; 2000 steps of
 12 windows; AdamW with betas (0.9, 0.99), decay 0.1 on matrices, rate 1e-3 to 1e-4 by a cosine after 100 steps of
 warmup, gradients clipped to norm 1; the first 90 % of the text to train on. The loss is over the whole of the last
 10 %, in windows of 64 characters that do not overlap (nanoGPT averages over random windows of the same length).
@@ -13,12 +14,14 @@ warmup, gradients clipped to norm 1; the first 90 % of the text to train on. The
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flax
 import jax
@@ -40,6 +43,7 @@ class Config:
     depth: int = 4
     num_heads: int = 4
     width: int = 128
+    position: str = "rotary"
     steps: int = 2000
     evaluate_every: int = 250
     learning_rate: float = 1e-3
@@ -57,6 +61,7 @@ class Config:
             width=self.width,
             depth=self.depth,
             num_heads=self.num_heads,
+            position=self.position,
             use_bias=False,
         )
 
@@ -105,7 +110,10 @@ def train(config: Config, corpus: data.Corpus, seed: int, log: Path | None = Non
     )
     for writer in writers:
         writer.close()
+    if fitted.stopped is not None:
+        raise SystemExit(f"{fitted.stopped}: stopped before the end; no results were written")
     return {
+        "position": config.position,
         "seed": seed,
         "validation_loss": fitted.evaluation["loss"],
         "curve": curve,
@@ -119,12 +127,14 @@ class Options:
 
     Args:
         text: tiny Shakespeare's input.txt, or any text.
-        seeds: of the runs.
+        positions: schemes to train with.
+        seeds: of the runs of each.
         steps: updates of each run.
         out: where results.json and the logs go.
     """
 
     text: Path
+    positions: tuple[Literal["rotary", "learned", "alibi", "t5", "sinusoidal", "none"], ...] = ("rotary", "learned")
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = Config.steps
     out: Path = HERE
@@ -137,10 +147,11 @@ def main(given: Options) -> None:
     corpus = data.prepare(given.text, tokenizer="characters", length=config.context)
     given.out.mkdir(parents=True, exist_ok=True)
     runs = []
-    for seed in given.seeds:
-        log = given.out / f"log_seed{seed}.jsonl"
+    for position, seed in itertools.product(given.positions, given.seeds):
+        log = given.out / f"log_{position}_seed{seed}.jsonl"
         log.unlink(missing_ok=True)
-        runs.append(train(config, corpus, seed, log, training.progress(config.steps)))
+        setting = dataclasses.replace(config, position=position)
+        runs.append(train(setting, corpus, seed, log, training.progress(config.steps)))
     results = {
         "config": asdict(config),
         "text": {"name": given.text.name, "bytes": corpus.train_bytes + corpus.validation_bytes},
@@ -151,7 +162,9 @@ def main(given: Options) -> None:
     }
     (given.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     for run in runs:
-        print(f"seed {run['seed']}: validation loss {run['validation_loss']:.4f} in {run['seconds']:.0f} s")
+        print(
+            f"{run['position']}, seed {run['seed']}: validation loss {run['validation_loss']:.4f} in {run['seconds']:.0f} s"
+        )
     print(f"nanoGPT's README: {TARGET}")
 
 

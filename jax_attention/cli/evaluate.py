@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 
 from jax_attention import data, training
@@ -21,7 +22,7 @@ class Evaluate:
         folder: of a run.
         files: text files, folders or globs; the run's own held-out text if none.
         step: which checkpoint; the best one seen in validation if None.
-        batch_size: rows at once.
+        batch_size: rows at once, rounded up to a multiple of the devices.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -33,16 +34,14 @@ class Evaluate:
         """Print one line of figures."""
         run = run_folder.open_run(self.folder)
         model, step = run.load(self.step)
-        corpus = run.corpus() if not self.files else None
-        if corpus is None:
-            tokens = data.tokenize(data.read_documents(self.files), run.tokenizer)
-            packed = run.settings["packed"]
-            source = (data.Packed if packed else data.Windows)(tokens, run.config.context)
-            count = data.predicted_bytes(tokens, run.tokenizer, packed)
-            found = training.make_evaluate(source, self.batch_size, text_bytes=count)(model)
+        if self.files:
+            documents, packed = data.read_documents(self.files), run.settings["packed"]
+            text = data.held_out(documents, run.tokenizer, length=run.config.context, packed=packed)
         else:
-            found = training.make_evaluate(corpus.validation, self.batch_size)(model)
-            found["bits_per_byte"] = corpus.bits_per_byte(found["loss"])
+            corpus = run.corpus()
+            text = data.HeldOut(corpus.validation, corpus.validation_bytes, corpus.escape_bits)
+        rows = -(-self.batch_size // len(jax.devices())) * len(jax.devices())
+        found = training.make_evaluate(text.source, rows)(model)
         name = ", ".join(self.files) or "held-out text of the run"
-        row = (name, step, int(found["tokens"]), f"{found['loss']:.4f}", f"{found['bits_per_byte']:.4f}")
+        row = (name, step, int(found["tokens"]), f"{found['loss']:.4f}", f"{text.bits_per_byte(found['loss']):.4f}")
         table(("text", "step", "tokens", "nats per token", "bits per byte"), [row])

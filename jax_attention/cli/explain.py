@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import jax.numpy as jnp
+import jax
 
 from jax_attention import explain
 from jax_attention.cli.expressions import parse
@@ -54,7 +54,12 @@ class Explain:
         }
         keys = self.length if self.keys is None else self.keys
         kv_heads = self.heads if self.kv_heads is None else self.kv_heads
-        query = jnp.zeros((self.batch, self.length, self.heads, self.head_size), self.dtype)
-        key = jnp.zeros((self.batch, keys, kv_heads, self.head_size), self.dtype)
-        report = explain(query, key, key, heads=True, **rule, implementation=self.implementation)
-        say(str(report))
+        shapes = [
+            jax.ShapeDtypeStruct((self.batch, rows, heads, self.head_size), self.dtype)
+            for rows, heads in ((self.length, self.heads), (keys, kv_heads), (keys, kv_heads))
+        ]
+        # Traced, so that arrays of any size are explained without being made.
+        jax.eval_shape(
+            lambda *operands: say(str(explain(*operands, heads=True, **rule, implementation=self.implementation))),
+            *shapes,
+        )

@@ -38,14 +38,20 @@ def parse(part: str, text: str) -> Any:
         raise ExpressionError(
             f"{part}: expected an expression such as {_example(part)}, got {text!r}: {error.msg}."
         ) from None
+    own = {"rotary"} if part == "rope" else {factory.__name__ for factory in home.CATALOGUE}
     try:
         found = _value(part, tree, names)
     except (TypeError, ValueError) as error:
         raise (
             error if isinstance(error, ExpressionError) else ExpressionError(f"{part}: in {text!r}: {error}")
         ) from None
-    if part == "mods":
-        return found if isinstance(found, tuple) else (found,)
+    found = found if part != "mods" or isinstance(found, tuple) else (found,)
+    for value in found if part == "mods" else (found,):
+        kind = positions.Rotary if part == "rope" else getattr(home, part.removesuffix("s").capitalize(), None)
+        if not isinstance(value, kind or normalizers.Normalizer):
+            raise ExpressionError(
+                f"{part}: expected a value made by {', '.join(sorted(own))}, got {value!r}. Write {_example(part)}."
+            )
     return found
 
 

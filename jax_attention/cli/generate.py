@@ -13,6 +13,7 @@ import tyro
 from jax_attention import decoding, models
 from jax_attention.cli import run_folder
 from jax_attention.cli.output import say
+from jax_attention.ground.checks import check_int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,9 @@ class Generate:
         top_p: the likeliest tokens that together have this probability.
         min_p: tokens with at least this share of the likeliest one's probability.
         repetition_penalty: above 1 makes tokens that occurred less likely.
-        num_samples: how many continuations.
+        num_samples: how many continuations; one if None.
         stop: texts that end a continuation.
-        seed: of the random numbers.
+        seed: of the random numbers; 0 if None.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -45,13 +46,19 @@ class Generate:
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    num_samples: int = 1
+    num_samples: int | None = None
     stop: tuple[str, ...] = ()
-    seed: int = 0
+    seed: int | None = None
 
     def run(self) -> None:
         """Load, continue, print."""
-        sampler = self.sampler()
+        sampler, samples = self.sampler(), 1 if self.num_samples is None else self.num_samples
+        if self.greedy and (self.num_samples, self.seed) != (None, None):
+            raise ValueError(
+                "greedy: expected no --num-samples and no --seed beside it, as it always makes the same text, got "
+                f"num_samples = {self.num_samples}, seed = {self.seed}. Leave them out."
+            )
+        check_int("num_samples", samples, 1, "It is the number of continuations.")
         run = run_folder.open_run(self.folder)
         prompt = sys.stdin.read() if self.prompt == "-" else self.prompt
         ids = run.tokenizer.encode(prompt)
@@ -63,23 +70,23 @@ class Generate:
                 f"prompt: expected fewer tokens than the context of {run.config.context}, got {len(ids)}. Shorten it."
             )
         model = models.unrolled(run.load(self.step)[0])
-        for sample in range(self.num_samples):
-            if self.num_samples > 1:
+        for sample in range(samples):
+            if samples > 1:
                 say(f"--- sample {sample + 1}")
             sys.stdout.write(prompt)
-            decoding.generate(
+            made = decoding.generate(
                 model,
                 ids,
                 max_new_tokens=min(self.max_new_tokens, room),
                 sampler=sampler,
-                rng=None if self.greedy else jax.random.fold_in(jax.random.key(self.seed), sample),
+                rng=None if self.greedy else jax.random.fold_in(jax.random.key(self.seed or 0), sample),
                 stop_strings=self.stop,
                 tokenizer=run.tokenizer,
                 stream=_write,
             )
             say()
-        if self.max_new_tokens > room:
-            sys.stderr.write(f"stopped at the model's context of {run.config.context} tokens\n")
+            if self.max_new_tokens > room and not bool(made.stopped):
+                sys.stderr.write(f"stopped at the model's context of {run.config.context} tokens\n")
 
     def sampler(self) -> decoding.Sampler:
         """The rules that were asked for; greedy takes none beside it."""

@@ -20,11 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "packages: pip install 'jax_attention[train,viz]'\n"
         )
         return 1
-    command = app.parse(arguments)
     try:
-        command.run()
+        app.parse(arguments).run()
     except (ValueError, OSError, ImportError, TrainingDiverged) as error:
         if os.environ.get("JAX_ATTENTION_TRACEBACK"):
+            raise
+        sys.stderr.write(f"jax-attention: {error}\n")
+        return 1
+    except TypeError as error:
+        if ": expected " not in str(error):  # not one of our messages: a fault of ours, to be seen whole
             raise
         sys.stderr.write(f"jax-attention: {error}\n")
         return 1

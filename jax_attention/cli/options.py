@@ -16,6 +16,8 @@ from jax_attention.models import PRESETS, LMConfig
 PresetName = Literal["tiny", "gpt2", "llama", "gemma2"]
 EXPRESSIONS = ("score", "mods", "mask", "normalize", "rope")
 """Fields that hold values of a rule; written as expressions."""
+PRESETS_OWN = "preset"
+"""Stands for the value of the preset, so that None can be said."""
 FROM_DATA = ("vocab_size",)
 """Fields that the tokenizer decides."""
 
@@ -29,7 +31,7 @@ def argument_help(documented: type) -> dict[str, str]:
 
 
 def _model_options() -> type:
-    """A frozen dataclass with every field of `LMConfig` as an option that is None unless given."""
+    """A frozen dataclass with every field of `LMConfig` as an option; unless given, the preset decides."""
     texts, hints = argument_help(LMConfig), typing.get_type_hints(LMConfig)
     fields = []
     for field in dataclasses.fields(LMConfig):
@@ -37,8 +39,8 @@ def _model_options() -> type:
             continue
         kind: Any = str if field.name in EXPRESSIONS else hints[field.name]
         text = texts[field.name] + (" Written as an expression." if field.name in EXPRESSIONS else "")
-        annotated = Annotated[kind | None, tyro.conf.arg(help=text + " (None: the preset's)")]
-        fields.append((field.name, annotated, dataclasses.field(default=None)))
+        annotated = Annotated[Literal["preset"] | kind, tyro.conf.arg(help=text)]
+        fields.append((field.name, annotated, dataclasses.field(default=PRESETS_OWN)))
     made = dataclasses.make_dataclass("ModelOptions", fields, frozen=True, kw_only=True)
     made.__module__ = __name__
     made.__doc__ = "Changes to the preset."
@@ -53,6 +55,6 @@ def model_config(preset: PresetName, options: Any, vocab_size: int, **defaults: 
     changes = dict(defaults)
     for field in dataclasses.fields(options):
         given = getattr(options, field.name)
-        if given is not None:
+        if given != PRESETS_OWN:
             changes[field.name] = parse(field.name, given) if field.name in EXPRESSIONS else given
     return PRESETS[preset](vocab_size=vocab_size, **changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,16 @@ def multiplied_parameters(config: models.LMConfig) -> int:
     return count_parameters(config) - looked_up
 
 
-def prompt_ids(run: run_folder.Run, text: str | None, corpus: data.Corpus) -> np.ndarray:
-    """The user's prompt, or the first words of the held-out text."""
+def prompt_ids(corpus: data.Corpus, context: int, text: str | None) -> np.ndarray:
+    """The user's prompt, or the first words of the first held-out document."""
     if text is None:
-        count = min(PROMPT_TOKENS, max(run.config.context // 2, 1))
-        return next(iter(corpus.validation.evaluation_batches(1))).tokens[0, :count]
-    ids = run.tokenizer.encode(text)
-    if not 0 < len(ids) < run.config.context:
+        tokens = corpus.validation.tokens
+        first = next(i for i in range(len(tokens)) if len(tokens.document(i)))
+        return np.asarray(tokens.document(first)[: min(PROMPT_TOKENS, max(context // 2, 1))], np.int32)
+    ids = corpus.tokenizer.encode(text)
+    if not 0 < len(ids) < context:
         raise ValueError(
-            f"prompt: expected 1 to {run.config.context - 1} tokens, as the context is {run.config.context}, got "
-            f"{len(ids)}. Shorten it."
+            f"prompt: expected 1 to {context - 1} tokens, as the context is {context}, got {len(ids)}. Shorten it."
         )
     return ids
 
@@ -81,7 +82,8 @@ def finish(
     results = {name: {"nats_per_token": a, "bits_per_byte": b} for name, (a, b) in rows.items()}
     run_folder.write_json(run.folder / run_folder.RESULTS, results)
     pictures = draw(run, model, prompt[:PICTURE_TOKENS], run.folder)
-    say(f"\npictures   {', '.join(str(path) for path in pictures)}")
+    if pictures:
+        say(f"\npictures   {', '.join(str(path) for path in pictures)}")
     say(f"more text  jax-attention generate {run.folder} --prompt '...'")
 
 
@@ -107,17 +109,20 @@ def _capture(model: models.TransformerLM, ids: jax.Array) -> dict[int, jax.Array
 
 
 def draw(run: run_folder.Run, model: models.TransformerLM, ids: np.ndarray, folder: Path) -> list[Path]:
-    """Heat map of the last layer's mean head, grid of all heads, and the page; without matplotlib the page alone."""
+    """Heat map of the last layer's mean head, grid of all heads, and the page. What cannot be drawn is said: no
+    pictures without matplotlib, nothing for rules with negative weights.
+    """
     labels, weights = token_labels(run.tokenizer, ids), attention_weights(model, ids)
-    made: list[tuple[Any, str]] = [
-        (viz.html_page(weights, labels, title=f"Attention of {run.folder.name}"), "attention.html")
-    ]
-    try:
-        mean = weights[-1].mean(axis=0)
-        made += [
-            (viz.heat_map(mean, labels, labels, title=f"Layer {len(weights) - 1}, mean over heads"), "attention.png"),
-            (viz.head_grid(weights, labels, labels, title="All heads"), "heads.png"),
-        ]
-    except ImportError as error:
-        say(f"no pictures beside the page: {error}")
-    return [viz.save(drawn, folder / name) for drawn, name in made]
+    mean, last = weights[-1].mean(axis=0), len(weights) - 1
+    makers: dict[str, Callable[[], Any]] = {
+        "attention.html": lambda: viz.html_page(weights, labels, title=f"Attention of {run.folder.name}"),
+        "attention.png": lambda: viz.heat_map(mean, labels, labels, title=f"Layer {last}, mean over heads"),
+        "heads.png": lambda: viz.head_grid(weights, labels, labels, title="All heads"),
+    }
+    made = []
+    for name, make in makers.items():
+        try:
+            made.append(viz.save(make(), folder / name))
+        except (ImportError, ValueError) as error:
+            say(f"no {name}: {error}")
+    return made

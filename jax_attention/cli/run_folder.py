@@ -22,9 +22,10 @@ import jax_attention
 from jax_attention import data, models, training
 
 FORMAT = "jax_attention.run/1"
-CONFIG, TOKENIZER, CHECKPOINTS, METRICS, RESULTS = (
+CONFIG, TOKENIZER, CORPUS, CHECKPOINTS, METRICS, RESULTS = (
     "config.json",
     "tokenizer",
+    "corpus",
     "checkpoints",
     "metrics.jsonl",
     "results.json",
@@ -46,13 +47,9 @@ class Run:
         return training.Checkpoints(self.folder / CHECKPOINTS)
 
     def corpus(self) -> data.Corpus:
-        """The text that the run was trained on and judged by, read again."""
-        return data.prepare(
-            self.settings["files"],
-            tokenizer=self.tokenizer,
-            length=self.config.context,
-            packed=self.settings["packed"],
-            validation_fraction=self.settings["validation_fraction"],
+        """The tokens that the run is trained on and judged by, as they were when it began."""
+        return data.open_corpus(
+            self.folder / CORPUS, self.tokenizer, length=self.config.context, packed=self.settings["packed"]
         )
 
     def load(self, step: int | None = None) -> tuple[models.TransformerLM, int]:
@@ -65,20 +62,21 @@ class Run:
         return model, checkpoints.read(step)["step"]
 
 
-def begin(folder: Path, config: models.LMConfig, settings: dict[str, Any], tokenizer: data.Tokenizer) -> Run:
+def begin(folder: Path, config: models.LMConfig, settings: dict[str, Any], corpus: data.Corpus) -> Run:
     """A new run folder; refuses one that holds anything already."""
     check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(folder / TOKENIZER)
+    corpus.tokenizer.save(folder / TOKENIZER)
+    corpus.save(folder / CORPUS)
     about = {
         "format": FORMAT,
         "version": jax_attention.__version__,
         "model": models.config_to_json(config),
         "settings": settings,
-        "tokenizer": tokenizer.fingerprint,
+        "tokenizer": corpus.tokenizer.fingerprint,
     }
     write_json(folder / CONFIG, about)
-    return Run(folder, config, settings, tokenizer)
+    return Run(folder, config, settings, corpus.tokenizer)
 
 
 def check_empty(folder: Path) -> None:
@@ -103,7 +101,8 @@ def open_run(folder: Path) -> Run:
         about = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"run: expected JSON in {str(path)!r}, got something else ({error}).") from None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    keys = {"format", "model", "settings", "tokenizer"}
+    if not isinstance(about, dict) or about.get("format") != FORMAT or not keys <= set(about):
         raise ValueError(
             f"run: expected a {CONFIG} written by `jax-attention train` ({FORMAT}), got another in {str(path)!r}."
         )

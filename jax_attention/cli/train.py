@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 from dataclasses import dataclass, field
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import numpy as np
+import optax
 import tyro
 
 from jax_attention import data, models, training
 from jax_attention.cli import report, run_folder
 from jax_attention.cli.options import ModelOptions, PresetName, model_config
 from jax_attention.cli.output import say
+from jax_attention.ground.checks import check_int, fail_unless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,7 @@ class TrainSettings:
         loop: how long, and what how often.
         keep: newest checkpoints that stay, beside the best.
         prompt: for the samples of text; the beginning of the held-out text if None.
-        sample_tokens: length of the samples.
+        sample_tokens: length of the samples; 0 draws none.
         tensorboard: also write TensorBoard files.
     """
 
@@ -47,11 +51,29 @@ class TrainSettings:
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     optimizer: training.OptimizerConfig = field(default_factory=training.OptimizerConfig)
-    loop: training.LoopConfig = field(default_factory=training.LoopConfig)
+    loop: training.LoopConfig = field(
+        default_factory=lambda: training.LoopConfig(evaluate_every=500, checkpoint_every=500)
+    )
     keep: int = 3
     prompt: str | None = None
     sample_tokens: int = 120
     tensorboard: bool = False
+
+    def parts(self) -> tuple[optax.GradientTransformation, Any]:
+        """The optimiser and the train step; all settings are checked on the way."""
+        check_int("sample_tokens", self.sample_tokens, 0, "0 draws no samples.")
+        check_int("keep", self.keep, 1, "It is the number of newest checkpoints that stay.")
+        check_int("accumulate", self.accumulate, 1, "It is the number of microbatches.")
+        fail_unless(
+            self.loop.batch_size % self.accumulate == 0,
+            f"accumulate: expected a divisor of the batch size {self.loop.batch_size}, got {self.accumulate}.",
+        )
+        training.check_divides(self.loop.batch_size, training.data_mesh())
+        steps = self.loop.steps
+        optimizer = training.make_optimizer(self.optimizer, steps=steps)
+        schedule = training.make_schedule(self.optimizer, steps=steps)
+        options = {name: getattr(self, name) for name in ("accumulate", "label_smoothing", "z_loss")}
+        return optimizer, training.make_train_step(optimizer, schedule=schedule, **options)
 
     def to_json(self) -> dict[str, Any]:
         """For config.json."""
@@ -60,8 +82,14 @@ class TrainSettings:
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> TrainSettings:
         """From config.json."""
-        optimizer, loop = training.OptimizerConfig(**saved["optimizer"]), training.LoopConfig(**saved["loop"])
-        return cls(**{**saved, "files": tuple(saved["files"]), "optimizer": optimizer, "loop": loop})
+        try:
+            optimizer, loop = training.OptimizerConfig(**saved["optimizer"]), training.LoopConfig(**saved["loop"])
+            return cls(**{**saved, "files": tuple(saved["files"]), "optimizer": optimizer, "loop": loop})
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"run: expected the settings of this version of jax-attention in its config.json, got {error}. Use "
+                "the version that began the run."
+            ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,99 +126,95 @@ class Train:
 
 
 def start(settings: TrainSettings, preset: PresetName, options: ModelOptions, out: Path | None = None) -> Path:
-    """Train a new model; returns its folder."""
+    """Train a new model; returns its folder, which is made when everything that can be checked was checked."""
     out = _default_folder(preset) if out is None else out
     run_folder.check_empty(out)
     files = tuple(file if file == "-" else str(Path(file).absolute()) for file in settings.files)
     settings = dataclasses.replace(settings, files=files)
-    context = model_config(preset, options, 1).context
-    corpus = _corpus(settings, context)
+    _check_model(model_config(preset, options, 1), settings)
+    settings.parts()
+    corpus = data.prepare(
+        files,
+        tokenizer=settings.tokenizer,
+        vocab_size=settings.vocab_size,
+        length=model_config(preset, options, 1).context,
+        packed=settings.packed,
+        validation_fraction=settings.validation_fraction,
+    )
     config = model_config(preset, options, corpus.tokenizer.vocab_size)
-    saved = {**settings.to_json(), "corpus": _fingerprint(corpus)}
-    run = run_folder.begin(out, config, saved, corpus.tokenizer)
+    report.prompt_ids(corpus, config.context, settings.prompt)
+    run = run_folder.begin(out, config, settings.to_json(), corpus)
     _describe(run, settings, corpus)
-    return _train(run, settings, corpus, resume=False)
+    return _train(run, settings, corpus, None)
 
 
 def resume(out: Path) -> Path:
-    """Go on with the run of a folder from its newest checkpoint, bit for bit."""
+    """Go on with the run of a folder from its newest checkpoint, or from the start if it has none, bit for bit."""
     run = run_folder.open_run(out)
-    saved = dict(run.settings)
-    fingerprint = saved.pop("corpus")
-    settings = TrainSettings.from_json(saved)
-    corpus = run.corpus()
-    if _fingerprint(corpus) != fingerprint:
-        raise ValueError(
-            f"resume: expected the corpus that the run began with, {fingerprint}, got {_fingerprint(corpus)}. The text "
-            f"changed or is gone: {', '.join(settings.files) or 'the standard library of this Python'}."
-        )
-    return _train(run, settings, corpus, resume=True)
+    return _train(run, TrainSettings.from_json(run.settings), run.corpus(), run.checkpoints.latest or 0)
 
 
-def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, resume: bool) -> Path:
-    loop, folder = settings.loop, run.folder
+def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, resumed: int | None) -> Path:
     training.keep_freed_memory()
-    optimizer = training.make_optimizer(settings.optimizer, steps=loop.steps)
-    train_step = training.make_train_step(
-        optimizer,
-        schedule=training.make_schedule(settings.optimizer, steps=loop.steps),
-        accumulate=settings.accumulate,
-        label_smoothing=settings.label_smoothing,
-        z_loss=settings.z_loss,
-    )
-    checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS, keep=settings.keep)
-    state = first_state(run.config, optimizer, loop.seed)
-    first = None
-    if resume:
-        state = checkpoints.restore(like=state)
-        first = int(state.step)
-        say(f"resuming {folder} at step {first} of {loop.steps}")
-    prompt = report.prompt_ids(run, settings.prompt, corpus)
-    writers = [training.MetricsFile(folder / run_folder.METRICS, after=first)]
-    if settings.tensorboard:
-        writers.append(training.TensorBoard(folder / "tensorboard", after=first))
-    evaluate = _evaluate(corpus, loop.batch_size)
-    show = training.progress(loop.steps)
-    try:
+    optimizer, train_step = settings.parts()
+    checkpoints = training.Checkpoints(run.folder / run_folder.CHECKPOINTS, keep=settings.keep)
+    state = first_state(run.config, optimizer, settings.loop.seed)
+    if resumed is not None:
+        say(f"resuming {run.folder} at step {resumed} of {settings.loop.steps}")
+        state = checkpoints.restore(like=state) if resumed else state
+    prompt = report.prompt_ids(corpus, run.config.context, settings.prompt)
+    evaluate, show = _evaluate(corpus, settings.loop.batch_size), training.progress(settings.loop.steps)
+    with contextlib.ExitStack() as closing:
+        closing.callback(show.close)
+        writers: list[Any] = [training.MetricsFile(run.folder / run_folder.METRICS, after=resumed)]
+        if settings.tensorboard:
+            writers.append(training.TensorBoard(run.folder / "tensorboard", after=resumed))
+        for writer in writers:
+            closing.callback(writer.close)
         fitted = training.fit(
             state,
             train_step,
             corpus.train,
-            loop,
+            settings.loop,
             evaluate=evaluate,
-            sample=lambda model: report.sample_text(run, model, prompt, settings.sample_tokens),
+            sample=_sampler(run, settings, prompt),
             checkpoints=checkpoints,
             writers=writers,
             progress=show,
             meter=_meter(run.config, corpus),
         )
-    finally:
-        show.close()
-        for writer in writers:
-            writer.close()
     if fitted.stopped is None:
         model = fitted.state.model
         report.finish(run, model, fitted.evaluation or evaluate(model), corpus, prompt)
     else:
-        say(f"continue with: jax-attention train --resume --out {folder}")
-    return folder
+        say(f"continue with: jax-attention train --resume --out {run.folder}")
+    return run.folder
+
+
+def _check_model(config: models.LMConfig, settings: TrainSettings) -> None:
+    """What would train without a word and be worth nothing, or fail after the last step."""
+    if config.sees_future:
+        raise ValueError(
+            f"mask: expected one that hides the future, got {config.mask!r}: tokens could read the answer. Write "
+            "'causal() & ...'."
+        )
+    if settings.sample_tokens and config.position == "rotary" and config.rope.scaling.needs_length:
+        raise ValueError(
+            f"rope: expected frequencies that do not change with the length, to draw samples with a cache, got "
+            f"{config.rope.scaling!r}. Add --sample-tokens 0."
+        )
+
+
+def _sampler(run: run_folder.Run, settings: TrainSettings, prompt: np.ndarray) -> Any:
+    if settings.sample_tokens == 0:
+        return None
+    return lambda model: report.sample_text(run, model, prompt, settings.sample_tokens)
 
 
 def first_state(config: models.LMConfig, optimizer: Any, seed: int) -> training.TrainState:
     """The state before the first step: the same for the same config and seed."""
     model_rng, rng = jax.random.split(jax.random.key(seed))
     return training.init_state(models.create(config, model_rng), optimizer, rng=rng)
-
-
-def _corpus(settings: TrainSettings, length: int) -> data.Corpus:
-    return data.prepare(
-        settings.files,
-        tokenizer=settings.tokenizer,
-        vocab_size=settings.vocab_size,
-        length=length,
-        packed=settings.packed,
-        validation_fraction=settings.validation_fraction,
-    )
 
 
 def _evaluate(corpus: data.Corpus, batch_size: int) -> Any:
@@ -213,10 +237,6 @@ def _meter(config: models.LMConfig, corpus: data.Corpus) -> training.Meter:
     )
     tokens = corpus.validation.predicted
     return training.Meter(flops, training.matmul_peak(config.dtype), corpus.validation_bytes / tokens)
-
-
-def _fingerprint(corpus: data.Corpus) -> str:
-    return f"{corpus.train_bytes} + {corpus.validation_bytes} bytes in {sum(map(len, corpus.names))} documents"
 
 
 def _describe(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus) -> None:

@@ -4,7 +4,7 @@ Documents become ids through a tokenizer, and ids become batches through a sourc
 (seed, step): a run that resumes replays nothing.
 """
 
-from jax_attention.data.corpus import Corpus, predicted_bytes, prepare
+from jax_attention.data.corpus import Corpus, HeldOut, held_out, open_corpus, prepare
 from jax_attention.data.documents import Document, read_documents
 from jax_attention.data.library import standard_library_corpus
 from jax_attention.data.load import load_tokenizer
@@ -23,5 +23,5 @@ __all__ = [
     "Tokens", "tokenize", "write_tokens", "open_tokens",
     "Batch", "Source", "Windows", "Packed",
     "Baselines", "Ngram", "ngram_baselines",
-    "Corpus", "predicted_bytes", "prepare",
+    "Corpus", "HeldOut", "held_out", "open_corpus", "prepare",
 ]  # fmt: skip

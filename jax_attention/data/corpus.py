@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from jax_attention.data.atomic import written_whole
 from jax_attention.data.documents import Document, read_documents
 from jax_attention.data.library import standard_library_corpus
 from jax_attention.data.load import load_tokenizer
@@ -20,7 +23,7 @@ from jax_attention.data.split import split_documents
 from jax_attention.data.subwords import Subwords
 from jax_attention.data.symbols import Bytes, Characters
 from jax_attention.data.tokenizer import Tokenizer
-from jax_attention.data.tokens import Tokens, tokenize
+from jax_attention.data.tokens import Tokens, open_tokens, tokenize, write_tokens
 from jax_attention.ground.checks import check_int, describe_array, fail_unless
 
 UNKNOWN = "\ufffd"
@@ -28,7 +31,121 @@ UNKNOWN = "\ufffd"
 ESCAPE_BITS = math.log2(0x110000 - 0x800)
 """Bits to spell one Unicode character when each is as likely."""
 SUBWORD_VOCABULARY = 2048
+FACTS = "corpus.json"
 CHOICES = "'characters', 'bytes', 'subwords'"
+
+
+class HeldOut(NamedTuple):
+    """A text that a model is judged by.
+
+        bits per byte = (nats_per_token * source.predicted / ln 2 + escape_bits) / text_bytes
+
+    Args:
+        source: `source.evaluation_batches` covers all of it.
+        text_bytes: UTF-8 bytes that the predicted tokens stand for: the text without its first token (the first of
+            every document when packed), which nobody predicts.
+        escape_bits: bits to spell the characters that the tokenizer does not know.
+
+    Returns:
+        A named tuple.
+
+    Raises:
+        Nothing.
+
+    Example:
+        >>> from jax_attention import data
+        >>> text = data.held_out([data.Document("a", "abcdefghi")], data.Bytes(), length=4)
+        >>> text.source.predicted, text.text_bytes, round(text.bits_per_byte(nats_per_token=5.545), 2)
+        (8, 8, 8.0)
+
+    Reference:
+        See `Corpus`.
+    """
+
+    source: Source
+    text_bytes: int
+    escape_bits: float
+
+    def bits_per_byte(self, nats_per_token: float) -> float:
+        """From the mean loss over all predicted tokens, in nats."""
+        return (nats_per_token * self.source.predicted / math.log(2) + self.escape_bits) / self.text_bytes
+
+
+def held_out(documents: Sequence[Document], tokenizer: Tokenizer, *, length: int, packed: bool = False) -> HeldOut:
+    """A text to judge a model by, in rows for evaluation.
+
+        documents -> tokens -> Windows or Packed
+
+    Args:
+        documents: from `read_documents`.
+        tokenizer: the model's.
+        length: T, the tokens in a row.
+        packed: whole documents (`Packed`) instead of windows over all of them (`Windows`).
+
+    Returns:
+        `HeldOut(source, text_bytes, escape_bits)`.
+
+    Raises:
+        ValueError: if there are fewer than two tokens, or a character that the tokenizer cannot take.
+
+    Example:
+        >>> from jax_attention import data
+        >>> data.held_out([data.Document("a", "天气")], data.Bytes(), length=4).text_bytes
+        5
+
+    Reference:
+        See `Corpus`.
+    """
+    tokens = tokenize(documents, tokenizer)
+    source = (Packed if packed else Windows)(tokens, length)
+    return HeldOut(source, _predicted_bytes(tokens, tokenizer, packed), _escape_bits(tokenizer, documents))
+
+
+def open_corpus(folder: str | Path, tokenizer: Tokenizer, *, length: int, packed: bool = False) -> Corpus:
+    """The corpus that `Corpus.save` wrote, its tokens memory-mapped: the text itself is not needed again.
+
+        open_corpus(folder, corpus.tokenizer, length=T)  =  corpus,        after corpus.save(folder)
+
+    Args:
+        folder: of the saved corpus.
+        tokenizer: that made the tokens; another one is refused.
+        length: T, the tokens in a row.
+        packed: as in `prepare`.
+
+    Returns:
+        A `Corpus`.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if one is damaged, or of another tokenizer.
+
+    Example:
+        >>> import tempfile
+        >>> from jax_attention import data
+        >>> folder = tempfile.mkdtemp()
+        >>> corpus = data.prepare([data.Document("a", "to be or not to be " * 50)], length=16)
+        >>> corpus.save(folder)
+        >>> data.open_corpus(folder, corpus.tokenizer, length=16).validation_bytes == corpus.validation_bytes
+        True
+
+    Reference:
+        See `write_tokens`.
+    """
+    folder = Path(folder)
+    source = Packed if packed else Windows
+    train, validation = (open_tokens(folder / f"{name}.tokens", tokenizer) for name in ("train", "validation"))
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        names = tuple(tuple(part) for part in facts.pop("names"))
+        return Corpus(
+            train=source(train, length),
+            validation=source(validation, length),
+            tokenizer=tokenizer,
+            names=names,
+            **facts,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"folder: expected the {FACTS} of a saved corpus in {str(folder)!r}, got {error!r}.") from None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,8 +190,17 @@ class Corpus:
 
     def bits_per_byte(self, nats_per_token: float) -> float:
         """From the mean loss over `validation.evaluation_batches`, in nats."""
-        bits = nats_per_token * self.validation.predicted / math.log(2) + self.escape_bits
-        return bits / self.validation_bytes
+        return HeldOut(self.validation, self.validation_bytes, self.escape_bits).bits_per_byte(nats_per_token)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the tokens and what belongs to them into a folder, for `open_corpus`. The tokenizer saves itself."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, source in (("train", self.train), ("validation", self.validation)):
+            write_tokens(folder / f"{name}.tokens", source.tokens)
+        facts = {name: getattr(self, name) for name in ("train_bytes", "validation_bytes", "escape_bits", "names")}
+        with written_whole(folder / FACTS) as file:
+            file.write(json.dumps(facts, ensure_ascii=False).encode())
 
     def baselines(self) -> Baselines:
         """Unigram and bigram counts of the training tokens, judged on the tokens that a model is judged on."""
@@ -130,22 +256,22 @@ def prepare(
     """
     _check_choice(tokenizer, vocab_size)
     check_int("length", length, 1, "It is the number of tokens in a row.")
-    training, held_out = split_documents(_documents(paths), validation_fraction)
-    made = _tokenizer(tokenizer, vocab_size, training, held_out)
-    train, validation = tokenize(training, made), tokenize(held_out, made)
+    training, kept = split_documents(_documents(paths), validation_fraction)
+    made = _tokenizer(tokenizer, vocab_size, training, kept)
+    train = tokenize(training, made)
     fail_unless(
         packed or len(train.ids) > length,
         f"length: expected fewer than the {len(train.ids)} training tokens, got {length}. Shorten rows, or add text.",
     )
-    source = Packed if packed else Windows
+    judge = held_out(kept, made, length=length, packed=packed)
     return Corpus(
-        train=source(train, length),
-        validation=source(validation, length),
+        train=(Packed if packed else Windows)(train, length),
+        validation=judge.source,
         tokenizer=made,
         train_bytes=train.text_bytes,
-        validation_bytes=predicted_bytes(validation, made, packed),
-        escape_bits=_escape_bits(made, held_out),
-        names=tuple(tuple(document.name for document in part) for part in (training, held_out)),
+        validation_bytes=judge.text_bytes,
+        escape_bits=judge.escape_bits,
+        names=tuple(tuple(document.name for document in part) for part in (training, kept)),
     )
 
 
@@ -194,31 +320,8 @@ def _tokenizer(
     return load_tokenizer(choice)
 
 
-def predicted_bytes(tokens: Tokens, tokenizer: Tokenizer, packed: bool) -> int:
-    """How many UTF-8 bytes the predicted tokens of a text stand for: what bits per byte divide by.
-
-        bytes of the text - bytes of its first token (packed: of the first token of every document)
-
-    Args:
-        tokens: from `tokenize`.
-        tokenizer: that made them.
-        packed: whether they are read by `Packed`, else by `Windows`.
-
-    Returns:
-        An int.
-
-    Raises:
-        Nothing.
-
-    Example:
-        >>> from jax_attention import data
-        >>> tokens = data.tokenize([data.Document("a", "天气")], data.Characters("天气"))
-        >>> data.predicted_bytes(tokens, data.Characters("天气"), packed=False)
-        3
-
-    Reference:
-        See `Corpus`.
-    """
+def _predicted_bytes(tokens: Tokens, tokenizer: Tokenizer, packed: bool) -> int:
+    """The text without its first token (of every document when packed), which nobody predicts."""
     begins = tokens.starts[:-1][np.diff(tokens.starts) > 0]
     first = np.asarray(tokens.ids)[begins if packed else begins[:1]]
     return int(tokens.text_bytes - tokenizer.token_bytes[first].sum())

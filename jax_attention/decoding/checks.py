@@ -48,6 +48,11 @@ class Request(NamedTuple):
 def check_request(model: Any, prompt: Any, *, beyond_context: bool, **given: Any) -> Request:
     """All arguments of `generate`, or an error that names the one to change."""
     _check_model(model)
+    fail_unless(
+        not getattr(model.config, "sees_future", False),
+        "model: expected one whose tokens see no later ones, which are not there yet when text is generated, got the "
+        f"mask {getattr(model.config, 'mask', None)!r}. Join it with a causal one: masks.causal() & mask.",
+    )
     count = check_int("max_new_tokens", given["max_new_tokens"], 1, "It is the most tokens to add.")
     prompts = _on_host(as_prompts(prompt))
     _check_tokens(prompts, model.config.vocab_size)

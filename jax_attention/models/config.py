@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,7 @@ NormPlace = Literal["pre", "post", "sandwich"]
 Remat = Literal["none", "dots", "full"]
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 T5_BUCKETS = 32
+LOOKED_AT = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class LMConfig:
         train_rule: floats inside score, mods and normalize are parameters of each layer instead of constants.
         scan: blocks stacked and run by `lax.scan`: compile time does not grow with depth.
         remat: what backward recomputes: "none", "dots" (all but products), "full" (all of each block).
-        dtype: to compute in.
+        dtype: to compute in. float16 has a narrow range and there is no loss scaling: train in bfloat16.
         param_dtype: of the parameters.
 
     Returns:
@@ -148,9 +150,28 @@ class LMConfig:
             return self.ff_size
         return -(-8 * self.width // 24) * 8 if ACTIVATIONS[self.activation][1] else 4 * self.width
 
+    @property
+    def sees_future(self) -> bool:
+        """Whether some token may attend to a later one, so that the model can read what it is asked for."""
+        return _sees_future(self)
+
     def window(self, layer: int) -> int | None:
         """The window of a layer: the pattern repeats."""
         return self.windows[layer % len(self.windows)]
+
+
+@functools.lru_cache(maxsize=64)
+def _sees_future(config: LMConfig) -> bool:
+    """Looks at the masks of all layers over the first positions."""
+    places = jnp.arange(min(config.context, LOOKED_AT), dtype=jnp.int32)
+    later = places[None, :] > places[:, None]
+    for window in set(config.windows):
+        allowed = True if config.mask is None else masks.as_mask(config.mask)(places[:, None], places[None, :])
+        if window is not None:
+            allowed &= masks.sliding_window(window)(places[:, None], places[None, :])
+        if bool(jnp.any(allowed & later)):
+            return True
+    return False
 
 
 def _check_sizes(config: LMConfig) -> None:

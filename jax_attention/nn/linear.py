@@ -47,13 +47,15 @@ class Linear(nnx.Linear):
         in_features: D.
         out_features: F.
         use_bias: whether there is a `b`.
-        options: what else `flax.nnx.Linear` takes: `dtype`, `param_dtype`, `precision`, `kernel_init`, `rngs`.
+        options: what else `flax.nnx.Linear` takes, but for `dot_general`: `dtype`, `param_dtype`, `precision`,
+            `kernel_init`, `rngs`, …
 
     Returns:
         A module with `kernel [D, F]` and `bias [F]` or None; call it as `layer(x)`.
 
     Raises:
         ValueError: by the call, if the last axis does not have D entries.
+        TypeError: if `dot_general` is given, which would be ignored.
 
     Example:
         >>> import jax.numpy as jnp
@@ -67,6 +69,10 @@ class Linear(nnx.Linear):
     """
 
     def __init__(self, in_features: int, out_features: int, *, use_bias: bool = True, **options: Any):
+        if "dot_general" in options:
+            raise TypeError(
+                "dot_general: expected nothing, as this layer has a product of its own. Use flax.nnx.Linear."
+            )
         super().__init__(in_features, out_features, use_bias=use_bias, **options)
 
     def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead F"]:

@@ -8,7 +8,7 @@ from jax_attention.training.losses import Losses, cross_entropy
 from jax_attention.training.memory import keep_freed_memory
 from jax_attention.training.metrics import MetricsFile, TensorBoard, read_metrics
 from jax_attention.training.optimizers import OptimizerConfig, make_optimizer, make_schedule, refuse_nonfinite
-from jax_attention.training.parallel import data_mesh, replicate, split_rows
+from jax_attention.training.parallel import check_divides, data_mesh, replicate, split_rows
 from jax_attention.training.progress import Meter, Progress, progress
 from jax_attention.training.step import (
     TrainState,
@@ -30,6 +30,7 @@ __all__ = [
     "TensorBoard",
     "TrainState",
     "TrainingDiverged",
+    "check_divides",
     "cross_entropy",
     "data_mesh",
     "evaluate_step",

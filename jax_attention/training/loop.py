@@ -157,7 +157,8 @@ def fit(
         if done > first:
             run.finish(arrays, done, stop.received)
     stopped = stop.received if done < config.steps else None
-    return Fitted(jax.tree.unflatten(run.structure, arrays), stopped, run.evaluation)
+    evaluation = run.evaluation if run.evaluated == done else None
+    return Fitted(jax.tree.unflatten(run.structure, arrays), stopped, evaluation)
 
 
 def _compiled_later(train_step: Callable, structure: Any, mesh: Mesh) -> Callable:
@@ -267,7 +268,7 @@ class _Run:
             return
         self.write("train", step, values)
         saved = self.checkpoints.latest if self.checkpoints is not None else None
-        cure = "Start again" if saved is None else f"Resume from the checkpoint of step {saved}"
+        cure = "Start again" if saved is None else f"The last checkpoint is that of step {saved}. Start again"
         raise TrainingDiverged(
             f"train_step: expected finite updates, got {in_a_row} in a row that are not, the last at step {step} with "
             f"loss {values['loss']} and gradient norm {values.get('grad_norm', 'unknown')}. {cure} with a lower "
@@ -275,19 +276,19 @@ class _Run:
         )
 
     def stopover(self, state: Any, step: int, stop: StopSignals) -> None:
-        """Between two updates: evaluate, sample, save. A signal leaves only the saving to do."""
+        """Between two updates: evaluate, save, sample. A signal leaves only the saving to do."""
         config = self.config
         with self.meter.paused():
             if self.evaluate is not None and self.due(config.evaluate_every, step) and stop.received is None:
                 self.evaluation, self.evaluated = self.evaluate(state.model), step
                 self.write("evaluation", step, self.evaluation)
                 self.say(f"step {step}: validation {summary(self.evaluation)}")
+            if self.due(config.checkpoint_every, step):
+                self.save(state, step)  # before sampling, whose errors must not cost the step
             if self.sample is not None and self.due(config.sample_every, step) and stop.received is None:
                 text = self.sample(state.model)
                 self.write("sample", step, {"text": text})
                 self.say(text)
-            if self.due(config.checkpoint_every, step):
-                self.save(state, step)
 
     def save(self, state: Any, step: int) -> None:
         """A checkpoint, unless there is one of this step; with the evaluation, if it is of this step."""

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_attention.ground.checks import fail_unless
+from jax_attention.ground.checks import check_int, fail_unless
 
 MATRICES = ("kernel", "embedding", "position")
 """Names of parameters that are decayed: matrices, not biases, norms or arrays of a rule."""
+DECAY_SHARE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +24,10 @@ class OptimizerConfig:
 
     Args:
         learning_rate: the peak.
-        final_rate: where the schedule ends; None is a tenth of the peak.
+        final_rate: where the schedule ends; None is a tenth of the peak. Nothing for "constant".
         schedule: "cosine", "wsd" (warmup, stable, linear decay over the last `decay_share` of the steps), "constant".
-        warmup: steps.
-        decay_share: of all steps, for "wsd".
+        warmup: steps; None is 100, or a tenth of a run shorter than 1000 steps.
+        decay_share: of all steps, for "wsd" alone; None is 0.2.
         beta1: decay of the gradient's mean.
         beta2: decay of its square's mean.
         epsilon: added to the square root.
@@ -52,8 +53,8 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     final_rate: float | None = None
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    warmup: int = 100
-    decay_share: float = 0.2
+    warmup: int | None = None
+    decay_share: float | None = None
     beta1: float = 0.9
     beta2: float = 0.99
     epsilon: float = 1e-8
@@ -66,8 +67,21 @@ class OptimizerConfig:
             self.schedule in ("cosine", "wsd", "constant"),
             f"schedule: expected 'cosine', 'wsd' or 'constant', got {self.schedule!r}.",
         )
-        fail_unless(self.warmup >= 0, f"warmup: expected a number of steps >= 0, got {self.warmup}.")
-        fail_unless(0 < self.decay_share <= 1, f"decay_share: expected a share in (0, 1], got {self.decay_share}.")
+        if self.warmup is not None:
+            check_int("warmup", self.warmup, 0, "It is a number of steps.")
+        only = {"final_rate": ("cosine", "wsd"), "decay_share": ("wsd",)}
+        for name, schedules in only.items():
+            fail_unless(
+                getattr(self, name) is None or self.schedule in schedules,
+                f"{name}: expected None with schedule={self.schedule!r}, which has no use for it, got "
+                f"{getattr(self, name)}. Leave it out.",
+            )
+        share = self.decay_share
+        fail_unless(share is None or 0 < share <= 1, f"decay_share: expected a share in (0, 1], got {share}.")
+        for name in ("final_rate", "weight_decay"):
+            x = getattr(self, name)
+            fail_unless(x is None or x >= 0, f"{name}: expected a number >= 0, got {x}.")
+        fail_unless(self.epsilon > 0, f"epsilon: expected a number > 0, got {self.epsilon}.")
         fail_unless(
             self.clip is None or self.clip > 0,
             f"clip: expected a norm > 0 or None for no clipping, got {self.clip}.",
@@ -111,7 +125,7 @@ def make_schedule(config: OptimizerConfig, *, steps: int) -> optax.Schedule:
     """
     peak = config.learning_rate
     final = peak / 10 if config.final_rate is None else config.final_rate
-    warmup = config.warmup
+    warmup = min(100, steps // 10) if config.warmup is None else config.warmup
     fail_unless(
         warmup <= steps,
         f"warmup: expected at most the {steps} steps of the run, got {warmup}. Train longer or warm up less.",
@@ -120,7 +134,8 @@ def make_schedule(config: OptimizerConfig, *, steps: int) -> optax.Schedule:
     if config.schedule == "cosine":
         main = optax.cosine_decay_schedule(peak, rest, alpha=final / peak)
     elif config.schedule == "wsd":
-        decay = max(round(config.decay_share * steps), 1)
+        share = DECAY_SHARE if config.decay_share is None else config.decay_share
+        decay = max(round(share * steps), 1)
         main = optax.linear_schedule(peak, final, min(decay, rest), transition_begin=max(rest - decay, 0))
     else:
         main = optax.constant_schedule(peak)

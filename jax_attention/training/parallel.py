@@ -113,7 +113,28 @@ def split_rows(batch: Any, mesh: Mesh) -> Any:
 
 
 def check_divides(batch_size: int, mesh: Mesh) -> None:
-    """The global batch splits into equal parts."""
+    """Refuse a global batch that does not split into equal parts.
+
+        B mod n = 0,        n devices in the mesh
+
+    Args:
+        batch_size: B.
+        mesh: from `data_mesh`.
+
+    Returns:
+        Nothing.
+
+    Raises:
+        ValueError: if B is not a multiple of n.
+        TypeError: if it is not an int.
+
+    Example:
+        >>> from jax_attention import training
+        >>> training.check_divides(12, training.data_mesh())
+
+    Reference:
+        See `data_mesh`.
+    """
     check_int("batch_size", batch_size, 1, "It is the number of rows of the global batch.")
     count = mesh.shape[AXIS]
     fail_unless(

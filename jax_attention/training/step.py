@@ -149,7 +149,7 @@ def make_train_step(
         `learning_rate`.
 
     Raises:
-        ValueError: if `accumulate` does not divide the rows of the batch (by the step).
+        ValueError: if a number is out of range; by the step, if `accumulate` does not divide the rows of the batch.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -166,6 +166,8 @@ def make_train_step(
         https://github.com/google-deepmind/optax/issues/472: accumulation.
     """
     check_int("accumulate", accumulate, 1, "It is the number of microbatches.")
+    fail_unless(0 <= label_smoothing < 1, f"label_smoothing: expected 0 <= a < 1, got {label_smoothing}.")
+    fail_unless(z_loss >= 0, f"z_loss: expected a coefficient >= 0, got {z_loss}.")
 
     def objective(model: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, Losses]:
         losses = loss(model, batch, rng, label_smoothing=label_smoothing, z_loss=z_loss)

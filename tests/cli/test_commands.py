@@ -10,9 +10,10 @@ import shutil
 import numpy as np
 import pytest
 
-from jax_attention import models, training
+from jax_attention import models, normalizers, training
+from jax_attention.cli import app
 from jax_attention.cli.main import main
-from jax_attention.cli.options import EXPRESSIONS, FROM_DATA, argument_help
+from jax_attention.cli.options import EXPRESSIONS, FROM_DATA, argument_help, model_config
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 60
 TINY = ["--width", "16", "--depth", "1", "--num-heads", "2", "--context", "16", "--batch-size", "4"]
@@ -124,8 +125,8 @@ def _state(run):
     from jax_attention.cli.train import TrainSettings, first_state
 
     opened = open_run(run)
-    settings = TrainSettings.from_json({k: v for k, v in opened.settings.items() if k != "corpus"})
-    optimizer = training.make_optimizer(settings.optimizer, steps=settings.loop.steps)
+    settings = TrainSettings.from_json(opened.settings)
+    optimizer, _ = settings.parts()
     return jax.eval_shape(lambda: first_state(opened.config, optimizer, settings.loop.seed))
 
 
@@ -182,16 +183,105 @@ def test_resume_refuses_options_that_it_would_ignore(run, capsys):
     assert "--out" in refused(["train", "--resume"], capsys)
 
 
-def test_resume_refuses_a_text_that_changed(run, text, tmp_path, capsys):
-    copy, other = tmp_path / "copy", tmp_path / "fox.txt"
+def test_resume_needs_the_folder_alone(run, tmp_path):
+    """The text may be gone or changed: a run keeps its tokens. And without a checkpoint it begins again."""
+    copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
-    other.write_text(TEXT + "the end.", encoding="utf-8")
-    config["settings"]["files"] = [str(other)]
+    config["settings"]["files"] = [str(tmp_path / "gone.txt")]
     (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    before = tree(copy)
-    assert "expected the corpus that the run began with" in refused(["train", "--out", str(copy), "--resume"], capsys)
-    assert tree(copy) == before
+    shutil.rmtree(copy / "checkpoints")
+    assert main(["train", "--out", str(copy), "--resume"]) == 0
+    like = _state(run)
+    one, other = (training.Checkpoints(folder / "checkpoints").restore(6, like=like) for folder in (run, copy))
+    for a, b in zip(_arrays(one), _arrays(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert main(["evaluate", str(copy)]) == 0
+
+
+def test_standard_input_is_text_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
+    assert main(["train", "-", "--out", str(tmp_path / "out"), *QUICK, "--sample-tokens", "0"]) == 0
+    assert main(["train", "--resume", "--out", str(tmp_path / "out")]) == 0
+
+
+REFUSED = {
+    "warmup: expected at most the 6 steps": ["--warmup", "100"],
+    "accumulate: expected a divisor of the batch size 4": ["--accumulate", "3"],
+    "label_smoothing: expected 0 <= a < 1": ["--label-smoothing", "2"],
+    "keep: expected an int >= 1": ["--keep", "0"],
+    "'~'": ["--prompt", "~"],
+    "mask: expected one that hides the future": ["--mask", "dilated(1)"],
+    "rope: expected frequencies that do not change": ["--rope", "rotary(scaling=dynamic_scaling(2.0, 64))"],
+    "rope: expected a value made by rotary": ["--rope", "alibi_slopes(4)"],
+    "mask: expected a value made by": ["--mask", "rotary()"],
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_wrong_settings_are_found_before_a_folder_is_made(said, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert said in refused(["train", str(text), "--out", str(out), *QUICK, *REFUSED[said]], capsys)
+    assert not out.exists()
+
+
+def test_none_is_a_value_and_not_the_presets():
+    command = app.parse(
+        [
+            "train",
+            "--preset",
+            "gemma2",
+            "--score-cap",
+            "None",
+            "--kv-heads",
+            "None",
+            "--score",
+            "None",
+            "--windows",
+            "None",
+        ]
+    )
+    config = model_config(command.preset, command.model, 7)
+    assert (config.score_cap, config.kv_heads, config.score, config.windows) == (None, None, None, (None,))
+    assert (config.logit_cap, config.head_size, config.vocab_size) == (30.0, 256, 7)
+
+
+def test_every_field_of_a_model_can_be_said():
+    given = [
+        "--position",
+        "alibi",
+        "--windows",
+        "8",
+        "None",
+        "--normalize",
+        "sparsemax()",
+        "--dropout",
+        "0.25",
+        "--scan",
+        "True",
+    ]
+    config = model_config("tiny", app.parse(["train", *given]).model, 7)
+    assert (config.position, config.windows, config.dropout, config.scan) == ("alibi", (8, None), 0.25, True)
+    assert config.normalize == normalizers.sparsemax()
+
+
+def test_rules_with_negative_weights_train_and_say_what_is_not_drawn(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["train", str(text), "--out", str(out), *QUICK, "--normalize", "linear()"]) == 0
+    assert "no heads.png: weights: expected no negative number" in capsys.readouterr().out
+    assert (out / "results.json").exists()
+
+
+def test_characters_that_training_never_saw_are_paid_for(tmp_path, capsys):
+    """A model that says 'unknown' at every place must not look good: 20 bits for 3 bytes are what spelling costs."""
+    path, strange = tmp_path / "some.txt", tmp_path / "strange.txt"
+    path.write_text(TEXT + "天" * 9, encoding="utf-8")
+    strange.write_text("气" * 400, encoding="utf-8")
+    out = tmp_path / "out"
+    assert main(["train", str(path), "--out", str(out), *QUICK]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(out), "--files", str(strange)]) == 0
+    assert float(capsys.readouterr().out.splitlines()[1].split("\t")[4]) > 6.7
 
 
 @pytest.mark.parametrize("command", [["generate", "--prompt", "the"], ["show", "--text", "the"], ["evaluate"]])
@@ -214,6 +304,8 @@ def test_prompt_with_characters_that_the_model_never_saw(run, capsys):
 def test_greedy_with_a_temperature_is_a_contradiction(run, capsys):
     message = refused(["generate", str(run), "--prompt", "the", "--greedy", "--temperature", "0.5"], capsys)
     assert "greedy" in message
+    assert "--seed" in refused(["generate", str(run), "--prompt", "the", "--greedy", "--seed", "5"], capsys)
+    assert "num_samples" in refused(["generate", str(run), "--prompt", "the", "--num-samples", "0"], capsys)
 
 
 def test_another_tokenizer_in_the_folder(run, tmp_path, capsys):

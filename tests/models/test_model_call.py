@@ -124,7 +124,7 @@ def test_attention_dropout_is_the_same_in_both_layouts_and_differs_between_layer
 
 
 def test_both_layouts_start_with_the_same_numbers():
-    config = small.config("rotary", depth=3)
+    config = small.config("rotary", depth=4)
     rng = jax.random.key(5)
     make = small.jit(lambda: [models.create(dataclasses.replace(config, scan=scan), rng) for scan in (False, True)])
     plain, stacked = make()

@@ -25,7 +25,9 @@ def test_defaults_follow_the_width():
     assert (config.resolved_head_size, config.resolved_kv_heads, config.resolved_ff_size) == (16, 6, 384)
     gated = dataclasses.replace(config, activation="swiglu")
     assert gated.resolved_ff_size == 256
-    assert dataclasses.replace(gated, width=102).resolved_ff_size == 272, "8 D / 3 rounded up to a multiple of 8"
+    assert dataclasses.replace(gated, width=100, num_heads=5).resolved_ff_size == 272, (
+        "8 D / 3 rounded up to a multiple of 8"
+    )
     assert dataclasses.replace(config, kv_heads=2, head_size=5, ff_size=9).resolved_ff_size == 9
     assert [dataclasses.replace(config, windows=(3, None, 5)).window(layer) for layer in range(4)] == [3, None, 5, 3]
 

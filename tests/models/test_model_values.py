@@ -188,20 +188,21 @@ def test_sinks_are_learned_and_take_weight():
 
 def test_order_of_mods_is_position_own_cap():
     """T5's table is shared by the layers and comes with the call, and yet before the config's own mods."""
+    tokens = small.tokens(small.CONTEXT)  # long enough for buckets of one and of both directions to differ
     model = small.model("t5", depth=1, score_cap=None, sinks=False, mods=(mods.temperature(3.0),))
     capped = small.model("t5", depth=1, score_cap=1.5, sinks=False, mods=(mods.temperature(3.0),))
 
     @small.jit
     def both(model, capped):
         block = model.blocks.rest[0]
-        x = block.attention_norm(model.embedding[...][TOKENS])
+        x = block.attention_norm(model.embedding[...][tokens])
         table = mods.relative(model.relative[...], bidirectional=False)
         call = lambda *chain: block.attention.weights(x, mods=chain)  # noqa: E731
         asked = models.Capture("all")
         return (
-            model(TOKENS, capture=asked).captured.weights[0],
+            model(tokens, capture=asked).captured.weights[0],
             call(table, mods.temperature(3.0)),
-            capped(TOKENS, capture=asked).captured.weights[0],
+            capped(tokens, capture=asked).captured.weights[0],
             call(table, mods.temperature(3.0), mods.soft_cap(1.5)),
             call(mods.temperature(3.0), mods.soft_cap(1.5), table),
         )

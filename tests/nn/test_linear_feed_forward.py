@@ -215,3 +215,20 @@ def test_numbers_in_a_constant_rule_do_not_widen_float32(x64):
     text = str(jaxpr)
     assert "f32[" in text
     assert "f64[2" not in text, "no array of the batch is float64"
+
+
+def test_constants_are_equal_by_content():
+    """A rule of the same shape with other numbers is another program; Python numbers count by value and by type."""
+    traces = []
+
+    @jax.jit
+    def call(layer):
+        traces.append(layer.num_heads)
+        return jnp.zeros(())
+
+    for slopes in (1.0, 1.0, 2.0):
+        call(normed(mods=(mods.alibi(slopes * positions.alibi_slopes(4)), mods.soft_cap(3.0))))
+    assert len(traces) == 2
+    for cap in (3.0, 4.0, 4.0):
+        call(normed(mods=(mods.alibi(positions.alibi_slopes(4)), mods.soft_cap(cap))))
+    assert len(traces) == 3

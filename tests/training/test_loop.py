@@ -249,8 +249,20 @@ def test_a_second_interrupt_aborts_at_once(tmp_path):
 
 @main_thread_only
 def test_a_signal_during_the_last_step_is_no_early_stop():
-    done = fit(*make(), Interrupting({2: [signal.SIGTERM]}), config(steps=3))
-    assert (done.stopped, int(done.state.step)) == (None, 3)
+    """But it leaves out the last evaluation, and no older one is given out for it."""
+    source, every_two = Interrupting({2: [signal.SIGTERM]}), config(steps=3, evaluate_every=2)
+    done = fit(*make(), source, every_two, evaluate=lambda model: {"loss": 1.0})
+    assert (done.stopped, int(done.state.step), done.evaluation) == (None, 3, None)
+
+
+def test_a_sample_that_fails_does_not_cost_the_checkpoint(tmp_path):
+    def fail(model):
+        raise RuntimeError("no words")
+
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(RuntimeError, match="no words"):
+        fit(*make(), Text(), config(steps=2), sample=fail, checkpoints=checkpoints)
+    assert checkpoints.steps == [2]
 
 
 @main_thread_only
@@ -300,7 +312,7 @@ def test_bad_steps_in_a_row_stop_the_run_with_step_and_loss(tmp_path):
         MetricsFile(tmp_path / "m.jsonl") as metrics,
         pytest.raises(
             TrainingDiverged,
-            match=r"got 3 in a row that are not, the last at step 8 with loss nan.* Resume from .* of step 4 ",
+            match=r"got 3 in a row that are not, the last at step 8 with loss nan.* of step 4. Start again with",
         ),
     ):
         fit(

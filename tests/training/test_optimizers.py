@@ -119,8 +119,12 @@ def test_a_bad_gradient_changes_nothing_and_is_counted(bad):
 WRONG = {
     "learning_rate: expected a number > 0": {"learning_rate": 0.0},
     "schedule: expected 'cosine', 'wsd' or 'constant'": {"schedule": "linear"},
-    "warmup: expected a number of steps >= 0": {"warmup": -1},
-    "decay_share: expected a share": {"decay_share": 0.0},
+    "warmup: expected an int >= 0": {"warmup": -1},
+    "decay_share: expected a share": {"schedule": "wsd", "decay_share": 0.0},
+    "decay_share: expected None with schedule='cosine'": {"decay_share": 0.5},
+    "final_rate: expected None with schedule='constant'": {"schedule": "constant", "final_rate": 0.1},
+    "weight_decay: expected a number >= 0": {"weight_decay": -1.0},
+    "epsilon: expected a number > 0": {"epsilon": 0.0},
     "clip: expected a norm > 0 or None": {"clip": 0.0},
     "beta2: expected 0 <= beta < 1": {"beta2": 1.0},
 }
@@ -134,4 +138,4 @@ def test_wrong_settings(said):
 
 def test_warmup_longer_than_the_run():
     with pytest.raises(ValueError, match="warmup: expected at most the 5 steps of the run, got 100"):
-        training.make_schedule(training.OptimizerConfig(), steps=5)
+        training.make_schedule(training.OptimizerConfig(warmup=100), steps=5)
