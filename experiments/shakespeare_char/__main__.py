@@ -2,14 +2,15 @@
 
 Question: do our model, optimiser and loop reach the validation loss that nanoGPT's README gives for this setting, 1.88?
 Command:  python -m experiments.shakespeare_char --text input.txt
-Time:     RESULT_TIME
-Result:   RESULT_LINE
+Time:     2 to 5 minutes for each run on two cores shared with other work.
+Result:   with rotary positions 1.792, 1.777, 1.789 (seeds 0, 1, 2): better than 1.88. With nanoGPT's own learned
+          positions 1.905 (seed 0), measured over the whole validation split: 0.025 above its figure.
 
-The setting: 4 layers, 4 heads, width 128, context 64, no biases or dropout, tied head; positions rotary, or learned as in
-nanoGPT itself, whose model and optimiser this then is; 2000 steps of
-12 windows; AdamW with betas (0.9, 0.99), decay 0.1 on matrices, rate 1e-3 to 1e-4 by a cosine after 100 steps of
-warmup, gradients clipped to norm 1; the first 90 % of the text to train on. The loss is over the whole of the last
-10 %, in windows of 64 characters that do not overlap (nanoGPT averages over random windows of the same length).
+The setting: 4 layers, 4 heads, width 128, context 64, no biases or dropout, tied head; positions rotary, or learned as
+in nanoGPT itself, whose model and optimiser this then is; 2000 steps of 12 windows; AdamW with betas (0.9, 0.99), decay
+0.1 on matrices, rate 1e-3 to 1e-4 by a cosine after 100 steps of warmup, gradients clipped to norm 1; the first 90 % of
+the text to train on. The loss is over the whole of the last 10 %, in windows of 64 characters that do not overlap
+(nanoGPT averages over 20 random batches of such windows).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import tyro
 from jax_attention import data, models, training
 
 HERE = Path(__file__).parent
+Position = Literal["rotary", "learned", "alibi", "t5", "sinusoidal", "none"]
 TARGET = 1.88
 """nanoGPT's README, "I only have a macbook", https://github.com/karpathy/nanoGPT."""
 
@@ -134,7 +136,7 @@ class Options:
     """
 
     text: Path
-    positions: tuple[Literal["rotary", "learned", "alibi", "t5", "sinusoidal", "none"], ...] = ("rotary", "learned")
+    positions: tuple[Position, ...] = ("rotary", "learned")
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = Config.steps
     out: Path = HERE
@@ -162,9 +164,8 @@ def main(given: Options) -> None:
     }
     (given.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     for run in runs:
-        print(
-            f"{run['position']}, seed {run['seed']}: validation loss {run['validation_loss']:.4f} in {run['seconds']:.0f} s"
-        )
+        name = f"{run['position']}, seed {run['seed']}"
+        print(f"{name}: validation loss {run['validation_loss']:.4f} in {run['seconds']:.0f} s")
     print(f"nanoGPT's README: {TARGET}")
 
 

@@ -16,6 +16,7 @@ from jax_attention.dropout import Dropout
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.nn import FeedForward, Learned, MultiHeadAttention
 from jax_attention.nn.hold import hold, release
+from jax_attention.nn.norms import LayerNorm, RMSNorm
 from jax_attention.normalizers import softmax
 
 INITIAL_DEVIATION = 0.02
@@ -147,12 +148,12 @@ def make_norm(config: LMConfig, rngs: nnx.Rngs) -> nnx.Module:
         epsilon=config.norm_epsilon, dtype=model_dtype(config), param_dtype=jnp.dtype(config.param_dtype), rngs=rngs
     )
     if config.norm == "rms":
-        return nnx.RMSNorm(config.width, **options)
-    return nnx.LayerNorm(config.width, use_bias=config.use_bias, use_fast_variance=False, **options)
+        return RMSNorm(config.width, **options)
+    return LayerNorm(config.width, use_bias=config.use_bias, **options)
 
 
 def _head_norm(config: LMConfig, rngs: nnx.Rngs, size: int) -> nnx.Module:
-    return nnx.RMSNorm(
+    return RMSNorm(
         size,
         epsilon=config.norm_epsilon,
         dtype=model_dtype(config),

@@ -26,7 +26,9 @@ def product(x: jax.Array, kernel: jax.Array, precision: Any, dtype: Any) -> jax.
 @product.defjvp
 def _product_jvp(precision: Any, dtype: Any, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
-    columns = x.T if jax.default_backend() != "cpu" else jax.lax.optimization_barrier(x.T)
+    columns = x.T
+    if jax.default_backend() == "cpu":  # the inner barrier keeps the activation before it out of the copy
+        columns = jax.lax.optimization_barrier(jax.lax.optimization_barrier(x).T)
     by_kernel = jax.lax.dot_general(
         columns, dkernel, (((0,), (0,)), ((), ())), precision=precision, preferred_element_type=dtype
     )
