@@ -35,6 +35,8 @@ ROUNDS, STEPS = 15, 8
 CHECKED = 20
 """Steps whose losses are compared first; they are the warm-up too."""
 LOSS_TOLERANCE = 2e-3
+HOPELESS = 5
+"""A setting so many times slower than the best in the warm-up is left out, and said to be."""
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}
 """For glibc: keep freed memory, as `training.keep_freed_memory` asks for in the process itself."""
 PASSIVE = {"OMP_WAIT_POLICY": "passive"}
@@ -224,13 +226,26 @@ def start(folder: Path) -> tuple[dict[str, Competitor], dict[str, float]]:
         if found is None:
             print(f"{name}: does not run here, left out")
             continue
-        competitor.forget()
         running[name], losses[name] = competitor, found
+    drop_hopeless(running)
     ours = losses["jax_attention"]
     apart = {name: max(abs(a - b) for a, b in zip(ours, found, strict=True)) for name, found in losses.items()}
     if max(apart.values()) > LOSS_TOLERANCE:
         raise RuntimeError(f"losses: expected the same model to within {LOSS_TOLERANCE}, got differences {apart}.")
     return running, apart
+
+
+def drop_hopeless(running: dict[str, Competitor]) -> None:
+    """Leave out settings that the warm-up shows to be far from the best: threads that wait actively for a core that
+    they are not given take seconds for a step, and would set the time of the whole benchmark.
+    """
+    fastest = min(competitor.blocks[-1] for competitor in running.values())
+    for name, competitor in list(running.items()):
+        if competitor.blocks[-1] > HOPELESS * fastest:
+            print(f"{name}: {1e3 * competitor.blocks[-1]:.0f} ms a step in the warm-up, left out")
+            running.pop(name).close()
+        else:
+            competitor.forget()
 
 
 def versions() -> dict[str, str]:

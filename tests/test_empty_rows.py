@@ -8,6 +8,8 @@ an intermediate result may be NaN; only where the input itself is NaN is it comp
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,7 @@ from jax_attention import (
     scores,
 )
 from tests import cases
+from tests.tolerances import GRADIENT
 
 SHAPE = cases.Shape(3, 4)
 EMPTY_ROW, HIDDEN_COLUMN = 1, 2
@@ -279,5 +282,7 @@ def test_a_sink_of_minus_infinity_is_no_sink():
 
     value, (*grads, by_sink) = gradients(jnp.asarray(-jnp.inf))
     plain = jax.value_and_grad(lambda *x: jnp.sum(attend(*x) ** 2), (0, 1, 2))(*operands)
-    jax.tree.map(np.testing.assert_array_equal, (value, tuple(grads)), plain)
+    # Not the same bits: without sinks the derivative is one formula, with them it goes step by step.
+    close = partial(np.testing.assert_allclose, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
+    jax.tree.map(close, (value, tuple(grads)), plain)
     assert by_sink == 0
