@@ -112,6 +112,7 @@ class Train:
 
     def run(self) -> None:
         """Train."""
+        training.keep_freed_memory()  # before the first computation
         if not self.resume:
             start(self.settings, self.preset, self.model, self.out)
             return
@@ -155,7 +156,6 @@ def resume(out: Path) -> Path:
 
 
 def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, resumed: int | None) -> Path:
-    training.keep_freed_memory()
     optimizer, train_step = settings.parts()
     checkpoints = training.Checkpoints(run.folder / run_folder.CHECKPOINTS, keep=settings.keep)
     state = first_state(run.config, optimizer, settings.loop.seed)
@@ -193,7 +193,7 @@ def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, re
 
 def _check_model(config: models.LMConfig, settings: TrainSettings) -> None:
     """What would train without a word and be worth nothing, or fail after the last step."""
-    if config.sees_future:
+    if config.sees_future():
         raise ValueError(
             f"mask: expected one that hides the future, got {config.mask!r}: tokens could read the answer. Write "
             "'causal() & ...'."

@@ -48,15 +48,11 @@ class Request(NamedTuple):
 def check_request(model: Any, prompt: Any, *, beyond_context: bool, **given: Any) -> Request:
     """All arguments of `generate`, or an error that names the one to change."""
     _check_model(model)
-    fail_unless(
-        not getattr(model.config, "sees_future", False),
-        "model: expected one whose tokens see no later ones, which are not there yet when text is generated, got the "
-        f"mask {getattr(model.config, 'mask', None)!r}. Join it with a causal one: masks.causal() & mask.",
-    )
     count = check_int("max_new_tokens", given["max_new_tokens"], 1, "It is the most tokens to add.")
     prompts = _on_host(as_prompts(prompt))
     _check_tokens(prompts, model.config.vocab_size)
     _check_context(prompts, count, model.config, beyond_context)
+    _check_mask(prompts, model.config, given["chunk"])
     sampler = as_sampler(given["sampler"])
     rng = _check_rng(given["rng"], sampler, given["num_samples"])
     strings = given["stop_strings"]
@@ -134,6 +130,18 @@ def _check_context(prompts: Prompts, count: int, config: Any, beyond: bool) -> N
     raise ValueError(
         f"{name}: expected prompt and new tokens within the model's context of {config.context}, got {got}. "
         f"{shorter}{cure}"
+    )
+
+
+def _check_mask(prompts: Prompts, config: Any, chunk: int | None) -> None:
+    """A prompt that is read at once may be seen whole, as by a prefix mask; what is not there yet may not."""
+    known = not isinstance(prompts.lengths, jax.core.Tracer)
+    shortest = int(np.min(prompts.lengths)) if known and chunk is None else 0
+    fail_unless(
+        not (hasattr(config, "sees_future") and config.sees_future(shortest)),
+        f"model: expected a mask that hides tokens behind the {shortest} that are read at once, as those are not there "
+        f"yet when text is generated, got {getattr(config, 'mask', None)!r}. Join it with a causal one: "
+        "masks.causal() & mask.",
     )
 
 

@@ -150,10 +150,13 @@ class LMConfig:
             return self.ff_size
         return -(-8 * self.width // 24) * 8 if ACTIVATIONS[self.activation][1] else 4 * self.width
 
-    @property
-    def sees_future(self) -> bool:
-        """Whether some token may attend to a later one, so that the model can read what it is asked for."""
-        return _sees_future(self)
+    def sees_future(self, beyond: int = 0) -> bool:
+        """Whether some token may attend to a later one that stands at position `beyond` or behind it.
+
+        With 0 such a model can read what it is asked for in training; with the length of a prompt it would look at
+        tokens that are not there yet in generation.
+        """
+        return _sees_future(self, beyond)
 
     def window(self, layer: int) -> int | None:
         """The window of a layer: the pattern repeats."""
@@ -161,16 +164,19 @@ class LMConfig:
 
 
 @functools.lru_cache(maxsize=64)
-def _sees_future(config: LMConfig) -> bool:
-    """Looks at the masks of all layers over the first positions."""
-    places = jnp.arange(min(config.context, LOOKED_AT), dtype=jnp.int32)
-    later = places[None, :] > places[:, None]
-    for window in set(config.windows):
-        allowed = True if config.mask is None else masks.as_mask(config.mask)(places[:, None], places[None, :])
-        if window is not None:
-            allowed &= masks.sliding_window(window)(places[:, None], places[None, :])
-        if bool(jnp.any(allowed & later)):
-            return True
+def _sees_future(config: LMConfig, beyond: int) -> bool:
+    """Looks at the masks of all layers over the first positions; on known numbers, also while something is traced."""
+    with jax.ensure_compile_time_eval():
+        places = jnp.arange(min(max(config.context, beyond + 1), beyond + LOOKED_AT), dtype=jnp.int32)
+        later = (places[None, :] > places[:, None]) & (places[None, :] >= beyond)
+        for window in set(config.windows):
+            allowed = jnp.ones((), bool)
+            if config.mask is not None:
+                allowed &= masks.as_mask(config.mask)(places[:, None], places[None, :])
+            if window is not None:
+                allowed &= masks.sliding_window(window)(places[:, None], places[None, :])
+            if bool(jnp.any(allowed & later)):
+                return True
     return False
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_attention import decoding
+from jax_attention import decoding, masks
 from tests.decoding import counting
+from tests.models import small
 
 MODEL, LEARNED = counting.model("rotary"), counting.model("learned")
 WARM = decoding.sampler(decoding.temperature(0.8))
@@ -100,3 +101,32 @@ def test_traced_tokens_cannot_be_read_by_the_host():
     with pytest.raises(ValueError, match=r"prompt: expected known values with stream.*num_samples="):
         jax.jit(lambda x: decoding.generate(MODEL, x, max_new_tokens=2, stream=id).tokens)(jnp.array([1, 2]))
     assert jax.jit(lambda x: decoding.generate(MODEL, x, max_new_tokens=2).tokens)(jnp.array([1, 2])).shape == (2,)
+
+
+MASKS = {"dilated": masks.dilated(2), "chunked": masks.chunked(4), "none": None, "long prefix": masks.prefix(5)}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_that_look_at_tokens_which_are_not_there_yet(name):
+    model = small.model("rotary", mask=MASKS[name])
+    with pytest.raises(ValueError, match="model: expected a mask that hides tokens behind the 3 that are read at once"):
+        decoding.generate(model, [1, 2, 3], max_new_tokens=2)
+
+
+def test_a_prefix_that_the_prompt_covers_is_seen_whole_and_generated_from():
+    """The tokens are those of full passes; read in parts the prompt could not see itself whole, so that is refused."""
+    model = small.model("rotary", mask=masks.causal() | masks.prefix(3))
+    made = decoding.generate(model, [1, 2, 3], max_new_tokens=2).tokens
+    tokens = [1, 2, 3]
+    for _ in range(2):
+        tokens.append(int(jnp.argmax(model(jnp.asarray(tokens)).logits[-1])))
+    assert made.tolist() == tokens[3:]
+    with pytest.raises(ValueError, match="behind the 0 that are read at once"):
+        decoding.generate(model, [1, 2, 3], max_new_tokens=2, chunk=2)
+
+
+def test_the_mask_is_looked_at_also_while_tracing():
+    model = small.model("rotary", mask=masks.causal() & masks.sliding_window(7))
+    draw = lambda model, prompt: decoding.generate(model, prompt, max_new_tokens=2).tokens  # noqa: E731
+    prompt = jnp.asarray([1, 2, 3])
+    assert jax.jit(draw)(model, prompt).tolist() == draw(model, prompt).tolist()
