@@ -11,7 +11,6 @@ results.json     the final figures beside unigram and bigram counts
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import jax
 
 import jax_attention
 from jax_attention import data, models, training
+from jax_attention.ground.files import replaced_file
 
 FORMAT = "jax_attention.run/1"
 CONFIG, TOKENIZER, CORPUS, CHECKPOINTS, METRICS, RESULTS = (
@@ -119,6 +119,5 @@ def open_run(folder: Path) -> Run:
 
 def write_json(path: Path, content: Any) -> None:
     """A JSON file, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with replaced_file(path) as file:
+        file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))

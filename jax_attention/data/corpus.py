@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_attention.data.atomic import written_whole
 from jax_attention.data.documents import Document, read_documents
 from jax_attention.data.library import standard_library_corpus
 from jax_attention.data.load import load_tokenizer
@@ -25,6 +24,7 @@ from jax_attention.data.symbols import Bytes, Characters
 from jax_attention.data.tokenizer import Tokenizer
 from jax_attention.data.tokens import Tokens, open_tokens, tokenize, write_tokens
 from jax_attention.ground.checks import check_int, describe_array, fail_unless
+from jax_attention.ground.files import new_file
 
 UNKNOWN = "\ufffd"
 """Stands for held-out characters that the training text does not have."""
@@ -199,7 +199,7 @@ class Corpus:
         for name, source in (("train", self.train), ("validation", self.validation)):
             write_tokens(folder / f"{name}.tokens", source.tokens)
         facts = {name: getattr(self, name) for name in ("train_bytes", "validation_bytes", "escape_bits", "names")}
-        with written_whole(folder / FACTS) as file:
+        with new_file(folder / FACTS) as file:
             file.write(json.dumps(facts, ensure_ascii=False).encode())
 
     def baselines(self) -> Baselines:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from jax_attention.data.atomic import written_whole
 from jax_attention.ground.checks import check_int, describe_array, fail_unless
+from jax_attention.ground.files import new_file
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -132,7 +132,7 @@ class Tokenizer(abc.ABC):
                 "this tokenizer's. Save to another folder."
             )
         for name in sorted(contents.keys() - there.keys(), key=lambda name: name == SETTINGS):
-            with written_whole(folder / name) as file:
+            with new_file(folder / name) as file:
                 file.write(contents[name])
 
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from jax_attention.data.atomic import written_whole
 from jax_attention.data.documents import Document
 from jax_attention.data.tokenizer import Tokenizer
 from jax_attention.ground.checks import check_int, describe_array, fail_unless
+from jax_attention.ground.files import new_file
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -173,7 +173,7 @@ def write_tokens(
     vocab_size = check_int("vocab_size", vocab_size, 1, "It is tokenizer.vocab_size.")
     fail_unless(vocab_size <= 2**31, f"vocab_size: expected at most 2**31, as batches are int32, got {vocab_size}.")
     dtype = smallest_dtype(vocab_size)
-    with written_whole(Path(path)) as file:
+    with new_file(Path(path)) as file:
         file.write(bytes(HEAD.size))
         starts, crc = _write_ids(file, documents, vocab_size, dtype)
         facts = {"dtype": dtype.name, "count": starts[-1], "documents": len(starts) - 1, "vocab_size": vocab_size}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jax_attention.ground.checks import check_int, fail_unless
+from jax_attention.ground.files import replaced_file
 
 
 class MetricsFile:
@@ -193,9 +193,8 @@ def _keep_up_to(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = b"".join(raw + b"\n" for raw, line in _parsed(path) if line["step"] <= step)
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(kept)
-    os.replace(new, path)
+    with replaced_file(path) as file:
+        file.write(kept)
 
 
 def _plain(value: Any) -> Any:

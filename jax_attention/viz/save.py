@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.ground.files import replaced_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ DOTS_PER_INCH = 160
 def save(drawn: Figure | str, path: str | os.PathLike) -> Path:
     """Write a figure as PNG, SVG or PDF, or a page as HTML, by the suffix of the path.
 
-        draw in memory  ->  write .NAME.PID.part beside the path  ->  rename it to the path
+        draw in memory  ->  write under another name beside the path  ->  rename it to the path
 
     An older file of that name is replaced in one step, and only after the new one is complete: nobody ever sees half a
     picture, and a failure leaves the old one as it was. SVG carries its letters as outlines, so it needs no font.
@@ -65,7 +66,9 @@ def save(drawn: Figure | str, path: str | os.PathLike) -> Path:
         "Path(path).parent.mkdir(parents=True).",
         FileNotFoundError,
     )
-    _replace(path, drawn.encode("utf-8") if is_page else _picture(drawn, path.suffix.lower()))
+    content = drawn.encode("utf-8") if is_page else _picture(drawn, path.suffix.lower())
+    with replaced_file(path) as file:
+        file.write(content)
     return path
 
 
@@ -74,12 +77,3 @@ def _picture(figure: Figure, suffix: str) -> bytes:
     written = io.BytesIO()
     figure.savefig(written, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=undated)
     return written.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -11,24 +11,30 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for writing. It stands there when the block ends well, and is untouched when it does not."""
-    refuse_to_overwrite(path)
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a path at which nothing stands yet, its folder made if need be; see `replaced_file`."""
+    _refuse_to_overwrite(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(path) as file:
+        yield file
+        _refuse_to_overwrite(path)
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` for writing. It stands there when the block ends well; otherwise what stood there stays."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
         with open(partial, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        refuse_to_overwrite(path)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def refuse_to_overwrite(path: Path) -> None:
-    """Raise if there is something at `path` already."""
+def _refuse_to_overwrite(path: Path) -> None:
     if path.exists():
         raise FileExistsError(
             f"path: expected a new file, got {str(path)!r}, which exists. Delete it, or name another."
