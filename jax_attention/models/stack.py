@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -43,48 +44,49 @@ class Stack(nnx.Module):
         remat: str,
     ) -> tuple[jax.Array, LMCache | None, Captured]:
         """Through all layers: the stream, the new cache, and what was asked for."""
+        asked = capture.layers(len(self.scanned) * self.repeats + len(self.rest))
+        hidden = {EMBEDDING: x} if EMBEDDING in asked[1] else {}
+        run = partial(_run, shared, rng, remat)
+        x, first, kept = self._scan(run, x, None if cache is None else cache.scanned, asked)
+        x, last, more = self._unroll(run, x, None if cache is None else cache.rest, asked)
+        weights, hidden = kept.weights | more.weights, hidden | kept.hidden | more.hidden
+        new = None if cache is None else LMCache(first, last)
+        return x, new, Captured({n: weights[n] for n in asked[0]}, {n: hidden[n] for n in asked[1]})
+
+    def _scan(self, run: Callable, x: jax.Array, caches: Any, asked: tuple) -> tuple[jax.Array, tuple, Captured]:
+        """Through the stacked blocks, one round of the window pattern after the other."""
         period, repeats = len(self.scanned), self.repeats
-        count = period * repeats
-        want_weights, want_hidden = capture.layers(count + len(self.rest))
-        hidden = {EMBEDDING: x} if EMBEDDING in want_hidden else {}
-        weights: dict[int, jax.Array] = {}
-
-        def run(block: Block, x: jax.Array, own: Any, layer: Any, keep_weights: bool, prevent_cse: bool) -> Any:
-            def body(block: Block, x: jax.Array, own: Any, rng: jax.Array | None) -> Any:
-                return block(x, shared, own, rng, keep_weights)
-
-            if remat != "none":
-                body = jax.checkpoint(body, policy=POLICIES[remat], prevent_cse=prevent_cse)
-            return body(block, x, own, None if rng is None else jax.random.fold_in(rng, layer))
+        if not period:
+            return x, (), Captured({}, {})
+        asked = tuple([n for n in layers if 0 <= n < period * repeats] for layers in asked)
 
         def round_trip(x: jax.Array, entry: Any) -> Any:
             blocks, caches, g = entry
             new, kept = [], []
             for i, block in enumerate(blocks):
-                asked_w, asked_h = (any(n % period == i for n in _below(w, count)) for w in (want_weights, want_hidden))
+                weights, hidden = (any(n % period == i for n in layers) for layers in asked)
                 own = None if caches is None else caches[i]
-                x, own, w = run(block, x, own, g * period + i, asked_w, prevent_cse=False)
+                x, own, w = run(block, x, own, g * period + i, weights, prevent_cse=False)
                 new.append(own)
-                kept.append((w, x if asked_h else None))
+                kept.append((w, x if hidden else None))
             return x, (tuple(new), tuple(kept))
 
-        new_scanned: tuple = ()
-        if count:
-            entries = (tuple(self.scanned), None if cache is None else cache.scanned, jnp.arange(repeats))
-            x, (new_scanned, kept) = jax.lax.scan(round_trip, x, entries)
-            weights |= {n: kept[n % period][0][n // period] for n in _below(want_weights, count)}
-            hidden |= {n: kept[n % period][1][n // period] for n in _below(want_hidden, count)}
-        new_rest = []
-        for i, block in enumerate(self.rest):
-            layer = count + i
-            own = None if cache is None else cache.rest[i]
-            x, own, w = run(block, x, own, layer, layer in want_weights, prevent_cse=True)
-            new_rest.append(own)
-            weights |= {layer: w} if layer in want_weights else {}
-            hidden |= {layer: x} if layer in want_hidden else {}
-        new = None if cache is None else LMCache(new_scanned, tuple(new_rest))
-        ordered = Captured({n: weights[n] for n in want_weights}, {n: hidden[n] for n in want_hidden})
-        return x, new, ordered
+        x, (new, kept) = jax.lax.scan(round_trip, x, (tuple(self.scanned), caches, jnp.arange(repeats)))
+        found = ({n: kept[n % period][what][n // period] for n in layers} for what, layers in enumerate(asked))
+        return x, new, Captured(*found)
+
+    def _unroll(self, run: Callable, x: jax.Array, caches: Any, asked: tuple) -> tuple[jax.Array, tuple, Captured]:
+        """Through the blocks that stand alone."""
+        new, kept = [], Captured({}, {})
+        for layer, block in enumerate(self.rest, len(self.scanned) * self.repeats):
+            own = None if caches is None else caches[len(new)]
+            x, own, w = run(block, x, own, layer, layer in asked[0], prevent_cse=True)
+            new.append(own)
+            if layer in asked[0]:
+                kept.weights[layer] = w
+            if layer in asked[1]:
+                kept.hidden[layer] = x
+        return x, tuple(new), kept
 
     def layers(self) -> list[Block]:
         """All blocks in order, unstacked."""
@@ -92,8 +94,25 @@ class Stack(nnx.Module):
         return [block for group in own for block in group] + list(self.rest)
 
 
-def _below(layers: tuple[int, ...], count: int) -> list[int]:
-    return [n for n in layers if 0 <= n < count]
+def _run(
+    shared: Shared,
+    rng: jax.Array | None,
+    remat: str,
+    block: Block,
+    x: jax.Array,
+    own: Any,
+    layer: Any,
+    keep_weights: bool,
+    prevent_cse: bool,
+) -> tuple[jax.Array, Any, jax.Array | None]:
+    """One block, its cache, its layer's random key; what backward recomputes is `remat`'s matter."""
+
+    def body(block: Block, x: jax.Array, own: Any, rng: jax.Array | None) -> Any:
+        return block(x, shared, own, rng, keep_weights)
+
+    if remat != "none":
+        body = jax.checkpoint(body, policy=POLICIES[remat], prevent_cse=prevent_cse)
+    return body(block, x, own, None if rng is None else jax.random.fold_in(rng, layer))
 
 
 def scanned_layers(config: LMConfig) -> int:

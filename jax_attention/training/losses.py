@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -79,21 +80,7 @@ def cross_entropy(
     weights = jnp.broadcast_to(weights, targets.shape).reshape(rows)
     hidden, targets = hidden.reshape(rows, hidden.shape[-1]), targets.reshape(rows)
 
-    def chunk_losses(hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> Losses:
-        logits = unembed(hidden).astype(dtype)
-        lse = jax.nn.logsumexp(logits, axis=-1)
-        counted = weights > 0
-        hit = jnp.take_along_axis(logits, jnp.where(counted, targets, 0)[:, None], axis=-1)[:, 0]
-        nats = lse - hit
-        objective = nats
-        if label_smoothing:
-            objective = (1 - label_smoothing) * nats + label_smoothing * (lse - jnp.mean(logits, axis=-1))
-        if z_loss:
-            objective = objective + z_loss * jnp.square(lse)
-        # A row that does not count may hold anything: select before the product, as 0 * NaN is NaN.
-        total = lambda x: jnp.sum(jnp.where(counted, weights * x, 0))  # noqa: E731
-        return Losses(total(objective), total(nats), jnp.sum(weights))
-
+    chunk_losses = partial(_chunk_losses, unembed, label_smoothing, z_loss)
     if vocab_size is None:
         vocab_size = jax.eval_shape(unembed, jax.ShapeDtypeStruct((1, hidden.shape[-1]), hidden.dtype)).shape[-1]
     size = max(1, logits_at_once // vocab_size)
@@ -109,3 +96,27 @@ def cross_entropy(
 
     zero = jnp.zeros((), dtype)
     return jax.lax.scan(step, Losses(zero, zero, zero), parts)[0]
+
+
+def _chunk_losses(
+    unembed: Callable[[jax.Array], jax.Array],
+    label_smoothing: float,
+    z_loss: float,
+    hidden: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+) -> Losses:
+    """Rows `[R, D]`, `[R]`, `[R]` whose logits may all exist at once."""
+    logits = unembed(hidden).astype(weights.dtype)
+    lse = jax.nn.logsumexp(logits, axis=-1)
+    counted = weights > 0
+    hit = jnp.take_along_axis(logits, jnp.where(counted, targets, 0)[:, None], axis=-1)[:, 0]
+    nats = lse - hit
+    objective = nats
+    if label_smoothing:
+        objective = (1 - label_smoothing) * nats + label_smoothing * (lse - jnp.mean(logits, axis=-1))
+    if z_loss:
+        objective = objective + z_loss * jnp.square(lse)
+    # A row that does not count may hold anything: select before the product, as 0 * NaN is NaN.
+    total = lambda x: jnp.sum(jnp.where(counted, weights * x, 0))  # noqa: E731
+    return Losses(total(objective), total(nats), jnp.sum(weights))

@@ -175,22 +175,8 @@ def make_train_step(
 
     gradient = jax.grad(objective, has_aux=True)
 
-    def summed(model: Any, batch: Any, rng: jax.Array) -> tuple[Any, Losses]:
-        if accumulate == 1:
-            return gradient(model, batch, rng)
-        parts = _microbatches(batch, accumulate)
-
-        def add(total: Any, entry: tuple[Any, jax.Array]) -> tuple[Any, None]:
-            part, i = entry
-            return jax.tree.map(jnp.add, total, gradient(model, part, jax.random.fold_in(rng, i))), None
-
-        first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(gradient, model, first, rng)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(add, zeros, (parts, jnp.arange(accumulate)))[0]
-
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        gradients, losses = summed(state.model, batch, jax.random.fold_in(state.rng, state.step))
+        gradients, losses = _summed(gradient, accumulate, state.model, batch, jax.random.fold_in(state.rng, state.step))
         weight = jnp.where(losses.weight > 0, losses.weight, 1)
         gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.model)
@@ -237,6 +223,21 @@ def evaluate_step(model: Any, batch: Any) -> Losses:
         See `language_model_loss`.
     """
     return language_model_loss(model, batch)
+
+
+def _summed(gradient: Callable, accumulate: int, model: Any, batch: Any, rng: jax.Array) -> tuple[Any, Losses]:
+    """The gradient's sum over microbatches, one after the other."""
+    if accumulate == 1:
+        return gradient(model, batch, rng)
+    parts = _microbatches(batch, accumulate)
+
+    def add(total: Any, entry: tuple[Any, jax.Array]) -> tuple[Any, None]:
+        part, i = entry
+        return jax.tree.map(jnp.add, total, gradient(model, part, jax.random.fold_in(rng, i))), None
+
+    shapes = jax.eval_shape(gradient, model, jax.tree.map(lambda x: x[0], parts), rng)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zeros, (parts, jnp.arange(accumulate)))[0]
 
 
 def _microbatches(batch: Any, count: int) -> Any:
