@@ -61,9 +61,13 @@ class Dropout:
             raise ValueError(f"rate: expected 0 <= rate < 1, got {self.rate}. Pass dropout=None to switch it off.")
 
     def __call__(
-        self, weights: Float[Array, "*lead t s"], q_pos: Int[Array, "*#lead t 1"], k_pos: Int[Array, "*#lead 1 s"]
+        self,
+        weights: Float[Array, "*lead t s"],
+        q_pos: Int[Array, "*#lead t 1"],
+        k_pos: Int[Array, "*#lead 1 s"],
+        index: Int[Array, "*lead"] | None = None,
     ) -> Float[Array, "*lead t s"]:
-        """Weights of a tile after dropout."""
+        """Weights of a tile after dropout. `index` numbers the leading indices of the whole; 0, 1, 2, … if None."""
         if self.rate == 0:
             return weights
         *lead, rows, columns = weights.shape
@@ -72,7 +76,8 @@ class Dropout:
             count *= size
         q_pos = jnp.broadcast_to(q_pos[..., 0], (*lead, rows)).reshape(count, rows)
         k_pos = jnp.broadcast_to(k_pos[..., 0, :], (*lead, columns)).reshape(count, columns)
-        index = jnp.zeros(count, jnp.int32) if self.shared else jnp.arange(count)
+        index = jnp.arange(count) if index is None else jnp.broadcast_to(index, lead).reshape(count)
+        index = jnp.zeros_like(index) if self.shared else index
         bits = jax.vmap(self._bits)(index, q_pos, k_pos).reshape(weights.shape)
         keep = bits >= jnp.uint32(round(self.rate * 2**32))
         return jnp.where(keep, weights / (1 - self.rate), 0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from jax_attention.implementations import reference
+from jax_attention.implementations import blockwise, reference
 from jax_attention.implementations.problem import Problem
 
-IMPLEMENTATIONS: dict[str, ModuleType] = {"reference": reference}
+IMPLEMENTATIONS: dict[str, ModuleType] = {"reference": reference, "blockwise": blockwise}
 """In the order in which `implementation=None` tries them."""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_attention import masks, normalizers, scores
 from jax_attention import mods as mod_values
@@ -120,9 +121,8 @@ def prepare_heads(
     )
     if groups > 1:
         query = query.reshape(*query.shape[:-3], kv_heads, groups, *query.shape[-2:])
-        key, rows, query_positions, key_positions = (
-            jnp.expand_dims(x, len(batch) + 1) for x in (key, rows, query_positions, key_positions)
-        )
+        key, rows = (jnp.expand_dims(x, -3) for x in (key, rows))
+        query_positions, key_positions = (x[..., None, :] for x in (query_positions, key_positions))
     regroup = (kv_heads, groups) if groups > 1 else None
     problem = Problem(
         query,
@@ -190,5 +190,5 @@ def _check_rule(rule: dict[str, Any], query: jax.Array, key: jax.Array, lead: tu
 
 def _positions(name: str, positions: Any, count: int, lead: tuple[int, ...]) -> jax.Array:
     if positions is None:
-        return jnp.arange(count, dtype=jnp.int32)
+        return np.arange(count, dtype=np.int32)  # known when traced: masks then know which tiles are empty
     return check_positions(name, positions, count, lead)

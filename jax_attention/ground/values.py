@@ -72,7 +72,7 @@ def named_arrays(x: Any, prefix: str = "") -> list[NamedArray]:
         found.append(entry)
         return entry.array
 
-    _map_arrays(note, x, prefix)
+    map_arrays(note, x, prefix)
     return found
 
 
@@ -101,12 +101,13 @@ def align(x: Any, rank: int, groups: tuple[int, int] | None = None) -> Any:
     def regroup(wrapper: Plain) -> Plain:
         return dataclasses.replace(wrapper, heads=groups)
 
-    return _map_arrays(fit, x, plain=regroup)
+    return map_arrays(fit, x, plain=regroup)
 
 
-def _map_arrays(fn: Callable[[NamedArray], Any], x: Any, prefix: str = "", plain: Callable | None = None) -> Any:
+def map_arrays(fn: Callable[[NamedArray], Any], x: Any, prefix: str = "", plain: Callable | None = None) -> Any:
+    """The same value with `fn` of every array inside, and `plain` of every wrapper around a plain callable."""
     if isinstance(x, tuple):
-        return tuple(_map_arrays(fn, item, f"{prefix}[{i}]", plain) for i, item in enumerate(x))
+        return tuple(map_arrays(fn, item, f"{prefix}[{i}]", plain) for i, item in enumerate(x))
     if not is_value(x):
         return x
     if isinstance(x, Plain):
@@ -120,7 +121,7 @@ def _map_arrays(fn: Callable[[NamedArray], Any], x: Any, prefix: str = "", plain
         if _AXES in field.metadata:
             changes[field.name] = fn(NamedArray(name, held, field.metadata[_AXES], field.metadata[_PER_SEQUENCE]))
         elif _CHILD in field.metadata:
-            changes[field.name] = _map_arrays(fn, held, name, plain)
+            changes[field.name] = map_arrays(fn, held, name, plain)
     return dataclasses.replace(x, **changes)
 
 

@@ -37,6 +37,8 @@ class Problem(NamedTuple):
     key_positions: jax.Array
     precision: Any
     implementation: str | None
+    index: jax.Array | None = None
+    """int32 `[*lead]`, which leading index this is, where a problem is a part of a larger one: for dropout."""
 
     @property
     def lead(self) -> tuple[int, ...]:

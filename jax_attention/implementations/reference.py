@@ -1,91 +1,27 @@
-"""The sentence itself, dense: score, modify, mask, normalise, combine. The oracle for every other implementation."""
+"""The dense sentence over the whole problem at once: the oracle for every other implementation."""
 
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_broadcasts
-from jax_attention.ground.numerics import compute_dtype, matmul_precision, zero_rows
+from jax_attention.ground.numerics import matmul_precision
+from jax_attention.implementations import sentence
 from jax_attention.implementations.problem import Attended, Problem
-from jax_attention.normalizers import Softmax
-from jax_attention.scores import PlainScore
 
 
 def attend(problem: Problem) -> jax.Array:
-    """`weights @ value`, `[*lead, T, E]`, in the query's dtype."""
+    """`[*lead, T, E]`."""
     with matmul_precision(problem.precision):
-        _, where, weights = _stages(problem)
-        return _combine(problem, where, _drop(problem, weights))
+        return sentence.output(problem)
 
 
 def weights(problem: Problem) -> jax.Array:
-    """What multiplies the values, `[*lead, T, S]`, dropout included, in the query's dtype."""
+    """`[*lead, T, S]`."""
     with matmul_precision(problem.precision):
-        return _drop(problem, _stages(problem)[2]).astype(problem.query.dtype)
+        return sentence.weights(problem)
 
 
 def attend_with_stats(problem: Problem) -> Attended:
-    """The same output, and statistics of scores and weights before dropout."""
+    """The same output, and row statistics."""
     with matmul_precision(problem.precision):
-        scores, where, weights = _stages(problem)
-        output = _combine(problem, where, _drop(problem, weights))
-    positive = weights > 0
-    surprise = jnp.where(positive, weights * jnp.log(jnp.where(positive, weights, 1)), 0)
-    return Attended(
-        output,
-        logsumexp=Softmax().statistics(scores, where).logsumexp()[..., 0],
-        max_score=jnp.max(jnp.where(where, scores, -jnp.inf), axis=-1, initial=-jnp.inf),
-        entropy=-jnp.sum(surprise, axis=-1),
-    )
-
-
-def _stages(problem: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scores (0 where not allowed), the allowed pairs, and the weights, all `[*lead, T, S]`."""
-    dtype = compute_dtype(problem.query, problem.key, problem.value)
-    q_pos, k_pos = _tile_positions(problem)
-    shape = problem.score_shape
-    query, key = problem.query.astype(dtype), problem.key.astype(dtype)
-    if problem.mask is not None:
-        where = _allowed(problem, q_pos, k_pos)
-        query, key = problem.score.zero_unused(query, key, jnp.any(where, axis=-1), jnp.any(where, axis=-2))
-        scores = problem.score(query, key)
-    else:
-        where, scores = True, problem.score(query, key)
-    scores, where = _forbid(jnp.broadcast_to(scores, shape), jnp.broadcast_to(where, shape))
-    for mod in problem.mods:
-        scores, where = _forbid(mod(scores, q_pos, k_pos), where)
-    return scores, where, problem.normalize(scores, where)
-
-
-def _allowed(problem: Problem, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
-    """What the mask says, `[..., T, S]`; leading axes that it does not look at have size 1."""
-    where, shape = problem.mask(q_pos, k_pos), problem.score_shape
-    check_broadcasts(f"mask {problem.mask!r}", where, shape)
-    where = where.reshape((1,) * (len(shape) - where.ndim) + where.shape)
-    return jnp.broadcast_to(where, where.shape[:-2] + shape[-2:])
-
-
-def _forbid(scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A score of -inf forbids, as a mask does. What is forbidden becomes 0 before the next mod sees it: a derivative
-    of that mod at inf or NaN would otherwise turn the 0 that comes back into NaN.
-    """
-    where = where & ~jnp.isneginf(scores)
-    return jnp.where(where, scores, 0), where
-
-
-def _tile_positions(problem: Problem) -> tuple[jax.Array, jax.Array]:
-    return problem.query_positions[..., :, None], problem.key_positions[..., None, :]
-
-
-def _drop(problem: Problem, weights: jax.Array) -> jax.Array:
-    if problem.dropout is None:
-        return weights
-    return problem.dropout(weights, *_tile_positions(problem))
-
-
-def _combine(problem: Problem, where: jax.Array, weights: jax.Array) -> jax.Array:
-    value = problem.value.astype(weights.dtype)
-    if problem.mask is not None or problem.mods or isinstance(problem.score, PlainScore):
-        value = zero_rows(value, jnp.any(where, axis=-2))
-    return (weights @ value).astype(problem.query.dtype)
+        return sentence.output_and_statistics(problem)

@@ -10,6 +10,7 @@ import numpy as np
 
 from jax_attention.ground.checks import check_bool, check_kind
 from jax_attention.ground.values import Plain, child, plain_value, value
+from jax_attention.masks.cover import Cover, Tiles
 
 
 class Mask:
@@ -20,6 +21,10 @@ class Mask:
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         """Which pairs are allowed, broadcastable to the tile."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(q_pos, k_pos)")
+
+    def cover(self, tiles: Tiles) -> Cover:
+        """What can be said about whole tiles without looking at pairs; it may know less, but must not be wrong."""
+        return tiles.unknown()
 
     def __and__(self, other: Mask | Callable) -> And:
         return And(self, as_mask(other))
@@ -70,6 +75,9 @@ class And(Mask):
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return self.left(q_pos, k_pos) & self.right(q_pos, k_pos)
 
+    def cover(self, tiles: Tiles) -> Cover:
+        return self.left.cover(tiles) & self.right.cover(tiles)
+
     def __repr__(self) -> str:
         return f"({self.left!r} & {self.right!r})"
 
@@ -84,6 +92,9 @@ class Or(Mask):
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return self.left(q_pos, k_pos) | self.right(q_pos, k_pos)
 
+    def cover(self, tiles: Tiles) -> Cover:
+        return self.left.cover(tiles) | self.right.cover(tiles)
+
     def __repr__(self) -> str:
         return f"({self.left!r} | {self.right!r})"
 
@@ -96,6 +107,9 @@ class Not(Mask):
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return ~self.mask(q_pos, k_pos)
+
+    def cover(self, tiles: Tiles) -> Cover:
+        return ~self.mask.cover(tiles)
 
     def __repr__(self) -> str:
         return f"~{self.mask!r}"

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_attention.ground.checks import check_array, check_int
 from jax_attention.ground.numerics import per_tile, take_last
 from jax_attention.ground.values import leaf, value
 from jax_attention.masks.base import Mask
+from jax_attention.masks.cover import Cover, Tiles, low_and_high
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Int
@@ -31,6 +33,16 @@ class Lengths(Mask):
             allowed = allowed & (q_pos < per_tile(self.query_lengths))
         return allowed
 
+    def cover(self, tiles: Tiles) -> Cover:
+        found = tiles.known(np.ones((), bool), np.ones((), bool))
+        if self.key_lengths is not None:
+            length = per_tile(self.key_lengths)
+            found = found & tiles.known(tiles.k_low < length, tiles.k_high < length)
+        if self.query_lengths is not None:
+            length = per_tile(self.query_lengths)
+            found = found & tiles.known(tiles.q_low < length, tiles.q_high < length)
+        return found
+
 
 @value
 class Segments(Mask):
@@ -42,6 +54,12 @@ class Segments(Mask):
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return self.query_ids[..., :, None] == self.key_ids[..., None, :]
 
+    def cover(self, tiles: Tiles) -> Cover:
+        q_low, q_high = (x[..., :, None] for x in low_and_high(self.query_ids, tiles.height))
+        k_low, k_high = (x[..., None, :] for x in low_and_high(self.key_ids, tiles.width))
+        some = (q_low <= k_high) & (k_low <= q_high)
+        return tiles.known(some, some & (q_low == q_high) & (k_low == k_high))
+
 
 @value
 class Dense(Mask):
@@ -51,6 +69,11 @@ class Dense(Mask):
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return jnp.asarray(self.array)
+
+    def cover(self, tiles: Tiles) -> Cover:
+        grid = (tiles.rows, tiles.height, tiles.columns, tiles.width)
+        parts = jnp.asarray(self.array).reshape(*self.array.shape[:-2], *grid)
+        return tiles.known(jnp.any(parts, axis=(-3, -1)), np.zeros((), bool))
 
 
 @value
@@ -66,6 +89,22 @@ class BlockSparse(Mask):
         inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
         flat = jnp.asarray(self.blocks).reshape(*self.blocks.shape[:-2], rows * columns)
         return inside & take_last(flat, jnp.where(inside, row * columns + column, 0))
+
+    def cover(self, tiles: Tiles) -> Cover:
+        """Blocks in each tile's range are counted by differences of sums from the corner."""
+        known = not isinstance(self.blocks, jax.core.Tracer) and all(isinstance(x, np.ndarray) for x in tiles[-4:])
+        if not all(np.ndim(x) == 2 for x in tiles[-4:]):
+            return tiles.unknown()
+        xp = np if known else jnp
+        blocks = xp.asarray(self.blocks)
+        summed = xp.cumsum(xp.cumsum(xp.pad(blocks, [(0, 0)] * (blocks.ndim - 2) + [(1, 0), (1, 0)]), -1), -2)
+        top, bottom, left, right = (xp.asarray(x) // self.block_size for x in tiles[-4:])
+        inside = (top >= 0) & (left >= 0) & (bottom < blocks.shape[-2]) & (right < blocks.shape[-1])
+        top, bottom = (xp.clip(x, 0, blocks.shape[-2]) for x in (top, bottom + 1))
+        left, right = (xp.clip(x, 0, blocks.shape[-1]) for x in (left, right + 1))
+        at = lambda row, column: summed[..., row, column]  # noqa: E731
+        count = at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left)
+        return tiles.known(count > 0, inside & (count == (bottom - top) * (right - left)))
 
 
 def lengths(

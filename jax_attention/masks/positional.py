@@ -10,6 +10,7 @@ from jax_attention.ground.checks import check_array, check_int
 from jax_attention.ground.numerics import per_tile
 from jax_attention.ground.values import leaf, value
 from jax_attention.masks.base import Mask
+from jax_attention.masks.cover import Cover, Tiles
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
@@ -23,6 +24,12 @@ class Causal(Mask):
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return k_pos <= q_pos + self.offset
+
+    def cover(self, tiles: Tiles) -> Cover:
+        return tiles.known(
+            tiles.k_low <= tiles.q_high + self.offset,
+            tiles.k_high <= tiles.q_low + self.offset,
+        )
 
 
 @value
@@ -42,6 +49,16 @@ class SlidingWindow(Mask):
             allowed = allowed & (ahead <= self.right)
         return allowed
 
+    def cover(self, tiles: Tiles) -> Cover:
+        low = tiles.k_low - (tiles.q_high + self.offset)
+        high = tiles.k_high - (tiles.q_low + self.offset)
+        some, all = low <= high, low <= high
+        if self.left is not None:
+            some, all = some & (high > -self.left), all & (low > -self.left)
+        if self.right is not None:
+            some, all = some & (low <= self.right), all & (high <= self.right)
+        return tiles.known(some, all)
+
 
 @value
 class Prefix(Mask):
@@ -51,6 +68,9 @@ class Prefix(Mask):
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return (k_pos < per_tile(self.length)) & (q_pos == q_pos)
+
+    def cover(self, tiles: Tiles) -> Cover:
+        return tiles.known(tiles.k_low < per_tile(self.length), tiles.k_high < per_tile(self.length))
 
 
 @value
@@ -62,6 +82,11 @@ class Dilated(Mask):
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return (q_pos - k_pos) % self.step == 0
 
+    def cover(self, tiles: Tiles) -> Cover:
+        low, high = tiles.q_low - tiles.k_high, tiles.q_high - tiles.k_low
+        some = high // self.step * self.step >= low
+        return tiles.known(some, some & ((low == high) | (self.step == 1)))
+
 
 @value
 class Chunked(Mask):
@@ -71,6 +96,13 @@ class Chunked(Mask):
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return q_pos // self.size == k_pos // self.size
+
+    def cover(self, tiles: Tiles) -> Cover:
+        q_low, q_high, k_low, k_high = (x // self.size for x in tiles[-4:])
+        return tiles.known(
+            (q_low <= k_high) & (k_low <= q_high),
+            (q_low == q_high) & (k_low == k_high) & (q_low == k_low),
+        )
 
 
 _TRACED = "For an offset known only at run time pass query_positions= to attend."

@@ -6,7 +6,7 @@ A plain function `(scores[..., T, S], where[..., T, S]) -> weights` is accepted 
 from jax_attention.normalizers.base import Normalizer, PlainNormalizer, as_normalizer
 from jax_attention.normalizers.hard import Hard, hard
 from jax_attention.normalizers.pointwise import Linear, Relu, Sigmoid, Uniform, linear, relu, sigmoid, uniform
-from jax_attention.normalizers.softmax import Softmax, SoftmaxStatistics, softmax
+from jax_attention.normalizers.softmax import Softmax, softmax
 from jax_attention.normalizers.sparse import Entmax15, Sparsemax, entmax15, sparsemax
 
 CATALOGUE = (softmax, sigmoid, relu, linear, sparsemax, entmax15, uniform, hard)
@@ -21,7 +21,6 @@ __all__ = [
     "Relu",
     "Sigmoid",
     "Softmax",
-    "SoftmaxStatistics",
     "Sparsemax",
     "Uniform",
     "as_normalizer",

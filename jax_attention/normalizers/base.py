@@ -1,4 +1,4 @@
-"""The contract of a normalizer: per-row statistics that merge over key tiles, then weights from both."""
+"""The contract of a normalizer: what each key contributes, summed over keys, then divided."""
 
 from __future__ import annotations
 
@@ -12,38 +12,53 @@ from jax_attention.ground.values import Plain, plain_value
 
 
 class Normalizer:
-    """Stage 2 of the sentence: `weights = weights(scores, where, finish(statistics(scores, where)))`.
+    """Stage 2 of the sentence: `weights = numerator / denominator(total)`.
 
-    `where` is bool `[..., t, s]`: the pairs that may attend. Scores elsewhere are finite but mean nothing, and the
-    weights there must be 0. `statistics` sees one tile of keys; `merge` joins those of two tiles, so a one-pass
-    normalizer is a monoid; `finish` runs once per row, when all keys were seen (learned sinks enter here). Rules
-    whose statistics need all keys at once say so by `one_pass = False`, and then `merge` is not defined.
+    Each key has a numerator by itself, given the row's `anchor` (the largest score, for softmax), a constant to
+    derivatives. `total` is summed over keys, and so may be numerators times values: keys may come in any number of
+    tiles, and weights and outputs are divided by the same denominator. Where a later tile has a larger anchor, earlier
+    sums are multiplied by `rescale`.
+
+    `where` is bool `[..., t, s]`: the pairs that may attend. Scores elsewhere are finite but mean nothing, and
+    numerators there must be 0. Rules that need a whole row at once say so by `one_pass = False` and define `__call__`
+    alone.
     """
 
     part = "normalize"
 
     one_pass = True
 
-    def statistics(self, scores: jax.Array, where: jax.Array) -> Any:
-        """What the rows must remember of these keys: a pytree of `[..., t, 1]` arrays."""
-        return ()
+    def anchor(self, scores: jax.Array, where: jax.Array) -> jax.Array | None:
+        """`[..., t, 1]`, the largest over tiles counts, -inf for none; None for rules without one."""
+        return None
 
-    def merge(self, a: Any, b: Any) -> Any:
-        """Statistics of the union of two disjoint sets of keys, `a` before `b`."""
-        return ()
+    def rescale(self, old: Any, new: Any) -> jax.Array | float:
+        """The factor `[..., t, 1]` of earlier sums where the anchor grew from `old` to `new`."""
+        return 1.0
 
-    def finish(self, statistics: Any) -> Any:
-        """Last touch when all keys were seen."""
-        return statistics
+    def numerator(self, scores: jax.Array, where: jax.Array, anchor: Any) -> jax.Array:
+        """`[..., t, s]`, each from its own score."""
+        raise NotImplementedError(f"{type(self).__name__} must define numerator(scores, where, anchor)")
 
-    def weights(self, scores: jax.Array, where: jax.Array, statistics: Any) -> jax.Array:
-        """Weights `[..., t, s]` of a tile, given the finished statistics of its rows."""
-        raise NotImplementedError(f"{type(self).__name__} must define weights(scores, where, statistics)")
+    def total(self, numerator: jax.Array, where: jax.Array) -> jax.Array:
+        """`[..., t, 1]`, what the denominator needs to know, summed over a tile."""
+        return jnp.sum(numerator, axis=-1, keepdims=True)
+
+    def denominator(self, total: jax.Array, anchor: Any) -> jax.Array | float:
+        """`[..., t, 1]`, never 0."""
+        return 1.0
 
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
         """Weights over whole rows."""
-        where = jnp.ones(scores.shape, bool) if where is None else jnp.broadcast_to(where, scores.shape)
-        return self.weights(scores, where, self.finish(self.statistics(scores, where)))
+        where = everywhere(scores, where)
+        anchor = self.anchor(scores, where)
+        numerator = self.numerator(scores, where, anchor)
+        return numerator / self.denominator(self.total(numerator, where), anchor)
+
+
+def everywhere(scores: jax.Array, where: jax.Array | None) -> jax.Array:
+    """`where` in the shape of the scores; all pairs if None."""
+    return jnp.ones(scores.shape, bool) if where is None else jnp.broadcast_to(where, scores.shape)
 
 
 @plain_value
@@ -52,8 +67,8 @@ class PlainNormalizer(Plain, Normalizer):
 
     one_pass = False
 
-    def weights(self, scores: jax.Array, where: jax.Array, statistics: Any) -> jax.Array:
-        seen = self.merged(scores)
+    def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
+        where, seen = everywhere(scores, where), self.merged(scores)
         weights = self.function(seen, self.merged(where))
         check_returned(f"normalize {self!r}", weights, seen.shape)
         return jnp.where(where, self.parted(weights), 0)

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from jax_attention.ground.values import value
-from jax_attention.normalizers.base import Normalizer
-from jax_attention.normalizers.softmax import Softmax, SoftmaxStatistics
-
-_SOFT = Softmax()
-
-
-class HardStatistics(NamedTuple):
-    """Softmax statistics (for the gradient), and how many keys the row has seen."""
-
-    soft: SoftmaxStatistics
-    ties: jax.Array
+from jax_attention.normalizers.base import Normalizer, count, everywhere, row_max
+from jax_attention.normalizers.softmax import Softmax
 
 
 @value
 class Hard(Normalizer):
-    """One-hot of the largest score; see `hard`."""
+    """One-hot of the largest score; see `hard`. Recomputed scores of a tile need not be the largest one bit for bit."""
 
-    def statistics(self, scores: jax.Array, where: jax.Array) -> HardStatistics:
-        soft = _SOFT.statistics(scores, where)
-        best = where & (jax.lax.stop_gradient(scores) == soft.maximum)
-        return HardStatistics(soft, jnp.sum(best, axis=-1, keepdims=True, dtype=scores.dtype))
+    one_pass = False
 
-    def merge(self, a: HardStatistics, b: HardStatistics) -> HardStatistics:
-        soft = _SOFT.merge(a.soft, b.soft)
-        ties = sum(jnp.where(part.soft.maximum == soft.maximum, part.ties, 0) for part in (a, b))
-        return HardStatistics(soft, ties)
-
-    def weights(self, scores: jax.Array, where: jax.Array, statistics: HardStatistics) -> jax.Array:
-        soft = _SOFT.weights(scores, where, statistics.soft)
-        fixed = jax.lax.stop_gradient(scores)
-        best = where & (fixed == statistics.soft.maximum)
-        one_hot = jnp.where(best, 1 / jnp.maximum(statistics.ties, 1), 0)
+    def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
+        where = everywhere(scores, where)
+        best = where & (jax.lax.stop_gradient(scores) == row_max(scores, where))
+        one_hot = best / jnp.maximum(count(best, scores.dtype), 1)
+        soft = Softmax()(scores, where)
         return one_hot + (soft - jax.lax.stop_gradient(soft))
 
 

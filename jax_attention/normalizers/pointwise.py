@@ -22,18 +22,20 @@ class Sigmoid(Normalizer):
 
     bias: jax.Array | float = leaf(default=0.0)
 
-    def weights(self, scores: jax.Array, where: jax.Array, statistics: tuple) -> jax.Array:
+    def numerator(self, scores: jax.Array, where: jax.Array, anchor: None) -> jax.Array:
         return jnp.where(where, jax.nn.sigmoid(scores + per_tile(self.bias)), 0)
 
 
 class _Counting(Normalizer):
-    """Statistics: how many keys the row may attend to."""
+    """May divide by the number of keys that the row may attend to."""
 
-    def statistics(self, scores: jax.Array, where: jax.Array) -> jax.Array:
-        return count(where, scores.dtype)
+    mean = True
 
-    def merge(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        return a + b
+    def total(self, numerator: jax.Array, where: jax.Array) -> jax.Array:
+        return count(where, numerator.dtype)
+
+    def denominator(self, total: jax.Array, anchor: None) -> jax.Array | float:
+        return jnp.maximum(total, 1) if self.mean else 1.0
 
 
 @value
@@ -43,9 +45,8 @@ class Relu(_Counting):
     power: int = 1
     mean: bool = True
 
-    def weights(self, scores: jax.Array, where: jax.Array, statistics: jax.Array) -> jax.Array:
-        raised = jnp.where(where, jax.nn.relu(scores) ** self.power, 0)
-        return raised / jnp.maximum(statistics, 1) if self.mean else raised
+    def numerator(self, scores: jax.Array, where: jax.Array, anchor: None) -> jax.Array:
+        return jnp.where(where, jax.nn.relu(scores) ** self.power, 0)
 
 
 @value
@@ -54,17 +55,16 @@ class Linear(_Counting):
 
     mean: bool = False
 
-    def weights(self, scores: jax.Array, where: jax.Array, statistics: jax.Array) -> jax.Array:
-        kept = jnp.where(where, scores, 0)
-        return kept / jnp.maximum(statistics, 1) if self.mean else kept
+    def numerator(self, scores: jax.Array, where: jax.Array, anchor: None) -> jax.Array:
+        return jnp.where(where, scores, 0)
 
 
 @value
 class Uniform(_Counting):
     """`1 / n`; see `uniform`."""
 
-    def weights(self, scores: jax.Array, where: jax.Array, statistics: jax.Array) -> jax.Array:
-        return jnp.where(where, 1 / jnp.maximum(statistics, 1), 0)
+    def numerator(self, scores: jax.Array, where: jax.Array, anchor: None) -> jax.Array:
+        return where.astype(scores.dtype)
 
 
 def sigmoid(bias: Float[Array, "*lead"] | float = 0.0) -> Sigmoid:

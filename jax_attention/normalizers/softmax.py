@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +10,10 @@ import jax.numpy as jnp
 from jax_attention.ground.checks import check_array
 from jax_attention.ground.numerics import per_tile
 from jax_attention.ground.values import leaf, value
-from jax_attention.normalizers.base import Normalizer, finite_or_zero, row_max
+from jax_attention.normalizers.base import Normalizer, everywhere, finite_or_zero, row_max
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
-
-
-class SoftmaxStatistics(NamedTuple):
-    """Per row: the maximum m and the sum of exp(score - m), both `[..., t, 1]`; `logsumexp = m + log(total)`."""
-
-    maximum: jax.Array
-    total: jax.Array
-
-    def logsumexp(self) -> jax.Array:
-        """`log sum exp(score)` over the keys seen, -inf if there were none."""
-        seen = self.total > 0
-        return jnp.where(seen, self.maximum + jnp.log(jnp.where(seen, self.total, 1)), -jnp.inf)
 
 
 @value
@@ -35,36 +23,26 @@ class Softmax(Normalizer):
     sinks: jax.Array | float | None = leaf(default=None)
     plus_one: bool = False
 
-    def statistics(self, scores: jax.Array, where: jax.Array) -> SoftmaxStatistics:
-        maximum = row_max(scores, where)
-        return SoftmaxStatistics(maximum, jnp.sum(_exponentials(scores, where, maximum), axis=-1, keepdims=True))
+    def anchor(self, scores: jax.Array, where: jax.Array) -> jax.Array:
+        largest, sinks = row_max(scores, where), self.sinks_or_none()
+        return largest if sinks is None else jnp.maximum(largest, jax.lax.stop_gradient(sinks))
 
-    def merge(self, a: SoftmaxStatistics, b: SoftmaxStatistics) -> SoftmaxStatistics:
-        maximum = jnp.maximum(a.maximum, b.maximum)
-        safe = finite_or_zero(maximum)
-        rescaled = (part.total * jnp.exp(part.maximum - safe) for part in (a, b))
-        return SoftmaxStatistics(maximum, sum(rescaled))
+    def rescale(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.exp(old - finite_or_zero(new))
 
-    def finish(self, statistics: SoftmaxStatistics) -> SoftmaxStatistics:
+    def numerator(self, scores: jax.Array, where: jax.Array, anchor: jax.Array) -> jax.Array:
+        return exponentials(scores, where, anchor)
+
+    def denominator(self, total: jax.Array, anchor: jax.Array) -> jax.Array:
         sinks = self.sinks_or_none()
-        if sinks is None:
-            return statistics
-        sinks = jnp.asarray(sinks, statistics.total.dtype)
-        fixed = jax.lax.stop_gradient(sinks)
-        real = ~jnp.isneginf(fixed)  # a sink of -inf is no sink: -inf - -inf would be NaN
-        safe = jnp.where(real, sinks, 0)
-        alone = jnp.where(real, jnp.exp(safe - jax.lax.stop_gradient(safe)), 0)
-        return self.merge(statistics, SoftmaxStatistics(fixed, alone))
-
-    def weights(self, scores: jax.Array, where: jax.Array, statistics: SoftmaxStatistics) -> jax.Array:
-        total = jnp.where(statistics.total > 0, statistics.total, 1)
-        return _exponentials(scores, where, statistics.maximum) / total
+        if sinks is not None:
+            total = total + exponentials(jnp.asarray(sinks, total.dtype), ~jnp.isneginf(sinks), anchor)
+        return jnp.where(total > 0, total, 1)
 
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
         if self.sinks_or_none() is not None:
             return super().__call__(scores, where)
-        where = jnp.ones(scores.shape, bool) if where is None else jnp.broadcast_to(where, scores.shape)
-        return _weights_of_rows(scores, where)
+        return _weights_of_rows(scores, everywhere(scores, where))
 
     def sinks_or_none(self) -> jax.Array | float | None:
         """The sink scores, ready to stand beside a tile `[..., 1, 1]`; plus-one is a sink of 0."""
@@ -73,16 +51,21 @@ class Softmax(Normalizer):
         return 0.0 if self.plus_one else None
 
 
-def _exponentials(scores: jax.Array, where: jax.Array, maximum: jax.Array) -> jax.Array:
-    """exp(score - maximum) where allowed, else exactly 0, also for the gradient: the inner `where` keeps exp finite."""
-    shifted = jnp.where(where, scores - finite_or_zero(maximum), 0)
+def logsumexp(total: jax.Array, anchor: jax.Array) -> jax.Array:
+    """`log sum exp(score)` from the sum of `exp(score - anchor)`; -inf where there is no key."""
+    seen = total > 0
+    return jnp.where(seen, finite_or_zero(anchor) + jnp.log(jnp.where(seen, total, 1)), -jnp.inf)
+
+
+def exponentials(scores: jax.Array, where: jax.Array, anchor: jax.Array) -> jax.Array:
+    """exp(score - anchor) where allowed, else exactly 0, also for the gradient: the inner `where` keeps exp finite."""
+    shifted = jnp.where(where, scores - finite_or_zero(anchor), 0)
     return jnp.where(where, jnp.exp(shifted), 0)
 
 
 @jax.custom_jvp
 def _weights_of_rows(scores: jax.Array, where: jax.Array) -> jax.Array:
-    rule = Softmax()
-    return rule.weights(scores, where, rule.statistics(scores, where))
+    return Normalizer.__call__(Softmax(), scores, where)
 
 
 @_weights_of_rows.defjvp

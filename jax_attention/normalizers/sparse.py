@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.ground.values import value
-from jax_attention.normalizers.base import Normalizer, row_max
+from jax_attention.normalizers.base import Normalizer, everywhere, finite_or_zero, row_max
 
 
 class _Threshold(Normalizer):
@@ -19,18 +19,25 @@ class _Threshold(Normalizer):
     one_pass = False
     scale = 1.0
 
-    def statistics(self, scores: jax.Array, where: jax.Array) -> jax.Array:
+    def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
+        where = everywhere(scores, where)
+        return self.weights(scores, where, self._threshold(scores, where))
+
+    def weights(self, scores: jax.Array, where: jax.Array, threshold: jax.Array) -> jax.Array:
+        """Weights, given the threshold of each row."""
+        raise NotImplementedError
+
+    def _threshold(self, scores: jax.Array, where: jax.Array) -> jax.Array:
         z, support = self._support(scores, where)
         size = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True, dtype=z.dtype), 1)
-        shift = row_max(z, where)
-        shift = jnp.where(jnp.isneginf(shift), 0, shift)
+        shift = finite_or_zero(row_max(z, where))
         return shift + self.threshold(jnp.where(support, z - shift, 0), support, size)
 
     def _support(self, scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
         z = scores * self.scale
         fixed = jax.lax.stop_gradient(z)
         top = row_max(fixed, where)
-        shifted = jnp.where(where, fixed - jnp.where(jnp.isneginf(top), 0, top), -jnp.inf)
+        shifted = jnp.where(where, fixed - finite_or_zero(top), -jnp.inf)
         descending = -jnp.sort(-shifted, axis=-1)
         allowed = ~jnp.isneginf(descending)
         kept = allowed & self.in_support(jnp.where(allowed, descending, 0), allowed)
@@ -58,8 +65,8 @@ class Sparsemax(_Threshold):
     def threshold(self, z: jax.Array, support: jax.Array, size: jax.Array) -> jax.Array:
         return (jnp.sum(z, axis=-1, keepdims=True) - 1) / size
 
-    def weights(self, scores: jax.Array, where: jax.Array, statistics: jax.Array) -> jax.Array:
-        return jnp.where(where, jax.nn.relu(scores - statistics), 0)
+    def weights(self, scores: jax.Array, where: jax.Array, threshold: jax.Array) -> jax.Array:
+        return jnp.where(where, jax.nn.relu(scores - threshold), 0)
 
 
 @value
@@ -80,8 +87,8 @@ class Entmax15(_Threshold):
         spread = jnp.sum(jnp.where(support, (z - mean) ** 2, 0), axis=-1, keepdims=True)
         return mean - jnp.sqrt((1 - spread) / size)
 
-    def weights(self, scores: jax.Array, where: jax.Array, statistics: jax.Array) -> jax.Array:
-        return jnp.where(where, jax.nn.relu(scores * self.scale - statistics) ** 2, 0)
+    def weights(self, scores: jax.Array, where: jax.Array, threshold: jax.Array) -> jax.Array:
+        return jnp.where(where, jax.nn.relu(scores * self.scale - threshold) ** 2, 0)
 
 
 def sparsemax() -> Sparsemax:

@@ -1,0 +1,80 @@
+"""Which tiles there are, how large, and which of them must be computed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention.ground.values import map_arrays
+from jax_attention.implementations.problem import Problem
+from jax_attention.masks import Mask
+from jax_attention.masks.cover import Cover, Tiles, low_and_high
+
+TILE = (512, 512)
+"""Rows and columns of a tile."""
+
+
+class Plan(NamedTuple):
+    """Tiles of `height` x `width` over T rows and S columns, the last ones padded."""
+
+    height: int
+    width: int
+    T: int
+    S: int
+
+    @property
+    def rows(self) -> int:
+        """Of tiles."""
+        return -(-self.T // self.height)
+
+    @property
+    def columns(self) -> int:
+        """Of tiles."""
+        return -(-self.S // self.width)
+
+    def padded(self, x: Any, axes: tuple[str, ...]) -> Any:
+        """Axes named T and S, counted from the end, filled up to whole tiles by their last entry."""
+        want = {"T": self.rows * self.height - self.T, "S": self.columns * self.width - self.S}
+        missing = [0] * (np.ndim(x) - len(axes)) + [want.get(axis, 0) for axis in axes]
+        if not any(missing):
+            return x
+        xp = np if isinstance(x, np.ndarray) else jnp
+        return xp.pad(x, [(0, n) for n in missing], mode="edge")
+
+    def padded_value(self, x: Any) -> Any:
+        """The same for all arrays inside values."""
+        return map_arrays(lambda entry: self.padded(entry.array, entry.axes), x)
+
+    def cut(self, x: Any, axes: tuple[str, ...], i: Any, j: Any) -> Any:
+        """The part of a padded array that belongs to tile `i, j`."""
+        for axis, name in enumerate(axes, np.ndim(x) - len(axes)):
+            if name in ("T", "S"):
+                place, size = (i, self.height) if name == "T" else (j, self.width)
+                x = jax.lax.dynamic_slice_in_dim(jnp.asarray(x), place * size, size, axis=axis)
+        return x
+
+    def cut_value(self, x: Any, i: Any, j: Any) -> Any:
+        """The same for all arrays inside values."""
+        return map_arrays(lambda entry: self.cut(entry.array, entry.axes, i, j), x)
+
+    def cover(self, mask: Mask | None, q_pos: Any, k_pos: Any) -> Cover:
+        """What is known about the tiles; `mask` and positions padded. Tiles that hang over the edge are never full."""
+        q_low, q_high = (x[..., :, None] for x in low_and_high(q_pos, self.height))
+        k_low, k_high = (x[..., None, :] for x in low_and_high(k_pos, self.width))
+        tiles = Tiles(self.rows, self.columns, self.height, self.width, q_low, q_high, k_low, k_high)
+        whole = np.ones((self.rows, self.columns), bool)
+        cover = Cover(whole, whole, whole) if mask is None else mask.cover(tiles)
+        inside = whole.copy()
+        inside[-1:] &= self.T % self.height == 0
+        inside[:, -1:] &= self.S % self.width == 0
+        return cover._replace(all=cover.all & inside)
+
+
+def make_plan(problem: Problem, tile: tuple[int, int] | None = None) -> Plan:
+    """Tiles for a problem: whole tiles of the usual size, or one that holds everything."""
+    rows, columns = problem.score_shape[-2:]
+    height, width = TILE if tile is None else tile
+    return Plan(min(height, max(rows, 1)), min(width, max(columns, 1)), rows, columns)

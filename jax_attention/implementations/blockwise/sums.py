@@ -1,0 +1,187 @@
+"""Sums over tiles with one derivative rule, from which JAX makes every other.
+
+    sums_t = sum over tiles  f(tile),        d sums_t = sum over tiles  df(tile)[d query, d key, d value, d rule]
+
+The anchor (softmax: the row's largest score) is a constant to derivatives: what `finish` makes of the sums does not
+depend on it. The tangent is linear in the tangents and recomputes each tile, so its transpose, which JAX makes, is the
+backward pass of flash attention; both need memory for one tile at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from jax_attention.dropout import Dropout
+from jax_attention.implementations.blockwise.measures import Tile
+from jax_attention.implementations.blockwise.plan import Plan
+from jax_attention.implementations.sentence import modified
+from jax_attention.masks import Mask
+from jax_attention.masks.cover import Cover
+from jax_attention.mods import Mod
+from jax_attention.scores import Score
+
+
+class Given(NamedTuple):
+    """What sums can be differentiated by: projected query and key, value, and the rule; padded."""
+
+    query: jax.Array
+    key: jax.Array
+    value: jax.Array
+    score: Score
+    mods: tuple[Mod, ...]
+    measure: Any
+
+
+class Fixed(NamedTuple):
+    """What they cannot: mask, positions and dropout; padded. `alive` is a table of tiles, or None if nothing is known
+    only when run.
+    """
+
+    mask: Mask | None
+    q_pos: jax.Array
+    k_pos: jax.Array
+    dropout: Dropout | None
+    index: jax.Array | None
+    alive: jax.Array | None
+
+
+def sums_over_tiles(plan: Plan, cover: Cover, given: Given, fixed: Fixed) -> tuple[Any, Any]:
+    """The sums `[..., rows, columns]` of the measure, and the rows' anchors."""
+    order = Order(plan, cover)
+
+    @jax.custom_jvp
+    def sums(given: Given, fixed: Fixed) -> tuple[Any, Any]:
+        return _sums(order, given, fixed)
+
+    @partial(sums.defjvp, symbolic_zeros=True)
+    def sums_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+        given, fixed = primals
+        out, anchor = sums(given, fixed)
+        change = _change(order, given, tangents[0], fixed, anchor, out)
+        return (out, anchor), (change, jax.tree.map(jnp.zeros_like, anchor))
+
+    return sums(given, fixed)
+
+
+class Order:
+    """The tiles to compute, row by row: first those in which every pair may attend, then those to be masked."""
+
+    def __init__(self, plan: Plan, cover: Cover):
+        self.plan = plan
+        self.lists = [(np.argwhere(cover.some & (cover.all == full)).astype(np.int32), full) for full in (True, False)]
+
+    def over(self, step: Callable, carry: Any, alive: jax.Array | None) -> Any:
+        """`carry = step(carry, i, j, masked)` over all tiles; those that are not alive are left out."""
+        for tiles, full in self.lists:
+            if not len(tiles):
+                continue
+
+            def body(carry: Any, place: tuple[jax.Array, jax.Array], masked: bool = not full) -> tuple[Any, None]:
+                i, j = place
+                if alive is None or not masked:
+                    return step(carry, i, j, masked), None
+                take = lambda carry, i, j: step(carry, i, j, masked)  # noqa: E731
+                return jax.lax.cond(alive[i, j], take, lambda carry, i, j: carry, carry, i, j), None
+
+            carry, _ = jax.lax.scan(body, carry, (tiles[:, 0], tiles[:, 1]))
+        return carry
+
+
+def _tile(plan: Plan, given: Given, fixed: Fixed, i: jax.Array, j: jax.Array, masked: bool) -> Tile:
+    rows = partial(plan.cut, axes=("T", "-"), i=i, j=j)
+    columns = partial(plan.cut, axes=("S", "-"), i=i, j=j)
+    q_pos = plan.cut(fixed.q_pos, ("T",), i, j)[..., :, None]
+    k_pos = plan.cut(fixed.k_pos, ("S",), i, j)[..., None, :]
+    scores = given.score.tile(rows(given.query), columns(given.key))
+    where = jnp.ones((), bool)
+    if masked:
+        where = inside(plan, i, j)
+        if fixed.mask is not None:
+            allowed = plan.cut_value(fixed.mask, i, j)(q_pos, k_pos)
+            where = where & allowed.reshape(allowed.shape[-scores.ndim :])  # a plain mask may add axes of size 1
+    shape = jnp.broadcast_shapes(scores.shape, where.shape)
+    lead = jnp.broadcast_shapes(shape[:-2], given.value.shape[:-2])
+    scores, where = (jnp.broadcast_to(x, lead + shape[-2:]) for x in (scores, where))
+    scores, where = modified(scores, where, plan.cut_value(given.mods, i, j), q_pos, k_pos)
+    return Tile(scores, where, columns(given.value), q_pos, k_pos, fixed.dropout, fixed.index)
+
+
+def inside(plan: Plan, i: jax.Array, j: jax.Array) -> jax.Array:
+    """False for rows and columns that only fill up the last tiles."""
+    inside = jnp.ones((1, 1), bool)
+    if plan.T % plan.height:
+        inside = inside & (i * plan.height + jnp.arange(plan.height) < plan.T)[:, None]
+    if plan.S % plan.width:
+        inside = inside & (j * plan.width + jnp.arange(plan.width) < plan.S)[None, :]
+    return inside
+
+
+def _sums(order: Order, given: Given, fixed: Fixed) -> tuple[Any, Any]:
+    """One pass over tiles; the anchor grows as they come."""
+    plan, measure = order.plan, given.measure
+
+    def both(i: jax.Array, j: jax.Array, masked: bool, old: Any) -> tuple[Any, Any]:
+        tile = _tile(plan, given, fixed, i, j, masked)
+        anchor = measure.anchor(tile)
+        anchor = anchor if old is None else jnp.maximum(old, anchor)
+        return measure.sums(tile, anchor), anchor
+
+    zero = jnp.zeros((), jnp.int32)
+    shapes = jax.eval_shape(lambda: both(zero, zero, True, None))
+    fill = lambda x, with_: jnp.full((*x.shape[:-2], plan.rows * plan.height, x.shape[-1]), with_, x.dtype)  # noqa: E731
+    start = jax.tree.map(partial(fill, with_=0), shapes[0]), jax.tree.map(partial(fill, with_=-jnp.inf), shapes[1])
+
+    def step(carry: tuple[Any, Any], i: jax.Array, j: jax.Array, masked: bool) -> tuple[Any, Any]:
+        sums, old = jax.tree.map(partial(_read, plan, i), carry)
+        own, anchor = both(i, j, masked, old)
+        new = measure.joined(sums, own, old, anchor)
+        return jax.tree.map(partial(_write, plan, i), carry, (new, anchor))
+
+    return order.over(step, start, fixed.alive)
+
+
+def _change(order: Order, given: Given, tangents: Given, fixed: Fixed, anchor: Any, out: Any) -> Any:
+    """The tangent of the sums; arrays with a tangent known to be 0 are constants."""
+    plan = order.plan
+    leaves, tree = jax.tree.flatten(given)
+    moving = jax.tree.leaves(tangents, is_leaf=lambda x: isinstance(x, SymbolicZero))
+    places = [n for n, x in enumerate(moving) if not isinstance(x, SymbolicZero) and x.dtype != jax.dtypes.float0]
+    if not places:
+        return jax.tree.map(jnp.zeros_like, out)
+
+    @partial(jax.checkpoint, static_argnums=(6,))
+    def contribution(
+        leaves: list[Any], tangents: list[Any], fixed: Fixed, anchor: Any, i: jax.Array, j: jax.Array, masked: bool
+    ) -> Any:
+        def sums(own: list[Any]) -> Any:
+            changed = list(leaves)
+            for place, x in zip(places, own, strict=True):
+                changed[place] = x
+            given = jax.tree.unflatten(tree, changed)
+            tile = _tile(plan, given, fixed, i, j, masked)
+            return given.measure.sums(tile, jax.tree.map(partial(_read, plan, i), anchor))
+
+        return jax.jvp(sums, ([leaves[place] for place in places],), (tangents,))[1]
+
+    def step(carry: Any, i: jax.Array, j: jax.Array, masked: bool) -> Any:
+        own = contribution(leaves, [moving[place] for place in places], fixed, anchor, i, j, masked)
+        return jax.tree.map(lambda total, x: _write(plan, i, total, _read(plan, i, total) + x), carry, own)
+
+    return order.over(step, jax.tree.map(jnp.zeros_like, out), fixed.alive)
+
+
+def _read(plan: Plan, i: jax.Array, x: jax.Array) -> jax.Array:
+    """Block i of rows."""
+    return jax.lax.dynamic_slice_in_dim(x, i * plan.height, plan.height, axis=x.ndim - 2)
+
+
+def _write(plan: Plan, i: jax.Array, x: jax.Array, block: jax.Array) -> jax.Array:
+    """`x` with another block i."""
+    return jax.lax.dynamic_update_slice_in_dim(x, block, i * plan.height, axis=x.ndim - 2)

@@ -1,0 +1,99 @@
+"""The sentence itself, dense: score, modify, mask, normalise, combine."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import check_broadcasts
+from jax_attention.ground.numerics import compute_dtype, zero_rows
+from jax_attention.implementations.problem import Attended, Problem
+from jax_attention.mods import Mod
+from jax_attention.normalizers.base import row_max
+from jax_attention.normalizers.softmax import exponentials, logsumexp
+from jax_attention.scores import PlainScore
+
+
+def output(problem: Problem) -> jax.Array:
+    """`weights @ value`, `[*lead, T, E]`, in the query's dtype."""
+    _, where, weights = _stages(problem)
+    return _combine(problem, where, _drop(problem, weights))
+
+
+def weights(problem: Problem) -> jax.Array:
+    """What multiplies the values, `[*lead, T, S]`, dropout included, in the query's dtype."""
+    return _drop(problem, _stages(problem)[2]).astype(problem.query.dtype)
+
+
+def output_and_statistics(problem: Problem) -> Attended:
+    """The same output, and statistics of scores and weights before dropout."""
+    scores, where, weights = _stages(problem)
+    output = _combine(problem, where, _drop(problem, weights))
+    positive = weights > 0
+    surprise = jnp.where(positive, weights * jnp.log(jnp.where(positive, weights, 1)), 0)
+    largest = row_max(scores, where)
+    total = jnp.sum(exponentials(scores, where, largest), axis=-1, keepdims=True)
+    return Attended(
+        output,
+        logsumexp=logsumexp(total, largest)[..., 0],
+        max_score=jnp.max(jnp.where(where, scores, -jnp.inf), axis=-1, initial=-jnp.inf),
+        entropy=-jnp.sum(surprise, axis=-1),
+    )
+
+
+def forbid(scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A score of -inf forbids, as a mask does. What is forbidden becomes 0 before the next mod sees it: a derivative
+    of that mod at inf or NaN would otherwise turn the 0 that comes back into NaN.
+    """
+    where = where & ~jnp.isneginf(scores)
+    return jnp.where(where, scores, 0), where
+
+
+def modified(
+    scores: jax.Array, where: jax.Array, mods: tuple[Mod, ...], q_pos: jax.Array, k_pos: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Scores after all mods, 0 where not allowed, and the allowed pairs."""
+    scores, where = forbid(scores, where)
+    for mod in mods:
+        scores, where = forbid(mod(scores, q_pos, k_pos), where)
+    return scores, where
+
+
+def tile_positions(problem: Problem) -> tuple[jax.Array, jax.Array]:
+    """Positions that broadcast over a tile: `[..., T, 1]` and `[..., 1, S]`."""
+    return jnp.asarray(problem.query_positions)[..., :, None], jnp.asarray(problem.key_positions)[..., None, :]
+
+
+def _stages(problem: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scores (0 where not allowed), the allowed pairs, and the weights, all `[*lead, T, S]`."""
+    dtype = compute_dtype(problem.query, problem.key, problem.value)
+    positions, shape = tile_positions(problem), problem.score_shape
+    query, key = problem.query.astype(dtype), problem.key.astype(dtype)
+    where = True
+    if problem.mask is not None:
+        where = _allowed(problem, *positions)
+        query, key = problem.score.zero_unused(query, key, jnp.any(where, axis=-1), jnp.any(where, axis=-2))
+    scores = jnp.broadcast_to(problem.score(query, key), shape)
+    scores, where = modified(scores, jnp.broadcast_to(where, shape), problem.mods, *positions)
+    return scores, where, problem.normalize(scores, where)
+
+
+def _allowed(problem: Problem, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+    """What the mask says, `[..., T, S]`; leading axes that it does not look at have size 1."""
+    where, shape = problem.mask(q_pos, k_pos), problem.score_shape
+    check_broadcasts(f"mask {problem.mask!r}", where, shape)
+    where = where.reshape((1,) * (len(shape) - where.ndim) + where.shape)
+    return jnp.broadcast_to(where, where.shape[:-2] + shape[-2:])
+
+
+def _drop(problem: Problem, weights: jax.Array) -> jax.Array:
+    if problem.dropout is None:
+        return weights
+    return problem.dropout(weights, *tile_positions(problem), problem.index)
+
+
+def _combine(problem: Problem, where: jax.Array, weights: jax.Array) -> jax.Array:
+    value = problem.value.astype(weights.dtype)
+    if problem.mask is not None or problem.mods or isinstance(problem.score, PlainScore):
+        value = zero_rows(value, jnp.any(where, axis=-2))
+    return (weights @ value).astype(problem.query.dtype)

@@ -1,0 +1,72 @@
+"""What a mask says about whole tiles: which are empty, which are full, and which must be looked at."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Cover(NamedTuple):
+    """Three tables over tiles, `[rows, columns]`.
+
+    some:  False where the mask certainly allows nothing; known when traced (NumPy)
+    all:   True where the mask certainly allows every pair; known when traced (NumPy)
+    alive: as `some`, but may be known only when run (a JAX array)
+    """
+
+    some: np.ndarray
+    all: np.ndarray
+    alive: Any
+
+    def __and__(self, other: Cover) -> Cover:
+        return Cover(self.some & other.some, self.all & other.all, self.alive & other.alive)
+
+    def __or__(self, other: Cover) -> Cover:
+        return Cover(self.some | other.some, self.all | other.all, self.alive | other.alive)
+
+    def __invert__(self) -> Cover:
+        return Cover(~self.all, ~self.some, ~self.all)
+
+
+class Tiles(NamedTuple):
+    """A grid of tiles: its numbers of rows and columns, sizes, and the ranges of positions.
+
+    Ranges are NumPy where positions are known when traced: `q_low`, `q_high` `[rows, 1]`, `k_low`, `k_high`
+    `[1, columns]`. Arrays inside masks with axes T and S are padded to whole tiles.
+    """
+
+    rows: int
+    columns: int
+    height: int
+    width: int
+    q_low: Any
+    q_high: Any
+    k_low: Any
+    k_high: Any
+
+    def unknown(self) -> Cover:
+        """Nothing is known before the pairs are looked at."""
+        return self.known(np.ones((), bool), np.zeros((), bool))
+
+    def known(self, some: Any, all: Any) -> Cover:
+        """A cover from tables that follow from ranges, whenever those are known."""
+        shape = (self.rows, self.columns)
+        if isinstance(some, jax.Array) or isinstance(all, jax.Array):
+            return Cover(np.ones(shape, bool), np.zeros(shape, bool), jnp.any(_by_leading(some, shape), axis=0))
+        some, all = _by_leading(some, shape).any(0), _by_leading(all, shape).all(0)
+        return Cover(some, all, some)
+
+
+def _by_leading(table: Any, shape: tuple[int, int]) -> Any:
+    """A table for every leading index, in one axis."""
+    xp = jnp if isinstance(table, jax.Array) else np
+    return xp.broadcast_to(table, np.broadcast_shapes(np.shape(table), shape)).reshape(-1, *shape)
+
+
+def low_and_high(x: Any, size: int) -> tuple[Any, Any]:
+    """The smallest and the largest of every `size` entries of the last axis, `[..., n]`; also for NumPy."""
+    parts = x.reshape(*x.shape[:-1], -1, size)
+    return parts.min(-1), parts.max(-1)

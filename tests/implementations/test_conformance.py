@@ -1,0 +1,199 @@
+"""Every implementation against the dense sentence: values, gradients, Hessian products, maps over them, in float64."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jax_attention import Dropout, masks, mods, normalizers, scores
+from jax_attention.dispatch.prepare import prepare_heads
+from jax_attention.implementations import blockwise, reference
+from jax_attention.implementations.blockwise import rows
+
+B, T, S, N, K, H, E, A = 2, 7, 5, 4, 2, 3, 2, 3
+TILE = (4, 3)
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape, jnp.float64)
+
+
+def coin(seed: int, *shape: int) -> jax.Array:
+    return jax.random.bernoulli(jax.random.key(seed), 0.6, shape)
+
+
+def segments() -> masks.Mask:
+    return masks.segments(
+        jnp.array([[0, 0, 1, 1, 1, 2, 2], [0] * T])[:, None], jnp.array([[0, 0, 1, 3, 3], [0] * S])[:, None]
+    )
+
+
+SCORES = {
+    "scaled_dot": lambda: scores.scaled_dot(),
+    "cosine": lambda: scores.cosine(normal(0, N)),
+    "general": lambda: scores.general(normal(1, N, H, H)),
+    "additive": lambda: scores.additive(normal(2, H, A), normal(3, H, A), normal(4, A), normal(5, N, A)),
+    "concat": lambda: scores.concat(normal(6, H), normal(7, H)),
+    "l2": lambda: scores.l2(0.3),
+    "plain": lambda: lambda q, k: jnp.sin(q @ jnp.swapaxes(k, -1, -2)) * normal(8, N)[:, None, None],
+}
+MODS = {
+    "none": lambda: (),
+    "alibi": lambda: (mods.alibi(normal(9, N)),),
+    "soft_cap, bias": lambda: (mods.soft_cap(2.0), mods.bias(normal(10, N, T, S))),
+    "relative": lambda: (mods.relative(normal(11, N, 32)),),
+    "temperature": lambda: (mods.temperature(1.3),),
+    "plain": lambda: (lambda z, q, k: z * normal(12, N)[:, None, None] - 0.1 * jnp.abs(q - k),),
+    "forbids": lambda: (lambda z, q, k: jnp.where((q + k) % 3 == 0, -jnp.inf, z),),
+}
+MASKS = {
+    "none": lambda: None,
+    "causal": lambda: masks.causal(),
+    "causal, nothing": lambda: masks.causal(-20),
+    "window": lambda: masks.sliding_window(3, 2, offset=1),
+    "prefix | causal": lambda: masks.prefix(3) | masks.causal(),
+    "lengths": lambda: masks.lengths(jnp.array([[2], [5]]), jnp.array([[7], [3]])),
+    "segments & causal": lambda: segments() & masks.causal(),
+    "~segments": lambda: ~segments(),
+    "dense": lambda: masks.dense(coin(13, N, T, S)),
+    "block_sparse": lambda: masks.block_sparse(coin(14, 4, 3), 2),
+    "dilated": lambda: masks.dilated(2),
+    "chunked": lambda: masks.chunked(3),
+    "plain": lambda: lambda q, k: (q + k) % 3 != 0,
+    "plain with heads": lambda: lambda q, k: (q + k) % (2 + jnp.arange(N)[:, None, None]) != 0,
+}
+NORMALIZERS = {
+    "softmax": lambda: normalizers.softmax(),
+    "sinks": lambda: normalizers.softmax(normal(15, N)),
+    "plus_one": lambda: normalizers.softmax(plus_one=True),
+    "sigmoid": lambda: normalizers.sigmoid(normal(16, N)),
+    "relu": lambda: normalizers.relu(2),
+    "linear": lambda: normalizers.linear(mean=True),
+    "uniform": lambda: normalizers.uniform(),
+    "hard": lambda: normalizers.hard(),
+    "sparsemax": lambda: normalizers.sparsemax(),
+    "entmax15": lambda: normalizers.entmax15(),
+    "plain": lambda: lambda z, where: jnp.where(where, jnp.exp(jnp.sin(z)), 0),
+}
+TABLES = (SCORES, MODS, MASKS, NORMALIZERS)
+
+
+def pairwise(seed: int = 0) -> list[tuple[str, ...]]:
+    """Few rules in which every two entries of different tables meet."""
+    draw = random.Random(seed)
+    sides = list(itertools.combinations(range(4), 2))
+    missing = {(a, b, x, y) for a, b in sides for x in TABLES[a] for y in TABLES[b]}
+    chosen = []
+    while missing:
+        tries = [tuple(draw.choice(list(table)) for table in TABLES) for _ in range(60)]
+        a, b, x, y = min(missing)
+        tries = [tuple(x if n == a else y if n == b else name for n, name in enumerate(entry)) for entry in tries]
+        meetings = [{(a, b, entry[a], entry[b]) for a, b in sides} for entry in tries]
+        best = max(range(len(tries)), key=[len(meeting & missing) for meeting in meetings].__getitem__)
+        missing -= meetings[best]
+        chosen.append(tries[best])
+    return chosen
+
+
+def rule_of(names: tuple[str, ...]) -> dict:
+    return {
+        part: table[name]()
+        for part, table, name in zip(("score", "mods", "mask", "normalize"), TABLES, names, strict=True)
+    }
+
+
+def loss(implementation: str, rule: dict, **fixed: object):
+    """A function of the operands and of the arrays inside the rule; plain functions stay as they are."""
+
+    def run(operands: tuple, values: dict) -> jax.Array:
+        problem, layout = prepare_heads(*operands, **{**rule, **values}, **fixed)
+        output = blockwise.attend(problem, TILE) if implementation == "blockwise" else reference.attend(problem)
+        return jnp.sum(jnp.sin(layout.heads_last(output, 2)) * normal(20, B, T, N, E))
+
+    return run
+
+
+def operands() -> tuple:
+    return normal(17, B, T, N, H), normal(18, B, S, K, H), normal(19, B, S, K, E)
+
+
+def answers(run, arguments: tuple) -> list[jax.Array]:
+    """The value, all gradients, a Hessian product, and gradients under a map over two queries and shared keys."""
+    argnums = (0, 1)
+    tangents = jax.tree.map(lambda x: jnp.cos(3.0 * x), arguments)
+
+    def all_of(arguments: tuple) -> tuple:
+        gradient = jax.grad(run, argnums)
+        hessian = jax.jvp(lambda a: gradient(*a), (arguments,), (tangents,))[1]
+        (q, k, v), values = arguments
+        mapped = jax.vmap(lambda q, v: jax.grad(run)((q, k, v), values))(jnp.stack([q, 2 * q]), jnp.stack([v, -v]))
+        return run(*arguments), gradient(*arguments), hessian, mapped
+
+    return jax.tree.leaves(jax.jit(all_of)(arguments))
+
+
+def check(names: tuple[str, ...], monkeypatch) -> None:
+    monkeypatch.setattr(rows, "SCORES_AT_ONCE", B * N * S * 3)
+    rule = rule_of(names)
+    plain = "plain" in (names[0], names[1], names[3]) or names[1] == "forbids"
+    values = {} if plain else {name: rule[name] for name in ("score", "mods", "normalize")}
+    found = answers(loss("blockwise", rule), (operands(), values))
+    expected = answers(loss("reference", rule), (operands(), values))
+    for x, y in zip(found, expected, strict=True):
+        assert jnp.all(jnp.isfinite(x)), names
+        assert jnp.max(jnp.abs(x - y), initial=0) <= 1e-10 * (1 + jnp.max(jnp.abs(y), initial=0)), names
+
+
+ALL = pairwise()
+
+
+@pytest.mark.parametrize("names", ALL[::12], ids="; ".join)
+def test_a_sample_of_rules(names, x64, monkeypatch):
+    check(names, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [names for n, names in enumerate(ALL) if n % 12], ids="; ".join)
+def test_every_two_parts_meet(names, x64, monkeypatch):
+    check(names, monkeypatch)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_dropout_has_the_same_bits(shared, x64):
+    fixed = {"dropout": Dropout(jax.random.key(3), 0.4, shared)}
+    rule = {"mask": masks.causal(), "mods": (mods.alibi(normal(9, N)),)}
+    found, expected = (answers(loss(name, rule, **fixed), (operands(), {})) for name in ("blockwise", "reference"))
+    for x, y in zip(found, expected, strict=True):
+        assert jnp.max(jnp.abs(x - y)) <= 1e-10
+
+
+@pytest.mark.parametrize(("rows_", "columns"), [(1, 1), (8, 6), (7, 1), (1, 7), (0, 3), (3, 0)])
+def test_any_shape(rows_, columns, x64):
+    arguments = normal(0, rows_, H), normal(1, columns, H), normal(2, columns, E)
+    for mask in (None, masks.causal()):
+        problem, _ = prepare_heads(*(x[:, None] for x in arguments), mask=mask)
+        found, expected = blockwise.attend(problem, TILE), reference.attend(problem)
+        assert found.shape == expected.shape == (1, rows_, E)
+        assert jnp.max(jnp.abs(found - expected), initial=0) <= 1e-12
+
+
+def test_positions_at_run_time(x64):
+    rule = {"mask": masks.causal() & masks.sliding_window(3)}
+    fixed = {"query_positions": jnp.array([[3, 4, 9, 1, 0, 6, 7]]), "key_positions": jnp.array([[0, 5, 2, 3, 9]])}
+    found, expected = (answers(loss(name, rule, **fixed), (operands(), {})) for name in ("blockwise", "reference"))
+    for x, y in zip(found, expected, strict=True):
+        assert jnp.max(jnp.abs(x - y)) <= 1e-10
+
+
+def test_nan_in_padding_goes_nowhere(x64):
+    q, k, v = operands()
+    lengths = masks.lengths(jnp.array([[3], [4]]), jnp.array([[5], [6]]))
+    bad = (q.at[0, 5:].set(jnp.nan).at[1, 6:].set(jnp.inf), k.at[0, 3:].set(jnp.nan).at[1, 4:].set(jnp.nan), v)
+    bad = (*bad[:2], v.at[0, 3:].set(jnp.inf).at[1, 4:].set(jnp.nan))
+    rule = {"mask": lengths, "score": scores.general(normal(1, N, H, H))}
+    found = answers(loss("blockwise", rule), (bad, {"score": rule["score"]}))
+    assert all(jnp.all(jnp.isfinite(x)) for x in found[:6])
