@@ -1,4 +1,8 @@
-"""Which implementation evaluates a problem. A named one never falls back."""
+"""Which implementation evaluates a problem. A named one never falls back.
+
+1. reference   where a head has at most DENSE_SCORES scores: one product after the other is fastest
+2. blockwise   else: linear memory, and tiles that the mask leaves empty cost nothing
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from jax_attention.implementations import blockwise, reference
 from jax_attention.implementations.problem import Problem
 
 IMPLEMENTATIONS: dict[str, ModuleType] = {"reference": reference, "blockwise": blockwise}
-"""In the order in which `implementation=None` tries them."""
+
+DENSE_SCORES = 2**18
+"""512 x 512: where both take the same time on a CPU (benchmarks/README.md)."""
 
 
 def why_not(name: str, problem: Problem) -> str | None:
@@ -19,11 +25,20 @@ def why_not(name: str, problem: Problem) -> str | None:
     return None
 
 
+def preferred(problem: Problem) -> tuple[str, str]:
+    """What `implementation=None` takes, and why."""
+    rows, columns = problem.score_shape[-2:]
+    size = f"{rows:,} x {columns:,} scores per head"
+    if rows * columns <= DENSE_SCORES:
+        return "reference", f"{size}, at most {DENSE_SCORES:,}, are computed fastest all at once"
+    return "blockwise", f"{size}, more than {DENSE_SCORES:,}, are computed tile by tile"
+
+
 def choose(problem: Problem) -> ModuleType:
-    """The named implementation, or the first that can evaluate the problem."""
+    """The named implementation, or the preferred one."""
     name = problem.implementation
     if name is None:
-        return next(module for key, module in IMPLEMENTATIONS.items() if why_not(key, problem) is None)
+        return IMPLEMENTATIONS[preferred(problem)[0]]
     reason = why_not(name, problem)
     if reason is not None:
         raise ValueError(f"implementation: {reason}. Leave it None to choose automatically; see explain(...).")

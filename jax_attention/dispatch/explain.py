@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import jax.numpy as jnp
 
-from jax_attention.dispatch.choose import IMPLEMENTATIONS, choose, why_not
+from jax_attention.dispatch.choose import IMPLEMENTATIONS, choose, preferred, why_not
 from jax_attention.dispatch.prepare import Options, prepare, prepare_heads
 from jax_attention.ground.checks import describe_array
 from jax_attention.ground.numerics import compute_dtype
@@ -63,6 +63,7 @@ def explain(
         >>> x = jnp.ones((3, 4))
         >>> print(explain(x, x, x, mask=masks.causal() & masks.sliding_window(2)))
         implementation: reference
+          not blockwise: 3 x 3 scores per head, at most 262,144, are computed fastest all at once
         score:     scaled_dot()
         mods:      none
         mask:      (causal() & sliding_window(left=2))
@@ -79,7 +80,8 @@ def explain(
     problem = prepare_heads(query, key, value, **options)[0] if heads else prepare(query, key, value, **options)
     module = choose(problem)
     chosen = next(name for name, candidate in IMPLEMENTATIONS.items() if candidate is module)
-    others = {name: why_not(name, problem) or f"{chosen} comes first" for name in IMPLEMENTATIONS if name != chosen}
+    reason = preferred(problem)[1] if problem.implementation is None else f"{chosen} was asked for"
+    others = {name: why_not(name, problem) or reason for name in IMPLEMENTATIONS if name != chosen}
     operands = {"query": query, "key": key, "value": value}
     shapes = {name: describe_array(jnp.asarray(x)) for name, x in operands.items()}
     return Explanation(chosen, others, _rule(problem), {**shapes, "scores": _score_size(problem)})

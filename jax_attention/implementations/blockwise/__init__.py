@@ -34,7 +34,8 @@ def attend(problem: Problem, tile: tuple[int, int] | None = None) -> jax.Array:
         plan = make_plan(problem, tile)
         problem = zero_unused(plan, _numbered(_computed(problem)))
         run = partial(_output, plan)
-        output = run(problem) if _whole(problem) else over_leading(run, problem, lead)
+        at_once = jax.default_backend() != "cpu" or _whole(problem)
+        output = run(problem) if at_once else over_leading(run, problem, lead)
         return output.astype(dtype)
 
 
