@@ -1,8 +1,8 @@
 # make run: the main job.  make test: everything that must pass.  make test-all: with the heavy sweeps.
 PYTHON ?= python3
 VENV ?= .venv
-# What make run trains with: half of the command's own steps, for about three minutes on two idle cores.
-RUN ?= --steps 1000
+# Further options of jax-attention train, such as RUN='--steps 500'.
+RUN ?=
 BIN := $(VENV)/bin
 
 .PHONY: run test test-all format benchmarks docs clean
