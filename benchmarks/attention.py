@@ -5,8 +5,8 @@
 
 One batch of 4 heads, float32. Every competitor lives in a process of its own and waits on a pipe while another is
 timed; in every round each is timed once in turn, and ratios are of medians over rounds. Before anything is timed, all
-outputs must agree. PyTorch's `scaled_dot_product_attention` runs its flash kernel for CPU where it takes the case (full,
-causal) and gets a dense mask or bias where it does not, as its users would write it. Writes results/attention.json.
+outputs must agree. PyTorch's `scaled_dot_product_attention` is told `is_causal` where it can be, and gets a dense mask
+or bias where it cannot, as its users would write it. Writes results/attention.json.
 """
 
 from __future__ import annotations

@@ -182,7 +182,17 @@ def test_precision_reaches_every_product(precision, name):
 def test_precision_does_not_leak_out_of_the_call():
     q, k, v = qkv()
     found = products(lambda: (attend(q, k, v, precision="highest"), q @ k.T))
-    assert found[-1].params["precision"] is None
+    assert sorted(e.params["precision"] is None for e in found) == [False, False, True]
+
+
+@pytest.mark.parametrize("implementation", ["reference", "blockwise"])
+def test_precision_reaches_the_derivative_of_a_compiled_call(implementation):
+    """Its rule is traced when the call is long over."""
+    q, k, v = qkv()
+    run = jax.jit(lambda *x: jnp.sum(attend(*x, precision="highest", implementation=implementation)))
+    found = products(jax.grad(run, (0, 1, 2)), q, k, v)
+    assert len(found) >= 5
+    assert {e.params["precision"] for e in found} == {(jax.lax.Precision.HIGHEST,) * 2}
 
 
 # Order: score, mods from left to right, mask, normalize, dropout, combine

@@ -14,7 +14,7 @@ from jax_attention.masks import Mask
 from jax_attention.masks.cover import Cover, Tiles, low_and_high
 
 TILE = (512, 512)
-"""Rows and columns of a tile."""
+"""Rows and columns of a tile, at most."""
 
 
 class Plan(NamedTuple):
@@ -74,7 +74,11 @@ class Plan(NamedTuple):
 
 
 def make_plan(problem: Problem, tile: tuple[int, int] | None = None) -> Plan:
-    """Tiles for a problem: whole tiles of the usual size, or one that holds everything."""
+    """Tiles of at most the given size, as equal as can be: 768 rows are 2 x 384, not 512 and 256 filled up."""
     rows, columns = problem.score_shape[-2:]
     height, width = TILE if tile is None else tile
-    return Plan(min(height, max(rows, 1)), min(width, max(columns, 1)), rows, columns)
+    return Plan(_equal(rows, height), _equal(columns, width), rows, columns)
+
+
+def _equal(size: int, at_most: int) -> int:
+    return -(-size // -(-size // at_most))

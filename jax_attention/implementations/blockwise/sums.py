@@ -19,6 +19,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from jax_attention.dropout import Dropout
+from jax_attention.ground.numerics import matmul_precision
 from jax_attention.implementations.blockwise.measures import Tile
 from jax_attention.implementations.blockwise.plan import Plan
 from jax_attention.implementations.sentence import modified
@@ -52,8 +53,11 @@ class Fixed(NamedTuple):
     alive: jax.Array | None
 
 
-def sums_over_tiles(plan: Plan, cover: Cover, given: Given, fixed: Fixed) -> tuple[Any, Any]:
-    """The sums `[..., rows, columns]` of the measure, and the rows' anchors."""
+def sums_over_tiles(plan: Plan, cover: Cover, given: Given, fixed: Fixed, precision: Any) -> tuple[Any, Any]:
+    """The sums `[..., rows, columns]` of the measure, and the rows' anchors.
+
+    The derivative rule may be traced when the call is long over, so the precision of products is set there again.
+    """
     order = Order(plan, cover)
 
     @jax.custom_jvp
@@ -63,8 +67,9 @@ def sums_over_tiles(plan: Plan, cover: Cover, given: Given, fixed: Fixed) -> tup
     @partial(sums.defjvp, symbolic_zeros=True)
     def sums_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         given, fixed = primals
-        out, anchor = sums(given, fixed)
-        change = _change(order, given, tangents[0], fixed, anchor, out)
+        with matmul_precision(precision):
+            out, anchor = sums(given, fixed)
+            change = _change(order, given, tangents[0], fixed, anchor, out)
         return (out, anchor), (change, jax.tree.map(jnp.zeros_like, anchor))
 
     return sums(given, fixed)
