@@ -68,9 +68,9 @@ def _output(plan: Plan, problem: Problem) -> jax.Array:
         plan.padded_value(problem.mods),
         measure,
     )
-    given = closed(plan, given, lead)
     alive = cover.alive if isinstance(cover.alive, jax.Array) else None
     fixed = Fixed(mask, jnp.asarray(q_pos), jnp.asarray(k_pos), problem.dropout, problem.index, alive)
+    given, fixed = closed(plan, given, fixed, lead)
     sums, anchor = sums_over_tiles(plan, cover, given, fixed, problem.precision)
     output = measure.finish(sums, anchor)
     return output[..., : plan.T, :]

@@ -1,0 +1,57 @@
+"""Plain functions may close over any array, however the call is differentiated, compiled and mapped."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jax_attention import attend
+from jax_attention.implementations.blockwise import plan
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape, jnp.float64)
+
+
+IDS = [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
+
+
+def loss(implementation: str):
+    def run(q: jax.Array, b: jax.Array, ids: jax.Array) -> jax.Array:
+        output = attend(
+            q,
+            q,
+            q,
+            score=lambda q, k: (q * b[0]) @ k.T,
+            mask=lambda s, t: ids[s] == ids[t],
+            mods=(lambda z, s, t: z + b[s] * t * (ids[t] + 1),),
+            implementation=implementation,
+        )
+        return jnp.sum(jnp.sin(output))
+
+    return run
+
+
+WAYS = {
+    "grad": lambda f, *x: jax.grad(f, (0, 1))(*x),
+    "jit of grad": lambda f, *x: jax.jit(jax.grad(f, (0, 1)))(*x),
+    "grad of jit": lambda f, *x: jax.grad(jax.jit(f), (0, 1))(*x),
+    "jvp of jit": lambda f, q, b, ids: jax.jvp(jax.jit(lambda q, b: f(q, b, ids)), (q, b), (b[:, None] + q, b)),
+    "vmap of grad": lambda f, q, b, ids: jax.vmap(jax.grad(f, (0, 1)), (0, None, 0))(
+        jnp.stack([q, 2 * q]), b, jnp.stack([ids, 0 * ids])
+    ),
+    "Hessian of jit": lambda f, q, b, ids: jax.hessian(jax.jit(lambda b: f(q, b, ids)))(b),
+    "scan of checkpoint": lambda f, q, b, ids: jax.grad(
+        lambda b: jax.lax.scan(lambda c, x: (c + jax.checkpoint(f)(q, b * x, ids), None), 0.0, jnp.arange(3.0))[0]
+    )(b),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_closed_over_arrays(way, x64, monkeypatch):
+    monkeypatch.setattr(plan, "TILE", (4, 3))
+    arguments = normal(0, 10, 3), normal(1, 10), jnp.array(IDS)
+    found, expected = (jax.tree.leaves(WAYS[way](loss(name), *arguments)) for name in ("blockwise", "reference"))
+    for x, y in zip(found, expected, strict=True):
+        assert jnp.max(jnp.abs(x - y)) <= 1e-10 * (1 + jnp.max(jnp.abs(y)))

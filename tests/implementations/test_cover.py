@@ -1,0 +1,116 @@
+"""What masks say about tiles is never wrong, and says enough that empty tiles are not computed."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import attend, masks
+from jax_attention.dispatch.prepare import prepare
+from jax_attention.implementations.blockwise.plan import Plan, make_plan
+
+IDS = jnp.array([0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 5, 5, 5])
+BLOCKS = np.random.default_rng(0).random((5, 4)) < 0.5
+MASKS = {
+    "causal": masks.causal(),
+    "causal, offset": masks.causal(-3),
+    "window": masks.sliding_window(3, 1),
+    "window, offset": masks.sliding_window(None, 2, offset=2),
+    "prefix": masks.prefix(5),
+    "prefix per batch": masks.prefix(jnp.array([5, 9])),
+    "lengths": masks.lengths(7, 9),
+    "lengths per batch": masks.lengths(jnp.array([4, 8]), jnp.array([9, 3])),
+    "segments": masks.segments(IDS, IDS[:11]),
+    "dilated": masks.dilated(3),
+    "dilated by one": masks.dilated(1),
+    "chunked": masks.chunked(4),
+    "dense": masks.dense(jnp.asarray(np.random.default_rng(1).random((13, 11)) < 0.2)),
+    "block_sparse": masks.block_sparse(jnp.asarray(BLOCKS), 3),
+    "prefix | causal": masks.prefix(5) | masks.causal(),
+    "~window & causal": ~masks.sliding_window(3) & masks.causal(),
+    "~segments | chunked": ~masks.segments(IDS, IDS[:11]) | masks.chunked(4),
+    "plain & causal": masks.as_mask(lambda q, k: q != k) & masks.causal(),
+}
+POSITIONS = {
+    "in order": (None, None),
+    "moved": (np.arange(13) + 4, None),
+    "any": (np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9]), np.array([2, 7, 1, 8, 2, 8, 1, 8, 2, 8, 4])),
+}
+
+
+@pytest.mark.parametrize("where", POSITIONS)
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("tile", [(4, 3), (1, 1), (13, 11), (5, 2)])
+def test_no_tile_is_called_what_it_is_not(name, where, tile):
+    lead = 2 if "batch" in name else 1
+    q, k = jnp.ones((lead, 13, 2)), jnp.ones((lead, 11, 2))
+    q_pos, k_pos = POSITIONS[where]
+    problem = prepare(q, k, k, mask=MASKS[name], query_positions=q_pos, key_positions=k_pos)
+    plan = make_plan(problem, tile)
+    mask = plan.padded_value(problem.mask)
+    cover = plan.cover(mask, plan.padded(problem.query_positions, ("T",)), plan.padded(problem.key_positions, ("S",)))
+    pairs = problem.mask(
+        jnp.asarray(problem.query_positions)[..., :, None], jnp.asarray(problem.key_positions)[..., None, :]
+    )
+    pairs = np.broadcast_to(np.asarray(pairs), (lead, 13, 11))
+    for i in range(plan.rows):
+        for j in range(plan.columns):
+            rows = slice(i * plan.height, min((i + 1) * plan.height, 13))
+            part = pairs[:, rows, j * plan.width : (j + 1) * plan.width]
+            assert part.any() <= cover.some[i, j], (i, j)
+            assert part.any() <= np.asarray(cover.alive)[i, j], (i, j)
+            assert cover.all[i, j] <= part.all(), (i, j)
+
+
+@pytest.mark.parametrize(
+    ("mask", "computed"),
+    [
+        (masks.causal(), 36),
+        (masks.sliding_window(16), 15),
+        (masks.sliding_window(17), 15),
+        (masks.sliding_window(18), 21),
+        (masks.chunked(32), 16),
+        (masks.causal() & masks.chunked(32), 12),
+        (masks.prefix(16), 8),
+        (~masks.causal(), 36),
+        (masks.causal(-127), 1),
+    ],
+    ids=repr,
+)
+def test_empty_tiles_are_known_when_traced(mask, computed):
+    """128 x 128 in tiles of 16."""
+    positions = np.arange(128)
+    cover = Plan(16, 16, 128, 128).cover(mask, positions, positions)
+    assert isinstance(cover.alive, np.ndarray)
+    assert cover.some.sum() == computed
+
+
+def test_segments_are_known_when_run():
+    ids = jnp.repeat(jnp.arange(4), 32)
+    cover = Plan(16, 16, 128, 128).cover(masks.segments(ids), np.arange(128), np.arange(128))
+    assert isinstance(cover.alive, jax.Array)
+    assert cover.alive.sum() == 16
+
+
+@pytest.mark.parametrize("what", ["forward", "gradient", "jvp", "hvp"])
+def test_memory_is_linear(what):
+    """A dense map of 8192 x 8192 scores would need 256 MiB."""
+
+    def forward(q, k, v):
+        return attend(q, k, v, mask=masks.causal())
+
+    gradient = jax.grad(lambda *x: jnp.sum(jnp.sin(forward(*x))), (0, 1, 2))
+    run = {
+        "forward": forward,
+        "gradient": gradient,
+        "jvp": lambda *x: jax.jvp(forward, x, x),
+        "hvp": lambda *x: jax.jvp(gradient, x, x),
+    }[what]
+    used = []
+    for length in (4096, 8192):
+        x = jax.ShapeDtypeStruct((length, 16), jnp.float32)
+        used.append(jax.jit(run).lower(x, x, x).compile().memory_analysis().temp_size_in_bytes)
+    assert used[1] < 32 * 2**20
+    assert used[1] <= 2.15 * used[0]
