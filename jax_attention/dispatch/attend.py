@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Unpack
 
-from jax_attention.dispatch.choose import choose
+from jax_attention.dispatch.choose import evaluate
 from jax_attention.dispatch.prepare import Options, prepare, prepare_heads
 from jax_attention.dropout import Dropout
 from jax_attention.implementations.problem import Attended
@@ -92,7 +92,7 @@ def attend(
         precision=precision,
         implementation=implementation,
     )
-    return choose(problem).attend(problem)
+    return evaluate(problem, "attend")
 
 
 def attend_heads(
@@ -130,7 +130,7 @@ def attend_heads(
         Ainslie et al. (2023), "GQA: training generalized multi-query transformer models from multi-head checkpoints".
     """
     problem, layout = prepare_heads(query, key, value, **options)
-    return layout.heads_last(choose(problem).attend(problem), 2)
+    return layout.heads_last(evaluate(problem, "attend"), 2)
 
 
 def attention_weights(
@@ -165,7 +165,7 @@ def attention_weights(
         Bahdanau, Cho, Bengio (2015), figure 3: the first pictures of attention weights.
     """
     problem = prepare(query, key, value, **options)
-    return choose(problem).weights(problem)
+    return evaluate(problem, "weights")
 
 
 def attention_weights_heads(
@@ -201,7 +201,7 @@ def attention_weights_heads(
         Vaswani et al. (2017), "Attention is all you need", figures 3 to 5.
     """
     problem, layout = prepare_heads(query, key, value, **options)
-    return layout.merged(choose(problem).weights(problem), 2)
+    return layout.merged(evaluate(problem, "weights"), 2)
 
 
 def attend_with_stats(
@@ -241,7 +241,7 @@ def attend_with_stats(
         by preventing attention entropy collapse".
     """
     problem = prepare(query, key, value, **options)
-    return choose(problem).attend_with_stats(problem)
+    return evaluate(problem, "attend_with_stats")
 
 
 def attend_heads_with_stats(
@@ -277,5 +277,5 @@ def attend_heads_with_stats(
         See `attend_with_stats`.
     """
     problem, layout = prepare_heads(query, key, value, **options)
-    output, *statistics = choose(problem).attend_with_stats(problem)
+    output, *statistics = evaluate(problem, "attend_with_stats")
     return Attended(layout.heads_last(output, 2), *(layout.heads_last(x, 1) for x in statistics))

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
+from jax_attention.ground.numerics import matmul_precision
 from jax_attention.implementations import blockwise, reference
 from jax_attention.implementations.problem import Problem
 
@@ -43,3 +45,9 @@ def choose(problem: Problem) -> ModuleType:
     if reason is not None:
         raise ValueError(f"implementation: {reason}. Leave it None to choose automatically; see explain(...).")
     return IMPLEMENTATIONS[name]
+
+
+def evaluate(problem: Problem, what: str) -> Any:
+    """`attend`, `weights` or `attend_with_stats` of the chosen implementation; all its products in one precision."""
+    with matmul_precision(problem.precision):
+        return getattr(choose(problem), what)(problem)

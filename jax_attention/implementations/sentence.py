@@ -14,7 +14,7 @@ from jax_attention.normalizers.softmax import exponentials, logsumexp
 from jax_attention.scores import PlainScore
 
 
-def output(problem: Problem) -> jax.Array:
+def attend(problem: Problem) -> jax.Array:
     """`weights @ value`, `[*lead, T, E]`, in the query's dtype."""
     _, where, weights = _stages(problem)
     return _combine(problem, where, _drop(problem, weights))
@@ -25,7 +25,7 @@ def weights(problem: Problem) -> jax.Array:
     return _drop(problem, _stages(problem)[2]).astype(problem.query.dtype)
 
 
-def output_and_statistics(problem: Problem) -> Attended:
+def attend_with_stats(problem: Problem) -> Attended:
     """The same output, and statistics of scores and weights before dropout."""
     scores, where, weights = _stages(problem)
     output = _combine(problem, where, _drop(problem, weights))

@@ -36,7 +36,9 @@ class Softmax(Normalizer):
     def denominator(self, total: jax.Array, anchor: jax.Array) -> jax.Array:
         sinks = self.sinks_or_none()
         if sinks is not None:
-            total = total + exponentials(jnp.asarray(sinks, total.dtype), ~jnp.isneginf(sinks), anchor)
+            sinks = jnp.asarray(sinks, total.dtype)
+            anchor = jnp.maximum(anchor, jax.lax.stop_gradient(sinks))  # a row that met no tile has none of its own
+            total = total + exponentials(sinks, ~jnp.isneginf(sinks), anchor)
         return jnp.where(total > 0, total, 1)
 
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:

@@ -13,51 +13,78 @@ from typing import Any
 import jax
 import jax.extend
 
+from jax_attention.ground.checks import check_broadcasts
 from jax_attention.ground.values import Plain
 from jax_attention.implementations.blockwise.plan import Plan
-from jax_attention.implementations.blockwise.sums import Fixed, Given
+from jax_attention.implementations.problem import Problem
 from jax_attention.masks import Mask
+from jax_attention.scores import Score
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Closed(Mask):
+class Closed(Score, Mask):
     """A plain score, mod or mask whose arrays are leaves. Called as the part that it stands for."""
 
     function: Any = dataclasses.field(metadata={"static": True})
     arrays: list[Any] = dataclasses.field()
 
     def __call__(self, *operands: jax.Array) -> jax.Array:
-        closed = jax.extend.core.ClosedJaxpr(self.function, self.arrays)
-        return jax.extend.core.jaxpr_as_fun(closed)(*operands)[0]
+        run = jax.extend.core.jaxpr_as_fun(jax.extend.core.ClosedJaxpr(self.function, self.arrays))
+        shapes = [x.aval.shape for x in self.function.invars]
+        return run(*(x.reshape(shape) for x, shape in zip(operands, shapes, strict=True)))[0]
 
     tile = __call__
 
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The leading axes of what it returns."""
+        return self.function.outvars[0].aval.shape[:-2]
 
-def closed(plan: Plan, given: Given, fixed: Fixed, lead: tuple[int, ...]) -> tuple[Given, Fixed]:
-    """The same, with plain parts closed over the arrays of this call."""
-    t, s, dtype = plan.height, plan.width, given.query.dtype
-    score = given.score
-    if isinstance(score, Plain):
-        shapes = [(*x.shape[:-2], size, x.shape[-1]) for x, size in ((given.query, t), (given.key, s))]
-        score = _closed(score.tile, *(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
-    q_pos = jax.ShapeDtypeStruct((*fixed.q_pos.shape[:-1], t, 1), fixed.q_pos.dtype)
-    k_pos = jax.ShapeDtypeStruct((*fixed.k_pos.shape[:-1], 1, s), fixed.k_pos.dtype)
+
+def closed(plan: Plan, problem: Problem) -> Problem:
+    """The same problem, with plain parts closed over the arrays of this call."""
+    t, s, lead, dtype = plan.height, plan.width, problem.lead, problem.query.dtype
+    block = lambda x, size: jax.ShapeDtypeStruct((*x.shape[:-2], size, x.shape[-1]), dtype)  # noqa: E731
+    q_pos = jax.ShapeDtypeStruct((*problem.query_positions.shape[:-1], t, 1), problem.query_positions.dtype)
+    k_pos = jax.ShapeDtypeStruct((*problem.key_positions.shape[:-1], 1, s), problem.key_positions.dtype)
     tile = jax.ShapeDtypeStruct((*lead, t, s), dtype)
-    mods = tuple(_closed(mod, tile, q_pos, k_pos) if isinstance(mod, Plain) else mod for mod in given.mods)
-    mask = _closed_mask(fixed.mask, q_pos, k_pos)
-    return given._replace(score=score, mods=mods), fixed._replace(mask=mask)
+
+    def mask(plain: Plain) -> Closed:
+        found = _closed("mask", plain, plain, q_pos, k_pos)
+        check_broadcasts(f"mask {plain!r}", found.function.outvars[0].aval, tile.shape)
+        return found
+
+    def score(plain: Plain) -> Closed:
+        return _closed("score", plain, plain.tile, block(problem.query, t), block(problem.key, s))
+
+    return problem._replace(
+        score=_map_plain(score, problem.score),
+        mods=_map_plain(lambda plain: _closed("mods", plain, plain, tile, q_pos, k_pos), problem.mods),
+        mask=_map_plain(mask, problem.mask),
+    )
 
 
-def _closed_mask(mask: Any, *positions: Any) -> Any:
-    """Plain masks inside `& | ~` too."""
-    if isinstance(mask, Plain):
-        return _closed(mask, *positions)
-    inner = {name: getattr(mask, name, None) for name in ("left", "right", "mask")}
-    inner = {name: _closed_mask(x, *positions) for name, x in inner.items() if isinstance(x, Mask)}
-    return dataclasses.replace(mask, **inner) if inner else mask
+def _map_plain(fn: Callable[[Plain], Closed], parts: Any) -> Any:
+    """`parts` with `fn` of the plain functions inside."""
+    is_plain = lambda x: isinstance(x, Plain)  # noqa: E731
+    return jax.tree.map(lambda x: fn(x) if is_plain(x) else x, parts, is_leaf=is_plain)
 
 
-def _closed(function: Callable, *operands: Any) -> Closed:
-    found = jax.make_jaxpr(function)(*operands)
+def found_in(kind: type | tuple[type, ...], parts: Any) -> list[Any]:
+    """All parts of a kind, also inside `& | ~`."""
+    is_kind = lambda x: isinstance(x, kind)  # noqa: E731
+    return [x for x in jax.tree.leaves(parts, is_leaf=is_kind) if is_kind(x)]
+
+
+def _closed(part: str, plain: Plain, function: Callable, *operands: Any) -> Closed:
+    try:
+        found = jax.make_jaxpr(function)(*operands)
+    except (TypeError, ValueError) as error:
+        t, s = operands[0].shape[-2], operands[-1].shape[-2 if part == "score" else -1]
+        raise ValueError(
+            f"{part}: expected a function of any block of scores, by their positions, got {plain!r}, which fails for "
+            f"{t} queries and {s} keys: {error} Index arrays by q_pos and k_pos, give them as values (masks.dense, "
+            "mods.bias), or ask for implementation='reference'."
+        ) from error
     return Closed(found.jaxpr, found.consts)

@@ -13,7 +13,7 @@ from jax_attention.normalizers import Normalizer
 
 
 class Tile(NamedTuple):
-    """One tile of scores and what belongs to it. `anchor` `[..., t, 1]` or None, positions ready to broadcast."""
+    """One tile of scores `[..., t, s]` and what belongs to it; positions are ready to broadcast."""
 
     scores: jax.Array
     where: jax.Array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +14,12 @@ from jax_attention.implementations.problem import Problem
 from jax_attention.masks import Mask
 from jax_attention.masks.cover import Cover, Tiles, low_and_high
 
-TILE = (512, 512)
-"""Rows and columns of a tile, at most."""
+TILE = 2**18
+"""Scores of a tile, at most: 512 x 512, unless there are fewer queries or keys than that."""
+SCORES_AT_ONCE = 2**24
+"""The same over all leading indices that share a tile (64 MiB in float32) …"""
+SMALLEST = 2**12
+"""… but for tiles of 64 x 64."""
 
 
 class Plan(NamedTuple):
@@ -73,11 +78,17 @@ class Plan(NamedTuple):
         return cover._replace(all=cover.all & inside)
 
 
-def make_plan(problem: Problem, tile: tuple[int, int] | None = None) -> Plan:
-    """Tiles of at most the given size, as equal as can be: 768 rows are 2 x 384, not 512 and 256 filled up."""
+def make_plan(problem: Problem, tile: tuple[int, int] | None = None, crowd: int = 1) -> Plan:
+    """Tiles as equal as can be: 768 rows are 2 x 384, not 512 and 256 filled up.
+
+    One query against a million keys has long tiles; where `crowd` leading indices share a tile, it is smaller.
+    """
     rows, columns = problem.score_shape[-2:]
-    height, width = TILE if tile is None else tile
-    return Plan(_equal(rows, height), _equal(columns, width), rows, columns)
+    if tile is None:
+        area = min(TILE, max(SCORES_AT_ONCE // crowd, SMALLEST))
+        side = math.isqrt(area)
+        tile = area // min(columns, side), area // min(rows, side)
+    return Plan(_equal(rows, tile[0]), _equal(columns, tile[1]), rows, columns)
 
 
 def _equal(size: int, at_most: int) -> int:

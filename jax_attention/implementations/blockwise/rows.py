@@ -23,7 +23,7 @@ SCORES_AT_ONCE = 2**21
 
 def attend(problem: Problem) -> jax.Array:
     """`[*lead, T, E]`."""
-    return _by_rows(sentence.output, problem, -2)
+    return _by_rows(sentence.attend, problem, -2)
 
 
 def weights(problem: Problem) -> jax.Array:
@@ -33,7 +33,7 @@ def weights(problem: Problem) -> jax.Array:
 
 def attend_with_stats(problem: Problem) -> Attended:
     """Output and statistics."""
-    return _by_rows(sentence.output_and_statistics, problem, Attended(-2, -1, -1, -1))
+    return _by_rows(sentence.attend_with_stats, problem, Attended(-2, -1, -1, -1))
 
 
 def _by_rows(run: Callable[[Problem], Any], problem: Problem, axes: Any) -> Any:
