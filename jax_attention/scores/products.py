@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jax_attention.ground.checks import check_array
 from jax_attention.ground.numerics import per_tile, safe_norm
+from jax_attention.ground.product import product
 from jax_attention.ground.values import leaf, value
 from jax_attention.scores.base import Score
 
@@ -22,7 +23,7 @@ class _Product(Score):
     same_size = True
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        return query @ jnp.swapaxes(key, -1, -2)
+        return product(query, jnp.swapaxes(key, -1, -2))
 
 
 @value

@@ -8,6 +8,7 @@ import jax
 
 from jax_attention.dropout import Dropout
 from jax_attention.ground.numerics import zero_rows
+from jax_attention.ground.product import product
 from jax_attention.ground.values import child, value
 from jax_attention.normalizers import Normalizer
 
@@ -50,7 +51,7 @@ class Weighted:
         kept = numerator
         if tile.dropout is not None:
             kept = tile.dropout(numerator, tile.q_pos, tile.k_pos, tile.index)
-        return Sums(kept @ value, self.normalize.total(numerator, tile.where))
+        return Sums(product(kept, value), self.normalize.total(numerator, tile.where))
 
     def joined(self, old: Sums, new: Sums, old_anchor: Any, anchor: Any) -> Sums:
         """Both, relative to the new anchor."""
