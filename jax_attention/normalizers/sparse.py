@@ -1,4 +1,4 @@
-"""Sparsemax and 1.5-entmax: probabilities that can be exactly 0, found by an exact threshold over sorted scores."""
+"""Sparsemax and 1.5-entmax: probabilities that can be exactly 0, found by an exact threshold."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from jax_attention.normalizers.base import Normalizer, everywhere, finite_or_zer
 
 
 class _Threshold(Normalizer):
-    """Weights are a power of `(z - threshold)+`.
+    """Weights are a power of `(z - threshold)+` that sums to 1.
 
-    The support (which keys are positive) is found on sorted scores as a constant to derivatives; the threshold is then
-    a smooth closed form over the support, so derivatives of every order are exact wherever they exist.
+    The support (which keys are positive) is found by Newton's method, a few sums over the row, as a constant to
+    derivatives; the threshold is then a smooth closed form over the support, so derivatives of every order are exact
+    wherever they exist.
     """
 
     one_pass = False
     scale = 1.0
+    power = 1
 
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
         where = everywhere(scores, where)
@@ -25,48 +27,49 @@ class _Threshold(Normalizer):
 
     def weights(self, scores: jax.Array, where: jax.Array, threshold: jax.Array) -> jax.Array:
         """Weights, given the threshold of each row."""
+        return jnp.where(where, jax.nn.relu(scores * self.scale - threshold) ** self.power, 0)
+
+    def threshold(self, z: jax.Array, support: jax.Array, size: jax.Array) -> jax.Array:
+        """The threshold in closed form; `z` is 0 outside of the support, which has `size` keys."""
         raise NotImplementedError
 
     def _threshold(self, scores: jax.Array, where: jax.Array) -> jax.Array:
-        z, support = self._support(scores, where)
-        size = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True, dtype=z.dtype), 1)
+        z = scores * self.scale
         shift = finite_or_zero(row_max(z, where))
+        support = self._support(jnp.where(where, jax.lax.stop_gradient(z) - shift, -jnp.inf))
+        size = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True, dtype=z.dtype), 1)
         return shift + self.threshold(jnp.where(support, z - shift, 0), support, size)
 
-    def _support(self, scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-        z = scores * self.scale
-        fixed = jax.lax.stop_gradient(z)
-        top = row_max(fixed, where)
-        shifted = jnp.where(where, fixed - finite_or_zero(top), -jnp.inf)
-        descending = -jnp.sort(-shifted, axis=-1)
-        allowed = ~jnp.isneginf(descending)
-        kept = allowed & self.in_support(jnp.where(allowed, descending, 0), allowed)
-        number = jnp.sum(kept, axis=-1, keepdims=True)
-        smallest = jnp.min(jnp.where(kept, descending, jnp.inf), axis=-1, keepdims=True, initial=jnp.inf)
-        return z, where & (shifted >= smallest) & (number > 0)
+    def _support(self, z: jax.Array) -> jax.Array:
+        """The keys above the root of `f(t) = sum (z - t)+ ** power - 1`; the largest z is 0, forbidden ones are -inf.
 
-    def in_support(self, descending: jax.Array, allowed: jax.Array) -> jax.Array:
-        """Whether the k-th largest score still gets weight."""
-        raise NotImplementedError
+        f falls and is convex, and f(-1) >= 0, so Newton's steps from -1 go up to the root and never beyond it.
+        """
 
-    def threshold(self, z: jax.Array, support: jax.Array, size: jax.Array) -> jax.Array:
-        """The threshold in closed form; `z` is 0 outside of the support."""
-        raise NotImplementedError
+        def rest(threshold: jax.Array) -> jax.Array:
+            above = jax.nn.relu(z - threshold)
+            slopes = jnp.where(above > 0, self.power * above ** (self.power - 1), 0)
+            excess = jnp.sum(above**self.power, axis=-1, keepdims=True) - 1
+            return jax.nn.relu(excess) / jnp.maximum(
+                jnp.sum(slopes, axis=-1, keepdims=True), 1
+            )  # the largest key alone gives 1 at -1
+
+        def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            old, step = state
+            return old + step, rest(old + step)
+
+        start = jnp.full((*z.shape[:-1], 1), -1, z.dtype)
+        moves = lambda state: jnp.any(state[0] + state[1] > state[0])  # noqa: E731
+        threshold, _ = jax.lax.while_loop(moves, step, (start, rest(start)))
+        return z > threshold
 
 
 @value
 class Sparsemax(_Threshold):
     """`max(z - threshold, 0)`; see `sparsemax`."""
 
-    def in_support(self, descending: jax.Array, allowed: jax.Array) -> jax.Array:
-        rank = jnp.cumsum(allowed, axis=-1, dtype=descending.dtype)
-        return 1 + rank * descending > jnp.cumsum(descending, axis=-1)
-
     def threshold(self, z: jax.Array, support: jax.Array, size: jax.Array) -> jax.Array:
         return (jnp.sum(z, axis=-1, keepdims=True) - 1) / size
-
-    def weights(self, scores: jax.Array, where: jax.Array, threshold: jax.Array) -> jax.Array:
-        return jnp.where(where, jax.nn.relu(scores - threshold), 0)
 
 
 @value
@@ -74,21 +77,12 @@ class Entmax15(_Threshold):
     """`max(z / 2 - threshold, 0) ** 2`; see `entmax15`."""
 
     scale = 0.5
-
-    def in_support(self, descending: jax.Array, allowed: jax.Array) -> jax.Array:
-        rank = jnp.maximum(jnp.cumsum(allowed, axis=-1, dtype=descending.dtype), 1)
-        mean = jnp.cumsum(descending, axis=-1) / rank
-        spread = jnp.cumsum(descending**2, axis=-1) - rank * mean**2
-        threshold = mean - jnp.sqrt(jax.nn.relu((1 - spread) / rank))
-        return threshold <= descending
+    power = 2
 
     def threshold(self, z: jax.Array, support: jax.Array, size: jax.Array) -> jax.Array:
         mean = jnp.sum(z, axis=-1, keepdims=True) / size
         spread = jnp.sum(jnp.where(support, (z - mean) ** 2, 0), axis=-1, keepdims=True)
         return mean - jnp.sqrt((1 - spread) / size)
-
-    def weights(self, scores: jax.Array, where: jax.Array, threshold: jax.Array) -> jax.Array:
-        return jnp.where(where, jax.nn.relu(scores * self.scale - threshold) ** 2, 0)
 
 
 def sparsemax() -> Sparsemax:
@@ -111,7 +105,8 @@ def sparsemax() -> Sparsemax:
         Array([[0.75, 0.25, 0.  ]], dtype=float32)
 
     Reference:
-        Martins, Astudillo (2016), "From softmax to sparsemax", algorithm 1.
+        Martins, Astudillo (2016), "From softmax to sparsemax"; Michelot (1986), "A finite algorithm for
+        finding the projection of a point onto the canonical simplex", whose steps ours are.
     """
     return Sparsemax()
 
@@ -136,6 +131,6 @@ def entmax15() -> Entmax15:
         Array([[0.83, 0.17, 0.  ]], dtype=float32)
 
     Reference:
-        Peters, Niculae, Martins (2019), "Sparse sequence-to-sequence models", algorithm 2.
+        Peters, Niculae, Martins (2019), "Sparse sequence-to-sequence models".
     """
     return Entmax15()
