@@ -41,8 +41,8 @@ class Given(NamedTuple):
 
 
 class Fixed(NamedTuple):
-    """What they cannot: mask, positions and dropout; padded. `alive` is a table of tiles, or None if nothing is known
-    only when run.
+    """What they cannot: mask, positions and dropout; padded. `alive` is a table of tiles that are not empty, or None if
+    nothing is known only when run.
     """
 
     mask: Mask | None
@@ -82,40 +82,56 @@ class Order:
         self.plan = plan
         self.lists = [(np.argwhere(cover.some & (cover.all == full)).astype(np.int32), full) for full in (True, False)]
 
-    def over(self, step: Callable, carry: Any, alive: jax.Array | None) -> Any:
-        """`carry = step(carry, i, j, masked)` over all tiles; those that are not alive are left out."""
+    def over(self, step: Callable, carry: Any) -> Any:
+        """`carry = step(carry, i, j, masked)` over all tiles."""
         for tiles, full in self.lists:
-            if not len(tiles):
-                continue
-
-            def body(carry: Any, place: tuple[jax.Array, jax.Array], masked: bool = not full) -> tuple[Any, None]:
-                i, j = place
-                if alive is None or not masked:
-                    return step(carry, i, j, masked), None
-                take = lambda carry, i, j: step(carry, i, j, masked)  # noqa: E731
-                return jax.lax.cond(alive[i, j], take, lambda carry, i, j: carry, carry, i, j), None
-
-            carry, _ = jax.lax.scan(body, carry, (tiles[:, 0], tiles[:, 1]))
+            if len(tiles):
+                body = lambda carry, place, masked=not full: (step(carry, *place, masked), None)  # noqa: E731
+                carry, _ = jax.lax.scan(body, carry, (tiles[:, 0], tiles[:, 1]))
         return carry
 
 
-def _tile(plan: Plan, given: Given, fixed: Fixed, i: jax.Array, j: jax.Array, masked: bool) -> Tile:
-    rows = partial(plan.cut, axes=("T", "-"), i=i, j=j)
-    columns = partial(plan.cut, axes=("S", "-"), i=i, j=j)
-    q_pos = plan.cut(fixed.q_pos, ("T",), i, j)[..., :, None]
-    k_pos = plan.cut(fixed.k_pos, ("S",), i, j)[..., None, :]
-    scores = given.score.tile(rows(given.query), columns(given.key))
+def unless_empty(alive: jax.Array | None, masked: bool, run: Callable, otherwise: Callable, *operands: Any) -> Any:
+    """`run(*operands)`, or `otherwise` where the mask turns out to leave nothing. Operands are parts of arrays, cut
+    before: the derivative of a branch is as large as what it is given.
+    """
+    if alive is None or not masked:
+        return run(*operands)
+    return jax.lax.cond(alive, run, otherwise, *operands)
+
+
+def _cut(plan: Plan, given: Given, fixed: Fixed, i: jax.Array, j: jax.Array) -> tuple[Given, Fixed]:
+    """What belongs to tile `i, j`; positions ready to broadcast."""
+    rows, columns = ((lambda x, axes=axes: plan.cut(x, axes, i, j)) for axes in (("T", "-"), ("S", "-")))
+    given = given._replace(
+        query=rows(given.query),
+        key=columns(given.key),
+        value=columns(given.value),
+        mods=plan.cut_value(given.mods, i, j),
+    )
+    fixed = fixed._replace(
+        mask=plan.cut_value(fixed.mask, i, j),
+        q_pos=plan.cut(fixed.q_pos, ("T",), i, j)[..., :, None],
+        k_pos=plan.cut(fixed.k_pos, ("S",), i, j)[..., None, :],
+        alive=None if fixed.alive is None else fixed.alive[i, j],
+    )
+    return given, fixed
+
+
+def _tile(given: Given, fixed: Fixed, inside: jax.Array, masked: bool) -> Tile:
+    """The tile of what was cut for it."""
+    scores = given.score.tile(given.query, given.key)
     where = jnp.ones((), bool)
     if masked:
-        where = inside(plan, i, j)
+        where = inside
         if fixed.mask is not None:
-            allowed = plan.cut_value(fixed.mask, i, j)(q_pos, k_pos)
+            allowed = fixed.mask(fixed.q_pos, fixed.k_pos)
             where = where & allowed.reshape(allowed.shape[-scores.ndim :])  # a plain mask may add axes of size 1
     shape = jnp.broadcast_shapes(scores.shape, where.shape)
     lead = jnp.broadcast_shapes(shape[:-2], given.value.shape[:-2])
     scores, where = (jnp.broadcast_to(x, lead + shape[-2:]) for x in (scores, where))
-    scores, where = modified(scores, where, plan.cut_value(given.mods, i, j), q_pos, k_pos)
-    return Tile(scores, where, columns(given.value), q_pos, k_pos, fixed.dropout, fixed.index)
+    scores, where = modified(scores, where, given.mods, fixed.q_pos, fixed.k_pos)
+    return Tile(scores, where, given.value, fixed.q_pos, fixed.k_pos, fixed.dropout, fixed.index)
 
 
 def inside(plan: Plan, i: jax.Array, j: jax.Array) -> jax.Array:
@@ -132,24 +148,32 @@ def _sums(order: Order, given: Given, fixed: Fixed) -> tuple[Any, Any]:
     """One pass over tiles; the anchor grows as they come."""
     plan, measure = order.plan, given.measure
 
-    def both(i: jax.Array, j: jax.Array, masked: bool, old: Any) -> tuple[Any, Any]:
-        tile = _tile(plan, given, fixed, i, j, masked)
+    def own(given: Given, fixed: Fixed, inside: jax.Array, masked: bool, old: Any) -> tuple[Any, Any]:
+        tile = _tile(given, fixed, inside, masked)
         anchor = measure.anchor(tile)
         anchor = anchor if old is None else jnp.maximum(old, anchor)
         return measure.sums(tile, anchor), anchor
 
-    zero = jnp.zeros((), jnp.int32)
-    shapes = jax.eval_shape(lambda: both(zero, zero, True, None))
+    def first() -> tuple[Any, Any]:
+        zero = jnp.zeros((), jnp.int32)
+        return own(*_cut(plan, given, fixed, zero, zero), inside(plan, zero, zero), True, None)
+
     fill = lambda x, with_: jnp.full((*x.shape[:-2], plan.rows * plan.height, x.shape[-1]), with_, x.dtype)  # noqa: E731
+    shapes = jax.eval_shape(first)
     start = jax.tree.map(partial(fill, with_=0), shapes[0]), jax.tree.map(partial(fill, with_=-jnp.inf), shapes[1])
 
     def step(carry: tuple[Any, Any], i: jax.Array, j: jax.Array, masked: bool) -> tuple[Any, Any]:
-        sums, old = jax.tree.map(partial(_read, plan, i), carry)
-        own, anchor = both(i, j, masked, old)
-        new = measure.joined(sums, own, old, anchor)
-        return jax.tree.map(partial(_write, plan, i), carry, (new, anchor))
+        part, edge = _cut(plan, given, fixed, i, j), inside(plan, i, j)
 
-    return order.over(step, start, fixed.alive)
+        def joined(sums: Any, old: Any) -> tuple[Any, Any]:
+            new, anchor = own(*part, edge, masked, old)
+            return measure.joined(sums, new, old, anchor), anchor
+
+        rows = jax.tree.map(partial(_read, plan, i), carry)
+        rows = unless_empty(part[1].alive, masked, joined, lambda *rows: rows, *rows)
+        return jax.tree.map(partial(_write, plan, i), carry, rows)
+
+    return order.over(step, start)
 
 
 def _change(order: Order, given: Given, tangents: Given, fixed: Fixed, anchor: Any, out: Any) -> Any:
@@ -165,13 +189,17 @@ def _change(order: Order, given: Given, tangents: Given, fixed: Fixed, anchor: A
     def contribution(
         leaves: list[Any], tangents: list[Any], fixed: Fixed, anchor: Any, i: jax.Array, j: jax.Array, masked: bool
     ) -> Any:
+        anchor = jax.tree.map(partial(_read, plan, i), anchor)
+        edge = inside(plan, i, j)
+
         def sums(own: list[Any]) -> Any:
             changed = list(leaves)
             for place, x in zip(places, own, strict=True):
                 changed[place] = x
-            given = jax.tree.unflatten(tree, changed)
-            tile = _tile(plan, given, fixed, i, j, masked)
-            return given.measure.sums(tile, jax.tree.map(partial(_read, plan, i), anchor))
+            part, own_fixed = _cut(plan, jax.tree.unflatten(tree, changed), fixed, i, j)
+            run = lambda part: part.measure.sums(_tile(part, own_fixed, edge, masked), anchor)  # noqa: E731
+            nothing = lambda part: jax.tree.map(lambda x: jnp.zeros_like(_read(plan, i, x)), out)  # noqa: E731
+            return unless_empty(own_fixed.alive, masked, run, nothing, part)
 
         return jax.jvp(sums, ([leaves[place] for place in places],), (tangents,))[1]
 
@@ -179,7 +207,7 @@ def _change(order: Order, given: Given, tangents: Given, fixed: Fixed, anchor: A
         own = contribution(leaves, [moving[place] for place in places], fixed, anchor, i, j, masked)
         return jax.tree.map(lambda total, x: _write(plan, i, total, _read(plan, i, total) + x), carry, own)
 
-    return order.over(step, jax.tree.map(jnp.zeros_like, out), fixed.alive)
+    return order.over(step, jax.tree.map(jnp.zeros_like, out))
 
 
 def _read(plan: Plan, i: jax.Array, x: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jax_attention.ground.numerics import zero_rows
 from jax_attention.implementations.blockwise.plan import Plan
-from jax_attention.implementations.blockwise.sums import Order, inside
+from jax_attention.implementations.blockwise.sums import Order, inside, unless_empty
 from jax_attention.implementations.problem import Problem
 
 
@@ -34,7 +34,12 @@ def _used(plan: Plan, problem: Problem) -> tuple[jax.Array, jax.Array]:
         return jnp.broadcast_to(where, (*where.shape[:-2], plan.height, plan.width))
 
     def step(carry: tuple[jax.Array, jax.Array], i: jax.Array, j: jax.Array, masked: bool) -> tuple:
-        where = allowed(i, j) if masked else jnp.ones((plan.height, plan.width), bool)
+        if masked:
+            none = lambda: jnp.zeros((*lead, plan.height, plan.width), bool)  # noqa: E731
+            own = None if alive is None else alive[i, j]
+            where = unless_empty(own, masked, lambda: jnp.broadcast_to(allowed(i, j), none().shape), none)
+        else:
+            where = jnp.ones((plan.height, plan.width), bool)
         found = where.any(-1), where.any(-2)
         return tuple(
             jax.lax.dynamic_update_slice_in_dim(
@@ -47,5 +52,5 @@ def _used(plan: Plan, problem: Problem) -> tuple[jax.Array, jax.Array]:
     lead = jax.eval_shape(allowed, zero, zero).shape[:-2]
     lead = (1,) * (len(problem.lead) - len(lead)) + lead
     start = jnp.zeros((*lead, plan.rows * plan.height), bool), jnp.zeros((*lead, plan.columns * plan.width), bool)
-    rows, columns = Order(plan, cover).over(step, start, alive)
+    rows, columns = Order(plan, cover).over(step, start)
     return rows[..., : plan.T], columns[..., : plan.S]
