@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ def attend(problem: Problem, tile: tuple[int, int] | None = None) -> jax.Array:
     if 0 in problem.score_shape:
         return jnp.zeros((*problem.score_shape[:-1], problem.value.shape[-1]), dtype)
     if not problem.normalize.one_pass:
-        return rows.attend(problem)
+        return _by_rows(rows.attend, problem)
     plan = make_plan(problem, tile, crowd=1 if _one_by_one(problem) else math.prod(lead))
     problem = closed(plan, _numbered(_computed(problem)))
     one_by_one = _one_by_one(problem)
@@ -38,12 +40,19 @@ def attend(problem: Problem, tile: tuple[int, int] | None = None) -> jax.Array:
 
 def weights(problem: Problem) -> jax.Array:
     """`[*lead, T, S]`: dense by its nature, block of rows by block of rows."""
-    return rows.weights(problem)
+    return _by_rows(rows.weights, problem)
 
 
 def attend_with_stats(problem: Problem) -> Attended:
     """The same output, and row statistics."""
-    return rows.attend_with_stats(problem)._replace(output=attend(problem))
+    return _by_rows(rows.attend_with_stats, problem)._replace(output=attend(problem))
+
+
+def _by_rows(run: Callable[[Problem], Any], problem: Problem) -> Any:
+    """`run`, which takes whole rows."""
+    if 0 in problem.score_shape or found_in(Plain, problem.normalize) or not _one_by_one(problem):
+        return run(problem)
+    return over_leading(run, _numbered(problem), problem.lead)
 
 
 def _output(plan: Plan, problem: Problem) -> jax.Array:
