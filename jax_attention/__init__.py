@@ -23,12 +23,14 @@ from jax_attention.dispatch.flax_adapter import flax_attention_fn
 from jax_attention.dispatch.jax_nn import dot_product_attention
 from jax_attention.dispatch.merge import Partial, merge_partials
 from jax_attention.dropout import Dropout
+from jax_attention.implementations.blockwise.plan import Blockwise
 from jax_attention.implementations.problem import Attended
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Attended",
+    "Blockwise",
     "Dropout",
     "Explanation",
     "Partial",

@@ -226,7 +226,7 @@ def test_cold_import_needs_no_optional_dependency():
 # --- Public names ----------------------------------------------------------------------------------------------------
 
 PUBLIC = {
-    "jax_attention": """Attended Dropout Explanation Partial attend attend_heads attend_heads_with_stats
+    "jax_attention": """Attended Blockwise Dropout Explanation Partial attend attend_heads attend_heads_with_stats
         attend_with_stats attention_weights attention_weights_heads cache dot_product_attention explain
         flax_attention_fn masks merge_partials mods normalizers positions scores""",
     "jax_attention.scores": """CATALOGUE Additive Concat Cosine Dot General L2 Location PlainScore ScaledDot Score

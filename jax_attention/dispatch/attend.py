@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from jax_attention.dispatch.choose import evaluate
 from jax_attention.dispatch.prepare import Options, prepare, prepare_heads
 from jax_attention.dropout import Dropout
+from jax_attention.implementations.blockwise.plan import Blockwise
 from jax_attention.implementations.problem import Attended
 from jax_attention.masks import Mask
 from jax_attention.mods import Mod
@@ -31,7 +32,7 @@ def attend(
     query_positions: Int[Array, "*#lead T"] | None = None,
     key_positions: Int[Array, "*#lead S"] | None = None,
     precision: Any = None,
-    implementation: str | None = None,
+    implementation: str | Blockwise | None = None,
 ) -> Float[Array, "*lead T E"]:
     """Attention: look up values by comparing queries with keys.
 
@@ -51,13 +52,15 @@ def attend(
         score: a value of `jax_attention.scores` or `f(query, key) -> scores`; None is `scores.scaled_dot()`.
         mods: values of `jax_attention.mods` or `f(scores, q_pos[..., T, 1], k_pos[..., 1, S]) -> scores`.
         mask: a value of `jax_attention.masks` or `f(q_pos, k_pos) -> bool`, True = may attend; None allows all pairs.
+            Functions in place of score, mods and mask are shown any block of rows and columns, never a whole row for
+            sure: each score by itself, with what they close over looked up by position.
         normalize: a value of `jax_attention.normalizers` or `f(scores, where) -> weights`; None is `softmax()`.
         dropout: `Dropout(rng, rate)`, or None.
         query_positions: integers `[..., T]`, 0 … T-1 if None. Masks and mods see positions, so decoding passes them.
         key_positions: integers `[..., S]`, 0 … S-1 if None.
         precision: of all matrix products, also inside your own functions: None, a name such as "highest", a
             `jax.lax.Precision` or `DotAlgorithmPreset`; one for both operands.
-        implementation: None to choose, or a name; a named implementation never falls back. See `explain`.
+        implementation: None to choose, a name, or `Blockwise(tile=...)`. What is named never falls back. See `explain`.
 
     Returns:
         `[..., T, E]` in the dtype of `query`.

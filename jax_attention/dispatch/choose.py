@@ -11,6 +11,7 @@ from typing import Any
 
 from jax_attention.ground.numerics import matmul_precision
 from jax_attention.implementations import blockwise, reference
+from jax_attention.implementations.blockwise.plan import Blockwise
 from jax_attention.implementations.problem import Problem
 
 IMPLEMENTATIONS: dict[str, ModuleType] = {"reference": reference, "blockwise": blockwise}
@@ -21,9 +22,9 @@ DENSE_SCORES = 2**18
 
 def why_not(name: str, problem: Problem) -> str | None:
     """The reason why an implementation cannot evaluate a problem, or None if it can."""
-    if name not in IMPLEMENTATIONS:
+    if not isinstance(name, str) or name not in IMPLEMENTATIONS:
         known = ", ".join(repr(x) for x in IMPLEMENTATIONS)
-        return f"there is no implementation {name!r}; expected None or one of {known}"
+        return f"there is no implementation {name!r}; expected None, one of {known}, or Blockwise(tile=...)"
     return None
 
 
@@ -38,7 +39,7 @@ def preferred(problem: Problem) -> tuple[str, str]:
 
 def choose(problem: Problem) -> ModuleType:
     """The named implementation, or the preferred one."""
-    name = problem.implementation
+    name = "blockwise" if isinstance(problem.implementation, Blockwise) else problem.implementation
     if name is None:
         return IMPLEMENTATIONS[preferred(problem)[0]]
     reason = why_not(name, problem)

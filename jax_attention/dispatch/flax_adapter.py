@@ -11,6 +11,7 @@ from jax_attention import masks, mods
 from jax_attention.dispatch.attend import attend_heads, attention_weights_heads
 from jax_attention.dropout import Dropout
 from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.implementations.blockwise.plan import Blockwise
 from jax_attention.masks import Mask
 from jax_attention.mods import Mod
 from jax_attention.normalizers import Normalizer
@@ -26,7 +27,7 @@ def flax_attention_fn(
     mods: tuple[Mod | Callable, ...] = (),
     mask: Mask | Callable | None = None,
     normalize: Normalizer | Callable | None = None,
-    implementation: str | None = None,
+    implementation: str | Blockwise | None = None,
     decode: bool | None = None,
 ) -> Callable[..., Any]:
     """An `attention_fn` for `flax.linen.MultiHeadDotProductAttention` and `flax.nnx.MultiHeadAttention`.

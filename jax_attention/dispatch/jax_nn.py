@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax_attention import masks, mods, scores
 from jax_attention.dispatch.attend import attend_heads, attend_heads_with_stats
 from jax_attention.ground.checks import check_operand, describe_array, fail_unless
+from jax_attention.implementations.blockwise.plan import Blockwise
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
@@ -28,7 +29,7 @@ def dot_product_attention(
     query_seq_lengths: Int[Array, "B"] | None = None,
     key_value_seq_lengths: Int[Array, "B"] | None = None,
     local_window_size: int | tuple[int, int] | None = None,
-    implementation: str | None = None,
+    implementation: str | Blockwise | None = None,
     return_residual: bool = False,
 ) -> Any:
     """Scaled dot-product attention with the signature of `jax.nn.dot_product_attention`: change the import.

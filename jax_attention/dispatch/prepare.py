@@ -25,6 +25,7 @@ from jax_attention.ground.checks import (
     fail_unless,
 )
 from jax_attention.ground.values import align
+from jax_attention.implementations.blockwise.plan import Blockwise
 from jax_attention.implementations.problem import Problem
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Options(TypedDict, total=False):
     query_positions: Int[Array, "*#lead T"] | None
     key_positions: Int[Array, "*#lead S"] | None
     precision: Any
-    implementation: str | None
+    implementation: str | Blockwise | None
 
 
 class HeadLayout(NamedTuple):
@@ -68,7 +69,7 @@ def prepare(
     query_positions: Any = None,
     key_positions: Any = None,
     precision: Any = None,
-    implementation: str | None = None,
+    implementation: str | Blockwise | None = None,
     **parts: Any,
 ) -> Problem:
     """A checked problem from operands in the layout of `attend`."""
@@ -99,7 +100,7 @@ def prepare_heads(
     query_positions: Any = None,
     key_positions: Any = None,
     precision: Any = None,
-    implementation: str | None = None,
+    implementation: str | Blockwise | None = None,
     **parts: Any,
 ) -> tuple[Problem, HeadLayout]:
     """A checked problem from operands in the layout of `attend_heads`; its leading axes end in `N`, or `K, G`."""

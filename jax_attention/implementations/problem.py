@@ -36,7 +36,7 @@ class Problem(NamedTuple):
     query_positions: jax.Array
     key_positions: jax.Array
     precision: Any
-    implementation: str | None
+    implementation: Any  # None, a name, or a value with its name and options
     index: jax.Array | None = None
     """int32 `[*lead]`, which leading index this is, where a problem is a part of a larger one: for dropout."""
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_attention import attend, masks
+from jax_attention import Blockwise, attend, masks
 from jax_attention.dispatch.prepare import prepare
 from jax_attention.implementations.blockwise.plan import Plan, make_plan
 
@@ -47,8 +47,10 @@ def test_no_tile_is_called_what_it_is_not(name, where, tile):
     lead = 2 if "batch" in name else 1
     q, k = jnp.ones((lead, 13, 2)), jnp.ones((lead, 11, 2))
     q_pos, k_pos = POSITIONS[where]
-    problem = prepare(q, k, k, mask=MASKS[name], query_positions=q_pos, key_positions=k_pos)
-    plan = make_plan(problem, tile)
+    problem = prepare(
+        q, k, k, mask=MASKS[name], query_positions=q_pos, key_positions=k_pos, implementation=Blockwise(tile)
+    )
+    plan = make_plan(problem)
     mask = plan.padded_value(problem.mask)
     cover = plan.cover(mask, plan.padded(problem.query_positions, ("T",)), plan.padded(problem.key_positions, ("S",)))
     pairs = problem.mask(

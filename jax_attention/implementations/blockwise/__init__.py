@@ -22,14 +22,14 @@ from jax_attention.implementations.blockwise.used import zero_unused
 from jax_attention.implementations.problem import Attended, Problem
 
 
-def attend(problem: Problem, tile: tuple[int, int] | None = None) -> jax.Array:
+def attend(problem: Problem) -> jax.Array:
     """`[*lead, T, E]`, in the query's dtype."""
     lead, dtype = problem.lead, problem.query.dtype
     if 0 in problem.score_shape:
         return jnp.zeros((*problem.score_shape[:-1], problem.value.shape[-1]), dtype)
     if not problem.normalize.one_pass:
         return _by_rows(rows.attend, problem)
-    plan = make_plan(problem, tile, crowd=1 if _one_by_one(problem) else math.prod(lead))
+    plan = make_plan(problem, crowd=1 if _one_by_one(problem) else math.prod(lead))
     problem = closed(plan, _numbered(_computed(problem)))
     one_by_one = _one_by_one(problem)
     problem = zero_unused(plan, problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -20,6 +21,43 @@ SCORES_AT_ONCE = 2**24
 """The same over all leading indices that share a tile (64 MiB in float32) …"""
 SMALLEST = 2**12
 """… but for tiles of 64 x 64."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Blockwise:
+    """The blockwise implementation with tiles of your own size, to be given as `implementation`.
+
+        tiles of at most tile[0] queries x tile[1] keys, as equal as can be
+
+    Args:
+        tile: rows and columns of a tile. Memory grows with their product, times all leading axes where these share a
+            tile (on accelerators, on several devices, and for plain functions). The result does not depend on them
+            but by rounding.
+
+    Returns:
+        A value for the `implementation` of `attend` and its relatives.
+
+    Raises:
+        ValueError: if `tile` is not two positive integers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import Blockwise, attend
+        >>> x = jnp.ones((1000, 2))
+        >>> attend(x, x, x, implementation=Blockwise(tile=(128, 500))).shape
+        (1000, 2)
+
+    Reference:
+        Dao et al. (2022), "FlashAttention", section 3.1.
+    """
+
+    tile: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        sizes = self.tile if isinstance(self.tile, (tuple, list)) else ()
+        if len(sizes) != 2 or not all(type(size) is int and size > 0 for size in sizes):
+            raise ValueError(f"tile: expected (rows, columns), two positive integers, got {self.tile!r}.")
+        object.__setattr__(self, "tile", tuple(sizes))
 
 
 class Plan(NamedTuple):
@@ -78,13 +116,15 @@ class Plan(NamedTuple):
         return cover._replace(all=cover.all & inside)
 
 
-def make_plan(problem: Problem, tile: tuple[int, int] | None = None, crowd: int = 1) -> Plan:
+def make_plan(problem: Problem, crowd: int = 1) -> Plan:
     """Tiles as equal as can be: 768 rows are 2 x 384, not 512 and 256 filled up.
 
     One query against a million keys has long tiles; where `crowd` leading indices share a tile, it is smaller.
     """
     rows, columns = problem.score_shape[-2:]
-    if tile is None:
+    if isinstance(problem.implementation, Blockwise):
+        tile = problem.implementation.tile
+    else:
         area = min(TILE, max(SCORES_AT_ONCE // crowd, SMALLEST))
         side = math.isqrt(area)
         tile = area // min(columns, side), area // min(rows, side)

@@ -45,6 +45,7 @@ def _by_rows(run: Callable[[Problem], Any], problem: Problem, axes: Any) -> Any:
     height = max(1, min(rows, SCORES_AT_ONCE // max(count, 1)))
     if height >= rows:
         return run(problem)
+    problem = problem._replace(precision=None, implementation=None)  # no arrays; both have done their work
     blocks = -(-rows // height)
     height = -(-rows // blocks)
     padded = _over_queries(problem, lambda x, axis: _filled(x, axis, blocks * height))

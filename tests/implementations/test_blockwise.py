@@ -1,0 +1,128 @@
+"""Blockwise where it is easily wrong: half precision, one query, rows that meet no tile, functions of whole rows."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import Blockwise, attend, attend_heads, attend_with_stats, attention_weights, masks, normalizers
+from jax_attention.dispatch.prepare import prepare
+from jax_attention.implementations.blockwise.plan import SCORES_AT_ONCE, SMALLEST, TILE, make_plan
+from tests.tolerances import FORWARD, GRADIENT
+
+SMALL = Blockwise(tile=(4, 3))
+
+
+def normal(seed: int, *shape: int, dtype: object = jnp.float32) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_summed_in_float32(dtype):
+    """The reference sums in float32 too, so both differ by the last rounding of the output and of the gradients."""
+    operands = [normal(n, 2, 13, 4, 8, dtype=dtype) for n in range(3)]
+
+    def loss(*operands, implementation):
+        output = attend_heads(*operands, mask=masks.causal(), implementation=implementation)
+        assert output.dtype == dtype
+        return jnp.sum(jnp.sin(output.astype(jnp.float32)))
+
+    found, expected = (
+        jax.value_and_grad(lambda *x, own=own: loss(*x, implementation=own), (0, 1, 2))(*operands)
+        for own in (SMALL, "reference")
+    )
+    step = float(jnp.finfo(dtype).eps)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_allclose(np.float32(x), np.float32(y), rtol=2 * step, atol=2 * step)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "crowd", "tiles"),
+    [
+        (4096, 4096, 1, (512, 512)),
+        (768, 768, 1, (384, 384)),
+        (1, 10**6, 1, (1, 250_000)),
+        (10**6, 3, 1, (83_334, 3)),
+        (4096, 4096, 1024, (128, 128)),
+        (4096, 4096, 10**9, (64, 64)),
+    ],
+)
+def test_tiles_have_about_the_same_area(rows, columns, crowd, tiles):
+    problem = prepare(jnp.ones((rows, 1)), jnp.ones((columns, 1)), jnp.ones((columns, 1)))
+    plan = make_plan(problem, crowd)
+    assert (plan.height, plan.width) == tiles
+    assert plan.height * plan.width <= min(TILE, max(SCORES_AT_ONCE // crowd, SMALLEST))
+
+
+def test_one_query_against_many_keys():
+    q, k, v = normal(0, 1, 8), normal(1, 300_001, 8), normal(2, 300_001, 3)
+    mask = masks.lengths(1, 299_999)
+
+    def run(own):
+        loss = lambda q, k: jnp.sum(attend(q, k, v, mask=mask, implementation=own))  # noqa: E731
+        return jax.value_and_grad(loss, (0, 1))(q, k)
+
+    for x, y in zip(jax.tree.leaves(run(None)), jax.tree.leaves(run("reference")), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)  # sums of 300,000 terms: sqrt(n) u = 3e-5
+
+
+def test_sinks_larger_than_exp_can_hold_beside_rows_that_meet_no_tile(x64):
+    x, sinks = normal(0, 12, 3, dtype=jnp.float64), jnp.float64(800.0)
+    mask = masks.causal(-20) | masks.sliding_window(2, 0, offset=-6)
+
+    def loss(x, sinks, own):
+        return jnp.sum(attend(x, x, x, mask=mask, normalize=normalizers.softmax(sinks), implementation=own) ** 2)
+
+    for way in (jax.grad, jax.hessian):
+        found, expected = (way(loss, (0, 1))(x, sinks, own) for own in (SMALL, "reference"))
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert jnp.all(jnp.isfinite(a))
+            np.testing.assert_allclose(a, b, atol=FORWARD["float64"])
+
+
+BAD = {
+    "score": (lambda q, k: q @ k.T * jnp.ones((12, 12)), "score: expected a function of any block"),
+    "mods": ((lambda z, q, k: z + jnp.ones((12, 12)),), "mods: expected a function of any block"),
+    "mask": (lambda q, k: jnp.ones((12, 12), bool), "mask"),
+}
+
+
+@pytest.mark.parametrize("part", BAD)
+def test_a_function_of_the_whole_row_is_told_so(part):
+    function, message = BAD[part]
+    x = normal(0, 12, 3)
+    assert attend(x, x, x, **{part: function}).shape == (12, 3)  # dense: nothing is wrong with it
+    with pytest.raises(ValueError, match=message) as failed:
+        attend(x, x, x, **{part: function}, implementation=SMALL)
+    assert "reference" in str(failed.value) or "broadcast" in str(failed.value)
+
+
+@pytest.mark.parametrize("tile", [(0, 3), (4,), 4, (4.0, 3), None])
+def test_a_wrong_tile_is_refused(tile):
+    with pytest.raises(ValueError, match="tile: expected"):
+        Blockwise(tile)
+
+
+def test_an_unknown_implementation_is_refused():
+    x = normal(0, 3, 3)
+    for wrong in ("flash", ("blockwise",), 3):
+        with pytest.raises(ValueError, match="there is no implementation"):
+            attend(x, x, x, implementation=wrong)
+
+
+@pytest.mark.parametrize("normalize", [None, normalizers.sparsemax(), lambda z, where: jax.nn.softmax(z * where)])
+def test_weights_and_statistics_by_blocks_of_rows(normalize, x64, monkeypatch):
+    monkeypatch.setattr("jax_attention.implementations.blockwise.rows.SCORES_AT_ONCE", 30)
+    operands = [normal(n, 2, 11, 3, dtype=jnp.float64) for n in range(3)]
+    rule = {"mask": masks.causal() & masks.sliding_window(4), "normalize": normalize}
+
+    def answers(own):
+        call = {**rule, "implementation": own}
+        numbers = lambda *x: sum(jnp.sum(jnp.sin(y)) for y in attend_with_stats(*x, **call))  # noqa: E731
+        return attention_weights(*operands, **call), *attend_with_stats(*operands, **call), jax.grad(numbers)(*operands)
+
+    for found, expected in zip(answers(SMALL), answers("reference"), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=GRADIENT["float64"], atol=GRADIENT["float64"])
