@@ -58,7 +58,9 @@ def earlier(path: Path, here: dict) -> dict[tuple, dict]:
         return {}
     found = json.loads(path.read_text(encoding="utf-8"))
     if {name: found.get(name) for name in here} != here:
-        raise SystemExit(f"{path} was measured elsewhere or with other versions: remove it, or choose another --output.")
+        raise SystemExit(
+            f"{path} was measured elsewhere or with other versions: remove it, or choose another --output."
+        )
     return {_place(case): case for case in found["cases"]}
 
 

@@ -75,7 +75,7 @@ def jax_nn(kind: str, length: int, size: int) -> Runs:
 
 
 def tokamax(kind: str, length: int, size: int) -> Runs:
-    """`tokamax.dot_product_attention`, in the only form with linear memory that it has on a CPU; `pip install tokamax`."""
+    """`tokamax.dot_product_attention` in chunks, the form with little memory that it has on a CPU."""
     import functools
 
     import tokamax

@@ -1,6 +1,8 @@
-"""The figures of the README, drawn from `results/*.json`: `python -m benchmarks.figures` writes docs/img/attention_*.png.
+"""The figures of the README, drawn from `results/*.json`.
 
-A few seconds. attention_time.png has time against length for heads of 64, attention_memory.png temporary memory.
+    python -m benchmarks.figures        a few seconds; writes docs/img/attention_time.png and attention_memory.png
+
+attention_time.png has time against length for heads of 64, attention_memory.png temporary memory.
 """
 
 from __future__ import annotations
@@ -81,9 +83,8 @@ def memory(*axes: Axes) -> None:
     numbers = [mib for entries in series.values() for points in entries.values() for mib in points.values()]
     for panel, (who, entries) in zip(axes, series.items(), strict=True):
         lines(panel, entries, look)
-        slopes = sorted(entry["slope"] for entry in growth[who].values())
-        spread = f"{slopes[0]:.1f}" if slopes[0] == slopes[-1] else f"{slopes[0]:.1f} to {slopes[-1]:.1f}"
-        label(panel, f"{who}: memory grows as T to the power {spread}", "tokens T", "temporary memory")
+        slopes = dict.fromkeys(f"{entry['slope']:.1f}" for entry in growth[who].values())
+        label(panel, f"{who}, causal (slope {' to '.join(sorted(slopes))})", "tokens T", "temporary memory")
         panel.set_ylim(min(numbers) / 1.6, max(numbers) * 1.6)
         panel.yaxis.set_major_locator(FixedLocator([4**n for n in range(1, 9)]))
         panel.yaxis.set_minor_locator(NullLocator())

@@ -81,16 +81,21 @@ def growth() -> dict:
     return found
 
 
+def away(length: int) -> jax.Array:
+    """Distances `[T, S]`, hidden from XLA, which would compute them and all that follows while it compiles."""
+    at = jax.lax.optimization_barrier(jnp.arange(length))
+    return at[None] - at[:, None]
+
+
 def rules(length: int) -> dict[str, tuple]:
     """Rule -> the shape of its array, ours, and jax.nn's as functions of (query, key, value, array)."""
-    away = jnp.arange(length)[None] - jnp.arange(length)[:, None]
     relative = lambda table: mods.relative(table, bidirectional=False)  # noqa: E731
-    buckets = lambda: positions.t5_buckets(away, bidirectional=False)  # noqa: E731
+    buckets = lambda: positions.t5_buckets(away(length), bidirectional=False)  # noqa: E731
     return {
         "ALiBi slopes": (
             jax.ShapeDtypeStruct((HEADS,), jnp.float32),
             lambda *x: ours(*x[:3], (mods.alibi(x[3]),)),
-            lambda *x: jax_nn(*x[:3], (-x[3][:, None, None] * jnp.abs(away))[None]),
+            lambda *x: jax_nn(*x[:3], (-x[3][:, None, None] * jnp.abs(away(length)))[None]),
         ),
         "T5 table": (
             jax.ShapeDtypeStruct((HEADS, 32), jnp.float32),

@@ -35,7 +35,7 @@ def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     """Markdown; None is a dash."""
     lines = [list(header), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
-    return "".join("| " + " | ".join("–" if x is None else str(x) for x in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join("-" if x is None else str(x) for x in line) + " |\n" for line in lines)
 
 
 def number(x: float | None) -> str | None:

@@ -1,7 +1,7 @@
 """One process per competitor: it prepares a case, waits on a pipe while another is timed, and times what it is told.
 
-Leaves out what competes. A module with competitors has `MAKERS`: name -> function from a case to its `Runs`, imported in
-the competitor's process only, so that each loads one framework and no thread pool disturbs another.
+Leaves out what competes. A module with competitors has `MAKERS`: name -> function from a case to its `Runs`. It is
+called in the competitor's process only, so each loads one framework and no thread pool disturbs another.
 """
 
 from __future__ import annotations
