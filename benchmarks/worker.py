@@ -22,7 +22,7 @@ import numpy as np
 
 MEMORY = 6 * 2**30
 """Bytes of temporary memory; what needs more is not run."""
-PATIENCE = 6.0
+PATIENCE = 5.0
 """Seconds of timed calls for one competitor and case; a first call that takes longer is the only one."""
 
 
