@@ -39,8 +39,14 @@ format: $(VENV)/.test
 
 benchmarks: $(VENV)/.test
 	$(BIN)/python -m benchmarks.dense
+	$(BIN)/python -m benchmarks.attention --resume
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.long
+	$(BIN)/python -m benchmarks.additive
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.figures
 
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.pictures

@@ -32,15 +32,16 @@ _STYLE = {
 _YES_NO = ListedColormap(["#f2f2f2", COLOURS[0]])
 
 
-def panels(draw: Callable[..., None], path: Path, columns: int = 2, height: float = 2.9) -> None:
-    """Save what `draw(*axes)` draws on one row of axes; the same input gives the same bytes."""
+def panels(draw: Callable[..., None], path: Path, columns: int = 2, height: float = 2.9, rows: int = 1) -> None:
+    """Save what `draw(*axes)` draws on rows of axes; the same input gives the same bytes."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(3.6 * columns, height), layout="constrained")
-        draw(*figure.subplots(1, columns, squeeze=False)[0])
+        figure = Figure(figsize=(3.6 * columns, height * rows), layout="constrained")
+        draw(*figure.subplots(rows, columns, squeeze=False).flat)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None, "Creator": None} if path.suffix == ".svg" else None)
+        options = {"metadata": {"Date": None, "Creator": None}} if path.suffix == ".svg" else {"dpi": 200}
+        figure.savefig(path, **options)
 
 
 def steady(x: object) -> np.ndarray:

@@ -1,0 +1,104 @@
+"""The figures of the README, drawn from `results/*.json`.
+
+    python -m benchmarks.figures        a few seconds; writes docs/img/attention_time.png and attention_memory.png
+
+attention_time.png has time against length for heads of 64, attention_memory.png temporary memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from benchmarks.tables import PASSES, ROOT, SIZE, read
+from docs.drawing import COLOURS, GREY, label, panels
+
+IMAGES = ROOT / "docs" / "img"
+KINDS = {"causal": "causal", "window": "window of 256 keys"}
+NAMES = {
+    "jax_attention": "jax_attention",
+    "jax.nn": "jax.nn",
+    "tokamax": "tokamax, chunked",
+    "torch": "torch SDPA",
+    "flex": "FlexAttention",
+}
+LOOK = dict(zip(NAMES, zip((*COLOURS, GREY), "osD^v", strict=True), strict=True))
+"""Competitor -> colour and marker."""
+
+
+def lines(axes: Axes, ys: Mapping[str, Mapping[int, float]], look: Mapping[str, tuple[str, str]]) -> None:
+    """Figures over lengths on logarithmic axes, one line per name; lengths in thousands of 1,024."""
+    for name, points in ys.items():
+        colour, marker = look[name]
+        width = 2.2 if name == "jax_attention" else 1.3
+        axes.plot(list(points), list(points.values()), color=colour, marker=marker, ms=4, lw=width, label=name)
+    lengths = sorted({x for points in ys.values() for x in points})
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(lengths))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1024:g}k" if x >= 1024 else f"{x:g}"))
+    axes.grid(True, which="major", color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def milliseconds(kind: str, what: str) -> dict[str, dict[int, float]]:
+    """By competitor and length; who has no figure is left out."""
+    found: dict[str, dict[int, float]] = {}
+    for case in read("attention")["cases"]:
+        if case["kind"] == kind and case["H"] == SIZE:
+            for name in NAMES:
+                if (ms := case[what]["ms"].get(name)) is not None:
+                    found.setdefault(name, {})[case["T"]] = ms
+    return found
+
+
+def time(*axes: Axes) -> None:
+    """Causal above, window below; forward on the left, with backward on the right."""
+    places = [(kind, what) for kind in KINDS for what in PASSES]
+    for panel, (kind, what) in zip(axes, places, strict=True):
+        lines(panel, milliseconds(kind, what), LOOK)
+        label(panel, f"{KINDS[kind]}, {what}", "tokens T", "milliseconds")
+        panel.yaxis.set_major_locator(LogLocator(10))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
+    for rows in (axes[0::2], axes[1::2]):  # the same scale above and below
+        low, high = min(a.get_ylim()[0] for a in rows), max(a.get_ylim()[1] for a in rows)
+        for panel in rows:
+            panel.set_ylim(low, high)
+    handles, names = axes[0].get_legend_handles_labels()
+    axes[0].legend(handles, [NAMES[name] for name in names])
+
+
+def memory(*axes: Axes) -> None:
+    """Ours on the left, jax.nn's on the right, on one scale."""
+    growth = read("memory")["growth"]
+    look = dict(zip(growth["jax_attention"], zip(COLOURS, "osD^", strict=True), strict=True))
+    series = {
+        who: {what: {int(T): mib for T, mib in entry["MiB"].items()} for what, entry in entries.items()}
+        for who, entries in growth.items()
+    }
+    numbers = [mib for entries in series.values() for points in entries.values() for mib in points.values()]
+    for panel, (who, entries) in zip(axes, series.items(), strict=True):
+        lines(panel, entries, look)
+        slopes = dict.fromkeys(f"{entry['slope']:.1f}" for entry in growth[who].values())
+        label(panel, f"{who}, causal (slope {' to '.join(sorted(slopes))})", "tokens T", "temporary memory")
+        panel.set_ylim(min(numbers) / 1.6, max(numbers) * 1.6)
+        panel.yaxis.set_major_locator(FixedLocator([4**n for n in range(1, 9)]))
+        panel.yaxis.set_minor_locator(NullLocator())
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y / 1024:g} GiB" if y >= 1024 else f"{y:g} MiB"))
+    handles, names = axes[0].get_legend_handles_labels()
+    full = {"hvp": "Hessian product (hvp)", "jvp": "forward mode (jvp)"}
+    axes[0].legend(handles[::-1], [full.get(name, name) for name in names[::-1]], loc="upper left")
+
+
+def main(folder: Path = IMAGES) -> None:
+    """Draw both."""
+    panels(time, folder / "attention_time.png", rows=2)
+    panels(memory, folder / "attention_memory.png", height=3.4)
+
+
+if __name__ == "__main__":
+    main()

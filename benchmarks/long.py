@@ -1,0 +1,143 @@
+"""Long sequences and derivatives on a CPU: does 32,768 finish, what does a window save, what do jvp and hvp cost?
+
+    python -m benchmarks.long        about 5 minutes on 2 idle cores; writes results/long.json
+    python -m benchmarks.long --parts derivatives --rounds 3
+
+float32, heads of 64, forward with backward unless said otherwise; results are kept part by part.
+
+finish        T = 32,768, causal, 8 heads: seconds of one call in a process of its own, and the most memory it held
+window        256 keys, 4 heads, T = 8,192 and 16,384, beside PyTorch with a dense mask at 8,192
+derivatives   T = 4,096, causal, 4 heads: forward, jvp, gradient, hvp (the tangent of the gradient)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.attention import setting
+from benchmarks.worker import Prepared, Runs, Worker, compare, compiled, prepare
+
+SIZE, WINDOW = 64, 256
+FINISH, WINDOWS, DERIVATIVES = 32768, (8192, 16384), 4096
+BOTH = "forward and backward"
+RESULTS = Path(__file__).parent / "results" / "long.json"
+
+
+def operands(length: int, heads: int) -> list[np.ndarray]:
+    """Query, key, value `[T, N, H]`."""
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((length, heads, SIZE), dtype=np.float32) for _ in range(3)]
+
+
+def ours(what: str, length: int, heads: int) -> Runs:
+    """The library: one causal or windowed call, or all `derivatives` of the causal one."""
+    import jax
+    import jax.numpy as jnp
+
+    from jax_attention import attend_heads, masks
+
+    x = tuple(jnp.asarray(array) for array in operands(length, heads))
+    mask = masks.sliding_window(WINDOW) if what == "window" else masks.causal()
+    attention = lambda x: attend_heads(*x, mask=mask)  # noqa: E731
+    loss = lambda x: jnp.sum(jnp.sin(attention(x)))  # noqa: E731
+    if what != "derivatives":
+        return {"forward": compiled(attention, x), BOTH: compiled(jax.value_and_grad(loss), x)}
+    functions: dict[str, Callable[[Any], Any]] = {
+        "forward": attention,
+        "jvp": lambda x: jax.jvp(attention, (x,), (x,)),
+        "gradient": jax.grad(loss),
+        "hvp": lambda x: jax.jvp(jax.grad(loss), (x,), (x,)),
+    }
+    return {label: compiled(function, x) for label, function in functions.items()}
+
+
+def torch(what: str, length: int, heads: int) -> Runs:
+    """PyTorch's SDPA with the window as a dense mask."""
+    import torch
+
+    tensors = (torch.from_numpy(x.swapaxes(0, 1).copy())[None] for x in operands(length, heads))
+    q, k, v = (x.requires_grad_() for x in tensors)
+    away = torch.arange(length)[:, None] - torch.arange(length)
+    mask = (away >= 0) & (away < WINDOW)
+    attention = lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # noqa: E731
+
+    def forward() -> None:
+        with torch.no_grad():
+            attention()
+
+    both = lambda: torch.autograd.grad(attention().sin().sum(), (q, k, v))  # noqa: E731
+    return {"forward": Prepared(forward), BOTH: Prepared(both)}
+
+
+MAKERS = {"jax_attention": ours, "torch": torch}
+
+
+def start(*names: str) -> list[Worker]:
+    """Their processes."""
+    return [Worker("benchmarks.long", name) for name in names]
+
+
+def finish(rounds: int) -> dict:
+    """Seconds of the first call after compiling, and GiB."""
+    (worker,) = start("jax_attention")
+    prepare([worker], ("causal", FINISH, 8))
+    seconds = worker.seconds(BOTH)
+    found = {"T": FINISH, "heads": 8, "seconds": round(seconds, 1), "peak GiB": round(worker.peak() / 2**10, 2)}
+    worker.close()
+    return found
+
+
+def window(rounds: int) -> dict:
+    """Milliseconds by pass and length, and PyTorch's at the shorter one."""
+    workers, found = start("jax_attention", "torch"), {}
+    for length in WINDOWS:
+        able = workers if length == WINDOWS[0] else workers[:1]
+        prepare(able, ("window", length, 4))
+        found[length] = {label: compare(able, label, rounds) for label in ("forward", BOTH)}
+    for worker in workers:
+        worker.close()
+    short, long = (found[length] for length in WINDOWS)
+    own = lambda case, label: case[label]["ms"]["jax_attention"]  # noqa: E731
+    return found | {"longer / shorter": {label: round(own(long, label) / own(short, label), 2) for label in short}}
+
+
+def derivatives(rounds: int) -> dict:
+    """Milliseconds of each, and ratios."""
+    workers = start("jax_attention")
+    prepare(workers, ("derivatives", DERIVATIVES, 4))
+    labels = ("forward", "jvp", "gradient", "hvp")
+    ms = {label: compare(workers, label, rounds)["ms"]["jax_attention"] for label in labels}
+    workers[0].close()
+    ratios = {
+        "jvp / forward": round(ms["jvp"] / ms["forward"], 2),
+        "hvp / gradient": round(ms["hvp"] / ms["gradient"], 2),
+    }
+    return {"T": DERIVATIVES, "heads": 4, "ms": ms} | ratios
+
+
+PARTS = {"finish": finish, "window": window, "derivatives": derivatives}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    results = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+    results |= setting("jax", "torch")
+    for part in options.parts:
+        results[part] = PARTS[part](options.rounds)
+        print(part, json.dumps(results[part]), flush=True)
+        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

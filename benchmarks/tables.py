@@ -1,0 +1,226 @@
+"""The tables of the README files, made from `results/*.json`: no figure in them is typed by hand.
+
+    python -m benchmarks.tables           rewrites what stands between `<!-- table: name -->` and `<!-- end -->`
+    python -m benchmarks.tables means     prints one table
+
+A test fails where a committed table is not what the committed JSON says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "blockwise.md")
+PASSES = ("forward", "forward and backward")
+PEERS = {"jax.nn": "jax.nn", "tokamax": "tokamax", "torch": "torch", "flex": "Flex"}
+"""Name in the JSON -> heading."""
+SIZE = 64
+"""The head size of tables that show single cases."""
+MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def read(name: str) -> dict:
+    """`results/name.json`, or nothing if it was not measured yet."""
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """Markdown; None is a dash."""
+    lines = [list(header), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join("| " + " | ".join("-" if x is None else str(x) for x in line) + " |\n" for line in lines)
+
+
+def number(x: float | None) -> str | None:
+    """Three digits or more."""
+    if x is None:
+        return None
+    return f"{x:,.2f}" if x < 10 else f"{x:,.1f}" if x < 100 else f"{x:,.0f}"
+
+
+def ratio(x: float | None) -> str | None:
+    """Peer over ours."""
+    return None if x is None else f"{x:.2f}" if x < 10 else f"{x:.1f}"
+
+
+def shape(case: dict) -> str:
+    """`causal, T = 128, H = 64`."""
+    return f"{case['kind']}, T = {case['T']:,}, H = {case['H']}"
+
+
+# --- attention ------------------------------------------------------------------------------------------------------
+
+
+def columns() -> list[tuple[str, str]]:
+    """Pass and peer of every column of ratios; FlexAttention has no backward pass on a CPU."""
+    return [(label, peer) for label in PASSES for peer in PEERS if (label, peer) != (PASSES[1], "flex")]
+
+
+def headings() -> list[str]:
+    """Of these columns."""
+    return [PEERS[peer] + ("" if label == PASSES[0] else ", both") for label, peer in columns()]
+
+
+def mean(cases: list[dict], label: str, peer: str) -> float | None:
+    """The geometric mean of peer over ours, over the cases that the peer has."""
+    found = [x for case in cases if (x := case[label]["ratio"].get(peer)) is not None]
+    return statistics.geometric_mean(found) if found else None
+
+
+def means() -> str:
+    """Geometric means over all cases, and over those of one kind, length or head size."""
+    cases = read("attention")["cases"]
+    groups = {"all": cases}
+    for name, key in (("{}", "kind"), ("T = {:,}", "T"), ("H = {}", "H")):
+        for value in dict.fromkeys(case[key] for case in cases):
+            groups[name.format(value)] = [case for case in cases if case[key] == value]
+    rows = ([name, len(group), *(ratio(mean(group, *x)) for x in columns())] for name, group in groups.items())
+    return table(["cases", "number", *headings()], rows)
+
+
+def cases() -> str:
+    """Every case of one head size."""
+    rows = []
+    for case in read("attention")["cases"]:
+        if case["H"] == SIZE:
+            own = [number(case[label]["ms"]["jax_attention"]) for label in PASSES]
+            ratios = [ratio(case[label]["ratio"].get(peer)) for label, peer in columns()]
+            rows.append([case["kind"], f"{case['T']:,}", own[0], *ratios[:4], own[1], *ratios[4:]])
+    names = headings()
+    return table(["case", "T", "forward, ms", *names[:4], "both, ms", *names[4:]], rows)
+
+
+def losses() -> str:
+    """Where a peer is faster."""
+    rows = []
+    for label, peer in columns():
+        found = [(x, case) for case in read("attention")["cases"] if (x := case[label]["ratio"].get(peer)) is not None]
+        if found:
+            worst, case = min(found, key=lambda pair: pair[0])
+            slower = sum(x < 1 for x, _ in found)
+            rows.append([PEERS[peer], label, len(found), slower, f"{ratio(worst)} ({shape(case)})"])
+    return table(["peer", "pass", "cases", "of them slower than the peer", "lowest peer / ours"], rows)
+
+
+def headline() -> str:
+    """The longest length, one head size."""
+    found = [case for case in read("attention")["cases"] if case["H"] == SIZE]
+    longest = max(case["T"] for case in found)
+    rows = []
+    for case in found:
+        if case["T"] == longest:
+            own = [number(case[label]["ms"]["jax_attention"]) for label in PASSES]
+            ratios = [ratio(case[label]["ratio"].get(peer)) for label, peer in columns()]
+            rows.append([case["kind"], own[0], *ratios[:4], own[1], *ratios[4:]])
+    names = headings()
+    return table([f"T = {longest:,}", "forward, ms", *names[:4], "both, ms", *names[4:]], rows)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def memory() -> str:
+    """MiB by length, ours and jax.nn's."""
+    growth = read("memory")["growth"]
+    series = {(who, what): entry for who, entries in growth.items() for what, entry in entries.items()}
+    lengths = next(iter(series.values()))["MiB"]
+    rows = [[f"{int(T):,}", *(number(entry["MiB"][T]) for entry in series.values())] for T in lengths]
+    rows.append(["slope", *(f"{entry['slope']:.2f}" for entry in series.values())])
+    return table(["T", *(what if who == "jax_attention" else f"{who} {what}" for who, what in series)], rows)
+
+
+def memory_of_rules() -> str:
+    """MiB of gradients with rules that have arrays."""
+    found = read("memory")["gradient with"]
+    lengths = list(next(iter(found.values()))["jax_attention"])
+    rows = [[rule, *(number(used[T]) for used in entry.values() for T in lengths)] for rule, entry in found.items()]
+    one = [number(int(T) ** 2 * 4 / 2**20) for T in lengths]
+    rows.append(["one `[T, S]` array of one head", *one, *one])
+    return table(["gradient with", *(f"{who}, T = {int(T):,}" for who in ("ours", "jax.nn") for T in lengths)], rows)
+
+
+# --- long and additive ------------------------------------------------------------------------------------------------
+
+
+def finish() -> str:
+    """One long call."""
+    x = read("long")["finish"]
+    return table(["T", "heads", "seconds", "peak, GiB"], [[f"{x['T']:,}", x["heads"], x["seconds"], x["peak GiB"]]])
+
+
+def window() -> str:
+    """A window at two lengths, beside a dense mask."""
+    found = read("long")["window"]
+    lengths = [key for key in found if key.isdigit()]
+    rows = []
+    for label in PASSES:
+        ms = [number(found[T][label]["ms"]["jax_attention"]) for T in lengths]
+        peer = found[lengths[0]][label]
+        dense = [number(peer["ms"]["torch"]), ratio(peer["ratio"]["torch"])]
+        rows.append([label, *ms, ratio(found["longer / shorter"][label]), *dense])
+    names = [f"T = {int(T):,}, ms" for T in lengths]
+    return table(["pass", *names, "longer / shorter", f"torch, dense mask, {names[0]}", "torch / ours"], rows)
+
+
+def derivatives() -> str:
+    """Milliseconds and ratios."""
+    x = read("long")["derivatives"]
+    header = [*(f"{label}, ms" for label in x["ms"]), "jvp / forward", "hvp / gradient"]
+    return table(header, [[*map(number, x["ms"].values()), ratio(x["jvp / forward"]), ratio(x["hvp / gradient"])]])
+
+
+def additive() -> str:
+    """Milliseconds and MiB by length."""
+    rows = []
+    for case in read("additive")["cases"]:
+        for label in ("forward", "gradient"):
+            x = case[label]
+            both = [y for name in x["ms"] for y in (number(x["ms"][name]), number(x["MiB"][name]))]
+            rows.append([f"{case['T']:,}", label, *both])
+    names = ("blockwise", "dense", "Keras")
+    return table(["T = S", "pass", *(f"{name}, {unit}" for name in names for unit in ("ms", "MiB"))], rows)
+
+
+TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
+    "headline": (headline, "attention", "cases"),
+    "means": (means, "attention", "cases"),
+    "cases": (cases, "attention", "cases"),
+    "losses": (losses, "attention", "cases"),
+    "memory": (memory, "memory", "growth"),
+    "memory-of-rules": (memory_of_rules, "memory", "gradient with"),
+    "finish": (finish, "long", "finish"),
+    "window": (window, "long", "window"),
+    "derivatives": (derivatives, "long", "derivatives"),
+    "additive": (additive, "additive", "cases"),
+}
+"""Name -> what makes it, the file and the part of it that it is made from."""
+
+
+def made(name: str) -> str:
+    """A table, or a line where its figures do not exist yet."""
+    make, file, part = TABLES[name]
+    return make() if part in read(file) else "Not measured yet.\n"
+
+
+def rewritten(text: str) -> str:
+    """A page with all its tables made anew."""
+    return MARKED.sub(lambda found: f"{found[1]}\n{made(found[2])}\n{found[3]}", text)
+
+
+def main(names: list[str]) -> None:
+    """Print the named tables, or rewrite all pages."""
+    for name in names:
+        print(made(name))
+    for page in () if names else PAGES:
+        page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
