@@ -83,11 +83,13 @@ class Order:
         self.lists = [(np.argwhere(cover.some & (cover.all == full)).astype(np.int32), full) for full in (True, False)]
 
     def over(self, step: Callable, carry: Any) -> Any:
-        """`carry = step(carry, i, j, masked)` over all tiles."""
+        """`carry = step(carry, i, j, masked)` over all tiles, whose derivatives compute each tile again: without the
+        checkpoint, what depends on positions alone would be kept for every one.
+        """
         for tiles, full in self.lists:
             if len(tiles):
                 body = lambda carry, place, masked=not full: (step(carry, *place, masked), None)  # noqa: E731
-                carry, _ = jax.lax.scan(body, carry, (tiles[:, 0], tiles[:, 1]))
+                carry, _ = jax.lax.scan(jax.checkpoint(body), carry, (tiles[:, 0], tiles[:, 1]))
         return carry
 
 
@@ -185,26 +187,24 @@ def _change(order: Order, given: Given, tangents: Given, fixed: Fixed, anchor: A
     if not places:
         return jax.tree.map(jnp.zeros_like, out)
 
-    @partial(jax.checkpoint, static_argnums=(6,))
-    def contribution(
-        leaves: list[Any], tangents: list[Any], fixed: Fixed, anchor: Any, i: jax.Array, j: jax.Array, masked: bool
-    ) -> Any:
-        anchor = jax.tree.map(partial(_read, plan, i), anchor)
-        edge = inside(plan, i, j)
+    tangents = [moving[place] for place in places]
+
+    def contribution(i: jax.Array, j: jax.Array, masked: bool) -> Any:
+        own_anchor, edge = jax.tree.map(partial(_read, plan, i), anchor), inside(plan, i, j)
 
         def sums(own: list[Any]) -> Any:
             changed = list(leaves)
             for place, x in zip(places, own, strict=True):
                 changed[place] = x
             part, own_fixed = _cut(plan, jax.tree.unflatten(tree, changed), fixed, i, j)
-            run = lambda part: part.measure.sums(_tile(part, own_fixed, edge, masked), anchor)  # noqa: E731
+            run = lambda part: part.measure.sums(_tile(part, own_fixed, edge, masked), own_anchor)  # noqa: E731
             nothing = lambda part: jax.tree.map(lambda x: jnp.zeros_like(_read(plan, i, x)), out)  # noqa: E731
             return unless_empty(own_fixed.alive, masked, run, nothing, part)
 
         return jax.jvp(sums, ([leaves[place] for place in places],), (tangents,))[1]
 
     def step(carry: Any, i: jax.Array, j: jax.Array, masked: bool) -> Any:
-        own = contribution(leaves, [moving[place] for place in places], fixed, anchor, i, j, masked)
+        own = contribution(i, j, masked)
         return jax.tree.map(lambda total, x: _write(plan, i, total, _read(plan, i, total) + x), carry, own)
 
     return order.over(step, jax.tree.map(jnp.zeros_like, out))
