@@ -29,19 +29,12 @@ def attend(problem: Problem) -> jax.Array:
     if 0 in problem.score_shape:
         return jnp.zeros((*problem.score_shape[:-1], problem.value.shape[-1]), problem.query.dtype)
     band = band_of(problem.mask)
+    if band.key_lengths is None and band.query_lengths is None:
+        return _fused(problem, band)
     rows, columns = _used(problem, band)
-    query, key, value = (
-        zero_rows(x, used)
-        for x, used in ((problem.query, rows), (problem.key, columns), (problem.value, columns))
-    )
-    lengths = None
-    if band.key_lengths is not None:
-        lengths = jnp.clip(jnp.asarray(band.key_lengths, jnp.int32), 1, value.shape[-2])
-    layout = layout_of(problem, lengths)
-    output = attention(_setting(problem, band))(
-        layout.queries(query), layout.keys(key), layout.keys(value), layout.per_batch(lengths)
-    )
-    return zero_rows(layout.restored(output), rows)
+    query = zero_rows(problem.query, rows)
+    key, value = (zero_rows(x, columns) for x in (problem.key, problem.value))
+    return zero_rows(_fused(problem._replace(query=query, key=key, value=value), band), rows)
 
 
 def weights(problem: Problem) -> NoReturn:
@@ -59,6 +52,17 @@ def attend_with_stats(problem: Problem) -> NoReturn:
     )
 
 
+def _fused(problem: Problem, band: Band) -> jax.Array:
+    """What the kernel returns, `[*lead, T, E]`."""
+    lengths = band.key_lengths
+    if lengths is not None:
+        lengths = jnp.clip(jnp.asarray(lengths, jnp.int32), 1, problem.key.shape[-2])
+    layout = layout_of(problem, lengths)
+    run = attention(_setting(problem, band))
+    query, key, value = layout.queries(problem.query), layout.keys(problem.key), layout.keys(problem.value)
+    return layout.restored(run(query, key, value, layout.per_batch(lengths)))
+
+
 def _setting(problem: Problem, band: Band) -> Setting:
     score, (rows, size) = problem.score, problem.query.shape[-2:]
     scale = 1.0 if isinstance(score, Dot) else size**-0.5 if score.scale is None else float(score.scale)
@@ -67,18 +71,21 @@ def _setting(problem: Problem, band: Band) -> Setting:
 
 
 def _used(problem: Problem, band: Band) -> tuple[jax.Array, jax.Array]:
-    """Which rows `[..., T]` and columns `[..., S]` have an allowed pair.
+    """Which rows `[..., T]` and columns `[..., S]` have an allowed pair under lengths.
 
-    The kernel never sees a row without one: a length of 0 is raised to 1, the one key is 0, and the row is set to 0
-    when it comes back. What stands in unused rows is replaced before, and gets gradient 0.
+    The kernel never sees a row without one: a length of 0 is raised to 1, and the row is set to 0 when it comes back.
+    What stands in unused rows is replaced before, so that NaN there goes nowhere, and its gradient is 0.
     """
-    pairs = problem.score_shape[-2:]
-    rows, columns = (jnp.ones((1,) * len(problem.lead) + (size,), bool) for size in pairs)
+    rows, columns = (jnp.arange(size).reshape((1,) * len(problem.lead) + (size,)) for size in problem.score_shape[-2:])
+    used_rows, used_columns = rows >= 0, columns >= 0
     if band.query_lengths is not None:
-        length = jnp.asarray(band.query_lengths)[..., None]
-        rows = rows & (jnp.arange(pairs[0]) < length)
-        columns = columns & ((jnp.arange(pairs[1]) < length) if band.causal else length > 0)
+        length = _per_row(band.query_lengths)
+        used_rows, used_columns = rows < length, (columns if band.causal else 0) < length
     if band.key_lengths is not None:
-        length = jnp.asarray(band.key_lengths)[..., None]
-        rows, columns = rows & (length > 0), columns & (jnp.arange(pairs[1]) < length)
-    return rows, columns
+        length = _per_row(band.key_lengths)
+        used_rows, used_columns = used_rows & (length > 0), used_columns & (columns < length)
+    return used_rows, used_columns
+
+
+def _per_row(length: jax.Array | int) -> jax.Array | int:
+    return length if isinstance(length, int) else jnp.asarray(length)[..., None]

@@ -24,7 +24,9 @@ class Setting(NamedTuple):
     window: int | None
 
 
-def kernel(setting: Setting, query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array | None) -> jax.Array:
+def kernel(
+    setting: Setting, query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array | None
+) -> jax.Array:
     """`[B, T, N, H]` by `[B, S, K, H]`, with key lengths `[B]`: the one call of jax.nn."""
     return jax.nn.dot_product_attention(
         query,

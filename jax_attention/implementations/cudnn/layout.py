@@ -45,7 +45,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(problem: Problem, lengths: jax.Array | None) -> Layout:
-    """The last axes that share keys are groups, the one before is heads, what is left is batch; lengths belong to it."""
+    """The last axes that share keys are groups, the one before is heads, the rest is batch, to which lengths belong."""
     lead = problem.lead
     shared = jnp.broadcast_shapes(problem.key.shape[:-2], problem.value.shape[:-2])
     batch = 0 if lengths is None else max((n for n, size in enumerate(lengths.shape, 1) if size > 1), default=0)
