@@ -8,7 +8,7 @@ is TF32 on a GPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -69,11 +69,17 @@ def _tried(check: Callable[..., dict], *arguments: Any) -> dict:
 
 def _rule(part: str, case: cases.Case, shape: cases.Shape, name: str, precision: str) -> dict:
     """One part in an otherwise usual rule."""
-    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        expected = _answers(reference.attend, part, case, shape, np.float64, None)
-    expected[0] = np.stack([_by_numpy(part, case, shape, head) for head in range(HEADS)])
+    expected = _expected(part, case, shape)
     found = _answers(IMPLEMENTATIONS[name], part, case, shape, np.float32, precision)
     return _verdict(zip(ANSWERS, found, expected, strict=True), TOLERANCE[precision])
+
+
+@cache
+def _expected(part: str, case: cases.Case, shape: cases.Shape) -> list[np.ndarray]:
+    """The same from the judges."""
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        expected = _answers(reference.attend, part, case, shape, np.float64, None)
+    return [np.stack([_by_numpy(part, case, shape, head) for head in range(HEADS)]), *expected[1:]]
 
 
 def _drawn(part: str, case: cases.Case, shape: cases.Shape) -> tuple[Any, Callable, tuple]:
