@@ -68,7 +68,8 @@ def jax_nn(case: Case, implementation: str) -> Runs:
     if case.kind == "alibi":
         t = jnp.arange(case.length)
         distance = jnp.abs(t[:, None] - t)[None].astype(jnp.float32)
-        name, extra = "bias", [(-slopes(case.heads)[:, None, None] * distance)[None].astype(case.dtype)]
+        name, extra = "bias", [(-slopes(case.heads)[:, None, None] * distance)[None]]
+        extra = [x.astype(case.dtype) for x in extra] if implementation == "cudnn" else extra
 
     def attention(q: Any, k: Any, v: Any, *extra: Any) -> Any:
         given = {} if name is None else {name: extra[0]}
@@ -126,9 +127,10 @@ def sdpa(case: Case, backend: str) -> Runs:
         options["attn_mask"] = torch.from_numpy(dense_mask(case)).to(_device())
     if case.kind == "alibi":
         t = torch.arange(case.length, device=_device())
-        distance = (t[:, None] - t)[None].to(getattr(torch, case.dtype))
-        slope = torch.from_numpy(slopes(case.heads)).to(_device(), distance.dtype)[:, None, None]
-        options["attn_mask"] = (-slope * distance).masked_fill(distance < 0, -torch.inf)[None]
+        distance = (t[:, None] - t)[None].float()
+        slope = torch.from_numpy(slopes(case.heads)).to(_device())[:, None, None]
+        bias = (-slope * distance).to(getattr(torch, case.dtype))
+        options["attn_mask"] = bias.masked_fill_(distance < 0, -torch.inf)[None]
 
     def attention(q: Any, k: Any, v: Any) -> Any:
         with sdpa_kernel(getattr(SDPBackend, backend)):

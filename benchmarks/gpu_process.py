@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,12 @@ def work(library: str) -> None:
     os.dup2(2, 1)  # whatever compilers print is no answer
     held: dict[str, Runs] = {}
     for line in sys.stdin:
-        try:
-            answer = _obey(library, held, **json.loads(line))
-        except Exception as error:
-            answer = {"failed": f"{type(error).__name__}: {error}"[:600]}
+        with warnings.catch_warnings(record=True) as said:
+            try:
+                answer = _obey(library, held, **json.loads(line))
+            except Exception as error:
+                reasons = dict.fromkeys(str(warning.message).split(" (Triggered")[0] for warning in said)
+                answer = {"failed": " ".join([f"{type(error).__name__}: {error}", *reasons])[:1200]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
