@@ -2,6 +2,7 @@
 
 1. reference   where a head has at most DENSE_SCORES scores: one product after the other is fastest
 2. blockwise   else: linear memory, and tiles that the mask leaves empty cost nothing
+   cudnn       never by itself: it has no forward mode and no second derivative
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ from types import ModuleType
 from typing import Any
 
 from jax_attention.ground.numerics import matmul_precision
-from jax_attention.implementations import blockwise, reference
+from jax_attention.implementations import blockwise, cudnn, reference
 from jax_attention.implementations.blockwise.plan import Blockwise
 from jax_attention.implementations.problem import Problem
 
-IMPLEMENTATIONS: dict[str, ModuleType] = {"reference": reference, "blockwise": blockwise}
+IMPLEMENTATIONS: dict[str, ModuleType] = {
+    "reference": reference,
+    "blockwise": blockwise,
+    "cudnn": cudnn,
+}
+BY_NAME = {"cudnn": cudnn.ON_REQUEST}
+"""Those that `None` never takes, and why."""
 
 DENSE_SCORES = 2**18
 """512 x 512: where both take the same time on a CPU (benchmarks/README.md)."""
@@ -25,7 +32,7 @@ def why_not(name: str, problem: Problem) -> str | None:
     if not isinstance(name, str) or name not in IMPLEMENTATIONS:
         known = ", ".join(repr(x) for x in IMPLEMENTATIONS)
         return f"there is no implementation {name!r}; expected None, one of {known}, or Blockwise(tile=...)"
-    return None
+    return cudnn.why_not(problem) if name == "cudnn" else None
 
 
 def preferred(problem: Problem) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import jax.numpy as jnp
 
-from jax_attention.dispatch.choose import IMPLEMENTATIONS, choose, preferred, why_not
+from jax_attention.dispatch.choose import BY_NAME, IMPLEMENTATIONS, choose, preferred, why_not
 from jax_attention.dispatch.prepare import Options, prepare, prepare_heads
 from jax_attention.ground.checks import describe_array
 from jax_attention.ground.numerics import compute_dtype
@@ -64,6 +64,7 @@ def explain(
         >>> print(explain(x, x, x, mask=masks.causal() & masks.sliding_window(2)))
         implementation: reference
           not blockwise: 3 x 3 scores per head, at most 262,144, are computed fastest all at once
+          not cudnn: the cuDNN kernel needs an NVIDIA GPU of compute capability 8.0, got cpu; 'blockwise' runs there
         score:     scaled_dot()
         mods:      none
         mask:      (causal() & sliding_window(left=2))
@@ -81,7 +82,7 @@ def explain(
     module = choose(problem)
     chosen = next(name for name, candidate in IMPLEMENTATIONS.items() if candidate is module)
     reason = preferred(problem)[1] if problem.implementation is None else f"{chosen} was asked for"
-    others = {name: why_not(name, problem) or reason for name in IMPLEMENTATIONS if name != chosen}
+    others = {name: why_not(name, problem) or BY_NAME.get(name, reason) for name in IMPLEMENTATIONS if name != chosen}
     operands = {"query": query, "key": key, "value": value}
     shapes = {name: describe_array(jnp.asarray(x)) for name, x in operands.items()}
     return Explanation(chosen, others, _rule(problem), {**shapes, "scores": _score_size(problem)})

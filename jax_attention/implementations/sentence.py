@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax_attention.ground.checks import check_broadcasts
 from jax_attention.ground.numerics import compute_dtype, zero_rows
 from jax_attention.implementations.problem import Attended, Problem
+from jax_attention.masks.cover import surely_used
 from jax_attention.mods import Mod
 from jax_attention.normalizers.base import row_max
 from jax_attention.normalizers.softmax import exponentials, logsumexp
@@ -72,7 +73,8 @@ def _stages(problem: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:
     where = True
     if problem.mask is not None:
         where = _allowed(problem, *positions)
-        query, key = problem.score.zero_unused(query, key, jnp.any(where, axis=-1), jnp.any(where, axis=-2))
+        if not _all_used(problem):
+            query, key = problem.score.zero_unused(query, key, jnp.any(where, axis=-1), jnp.any(where, axis=-2))
     scores = jnp.broadcast_to(problem.score(query, key), shape)
     scores, where = modified(scores, jnp.broadcast_to(where, shape), problem.mods, *positions)
     return scores, where, problem.normalize(scores, where)
@@ -86,6 +88,11 @@ def _allowed(problem: Problem, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
     return jnp.broadcast_to(where, where.shape[:-2] + shape[-2:])
 
 
+def _all_used(problem: Problem) -> bool:
+    """Whether the mask is known to leave no query without a key and no key without a query: then nothing is unused."""
+    return surely_used(problem.mask, problem.query_positions, problem.key_positions)
+
+
 def _drop(problem: Problem, weights: jax.Array) -> jax.Array:
     if problem.dropout is None:
         return weights
@@ -94,6 +101,7 @@ def _drop(problem: Problem, weights: jax.Array) -> jax.Array:
 
 def _combine(problem: Problem, where: jax.Array, weights: jax.Array) -> jax.Array:
     value = problem.value.astype(weights.dtype)
-    if problem.mask is not None or problem.mods or isinstance(problem.score, PlainScore):
+    masked = problem.mask is not None and not _all_used(problem)
+    if masked or problem.mods or isinstance(problem.score, PlainScore):
         value = zero_rows(value, jnp.any(where, axis=-2))
     return (weights @ value).astype(problem.query.dtype)

@@ -60,6 +60,18 @@ class Tiles(NamedTuple):
         return Cover(some, all, some)
 
 
+def surely_used(mask: Any, q_pos: Any, k_pos: Any) -> bool:
+    """Whether it is known when traced that every query may attend to some key and every key be attended to.
+
+    Positions `[..., T]` and `[..., S]`. False wherever that is not known.
+    """
+    if not (isinstance(q_pos, np.ndarray) and isinstance(k_pos, np.ndarray)):
+        return False
+    rows, columns = q_pos[..., :, None], k_pos[..., None, :]
+    pairs = mask.cover(Tiles(q_pos.shape[-1], k_pos.shape[-1], 1, 1, rows, rows, columns, columns)).all
+    return bool(pairs.any(0).all() and pairs.any(1).all())
+
+
 def _by_leading(table: Any, shape: tuple[int, int]) -> Any:
     """A table for every leading index, in one axis."""
     xp = jnp if isinstance(table, jax.Array) else np
