@@ -65,7 +65,8 @@ def surely_used(mask: Any, q_pos: Any, k_pos: Any) -> bool:
 
     Positions `[..., T]` and `[..., S]`. False wherever that is not known.
     """
-    if not (isinstance(q_pos, np.ndarray) and isinstance(k_pos, np.ndarray)):
+    known = all(isinstance(x, np.ndarray) and x.size for x in (q_pos, k_pos))
+    if not known or any(isinstance(x, jax.Array) for x in jax.tree.leaves(mask)):
         return False
     rows, columns = q_pos[..., :, None], k_pos[..., None, :]
     pairs = mask.cover(Tiles(q_pos.shape[-1], k_pos.shape[-1], 1, 1, rows, rows, columns, columns)).all
@@ -79,6 +80,10 @@ def _by_leading(table: Any, shape: tuple[int, int]) -> Any:
 
 
 def low_and_high(x: Any, size: int) -> tuple[Any, Any]:
-    """The smallest and the largest of every `size` entries of the last axis, `[..., n]`; also for NumPy."""
+    """The smallest and the largest of every `size` entries of the last axis, `[..., n]`; also for NumPy. A single entry
+    stands for all.
+    """
+    if x.shape[-1] == 1:
+        return x, x
     parts = x.reshape(*x.shape[:-1], -1, size)
     return parts.min(-1), parts.max(-1)

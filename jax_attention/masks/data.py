@@ -71,8 +71,10 @@ class Dense(Mask):
         return jnp.asarray(self.array)
 
     def cover(self, tiles: Tiles) -> Cover:
-        grid = (tiles.rows, tiles.height, tiles.columns, tiles.width)
-        parts = jnp.asarray(self.array).reshape(*self.array.shape[:-2], *grid)
+        *lead, rows, columns = self.array.shape
+        grid = (tiles.rows, tiles.height) if rows > 1 else (1, 1)
+        grid += (tiles.columns, tiles.width) if columns > 1 else (1, 1)
+        parts = jnp.asarray(self.array).reshape(*lead, *grid)
         return tiles.known(jnp.any(parts, axis=(-3, -1)), np.zeros((), bool))
 
 

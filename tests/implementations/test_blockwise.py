@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_attention import Blockwise, attend, attend_heads, attend_with_stats, attention_weights, masks, normalizers
+from jax_attention import (
+    Blockwise,
+    attend,
+    attend_heads,
+    attend_with_stats,
+    attention_weights,
+    masks,
+    mods,
+    normalizers,
+)
 from jax_attention.dispatch.prepare import prepare
 from jax_attention.implementations.blockwise.plan import SCORES_AT_ONCE, SMALLEST, TILE, make_plan
 from tests.tolerances import FORWARD, GRADIENT
@@ -81,6 +90,30 @@ def test_sinks_larger_than_exp_can_hold_beside_rows_that_meet_no_tile(x64):
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             assert jnp.all(jnp.isfinite(a))
             np.testing.assert_allclose(a, b, atol=FORWARD["float64"])
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (10, 1), (1, 1), (2, 1, 7)], ids=str)
+@pytest.mark.parametrize("normalize", [None, normalizers.sparsemax()])
+def test_arrays_with_one_entry_for_all_queries_or_all_keys(shape, normalize, monkeypatch):
+    monkeypatch.setattr("jax_attention.implementations.blockwise.rows.SCORES_AT_ONCE", 30)
+    q, k, bias = normal(0, 2, 10, 3), normal(1, 2, 7, 3), normal(2, *shape)
+    allowed = jax.random.bernoulli(jax.random.key(3), 0.6, shape)
+
+    def loss(q, bias, own):
+        rule = {"mask": masks.dense(allowed) & masks.causal(3), "mods": (mods.bias(bias),), "normalize": normalize}
+        return jnp.sum(jnp.sin(attend(q, k, k, **rule, implementation=own)))
+
+    found, expected = (jax.value_and_grad(loss, (0, 1))(q, bias, own) for own in (SMALL, "reference"))
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
+
+
+@pytest.mark.parametrize("ids", [(1, 7), (10, 1), (1, 1)], ids=str)
+def test_one_segment_for_all(ids):
+    q, k = normal(0, 10, 3), normal(1, 7, 3)
+    mask = masks.segments(*(jnp.arange(n) // 4 for n in ids))
+    found, expected = (attend(q, k, k, mask=mask, implementation=own) for own in (SMALL, "reference"))
+    np.testing.assert_allclose(found, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"])
 
 
 BAD = {

@@ -198,6 +198,17 @@ main_thread_only = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def usual_interrupt():
+    """A shell that starts the tests in the background makes them ignore SIGINT."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, before)
+
+
 class Interrupting(Text):
     """Sends signals to this process while given batches are made."""
 

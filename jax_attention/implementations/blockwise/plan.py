@@ -79,9 +79,13 @@ class Plan(NamedTuple):
         return -(-self.S // self.width)
 
     def padded(self, x: Any, axes: tuple[str, ...]) -> Any:
-        """Axes named T and S, counted from the end, filled up to whole tiles by their last entry."""
+        """Axes named T and S, counted from the end, filled up to whole tiles by their last entry; size 1 stays."""
         want = {"T": self.rows * self.height - self.T, "S": self.columns * self.width - self.S}
-        missing = [0] * (np.ndim(x) - len(axes)) + [want.get(axis, 0) for axis in axes]
+        shape = np.shape(x)
+        missing = [0] * (len(shape) - len(axes))
+        missing += [
+            want.get(axis, 0) if size > 1 else 0 for axis, size in zip(axes, shape[len(missing) :], strict=True)
+        ]
         if not any(missing):
             return x
         xp = np if isinstance(x, np.ndarray) else jnp
@@ -94,7 +98,7 @@ class Plan(NamedTuple):
     def cut(self, x: Any, axes: tuple[str, ...], i: Any, j: Any) -> Any:
         """The part of a padded array that belongs to tile `i, j`."""
         for axis, name in enumerate(axes, np.ndim(x) - len(axes)):
-            if name in ("T", "S"):
+            if name in ("T", "S") and x.shape[axis] > 1:
                 place, size = (i, self.height) if name == "T" else (j, self.width)
                 x = jax.lax.dynamic_slice_in_dim(jnp.asarray(x), place * size, size, axis=axis)
         return x

@@ -68,9 +68,8 @@ def _over_queries(problem: Problem, change: Callable[[Any, int], Any]) -> Proble
     """`change(array, axis)` of everything that has an entry per query."""
 
     def fit(entry: Any) -> Any:
-        if "T" not in entry.axes:
-            return entry.array
-        return change(entry.array, entry.axes.index("T") - len(entry.axes))
+        axis = entry.axes.index("T") - len(entry.axes) if "T" in entry.axes else None
+        return entry.array if axis is None or entry.array.shape[axis] == 1 else change(entry.array, axis)
 
     parts = {name: map_arrays(fit, getattr(problem, name)) for name in ("mods", "mask", "normalize")}
     key = change(problem.key, -2) if problem.score.paired else problem.key
