@@ -20,6 +20,7 @@ class _Product(Score):
     """Every score of this file ends in `query @ key^T`."""
 
     same_size = True
+    product = True
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
         return query @ jnp.swapaxes(key, -1, -2)
