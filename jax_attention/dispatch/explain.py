@@ -63,7 +63,7 @@ def explain(
         >>> x = jnp.ones((3, 4))
         >>> print(explain(x, x, x, mask=masks.causal() & masks.sliding_window(2)))
         implementation: reference
-          not linear_time: mask: linear_time needs None, causal, lengths, prefix or `&` of them, got sliding_window(left=2)
+          not linear_time: score: under softmax() linear_time needs concat, got scaled_dot()
           not blockwise: 3 x 3 scores per head, at most 262,144, are computed fastest all at once
         score:     scaled_dot()
         mods:      none

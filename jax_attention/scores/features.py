@@ -90,8 +90,9 @@ def features(feature_map: str | Callable) -> Features:
         "relu"           phi(x) = max(x, 0)                             sparse, may be 0; Choromanski et al. (2021)
         "hedgehog"       phi(x) = [exp(x) ; exp(-x)]                    spiky, F = 2 H; Zhang et al. (2024)
 
-    With `normalizers.proportional()` this is linear attention; with `linear()` its form without a denominator. Sums over
-    keys then cost O(T) time (`implementation="linear_time"`), and `attend_step` decodes with a state of fixed size.
+    With `normalizers.proportional()` this is linear attention; with `linear()` its form without a denominator. Sums
+    over keys then cost O(T) time (`implementation="linear_time"`), and `attend_step` decodes with a state of fixed
+    size.
 
     Args:
         feature_map: one of the three names, or `f(x[..., H]) -> features[..., F]` of each row by itself. Arrays that f
@@ -156,8 +157,8 @@ def random_features(directions: Float[Array, "*#lead F H"]) -> RandomFeatures:
         >>> import jax, jax.numpy as jnp
         >>> from jax_attention import scores
         >>> rule = scores.random_features(jax.random.normal(jax.random.key(0), (4096, 4)))
-        >>> q, k = jnp.array([[0.5, -0.5, 0., 1.]]), jnp.array([[1., 0., 0., 1.]])
-        >>> bool(abs(rule(q, k) - jnp.exp(q @ k.T / 2))[0, 0] < 0.1)
+        >>> q, k = jnp.array([[0.25, -0.25, 0., 0.5]]), jnp.array([[0.5, 0., 0., 0.5]])
+        >>> bool(abs(rule(q, k) - jnp.exp(q @ k.T / 2))[0, 0] < 0.05)
         True
 
     Reference:

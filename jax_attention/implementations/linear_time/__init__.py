@@ -20,7 +20,7 @@ from jax_attention.implementations.linear_time.seen import Seen, seen_by
 from jax_attention.implementations.problem import Problem
 from jax_attention.normalizers import Softmax
 
-__all__ = ["State", "attend", "attend_from", "why_not"]
+__all__ = ["State", "attend", "attend_from", "empty_state", "why_not"]
 
 
 def attend(problem: Problem, chunk: int | None = None) -> jax.Array:
@@ -34,7 +34,7 @@ def attend_from(problem: Problem, state: State | None, chunk: int | None = None)
     if 0 in problem.score_shape:
         return jnp.zeros(shape, problem.query.dtype), state
     seen = seen_by(problem)
-    given = _computed(problem, seen)
+    given = _zero_unused(_computed(problem), seen)
     if isinstance(problem.normalize, Softmax):
         output = separable.attend(given, seen, chunk)
     else:
@@ -44,12 +44,22 @@ def attend_from(problem: Problem, state: State | None, chunk: int | None = None)
     return jnp.broadcast_to(output, shape).astype(problem.query.dtype), state
 
 
-def _computed(problem: Problem, seen: Seen) -> Problem:
-    """Operands in the dtype of sums, with 0 in rows that no allowed pair needs, so that NaN there goes nowhere."""
+def empty_state(problem: Problem) -> State:
+    """The state before any key, of a rule whose scores are products."""
+    problem = _computed(problem)
+    return products.nothing(*jax.eval_shape(lambda: (products.features(problem)[1], products.with_one(problem.value))))
+
+
+def _computed(problem: Problem) -> Problem:
+    """Operands in the dtype of sums."""
     dtype = compute_dtype(problem.query, problem.key, problem.value)
-    query, key, value = (x.astype(dtype) for x in (problem.query, problem.key, problem.value))
-    if problem.mask is not None:
-        rows, columns = seen.row_used(), seen.column_used()
-        query, key = problem.score.zero_unused(query, key, rows, columns)
-        value = zero_rows(value, columns)
-    return problem._replace(query=query, key=key, value=value)
+    return problem._replace(**{name: getattr(problem, name).astype(dtype) for name in ("query", "key", "value")})
+
+
+def _zero_unused(problem: Problem, seen: Seen) -> Problem:
+    """0 in rows that no allowed pair needs, so that NaN there goes nowhere."""
+    if problem.mask is None:
+        return problem
+    rows, columns = seen.row_used(), seen.column_used()
+    query, key = problem.score.zero_unused(problem.query, problem.key, rows, columns)
+    return problem._replace(query=query, key=key, value=zero_rows(problem.value, columns))

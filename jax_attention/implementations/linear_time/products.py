@@ -26,7 +26,7 @@ def attend(problem: Problem, seen: Seen, state: State | None, chunk: int | None)
     query, key = features(problem)
     value = with_one(problem.value)
     key, ahead = jnp.where(seen.key_ok[..., None], key, 0), seen.ahead
-    sums, count = _nothing(key, value) if state is None else state
+    sums, count = nothing(key, value) if state is None else state
     if ahead > 0:
         sums = sums + transposed(key[..., :ahead, :]) @ value[..., :ahead, :]
     if ahead < key.shape[-2]:
@@ -69,6 +69,8 @@ def transposed(x: jax.Array) -> jax.Array:
     return jnp.swapaxes(x, -1, -2)
 
 
-def _nothing(key: jax.Array, value: jax.Array) -> State:
+def nothing(key: jax.Array, value: jax.Array) -> State:
+    """The state before any key, for features `[..., S, F]` and values `[..., S, E + 1]`."""
     lead = jnp.broadcast_shapes(key.shape[:-2], value.shape[:-2])
-    return State(jnp.zeros((*lead, key.shape[-1], value.shape[-1]), jnp.result_type(key, value)), 0)
+    dtype = jnp.result_type(key.dtype, value.dtype)
+    return State(jnp.zeros((*lead, key.shape[-1], value.shape[-1]), dtype), 0)
