@@ -239,7 +239,8 @@ PUBLIC = {
         from_huggingface from_huggingface_window from_jax_nn_window from_torch_mha from_torch_sdpa fully_masked_rows
         lengths prefix segments sliding_window""",
     "jax_attention.normalizers": """CATALOGUE Entmax15 Hard Linear Normalizer PlainNormalizer Proportional Relu Sigmoid
-        Softmax Sparsemax Uniform as_normalizer entmax15 hard linear proportional relu sigmoid softmax sparsemax uniform""",
+        Softmax Sparsemax Uniform as_normalizer entmax15 hard linear proportional relu sigmoid softmax
+        sparsemax uniform""",
     "jax_attention.positions": """CATALOGUE Rotary Scaling alibi_slopes dynamic_scaling learned linear_scaling
         llama3_scaling rotary sinusoidal t5_buckets yarn_scaling""",
     "jax_attention.nn": """Additive Attn Concat FeedForward General Learned Linear Location MultiHeadAttention

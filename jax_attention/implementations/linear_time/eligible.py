@@ -14,7 +14,7 @@ from jax_attention.scores import Concat, PlainScore
 def why_not(problem: Problem) -> str | None:
     """The part of a rule that needs every pair of query and key, or None if there is none."""
     if problem.dropout is not None:
-        return f"dropout: linear_time makes no weights that could be dropped, got {problem.dropout!r}"
+        return f"dropout: linear_time makes no weights that could be dropped, got rate {problem.dropout.rate}"
     if problem.mods:
         return f"mods: linear_time looks at no single score that a mod could change, got {problem.mods!r}"
     return _rule(problem) or _mask(problem)
