@@ -75,7 +75,8 @@ def loss(run, mask):
     def f(arguments: tuple, rule: tuple) -> jax.Array:
         problem, layout = prepare_heads(*arguments, score=rule[0], normalize=rule[1], mask=mask)
         output = layout.heads_last(run(problem), 2)
-        return jnp.sum(jnp.sin(output) * jnp.cos(jnp.arange(output.size)).reshape(output.shape))
+        weight = jnp.cos(jnp.arange(output.size, dtype=output.dtype))
+        return jnp.sum(jnp.sin(output) * weight.reshape(output.shape))
 
     return f
 
@@ -207,6 +208,25 @@ def test_what_nobody_may_see_changes_nothing(name, poison, x64):
     query, key, value = found[1][0]
     assert all(jnp.all(x[1] == 0) for x in (query, key, value))
     assert all(jnp.any(x[0] != 0) for x in (key, value))
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["x32", "x64"])
+@pytest.mark.parametrize("name", ["random_features", "cosine", "concat, sinks"])
+def test_nothing_is_promoted_silently(name, wide):
+    """Under strict dtypes and ranks, with 64 bits allowed and not; float32 stays float32."""
+    mask = masks.causal(1) & masks.lengths(jnp.array([[5], [2]], jnp.int32), 8)
+    rule = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), RULES[name]())
+    arguments = tuple(x.astype(jnp.float32) for x in operands())
+    with jax.enable_x64(wide), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        gradients = jax.grad(loss(partial(linear_time.attend, chunk=CHUNK), mask), (0, 1))(arguments, rule)
+        if name == "cosine":
+            x = arguments[1][0]
+            state = None
+            for _ in range(2):
+                rule = {"score": scores.dot(), "normalize": normalizers.linear(mean=True)}
+                state = attend_step(state, x, x, x, **rule)[1]
+            assert state.values.dtype == jnp.float32
+    assert all(x.dtype == jnp.float32 and jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients))
 
 
 def test_a_row_whose_scores_sum_to_zero():

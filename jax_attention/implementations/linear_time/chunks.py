@@ -36,9 +36,10 @@ def moved(x: jax.Array, ahead: int, count: int) -> jax.Array:
     return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
-def upto(height: int) -> jax.Array:
-    """bool `[C, C]`: row t sees key row s where `s <= t`."""
-    return jnp.tril(jnp.ones((height, height), bool))
+def upto(rows: jax.Array) -> jax.Array:
+    """bool `[..., C, C]` for `rows[..., C, X]`, with as many axes: row t sees key row s where `s <= t`."""
+    height = rows.shape[-2]
+    return jnp.tril(jnp.ones((*(1 for _ in rows.shape[:-2]), height, height), bool))
 
 
 def _cut(x: jax.Array, chunks: int, height: int) -> jax.Array:

@@ -44,7 +44,7 @@ def attend(problem: Problem, seen: Seen, state: State | None, chunk: int | None)
 def step(sums: jax.Array, rows: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
     """Queries of one chunk against all earlier chunks by their sums, and against their own pair by pair."""
     query, key, value = rows
-    scores = jnp.where(chunks.upto(query.shape[-2]), query @ transposed(key), 0)
+    scores = jnp.where(chunks.upto(query), query @ transposed(key), 0)
     return sums + transposed(key) @ value, query @ sums + scores @ value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,10 +24,11 @@ class Seen(NamedTuple):
     query_ok: Any
     key_ok: Any
 
-    def counts(self) -> Any:
+    def counts(self) -> jax.Array:
         """How many keys each query sees, `[..., T]`."""
         last = np.minimum(np.arange(self.query_ok.shape[-1]) + self.ahead, self.key_ok.shape[-1] - 1)
-        return self.key_ok.cumsum(-1)[..., np.maximum(last, 0)] * (last >= 0) * self.query_ok
+        upto = self.key_ok.cumsum(-1)[..., np.maximum(last, 0)].astype(np.int32)
+        return jnp.where((last >= 0) & self.query_ok, upto, 0)
 
     def row_used(self) -> Any:
         """Whether a query sees any key, `[..., T]`."""

@@ -47,7 +47,7 @@ def step(state: State, rows: tuple[jax.Array, ...]) -> tuple[State, State]:
     top, sums = state
     key, allowed, value = rows
     new = jnp.maximum(top, jax.lax.cummax(_bottom(key, allowed), axis=key.ndim - 2))
-    where = chunks.upto(key.shape[-2]) & transposed(allowed)
+    where = chunks.upto(key) & transposed(allowed)
     weights = exponentials(jnp.broadcast_to(transposed(key), where.shape), where, new)
     found = new, Softmax().rescale(top, new) * sums + weights @ value
     return tuple(x[..., -1:, :] for x in found), found
