@@ -21,8 +21,9 @@ IMPLEMENTATIONS: dict[str, ModuleType] = {
 }
 
 DENSE_SCORES = 2**18
-"""512 x 512: where reference and blockwise take the same time on a CPU (benchmarks/README.md). For linear_time the same
-number serves: below it a call has few chunks, and a result should not change its order of summation without need.
+"""512 x 512: where reference and blockwise take the same time on a CPU (benchmarks/README.md). For linear_time
+the same number serves, not measured by itself: 2 F E operations per row are fewer than S (F + E) as soon as S > 2 E, so
+beyond it nothing is in doubt, and below it results keep their order of summation.
 """
 
 
