@@ -106,6 +106,28 @@ def l2(a, b) -> None:
     two_planes(scores.l2(), a, b)
 
 
+def features(a, b) -> None:
+    """Two maps, one query: level lines of sums of bent features, not of angles."""
+    plane(a, scores.features("elu_plus_one"), QUERIES[0], "elu_plus_one: score of every key")
+    plane(b, scores.features("hedgehog"), QUERIES[0], "hedgehog: score of every key")
+
+
+def random_features(a, b) -> None:
+    """The estimate along a line of keys, and how its error falls with the number of directions."""
+    rng = np.random.default_rng(0)
+    rule = lambda *shape: scores.random_features(jnp.asarray(rng.normal(size=(*shape, 4)), jnp.float32))  # noqa: E731
+    q, along = jnp.full((1, 4), 0.5), jnp.linspace(-2, 2, 41)
+    k = along[:, None] * jnp.full((1, 4), 0.5)
+    exact = jnp.exp(scores.scaled_dot()(q, k)[0])
+    lines = {"exp(scaled dot)": exact} | {f"F = {count}": rule(count)(q, k)[0] for count in (16, 1024)}
+    curves(a, along, lines, "keys along the query", "key = this times the query", "score")
+    sizes = 2 ** np.arange(3, 11)
+    error = [jnp.mean(abs(rule(200, int(n))(q, k) / exact - 1)) for n in sizes]
+    curves(b, sizes, {"error": error}, "mean of 200 draws", "directions F", "relative error of the score")
+    b.set_xscale("log", base=2)
+    b.set_yscale("log", base=2)
+
+
 # --- mods -----------------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +280,18 @@ def relu(a, b) -> None:
 def linear(a, b) -> None:
     """The scores themselves, negative ones too."""
     competition({"softmax()": normalizers.softmax(), "linear(mean=True)": normalizers.linear(mean=True)}, a, b)
+
+
+def proportional(a, b) -> None:
+    """Ratios of scores are ratios of weights."""
+    rules = {"softmax()": normalizers.softmax(), "proportional()": normalizers.proportional()}
+    row = (3.0, 2.0, 1.5, 0.5, 0.0)
+    heights = {name: rule(jnp.asarray([row]))[0] for name, rule in rules.items()}
+    bars(a, heights, [f"{z:g}" for z in row], "weights of one row of five keys", "score of the key", "weight")
+    moving = jnp.linspace(0, 6, 121)
+    rivals = jnp.stack([moving, jnp.full(121, 0.5), jnp.ones(121)], axis=-1)
+    lines = {name: rule(rivals)[:, 0] for name, rule in rules.items()}
+    curves(b, moving, lines, "weight of a key against rivals at 0.5 and 1", "score of the key", "weight")
 
 
 def sparsemax(a, b) -> None:

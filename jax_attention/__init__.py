@@ -22,6 +22,7 @@ from jax_attention.dispatch.explain import Explanation, explain
 from jax_attention.dispatch.flax_adapter import flax_attention_fn
 from jax_attention.dispatch.jax_nn import dot_product_attention
 from jax_attention.dispatch.merge import Partial, merge_partials
+from jax_attention.dispatch.recurrent import FeatureState, attend_step
 from jax_attention.dropout import Dropout
 from jax_attention.implementations.blockwise.plan import Blockwise
 from jax_attention.implementations.problem import Attended
@@ -33,10 +34,12 @@ __all__ = [
     "Blockwise",
     "Dropout",
     "Explanation",
+    "FeatureState",
     "Partial",
     "attend",
     "attend_heads",
     "attend_heads_with_stats",
+    "attend_step",
     "attend_with_stats",
     "attention_weights",
     "attention_weights_heads",

@@ -118,6 +118,11 @@ def plain_score(weight: jax.Array) -> Callable:
     return lambda query, key: jnp.sin((query * weight) @ jnp.swapaxes(key, -1, -2))
 
 
+def squares(x: jax.Array) -> jax.Array:
+    """All products of two features, so that scores are squares of dot products."""
+    return (x[..., :, None] * x[..., None, :]).reshape(*x.shape[:-1], x.shape[-1] ** 2)
+
+
 def plain_mod(weight: jax.Array) -> Callable:
     """`z cos(w (q_pos - k_pos))`, `w` of shape `[..., 1, 1]`."""
     return lambda z, q_pos, k_pos: z * jnp.cos(weight * (q_pos - k_pos).astype(z.dtype))
@@ -186,6 +191,16 @@ SCORES = (
         lambda d: (d.normal(HEAD + KEY_HEAD, d.shape.columns), d.normal(d.shape.columns)),
     ),
     from_params("l2", scores.l2, oracle.l2, lambda d: (d.between(0.2, 0.5),)),
+    *(
+        fixed(
+            f"features({name})",
+            scores.features,
+            lambda _, chosen=squares if name == "squares" else name: scores.features(chosen),
+            lambda _, name=name: oracle.features(name),
+        )
+        for name in ("elu_plus_one", "relu", "hedgehog", "squares")
+    ),
+    from_params("random_features", scores.random_features, oracle.random_features, lambda d: (d.normal(5, HEAD),)),
     Case("plain", None, _plain_score),
 )
 
@@ -272,6 +287,12 @@ NORMALIZERS = (
     ),
     fixed("linear", normalizers.linear, lambda _: normalizers.linear(), lambda _: oracle.linear()),
     fixed("linear(mean)", normalizers.linear, lambda _: normalizers.linear(mean=True), lambda _: oracle.linear(True)),
+    fixed(
+        "proportional",
+        normalizers.proportional,
+        lambda _: normalizers.proportional(eps=20.0),
+        lambda _: oracle.proportional(20.0),
+    ),
     fixed("sparsemax", normalizers.sparsemax, lambda _: normalizers.sparsemax(), lambda _: oracle.sparsemax()),
     fixed("entmax15", normalizers.entmax15, lambda _: normalizers.entmax15(), lambda _: oracle.entmax15()),
     fixed("uniform", normalizers.uniform, lambda _: normalizers.uniform(), lambda _: oracle.uniform()),

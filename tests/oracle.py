@@ -122,6 +122,28 @@ def l2(scale):
     return lambda query, key, t, s: -scale * math.fsum((a - b) ** 2 for a, b in zip(query[t], key[s], strict=True))
 
 
+def features(name):
+    one = {
+        "elu_plus_one": lambda x: [1 + a if a > 0 else math.exp(a) for a in x],
+        "relu": lambda x: [max(a, 0.0) for a in x],
+        "hedgehog": lambda x: [math.exp(sign * a) for sign in (1, -1) for a in x],
+        "squares": lambda x: [a * b for a in x for b in x],
+    }[name]
+    return lambda query, key, t, s: _inner(one(query[t]), one(key[s]))
+
+
+def random_features(directions):
+    """The mean over directions w of exp(w . (q + k) - (|q|^2 + |k|^2) / 2), q and k divided by the root of sqrt(H)."""
+
+    def score(query, key, t, s):
+        root = len(query[t]) ** 0.25
+        q, k = ([a / root for a in x] for x in (query[t], key[s]))
+        both, square = [a + b for a, b in zip(q, k, strict=True)], _inner(q, q) + _inner(k, k)
+        return math.fsum(math.exp(_inner(w, both) - square / 2) for w in directions) / len(directions)
+
+    return score
+
+
 # Mods
 
 
@@ -245,6 +267,14 @@ def relu(power=1, mean=True):
 
 def linear(mean=False):
     return lambda scores: [z / (len(scores) if mean else 1) for z in scores]
+
+
+def proportional(eps=0.0):
+    def normalize(scores):
+        total = math.fsum(scores) + eps
+        return [z / total if total else 0.0 for z in scores]
+
+    return normalize
 
 
 def uniform():

@@ -226,19 +226,22 @@ def test_cold_import_needs_no_optional_dependency():
 # --- Public names ----------------------------------------------------------------------------------------------------
 
 PUBLIC = {
-    "jax_attention": """Attended Blockwise Dropout Explanation Partial attend attend_heads attend_heads_with_stats
-        attend_with_stats attention_weights attention_weights_heads cache dot_product_attention explain
+    "jax_attention": """Attended Blockwise Dropout Explanation FeatureState Partial attend attend_heads
+        attend_heads_with_stats attend_step attend_with_stats attention_weights attention_weights_heads
+        cache dot_product_attention explain
         flax_attention_fn masks merge_partials mods normalizers positions scores""",
-    "jax_attention.scores": """CATALOGUE Additive Concat Cosine Dot General L2 Location PlainScore ScaledDot Score
-        additive as_score concat cosine dot general l2 location scaled_dot""",
+    "jax_attention.scores": """CATALOGUE Additive Concat Cosine Dot Features General L2 Location PlainScore
+        RandomFeatures ScaledDot Score additive as_score concat cosine dot features general l2 location random_features
+        scaled_dot""",
     "jax_attention.mods": """CATALOGUE Alibi Bias Mod PlainMod Relative SoftCap Temperature alibi as_mod bias relative
         soft_cap temperature""",
     "jax_attention.masks": """CATALOGUE And BlockSparse Causal Chunked Dense Dilated Lengths Mask MaskAndMods Not Or
         PlainMask Prefix Segments SlidingWindow as_mask block_sparse causal chunked dense dilated from_flash_window
         from_huggingface from_huggingface_window from_jax_nn_window from_torch_mha from_torch_sdpa fully_masked_rows
         lengths prefix segments sliding_window""",
-    "jax_attention.normalizers": """CATALOGUE Entmax15 Hard Linear Normalizer PlainNormalizer Relu Sigmoid Softmax
-        Sparsemax Uniform as_normalizer entmax15 hard linear relu sigmoid softmax sparsemax uniform""",
+    "jax_attention.normalizers": """CATALOGUE Entmax15 Hard Linear Normalizer PlainNormalizer Proportional Relu Sigmoid
+        Softmax Sparsemax Uniform as_normalizer entmax15 hard linear proportional relu sigmoid softmax
+        sparsemax uniform""",
     "jax_attention.positions": """CATALOGUE Rotary Scaling alibi_slopes dynamic_scaling learned linear_scaling
         llama3_scaling rotary sinusoidal t5_buckets yarn_scaling""",
     "jax_attention.nn": """Additive Attn Concat FeedForward General Learned Linear Location MultiHeadAttention

@@ -96,6 +96,7 @@ B, T, S, N, K, H, E = 2, 3, 5, 4, 2, 6, 7
 PLAIN = (ones(B, T, H), ones(S, H), ones(1, S, E))
 HEADS = (ones(B, T, N, H), ones(B, S, K, H), ones(1, S, K, E))
 HELD = cache.create(8, K, H, E, batch=(B,))
+STATE = jax_attention.FeatureState(ones(1, H, E), ones(1, H), jnp.int32(0))
 SELF = lambda x: x  # noqa: E731
 RNGS = nnx.Rngs(0)
 LAYER = nn.MultiHeadAttention(N, 8, kv_heads=K, rngs=RNGS)
@@ -109,6 +110,10 @@ GOOD = {
         (PLAIN, {"mask": lambda q, k: k <= q, "dropout": jax_attention.Dropout(jax.random.key(0), 0.5)}),
     ],
     "attend_heads": [(HEADS, {}), (HEADS, {"query_positions": jnp.arange(T), "mask": masks.causal()})],
+    "attend_step": [
+        ((None, ones(B, T, H), ones(T, H), ones(1, T, E)), {"score": scores.features("relu")}),
+        ((STATE, ones(B, 1, H), ones(1, H), ones(1, 1, E)), {"score": scores.features("relu")}),
+    ],
     "attention_weights": [(PLAIN, {})],
     "attention_weights_heads": [(HEADS, {})],
     "attend_with_stats": [(PLAIN, {})],
@@ -129,6 +134,8 @@ GOOD = {
     "scores.concat": [((ones(H), ones(E)), {"bias": 0.5}), ((ones(N, H), ones(N, E), ones(N)), {})],
     "scores.additive": [((ones(H, 9), ones(E, 9)), {}), ((ones(N, H, 9), ones(N, E, 9), ones(9), ones(1, 9)), {})],
     "scores.location": [((ones(H + E, S), ones(S)), {}), ((ones(N, H, S),), {})],
+    "scores.features": [(("relu",), {}), ((SELF,), {})],
+    "scores.random_features": [((ones(9, H),), {}), ((ones(N, 9, H),), {})],
     "scores.as_score": [((SELF,), {}), ((scores.dot(),), {})],
     "mods.bias": [((ones(T, S),), {}), ((ones(N, 1, S),), {})],
     "mods.alibi": [((0.5,), {}), ((ones(N),), {})],
@@ -160,6 +167,7 @@ GOOD = {
     "normalizers.sigmoid": [((-2.0,), {}), ((ones(N),), {})],
     "normalizers.relu": [((2,), {"mean": False})],
     "normalizers.linear": [((), {"mean": True})],
+    "normalizers.proportional": [((), {}), ((), {"eps": 1e-6})],
     "normalizers.sparsemax": [((), {})],
     "normalizers.entmax15": [((), {})],
     "normalizers.uniform": [((), {})],
@@ -220,6 +228,8 @@ BAD = {
     "scores.additive": [((ones(H, 8), ones(H, 9)), {}), ((ones(H, 8), ones(H, 8), ones(9)), {})],
     "scores.location": [((ones(H, S), ones(S + 1)), {})],
     "scores.general": [((ones(H),), {})],
+    "scores.random_features": [((ones(H),), {}), ((whole(9, H),), {})],
+    "attend_step": [((None, ones(T, H), ones(T + 1, H), ones(T + 1, E)), {"score": scores.dot()})],
     "mods.bias": [((flag(T, S),), {}), ((ones(S),), {})],
     "masks.dense": [((ones(T, S),), {}), ((flag(S),), {})],
     "masks.lengths": [((ones(B),), {})],

@@ -42,6 +42,8 @@ PARTS = {
         "additive": scores.additive(array(H, 3), array(H, 3), array(3), array(3)),
         "location": scores.location(array(2 * H, T), array(T)),
         "l2": scores.l2(),
+        "features": scores.features("elu_plus_one"),
+        "random_features": scores.random_features(array(N, 5, H)),
         "function": lambda q, k: q @ jnp.swapaxes(k, -1, -2),
     },
     "mods": {
@@ -71,6 +73,7 @@ PARTS = {
         "sigmoid": normalizers.sigmoid(-1.0),
         "relu": normalizers.relu(2),
         "linear": normalizers.linear(),
+        "proportional": normalizers.proportional(eps=1e-6),
         "sparsemax": normalizers.sparsemax(),
         "entmax15": normalizers.entmax15(),
         "uniform": normalizers.uniform(),

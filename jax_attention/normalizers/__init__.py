@@ -6,10 +6,11 @@ A plain function `(scores[..., T, S], where[..., T, S]) -> weights` is accepted 
 from jax_attention.normalizers.base import Normalizer, PlainNormalizer, as_normalizer
 from jax_attention.normalizers.hard import Hard, hard
 from jax_attention.normalizers.pointwise import Linear, Relu, Sigmoid, Uniform, linear, relu, sigmoid, uniform
+from jax_attention.normalizers.proportional import Proportional, proportional
 from jax_attention.normalizers.softmax import Softmax, softmax
 from jax_attention.normalizers.sparse import Entmax15, Sparsemax, entmax15, sparsemax
 
-CATALOGUE = (softmax, sigmoid, relu, linear, sparsemax, entmax15, uniform, hard)
+CATALOGUE = (softmax, sigmoid, relu, linear, proportional, sparsemax, entmax15, uniform, hard)
 
 __all__ = [
     "CATALOGUE",
@@ -18,6 +19,7 @@ __all__ = [
     "Linear",
     "Normalizer",
     "PlainNormalizer",
+    "Proportional",
     "Relu",
     "Sigmoid",
     "Softmax",
@@ -27,6 +29,7 @@ __all__ = [
     "entmax15",
     "hard",
     "linear",
+    "proportional",
     "relu",
     "sigmoid",
     "softmax",

@@ -8,10 +8,11 @@ from jax_attention.scores.additive import Additive, additive
 from jax_attention.scores.base import PlainScore, Score, as_score
 from jax_attention.scores.concat import Concat, concat
 from jax_attention.scores.distance import L2, l2
+from jax_attention.scores.features import Features, RandomFeatures, features, random_features
 from jax_attention.scores.location import Location, location
 from jax_attention.scores.products import Cosine, Dot, General, ScaledDot, cosine, dot, general, scaled_dot
 
-CATALOGUE = (dot, scaled_dot, cosine, general, concat, additive, location, l2)
+CATALOGUE = (dot, scaled_dot, cosine, general, concat, additive, location, l2, features, random_features)
 
 __all__ = [
     "CATALOGUE",
@@ -19,10 +20,12 @@ __all__ = [
     "Concat",
     "Cosine",
     "Dot",
+    "Features",
     "General",
     "L2",
     "Location",
     "PlainScore",
+    "RandomFeatures",
     "ScaledDot",
     "Score",
     "additive",
@@ -30,8 +33,10 @@ __all__ = [
     "concat",
     "cosine",
     "dot",
+    "features",
     "general",
     "l2",
     "location",
+    "random_features",
     "scaled_dot",
 ]

@@ -23,6 +23,7 @@ class Score:
 
     same_size = False  # query and key must have the same number of features
     paired = False  # key row t belongs to query row t, not to column t
+    product = False  # tile(q', k') = q' k'^T: sums over keys may be done before the queries are looked at
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`[..., T, Hq], [..., S, Hk] -> ([..., T, P], [..., S, P'])`, once per call."""

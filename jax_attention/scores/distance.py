@@ -21,6 +21,7 @@ class L2(Score):
     """`-scale * |q - k|^2`; see `l2`."""
 
     same_size = True
+    product = True
     scale: jax.Array | float = leaf()
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:

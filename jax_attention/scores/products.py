@@ -21,6 +21,7 @@ class _Product(Score):
     """Every score of this file ends in `query @ key^T`."""
 
     same_size = True
+    product = True
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
         return product(query, jnp.swapaxes(key, -1, -2))

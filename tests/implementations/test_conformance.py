@@ -37,6 +37,8 @@ SCORES = {
     "additive": lambda: scores.additive(normal(2, H, A), normal(3, H, A), normal(4, A), normal(5, N, A)),
     "concat": lambda: scores.concat(normal(6, H), normal(7, H)),
     "l2": lambda: scores.l2(0.3),
+    "features": lambda: scores.features("elu_plus_one"),
+    "random_features": lambda: scores.random_features(normal(21, N, 4, H)),
     "plain": lambda: lambda q, k: jnp.sin(q @ jnp.swapaxes(k, -1, -2)) * normal(8, N)[:, None, None],
 }
 MODS = {
@@ -71,6 +73,7 @@ NORMALIZERS = {
     "sigmoid": lambda: normalizers.sigmoid(normal(16, N)),
     "relu": lambda: normalizers.relu(2),
     "linear": lambda: normalizers.linear(mean=True),
+    "proportional": lambda: normalizers.proportional(eps=9.0),
     "uniform": lambda: normalizers.uniform(),
     "hard": lambda: normalizers.hard(),
     "sparsemax": lambda: normalizers.sparsemax(),

@@ -117,9 +117,9 @@ def test_refused_without_a_gpu(monkeypatch):
 
 
 def test_no_weights_and_no_statistics(as_if):
-    with pytest.raises(ValueError, match=r"never forms the weights.*'reference'"):
+    with pytest.raises(ValueError, match="cudnn makes the output alone; weights and statistics come from"):
         attention_weights(*operands(), implementation="cudnn")
-    with pytest.raises(ValueError, match=r"no statistics that could be differentiated.*'blockwise'"):
+    with pytest.raises(ValueError, match="cudnn makes the output alone; weights and statistics come from"):
         attend_with_stats(*operands(), implementation="cudnn")
 
 

@@ -6,8 +6,6 @@ promises both, and therefore never takes it.
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import jax
 import jax.numpy as jnp
 
@@ -18,7 +16,7 @@ from jax_attention.implementations.cudnn.layout import layout_of
 from jax_attention.implementations.problem import Problem
 from jax_attention.scores import Dot
 
-__all__ = ["ON_REQUEST", "attend", "attend_with_stats", "weights", "why_not"]
+__all__ = ["ON_REQUEST", "attend", "why_not"]
 
 ON_REQUEST = 'it could, and is taken by name only (implementation="cudnn"): it has no jvp and no second derivative'
 """What `explain` says where the problem is eligible."""
@@ -35,21 +33,6 @@ def attend(problem: Problem) -> jax.Array:
     query = zero_rows(problem.query, rows)
     key, value = (zero_rows(x, columns) for x in (problem.key, problem.value))
     return zero_rows(_fused(problem._replace(query=query, key=key, value=value), band), rows)
-
-
-def weights(problem: Problem) -> NoReturn:
-    """Refused."""
-    raise ValueError(
-        "implementation: the cuDNN kernel never forms the weights. Leave implementation out, or name 'reference'."
-    )
-
-
-def attend_with_stats(problem: Problem) -> NoReturn:
-    """Refused."""
-    raise ValueError(
-        "implementation: the cuDNN kernel has no statistics that could be differentiated, and its logsumexp is rounded "
-        "to the query's dtype. Leave implementation out, or name 'blockwise'."
-    )
 
 
 def _fused(problem: Problem, band: Band) -> jax.Array:

@@ -1,0 +1,167 @@
+"""Kernel scores: the product of feature maps of query and key, so that sums over keys need no pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import check_array, describe_array, fail_unless
+from jax_attention.ground.values import leaf, value
+from jax_attention.scores.base import Score
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+def _elu_plus_one(x: jax.Array) -> jax.Array:
+    """`x + 1` above 0, `exp(x)` below; the inner `where` keeps exp finite, also for derivatives."""
+    return jnp.where(x > 0, x + 1, jnp.exp(jnp.where(x > 0, 0, x)))
+
+
+def _hedgehog(x: jax.Array) -> jax.Array:
+    return jnp.concatenate([jnp.exp(x), jnp.exp(-x)], axis=-1)
+
+
+_MAPS: dict[str, Callable] = {"elu_plus_one": _elu_plus_one, "relu": jax.nn.relu, "hedgehog": _hedgehog}
+
+
+class _Kernel(Score):
+    """Every score of this file is a product of features."""
+
+    same_size = True
+    product = True
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """`[..., H] -> [..., F]`, each row by itself."""
+        raise NotImplementedError(f"{type(self).__name__} must define features(x)")
+
+    def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self.features(query), self.features(key)
+
+    def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        return query @ jnp.swapaxes(key, -1, -2)
+
+
+@value
+class Features(_Kernel):
+    """`phi(q) . phi(k)`; see `features`."""
+
+    feature_map: str | Callable
+
+    def features(self, x: jax.Array) -> jax.Array:
+        if isinstance(self.feature_map, str):
+            return _MAPS[self.feature_map](x)
+        found = self.feature_map(x)
+        fail_unless(
+            tuple(getattr(found, "shape", ())[:-1]) == x.shape[:-1] and getattr(found, "ndim", 0) == x.ndim,
+            f"score {self!r}: expected feature_map to return [..., F] with the leading axes {x.shape[:-1]} of its "
+            f"argument, got {describe_array(found)}. It sees each row by itself, with any leading axes: arrays that "
+            "it closes over have none; transform query and key before the call where heads differ.",
+        )
+        return found
+
+    def __repr__(self) -> str:
+        shown = repr(self.feature_map) if isinstance(self.feature_map, str) else None
+        return f"features({shown or getattr(self.feature_map, '__name__', repr(self.feature_map))})"
+
+
+@value
+class RandomFeatures(_Kernel):
+    """An unbiased estimate of `exp(q . k / sqrt(H))`; see `random_features`."""
+
+    directions: jax.Array = leaf("F", "Hq")
+
+    def features(self, x: jax.Array) -> jax.Array:
+        count, size = self.directions.shape[-2:]
+        x = x * max(size, 1) ** -0.25
+        half_square = 0.5 * jnp.sum(x * x, axis=-1, keepdims=True)
+        return jnp.exp(x @ jnp.swapaxes(self.directions, -1, -2) - half_square) * max(count, 1) ** -0.5
+
+
+def features(feature_map: str | Callable) -> Features:
+    """A kernel as score: query and key are mapped one by one, and their features multiplied.
+
+        score(t, s) = phi(q_t) . phi(k_s)
+
+        "elu_plus_one"   phi(x) = x + 1 where x > 0, else exp(x)        positive; Katharopoulos et al. (2020)
+        "relu"           phi(x) = max(x, 0)                             sparse, may be 0; Choromanski et al. (2021)
+        "hedgehog"       phi(x) = [exp(x) ; exp(-x)]                    spiky, F = 2 H; Zhang et al. (2024)
+
+    With `normalizers.proportional()` this is linear attention; with `linear()` its form without a denominator. Sums
+    over keys then cost O(T) time (`implementation="linear_time"`), and `attend_step` decodes with a state of fixed
+    size.
+
+    Args:
+        feature_map: one of the three names, or `f(x[..., H]) -> features[..., F]` of each row by itself. Arrays that f
+            closes over are differentiated; they have no leading axes, because f sees any number of them.
+
+    Returns:
+        A score value.
+
+    Raises:
+        ValueError: if the name is unknown; by `attend`, if query and key differ in head size, or f returns another
+            shape. TypeError: if `feature_map` is neither a name nor a function.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import scores
+        >>> scores.features("elu_plus_one")(jnp.array([[1., 0.]]), jnp.array([[2., 1.], [0., 0.]]))
+        Array([[8., 3.]], dtype=float32)
+        >>> scores.features(lambda x: x * x)(jnp.array([[1., 2.]]), jnp.array([[3., 1.]]))
+        Array([[13.]], dtype=float32)
+
+    Reference:
+        Katharopoulos et al. (2020), "Transformers are RNNs", eq. 5 and 7; Choromanski et al. (2021), "Rethinking
+        attention with Performers" (ReLU); Zhang et al. (2024), "The Hedgehog & the Porcupine".
+    """
+    names = ", ".join(map(repr, _MAPS))
+    if isinstance(feature_map, str):
+        fail_unless(
+            feature_map in _MAPS,
+            f"feature_map: expected one of {names} or a function f(x[..., H]) -> [..., F], got {feature_map!r}.",
+        )
+    else:
+        fail_unless(
+            callable(feature_map) and not isinstance(feature_map, type) and not hasattr(feature_map, "part"),
+            f"feature_map: expected one of {names} or a function f(x[..., H]) -> [..., F], got "
+            f"{describe_array(feature_map)}. Directions as an array go into scores.random_features(directions).",
+            TypeError,
+        )
+    return Features(feature_map)
+
+
+def random_features(directions: Float[Array, "*#lead F H"]) -> RandomFeatures:
+    """Positive random features (FAVOR+): in expectation the exponential of the scaled dot product.
+
+        phi(x) = exp(w_f . x / H^(1/4) - |x|^2 / (2 sqrt(H))) / sqrt(F),        f = 1 … F
+        score(t, s) = phi(q_t) . phi(k_s),        E_w score(t, s) = exp(q_t . k_s / sqrt(H))  for  w_f ~ N(0, 1)
+
+    With `normalizers.proportional()` an estimate of softmax attention in O(T) time. It is exact attention of its own
+    kernel, and an estimate of the softmax whose error falls as 1 / sqrt(F) and grows exponentially with |q + k|^2.
+
+    Args:
+        directions: `w`, `[..., F, H]`: draw them from a normal distribution, at best orthogonal in groups of H. Leading
+            axes broadcast against those of the scores (`[N, F, H]`: its own for each head).
+
+    Returns:
+        A score value; `directions` is differentiable.
+
+    Raises:
+        ValueError: if `directions` has fewer than two axes, or (by `attend`) does not fit the head size.
+        TypeError: if it is not a float array.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_attention import scores
+        >>> rule = scores.random_features(jax.random.normal(jax.random.key(0), (4096, 4)))
+        >>> q, k = jnp.array([[0.25, -0.25, 0., 0.5]]), jnp.array([[0.5, 0., 0., 0.5]])
+        >>> bool(abs(rule(q, k) - jnp.exp(q @ k.T / 2))[0, 0] < 0.05)
+        True
+
+    Reference:
+        Choromanski et al. (2021), "Rethinking attention with Performers", lemma 1 and section 2.4.
+    """
+    return RandomFeatures(check_array("directions", directions, ("F", "Hq")))

@@ -1,0 +1,518 @@
+"""The same sentence without its T x S scores: against the dense one, in all forms, and only where it can be."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jax_attention import (
+    Dropout,
+    attend,
+    attend_heads,
+    attend_step,
+    attend_with_stats,
+    attention_weights,
+    explain,
+    masks,
+    mods,
+    nn,
+    normalizers,
+    scores,
+)
+from jax_attention.dispatch.prepare import prepare_heads
+from jax_attention.implementations import linear_time, reference
+
+B, T, S, N, K, H, E, F = 2, 9, 7, 4, 2, 3, 2, 5
+CHUNK = 4
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def concat() -> scores.Score:
+    return scores.concat(normal(1, N, H), normal(2, N, H), normal(3, N))
+
+
+PROPORTIONAL = normalizers.proportional()
+RULES = {
+    "elu_plus_one": lambda: (scores.features("elu_plus_one"), PROPORTIONAL),
+    "relu": lambda: (scores.features("relu"), normalizers.proportional(eps=0.1)),
+    "hedgehog": lambda: (scores.features("hedgehog"), normalizers.linear()),
+    "random_features": lambda: (scores.random_features(normal(0, N, F, H)), PROPORTIONAL),
+    "cosine": lambda: (scores.cosine(normal(4, N)), normalizers.linear(mean=True)),
+    "general": lambda: (scores.general(normal(5, N, H, H)), normalizers.linear()),
+    "concat, linear": lambda: (concat(), normalizers.linear(mean=True)),
+    "concat, softmax": lambda: (concat(), normalizers.softmax()),
+    "concat, sinks": lambda: (concat(), normalizers.softmax(normal(6, N))),
+    "l2, uniform": lambda: (scores.l2(0.3), normalizers.uniform()),
+}
+MASKS = {
+    "none": lambda: None,
+    "causal": lambda: masks.causal(),
+    "behind": lambda: masks.causal(-3),
+    "ahead": lambda: masks.causal(2),
+    "far ahead": lambda: masks.causal(50),
+    "nothing": lambda: masks.causal(-50),
+    "lengths": lambda: masks.lengths(jnp.array([[5], [0]]), jnp.array([[9], [4]])),
+    "lengths & causal": lambda: masks.lengths(jnp.array([[3], [7]]), 8) & masks.causal() & masks.causal(1),
+    "causal & prefix": lambda: masks.causal(-1) & masks.prefix(jnp.array([[4], [6]])),
+}
+
+
+def operands(t: int = T, s: int = S) -> tuple[jax.Array, ...]:
+    return normal(7, B, t, N, H), normal(8, B, s, K, H), normal(9, B, s, K, E)
+
+
+def loss(run, mask):
+    """A function of the operands and of the arrays inside the rule."""
+
+    def f(arguments: tuple, rule: tuple) -> jax.Array:
+        problem, layout = prepare_heads(*arguments, score=rule[0], normalize=rule[1], mask=mask)
+        output = layout.heads_last(run(problem), 2)
+        weight = jnp.cos(jnp.arange(output.size, dtype=output.dtype))
+        return jnp.sum(jnp.sin(output) * weight.reshape(output.shape))
+
+    return f
+
+
+def answers(run, mask, arguments: tuple, rule: tuple) -> list[jax.Array]:
+    """The value, all gradients, a tangent, a Hessian product, and gradients under a map with shared keys."""
+    f = loss(run, mask)
+    held = (arguments, rule)
+    tangents = jax.tree.map(lambda x: jnp.cos(3.0 * x), held)
+
+    def all_of(held: tuple) -> tuple:
+        gradient = lambda held: jax.grad(f, (0, 1))(*held)  # noqa: E731
+        first, second = jax.jvp(gradient, (held,), (tangents,))
+        (q, k, v), rule = held
+        mapped = jax.vmap(lambda q, v: jax.grad(f)((q, k, v), rule))(jnp.stack([q, 2 * q]), jnp.stack([v, -v]))
+        return jax.jvp(lambda held: f(*held), (held,), (tangents,)), first, second, mapped
+
+    return jax.tree.leaves(jax.jit(all_of)(held))
+
+
+def check(name: str, mask: str) -> None:
+    arguments, rule = operands(), RULES[name]()
+    rule = jax.tree.map(jnp.asarray, rule)
+    found = answers(partial(linear_time.attend, chunk=CHUNK), MASKS[mask](), arguments, rule)
+    expected = answers(reference.attend, MASKS[mask](), arguments, rule)
+    for x, y in zip(found, expected, strict=True):
+        assert jnp.all(jnp.isfinite(x))
+        assert jnp.max(jnp.abs(x - y), initial=0) <= 1e-10 * (1 + jnp.max(jnp.abs(y), initial=0))
+
+
+PAIRS = [(name, mask) for i, name in enumerate(RULES) for j, mask in enumerate(MASKS) if (i + j) % 9 == 1]
+OTHERS = [(name, mask) for name in RULES for mask in MASKS if (name, mask) not in PAIRS]
+
+
+@pytest.mark.parametrize(("name", "mask"), PAIRS)
+def test_every_derivative_is_that_of_the_dense_sentence(name, mask, x64):
+    check(name, mask)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "mask"), OTHERS)
+def test_every_rule_under_every_mask(name, mask, x64):
+    check(name, mask)
+
+
+SIZES = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (13, 13), (1, 6), (6, 1), (5, 8), (8, 5), (0, 3), (3, 0)]
+
+
+@pytest.mark.parametrize("name", ["elu_plus_one", "concat, softmax", "l2, uniform"])
+def test_any_shape_and_any_chunk(name, x64):
+    """1, 2, chunk - 1, chunk, chunk + 1, odd, T != S; the size of a chunk changes nothing."""
+    score, normalize = RULES[name]()
+
+    @jax.jit
+    def errors(many: list) -> list:
+        found = []
+        for q, k, v in many:
+            mask = masks.causal(v.shape[1] - q.shape[1])
+            problem, _ = prepare_heads(q, k, v, score=score, normalize=normalize, mask=mask)
+            expected = reference.attend(problem)
+            for chunk in (1, CHUNK, None):
+                output = linear_time.attend(problem, chunk)
+                assert output.shape == expected.shape
+                found.append(jnp.max(jnp.abs(output - expected), initial=0))
+        return found
+
+    assert max(errors([operands(*size) for size in SIZES])) <= 1e-12
+
+
+@pytest.mark.parametrize("name", ["elu_plus_one", "concat, softmax", "concat, sinks"])
+def test_leading_axes_broadcast(name, x64):
+    """Keys without the batch axis of the query, and one value for all."""
+    q, k, v = normal(0, 3, N, T, H), normal(1, 1, N, S, H), normal(2, S, E)
+    score, normalize = RULES[name]()
+    rule = {
+        "score": score,
+        "normalize": normalize,
+        "mask": masks.causal() & masks.lengths(jnp.arange(12).reshape(3, N)),
+    }
+    found, expected = (attend(q, k, v, implementation=name, **rule) for name in ("linear_time", "reference"))
+    assert found.shape == (3, N, T, E)
+    assert jnp.max(jnp.abs(found - expected)) <= 1e-12
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["elu_plus_one", "concat, softmax"])
+def test_precision(name, dtype):
+    """Summed in float32, given back in the dtype of the query."""
+    score, normalize = jax.tree.map(lambda x: x.astype(dtype) if hasattr(x, "dtype") else x, RULES[name]())
+    arguments = [x.astype(dtype) for x in operands(300, 300)]
+    run = jax.jit(
+        partial(attend_heads, mask=masks.causal(), score=score, normalize=normalize), static_argnames="implementation"
+    )
+    found, expected = (run(*arguments, implementation=name) for name in ("linear_time", "reference"))
+    assert found.dtype == expected.dtype == dtype
+    rounding = 1e-5 if dtype == "float32" else float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(found.astype("float32"), expected.astype("float32"), atol=rounding, rtol=rounding)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_scores_far_beyond_exp(order):
+    """Scores between -1e4 and 1e4, growing or falling along the keys of several chunks, in float32."""
+    k = order * jnp.linspace(-1e4, 1e4, 300)[:, None]
+    rule = {"score": scores.concat(jnp.ones(1), jnp.ones(1)), "mask": masks.causal()}
+    f = lambda k, name: attend(1e3 + 0 * k, k, jnp.sin(k), implementation=name, **rule)  # noqa: E731
+    for run in (f, lambda k, name: jax.grad(lambda k: jnp.sum(f(k, name)))(k)):
+        found, expected = run(k, "linear_time"), run(k, "reference")
+        assert jnp.all(jnp.isfinite(found))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["elu_plus_one", "random_features", "concat, softmax", "concat, sinks", "cosine"])
+def test_what_nobody_may_see_changes_nothing(name, poison, x64):
+    """Padding rows, bit for bit; the empty batch element has output 0 and gradient 0."""
+    mask = masks.lengths(jnp.array([[5], [0]]), jnp.array([[6], [9]])) & masks.causal()
+    f = loss(partial(linear_time.attend, chunk=CHUNK), mask)
+    q, k, v = operands()
+
+    def run(fill: float) -> tuple:
+        bad = q.at[0, 6:].set(fill).at[1].set(fill), k.at[0, 5:].set(fill).at[1].set(fill)
+        bad = (*bad, v.at[0, 5:].set(fill).at[1].set(fill))
+        gradient = jax.grad(f, (0, 1))
+        second = jax.jvp(lambda x: gradient(x, RULES[name]()), (bad,), (operands(),))[1]
+        return f(bad, RULES[name]()), gradient(bad, RULES[name]()), second
+
+    clean, found = jax.jit(run)(1.0), jax.jit(run)(poison)
+    jax.tree.map(np.testing.assert_array_equal, found, clean)
+    query, key, value = found[1][0]
+    assert all(jnp.all(x[1] == 0) for x in (query, key, value))
+    assert all(jnp.any(x[0] != 0) for x in (key, value))
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["x32", "x64"])
+@pytest.mark.parametrize("name", ["random_features", "cosine", "concat, sinks"])
+def test_nothing_is_promoted_silently(name, wide):
+    """Under strict dtypes and ranks, with 64 bits allowed and not; float32 stays float32."""
+    mask = masks.causal(1) & masks.lengths(jnp.array([[5], [2]], jnp.int32), 8)
+    rule = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), RULES[name]())
+    arguments = tuple(x.astype(jnp.float32) for x in operands())
+    with jax.enable_x64(wide), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        gradients = jax.grad(loss(partial(linear_time.attend, chunk=CHUNK), mask), (0, 1))(arguments, rule)
+        if name == "cosine":
+            x = arguments[1][0]
+            state = None
+            for _ in range(2):
+                rule = {"score": scores.dot(), "normalize": normalizers.linear(mean=True)}
+                state = attend_step(state, x, x, x, **rule)[1]
+            assert state.values.dtype == jnp.float32
+    assert all(x.dtype == jnp.float32 and jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients))
+
+
+def test_a_row_whose_scores_sum_to_zero():
+    """Weights, output and gradients are 0, for cancelling scores too, in both evaluations."""
+    q, k, v = jnp.array([[1.0]]), jnp.array([[1.0], [-1.0]]), jnp.array([[2.0], [5.0]])
+    for name in ("reference", "blockwise", "linear_time"):
+        f = partial(attend, score=scores.dot(), normalize=PROPORTIONAL, implementation=name)
+        assert f(q, k, v) == 0
+        gradients = jax.grad(lambda *x: f(*x).sum(), (0, 1, 2))(q, k, v)  # noqa: B023
+        assert all(jnp.all(x == 0) for x in gradients)
+
+
+# --- Memory and choice -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["forward", "gradient", "jvp", "hvp"])
+@pytest.mark.parametrize("name", ["elu_plus_one", "concat, softmax"])
+def test_memory_is_linear(name, what):
+    """A map of 16384 x 16384 scores would need 1 GiB."""
+    score = scores.features("elu_plus_one") if name == "elu_plus_one" else scores.concat(jnp.ones(16), jnp.ones(16))
+    normalize = RULES[name]()[1]
+    rule = {"score": score, "normalize": normalize, "mask": masks.causal(), "implementation": "linear_time"}
+    forward = partial(attend, **rule)
+    gradient = jax.grad(lambda *x: jnp.sum(jnp.sin(forward(*x))), (0, 1, 2))
+    run = {
+        "forward": forward,
+        "gradient": gradient,
+        "jvp": lambda *x: jax.jvp(forward, x, x),
+        "hvp": lambda *x: jax.jvp(gradient, x, x),
+    }[what]
+    used = []
+    for length in (8192, 16384):
+        x = jax.ShapeDtypeStruct((length, 16), jnp.float32)
+        used.append(jax.jit(run).lower(x, x, x).compile().memory_analysis().temp_size_in_bytes)
+    assert used[1] < 32 * 2**20
+    assert used[1] <= 2.15 * used[0]
+
+
+def largest(jaxpr) -> int:
+    """The number of entries of the largest array that a program makes."""
+    inner = [x for eqn in jaxpr.eqns for x in jax.tree.leaves(eqn.params, is_leaf=lambda x: hasattr(x, "eqns"))]
+    inner = [getattr(x, "jaxpr", x) for x in inner]
+    sizes = [v.aval.size for eqn in jaxpr.eqns for v in eqn.outvars if hasattr(v.aval, "size")]
+    return max([*sizes, *(largest(x) for x in inner if hasattr(x, "eqns"))], default=0)
+
+
+def test_no_array_has_an_entry_per_pair():
+    x = jax.ShapeDtypeStruct((2000, 8), jnp.float32)
+    rule = {"score": scores.features("relu"), "normalize": PROPORTIONAL, "mask": masks.causal()}
+    found = {
+        name: largest(jax.make_jaxpr(jax.grad(lambda *x: attend(*x, implementation=name, **rule).sum()))(x, x, x).jaxpr)  # noqa: B023
+        for name in ("linear_time", "reference")
+    }
+    assert found["linear_time"] < 50_000
+    assert found["reference"] >= 4_000_000
+
+
+def test_it_is_chosen_for_long_sequences():
+    x = jnp.ones((1024, 4))
+    rule = {"score": scores.features("relu"), "normalize": PROPORTIONAL, "mask": masks.causal()}
+    report = explain(x, x, x, **rule)
+    assert report.chosen == "linear_time"
+    assert (
+        report.why_not["blockwise"]
+        == "1,024 x 1,024 scores per head, more than 262,144, need not be computed: keys are summed first"
+    )
+    assert explain(x[:512], x[:512], x[:512], **rule).chosen == "reference"
+    assert explain(x, x, x, mods=(mods.soft_cap(2.0),), **rule).chosen == "blockwise"
+    assert explain(x, x, x).chosen == "blockwise"
+    np.testing.assert_allclose(attend(x, x, x, **rule), 1.0, rtol=1e-5)
+    assert attend_with_stats(x, x, x, **rule).output.shape == (1024, 4)
+    assert attention_weights(x, x, x, **rule).shape == (1024, 1024)
+
+
+X = jnp.ones((3, 4))
+KERNEL = {"score": scores.features("relu"), "normalize": PROPORTIONAL}
+REFUSED = {
+    "dropout: linear_time makes no weights": {"dropout": Dropout(jax.random.key(0), 0.1)},
+    "mods: linear_time looks at no single score": {"mods": (mods.soft_cap(2.0),)},
+    "score: under proportional.. linear_time needs a score that is a product of rows": {
+        "score": scores.additive(jnp.ones((4, 2)), jnp.ones((4, 2)))
+    },
+    "score: under linear.. linear_time needs a score .*, got <lambda>": {
+        "score": lambda q, k: q @ k.T,
+        "normalize": normalizers.linear(),
+    },
+    "score: under uniform.. linear_time needs a built-in score, got <lambda>": {
+        "score": lambda q, k: q @ k.T,
+        "normalize": normalizers.uniform(),
+    },
+    "score: under softmax.. linear_time needs concat, got features.'relu'.": {"normalize": normalizers.softmax()},
+    "normalize: linear_time needs proportional, linear or uniform, or softmax of concat, got sparsemax": {
+        "normalize": normalizers.sparsemax()
+    },
+    "mask: linear_time needs None, causal, lengths, prefix or `&` of them, got sliding_window.left=2.": {
+        "mask": masks.causal() & masks.sliding_window(2)
+    },
+    "mask: .* got .causal.. . prefix": {"mask": masks.causal() | masks.prefix(2)},
+    "mask: .* got segments": {"mask": masks.segments(jnp.array([0, 0, 1]))},
+    "query_positions: .* needs the default positions": {"mask": masks.causal(), "query_positions": jnp.arange(3)},
+    "key_positions: .* needs the default positions": {"mask": masks.causal(), "key_positions": jnp.arange(3)},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_it_cannot_do_is_refused_by_name(message):
+    """It never falls back; left to choose, the call runs."""
+    rule = {**KERNEL, **REFUSED[message]}
+    with pytest.raises(ValueError, match=f"implementation: {message}.*Leave it None to choose automatically"):
+        attend(X, X, X, implementation="linear_time", **rule)
+    assert attend(X, X, X, **rule).shape == (3, 4)
+
+
+@pytest.mark.parametrize("ask", [attention_weights, attend_with_stats])
+def test_weights_and_statistics_are_refused(ask):
+    with pytest.raises(ValueError, match="linear_time makes the output alone: weights and statistics need every"):
+        ask(X, X, X, implementation="linear_time", **KERNEL)
+
+
+def test_positions_matter_only_where_the_mask_runs_along_them(x64):
+    arguments = [x[0, :, 0] for x in operands()]
+    rule = {"mask": masks.lengths(4, 6), "query_positions": jnp.arange(T)[::-1], "key_positions": jnp.arange(S) * 2}
+    found, expected = (
+        attend(*arguments, implementation=name, **KERNEL, **rule) for name in ("linear_time", "reference")
+    )
+    assert jnp.max(jnp.abs(found - expected)) <= 1e-12
+
+
+# --- Mistakes with the new values ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: scores.features("elu"), ValueError, "feature_map: expected one of 'elu_plus_one', 'relu', 'hedgehog'"),
+        (lambda: scores.features(jnp.ones((2, 2))), TypeError, "float32.2,2.* scores.random_features.directions."),
+        (lambda: scores.features(scores.dot()), TypeError, "feature_map: expected one of"),
+        (lambda: scores.random_features(jnp.ones(3)), ValueError, "directions: expected an array"),
+        (lambda: normalizers.proportional(eps=-1.0), ValueError, "eps: expected a finite number that is not negative"),
+        (lambda: normalizers.proportional(eps=jnp.ones(())), TypeError, "eps: expected a Python number"),
+        (lambda: attend(X, X, X, score=scores.features(lambda x: x.sum())), ValueError, "return .*F. with the leading"),
+        (lambda: attend(X, X, X, score=scores.random_features(jnp.ones((5, 3)))), ValueError, "axis Hq to have size 4"),
+    ],
+)
+def test_mistakes(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_feature_map_may_close_over_traced_arrays(x64):
+    """Differentiated through jit, in every evaluation."""
+    q, k, v = (x[0, :, :K] for x in operands())
+
+    def gradient(name: str) -> jax.Array:
+        def f(w):
+            rule = scores.features(lambda x: jnp.exp(x @ w))
+            return jnp.sum(jnp.sin(attend_heads(q, k, v, score=rule, normalize=PROPORTIONAL, implementation=name)))
+
+        return jax.jit(jax.hessian(f))(0.3 * normal(3, H, F))
+
+    expected = gradient("reference")
+    for name in ("linear_time", "blockwise"):
+        assert jnp.max(jnp.abs(gradient(name) - expected)) <= 1e-10
+
+
+# --- The recurrent form ----------------------------------------------------------------------------------------------
+
+STEPS = {
+    "elu_plus_one": lambda: (scores.features("elu_plus_one"), PROPORTIONAL),
+    "random_features": lambda: (scores.random_features(normal(0, K, 1, F, H)), normalizers.proportional(eps=0.1)),
+    "mean": lambda: (scores.scaled_dot(), normalizers.linear(mean=True)),
+    "concat": lambda: (scores.concat(normal(1, H), normal(2, H)), normalizers.linear()),
+    "uniform": lambda: (scores.dot(), normalizers.uniform()),
+}
+
+
+def rows() -> tuple[jax.Array, ...]:
+    """Grouped heads as leading axes `[K, G]`."""
+    return normal(0, B, K, 2, T, H), normal(1, B, K, 1, T, H), normal(2, B, K, 1, T, E)
+
+
+@pytest.mark.parametrize(("name", "pieces"), [*((name, (4, 1, 0, 4)) for name in STEPS), ("elu_plus_one", (1,) * T)])
+def test_step_by_step_is_all_at_once(name, pieces, x64):
+    """Outputs and gradients: a prompt, then rows, then none, then several; and one row at a time."""
+    score, normalize = STEPS[name]()
+
+    def stepped(score, *x):
+        state, outputs = None, []
+        for part in zip(*(jnp.split(y, np.cumsum(pieces)[:-1], axis=-2) for y in x), strict=True):
+            output, state = attend_step(state, *part, score=score, normalize=normalize)
+            outputs.append(output)
+        return jnp.concatenate(outputs, axis=-2)
+
+    def at_once(implementation):
+        rule = {"normalize": normalize, "mask": masks.causal(), "implementation": implementation}
+        return lambda score, *x: attend(*x, score=score, **rule)
+
+    weight = jnp.cos(jnp.arange(B * N * T * E)).reshape(B, K, 2, T, E)
+
+    @jax.jit
+    def all_of(held):
+        forms = (stepped, at_once("linear_time"), at_once("reference"))
+        return [(f(*held), jax.grad(lambda held, f=f: jnp.sum(weight * f(*held)))(held)) for f in forms]
+
+    *found, expected = all_of((jax.tree.map(jnp.asarray, score), *rows()))
+    for form in found:
+        for x, y in zip(jax.tree.leaves(form), jax.tree.leaves(expected), strict=True):
+            assert jnp.max(jnp.abs(x - y), initial=0) <= 1e-10 * (1 + jnp.max(jnp.abs(y), initial=0))
+
+
+def test_decoding_in_a_scan():
+    """From the empty state, compiled once; the state stays float32 under bfloat16."""
+    q, k, v = (x.astype(jnp.bfloat16) for x in rows())
+    step = partial(attend_step, score=scores.features("elu_plus_one"))
+    empty = step(None, *(x[..., :0, :] for x in (q, k, v)))[1]
+    assert empty.values.dtype == jnp.float32
+    assert empty.values.shape == (B, K, 1, H, E)
+
+    def body(state, row):
+        output, state = step(state, *(x[..., None, :] for x in row))
+        return state, output[..., 0, :]
+
+    state, outputs = jax.jit(partial(jax.lax.scan, body))(empty, tuple(jnp.moveaxis(x, -2, 0) for x in (q, k, v)))
+    expected = attend(q, k, v, score=scores.features("elu_plus_one"), normalize=PROPORTIONAL, mask=masks.causal())
+    assert outputs.dtype == jnp.bfloat16
+    assert state.count == T
+    np.testing.assert_allclose(
+        jnp.moveaxis(outputs, 0, -2).astype("float32"), expected.astype("float32"), rtol=0.01, atol=0.01
+    )
+
+
+STATE = attend_step(None, X, X, X, score=KERNEL["score"])[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: attend_step(None, X, X, X, score=KERNEL["score"], normalize=normalizers.softmax()),
+            ValueError,
+            "normalize: expected proportional, linear or uniform, got softmax",
+        ),
+        (
+            lambda: attend_step(
+                None, X, X, X, score=scores.concat(jnp.ones(4), jnp.ones(4)), normalize=normalizers.softmax()
+            ),
+            ValueError,
+            "normalize: expected proportional, linear or uniform, got softmax.*jax_attention.cache",
+        ),
+        (
+            lambda: attend_step(None, X[:2], X, X, score=KERNEL["score"]),
+            ValueError,
+            "key: expected one row for each of the 2 queries, got 3",
+        ),
+        (lambda: attend_step((1, 2), X, X, X, score=KERNEL["score"]), TypeError, "state: expected a FeatureState"),
+        (
+            lambda: attend_step(STATE, X, X, X, score=scores.features("hedgehog")),
+            ValueError,
+            r"state: expected values, total and count of shapes \(\(8, 4\), \(8,\), \(\)\).*got \(\(4, 4\)",
+        ),
+    ],
+)
+def test_mistakes_with_a_state(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# --- In a module -----------------------------------------------------------------------------------------------------
+
+
+def test_multi_head_attention_takes_the_rule():
+    """By value, with a rotary-free cache too; long inputs take O(T) time by themselves."""
+    layer = nn.MultiHeadAttention(
+        4,
+        16,
+        kv_heads=2,
+        score=scores.features("elu_plus_one"),
+        normalize=PROPORTIONAL,
+        mask=masks.causal(),
+        rngs=nnx.Rngs(0),
+    )
+    x = normal(0, 2, 6, 16)
+    heads = layer.weights(x)
+    np.testing.assert_allclose(heads.sum(-1), 1, rtol=1e-5)
+    assert jnp.all(jnp.triu(heads, 1) == 0)
+    long = jax.ShapeDtypeStruct((1, 4096, 16), jnp.float32)
+    run = jax.jit(lambda layer, x: layer(x)).lower(layer, long).compile()
+    assert run.memory_analysis().temp_size_in_bytes < 16 * 2**20
+    np.testing.assert_allclose(layer(jnp.pad(x, ((0, 0), (0, 600), (0, 0))))[:, :6], layer(x), atol=1e-5)
