@@ -16,17 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.gpu_cases import softmax_attention
-from jax_attention import attend_heads, masks
-from jax_attention.dispatch.prepare import prepare
-from jax_attention.ground.numerics import matmul_precision
-from jax_attention.implementations import blockwise, reference
+from jax_attention import Blockwise, attend, attend_heads, masks
 from tests import cases, oracle
 
-HEADS, TILE = 2, (16, 16)
+HEADS = 2
 TOLERANCE = {"highest": 1e-4, "default": 2e-2, "float16": 1e-2, "bfloat16": 4e-2}
 """Largest difference over 1 + largest entry, Hessian products included."""
 
-IMPLEMENTATIONS = {"reference": reference.attend, "blockwise": partial(blockwise.attend, tile=TILE)}
+IMPLEMENTATIONS = {"reference": "reference", "blockwise": Blockwise(tile=(16, 16))}
 ANSWERS = ("output", "gradient", "gradient", "gradient", "jvp", "Hessian product", "Hessian product", "Hessian product")
 
 
@@ -78,7 +75,7 @@ def _rule(part: str, case: cases.Case, shape: cases.Shape, name: str, precision:
 def _expected(part: str, case: cases.Case, shape: cases.Shape) -> list[np.ndarray]:
     """The same from the judges."""
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        expected = _answers(reference.attend, part, case, shape, np.float64, None)
+        expected = _answers("reference", part, case, shape, np.float64, None)
     return [np.stack([_by_numpy(part, case, shape, head) for head in range(HEADS)]), *expected[1:]]
 
 
@@ -90,7 +87,7 @@ def _drawn(part: str, case: cases.Case, shape: cases.Shape) -> tuple[Any, Callab
 
 
 def _answers(
-    evaluate: Callable, part: str, case: cases.Case, shape: cases.Shape, dtype: Any, precision: str | None
+    implementation: Any, part: str, case: cases.Case, shape: cases.Shape, dtype: Any, precision: str | None
 ) -> list[np.ndarray]:
     """The output and its derivatives, as `ANSWERS` names them."""
     own, _, operands = _drawn(part, case, shape)
@@ -98,8 +95,7 @@ def _answers(
     precision = None if precision == "default" else precision
 
     def output(*operands: jax.Array) -> jax.Array:
-        with matmul_precision(precision):
-            return evaluate(prepare(*operands, **rule, precision=precision))
+        return attend(*operands, **rule, precision=precision, implementation=implementation)
 
     def all_of(*operands: jax.Array) -> tuple:
         gradient = jax.grad(lambda *x: jnp.sum(jnp.sin(output(*x))), (0, 1, 2))

@@ -1,4 +1,6 @@
-"""Many devices: arrays sharded over batch, heads and queries give the same numbers, dropout bits included."""
+"""Many devices: arrays sharded over batch, heads and queries give the same numbers, dropout bits included; so does
+`shard_map`, with gradients and Hessian products.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import sys
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from jax_attention import Dropout, attend_heads, masks, mods, positions
+from jax_attention import Blockwise, Dropout, attend_heads, masks, mods, normalizers, positions
 
 assert len(jax.devices()) == 8
 mesh = jax.make_mesh((2, 2, 2), ("batch", "rows", "heads"), axis_types=(AxisType.Auto,) * 3)
@@ -17,21 +19,47 @@ q = jax.random.normal(jax.random.key(0), (4, 6, 4, 8))
 k, v = jax.random.normal(jax.random.key(1), (2, 4, 6, 2, 8))
 slopes, lengths = positions.alibi_slopes(4), jnp.array([6, 3, 0, 1])
 
-def loss(q, k, v, slopes, lengths):
-    out = attend_heads(
-        q, k, v, mods=(mods.alibi(slopes),), mask=masks.causal() & masks.lengths(lengths[:, None]),
-        dropout=Dropout(jax.random.key(2), 0.3))
-    return jnp.sin(out).sum(), out
+def attention(q, k, v, slopes, lengths, dropout=None, implementation=None):
+    return attend_heads(q, k, v, mods=(mods.alibi(slopes),), mask=masks.causal() & masks.lengths(lengths[:, None]),
+                        dropout=dropout, implementation=implementation)
 
-run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
-one = run(q, k, v, slopes, lengths)
+def same(one, many):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
 place = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))
-many = run(place(q, "batch", "rows", "heads"), place(k, "batch", None, "heads"), place(v, "batch", None, "heads"),
-           place(slopes, "heads"), place(lengths, "batch"))
-assert len(many[0][1].sharding.device_set) == 8
-for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-np.testing.assert_array_equal(one[0][1] == 0, many[0][1] == 0)
+spread = (place(q, "batch", "rows", "heads"), place(k, "batch", None, "heads"), place(v, "batch", None, "heads"),
+          place(slopes, "heads"), place(lengths, "batch"))
+dropout = Dropout(jax.random.key(2), 0.3)
+results = []
+for implementation in ("reference", Blockwise(tile=(4, 3))):
+    def loss(*arrays):
+        out = attention(*arrays, dropout, implementation)
+        return jnp.sin(out).sum(), out
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
+    one, many = run(q, k, v, slopes, lengths), run(*spread)
+    assert len(many[0][1].sharding.device_set) == 8
+    same(one, many)
+    np.testing.assert_array_equal(one[0][1] == 0, many[0][1] == 0)
+    results.append(one)
+same(*results)
+
+specs = P("batch", None, "heads"), P("batch", None, "heads"), P("batch", None, "heads"), P("heads"), P("batch")
+parts = jax.shard_map(
+    lambda *arrays: attention(*arrays, None, Blockwise(tile=(4, 3))), mesh=mesh, in_specs=specs, out_specs=specs[0],
+    axis_names={"batch", "heads"})
+whole = lambda *arrays: attention(*arrays, None, "reference")
+for function in (whole, parts):
+    gradient = jax.grad(lambda *arrays: jnp.sin(function(*arrays)).sum(), argnums=(0, 1, 2, 3))
+    tangents = jax.tree.map(jnp.cos, (q, k, v, slopes))
+    hessian = lambda *x: jax.jvp(lambda *y: gradient(*y, lengths), x, tangents)
+    results.append(jax.jit(lambda *x: (function(*x, lengths), hessian(*x)))(q, k, v, slopes))
+same(*results[2:])
+
+sparse = lambda q: attend_heads(q, q, q, normalize=normalizers.sparsemax())
+same(sparse(q), jax.jit(jax.shard_map(sparse, mesh=mesh, in_specs=specs[0], out_specs=specs[0],
+                                      axis_names={"batch", "heads"}))(q))
 print("equal on", len(jax.devices()))
 """
 

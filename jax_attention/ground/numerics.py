@@ -39,6 +39,26 @@ def matmul_precision(precision: Any) -> AbstractContextManager:
         ) from None
 
 
+def varying_like(x: Any, like: Any) -> Any:
+    """x, both pytrees, typed as varying over every mesh axis over which something in `like` varies.
+
+    Under `shard_map` a loop must start from what has the type of its results; outside of it nothing varies.
+    """
+    axes = set().union(*map(_varying, jax.tree.leaves(like)))
+
+    def vary(leaf: jax.Array) -> jax.Array:
+        missing = tuple(sorted(axes - _varying(leaf)))
+        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(vary, x) if axes else x
+
+
+def _varying(x: Any) -> frozenset[str]:
+    """The mesh axes over which an array, or the struct of one, varies."""
+    held = (x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)).manual_axis_type
+    return frozenset() if held is None else held.varying
+
+
 def zero_rows(x: jax.Array, used: jax.Array) -> jax.Array:
     """`x[..., R, C]` with the rows that nobody uses set to 0, forward and backward; `used` is bool `[..., R]`.
 

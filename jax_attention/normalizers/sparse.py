@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jax_attention.ground.numerics import varying_like
 from jax_attention.ground.values import value
 from jax_attention.normalizers.base import Normalizer, everywhere, finite_or_zero, row_max
 
@@ -58,7 +59,7 @@ class _Threshold(Normalizer):
             old, step = state
             return old + step, rest(old + step)
 
-        start = jnp.full((*z.shape[:-1], 1), -1, z.dtype)
+        start = varying_like(jnp.full((*z.shape[:-1], 1), -1, z.dtype), z)
         moves = lambda state: jnp.any(state[0] + state[1] > state[0])  # noqa: E731
         threshold, _ = jax.lax.while_loop(moves, step, (start, rest(start)))
         return z > threshold

@@ -342,7 +342,7 @@ def test_what_it_cannot_do_is_refused_by_name(message):
 
 @pytest.mark.parametrize("ask", [attention_weights, attend_with_stats])
 def test_weights_and_statistics_are_refused(ask):
-    with pytest.raises(ValueError, match="linear_time makes the output alone: weights and statistics need every"):
+    with pytest.raises(ValueError, match="linear_time makes the output alone; weights and statistics come from"):
         ask(X, X, X, implementation="linear_time", **KERNEL)
 
 

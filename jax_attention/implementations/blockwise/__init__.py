@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.numerics import compute_dtype
+from jax_attention.ground.numerics import compute_dtype, varying_like
 from jax_attention.ground.values import Plain
 from jax_attention.implementations.blockwise import rows
 from jax_attention.implementations.blockwise.closed import Closed, closed, found_in
@@ -67,6 +67,7 @@ def _output(plan: Plan, problem: Problem) -> jax.Array:
     given = Given(query, key, value, problem.score, mods, measure)
     alive = cover.alive if isinstance(cover.alive, jax.Array) else None
     fixed = Fixed(mask, jnp.asarray(q_pos), jnp.asarray(k_pos), problem.dropout, problem.index, alive)
+    given, fixed = varying_like((given, fixed), (given, fixed))  # derivatives are then summed over devices once
     sums, anchor = sums_over_tiles(plan, cover, given, fixed, problem.precision)
     return measure.finish(sums, anchor)[..., : plan.T, :]
 

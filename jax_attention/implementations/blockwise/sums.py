@@ -19,7 +19,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from jax_attention.dropout import Dropout
-from jax_attention.ground.numerics import matmul_precision
+from jax_attention.ground.numerics import matmul_precision, varying_like
 from jax_attention.implementations.blockwise.measures import Tile
 from jax_attention.implementations.blockwise.plan import Plan
 from jax_attention.implementations.sentence import modified
@@ -99,7 +99,7 @@ def unless_empty(alive: jax.Array | None, masked: bool, run: Callable, otherwise
     """
     if alive is None or not masked:
         return run(*operands)
-    return jax.lax.cond(alive, run, otherwise, *operands)
+    return jax.lax.cond(alive, run, lambda *x: varying_like(otherwise(*x), jax.eval_shape(run, *x)), *operands)
 
 
 def _cut(plan: Plan, given: Given, fixed: Fixed, i: jax.Array, j: jax.Array) -> tuple[Given, Fixed]:
@@ -175,7 +175,7 @@ def _sums(order: Order, given: Given, fixed: Fixed) -> tuple[Any, Any]:
         rows = unless_empty(part[1].alive, masked, joined, lambda *rows: rows, *rows)
         return jax.tree.map(partial(_write, plan, i), carry, rows)
 
-    return order.over(step, start)
+    return order.over(step, varying_like(start, (given, fixed)))
 
 
 def _change(order: Order, given: Given, tangents: Given, fixed: Fixed, anchor: Any, out: Any) -> Any:
@@ -207,7 +207,7 @@ def _change(order: Order, given: Given, tangents: Given, fixed: Fixed, anchor: A
         own = contribution(i, j, masked)
         return jax.tree.map(lambda total, x: _write(plan, i, total, _read(plan, i, total) + x), carry, own)
 
-    return order.over(step, jax.tree.map(jnp.zeros_like, out))
+    return order.over(step, varying_like(jax.tree.map(jnp.zeros_like, out), out))
 
 
 def _read(plan: Plan, i: jax.Array, x: jax.Array) -> jax.Array:

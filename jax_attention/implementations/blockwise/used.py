@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.numerics import zero_rows
+from jax_attention.ground.numerics import varying_like, zero_rows
 from jax_attention.implementations.blockwise.plan import Plan
 from jax_attention.implementations.blockwise.sums import Order, inside, unless_empty
 from jax_attention.implementations.problem import Problem
@@ -52,5 +52,5 @@ def _used(plan: Plan, problem: Problem) -> tuple[jax.Array, jax.Array]:
     lead = jax.eval_shape(allowed, zero, zero).shape[:-2]
     lead = (1,) * (len(problem.lead) - len(lead)) + lead
     start = jnp.zeros((*lead, plan.rows * plan.height), bool), jnp.zeros((*lead, plan.columns * plan.width), bool)
-    rows, columns = Order(plan, cover).over(step, start)
+    rows, columns = Order(plan, cover).over(step, varying_like(start, jax.eval_shape(allowed, zero, zero)))
     return rows[..., : plan.T], columns[..., : plan.S]
