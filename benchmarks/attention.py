@@ -48,8 +48,7 @@ def measured(workers: list[Worker], case: tuple[str, int, int], rounds: int) -> 
     prepare(workers, case)
     difference = largest_difference(workers, PASSES[0], TOLERANCE)
     result: dict = {"kind": kind, "T": length, "H": size, "load before": load, "largest difference": difference}
-    times = 8 if length <= 512 else 1
-    return result | {label: compare(workers, label, rounds, times) for label in PASSES}
+    return result | {label: compare(workers, label, rounds) for label in PASSES}
 
 
 def earlier(path: Path, here: dict) -> dict[tuple, dict]:

@@ -36,6 +36,10 @@ class Prepared(NamedTuple):
 
 Runs = dict[str, Prepared]
 
+WARM, LONG = 0.15, 0.1
+"""Seconds of calls before a short one is timed, and while: threads of the competitor before may spin for some time, and
+a process that has waited finds its caches cold."""
+
 
 def compiled(function: Callable, *arrays: Any) -> Prepared:
     """A function of JAX, compiled and blocking, unless it needs too much memory."""
@@ -59,7 +63,7 @@ def serve(module: str, name: str) -> None:
             runs.update(_prepare(make, order["case"]))
             answer: object = {label: {"missing": x.missing, "MiB": x.mib} for label, x in runs.items()}
         elif "time" in order:
-            answer = _time(runs[order["time"]].run, order["times"])
+            answer = _time(runs[order["time"]].run, order["warm"])
         elif "save" in order:
             answer = np.save(order["to"], np.asarray(runs[order["save"]].run()))
         else:
@@ -77,11 +81,20 @@ def _prepare(make: Callable[..., Runs], case: Sequence) -> Runs:
         return {"all": Prepared(None, f"{type(error).__name__}: {str(error).splitlines()[0]}")}
 
 
-def _time(run: Callable[[], Any], times: int) -> float:
-    start = time.perf_counter()
-    for _ in range(times):
+def _time(run: Callable[[], Any], warm: bool) -> float:
+    """Seconds of one call; after others, and the mean of several, if `warm`."""
+    if warm:
+        _calls(run, WARM)
+    return _calls(run, LONG if warm else 0)
+
+
+def _calls(run: Callable[[], Any], seconds: float) -> float:
+    """The mean time of as many calls as it takes, one at least."""
+    start, count = time.perf_counter(), 0
+    while count == 0 or time.perf_counter() - start < seconds:
         run()
-    return (time.perf_counter() - start) / times
+        count += 1
+    return (time.perf_counter() - start) / count
 
 
 class Worker:
@@ -108,9 +121,9 @@ class Worker:
         facts = self.facts.get(label) or self.facts.get("all") or {"missing": "has no such pass"}
         return facts["missing"]
 
-    def seconds(self, label: str, times: int = 1) -> float:
-        """Of one call, the mean of `times`."""
-        self._send(time=label, times=times)
+    def seconds(self, label: str, warm: bool = False) -> float:
+        """Of one call."""
+        self._send(time=label, warm=warm)
         return self._answer()
 
     def output(self, label: str) -> np.ndarray:
@@ -150,15 +163,15 @@ def largest_difference(workers: Sequence[Worker], label: str, tolerance: float) 
     return max(errors.values(), default=0.0)
 
 
-def compare(workers: Sequence[Worker], label: str, rounds: int, times: int = 1) -> dict:
-    """Medians in milliseconds and peers over the first worker; every round times each in turn, `times` calls long."""
+def compare(workers: Sequence[Worker], label: str, rounds: int) -> dict:
+    """Medians in milliseconds and peers over the first worker; every round times each in turn."""
     able = [worker for worker in workers if worker.missing(label) is None]
     first = {worker.name: worker.seconds(label) for worker in able}
     seconds: dict[str, list[float]] = {worker.name: [] for worker in able}
     for turn in range(rounds):
         for worker in able:
-            if turn < int(PATIENCE / (times * first[worker.name])):
-                seconds[worker.name].append(worker.seconds(label, times))
+            if turn < int(PATIENCE / first[worker.name]):
+                seconds[worker.name].append(worker.seconds(label, warm=first[worker.name] < WARM))
     medians = {name: statistics.median(x or [first[name]]) for name, x in seconds.items()}
     own = medians[workers[0].name]
     names = [worker.name for worker in workers]

@@ -20,7 +20,7 @@ class Fake:
     def missing(self, label):
         return self._missing
 
-    def seconds(self, label, times=1):
+    def seconds(self, label, warm=False):
         self.calls += 1
         return self._seconds
 

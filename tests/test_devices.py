@@ -11,7 +11,7 @@ import sys
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from jax_attention import Blockwise, Dropout, attend_heads, masks, mods, normalizers, positions
+from jax_attention import Blockwise, Dropout, attend, attend_heads, masks, mods, normalizers, positions, scores
 
 assert len(jax.devices()) == 8
 mesh = jax.make_mesh((2, 2, 2), ("batch", "rows", "heads"), axis_types=(AxisType.Auto,) * 3)
@@ -56,6 +56,25 @@ for function in (whole, parts):
     hessian = lambda *x: jax.jvp(lambda *y: gradient(*y, lengths), x, tangents)
     results.append(jax.jit(lambda *x: (function(*x, lengths), hessian(*x)))(q, k, v, slopes))
 same(*results[2:])
+
+long, w = jax.random.normal(jax.random.key(3), (2, 600, 3)), jnp.ones(600)
+plain = lambda x: attend(x, x, x, mods=(lambda z, s, t: z * w[s],), mask=lambda s, t: t <= s)
+kernel = {"score": scores.features("elu_plus_one"), "normalize": normalizers.proportional()}
+linear = lambda x: attend(x, x, x, mask=masks.causal(), **kernel)
+for rule in (plain, linear):
+    gradient = lambda f: jax.jit(jax.grad(lambda x: jnp.sin(f(x)).sum()))(long)
+    batch = jax.shard_map(rule, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"), axis_names={"batch"})
+    same(gradient(rule), gradient(batch))
+
+explicit = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
+copies = jnp.concatenate([long] * 4)
+one = gradient(plain), gradient(linear)
+with jax.set_mesh(explicit):
+    spread = jax.device_put(copies, NamedSharding(explicit, P("batch")))
+    for rule, expected in zip((plain, linear), one):
+        found = jax.jit(jax.grad(lambda x: jnp.sin(rule(x)).sum()))(spread)
+        assert found.sharding.spec == P("batch", None, None)
+        same(expected, np.asarray(found)[:2])
 
 sparse = lambda q: attend_heads(q, q, q, normalize=normalizers.sparsemax())
 same(sparse(q), jax.jit(jax.shard_map(sparse, mesh=mesh, in_specs=specs[0], out_specs=specs[0],

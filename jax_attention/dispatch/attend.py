@@ -227,8 +227,8 @@ def attend_with_stats(
         options: as in `attend`.
 
     Returns:
-        `Attended(output, logsumexp, max_score, entropy)`; the output is that of `attend`, bit for bit, the statistics
-        are `[..., T]` in at least float32.
+        `Attended(output, logsumexp, max_score, entropy)`; the output is that of `attend` (bit for bit, but to rounding
+        where `attend` would take linear_time), the statistics are `[..., T]` in at least float32.
 
     Raises:
         TypeError, ValueError: as `attend`.

@@ -26,9 +26,8 @@ BY_NAME = {"cudnn": cudnn.ON_REQUEST}
 """Those that `None` never takes, and why."""
 
 DENSE_SCORES = 2**18
-"""512 x 512: where reference and blockwise take the same time on a CPU (benchmarks/README.md). For linear_time
-the same number serves, not measured by itself: 2 F E operations per row are fewer than S (F + E) as soon as S > 2 E, so
-beyond it nothing is in doubt, and below it results keep their order of summation.
+"""512 x 512: where reference and blockwise take the same time on a CPU (benchmarks/README.md). The same number serves
+for linear_time, not measured by itself; it also needs S > 2 E, where 2 F E operations per row are fewer than S (F + E).
 """
 
 
@@ -49,7 +48,9 @@ def preferred(problem: Problem, what: str = "attend") -> tuple[str, str]:
     size = f"{rows:,} x {columns:,} scores per head"
     if rows * columns <= DENSE_SCORES:
         return "reference", f"{size}, at most {DENSE_SCORES:,}, are computed fastest all at once"
-    if why_not("linear_time", problem, what) is None:
+    if columns <= problem.value.shape[-1]:
+        return "reference", f"{size}, no more than the output has entries, are computed fastest all at once"
+    if columns > 2 * problem.value.shape[-1] and why_not("linear_time", problem, what) is None:
         return "linear_time", f"{size}, more than {DENSE_SCORES:,}, need not be computed: keys are summed first"
     return "blockwise", f"{size}, more than {DENSE_SCORES:,}, are computed tile by tile"
 

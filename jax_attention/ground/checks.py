@@ -82,6 +82,11 @@ def check_array(
         array = array.astype(np.float32)
     elif isinstance(array, np.ndarray) and array.dtype == np.float64 and not isinstance(x, np.ndarray):
         array = array.astype(np.float64 if jax.config.jax_enable_x64 else np.float32)
+    if kind == "int" and isinstance(array, np.ndarray) and array.size:
+        held = jax.dtypes.canonicalize_dtype(array.dtype)
+        least, most = int(array.min()), int(array.max())
+        fits = jnp.iinfo(held).min <= least and most <= jnp.iinfo(held).max
+        fail_unless(fits, f"{name}: expected integers that fit {held}, got {least} to {most}. Number them anew from 0.")
     layout = f"[..., {', '.join(axes)}]" if axes else "[...]"
     ensure(
         lambda: chex.assert_rank(array, {*range(len(axes), len(axes) + 16)}),

@@ -44,19 +44,25 @@ def varying_like(x: Any, like: Any) -> Any:
 
     Under `shard_map` a loop must start from what has the type of its results; outside of it nothing varies.
     """
-    axes = set().union(*map(_varying, jax.tree.leaves(like)))
+    axes = varying_axes(like)
 
     def vary(leaf: jax.Array) -> jax.Array:
-        missing = tuple(sorted(axes - _varying(leaf)))
+        missing = tuple(sorted(axes - varying_axes(leaf)))
         return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
     return jax.tree.map(vary, x) if axes else x
 
 
-def _varying(x: Any) -> frozenset[str]:
-    """The mesh axes over which an array, or the struct of one, varies."""
-    held = (x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)).manual_axis_type
-    return frozenset() if held is None else held.varying
+def filled(shape: tuple[int, ...], number: float, like: jax.ShapeDtypeStruct) -> jax.Array:
+    """An array in the dtype of `like`, spread over an explicit mesh as that is."""
+    spread = like.sharding if like.sharding is not None and like.sharding.mesh.explicit_axes else None
+    return jnp.full(shape, number, like.dtype, out_sharding=spread)
+
+
+def varying_axes(x: Any) -> set[str]:
+    """The mesh axes over which any array of a pytree, or any struct of one, varies; none outside of `shard_map`."""
+    types = [leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf) for leaf in jax.tree.leaves(x)]
+    return {axis for held in types if held.manual_axis_type is not None for axis in held.manual_axis_type.varying}
 
 
 def zero_rows(x: jax.Array, used: jax.Array) -> jax.Array:

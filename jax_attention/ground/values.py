@@ -83,16 +83,17 @@ def align(x: Any, rank: int, groups: tuple[int, int] | None = None) -> Any:
     heads in one axis: their wrapper merges and parts around the call.
 
     Half-precision arrays become float32, so that gradients, which sum over many scores, are summed in float32. Arrays
-    with an entry per score stay as they are: they are promoted entry by entry, and a copy would be quadratic.
+    with an entry for every score stay as they are: they are promoted entry by entry, and a copy would be quadratic.
     """
 
     def fit(entry: NamedArray) -> Any:
         if isinstance(entry.array, (int, float)):
             return entry.array
         array, shape = entry.array, np.shape(entry.array)
-        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4 and entry.axes != ("T", "S"):
-            array = array.astype(jnp.float32)
         cut = len(shape) - len(entry.axes)
+        own = entry.axes == ("T", "S") and cut == rank and 1 not in shape
+        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4 and not own:
+            array = array.astype(jnp.float32)
         lead, tail = shape[:cut], shape[cut:]
         if groups and lead:
             lead = (*lead[:-1], *((1, 1) if lead[-1] == 1 else groups))

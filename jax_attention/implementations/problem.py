@@ -41,6 +41,12 @@ class Problem(NamedTuple):
     """int32 `[*lead]`, which leading index this is, where a problem is a part of a larger one: for dropout."""
 
     @property
+    def arrays(self) -> tuple[Any, ...]:
+        """Everything that holds arrays."""
+        rule = (self.score, self.mods, self.mask, self.normalize, self.dropout)
+        return (self.query, self.key, self.value, rule, self.query_positions, self.key_positions, self.index)
+
+    @property
     def lead(self) -> tuple[int, ...]:
         """The common leading axes."""
         return jnp.broadcast_shapes(*(x.shape[:-2] for x in (self.query, self.key, self.value)))

@@ -23,7 +23,9 @@ class Mask:
         raise NotImplementedError(f"{type(self).__name__} must define __call__(q_pos, k_pos)")
 
     def cover(self, tiles: Tiles) -> Cover:
-        """What can be said about whole tiles without looking at pairs; it may know less, but must not be wrong."""
+        """What can be said about whole tiles without looking at pairs; it may know less, but must not be wrong. A
+        subclass that changes `__call__` must change this too.
+        """
         return tiles.unknown()
 
     def __and__(self, other: Mask | Callable) -> And:

@@ -60,13 +60,18 @@ class Tiles(NamedTuple):
         return Cover(some, all, some)
 
 
+PAIRS = 2**20
+"""How many pairs `surely_used` looks at, at most."""
+
+
 def surely_used(mask: Any, q_pos: Any, k_pos: Any) -> bool:
     """Whether it is known when traced that every query may attend to some key and every key be attended to.
 
     Positions `[..., T]` and `[..., S]`. False wherever that is not known.
     """
     known = all(isinstance(x, np.ndarray) and x.size for x in (q_pos, k_pos))
-    if not known or any(isinstance(x, jax.Array) for x in jax.tree.leaves(mask)):
+    size = q_pos.shape[-1] * k_pos.shape[-1]
+    if not known or size > PAIRS or any(isinstance(x, jax.Array) for x in jax.tree.leaves(mask)):
         return False
     rows, columns = q_pos[..., :, None], k_pos[..., None, :]
     pairs = mask.cover(Tiles(q_pos.shape[-1], k_pos.shape[-1], 1, 1, rows, rows, columns, columns)).all

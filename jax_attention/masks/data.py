@@ -95,12 +95,13 @@ class BlockSparse(Mask):
     def cover(self, tiles: Tiles) -> Cover:
         """Blocks in each tile's range are counted by differences of sums from the corner."""
         known = not isinstance(self.blocks, jax.core.Tracer) and all(isinstance(x, np.ndarray) for x in tiles[-4:])
-        if not all(np.ndim(x) == 2 for x in tiles[-4:]):
-            return tiles.unknown()
+        if any(np.ndim(x) > 2 and np.shape(x)[:-2].count(1) < np.ndim(x) - 2 for x in tiles[-4:]):
+            return tiles.unknown()  # positions of their own for every leading index
         xp = np if known else jnp
         blocks = xp.asarray(self.blocks)
         summed = xp.cumsum(xp.cumsum(xp.pad(blocks, [(0, 0)] * (blocks.ndim - 2) + [(1, 0), (1, 0)]), -1), -2)
-        top, bottom, left, right = (xp.asarray(x) // self.block_size for x in tiles[-4:])
+        ranges = (xp.asarray(x).reshape(np.shape(x)[-2:]) for x in tiles[-4:])
+        top, bottom, left, right = (x // self.block_size for x in ranges)
         inside = (top >= 0) & (left >= 0) & (bottom < blocks.shape[-2]) & (right < blocks.shape[-1])
         top, bottom = (xp.clip(x, 0, blocks.shape[-2]) for x in (top, bottom + 1))
         left, right = (xp.clip(x, 0, blocks.shape[-1]) for x in (left, right + 1))

@@ -24,6 +24,11 @@ class Additive(Score):
     bias: jax.Array | None = leaf("A", default=None)
     vector: jax.Array | None = leaf("A", default=None)
 
+    @property
+    def per_pair(self) -> int:
+        """A."""
+        return self.query_weight.shape[-1]
+
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         projected = query @ self.query_weight
         if self.bias is not None:

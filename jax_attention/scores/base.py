@@ -22,6 +22,7 @@ class Score:
     part = "score"
 
     same_size = False  # query and key must have the same number of features
+    per_pair = 1  # how many numbers `tile` forms for each pair of rows
     paired = False  # key row t belongs to query row t, not to column t
     product = False  # tile(q', k') = q' k'^T: sums over keys may be done before the queries are looked at
 

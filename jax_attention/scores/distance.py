@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jax_attention.ground.checks import check_array
 from jax_attention.ground.numerics import per_tile
+from jax_attention.ground.product import product
 from jax_attention.ground.values import leaf, value
 from jax_attention.scores.base import Score
 
@@ -33,7 +34,7 @@ class L2(Score):
         return query_part, jnp.concatenate([key, one(key), square(key)], axis=-1)
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        return query @ jnp.swapaxes(key, -1, -2)
+        return product(query, jnp.swapaxes(key, -1, -2))
 
 
 def l2(scale: Float[Array, "*lead"] | float = 1.0) -> L2:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.ground.checks import check_array, describe_array, fail_unless
+from jax_attention.ground.product import product
 from jax_attention.ground.values import leaf, value
 from jax_attention.scores.base import Score
 
@@ -42,7 +43,7 @@ class _Kernel(Score):
         return self.features(query), self.features(key)
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        return query @ jnp.swapaxes(key, -1, -2)
+        return product(query, jnp.swapaxes(key, -1, -2))
 
 
 @value

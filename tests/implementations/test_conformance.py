@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from jax_attention import Blockwise, Dropout, attend, attend_heads, masks, mods, normalizers, scores
+from jax_attention.implementations import blockwise
 from jax_attention.implementations.blockwise import rows
 
 B, T, S, N, K, H, E, A = 2, 7, 5, 4, 2, 3, 2, 3
@@ -137,6 +138,8 @@ def answers(run, arguments: tuple) -> list[jax.Array]:
 
 
 def check(names: tuple[str, ...], monkeypatch) -> None:
+    if ALL.index(names) % 2:  # as on an accelerator: all heads in one tile
+        monkeypatch.setattr(blockwise, "_one_by_one", lambda problem: False)
     monkeypatch.setattr(rows, "SCORES_AT_ONCE", 3 * S)
     rule = rule_of(names)
     plain = "plain" in (names[0], names[1], names[3]) or names[1] == "forbids"
@@ -151,13 +154,13 @@ def check(names: tuple[str, ...], monkeypatch) -> None:
 ALL = pairwise()
 
 
-@pytest.mark.parametrize("names", ALL[::12], ids="; ".join)
+@pytest.mark.parametrize("names", ALL[::13], ids="; ".join)
 def test_a_sample_of_rules(names, x64, monkeypatch):
     check(names, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [names for n, names in enumerate(ALL) if n % 12], ids="; ".join)
+@pytest.mark.parametrize("names", [names for n, names in enumerate(ALL) if n % 13], ids="; ".join)
 def test_every_two_parts_meet(names, x64, monkeypatch):
     check(names, monkeypatch)
 

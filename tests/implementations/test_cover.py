@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_attention import Blockwise, attend, masks
+from jax_attention import Blockwise, Dropout, attend, masks, mods
 from jax_attention.dispatch.prepare import prepare
 from jax_attention.implementations.blockwise.plan import Plan, make_plan
 
@@ -78,12 +78,15 @@ def test_no_tile_is_called_what_it_is_not(name, where, tile):
         (masks.prefix(16), 8),
         (~masks.causal(), 36),
         (masks.causal(-127), 1),
+        (masks.block_sparse(np.eye(4, dtype=bool), 32), 16),
+        (masks.block_sparse(np.eye(8, dtype=bool)[None, ::-1], 16), 8),
     ],
     ids=repr,
 )
-def test_empty_tiles_are_known_when_traced(mask, computed):
+@pytest.mark.parametrize("rank", [1, 3])
+def test_empty_tiles_are_known_when_traced(mask, computed, rank):
     """128 x 128 in tiles of 16."""
-    positions = np.arange(128)
+    positions = np.arange(128).reshape((1,) * (rank - 1) + (-1,))
     cover = Plan(16, 16, 128, 128).cover(mask, positions, positions)
     assert isinstance(cover.alive, np.ndarray)
     assert cover.some.sum() == computed
@@ -96,12 +99,28 @@ def test_segments_are_known_when_run():
     assert cover.alive.sum() == 16
 
 
-@pytest.mark.parametrize("what", ["forward", "gradient", "jvp", "hvp"])
-def test_memory_is_linear(what):
+def learned(q):
+    """An array that depends on the queries, so that it has a gradient."""
+    return jnp.mean(q[:32], axis=-1)
+
+
+RULES = {
+    "causal": lambda q: {},
+    "documents known when run": lambda q: {"mask": masks.segments(jnp.int32(8 * q[:, 0])) & masks.causal()},
+    "slopes": lambda q: {"mods": (mods.alibi(learned(q)[0]),)},
+    "table": lambda q: {"mods": (mods.relative(learned(q)),)},
+    "dropout": lambda q: {"dropout": Dropout(jax.random.key(0), 0.1)},
+}
+CASES = [("causal", what) for what in ("forward", "gradient", "jvp", "hvp")]
+CASES += [(rule, "gradient") for rule in RULES if rule != "causal"]
+
+
+@pytest.mark.parametrize(("rule", "what"), CASES, ids="-".join)
+def test_memory_is_linear(rule, what):
     """A dense map of 8192 x 8192 scores would need 256 MiB."""
 
     def forward(q, k, v):
-        return attend(q, k, v, mask=masks.causal())
+        return attend(q, k, v, **{"mask": masks.causal(), **RULES[rule](q)})
 
     gradient = jax.grad(lambda *x: jnp.sum(jnp.sin(forward(*x))), (0, 1, 2))
     run = {

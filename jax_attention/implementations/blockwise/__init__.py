@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.numerics import compute_dtype, varying_like
+from jax_attention.ground.numerics import compute_dtype, varying_axes, varying_like
 from jax_attention.ground.values import Plain
 from jax_attention.implementations.blockwise import rows
 from jax_attention.implementations.blockwise.closed import Closed, closed, found_in
@@ -67,9 +67,22 @@ def _output(plan: Plan, problem: Problem) -> jax.Array:
     given = Given(query, key, value, problem.score, mods, measure)
     alive = cover.alive if isinstance(cover.alive, jax.Array) else None
     fixed = Fixed(mask, jnp.asarray(q_pos), jnp.asarray(k_pos), problem.dropout, problem.index, alive)
-    given, fixed = varying_like((given, fixed), (given, fixed))  # derivatives are then summed over devices once
+    given, fixed = _varying(given, fixed, problem)
     sums, anchor = sums_over_tiles(plan, cover, given, fixed, problem.precision)
     return measure.finish(sums, anchor)[..., : plan.T, :]
+
+
+def _varying(given: Given, fixed: Fixed, problem: Problem) -> tuple[Given, Fixed]:
+    """Under `shard_map`, the same over all its mesh axes: derivatives are then summed over devices once, at the end.
+
+    Not so those of what plain functions close over, which are typed in their jaxpr. They are summed in every tile, and
+    so every device must compute every tile: a sum in a branch that only some of them take would wait for ever.
+    """
+    is_closed = lambda x: isinstance(x, Closed)  # noqa: E731
+    vary = lambda x: x if is_closed(x) else varying_like(x, problem.arrays)  # noqa: E731
+    if varying_axes(problem.arrays) and found_in(Closed, given):
+        fixed = fixed._replace(alive=None)
+    return jax.tree.map(vary, (given, fixed), is_leaf=is_closed)
 
 
 def _computed(problem: Problem) -> Problem:

@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import jax.extend
+import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_broadcasts
+from jax_attention.ground.numerics import varying_like
 from jax_attention.ground.values import Plain
 from jax_attention.implementations.blockwise.plan import Plan
 from jax_attention.implementations.problem import Problem
@@ -38,22 +39,28 @@ class Closed(Score, Mask):
 
     @property
     def lead(self) -> tuple[int, ...]:
-        """The leading axes of what it returns."""
-        return self.function.outvars[0].aval.shape[:-2]
+        """The leading axes of what it is given and returns."""
+        shapes = [x.aval.shape[:-2] for x in (*self.function.invars, *self.function.outvars)]
+        return jnp.broadcast_shapes(*shapes)
 
 
 def closed(plan: Plan, problem: Problem) -> Problem:
     """The same problem, with plain parts closed over the arrays of this call."""
     t, s, lead, dtype = plan.height, plan.width, problem.lead, problem.query.dtype
-    block = lambda x, size: jax.ShapeDtypeStruct((*x.shape[:-2], size, x.shape[-1]), dtype)  # noqa: E731
-    q_pos = jax.ShapeDtypeStruct((*problem.query_positions.shape[:-1], t, 1), problem.query_positions.dtype)
-    k_pos = jax.ShapeDtypeStruct((*problem.key_positions.shape[:-1], 1, s), problem.key_positions.dtype)
-    tile = jax.ShapeDtypeStruct((*lead, t, s), dtype)
+    like = lambda *shape, dtype=dtype: varying_like(jnp.zeros(shape, dtype), problem.arrays)  # noqa: E731
+    block = lambda x, size: like(*x.shape[:-2], size, x.shape[-1])  # noqa: E731
+    q_pos = like(*problem.query_positions.shape[:-1], t, 1, dtype=problem.query_positions.dtype)
+    k_pos = like(*problem.key_positions.shape[:-1], 1, s, dtype=problem.key_positions.dtype)
+    tile = like(*lead, t, s)
 
     def mask(plain: Plain) -> Closed:
-        found = _closed("mask", plain, plain, q_pos, k_pos)
-        check_broadcasts(f"mask {plain!r}", found.function.outvars[0].aval, tile.shape)
-        return found
+        def allowed(*positions: jax.Array) -> jax.Array:
+            found = plain(*positions)
+            if jnp.broadcast_shapes(found.shape, tile.shape) != tile.shape:
+                raise ValueError(f"{found.shape} does not broadcast to {tile.shape}.")
+            return found
+
+        return _closed("mask", plain, allowed, q_pos, k_pos)
 
     def score(plain: Plain) -> Closed:
         return _closed("score", plain, plain.tile, block(problem.query, t), block(problem.key, s))

@@ -30,9 +30,9 @@ class Blockwise:
         tiles of at most tile[0] queries x tile[1] keys, as equal as can be
 
     Args:
-        tile: rows and columns of a tile. Memory grows with their product, times all leading axes where these share a
-            tile (on accelerators, on several devices, and for plain functions). The result does not depend on them
-            but by rounding.
+        tile: rows and columns of a tile; rules that need whole rows take as many rows, and all columns. Memory grows
+            with their product, times all leading axes where these share a tile (on accelerators, on several devices,
+            and for plain functions). The result does not depend on them but by rounding.
 
     Returns:
         A value for the `implementation` of `attend` and its relatives.
@@ -129,7 +129,7 @@ def make_plan(problem: Problem, crowd: int = 1) -> Plan:
     if isinstance(problem.implementation, Blockwise):
         tile = problem.implementation.tile
     else:
-        area = min(TILE, max(SCORES_AT_ONCE // crowd, SMALLEST))
+        area = max(min(TILE, SCORES_AT_ONCE // crowd) // problem.score.per_pair, SMALLEST)
         side = math.isqrt(area)
         tile = area // min(columns, side), area // min(rows, side)
     return Plan(_equal(rows, tile[0]), _equal(columns, tile[1]), rows, columns)

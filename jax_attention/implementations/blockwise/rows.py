@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jax_attention.ground.values import map_arrays
 from jax_attention.implementations import sentence
+from jax_attention.implementations.blockwise.plan import Blockwise
 from jax_attention.implementations.problem import Attended, Problem
 
 SCORES_AT_ONCE = 2**21
@@ -42,7 +43,9 @@ def _by_rows(run: Callable[[Problem], Any], problem: Problem, axes: Any) -> Any:
     count = columns
     for size in lead:
         count *= size
-    height = max(1, min(rows, SCORES_AT_ONCE // max(count, 1)))
+    height = max(1, min(rows, SCORES_AT_ONCE // max(count * problem.score.per_pair, 1)))
+    if isinstance(problem.implementation, Blockwise):
+        height = min(rows, problem.implementation.tile[0])
     if height >= rows:
         return run(problem)
     problem = problem._replace(precision=None, implementation=None)  # no arrays; both have done their work

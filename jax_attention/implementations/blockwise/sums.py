@@ -19,7 +19,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from jax_attention.dropout import Dropout
-from jax_attention.ground.numerics import matmul_precision, varying_like
+from jax_attention.ground.numerics import filled, matmul_precision, varying_like
 from jax_attention.implementations.blockwise.measures import Tile
 from jax_attention.implementations.blockwise.plan import Plan
 from jax_attention.implementations.sentence import modified
@@ -160,7 +160,9 @@ def _sums(order: Order, given: Given, fixed: Fixed) -> tuple[Any, Any]:
         zero = jnp.zeros((), jnp.int32)
         return own(*_cut(plan, given, fixed, zero, zero), inside(plan, zero, zero), True, None)
 
-    fill = lambda x, with_: jnp.full((*x.shape[:-2], plan.rows * plan.height, x.shape[-1]), with_, x.dtype)  # noqa: E731
+    def fill(x: jax.ShapeDtypeStruct, with_: float) -> jax.Array:
+        return filled((*x.shape[:-2], plan.rows * plan.height, x.shape[-1]), with_, x)
+
     shapes = jax.eval_shape(first)
     start = jax.tree.map(partial(fill, with_=0), shapes[0]), jax.tree.map(partial(fill, with_=-jnp.inf), shapes[1])
 

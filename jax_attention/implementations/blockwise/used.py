@@ -26,7 +26,7 @@ def _used(plan: Plan, problem: Problem) -> tuple[jax.Array, jax.Array]:
     q_pos, k_pos = plan.padded(problem.query_positions, ("T",)), plan.padded(problem.key_positions, ("S",))
     cover = plan.cover(mask, q_pos, k_pos)
     alive = cover.alive if isinstance(cover.alive, jax.Array) else None
-    q_pos, k_pos = jnp.asarray(q_pos), jnp.asarray(k_pos)
+    q_pos, k_pos = varying_like((jnp.asarray(q_pos), jnp.asarray(k_pos)), problem.arrays)
 
     def allowed(i: jax.Array, j: jax.Array) -> jax.Array:
         q, k = plan.cut(q_pos, ("T",), i, j)[..., :, None], plan.cut(k_pos, ("S",), i, j)[..., None, :]

@@ -97,8 +97,8 @@ def _rule(problem: Problem) -> str | None:
 
 def _mask(problem: Problem) -> str | None:
     parts, (rows, columns) = _joined(problem.mask), problem.score_shape[-2:]
-    bands = [x for x in parts if isinstance(x, (Causal, SlidingWindow))]
-    lengths = [x for x in parts if isinstance(x, Lengths)]
+    bands = [x for x in parts if type(x) in (Causal, SlidingWindow)]
+    lengths = [x for x in parts if type(x) is Lengths]
     if len(bands) + len(lengths) < len(parts) or len(lengths) > 1:
         return (
             "mask: the cuDNN kernel knows causal, sliding_window and one lengths, joined by &, got "

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jax_attention.ground.numerics import varying_like
+
 CHUNK = 128
 """Rows at a time: C x C scores exist at once, and one state is kept for the backward pass every C rows."""
 
@@ -25,6 +27,7 @@ def scan(step: Step, state: Any, rows: Any, chunk: int | None) -> tuple[Any, Any
     if chunks == 1:
         state, results = step(state, jax.tree.map(lambda x: x[0], cut))
     else:
+        state = varying_like(state, (state, rows))
         state, results = jax.lax.scan(jax.checkpoint(step, prevent_cse=False), state, cut)
         results = jax.tree.map(_joined, results)
     return state, jax.tree.map(lambda x: x[..., :count, :], results)

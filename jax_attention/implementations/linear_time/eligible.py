@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from jax_attention.implementations.linear_time.seen import parts
@@ -17,6 +18,8 @@ def why_not(problem: Problem) -> str | None:
         return f"dropout: linear_time makes no weights that could be dropped, got rate {problem.dropout.rate}"
     if problem.mods:
         return f"mods: linear_time looks at no single score that a mod could change, got {problem.mods!r}"
+    if any(jax.typeof(x).sharding.mesh.explicit_axes for x in (problem.query, problem.key, problem.value)):
+        return "mesh: linear_time needs mesh axes of type Auto, or shard_map, got explicit ones"
     return _rule(problem) or _mask(problem)
 
 
@@ -36,7 +39,7 @@ def _rule(problem: Problem) -> str | None:
 
 def _mask(problem: Problem) -> str | None:
     for part in parts(problem.mask):
-        if not isinstance(part, (Causal, Lengths, Prefix)):
+        if type(part) not in (Causal, Lengths, Prefix):
             return f"mask: linear_time needs None, causal, lengths, prefix or `&` of them, got {part!r}"
         if isinstance(part, Causal):
             for name in ("query_positions", "key_positions"):
