@@ -38,7 +38,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 
 benchmarks: $(VENV)/.test
-	$(BIN)/python -m benchmarks.dense
+	$(BIN)/python -m benchmarks.rules
 	$(BIN)/python -m benchmarks.attention --resume
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.long

@@ -188,6 +188,16 @@ def additive() -> str:
     return table(["T = S", "pass", *(f"{name}, {unit}" for name in names for unit in ("ms", "MiB"))], rows)
 
 
+def rules() -> str:
+    """What each rule costs."""
+    ms = read("rules")["ms"]
+    first = next(iter(ms.values()))
+    rows = []
+    for name, own in ms.items():
+        rows.append([name, *(x for what in own for x in (number(own[what]), f"{own[what] / first[what]:.2f}"))])
+    return table(["rule", "forward, ms", "over the first", "with gradients, ms", "over the first"], rows)
+
+
 TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "headline": (headline, "attention", "cases"),
     "means": (means, "attention", "cases"),
@@ -199,6 +209,7 @@ TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "window": (window, "long", "window"),
     "derivatives": (derivatives, "long", "derivatives"),
     "additive": (additive, "additive", "cases"),
+    "rules": (rules, "rules", "ms"),
 }
 """Name -> what makes it, the file and the part of it that it is made from."""
 

@@ -16,8 +16,10 @@ from jax_attention import (
     masks,
     mods,
     normalizers,
+    scores,
 )
 from jax_attention.dispatch.prepare import prepare
+from jax_attention.ground.values import leaf, value
 from jax_attention.implementations.blockwise.plan import SCORES_AT_ONCE, SMALLEST, TILE, make_plan
 from tests.tolerances import FORWARD, GRADIENT
 
@@ -116,6 +118,65 @@ def test_one_segment_for_all(ids):
     np.testing.assert_allclose(found, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"])
 
 
+@value
+class Sharpness(normalizers.Normalizer):
+    """Sigmoid with a slope per query and per key, and an output scaled by query."""
+
+    rows: jax.Array = leaf("T")
+    columns: jax.Array = leaf("S")
+
+    def numerator(self, z, where, anchor):
+        return jnp.where(where, jax.nn.sigmoid(z * self.rows[..., :, None] * self.columns[..., None, :]), 0)
+
+    def denominator(self, total, anchor):
+        return 1 + self.rows[..., :, None] ** 2
+
+
+@value
+class Table(scores.Score):
+    """q . k plus a number for every pair and for every query."""
+
+    pairs: jax.Array = leaf("T", "S")
+    rows: jax.Array = leaf("T")
+
+    def tile(self, query, key):
+        return query @ jnp.swapaxes(key, -1, -2) + self.pairs * self.rows[..., :, None]
+
+
+@pytest.mark.parametrize("normalize", [None, normalizers.sparsemax(), Sharpness])
+def test_values_of_users_may_have_an_entry_per_query_and_per_key(normalize, x64, monkeypatch):
+    monkeypatch.setattr("jax_attention.implementations.blockwise.rows.SCORES_AT_ONCE", 30)
+    q, k = normal(0, 2, 10, 3, dtype=jnp.float64), normal(1, 2, 7, 3, dtype=jnp.float64)
+    own = tuple(normal(n, *shape, dtype=jnp.float64) for n, shape in enumerate([(10, 7), (10,), (7,)], 2))
+
+    def loss(own, implementation):
+        pairs, rows, columns = own
+        rule = {"score": Table(pairs, rows), "normalize": normalize}
+        if normalize is Sharpness:
+            rule["normalize"] = Sharpness(rows, columns)
+        return jnp.sum(jnp.sin(attend(q, k, k, mask=masks.causal(2), implementation=implementation, **rule)))
+
+    found, expected = (jax.value_and_grad(loss)(own, implementation) for implementation in (SMALL, "reference"))
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=GRADIENT["float64"], atol=GRADIENT["float64"])
+
+
+@pytest.mark.parametrize("shape", [(1, 64), (64, 1), (8, 8)], ids=str)
+def test_gradients_of_biases_in_half_precision_are_summed_in_float32(shape):
+    """Shared by 64 rows, columns or leading indices, of a number that half precision cannot sum."""
+    x = normal(0, 8, 64 if 64 in shape else 8, 4)
+    bias = jnp.zeros(shape, jnp.bfloat16)
+
+    def loss(bias, own):
+        rule = {"normalize": normalizers.sigmoid(), "mods": (mods.bias(bias),)}
+        return jnp.sum(attend(x, x, 1 + x, **rule, implementation=own))
+
+    exact = jax.grad(loss)(bias.astype(jnp.float32), "reference")
+    for own in (SMALL, "reference"):
+        found = np.float32(jax.grad(loss)(bias, own))
+        np.testing.assert_allclose(found, exact, rtol=0.005, atol=0.005 * float(jnp.abs(exact).max()))
+
+
 BAD = {
     "score": (lambda q, k: q @ k.T * jnp.ones((12, 12)), "score: expected a function of any block"),
     "mods": ((lambda z, q, k: z + jnp.ones((12, 12)),), "mods: expected a function of any block"),
@@ -131,6 +192,14 @@ def test_a_function_of_the_whole_row_is_told_so(part):
     with pytest.raises(ValueError, match=message) as failed:
         attend(x, x, x, **{part: function}, implementation=SMALL)
     assert "ask for implementation='reference'" in str(failed.value)
+
+
+def test_a_function_after_a_part_in_float64(x64):
+    """Scores in float32 meet a table in float64; the function sees the dtype that they have then."""
+    x, table, slope = normal(0, 7, 3), np.ones((7, 7)), jnp.arange(7, dtype=jnp.float32)
+    rule = {"mods": (mods.bias(table), lambda z, s, t: z * slope[s], lambda z, s, t: z - 1)}
+    found, expected = (attend(x, x, x, **rule, implementation=own) for own in (SMALL, "reference"))
+    np.testing.assert_allclose(found, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"])
 
 
 @pytest.mark.parametrize("tile", [(0, 3), (4,), 4, (4.0, 3), None])

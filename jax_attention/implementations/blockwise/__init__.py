@@ -64,12 +64,12 @@ def _output(plan: Plan, problem: Problem) -> jax.Array:
     measure = Weighted(problem.normalize, bool(mods) or isinstance(problem.score, Closed))
     query, key = plan.padded(query, ("T", "H")), plan.padded(key, ("S", "H"))
     value = plan.padded(problem.value, ("S", "E"))
-    given = Given(query, key, value, problem.score, mods, measure)
+    given = Given(query, key, value, plan.padded_value(problem.score), mods, plan.padded_value(measure))
     alive = cover.alive if isinstance(cover.alive, jax.Array) else None
     fixed = Fixed(mask, jnp.asarray(q_pos), jnp.asarray(k_pos), problem.dropout, problem.index, alive)
     given, fixed = _varying(given, fixed, problem)
     sums, anchor = sums_over_tiles(plan, cover, given, fixed, problem.precision)
-    return measure.finish(sums, anchor)[..., : plan.T, :]
+    return given.measure.finish(sums, anchor)[..., : plan.T, :]
 
 
 def _varying(given: Given, fixed: Fixed, problem: Problem) -> tuple[Given, Fixed]:

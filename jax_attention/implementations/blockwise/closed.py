@@ -7,6 +7,7 @@ scores, mods and masks close over, traced or not, become leaves, and those of sc
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax.extend
 import jax.numpy as jnp
 
 from jax_attention.ground.numerics import varying_like
-from jax_attention.ground.values import Plain
+from jax_attention.ground.values import Plain, named_arrays
 from jax_attention.implementations.blockwise.plan import Plan
 from jax_attention.implementations.problem import Problem
 from jax_attention.masks import Mask
@@ -65,11 +66,14 @@ def closed(plan: Plan, problem: Problem) -> Problem:
     def score(plain: Plain) -> Closed:
         return _closed("score", plain, plain.tile, block(problem.query, t), block(problem.key, s))
 
-    return problem._replace(
-        score=_map_plain(score, problem.score),
-        mods=_map_plain(lambda plain: _closed("mods", plain, plain, tile, q_pos, k_pos), problem.mods),
-        mask=_map_plain(mask, problem.mask),
-    )
+    def modified(done: tuple[Any, ...], mod: Any) -> tuple[Any, ...]:
+        dtypes = [x.array.dtype for x in named_arrays((problem.score, *done)) if hasattr(x.array, "dtype")]
+        dtypes += [x.function.outvars[0].aval.dtype for x in found_in(Closed, done)]
+        scores = tile.astype(jnp.result_type(tile, *(x for x in dtypes if jnp.issubdtype(x, jnp.floating))))
+        return *done, _map_plain(lambda plain: _closed("mods", plain, plain, scores, q_pos, k_pos), mod)
+
+    mods: tuple[Any, ...] = functools.reduce(modified, problem.mods, ())
+    return problem._replace(score=_map_plain(score, problem.score), mods=mods, mask=_map_plain(mask, problem.mask))
 
 
 def _map_plain(fn: Callable[[Plain], Closed], parts: Any) -> Any:

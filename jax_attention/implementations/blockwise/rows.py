@@ -74,7 +74,7 @@ def _over_queries(problem: Problem, change: Callable[[Any, int], Any]) -> Proble
         axis = entry.axes.index("T") - len(entry.axes) if "T" in entry.axes else None
         return entry.array if axis is None or entry.array.shape[axis] == 1 else change(entry.array, axis)
 
-    parts = {name: map_arrays(fit, getattr(problem, name)) for name in ("mods", "mask", "normalize")}
+    parts = {name: map_arrays(fit, getattr(problem, name)) for name in ("score", "mods", "mask", "normalize")}
     key = change(problem.key, -2) if problem.score.paired else problem.key
     positions = change(problem.query_positions, -1)
     return problem._replace(query=change(problem.query, -2), key=key, query_positions=positions, **parts)

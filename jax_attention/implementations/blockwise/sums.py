@@ -105,12 +105,8 @@ def unless_empty(alive: jax.Array | None, masked: bool, run: Callable, otherwise
 def _cut(plan: Plan, given: Given, fixed: Fixed, i: jax.Array, j: jax.Array) -> tuple[Given, Fixed]:
     """What belongs to tile `i, j`; positions ready to broadcast."""
     rows, columns = ((lambda x, axes=axes: plan.cut(x, axes, i, j)) for axes in (("T", "-"), ("S", "-")))
-    given = given._replace(
-        query=rows(given.query),
-        key=columns(given.key),
-        value=columns(given.value),
-        mods=plan.cut_value(given.mods, i, j),
-    )
+    parts = {name: plan.cut_value(getattr(given, name), i, j) for name in ("score", "mods", "measure")}
+    given = given._replace(query=rows(given.query), key=columns(given.key), value=columns(given.value), **parts)
     fixed = fixed._replace(
         mask=plan.cut_value(fixed.mask, i, j),
         q_pos=plan.cut(fixed.q_pos, ("T",), i, j)[..., :, None],
@@ -148,13 +144,13 @@ def inside(plan: Plan, i: jax.Array, j: jax.Array) -> jax.Array:
 
 def _sums(order: Order, given: Given, fixed: Fixed) -> tuple[Any, Any]:
     """One pass over tiles; the anchor grows as they come."""
-    plan, measure = order.plan, given.measure
+    plan = order.plan
 
     def own(given: Given, fixed: Fixed, inside: jax.Array, masked: bool, old: Any) -> tuple[Any, Any]:
         tile = _tile(given, fixed, inside, masked)
-        anchor = measure.anchor(tile)
+        anchor = given.measure.anchor(tile)
         anchor = anchor if old is None else jnp.maximum(old, anchor)
-        return measure.sums(tile, anchor), anchor
+        return given.measure.sums(tile, anchor), anchor
 
     def first() -> tuple[Any, Any]:
         zero = jnp.zeros((), jnp.int32)
@@ -171,7 +167,7 @@ def _sums(order: Order, given: Given, fixed: Fixed) -> tuple[Any, Any]:
 
         def joined(sums: Any, old: Any) -> tuple[Any, Any]:
             new, anchor = own(*part, edge, masked, old)
-            return measure.joined(sums, new, old, anchor), anchor
+            return part[0].measure.joined(sums, new, old, anchor), anchor
 
         rows = jax.tree.map(partial(_read, plan, i), carry)
         rows = unless_empty(part[1].alive, masked, joined, lambda *rows: rows, *rows)

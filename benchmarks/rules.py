@@ -1,0 +1,79 @@
+"""What does each rule cost beside scaled_dot and softmax? One run, medians, every rule timed once in turn.
+
+    python -m benchmarks.rules        about a minute on 2 cores; writes benchmarks/results/rules.json
+
+Forward, and forward with the gradients of query, key and value, of the dense form at T = 256.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention import attend_heads, mods, normalizers, positions, scores
+
+BATCH, LENGTH, HEADS, SIZE = 2, 256, 8, 64
+ROUNDS = 7
+RESULTS = Path(__file__).parent / "results" / "rules.json"
+
+
+def normal(*shape: int) -> jax.Array:
+    """Numbers for the arrays inside rules."""
+    return jax.random.normal(jax.random.key(0), shape) * 0.1
+
+
+def rules() -> dict[str, dict]:
+    """Name -> what `attend_heads` is given; the first is what the others are compared with."""
+    hidden = normal(SIZE, 16), normal(SIZE, 16)
+    return {
+        "scaled_dot, softmax": {},
+        "cosine": {"score": scores.cosine(8.0)},
+        "general": {"score": scores.general(normal(SIZE, SIZE))},
+        "l2": {"score": scores.l2(0.1)},
+        "additive (A = 16)": {"score": scores.additive(*hidden, vector=normal(16))},
+        "concat": {"score": scores.concat(normal(SIZE), normal(SIZE))},
+        "features, proportional": {
+            "score": scores.features("elu_plus_one"),
+            "normalize": normalizers.proportional(),
+        },
+        "alibi": {"mods": (mods.alibi(positions.alibi_slopes(HEADS)),)},
+        "relative": {"mods": (mods.relative(normal(HEADS, 32)),)},
+        "soft_cap": {"mods": (mods.soft_cap(30.0),)},
+        "sigmoid": {"normalize": normalizers.sigmoid()},
+        "sparsemax": {"normalize": normalizers.sparsemax()},
+        "entmax15": {"normalize": normalizers.entmax15()},
+    }
+
+
+def main() -> None:
+    """Measure, and keep."""
+    arrays = tuple(jax.random.normal(jax.random.key(n), (BATCH, LENGTH, HEADS, SIZE)) for n in range(3))
+    runs = {}
+    for name, rule in rules().items():
+        forward = lambda *x, rule=rule: attend_heads(*x, **rule)  # noqa: E731
+        both = jax.value_and_grad(lambda *x, forward=forward: jnp.sum(jnp.sin(forward(*x))), (0, 1, 2))
+        runs |= {(name, "forward"): jax.jit(forward), (name, "both"): jax.jit(both)}
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    for turn in range(ROUNDS + 1):
+        for key, run in runs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run(*arrays))
+            if turn:  # the first call compiles
+                seconds[key].append(time.perf_counter() - start)
+    ms = {}
+    for (name, label), found in seconds.items():
+        ms.setdefault(name, {})[label] = round(1e3 * statistics.median(found), 2)
+    setting = {"batch": BATCH, "T": LENGTH, "heads": HEADS, "head size": SIZE, "rounds": ROUNDS}
+    versions = {"python": platform.python_version(), "jax": jax.__version__}
+    result = {"setting": setting, "versions": versions, "machine": platform.machine(), "ms": ms}
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
