@@ -11,6 +11,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+from jax_attention.dispatch.compiled import run_compiled
 from jax_attention.ground.numerics import matmul_precision
 from jax_attention.implementations import blockwise, cudnn, linear_time, reference
 from jax_attention.implementations.blockwise.plan import Blockwise
@@ -68,5 +69,7 @@ def choose(problem: Problem, what: str = "attend") -> ModuleType:
 
 def evaluate(problem: Problem, what: str) -> Any:
     """`attend`, `weights` or `attend_with_stats` of the chosen implementation; all its products in one precision."""
+    module = choose(problem, what)
+    run = getattr(module, what)
     with matmul_precision(problem.precision):
-        return getattr(choose(problem, what), what)(problem)
+        return run(problem) if module is reference else run_compiled(run, problem)

@@ -1,0 +1,66 @@
+"""A call outside of any transformation is compiled once for its shapes and rule, not anew every time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_attention.ground.values import is_value
+from jax_attention.implementations.problem import Problem
+
+
+class Known:
+    """What of a problem must be known when traced: its structure, NumPy arrays (positions, masks), names and numbers.
+
+    Two are equal if all of it is, so that equal calls share one program.
+    """
+
+    def __init__(self, run: Callable[[Problem], Any], problem: Problem):
+        leaves, self.structure = jax.tree.flatten(problem)
+        self.run = run
+        self.leaves = tuple(None if isinstance(x, jax.Array) else x for x in leaves)
+        self._key = (run, self.structure, tuple(map(_content, self.leaves)))
+
+    def problem(self, arrays: list[jax.Array]) -> Problem:
+        """The problem again."""
+        rest = iter(arrays)
+        return jax.tree.unflatten(self.structure, [next(rest) if x is None else x for x in self.leaves])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Known) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def run_compiled(run: Callable[[Problem], Any], problem: Problem) -> Any:
+    """`run(problem)`; compiled, if nothing is traced already and no function of a user is part of the rule.
+
+    (What such a function looks up may change from call to call, and a program kept from earlier would not notice.)
+    """
+    leaves = jax.tree.leaves(problem)
+    if any(isinstance(x, jax.core.Tracer) for x in leaves) or _holds_function(problem[3:7]):
+        return run(problem)
+    return _run(Known(run, problem), [x for x in leaves if isinstance(x, jax.Array)])
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(known: Known, arrays: list[jax.Array]) -> Any:
+    return known.run(known.problem(arrays))
+
+
+def _content(x: Any) -> Any:
+    return (x.shape, x.dtype, x.tobytes()) if isinstance(x, (np.ndarray, np.generic)) else (type(x), x)
+
+
+def _holds_function(x: Any) -> bool:
+    if isinstance(x, tuple):
+        return any(map(_holds_function, x))
+    if is_value(x):
+        return any(_holds_function(getattr(x, field.name)) for field in dataclasses.fields(x))
+    return callable(x)

@@ -1,0 +1,63 @@
+"""Outside of `jit`: equal calls share one program, different ones do not, and functions of users are never remembered."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import attend, attention_weights, masks, mods, normalizers, scores
+from jax_attention.dispatch import compiled
+from tests.tolerances import FORWARD
+
+X = jax.random.normal(jax.random.key(0), (11, 3))
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"])
+
+
+def test_equal_calls_share_one_program():
+    compiled._run.clear_cache()
+    rule = lambda slope: {"mask": masks.causal(), "mods": (mods.alibi(slope),), "implementation": "blockwise"}  # noqa: E731
+    for slope in (0.1, 0.2):
+        found = attend(X, X, X, **rule(jnp.array(slope)))
+        close(found, attend(X, X, X, **{**rule(jnp.array(slope)), "implementation": "reference"}))
+    assert compiled._run._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"mask": masks.causal(1)},
+        {"query_positions": np.arange(11) + 2},
+        {"normalize": normalizers.softmax(plus_one=True)},
+        {"precision": "highest"},
+        {"score": scores.scaled_dot(0.7)},
+    ],
+    ids=str,
+)
+def test_different_calls_do_not(other):
+    first = {"mask": masks.causal(), "implementation": "blockwise"}
+    attend(X, X, X, **first)
+    close(attend(X, X, X, **{**first, **other}), attend(X, X, X, **{**first, **other, "implementation": "reference"}))
+
+
+def test_what_a_function_looks_up_may_change():
+    state = {"factor": 1.0}
+    for part in (
+        {"mods": (lambda z, s, t: z * state["factor"],)},
+        {"score": scores.features(lambda x: x * state["factor"])},
+    ):
+        for state["factor"] in (1.0, 2.0):
+            found = attend(X, X, X, **part, implementation="blockwise")
+            close(found, attend(X, X, X, **part, implementation="reference"))
+
+
+def test_precision_is_that_of_the_call():
+    ask = lambda: attention_weights(X, X, X, implementation="blockwise")  # noqa: E731
+    with jax.default_matmul_precision("bfloat16"):
+        rough = ask()
+    close(ask(), attention_weights(X, X, X, implementation="reference"))
+    assert rough.shape == (11, 11)
