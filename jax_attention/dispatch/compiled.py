@@ -44,7 +44,8 @@ def run_compiled(run: Callable[[Problem], Any], problem: Problem) -> Any:
     (What such a function looks up may change from call to call, and a program kept from earlier would not notice.)
     """
     leaves = jax.tree.leaves(problem)
-    if any(isinstance(x, jax.core.Tracer) for x in leaves) or _holds_function(problem[3:7]):
+    rule = (problem.score, problem.mods, problem.mask, problem.normalize)
+    if any(isinstance(x, jax.core.Tracer) for x in leaves) or _holds_function(rule):
         return run(problem)
     return _run(Known(run, problem), [x for x in leaves if isinstance(x, jax.Array)])
 

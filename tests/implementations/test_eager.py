@@ -1,4 +1,4 @@
-"""Outside of `jit`: equal calls share one program, different ones do not, and functions of users are never remembered."""
+"""Outside of `jit`: equal calls share one program, others do not; what functions look up is never remembered."""
 
 from __future__ import annotations
 
@@ -46,10 +46,12 @@ def test_different_calls_do_not(other):
 
 def test_what_a_function_looks_up_may_change():
     state = {"factor": 1.0}
-    for part in (
+    parts = (
         {"mods": (lambda z, s, t: z * state["factor"],)},
         {"score": scores.features(lambda x: x * state["factor"])},
-    ):
+        {"mask": masks.causal() & (lambda s, t: t < 5 * state["factor"])},
+    )
+    for part in parts:
         for state["factor"] in (1.0, 2.0):
             found = attend(X, X, X, **part, implementation="blockwise")
             close(found, attend(X, X, X, **part, implementation="reference"))
