@@ -9,9 +9,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jax_attention import Blockwise, Dropout, attend, attend_heads, masks, mods, normalizers, scores
+from jax_attention import (
+    Blockwise,
+    Dropout,
+    attend,
+    attend_heads,
+    attend_heads_with_stats,
+    masks,
+    mods,
+    normalizers,
+    scores,
+)
 from jax_attention.implementations import blockwise
 from jax_attention.implementations.blockwise import rows
+from tests.tolerances import GRADIENT
 
 B, T, S, N, K, H, E, A = 2, 7, 5, 4, 2, 3, 2, 3
 IMPLEMENTATIONS = {"blockwise": Blockwise(tile=(4, 3)), "reference": "reference"}
@@ -163,6 +174,36 @@ def test_a_sample_of_rules(names, x64, monkeypatch):
 @pytest.mark.parametrize("names", [names for n, names in enumerate(ALL) if n % 13], ids="; ".join)
 def test_every_two_parts_meet(names, x64, monkeypatch):
     check(names, monkeypatch)
+
+
+@pytest.mark.parametrize("names", ALL[6::31], ids="; ".join)
+def test_forward_mode_and_statistics_of_a_sample(names, x64, monkeypatch):
+    monkeypatch.setattr(rows, "SCORES_AT_ONCE", 3 * S)
+    rule, arrays = rule_of(names), operands()
+    tangents = jax.tree.map(jnp.cos, arrays)
+
+    def facts(*arrays, own):
+        """Output and statistics; those of empty rows are -inf and have no derivative."""
+        found = attend_heads_with_stats(*arrays, **rule, implementation=IMPLEMENTATIONS[own])
+        return jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), tuple(found))
+
+    def answers(own):
+        run = lambda *x: facts(*x, own=own)  # noqa: E731
+        gradients = jax.grad(lambda *x: sum(jnp.sum(jnp.sin(y)) for y in run(*x)), (0, 1, 2))
+        return jax.tree.leaves(jax.jit(lambda *x: (jax.jvp(run, x, tangents), gradients(*x)))(*arrays))
+
+    for x, y in zip(answers("blockwise"), answers("reference"), strict=True):
+        assert jnp.max(jnp.abs(x - y)) <= 1e-10 * (1 + jnp.max(jnp.abs(y))), names
+
+
+@pytest.mark.parametrize("names", [names for names in ALL if "plain" not in names][4::29], ids="; ".join)
+def test_a_sample_in_float32(names, x64, monkeypatch):
+    """Both sum in float32 in another order: each is within `GRADIENT` of the exact number, once more for each order."""
+    narrow = lambda x: x.astype(jnp.float32) if getattr(x, "dtype", None) == jnp.float64 else x  # noqa: E731
+    rule, arrays = jax.tree.map(narrow, (rule_of(names), operands()))
+    found, expected = (answers(loss(name, rule), (arrays, {})) for name in ("blockwise", "reference"))
+    for x, y in zip(found, expected, strict=True):
+        assert jnp.max(jnp.abs(x - y)) <= 4 * GRADIENT["float32"] * (1 + jnp.max(jnp.abs(y))), names
 
 
 @pytest.mark.parametrize("shared", [False, True])
