@@ -20,7 +20,7 @@ from jax_attention import (
 )
 from jax_attention.dispatch.prepare import prepare
 from jax_attention.ground.values import leaf, value
-from jax_attention.implementations.blockwise.plan import SCORES_AT_ONCE, SMALLEST, TILE, make_plan
+from jax_attention.implementations.blockwise.plan import SCORES_AT_ONCE, SMALLEST, TILES, make_plan
 from tests.tolerances import FORWARD, GRADIENT
 
 SMALL = Blockwise(tile=(4, 3))
@@ -65,7 +65,14 @@ def test_tiles_have_about_the_same_area(rows, columns, crowd, tiles):
     problem = prepare(jnp.ones((rows, 1)), jnp.ones((columns, 1)), jnp.ones((columns, 1)))
     plan = make_plan(problem, crowd)
     assert (plan.height, plan.width) == tiles
-    assert plan.height * plan.width <= min(TILE, max(SCORES_AT_ONCE // crowd, SMALLEST))
+    assert plan.height * plan.width <= min(TILES["cpu"][0], max(SCORES_AT_ONCE // crowd, SMALLEST))
+
+
+def test_tiles_elsewhere_are_tall(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    problem = prepare(jnp.ones((16384, 1)), jnp.ones((16384, 1)), jnp.ones((16384, 1)))
+    assert make_plan(problem, 16)[:2] == (2048, 512)
+    assert make_plan(problem, 1)[:2] == (4096, 1024)
 
 
 def test_one_query_against_many_keys():
