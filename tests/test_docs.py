@@ -83,7 +83,14 @@ def test_every_picture_belongs_to_a_rule():
     assert sorted(path.stem for path in (RULES / "img").glob("*.svg")) == sorted(CATALOGUE)
 
 
-@pytest.mark.parametrize("path", [path for path in PAGES if sessions(read(path))], ids=short)
+LONG = ("docs/models.md", "docs/decoding.md")
+"""Pages whose examples compile for half a minute; `make test-all` runs them."""
+RUN = [path for path in PAGES if sessions(read(path))]
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(x, marks=pytest.mark.slow) if short(x) in LONG else x for x in RUN], ids=short
+)
 def test_examples_run(path):
     session = doctest.DocTestParser().get_doctest("\n".join(sessions(read(path))), {}, short(path), str(path), 0)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
