@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.dropout import Dropout
+from jax_attention.ground.numerics import compute_dtype, zero_rows
 from jax_attention.masks import Mask
 from jax_attention.mods import Mod
 from jax_attention.normalizers import Normalizer
@@ -45,6 +46,18 @@ class Problem(NamedTuple):
         """Everything that holds arrays."""
         rule = (self.score, self.mods, self.mask, self.normalize, self.dropout)
         return (self.query, self.key, self.value, rule, self.query_positions, self.key_positions, self.index)
+
+    def computed(self) -> Problem:
+        """Operands in the dtype of scores and sums."""
+        dtype = compute_dtype(self.query, self.key, self.value)
+        return self._replace(**{name: getattr(self, name).astype(dtype) for name in ("query", "key", "value")})
+
+    def zero_unused(self, rows: Any, columns: Any) -> Problem:
+        """0 in operand rows that no allowed pair needs, so that NaN there goes nowhere; used rows are bool `[..., T]`,
+        used columns bool `[..., S]`.
+        """
+        query, key = self.score.zero_unused(self.query, self.key, rows, columns)
+        return self._replace(query=query, key=key, value=zero_rows(self.value, columns))
 
     @property
     def lead(self) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -17,19 +19,20 @@ from jax_attention.scores import PlainScore
 
 def attend(problem: Problem) -> jax.Array:
     """`weights @ value`, `[*lead, T, E]`, in the query's dtype."""
-    _, where, weights = _stages(problem)
-    return _combine(problem, where, _drop(problem, weights))
+    stages = _stages(problem)
+    return _combine(problem, stages, _drop(problem, stages.weights))
 
 
 def weights(problem: Problem) -> jax.Array:
     """What multiplies the values, `[*lead, T, S]`, dropout included, in the query's dtype."""
-    return _drop(problem, _stages(problem)[2]).astype(problem.query.dtype)
+    return _drop(problem, _stages(problem).weights).astype(problem.query.dtype)
 
 
 def attend_with_stats(problem: Problem) -> Attended:
     """The same output, and statistics of scores and weights before dropout."""
-    scores, where, weights = _stages(problem)
-    output = _combine(problem, where, _drop(problem, weights))
+    stages = _stages(problem)
+    scores, where, weights, _ = stages
+    output = _combine(problem, stages, _drop(problem, weights))
     positive = weights > 0
     surprise = jnp.where(positive, weights * jnp.log(jnp.where(positive, weights, 1)), 0)
     largest = row_max(scores, where)
@@ -65,19 +68,31 @@ def tile_positions(problem: Problem) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(problem.query_positions)[..., :, None], jnp.asarray(problem.key_positions)[..., None, :]
 
 
-def _stages(problem: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scores (0 where not allowed), the allowed pairs, and the weights, all `[*lead, T, S]`."""
+class _Stages(NamedTuple):
+    """Scores (0 where not allowed), the allowed pairs, and the weights, all `[*lead, T, S]`; and whether it is known
+    that every query and every key is in an allowed pair.
+    """
+
+    scores: jax.Array
+    where: jax.Array
+    weights: jax.Array
+    all_used: bool
+
+
+def _stages(problem: Problem) -> _Stages:
     dtype = compute_dtype(problem.query, problem.key, problem.value)
     positions, shape = tile_positions(problem), problem.score_shape
     query, key = problem.query.astype(dtype), problem.key.astype(dtype)
-    where = True
+    where, all_used = True, True
     if problem.mask is not None:
         where = _allowed(problem, *positions)
-        if not _all_used(problem):
-            query, key = problem.score.zero_unused(query, key, jnp.any(where, axis=-1), jnp.any(where, axis=-2))
+        all_used = surely_used(problem.mask, problem.query_positions, problem.key_positions)
+    if not all_used:
+        query, key = problem.score.zero_unused(query, key, jnp.any(where, axis=-1), jnp.any(where, axis=-2))
     scores = jnp.broadcast_to(problem.score(query, key), shape)
     scores, where = modified(scores, jnp.broadcast_to(where, shape), problem.mods, *positions)
-    return scores, where, problem.normalize(scores, where)
+    forbidden_later = bool(problem.mods) or isinstance(problem.score, PlainScore)
+    return _Stages(scores, where, problem.normalize(scores, where), all_used and not forbidden_later)
 
 
 def _allowed(problem: Problem, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
@@ -88,20 +103,14 @@ def _allowed(problem: Problem, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
     return jnp.broadcast_to(where, where.shape[:-2] + shape[-2:])
 
 
-def _all_used(problem: Problem) -> bool:
-    """Whether the mask is known to leave no query without a key and no key without a query: then nothing is unused."""
-    return surely_used(problem.mask, problem.query_positions, problem.key_positions)
-
-
 def _drop(problem: Problem, weights: jax.Array) -> jax.Array:
     if problem.dropout is None:
         return weights
     return problem.dropout(weights, *tile_positions(problem), problem.index)
 
 
-def _combine(problem: Problem, where: jax.Array, weights: jax.Array) -> jax.Array:
+def _combine(problem: Problem, stages: _Stages, weights: jax.Array) -> jax.Array:
     value = problem.value.astype(weights.dtype)
-    masked = problem.mask is not None and not _all_used(problem)
-    if masked or problem.mods or isinstance(problem.score, PlainScore):
-        value = zero_rows(value, jnp.any(where, axis=-2))
+    if not stages.all_used:
+        value = zero_rows(value, jnp.any(stages.where, axis=-2))
     return (weights @ value).astype(problem.query.dtype)

@@ -117,6 +117,13 @@ class Not(Mask):
         return f"~{self.mask!r}"
 
 
+def joined_by_and(mask: Mask | None) -> list[Mask]:
+    """What `&` joins, in order; none where every pair is allowed."""
+    if isinstance(mask, And):
+        return joined_by_and(mask.left) + joined_by_and(mask.right)
+    return [] if mask is None else [mask]
+
+
 def as_mask(x: Mask | Callable) -> Mask:
     """A mask, or a plain function made into one: what `attend` does with its `mask` argument.
 

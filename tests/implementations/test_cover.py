@@ -10,6 +10,7 @@ import pytest
 from jax_attention import Blockwise, Dropout, attend, masks, mods
 from jax_attention.dispatch.prepare import prepare
 from jax_attention.implementations.blockwise.plan import Plan, make_plan
+from tests.derivatives_of import check_memory_is_linear, derivatives_of
 
 IDS = jnp.array([0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 5, 5, 5])
 BLOCKS = np.random.default_rng(0).random((5, 4)) < 0.5
@@ -122,16 +123,4 @@ def test_memory_is_linear(rule, what):
     def forward(q, k, v):
         return attend(q, k, v, **{"mask": masks.causal(), **RULES[rule](q)})
 
-    gradient = jax.grad(lambda *x: jnp.sum(jnp.sin(forward(*x))), (0, 1, 2))
-    run = {
-        "forward": forward,
-        "gradient": gradient,
-        "jvp": lambda *x: jax.jvp(forward, x, x),
-        "hvp": lambda *x: jax.jvp(gradient, x, x),
-    }[what]
-    used = []
-    for length in (4096, 8192):
-        x = jax.ShapeDtypeStruct((length, 16), jnp.float32)
-        used.append(jax.jit(run).lower(x, x, x).compile().memory_analysis().temp_size_in_bytes)
-    assert used[1] < 32 * 2**20
-    assert used[1] <= 2.15 * used[0]
+    check_memory_is_linear(derivatives_of(forward)[what], (4096, 8192), 16)

@@ -37,25 +37,15 @@ def normal(seed: int, *shape: int, dtype: str = "float32") -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
-def by_xla(setting: fused.Setting, query, key, value, lengths) -> jax.Array:
-    """What the kernel computes, as jax.nn writes it without one."""
-    return jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        scale=setting.scale,
-        is_causal=setting.causal,
-        local_window_size=None if setting.window is None else (setting.window - 1, 0),
-        key_value_seq_lengths=lengths,
-        implementation="xla",
-    )
+BY_XLA = functools.partial(fused.kernel, implementation="xla")
+"""What the kernel computes, as jax.nn writes it without one."""
 
 
 @pytest.fixture
 def as_if(monkeypatch):
     """As if there were a GPU."""
     monkeypatch.setattr(eligible, "compute_capability", lambda: (9, 0))
-    monkeypatch.setattr(fused, "kernel", by_xla)
+    monkeypatch.setattr(fused, "kernel", BY_XLA)
 
 
 # --- What is refused -------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from jax_attention import (
     Dropout,
@@ -20,12 +19,12 @@ from jax_attention import (
     explain,
     masks,
     mods,
-    nn,
     normalizers,
     scores,
 )
 from jax_attention.dispatch.prepare import prepare_heads
 from jax_attention.implementations import linear_time, reference
+from tests.derivatives_of import check_memory_is_linear, derivatives_of
 
 B, T, S, N, K, H, E, F = 2, 9, 7, 4, 2, 3, 2, 5
 CHUNK = 4
@@ -249,20 +248,7 @@ def test_memory_is_linear(name, what):
     score = scores.features("elu_plus_one") if name == "elu_plus_one" else scores.concat(jnp.ones(16), jnp.ones(16))
     normalize = RULES[name]()[1]
     rule = {"score": score, "normalize": normalize, "mask": masks.causal(), "implementation": "linear_time"}
-    forward = partial(attend, **rule)
-    gradient = jax.grad(lambda *x: jnp.sum(jnp.sin(forward(*x))), (0, 1, 2))
-    run = {
-        "forward": forward,
-        "gradient": gradient,
-        "jvp": lambda *x: jax.jvp(forward, x, x),
-        "hvp": lambda *x: jax.jvp(gradient, x, x),
-    }[what]
-    used = []
-    for length in (8192, 16384):
-        x = jax.ShapeDtypeStruct((length, 16), jnp.float32)
-        used.append(jax.jit(run).lower(x, x, x).compile().memory_analysis().temp_size_in_bytes)
-    assert used[1] < 32 * 2**20
-    assert used[1] <= 2.15 * used[0]
+    check_memory_is_linear(derivatives_of(partial(attend, **rule))[what], (8192, 16384), 16)
 
 
 def largest(jaxpr) -> int:
@@ -353,166 +339,3 @@ def test_positions_matter_only_where_the_mask_runs_along_them(x64):
         attend(*arguments, implementation=name, **KERNEL, **rule) for name in ("linear_time", "reference")
     )
     assert jnp.max(jnp.abs(found - expected)) <= 1e-12
-
-
-# --- Mistakes with the new values ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: scores.features("elu"), ValueError, "feature_map: expected one of 'elu_plus_one', 'relu', 'hedgehog'"),
-        (lambda: scores.features(jnp.ones((2, 2))), TypeError, "float32.2,2.* scores.random_features.directions."),
-        (lambda: scores.features(scores.dot()), TypeError, "feature_map: expected one of"),
-        (lambda: scores.random_features(jnp.ones(3)), ValueError, "directions: expected an array"),
-        (lambda: normalizers.proportional(eps=-1.0), ValueError, "eps: expected a finite number that is not negative"),
-        (lambda: normalizers.proportional(eps=jnp.ones(())), TypeError, "eps: expected a Python number"),
-        (lambda: attend(X, X, X, score=scores.features(lambda x: x.sum())), ValueError, "return .*F. with the leading"),
-        (lambda: attend(X, X, X, score=scores.random_features(jnp.ones((5, 3)))), ValueError, "axis Hq to have size 4"),
-    ],
-)
-def test_mistakes(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
-
-
-def test_a_feature_map_may_close_over_traced_arrays(x64):
-    """Differentiated through jit, in every evaluation."""
-    q, k, v = (x[0, :, :K] for x in operands())
-
-    def gradient(name: str) -> jax.Array:
-        def f(w):
-            rule = scores.features(lambda x: jnp.exp(x @ w))
-            return jnp.sum(jnp.sin(attend_heads(q, k, v, score=rule, normalize=PROPORTIONAL, implementation=name)))
-
-        return jax.jit(jax.hessian(f))(0.3 * normal(3, H, F))
-
-    expected = gradient("reference")
-    for name in ("linear_time", "blockwise"):
-        assert jnp.max(jnp.abs(gradient(name) - expected)) <= 1e-10
-
-
-# --- The recurrent form ----------------------------------------------------------------------------------------------
-
-STEPS = {
-    "elu_plus_one": lambda: (scores.features("elu_plus_one"), PROPORTIONAL),
-    "random_features": lambda: (scores.random_features(normal(0, K, 1, F, H)), normalizers.proportional(eps=0.1)),
-    "mean": lambda: (scores.scaled_dot(), normalizers.linear(mean=True)),
-    "concat": lambda: (scores.concat(normal(1, H), normal(2, H)), normalizers.linear()),
-    "uniform": lambda: (scores.dot(), normalizers.uniform()),
-}
-
-
-def rows() -> tuple[jax.Array, ...]:
-    """Grouped heads as leading axes `[K, G]`."""
-    return normal(0, B, K, 2, T, H), normal(1, B, K, 1, T, H), normal(2, B, K, 1, T, E)
-
-
-@pytest.mark.parametrize(("name", "pieces"), [*((name, (4, 1, 0, 4)) for name in STEPS), ("elu_plus_one", (1,) * T)])
-def test_step_by_step_is_all_at_once(name, pieces, x64):
-    """Outputs and gradients: a prompt, then rows, then none, then several; and one row at a time."""
-    score, normalize = STEPS[name]()
-
-    def stepped(score, *x):
-        state, outputs = None, []
-        for part in zip(*(jnp.split(y, np.cumsum(pieces)[:-1], axis=-2) for y in x), strict=True):
-            output, state = attend_step(state, *part, score=score, normalize=normalize)
-            outputs.append(output)
-        return jnp.concatenate(outputs, axis=-2)
-
-    def at_once(implementation):
-        rule = {"normalize": normalize, "mask": masks.causal(), "implementation": implementation}
-        return lambda score, *x: attend(*x, score=score, **rule)
-
-    weight = jnp.cos(jnp.arange(B * N * T * E)).reshape(B, K, 2, T, E)
-
-    @jax.jit
-    def all_of(held):
-        forms = (stepped, at_once("linear_time"), at_once("reference"))
-        return [(f(*held), jax.grad(lambda held, f=f: jnp.sum(weight * f(*held)))(held)) for f in forms]
-
-    *found, expected = all_of((jax.tree.map(jnp.asarray, score), *rows()))
-    for form in found:
-        for x, y in zip(jax.tree.leaves(form), jax.tree.leaves(expected), strict=True):
-            assert jnp.max(jnp.abs(x - y), initial=0) <= 1e-10 * (1 + jnp.max(jnp.abs(y), initial=0))
-
-
-def test_decoding_in_a_scan():
-    """From the empty state, compiled once; the state stays float32 under bfloat16."""
-    q, k, v = (x.astype(jnp.bfloat16) for x in rows())
-    step = partial(attend_step, score=scores.features("elu_plus_one"))
-    empty = step(None, *(x[..., :0, :] for x in (q, k, v)))[1]
-    assert empty.values.dtype == jnp.float32
-    assert empty.values.shape == (B, K, 1, H, E)
-
-    def body(state, row):
-        output, state = step(state, *(x[..., None, :] for x in row))
-        return state, output[..., 0, :]
-
-    state, outputs = jax.jit(partial(jax.lax.scan, body))(empty, tuple(jnp.moveaxis(x, -2, 0) for x in (q, k, v)))
-    expected = attend(q, k, v, score=scores.features("elu_plus_one"), normalize=PROPORTIONAL, mask=masks.causal())
-    assert outputs.dtype == jnp.bfloat16
-    assert state.count == T
-    np.testing.assert_allclose(
-        jnp.moveaxis(outputs, 0, -2).astype("float32"), expected.astype("float32"), rtol=0.01, atol=0.01
-    )
-
-
-STATE = attend_step(None, X, X, X, score=KERNEL["score"])[1]
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (
-            lambda: attend_step(None, X, X, X, score=KERNEL["score"], normalize=normalizers.softmax()),
-            ValueError,
-            "normalize: expected proportional, linear or uniform, got softmax",
-        ),
-        (
-            lambda: attend_step(
-                None, X, X, X, score=scores.concat(jnp.ones(4), jnp.ones(4)), normalize=normalizers.softmax()
-            ),
-            ValueError,
-            "normalize: expected proportional, linear or uniform, got softmax.*jax_attention.cache",
-        ),
-        (
-            lambda: attend_step(None, X[:2], X, X, score=KERNEL["score"]),
-            ValueError,
-            "key: expected one row for each of the 2 queries, got 3",
-        ),
-        (lambda: attend_step((1, 2), X, X, X, score=KERNEL["score"]), TypeError, "state: expected a FeatureState"),
-        (
-            lambda: attend_step(STATE, X, X, X, score=scores.features("hedgehog")),
-            ValueError,
-            r"state: expected values, total and count of shapes \(\(8, 4\), \(8,\), \(\)\).*got \(\(4, 4\)",
-        ),
-    ],
-)
-def test_mistakes_with_a_state(call, error, message):
-    with pytest.raises(error, match=message):
-        call()
-
-
-# --- In a module -----------------------------------------------------------------------------------------------------
-
-
-def test_multi_head_attention_takes_the_rule():
-    """By value, with a rotary-free cache too; long inputs take O(T) time by themselves."""
-    layer = nn.MultiHeadAttention(
-        4,
-        16,
-        kv_heads=2,
-        score=scores.features("elu_plus_one"),
-        normalize=PROPORTIONAL,
-        mask=masks.causal(),
-        rngs=nnx.Rngs(0),
-    )
-    x = normal(0, 2, 6, 16)
-    heads = layer.weights(x)
-    np.testing.assert_allclose(heads.sum(-1), 1, rtol=1e-5)
-    assert jnp.all(jnp.triu(heads, 1) == 0)
-    long = jax.ShapeDtypeStruct((1, 4096, 16), jnp.float32)
-    run = jax.jit(lambda layer, x: layer(x)).lower(layer, long).compile()
-    assert run.memory_analysis().temp_size_in_bytes < 16 * 2**20
-    np.testing.assert_allclose(layer(jnp.pad(x, ((0, 0), (0, 600), (0, 0))))[:, :6], layer(x), atol=1e-5)

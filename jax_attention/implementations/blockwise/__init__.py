@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.numerics import compute_dtype, varying_axes, varying_like
+from jax_attention.ground.numerics import varying_axes, varying_like
 from jax_attention.ground.values import Plain
 from jax_attention.implementations.blockwise import rows
 from jax_attention.implementations.blockwise.closed import Closed, closed, found_in
@@ -30,7 +30,7 @@ def attend(problem: Problem) -> jax.Array:
     if not problem.normalize.one_pass:
         return _by_rows(rows.attend, problem)
     plan = make_plan(problem, crowd=1 if _one_by_one(problem) else math.prod(lead))
-    problem = closed(plan, _numbered(_computed(problem)))
+    problem = closed(plan, _numbered(problem.computed()))
     one_by_one = _one_by_one(problem)
     problem = zero_unused(plan, problem)
     run = partial(_output, plan)
@@ -83,12 +83,6 @@ def _varying(given: Given, fixed: Fixed, problem: Problem) -> tuple[Given, Fixed
     if varying_axes(problem.arrays) and found_in(Closed, given):
         fixed = fixed._replace(alive=None)
     return jax.tree.map(vary, (given, fixed), is_leaf=is_closed)
-
-
-def _computed(problem: Problem) -> Problem:
-    """Operands in the dtype of scores and sums."""
-    dtype = compute_dtype(problem.query, problem.key, problem.value)
-    return problem._replace(**{name: getattr(problem, name).astype(dtype) for name in ("query", "key", "value")})
 
 
 def _numbered(problem: Problem) -> Problem:

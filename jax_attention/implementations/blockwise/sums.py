@@ -185,7 +185,7 @@ def _change(order: Order, given: Given, tangents: Given, fixed: Fixed, anchor: A
     if not places:
         return jax.tree.map(jnp.zeros_like, out)
 
-    tangents = [moving[place] for place in places]
+    directions = [moving[place] for place in places]
 
     def contribution(i: jax.Array, j: jax.Array, masked: bool) -> Any:
         own_anchor, edge = jax.tree.map(partial(_read, plan, i), anchor), inside(plan, i, j)
@@ -199,7 +199,7 @@ def _change(order: Order, given: Given, tangents: Given, fixed: Fixed, anchor: A
             nothing = lambda part: jax.tree.map(lambda x: jnp.zeros_like(_read(plan, i, x)), out)  # noqa: E731
             return unless_empty(own_fixed.alive, masked, run, nothing, part)
 
-        return jax.jvp(sums, ([leaves[place] for place in places],), (tangents,))[1]
+        return jax.jvp(sums, ([leaves[place] for place in places],), (directions,))[1]
 
     def step(carry: Any, i: jax.Array, j: jax.Array, masked: bool) -> Any:
         own = contribution(i, j, masked)

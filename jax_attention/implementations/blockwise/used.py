@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.numerics import varying_like, zero_rows
+from jax_attention.ground.numerics import varying_like
 from jax_attention.implementations.blockwise.plan import Plan
 from jax_attention.implementations.blockwise.sums import Order, inside, unless_empty
 from jax_attention.implementations.problem import Problem
@@ -15,9 +15,7 @@ def zero_unused(plan: Plan, problem: Problem) -> Problem:
     """The problem with zeros in the rows of query, key and value that the mask excludes altogether."""
     if problem.mask is None:
         return problem
-    rows, columns = _used(plan, problem)
-    query, key = problem.score.zero_unused(problem.query, problem.key, rows, columns)
-    return problem._replace(query=query, key=key, value=zero_rows(problem.value, columns))
+    return problem.zero_unused(*_used(plan, problem))
 
 
 def _used(plan: Plan, problem: Problem) -> tuple[jax.Array, jax.Array]:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.implementations.problem import Problem
-from jax_attention.masks import And, Causal, Lengths, Mask, SlidingWindow
+from jax_attention.masks import Causal, Lengths, Mask, SlidingWindow
+from jax_attention.masks.base import joined_by_and
 from jax_attention.normalizers import softmax
 from jax_attention.scores import Dot, ScaledDot
 
@@ -32,7 +33,7 @@ def why_not(problem: Problem) -> str | None:
 
 def band_of(mask: Mask | None) -> Band:
     """Of a mask without reasons against it."""
-    parts = _joined(mask)
+    parts = joined_by_and(mask)
     lengths = next((x for x in parts if isinstance(x, Lengths)), Lengths())
     windows = [x.left for x in parts if isinstance(x, SlidingWindow) and x.left is not None]
     causal = any(isinstance(x, (Causal, SlidingWindow)) for x in parts)
@@ -43,13 +44,6 @@ def compute_capability() -> tuple[int, ...]:
     """Of the default device, (9, 0) for example; () if that is no NVIDIA GPU."""
     numbers = str(getattr(jax.devices()[0], "compute_capability", "")).split(".")
     return tuple(map(int, numbers)) if all(x.isdigit() for x in numbers) else ()
-
-
-def _joined(mask: Mask | None) -> list[Mask]:
-    """The masks that `&` joins."""
-    if isinstance(mask, And):
-        return [*_joined(mask.left), *_joined(mask.right)]
-    return [] if mask is None else [mask]
 
 
 def _device(problem: Problem) -> str | None:
@@ -96,7 +90,7 @@ def _rule(problem: Problem) -> str | None:
 
 
 def _mask(problem: Problem) -> str | None:
-    parts, (rows, columns) = _joined(problem.mask), problem.score_shape[-2:]
+    parts, (rows, columns) = joined_by_and(problem.mask), problem.score_shape[-2:]
     bands = [x for x in parts if type(x) in (Causal, SlidingWindow)]
     lengths = [x for x in parts if type(x) is Lengths]
     if len(bands) + len(lengths) < len(parts) or len(lengths) > 1:

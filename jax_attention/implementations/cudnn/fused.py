@@ -25,7 +25,12 @@ class Setting(NamedTuple):
 
 
 def kernel(
-    setting: Setting, query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array | None
+    setting: Setting,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    lengths: jax.Array | None,
+    implementation: str = "cudnn",
 ) -> jax.Array:
     """`[B, T, N, H]` by `[B, S, K, H]`, with key lengths `[B]`: the one call of jax.nn."""
     return jax.nn.dot_product_attention(
@@ -36,7 +41,7 @@ def kernel(
         is_causal=setting.causal,
         local_window_size=None if setting.window is None else (setting.window - 1, 0),
         key_value_seq_lengths=lengths,
-        implementation="cudnn",
+        implementation=implementation,
     )
 
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.numerics import compute_dtype, zero_rows
 from jax_attention.implementations.linear_time import products, separable
 from jax_attention.implementations.linear_time.eligible import why_not
 from jax_attention.implementations.linear_time.products import State
-from jax_attention.implementations.linear_time.seen import Seen, seen_by
+from jax_attention.implementations.linear_time.seen import seen_by
 from jax_attention.implementations.problem import Problem
 from jax_attention.normalizers import Softmax
 
@@ -34,7 +33,9 @@ def attend_from(problem: Problem, state: State | None, chunk: int | None = None)
     if 0 in problem.score_shape:
         return jnp.zeros(shape, problem.query.dtype), state
     seen = seen_by(problem)
-    given = _zero_unused(_computed(problem), seen)
+    given = problem.computed()
+    if problem.mask is not None:
+        given = given.zero_unused(seen.row_used(), seen.column_used())
     if isinstance(problem.normalize, Softmax):
         output = separable.attend(given, seen, chunk)
     else:
@@ -46,20 +47,5 @@ def attend_from(problem: Problem, state: State | None, chunk: int | None = None)
 
 def empty_state(problem: Problem) -> State:
     """The state before any key, of a rule whose scores are products."""
-    problem = _computed(problem)
+    problem = problem.computed()
     return products.nothing(*jax.eval_shape(lambda: (products.features(problem)[1], products.with_one(problem.value))))
-
-
-def _computed(problem: Problem) -> Problem:
-    """Operands in the dtype of sums."""
-    dtype = compute_dtype(problem.query, problem.key, problem.value)
-    return problem._replace(**{name: getattr(problem, name).astype(dtype) for name in ("query", "key", "value")})
-
-
-def _zero_unused(problem: Problem, seen: Seen) -> Problem:
-    """0 in rows that no allowed pair needs, so that NaN there goes nowhere."""
-    if problem.mask is None:
-        return problem
-    rows, columns = seen.row_used(), seen.column_used()
-    query, key = problem.score.zero_unused(problem.query, problem.key, rows, columns)
-    return problem._replace(query=query, key=key, value=zero_rows(problem.value, columns))

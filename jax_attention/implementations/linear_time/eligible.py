@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from jax_attention.implementations.linear_time.seen import parts
 from jax_attention.implementations.problem import Problem
 from jax_attention.masks import Causal, Lengths, Prefix
+from jax_attention.masks.base import joined_by_and
 from jax_attention.normalizers import Linear, Proportional, Softmax, Uniform
 from jax_attention.scores import Concat, PlainScore
 
@@ -38,7 +38,7 @@ def _rule(problem: Problem) -> str | None:
 
 
 def _mask(problem: Problem) -> str | None:
-    for part in parts(problem.mask):
+    for part in joined_by_and(problem.mask):
         if type(part) not in (Causal, Lengths, Prefix):
             return f"mask: linear_time needs None, causal, lengths, prefix or `&` of them, got {part!r}"
         if isinstance(part, Causal):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.implementations.problem import Problem
-from jax_attention.masks import And, Causal, Lengths, Mask, Prefix
+from jax_attention.masks import Causal, Lengths, Prefix
+from jax_attention.masks.base import joined_by_and
 
 
 class Seen(NamedTuple):
@@ -42,19 +43,12 @@ class Seen(NamedTuple):
         return (later[..., np.minimum(first, rows - 1)] > 0) & (first < rows) & self.key_ok
 
 
-def parts(mask: Mask | None) -> list[Mask]:
-    """What is joined by `&`."""
-    if isinstance(mask, And):
-        return parts(mask.left) + parts(mask.right)
-    return [] if mask is None else [mask]
-
-
 def seen_by(problem: Problem) -> Seen:
     """What the mask of an eligible problem, which has queries and keys, allows."""
     rows, columns = problem.score_shape[-2:]
     rank = (1,) * len(problem.lead)
     ahead, query_ok, key_ok = columns, np.ones((*rank, rows), bool), np.ones((*rank, columns), bool)
-    for part in parts(problem.mask):
+    for part in joined_by_and(problem.mask):
         if isinstance(part, Causal):
             between = int(problem.query_positions.flat[0]) - int(problem.key_positions.flat[0])
             ahead = min(ahead, part.offset + between)
