@@ -1,4 +1,4 @@
-# make run: the main job.  make test: everything that must pass.  make test-all: with the heavy sweeps.
+# make run: the main job.  make test: everything that must pass.  make test-all: with the heavy sweeps, on optimised code.
 PYTHON ?= python3
 VENV ?= .venv
 # Further options of jax-attention train, such as RUN='--steps 500'.
@@ -31,7 +31,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not gpu"
+	XLA_FLAGS= $(BIN)/python -m pytest -m "not gpu"
 
 format: $(VENV)/.test
 	$(BIN)/ruff format .

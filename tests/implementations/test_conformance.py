@@ -49,6 +49,7 @@ SCORES = {
     "additive": lambda: scores.additive(normal(2, H, A), normal(3, H, A), normal(4, A), normal(5, N, A)),
     "concat": lambda: scores.concat(normal(6, H), normal(7, H)),
     "l2": lambda: scores.l2(0.3),
+    "location": lambda: scores.location(normal(22, N, 2 * H, S), normal(23, S)),
     "features": lambda: scores.features("elu_plus_one"),
     "random_features": lambda: scores.random_features(normal(21, N, 4, H)),
     "plain": lambda: lambda q, k: jnp.sin(q @ jnp.swapaxes(k, -1, -2)) * normal(8, N)[:, None, None],
@@ -129,8 +130,9 @@ def loss(implementation: str, rule: dict, **fixed: object):
     return run
 
 
-def operands() -> tuple:
-    return normal(17, B, T, N, H), normal(18, B, S, K, H), normal(19, B, S, K, E)
+def operands(score: str = "scaled_dot") -> tuple:
+    """The key of the location score has a row for each query."""
+    return normal(17, B, T, N, H), normal(18, B, T if score == "location" else S, K, H), normal(19, B, S, K, E)
 
 
 def answers(run, arguments: tuple) -> list[jax.Array]:
@@ -155,8 +157,7 @@ def check(names: tuple[str, ...], monkeypatch) -> None:
     rule = rule_of(names)
     plain = "plain" in (names[0], names[1], names[3]) or names[1] == "forbids"
     values = {} if plain else {name: rule[name] for name in ("score", "mods", "normalize")}
-    found = answers(loss("blockwise", rule), (operands(), values))
-    expected = answers(loss("reference", rule), (operands(), values))
+    found, expected = (answers(loss(own, rule), (operands(names[0]), values)) for own in IMPLEMENTATIONS)
     for x, y in zip(found, expected, strict=True):
         assert jnp.all(jnp.isfinite(x)), names
         assert jnp.max(jnp.abs(x - y), initial=0) <= 1e-10 * (1 + jnp.max(jnp.abs(y), initial=0)), names
@@ -179,7 +180,7 @@ def test_every_two_parts_meet(names, x64, monkeypatch):
 @pytest.mark.parametrize("names", ALL[6::31], ids="; ".join)
 def test_forward_mode_and_statistics_of_a_sample(names, x64, monkeypatch):
     monkeypatch.setattr(rows, "SCORES_AT_ONCE", 3 * S)
-    rule, arrays = rule_of(names), operands()
+    rule, arrays = rule_of(names), operands(names[0])
     tangents = jax.tree.map(jnp.cos, arrays)
 
     def facts(*arrays, own):
@@ -200,7 +201,7 @@ def test_forward_mode_and_statistics_of_a_sample(names, x64, monkeypatch):
 def test_a_sample_in_float32(names, x64, monkeypatch):
     """Both sum in float32 in another order: each is within `GRADIENT` of the exact number, once more for each order."""
     narrow = lambda x: x.astype(jnp.float32) if getattr(x, "dtype", None) == jnp.float64 else x  # noqa: E731
-    rule, arrays = jax.tree.map(narrow, (rule_of(names), operands()))
+    rule, arrays = jax.tree.map(narrow, (rule_of(names), operands(names[0])))
     found, expected = (answers(loss(name, rule), (arrays, {})) for name in ("blockwise", "reference"))
     for x, y in zip(found, expected, strict=True):
         assert jnp.max(jnp.abs(x - y)) <= 4 * GRADIENT["float32"] * (1 + jnp.max(jnp.abs(y))), names
