@@ -5,8 +5,9 @@
 
 One batch of 4 heads, float32. Every competitor lives in a process of its own and waits on a pipe while another is
 timed; in every round each is timed once in turn, and ratios are of medians over rounds. Before anything is timed, all
-outputs must agree. Who lacks a case, would need more than 6 GiB for it, or is not installed, has null there and the
-reason; who is slow gets fewer rounds, and their number is kept. `benchmarks.attention_peers` has the competitors.
+outputs and gradients must agree. Who lacks a case, would need more than 6 GiB for it, or is not installed, has null
+there and the reason; who is slow gets fewer rounds, and their number is kept. `benchmarks.attention_peers` has the
+competitors.
 
 results/attention.json is written after every case, and runs over parts of the grid add up in it: a case is replaced
 when it is measured again, or left as it is with `--resume`.
@@ -46,8 +47,8 @@ def measured(workers: list[Worker], case: tuple[str, int, int], rounds: int) -> 
     kind, length, size = case
     load = round(os.getloadavg()[0], 1)
     prepare(workers, case)
-    difference = largest_difference(workers, PASSES[0], TOLERANCE)
-    result: dict = {"kind": kind, "T": length, "H": size, "load before": load, "largest difference": difference}
+    differences = {label: largest_difference(workers, label, TOLERANCE) for label in PASSES}
+    result: dict = {"kind": kind, "T": length, "H": size, "load before": load, "largest difference": differences}
     return result | {label: compare(workers, label, rounds) for label in PASSES}
 
 
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--competitors", nargs="+", choices=tuple(MAKERS), default=tuple(MAKERS), help="ours first")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--resume", action="store_true", help="leave out what the file has already")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()

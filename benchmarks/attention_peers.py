@@ -102,12 +102,12 @@ def _like_jax_nn(attention: Callable, kind: str, length: int, size: int) -> Runs
 
 
 def _of_jax(attention: Callable, *arrays: Any) -> Runs:
-    """Forward, and forward with the gradients of query, key and value."""
+    """Forward, and the gradients of query, key and value, for which it runs forward too."""
     import jax
     import jax.numpy as jnp
 
     arrays = jax.tree.map(jnp.asarray, arrays)
-    both = jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(attention(*x))), (0, 1, 2))
+    both = jax.grad(lambda *x: jnp.sum(jnp.sin(attention(*x))), (0, 1, 2))
     return {label: compiled(run, *arrays) for label, run in zip(PASSES, (attention, both), strict=True)}
 
 
@@ -123,7 +123,8 @@ def torch(kind: str, length: int, size: int) -> Runs:
         bias = np.where(dense_mask("causal", length), alibi(length), np.float32(-np.inf))
         options["attn_mask"] = torch.from_numpy(bias)[None]
     attention = lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, **options)  # noqa: E731
-    both = lambda: torch.autograd.grad(attention().sin().sum(), (q, k, v))  # noqa: E731
+    gradients = lambda: torch.autograd.grad(attention().sin().sum(), (q, k, v))  # noqa: E731
+    both = lambda: [_rows_first(x) for x in gradients()]  # noqa: E731
     return {PASSES[0]: Prepared(_forward(attention)), PASSES[1]: Prepared(both)}
 
 
@@ -167,9 +168,14 @@ def _forward(attention: Callable) -> Callable[[], np.ndarray]:
 
     def forward() -> np.ndarray:
         with torch.no_grad():
-            return attention()[0].transpose(0, 1).numpy()
+            return _rows_first(attention())
 
     return forward
+
+
+def _rows_first(x: Any) -> np.ndarray:
+    """A tensor `[1, N, T, H]` as an array `[T, N, H]`."""
+    return x[0].transpose(0, 1).numpy()
 
 
 MAKERS = {"jax_attention": ours, "jax.nn": jax_nn, "tokamax": tokamax, "torch": torch, "flex": flex}

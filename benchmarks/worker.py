@@ -65,7 +65,7 @@ def serve(module: str, name: str) -> None:
         elif "time" in order:
             answer = _time(runs[order["time"]].run, order["warm"])
         elif "save" in order:
-            answer = np.save(order["to"], np.asarray(runs[order["save"]].run()))
+            answer = np.save(order["to"], _numbers(runs[order["save"]].run()))
         else:
             answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         print(json.dumps(answer), flush=True)
@@ -79,6 +79,11 @@ def _prepare(make: Callable[..., Runs], case: Sequence) -> Runs:
         return {"all": Prepared(None, f"not installed: {error.name}")}
     except (NotImplementedError, RuntimeError, ValueError) as error:
         return {"all": Prepared(None, f"{type(error).__name__}: {str(error).splitlines()[0]}")}
+
+
+def _numbers(x: Any) -> np.ndarray:
+    """An array, or several one after the other."""
+    return np.concatenate([np.ravel(part) for part in x]) if isinstance(x, (tuple, list)) else np.asarray(x)
 
 
 def _time(run: Callable[[], Any], warm: bool) -> float:
@@ -154,12 +159,15 @@ def prepare(workers: Sequence[Worker], case: Sequence) -> None:
 
 
 def largest_difference(workers: Sequence[Worker], label: str, tolerance: float) -> float:
-    """Between the outputs of all that can run, and the first's; refuses to go on where it is too large."""
+    """Between the outputs of all that can run, and the first's, over 1 and its largest number; refuses to go on where
+    it is too large.
+    """
     able = [worker for worker in workers if worker.missing(label) is None]
     first = able[0].output(label)
-    errors = {worker.name: float(np.abs(worker.output(label) - first).max()) for worker in able[1:]}
+    size = 1 + np.abs(first).max()
+    errors = {worker.name: float(np.abs(worker.output(label) - first).max() / size) for worker in able[1:]}
     if any(not error <= tolerance for error in errors.values()):
-        raise SystemExit(f"outputs differ from those of {able[0].name}: {errors}; nothing was timed.")
+        raise SystemExit(f"outputs differ from those of {able[0].name}: {errors} ({label}); nothing was timed.")
     return max(errors.values(), default=0.0)
 
 

@@ -75,6 +75,25 @@ def test_tiles_elsewhere_are_tall(monkeypatch):
     assert make_plan(problem, 1)[:2] == (4096, 1024)
 
 
+@pytest.mark.parametrize(
+    ("mask", "size"),
+    [
+        (masks.causal(), 512),
+        (masks.sliding_window(64), 128),
+        (masks.sliding_window(256), 128),
+        (masks.sliding_window(2048), 512),
+        (masks.causal() & masks.prefix(64), 128),
+        (masks.causal() | masks.prefix(64), 512),
+        (masks.causal() & masks.segments(jnp.arange(4096) // 64), 512),
+    ],
+    ids=["causal", "64", "256", "2048", "prefix", "| prefix", "segments"],
+)
+def test_a_mask_known_when_traced_chooses_tiles(mask, size):
+    x = jnp.ones((4096, 1))
+    assert make_plan(prepare(x, x, x, mask=mask))[:2] == (size, size)
+    assert make_plan(prepare(x, x, x, mask=mask, implementation=Blockwise(tile=(700, 300))))[:2] == (683, 293)
+
+
 def test_one_query_against_many_keys():
     q, k, v = normal(0, 1, 8), normal(1, 300_001, 8), normal(2, 300_001, 3)
     mask = masks.lengths(1, 299_999)

@@ -21,6 +21,10 @@ keys than that: the fastest of 5 shapes at T = 1,024 and 4,096, but for 1,024 x 
 masks and 27 % slower under a window."""
 ELSEWHERE = (2**22, 4)
 """Many blocks of queries at a time, to fill an accelerator; not measured."""
+FINER = {1: 1.0, 2: 0.43, 4: 0.125}
+"""Sides divided by this -> time of such a tile, forward and backward on a CPU, as a share of the whole one's."""
+TILES_LOOKED_AT = 2**20
+"""To choose among finer tiles; more of them are not tried."""
 SCORES_AT_ONCE = 2**24
 """The same over all leading indices that share a tile (64 MiB in float32) …"""
 SMALLEST = 2**12
@@ -111,6 +115,11 @@ class Plan(NamedTuple):
         """The same for all arrays inside values."""
         return map_arrays(lambda entry: self.cut(entry.array, entry.axes, i, j), x)
 
+    def needed(self, problem: Problem) -> int:
+        """How many tiles are not known to be empty."""
+        q_pos, k_pos = self.padded(problem.query_positions, ("T",)), self.padded(problem.key_positions, ("S",))
+        return int(self.cover(self.padded_value(problem.mask), q_pos, k_pos).some.sum())
+
     def cover(self, mask: Mask | None, q_pos: Any, k_pos: Any) -> Cover:
         """What is known about the tiles; `mask` and positions padded. Tiles that hang over the edge are never full."""
         q_low, q_high = (x[..., :, None] for x in low_and_high(q_pos, self.height))
@@ -127,17 +136,23 @@ class Plan(NamedTuple):
 def make_plan(problem: Problem, crowd: int = 1) -> Plan:
     """Tiles as equal as can be: 768 rows are 2 x 384, not 512 and 256 filled up.
 
-    One query against a million keys has long tiles; where `crowd` leading indices share a tile, it is smaller.
+    One query against a million keys has long tiles; where `crowd` leading indices share a tile, it is smaller. Under a
+    mask known when traced so are those that cost least: a narrow window leaves most of a large tile empty.
     """
     rows, columns = problem.score_shape[-2:]
+    of = lambda height, width: Plan(_equal(rows, height), _equal(columns, width), rows, columns)  # noqa: E731
     if isinstance(problem.implementation, Blockwise):
-        tile = problem.implementation.tile
-    else:
-        largest, aspect = TILES.get(jax.default_backend(), ELSEWHERE)
-        area = max(min(largest, SCORES_AT_ONCE // crowd) // problem.score.per_pair, SMALLEST)
-        width = math.isqrt(area // aspect)
-        tile = area // min(columns, width), area // min(rows, area // width)
-    return Plan(_equal(rows, tile[0]), _equal(columns, tile[1]), rows, columns)
+        return of(*problem.implementation.tile)
+    largest, aspect = TILES.get(jax.default_backend(), ELSEWHERE)
+    area = max(min(largest, SCORES_AT_ONCE // crowd) // problem.score.per_pair, SMALLEST)
+    width = math.isqrt(area // aspect)
+    plan = of(area // min(columns, width), area // min(rows, area // width))
+    arrays = jax.tree.leaves((problem.mask, problem.query_positions, problem.key_positions))
+    if problem.mask is None or any(isinstance(x, jax.Array) for x in arrays):
+        return plan
+    finer = {of(-(-plan.height // n), -(-plan.width // n)): cost for n, cost in FINER.items()}
+    fit = [own for own in finer if own.height * own.width >= SMALLEST and own.rows * own.columns <= TILES_LOOKED_AT]
+    return min(fit, key=lambda own: finer[own] * own.needed(problem), default=plan)
 
 
 def _equal(size: int, at_most: int) -> int:
