@@ -1,4 +1,4 @@
-"""A call outside of any transformation is compiled once for its shapes and rule, not anew every time."""
+"""A call is traced once for its shapes and rule, and compiled once where no `jit` is around it, not anew every time."""
 
 from __future__ import annotations
 
@@ -39,15 +39,14 @@ class Known:
 
 
 def run_compiled(run: Callable[[Problem], Any], problem: Problem) -> Any:
-    """`run(problem)`; compiled, if nothing is traced already and no function of a user is part of the rule.
+    """`run(problem)` under `jit`, also inside of other transformations: layers of a model that are alike share one trace,
+    and a bare `jax.grad` its derivatives. Not if a function of a user is part of the rule.
 
     (What such a function looks up may change from call to call, and a program kept from earlier would not notice.)
     """
-    leaves = jax.tree.leaves(problem)
-    rule = (problem.score, problem.mods, problem.mask, problem.normalize)
-    if any(isinstance(x, jax.core.Tracer) for x in leaves) or _holds_function(rule):
+    if _holds_function((problem.score, problem.mods, problem.mask, problem.normalize)):
         return run(problem)
-    return _run(Known(run, problem), [x for x in leaves if isinstance(x, jax.Array)])
+    return _run(Known(run, problem), [x for x in jax.tree.leaves(problem) if isinstance(x, jax.Array)])
 
 
 @partial(jax.jit, static_argnums=0)

@@ -116,7 +116,7 @@ CASES = [("causal", what) for what in ("forward", "gradient", "jvp", "hvp")]
 CASES += [(rule, "gradient") for rule in RULES if rule != "causal"]
 
 
-@pytest.mark.parametrize(("rule", "what"), CASES, ids="-".join)
+@pytest.mark.parametrize(("rule", "what"), CASES)
 def test_memory_is_linear(rule, what):
     """A dense map of 8192 x 8192 scores would need 256 MiB."""
 

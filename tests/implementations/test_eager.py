@@ -29,6 +29,44 @@ def test_equal_calls_share_one_program(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "around",
+    [
+        jax.grad,
+        lambda f: lambda x: jax.jvp(jax.grad(f), (x,), (x,))[1],
+        lambda f: lambda x: jax.vmap(jax.grad(f))(jnp.stack([x, x]))[1],
+        lambda f: jax.grad(jax.checkpoint(f)),
+    ],
+    ids=["grad", "hvp", "vmap of grad", "grad of checkpoint"],
+)
+def test_equal_calls_share_one_program_under_bare_transformations(around, caplog):
+    def run(x, own):
+        return jnp.sum(jnp.sin(attend(x, x, x, mask=masks.causal(), implementation=own)))
+
+    compiled = []
+    for x in (X, X / 2, X / 4):
+        caplog.clear()
+        with jax.log_compiles():
+            found = around(lambda x: run(x, "blockwise"))(x)
+        compiled.append(sum("Compiling" in record.getMessage() for record in caplog.records))
+        close(found, around(lambda x: run(x, "reference"))(x))
+    assert compiled[0] > 0
+    assert compiled[1:] == [0, 0]
+
+
+def test_equal_layers_share_one_trace(monkeypatch):
+    original, traces = blockwise.make_plan, []
+    monkeypatch.setattr(blockwise, "make_plan", lambda *x, **y: traces.append(1) or original(*x, **y))
+
+    def deep(x):
+        for _ in range(5):
+            x = attend(x, x, x, mask=masks.causal(2), implementation="blockwise")
+        return jnp.sum(x)
+
+    jax.jit(jax.grad(deep)).lower(X)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
     "other",
     [
         {"mask": masks.causal(1)},
