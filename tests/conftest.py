@@ -19,6 +19,8 @@ import hypothesis
 import jax
 import pytest
 
+from jax_attention.dispatch import compiled
+
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
@@ -30,3 +32,14 @@ def x64():
     """True float64 for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered_from_before_a_patch(request):
+    """Traces are kept for equal rules and shapes, which would not notice that a test patches something."""
+    patches = "monkeypatch" in request.fixturenames
+    if patches:
+        compiled._run.clear_cache()
+    yield
+    if patches:
+        compiled._run.clear_cache()

@@ -39,8 +39,8 @@ class Known:
 
 
 def run_compiled(run: Callable[[Problem], Any], problem: Problem) -> Any:
-    """`run(problem)` under `jit`, also inside of other transformations: layers of a model that are alike share one trace,
-    and a bare `jax.grad` its derivatives. Not if a function of a user is part of the rule.
+    """`run(problem)` under `jit`, also inside of other transformations: equal layers of a model share one trace, and
+    calls of a bare `jax.grad` one program. Not if a function of a user is part of the rule.
 
     (What such a function looks up may change from call to call, and a program kept from earlier would not notice.)
     """
