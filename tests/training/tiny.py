@@ -1,4 +1,4 @@
-"""The smallest thing that trains like a language model: a bigram table with dropout, random text, and comparisons."""
+"""The smallest thing that trains like a language model: a bigram table, random text, short runs, and comparisons."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jax_attention.training.loop import LoopConfig
 from jax_attention.training.optimizers import OptimizerConfig, make_optimizer
 from jax_attention.training.step import init_state, make_train_step
 
@@ -61,6 +62,13 @@ def make(steps: int = 1000, accumulate: int = 1) -> tuple[Any, Any]:
     optimizer = make_optimizer(OptimizerConfig(learning_rate=0.05, warmup=2), steps=steps)
     return init_state(Bigram(nnx.Rngs(0)), optimizer, rng=jax.random.key(1)), make_train_step(
         optimizer, accumulate=accumulate
+    )
+
+
+def config(**changes: Any) -> LoopConfig:
+    """Ten steps of the loop, logged one by one, without evaluations or checkpoints."""
+    return LoopConfig(
+        **{"steps": 10, "batch_size": B, "log_every": 1, "evaluate_every": 0, "checkpoint_every": 0} | changes
     )
 
 

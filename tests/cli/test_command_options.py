@@ -1,0 +1,62 @@
+"""Every field of a model can be said on the command line, and `--help` names it."""
+
+from __future__ import annotations
+
+import pytest
+
+from jax_attention import models, normalizers
+from jax_attention.cli import app
+from jax_attention.cli.main import main
+from jax_attention.cli.options import EXPRESSIONS, FROM_DATA, argument_help, model_config
+
+
+def test_none_is_a_value_and_not_the_presets():
+    command = app.parse(
+        [
+            "train",
+            "--preset",
+            "gemma2",
+            "--score-cap",
+            "None",
+            "--kv-heads",
+            "None",
+            "--score",
+            "None",
+            "--windows",
+            "None",
+        ]
+    )
+    config = model_config(command.preset, command.model, 7)
+    assert (config.score_cap, config.kv_heads, config.score, config.windows) == (None, None, None, (None,))
+    assert (config.logit_cap, config.head_size, config.vocab_size) == (30.0, 256, 7)
+
+
+def test_every_field_of_a_model_can_be_said():
+    given = [
+        "--position",
+        "alibi",
+        "--windows",
+        "8",
+        "None",
+        "--normalize",
+        "sparsemax()",
+        "--dropout",
+        "0.25",
+        "--scan",
+        "True",
+    ]
+    config = model_config("tiny", app.parse(["train", *given]).model, 7)
+    assert (config.position, config.windows, config.dropout, config.scan) == ("alibi", (8, None), 0.25, True)
+    assert config.normalize == normalizers.sparsemax()
+
+
+def test_help_names_every_field_of_the_model(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    fields = [name for name in models.LMConfig.__dataclass_fields__ if name not in FROM_DATA]
+    missing = [name for name in fields if f"--{name.replace('_', '-')}" not in printed]
+    assert missing == []
+    assert set(argument_help(models.LMConfig)) == set(models.LMConfig.__dataclass_fields__)
+    assert set(EXPRESSIONS) <= set(fields)

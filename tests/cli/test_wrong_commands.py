@@ -1,0 +1,118 @@
+"""What wrong calls say, with nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from jax_attention.cli.main import main
+from tests.cli.fox import QUICK, refused, tree
+
+
+def test_train_refuses_a_folder_that_holds_something(run, text, capsys):
+    before = tree(run)
+    message = refused(["train", str(text), "--out", str(run), *QUICK], capsys)
+    assert "expected a new or empty folder" in message
+    assert "--resume" in message
+    assert tree(run) == before
+
+
+def test_train_names_a_missing_file_and_makes_no_folder(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert "nowhere.txt" in refused(["train", str(tmp_path / "nowhere.txt"), "--out", str(out), *QUICK], capsys)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "empty"), (b"abc\xff\xfedef" * 9, "UTF-8"), (b"ab", "length")])
+def test_train_names_what_is_wrong_with_the_text(content, said, tmp_path, capsys):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    message = refused(["train", str(path), "--out", str(tmp_path / "out"), *QUICK], capsys)
+    assert said in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_refuses_a_wrong_rule_before_it_reads_anything(text, tmp_path, capsys):
+    arguments = ["train", str(text), "--out", str(tmp_path / "out"), *QUICK]
+    assert "Write causal()" in refused([*arguments, "--mask", "causal"], capsys)
+    assert "kv_heads" in refused([*arguments, "--kv-heads", "3"], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+REFUSED = {
+    "warmup: expected at most the 6 steps": ["--warmup", "100"],
+    "accumulate: expected a divisor of the batch size 4": ["--accumulate", "3"],
+    "label_smoothing: expected 0 <= a < 1": ["--label-smoothing", "2"],
+    "keep: expected an int >= 1": ["--keep", "0"],
+    "'~'": ["--prompt", "~"],
+    "mask: expected one that hides the future": ["--mask", "dilated(1)"],
+    "rope: expected frequencies that do not change": ["--rope", "rotary(scaling=dynamic_scaling(2.0, 64))"],
+    "rope: expected a value made by rotary": ["--rope", "alibi_slopes(4)"],
+    "mask: expected a value made by": ["--mask", "rotary()"],
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_wrong_settings_are_found_before_a_folder_is_made(said, text, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert said in refused(["train", str(text), "--out", str(out), *QUICK, *REFUSED[said]], capsys)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", [["generate", "--prompt", "the"], ["show", "--text", "the"], ["evaluate"]])
+def test_commands_name_a_folder_that_is_no_run(command, tmp_path, capsys):
+    arguments = [command[0], str(tmp_path / "none"), *command[1:]]
+    assert "expected the folder of a run" in refused(arguments, capsys)
+
+
+def test_prompt_longer_than_the_context(run, capsys):
+    message = refused(["generate", str(run), "--prompt", "the quick brown fox jumps"], capsys)
+    assert "expected fewer tokens than the context of 16, got 25" in message
+    assert "expected 1 to 16 tokens" in refused(["show", str(run), "--text", "the quick brown fox"], capsys)
+    assert "empty" in refused(["generate", str(run), "--prompt", ""], capsys)
+
+
+def test_prompt_with_characters_that_the_model_never_saw(run, capsys):
+    assert "天" in refused(["generate", str(run), "--prompt", "天"], capsys)
+
+
+def test_greedy_with_a_temperature_is_a_contradiction(run, capsys):
+    message = refused(["generate", str(run), "--prompt", "the", "--greedy", "--temperature", "0.5"], capsys)
+    assert "greedy" in message
+    assert "--seed" in refused(["generate", str(run), "--prompt", "the", "--greedy", "--seed", "5"], capsys)
+    assert "num_samples" in refused(["generate", str(run), "--prompt", "the", "--num-samples", "0"], capsys)
+
+
+def test_another_tokenizer_in_the_folder(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    settings = copy / "tokenizer" / "settings.json"
+    found = json.loads(settings.read_text(encoding="utf-8"))
+    found["vocabulary"] += "é"
+    settings.write_text(json.dumps(found), encoding="utf-8")
+    assert "the tokenizer that the model was trained with" in refused(["generate", str(copy), "--prompt", "t"], capsys)
+
+
+def test_damaged_checkpoint(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for path in (copy / "checkpoints").rglob("*"):
+        if path.is_file() and path.stat().st_size > 200:
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2 :] = b""
+            path.write_bytes(bytes(content))
+    assert "checkpoint" in refused(["generate", str(copy), "--prompt", "the"], capsys)
+
+
+def test_missing_step(run, capsys):
+    assert "step 99" in refused(["generate", str(run), "--prompt", "the", "--step", "99"], capsys)
+
+
+@pytest.mark.parametrize("arguments", [["train", "--stepz", "3"], ["nonsense"], ["explain", "--dtype", "int8"], []])
+def test_unknown_options_end_with_a_message(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err

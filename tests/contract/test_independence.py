@@ -1,0 +1,74 @@
+"""Nothing depends on what it should not: later keys, the order of keys, other rows, other batch elements, the run."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import Dropout, attend, masks, mods
+from tests import cases
+from tests.contract.operands import normal, qkv
+
+
+@pytest.mark.parametrize(("rows", "columns", "offset"), [(6, 6, 0), (3, 6, 3), (6, 3, 0), (4, 6, -1)])
+def test_causality_by_gradient(rows, columns, offset):
+    """Exactly 0 for every key and value ahead of the query, not 0 for the others."""
+    q, k, v = qkv(1, rows, columns)
+    by_key, by_value = (
+        np.any(np.asarray(jax.jacrev(f)(x)) != 0, axis=(1, 3))
+        for f, x in (
+            (lambda k: attend(q, k, v, mask=masks.causal(offset)), k),
+            (lambda v: attend(q, k, v, mask=masks.causal(offset)), v),
+        )
+    )
+    allowed = np.arange(columns) <= np.arange(rows)[:, None] + offset
+    np.testing.assert_array_equal(by_value, allowed)
+    np.testing.assert_array_equal(by_key, allowed & (allowed.sum(axis=1, keepdims=True) > 1))
+
+
+@pytest.mark.parametrize("case", cases.NORMALIZERS, ids=lambda case: case.name)
+def test_order_of_keys_does_not_matter(case, x64):
+    """With their positions permuted alike; a normaliser that looked at the order would differ."""
+    q, k, v = qkv(dtype="float64")
+    order = np.array([3, 0, 5, 1, 4, 2])
+    normalize = case.build(cases.Draw(np.random.default_rng(0), cases.Shape(5, 6), dtype="float64"))[0]
+    rule = {"mask": masks.causal(1), "mods": (mods.alibi(0.3),), "normalize": normalize}
+    shuffled = attend(q, k[order], v[order], key_positions=order, **rule)
+    np.testing.assert_allclose(shuffled, attend(q, k, v, **rule), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("start", [0, 2, 4])
+def test_a_chunk_of_queries_gives_the_rows_of_the_whole(start):
+    """flax#5591, pytorch#108108: a cached decode must see positions, not row numbers."""
+    q, k, v = qkv(rows=6)
+    rule = {"mask": masks.sliding_window(3), "mods": (mods.alibi(0.3), mods.relative(jnp.arange(8.0), max_distance=5))}
+    rows = jnp.arange(start, start + 2)
+    chunk = attend(q[rows], k, v, query_positions=rows, **rule)
+    np.testing.assert_allclose(chunk, attend(q, k, v, **rule)[rows], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("part", "case"), cases.named_parts())
+def test_batch_elements_do_not_know_each_other_and_vmap_is_a_batch(part, case):
+    """Another classic: the mask of batch element 0 used for all."""
+    shape = cases.Shape(3, 4)
+    ours = case.build(cases.Draw(np.random.default_rng(1), shape))[0]
+    draw = cases.Draw(np.random.default_rng(2), shape, lead=(3,))
+    q, k, v = (x.jax for x in cases.operands(draw, ours if part == "score" else None))
+    f = lambda *x: attend(*x, **cases.rule_arguments(part, ours))  # noqa: E731
+    batch = f(q, k, v)
+    np.testing.assert_allclose(batch[1], f(q[1], k[1], v[1]), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(f)(q, k, v), batch, rtol=1e-6, atol=1e-6)
+    changed = f(*(x.at[2].set(9.0) for x in (q, k, v)))
+    np.testing.assert_array_equal(changed[:2], batch[:2])
+
+
+def test_the_same_call_gives_the_same_bits():
+    """Forward and gradients, that of a learned bias included (pytorch#145208)."""
+    q, k, v, bias = normal(0, (2, 17, 8), (2, 17, 8), (2, 17, 8), (17, 17))
+    rule = {"mask": masks.causal(), "dropout": Dropout(jax.random.key(0), 0.2)}
+    f = jax.jit(
+        jax.value_and_grad(lambda *x: jnp.sum(attend(*x[:3], mods=(mods.bias(x[3]),), **rule) ** 2), (0, 1, 2, 3))
+    )
+    jax.tree.map(np.testing.assert_array_equal, f(q, k, v, bias), f(q, k, v, bias))

@@ -1,0 +1,66 @@
+"""`precision=` reaches every product: a flag that is never used is worse than none (flax#4008, jax#7010)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jax_attention import attend, masks, scores
+from tests.contract.operands import normal, qkv
+from tests.contract.programs import equations
+
+
+def products(f, *args) -> list:
+    return [e for e in equations(f, *args) if e.primitive.name == "dot_general"]
+
+
+PRESET = jax.lax.DotAlgorithmPreset.BF16_BF16_F32
+
+
+@pytest.mark.parametrize("precision", ["highest", "default", "high", jax.lax.Precision.HIGHEST, PRESET], ids=str)
+@pytest.mark.parametrize("name", ["default", "general", "additive", "plain"])
+def test_precision_reaches_every_product(precision, name):
+    """Forward and backward, and in a user's own score."""
+    q, k, v, w = normal(0, (3, 4), (5, 4), (5, 2), (4, 4))
+    score = {
+        "default": None,
+        "general": scores.general(w),
+        "additive": scores.additive(w, w),
+        "plain": lambda q, k: jnp.einsum("th,sh->ts", q @ w, k),
+    }[name]
+    expected = (
+        precision if precision is PRESET else getattr(jax.lax.Precision, getattr(precision, "name", precision).upper())
+    )
+
+    def f(q, k, v, precision):
+        return jnp.sum(attend(q, k, v, score=score, mask=masks.causal(), precision=precision))
+
+    def backward(q, k, v, precision):
+        return jax.grad(f, (0, 1, 2))(q, k, v, precision)
+
+    for g in (f, backward):
+        found = products(lambda *x, g=g: g(*x, precision), q, k, v)
+        assert len(found) >= 2
+        pairs = [e.params["precision"] for e in found]
+        assert {x for pair in pairs for x in (pair if isinstance(pair, tuple) else (pair,))} == {expected}
+        unset = products(lambda *x, g=g: g(*x, None), q, k, v)
+        assert {e.params["precision"] for e in unset} == {None}
+    named = products(lambda *x: jax.vjp(lambda *y: attend(*y, precision="highest"), *x)[1](v[:3]), q, k, v)
+    assert len(named) >= 5
+
+
+def test_precision_does_not_leak_out_of_the_call():
+    q, k, v = qkv()
+    found = products(lambda: (attend(q, k, v, precision="highest"), q @ k.T))
+    assert sorted(e.params["precision"] is None for e in found) == [False, False, True]
+
+
+@pytest.mark.parametrize("implementation", ["reference", "blockwise"])
+def test_precision_reaches_the_derivative_of_a_compiled_call(implementation):
+    """Its rule is traced when the call is long over."""
+    q, k, v = qkv()
+    run = jax.jit(lambda *x: jnp.sum(attend(*x, precision="highest", implementation=implementation)))
+    found = products(jax.grad(run, (0, 1, 2)), q, k, v)
+    assert len(found) >= 5
+    assert {e.params["precision"] for e in found} == {(jax.lax.Precision.HIGHEST,) * 2}

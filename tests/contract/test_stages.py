@@ -1,0 +1,82 @@
+"""Score, mods from left to right, mask, normalize, dropout, combine; and asking for statistics changes no bit."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import (
+    Dropout,
+    attend,
+    attend_heads,
+    attend_heads_with_stats,
+    attend_with_stats,
+    attention_weights,
+    masks,
+    mods,
+    normalizers,
+)
+from tests.contract.operands import qkv
+
+
+def test_order_of_the_stages():
+    """Each stage records what it is given; the sentence is replayed by hand."""
+    q, k, v = qkv()
+    seen = []
+
+    def stage(name, f):
+        def call(*args):
+            seen.append(name)
+            return f(*args)
+
+        return call
+
+    rng = Dropout(jax.random.key(3), 0.4)
+    output = attend(
+        q,
+        k,
+        v,
+        score=stage("score", lambda q, k: q @ k.T),
+        mods=(stage("first", lambda z, q, k: z + 1.0), stage("second", lambda z, q, k: z * 3.0)),
+        mask=stage("mask", lambda q, k: k <= q),
+        normalize=stage("normalize", lambda z, where: jnp.where(where, z, 5.0) / 7.0),
+        dropout=rng,
+    )
+    assert [name for name in seen if name != "mask"] == ["score", "first", "second", "normalize"]
+    rows, columns = jnp.arange(5)[:, None], jnp.arange(6)[None]
+    weights = jnp.where(columns <= rows, (q @ k.T + 1.0) * 3.0 / 7.0, 0)
+    expected = rng(weights, rows, columns) @ v
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_soft_cap_and_bias_do_not_commute():
+    q, k, v = qkv()
+    bias, cap = mods.bias(jnp.full((5, 6), 3.0).at[:, 0].set(0.0)), mods.soft_cap(1.0)
+    z = q @ k.T / 2
+    for chain, expected in (((bias, cap), jnp.tanh(z + bias.array)), ((cap, bias), jnp.tanh(z) + bias.array)):
+        got = attention_weights(q, k, v, mods=chain)
+        np.testing.assert_allclose(got, jax.nn.softmax(expected, axis=-1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {},
+        {"mask": masks.causal(-1), "mods": (mods.alibi(0.2),)},
+        {"normalize": normalizers.softmax(0.5), "dropout": Dropout(jax.random.key(1), 0.3)},
+        {"normalize": normalizers.entmax15()},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_asking_for_statistics_changes_no_bit(rule, dtype):
+    """transformers#33996, flax#4744: to look at the weights must not be to compute something else."""
+    q, k, v = qkv(dtype=dtype)
+    heads = [jnp.stack([x, x + 1], axis=-2) for x in (q, k, v)]
+    for compile_ in (lambda f: f, jax.jit):
+        plain = compile_(lambda *x: attend(*x, **rule))(q, k, v)
+        np.testing.assert_array_equal(compile_(lambda *x: attend_with_stats(*x, **rule).output)(q, k, v), plain)
+    several = attend_heads(*heads, **rule)
+    np.testing.assert_array_equal(attend_heads_with_stats(*heads, **rule).output, several)

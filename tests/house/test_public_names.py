@@ -1,0 +1,165 @@
+"""Every public name is pinned and documented, and every example in a docstring runs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import re
+
+import pytest
+
+import jax_attention
+from jax_attention import cache, data, decoding, masks, models, mods, nn, normalizers, positions, scores, training, viz
+from tests.house.sources import LIBRARY, module_name
+
+PUBLIC = {
+    "jax_attention": """Attended Blockwise Dropout Explanation FeatureState Partial attend attend_heads
+        attend_heads_with_stats attend_step attend_with_stats attention_weights attention_weights_heads
+        cache dot_product_attention explain
+        flax_attention_fn masks merge_partials mods normalizers positions scores""",
+    "jax_attention.scores": """CATALOGUE Additive Concat Cosine Dot Features General L2 Location PlainScore
+        RandomFeatures ScaledDot Score additive as_score concat cosine dot features general l2 location random_features
+        scaled_dot""",
+    "jax_attention.mods": """CATALOGUE Alibi Bias Mod PlainMod Relative SoftCap Temperature alibi as_mod bias relative
+        soft_cap temperature""",
+    "jax_attention.masks": """CATALOGUE And BlockSparse Causal Chunked Dense Dilated Lengths Mask MaskAndMods Not Or
+        PlainMask Prefix Segments SlidingWindow as_mask block_sparse causal chunked dense dilated from_flash_window
+        from_huggingface from_huggingface_window from_jax_nn_window from_torch_mha from_torch_sdpa fully_masked_rows
+        lengths prefix segments sliding_window""",
+    "jax_attention.normalizers": """CATALOGUE Entmax15 Hard Linear Normalizer PlainNormalizer Proportional Relu Sigmoid
+        Softmax Sparsemax Uniform as_normalizer entmax15 hard linear proportional relu sigmoid softmax
+        sparsemax uniform""",
+    "jax_attention.positions": """CATALOGUE Rotary Scaling alibi_slopes dynamic_scaling learned linear_scaling
+        llama3_scaling rotary sinusoidal t5_buckets yarn_scaling""",
+    "jax_attention.nn": """Additive Attn Concat FeedForward General Learned Linear Location MultiHeadAttention
+        SelfAttention""",
+    "jax_attention.models": """Capture Captured LMCache LMConfig LMOutput PRESETS Pure TransformerLM config_from_json
+        config_to_json create from_dict gemma2 gpt2 llama pure scanned tiny to_dict unrolled""",
+    "jax_attention.data": """Baselines Batch Bytes Characters Corpus Document HeldOut Ngram Packed Source
+        StreamDecoder Subwords Tokenizer Tokens Windows held_out load_tokenizer ngram_baselines open_corpus
+        open_tokens prepare read_documents split_documents standard_library_corpus tokenize write_tokens""",
+    "jax_attention.training": """Checkpoints Fitted LoopConfig Losses Meter MetricsFile OptimizerConfig
+        Progress TensorBoard TrainState TrainingDiverged check_divides cross_entropy data_mesh evaluate_step
+        fit init_state keep_freed_memory language_model_loss make_evaluate make_optimizer make_schedule
+        make_train_step matmul_peak progress read_metrics refuse_nonfinite replicate split_rows train_flops""",
+    "jax_attention.decoding": """Generated Piece Prompts Rule Sampler generate greedy min_p pad_prompts
+        repetition_penalty sampler temperature top_k top_p""",
+    "jax_attention.viz": "alignment_map entropy_map head_entropy head_grid heat_map html_page rollout save",
+}
+CACHE = "append create filled next_positions"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_pinned(name):
+    module = importlib.import_module(name)
+    assert sorted(module.__all__) == sorted(PUBLIC[name].split())
+    assert [public for public in module.__all__ if not hasattr(module, public)] == []
+
+
+def own_functions(module):
+    inside = inspect.getmembers(module, inspect.isfunction)
+    return {name: f for name, f in inside if not name.startswith("_") and f.__module__ == module.__name__}
+
+
+def test_public_functions_of_the_cache_are_pinned():
+    assert sorted(own_functions(cache)) == CACHE.split()
+
+
+def test_catalogues_hold_every_factory_of_their_folder():
+    for package in (scores, mods, masks, normalizers):
+        made = {f for name, f in vars(package).items() if name in package.__all__ and inspect.isfunction(f)}
+        others = {f for f in made if f.__name__.startswith(("as_", "from_"))} | {masks.fully_masked_rows}
+        assert set(package.CATALOGUE) == made - others, package.__name__
+
+
+# --- Docstrings ------------------------------------------------------------------------------------------------------
+
+
+DOCUMENTED_CLASSES = {
+    *nn.__all__,
+    "Capture",
+    "LMConfig",
+    "TransformerLM",
+    "Baselines",
+    "Batch",
+    "Bytes",
+    "Characters",
+    "Corpus",
+    "Document",
+    "HeldOut",
+    "Ngram",
+    "Packed",
+    "StreamDecoder",
+    "Subwords",
+    "Tokenizer",
+    "Tokens",
+    "Windows",
+    "Checkpoints",
+    "LoopConfig",
+    "Meter",
+    "MetricsFile",
+    "OptimizerConfig",
+    "TensorBoard",
+    "TrainState",
+}
+"""Classes that users make; those that calls only return say in one line what they hold."""
+
+
+def documented() -> dict[str, object]:
+    found = {f"cache.{name}": f for name, f in own_functions(cache).items()} | {"Dropout": jax_attention.Dropout}
+    for package in (jax_attention, scores, mods, masks, normalizers, positions):
+        short = package.__name__.removeprefix("jax_attention").lstrip(".") or "jax_attention"
+        functions = {name: getattr(package, name) for name in package.__all__}
+        functions |= {f.__name__: f for f in getattr(package, "CATALOGUE", ())}
+        found |= {f"{short}.{name}": f for name, f in functions.items() if inspect.isfunction(f)}
+    for package in (nn, models, data, training, decoding, viz):
+        short = package.__name__.removeprefix("jax_attention.")
+        public = {name: getattr(package, name) for name in package.__all__}
+        documented_here = {name: x for name, x in public.items() if inspect.isfunction(x) or name in DOCUMENTED_CLASSES}
+        found |= {f"{short}.{name}": x for name, x in documented_here.items()}
+    return found
+
+
+DOCUMENTED = documented()
+
+
+def section(doc: str, title: str) -> str | None:
+    """The lines below `title:`, or what stands on the same line (`Args: none.`)."""
+    found = re.search(rf"^{title}:(.*(?:\n(?:[ ]{{4}}.*)?)*)", doc, re.M)
+    return found and found[1].strip("\n")
+
+
+def parameters(x: object) -> list[str]:
+    if hasattr(x, "_fields"):
+        return list(x._fields)
+    return [name for name in inspect.signature(x.__init__ if isinstance(x, type) else x).parameters if name != "self"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_docstring_is_complete(name):
+    subject = DOCUMENTED[name]
+    doc = inspect.cleandoc(subject.__doc__ or "")
+    before = doc.split("\nArgs:")[0]
+    assert re.match(r"\S.*\.$|\S.*:$", doc.split("\n\n")[0].replace("\n", " ")), "a first line that is a sentence"
+    assert re.search(r"^    \S", before, re.M), "an indented equation above Args"
+    missing = [title for title in ("Args", "Returns", "Raises", "Example", "Reference") if not section(doc, title)]
+    assert missing == []
+    assert ">>> " in section(doc, "Example")
+    args, names = section(doc, "Args"), parameters(subject)
+    unnamed = [p for p in names if not re.search(rf"^    (?:\w+, )*\*{{0,2}}{p}(?:, \w+)*:", args, re.M)]
+    assert unnamed == [], "parameters without a line in Args"
+    assert names or args.strip().startswith("none"), "a function without parameters says 'Args: none'"
+    listed = re.findall(r"^    (\w+):", args, re.M)
+    assert [entry for entry in listed if entry not in names] == [], "Args names what is not a parameter"
+
+
+DOCTESTED = [module_name(path) for path in LIBRARY if ">>> " in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("name", DOCTESTED)
+def test_examples_run(name):
+    module = importlib.import_module(name)
+    result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted > 0
+    assert result.failed == 0

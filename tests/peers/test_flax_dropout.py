@@ -1,0 +1,74 @@
+"""Dropout as Flax's own multi-head modules ask for it: one pattern or many, with a key or refused."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jax_attention import Dropout, attend_heads, attention_weights_heads, flax_attention_fn
+from tests.peers.flax_layers import CLOSE, B, N, T, X, linen_layer, linen_variables, nnx_layer, operands
+
+
+def dropped_weights(**options):
+    """With one-hot values the output is the weights, `[B, N, T, S]`."""
+    q, k, _, _ = operands()
+    one_hot = jnp.broadcast_to(jnp.eye(T)[:, None], (B, T, N, T))
+    out = flax_attention_fn()(q, k, one_hot, dropout_rate=0.5, dropout_rng=jax.random.key(3), **options)
+    return np.asarray(jnp.swapaxes(out, 1, 2))
+
+
+def test_dropout_keeps_or_doubles_the_weights():
+    q, k, v, _ = operands()
+    weights = np.asarray(attention_weights_heads(q, k, v))
+    dropped = dropped_weights()
+    kept = dropped > 0
+    assert 0.2 < kept.mean() < 0.8
+    np.testing.assert_allclose(dropped[kept], 2 * weights[kept], **CLOSE)
+    np.testing.assert_allclose(dropped_weights(deterministic=True), weights, **CLOSE)
+
+
+def test_broadcast_dropout_is_one_pattern():
+    shared, own = (dropped_weights(broadcast_dropout=flag) > 0 for flag in (True, False))
+    assert np.all(shared == shared[:1, :1])
+    patterns = {row.tobytes() for row in own.reshape(B * N, -1)}
+    assert len(patterns) == B * N
+
+
+def test_dropout_is_that_of_attend_heads():
+    q, k, v, _ = operands()
+    rng = jax.random.key(5)
+    ours = flax_attention_fn()(q, k, v, dropout_rate=0.3, dropout_rng=rng, broadcast_dropout=False)
+    np.testing.assert_array_equal(ours, attend_heads(q, k, v, dropout=Dropout(rng, 0.3)))
+
+
+def test_dropout_without_rng_is_refused():
+    q, k, v, _ = operands()
+    with pytest.raises(ValueError, match=r"dropout_rng: expected a key, as dropout_rate = 0\.5"):
+        flax_attention_fn()(q, k, v, dropout_rate=0.5)
+    flax_attention_fn()(q, k, v, dropout_rate=0.5, deterministic=True)
+
+
+def test_dropout_in_linen():
+    layer = linen_layer(flax_attention_fn(), dropout_rate=0.5)
+
+    def run(seed=None, **options):
+        rngs = None if seed is None else {"dropout": jax.random.key(seed)}
+        return np.asarray(layer.apply(linen_variables(), X, rngs=rngs, **options))
+
+    np.testing.assert_array_equal(run(1, deterministic=False), run(1, deterministic=False))
+    assert not np.allclose(run(1, deterministic=False), run(2, deterministic=False))
+    np.testing.assert_array_equal(run(deterministic=True), linen_layer(flax_attention_fn()).apply(linen_variables(), X))
+
+
+def test_dropout_in_nnx():
+    layer = nnx_layer(flax_attention_fn(), dropout_rate=0.5)
+
+    def run(seed):
+        return np.asarray(layer(X, rngs=nnx.Rngs(dropout=seed), deterministic=False))
+
+    np.testing.assert_array_equal(run(1), run(1))
+    assert not np.allclose(run(1), run(2))
+    np.testing.assert_array_equal(layer(X, deterministic=True), nnx_layer(flax_attention_fn())(X))

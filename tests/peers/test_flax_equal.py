@@ -1,0 +1,99 @@
+"""`flax_attention_fn()` inside Flax's multi-head modules, Linen and NNX: the same results and gradients as theirs."""
+
+from __future__ import annotations
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from jax_attention import flax_attention_fn
+from tests.peers.flax_layers import CAUSAL, CLOSE, MASKS, PADDING, X, linen_layer, linen_variables, nnx_layer, operands
+from tests.tolerances import GRADIENT
+
+
+def output_and_gradients(run, *inputs):
+    """Of a nonlinear function of the output, by all inputs."""
+
+    def loss(*inputs):
+        out = run(*inputs)
+        return jnp.sum(jnp.sin(out)), out
+
+    (_, out), gradients = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(inputs))), has_aux=True))(*inputs)
+    return out, gradients
+
+
+def assert_same(ours, theirs):
+    (out, gradients), (expected, expected_gradients) = ours, theirs
+    assert out.dtype == expected.dtype
+    np.testing.assert_allclose(out, expected, **CLOSE)
+    tolerance = GRADIENT["float32"]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), gradients, expected_gradients
+    )
+
+
+@pytest.mark.parametrize("theirs", [linen.dot_product_attention, nnx.dot_product_attention])
+def test_every_parameter_of_flax_exists(theirs):
+    """By name and default; up to `module` also in their order, for positional callers."""
+    ours, known = (inspect.signature(f).parameters for f in (flax_attention_fn(), theirs))
+    assert set(known) <= set(ours)
+    assert list(ours)[:12] == list(known)[:12]
+    assert list(ours)[11] == "module"
+    for name in set(known) - {"promote_dtype"}:  # a function there, None here: Flax is not imported
+        assert ours[name].default == known[name].default, name
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_linen_equals_flax(name):
+    ours, theirs = (
+        output_and_gradients(lambda v, x, f=f: linen_layer(f).apply(v, x, mask=MASKS[name]), linen_variables(), X)
+        for f in (flax_attention_fn(), linen.dot_product_attention)
+    )
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "call"),
+    [
+        *((name, {}, {}) for name in MASKS),
+        ("none", {}, {"is_causal": True}),
+        ("padding", {}, {"is_causal": True}),
+        ("both", {"num_kv_heads": 1, "normalize_qk": True}, {}),  # grouped queries
+    ],
+)
+def test_nnx_equals_flax(name, options, call):
+    results = []
+    for attention_fn in (flax_attention_fn(), nnx.dot_product_attention):
+        graph, state = nnx.split(nnx_layer(attention_fn, **options))
+
+        def run(state, x, graph=graph):
+            return nnx.merge(graph, state)(x, mask=MASKS[name], **call)
+
+        results.append(output_and_gradients(run, state, X))
+    assert_same(*results)
+
+
+def test_linen_cross_attention():
+    x = X[:, :3] + 1
+    ours, theirs = (
+        linen_layer(f).apply(linen_variables(), x, X, X * 2, mask=PADDING[:, :, :3])
+        for f in (flax_attention_fn(), linen.dot_product_attention)
+    )
+    np.testing.assert_allclose(ours, theirs, **CLOSE)
+
+
+@pytest.mark.parametrize("theirs", [linen.dot_product_attention, nnx.dot_product_attention])
+@pytest.mark.parametrize("masked", [False, True])
+def test_bias(theirs, masked):
+    """No module passes one, but callers of the function do."""
+    q, k, v, bias = operands()
+    mask = CAUSAL if masked else None
+    ours, expected = (
+        output_and_gradients(lambda q, k, v, b, f=f: f(q, k, v, b, mask), q, k, v, bias)
+        for f in (flax_attention_fn(), theirs)
+    )
+    assert_same(ours, expected)

@@ -1,0 +1,133 @@
+"""The other keywords that Flax hands over change what they should, or are refused: precision, dtype, einsums."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from jax_attention import attention_weights_heads, flax_attention_fn
+from tests.peers.flax_layers import CAUSAL, CLOSE, LENGTHS, RULES, X, linen_layer, linen_variables, nnx_layer, operands
+
+
+def products(function, *inputs) -> list:
+    """The precision of every matrix product in the program, nested ones included."""
+
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                yield equation.params["precision"]
+            for inner in equation.params.values():
+                if hasattr(inner, "jaxpr"):
+                    yield from walk(inner.jaxpr)
+
+    return list(walk(jax.make_jaxpr(function)(*inputs).jaxpr))
+
+
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_precision_is_honoured(kind):
+    """flax#4008: a flag that is accepted and never used. (Flax's NNX function drops it when there is no dropout.)"""
+    highest = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+
+    def found(precision):
+        if kind == "linen":
+            layer = linen_layer(flax_attention_fn(), precision=precision)
+            return products(lambda x: layer.apply(linen_variables(), x), X)
+        return products(nnx_layer(flax_attention_fn(), precision=precision), X)
+
+    assert found(jax.lax.Precision.HIGHEST) == [highest] * 6
+    assert found("highest") == [highest] * 6
+    assert highest not in found(None)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_dtype_is_honoured(kind, dtype):
+    """The result has it, and differs from Flax by a few roundings of it."""
+    flax = linen.dot_product_attention if kind == "linen" else nnx.dot_product_attention
+    ours, theirs = (
+        linen_layer(f, dtype=dtype).apply(linen_variables(), X, mask=CAUSAL)
+        if kind == "linen"
+        else nnx_layer(f, dtype=dtype)(X, mask=CAUSAL)
+        for f in (flax_attention_fn(), flax)
+    )
+    assert ours.dtype == theirs.dtype == dtype
+    step = 4 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(ours.astype(jnp.float32), theirs.astype(jnp.float32), rtol=step, atol=step)
+
+
+def test_dtype_of_the_function():
+    q, k, v, _ = operands()
+    narrow = (jnp.asarray(x, jnp.bfloat16) for x in (q, k, v))
+    expected = flax_attention_fn()(*narrow)
+    for promote in (None, nnx.nn.dtypes.promote_dtype):
+        out = flax_attention_fn()(q, k, v, dtype=jnp.bfloat16, promote_dtype=promote)
+        assert out.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(out.astype(jnp.float32), expected.astype(jnp.float32))
+
+
+def sown_by(layer, **options):
+    """The attention weights that an NNX layer sows."""
+    run = nnx.capture(nnx.Intermediate)(lambda layer: layer(X, sow_weights=True, **options))
+    (weights,) = run(layer)[1]["attention_weights"]
+    return weights
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_sown_weights(rate):
+    """flax#4744. They are the weights before dropout, as in Flax, and asking leaves the output as it is."""
+    found = []
+    for linen_fn, nnx_fn in (
+        (flax_attention_fn(), flax_attention_fn()),
+        (linen.dot_product_attention, nnx.dot_product_attention),
+    ):
+        options = {"deterministic": False} if rate else {}
+        layer = linen_layer(linen_fn, dropout_rate=rate)
+        rngs = {"dropout": jax.random.key(0)}
+        call = functools.partial(layer.apply, linen_variables(), X, mask=CAUSAL, rngs=rngs, **options)
+        out, sown = call(sow_weights=True, mutable=["intermediates"])
+        np.testing.assert_allclose(out, call(), **CLOSE)
+        (from_linen,) = sown["intermediates"]["attention_weights"]
+        found.append((from_linen, sown_by(nnx_layer(nnx_fn, dropout_rate=rate), mask=CAUSAL, **options)))
+    (ours_linen, ours_nnx), (theirs_linen, theirs_nnx) = found
+    np.testing.assert_allclose(ours_linen, theirs_linen, **CLOSE)
+    np.testing.assert_allclose(ours_nnx, theirs_nnx, **CLOSE)
+
+
+def test_sown_weights_are_those_of_the_rule():
+    rule = RULES["entmax"]
+    layer = nnx_layer(flax_attention_fn(**rule))
+    expected = attention_weights_heads(*(projection(X) for projection in (layer.query, layer.key, layer.value)), **rule)
+    np.testing.assert_allclose(sown_by(layer), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["einsum_dot_general", "qk_attn_weights_einsum", "attn_weights_value_einsum"])
+def test_custom_products_are_refused(name):
+    q, k, v, _ = operands()
+    with pytest.raises(ValueError, match=f"{name}: expected None, got .*Write the product into a score"):
+        flax_attention_fn()(q, k, v, **{name: jnp.einsum})
+
+
+def test_custom_einsum_classes_are_refused_inside_linen():
+    classes = {"qk_attn_weights_einsum_cls": lambda: jnp.einsum, "attn_weights_value_einsum_cls": lambda: jnp.einsum}
+    with pytest.raises(ValueError, match="qk_attn_weights_einsum: expected None"):
+        linen_layer(flax_attention_fn(), **classes).apply(linen_variables(), X)
+
+
+def test_force_fp32_is_always_on():
+    options = {"dtype": jnp.bfloat16}
+    forced, default = (
+        linen_layer(flax_attention_fn(), force_fp32_for_softmax=flag, **options).apply(linen_variables(), X)
+        for flag in (True, False)
+    )
+    np.testing.assert_array_equal(forced.astype(jnp.float32), default.astype(jnp.float32))
+
+
+def test_short_mask_is_refused():
+    """flax#4505: an error that says what to do."""
+    with pytest.raises(ValueError, match=r"A \[B, S\] padding mask is mask\[:, None, None, :\]"):
+        linen_layer(flax_attention_fn()).apply(linen_variables(), X, mask=LENGTHS)

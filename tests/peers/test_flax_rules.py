@@ -1,0 +1,96 @@
+"""Any rule runs inside Flax's own multi-head modules, in one pass and token by token through Flax's cache."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jax_attention import attend_heads, flax_attention_fn, masks
+from tests.peers.flax_layers import (
+    CAUSAL,
+    CLOSE,
+    PADDING,
+    RULES,
+    T,
+    X,
+    linen_layer,
+    linen_variables,
+    nnx_layer,
+    operands,
+)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_any_rule_inside_nnx(name):
+    layer = nnx_layer(flax_attention_fn(**RULES[name]))
+    q, k, v = layer.query(X), layer.key(X), layer.value(X)
+    rule = {**RULES[name], "mask": masks.dense(PADDING > 0)}
+    if "mask" in RULES[name]:
+        rule["mask"] = rule["mask"] & RULES[name]["mask"]
+    np.testing.assert_allclose(layer(X, mask=PADDING), layer.out(attend_heads(q, k, v, **rule)), **CLOSE)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_any_rule_inside_linen(name):
+    inside = flax_attention_fn(**RULES[name])
+    seen = {}
+
+    @functools.wraps(inside)  # Flax filters its keywords by the signature
+    def recorded(query, key, value, **options):
+        seen["expected"] = attend_heads(query, key, value, **RULES[name])
+        seen["out"] = inside(query, key, value, **options)
+        return seen["out"]
+
+    linen_layer(recorded).apply(linen_variables(), X)
+    np.testing.assert_allclose(seen["out"], seen["expected"], **CLOSE)
+
+
+def test_empty_rows_are_zero():
+    """flax#982: theirs is the mean of all values; ours 0 before the output projection."""
+    q, k, v, _ = operands()
+    out = flax_attention_fn()(q, k, v, mask=jnp.zeros((1, 1, T, T)))
+    assert np.all(np.asarray(out) == 0)
+
+
+# --- cached decoding
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_decode_linen(name):
+    """flax#5591: token by token through Flax's cache equals the causal pass, also for rules that see positions."""
+    variables = linen_variables()
+    full = linen_layer(flax_attention_fn(**RULES[name])).apply(variables, X, mask=CAUSAL)
+    layer = linen_layer(flax_attention_fn(**RULES[name], decode=True), decode=True)
+    cache = layer.init(jax.random.key(0), X)["cache"]
+    step = jax.jit(lambda cache, x: layer.apply({**variables, "cache": cache}, x, mutable=["cache"]))
+    steps = []
+    for t in range(T):
+        out, updated = step(cache, X[:, t : t + 1])
+        cache = updated["cache"]
+        steps.append(out)
+    np.testing.assert_allclose(jnp.concatenate(steps, axis=1), full, **CLOSE)
+
+
+def test_one_query_under_a_rule_with_positions_must_say_where_it_stands():
+    q, k, v, _ = operands()
+    with pytest.raises(ValueError, match=r"decode: expected True or False where one query meets \d+ keys"):
+        flax_attention_fn(mask=masks.causal())(q[:, :1], k, v)
+    first = flax_attention_fn(mask=masks.causal(), decode=False)(q[:, :1], k, v)
+    np.testing.assert_allclose(first, attend_heads(q[:, :1], k, v, mask=masks.causal()), **CLOSE)
+    with pytest.raises(ValueError, match="mask: expected Flax's mask of the filled slots, as decode=True, got None"):
+        flax_attention_fn(mask=masks.causal(), decode=True)(q[:, :1], k, v)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_decode_nnx(name):
+    layer = nnx_layer(flax_attention_fn(**RULES[name], decode=True), num_kv_heads=1)
+    full = layer(X, is_causal=True)
+    layer.init_cache(X.shape)
+    step = nnx.jit(lambda layer, x: layer(x, decode=True))
+    steps = [step(layer, X[:, t : t + 1]) for t in range(T)]
+    np.testing.assert_allclose(jnp.concatenate(steps, axis=1), full, **CLOSE)

@@ -1,0 +1,125 @@
+"""Signals end a run politely: the step is finished and saved, and the handlers are put back."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+
+import pytest
+
+from jax_attention.training.checkpoints import Checkpoints
+from jax_attention.training.loop import fit
+from jax_attention.training.metrics import MetricsFile, read_metrics
+from jax_attention.training.progress import progress
+from jax_attention.training.signals import StopSignals
+from tests.training.tiny import Text, assert_same_bits, config, make
+
+HANDLERS = (signal.SIGTERM, signal.SIGINT)
+main_thread_only = pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread only"
+)
+
+
+@pytest.fixture(autouse=True)
+def usual_interrupt():
+    """A shell that starts the tests in the background makes them ignore SIGINT."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, before)
+
+
+class Interrupting(Text):
+    """Sends signals to this process while given batches are made."""
+
+    def __init__(self, signals):
+        super().__init__()
+        self.signals = signals
+
+    def batch(self, seed, step, batch_size):
+        for number in self.signals.get(step, ()):
+            os.kill(os.getpid(), number)
+        return super().batch(seed, step, batch_size)
+
+
+@main_thread_only
+@pytest.mark.parametrize("number", HANDLERS)
+def test_a_signal_finishes_the_step_and_saves(tmp_path, number):
+    before = [signal.getsignal(n) for n in HANDLERS]
+    out, checkpoints = io.StringIO(), Checkpoints(tmp_path / "c")
+    state, step = make()
+    with MetricsFile(tmp_path / "m.jsonl") as metrics:
+        done = fit(
+            state,
+            step,
+            Interrupting({6: [number]}),
+            config(checkpoint_every=4, evaluate_every=7),
+            evaluate=lambda model: pytest.fail("a signal leaves no time for an evaluation"),
+            checkpoints=checkpoints,
+            writers=[metrics],
+            progress=progress(10, stream=out, every=1000.0),
+        )
+    name = signal.Signals(number).name
+    assert (done.stopped, int(done.state.step), checkpoints.steps) == (name, 7, [4, 7])
+    assert [x["step"] for x in read_metrics(tmp_path / "m.jsonl")] == list(range(1, 8))
+    assert out.getvalue().splitlines()[-1] == f"{name}: stopped after step 7 of 10; saved {tmp_path}/c/7."
+    assert [signal.getsignal(n) for n in HANDLERS] == before
+    assert_same_bits(checkpoints.restore(like=done.state), done.state)
+
+
+@main_thread_only
+def test_a_second_interrupt_aborts_at_once(tmp_path):
+    before = [signal.getsignal(n) for n in HANDLERS]
+    checkpoints = Checkpoints(tmp_path)
+    source = Interrupting({5: [signal.SIGINT, signal.SIGINT]})
+    with pytest.raises(KeyboardInterrupt):
+        fit(*make(), source, config(checkpoint_every=4), checkpoints=checkpoints)
+    assert checkpoints.steps == [4]
+    assert [signal.getsignal(n) for n in HANDLERS] == before
+
+
+@main_thread_only
+def test_a_signal_during_the_last_step_is_no_early_stop():
+    """But it leaves out the last evaluation, and no older one is given out for it."""
+    source, every_two = Interrupting({2: [signal.SIGTERM]}), config(steps=3, evaluate_every=2)
+    done = fit(*make(), source, every_two, evaluate=lambda model: {"loss": 1.0})
+    assert (done.stopped, int(done.state.step), done.evaluation) == (None, 3, None)
+
+
+def test_a_sample_that_fails_does_not_cost_the_checkpoint(tmp_path):
+    def fail(model):
+        raise RuntimeError("no words")
+
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(RuntimeError, match="no words"):
+        fit(*make(), Text(), config(steps=2), sample=fail, checkpoints=checkpoints)
+    assert checkpoints.steps == [2]
+
+
+@main_thread_only
+def test_a_signal_that_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_another_thread_trains_without_handlers():
+    before, found = [signal.getsignal(n) for n in HANDLERS], []
+
+    class Source(Text):
+        def batch(self, seed, step, batch_size):
+            found.append([signal.getsignal(n) for n in HANDLERS] == before)
+            return super().batch(seed, step, batch_size)
+
+    thread = threading.Thread(target=lambda: fit(*make(), Source(), config(steps=2)))
+    thread.start()
+    thread.join()
+    assert found == [True, True]
