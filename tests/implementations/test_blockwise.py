@@ -120,6 +120,27 @@ def test_sinks_larger_than_exp_can_hold_beside_rows_that_meet_no_tile(x64):
             np.testing.assert_allclose(a, b, atol=FORWARD["float64"])
 
 
+@pytest.mark.parametrize("way", ["mod", "score"])
+def test_values_of_keys_that_a_mod_or_a_score_forbids_are_not_touched(way):
+    q, k, v = normal(0, 10, 3), normal(1, 7, 3), normal(2, 7, 2)
+    row = jnp.zeros(7).at[jnp.array([1, 6])].set(-jnp.inf)
+    forbidden = jnp.isneginf(row)
+    k, v = jnp.where(forbidden[:, None], 100.0, k), jnp.where(forbidden[:, None], jnp.nan, v)
+    rule = {
+        "mod": {"mods": (mods.bias(jnp.broadcast_to(row, (10, 7))),)},
+        "score": {"score": lambda q, k: jnp.where(k[:, :1].T > 99, -jnp.inf, q @ k.T)},
+    }[way]
+
+    def run(v, own):
+        return jnp.sum(jnp.sin(attend(q, k, v, **rule, implementation=own)))
+
+    found, expected = (jax.value_and_grad(run)(v, own) for own in (SMALL, "reference"))
+    assert jnp.isfinite(found[0])
+    np.testing.assert_allclose(found[0], expected[0], rtol=FORWARD["float32"])
+    np.testing.assert_allclose(found[1], expected[1], atol=FORWARD["float32"])
+    assert jnp.all(found[1][forbidden] == 0)
+
+
 @pytest.mark.parametrize("shape", [(1, 7), (10, 1), (1, 1), (2, 1, 7)], ids=str)
 @pytest.mark.parametrize("normalize", [None, normalizers.sparsemax()])
 def test_arrays_with_one_entry_for_all_queries_or_all_keys(shape, normalize, monkeypatch):
