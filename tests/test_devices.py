@@ -66,6 +66,15 @@ for rule in (plain, linear):
     batch = jax.shard_map(rule, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"), axis_names={"batch"})
     same(gradient(rule), gradient(batch))
 
+ids, w = jnp.stack([jnp.arange(64) // 5, jnp.zeros(64, jnp.int32)]), jnp.ones(64)
+def documents(x, ids, w):
+    mask = masks.segments(ids)
+    return attend(x, x, x, mods=(lambda z, s, t: z * w[s],), mask=mask, implementation=Blockwise(tile=(16, 16)))
+by_batch = jax.shard_map(documents, mesh=mesh, in_specs=(P("batch"), P("batch"), P()), out_specs=P("batch"),
+                         axis_names={"batch"})
+same(*(jax.jit(jax.grad(lambda x, w: jnp.sin(f(x, ids, w)).sum(), (0, 1)))(long[:, :64], w)
+       for f in (documents, by_batch)))
+
 explicit = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
 copies = jnp.concatenate([long] * 4)
 one = gradient(plain), gradient(linear)
@@ -85,5 +94,7 @@ print("equal on", len(jax.devices()))
 
 def test_sharded_equals_unsharded_on_eight_devices():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
     assert done.stdout.strip() == "equal on 8", done.stderr[-2000:]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.ground.values import is_value
@@ -15,7 +16,7 @@ from jax_attention.implementations.problem import Problem
 
 
 class Known:
-    """What of a problem must be known when traced: its structure, NumPy arrays (positions, masks), names and numbers.
+    """What of a problem must be known when traced: structure, NumPy arrays of masks and positions, names and numbers.
 
     Two are equal if all of it is, so that equal calls share one program.
     """
@@ -46,12 +47,19 @@ def run_compiled(run: Callable[[Problem], Any], problem: Problem) -> Any:
     """
     if _holds_function((problem.score, problem.mods, problem.mask, problem.normalize)):
         return run(problem)
+    parts = {name: getattr(problem, name) for name in ("score", "mods", "normalize")}
+    problem = problem._replace(**jax.tree.map(_as_argument, parts))
     return _run(Known(run, problem), [x for x in jax.tree.leaves(problem) if isinstance(x, jax.Array)])
 
 
 @partial(jax.jit, static_argnums=0)
 def _run(known: Known, arrays: list[jax.Array]) -> Any:
     return known.run(known.problem(arrays))
+
+
+def _as_argument(x: Any) -> Any:
+    """NumPy is known when traced for the sake of masks and positions alone: another bias needs no other program."""
+    return jnp.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else x
 
 
 def _content(x: Any) -> Any:

@@ -68,6 +68,12 @@ def test_tiles_have_about_the_same_area(rows, columns, crowd, tiles):
     assert plan.height * plan.width <= min(TILES["cpu"][0], max(SCORES_AT_ONCE // crowd, SMALLEST))
 
 
+def test_tiles_are_smaller_where_a_pair_takes_more_than_one_number():
+    x = jnp.ones((4096, 2))
+    score = scores.additive(jnp.ones((2, 16)), jnp.ones((2, 16)), jnp.ones(16))
+    assert make_plan(prepare(x, x, x, score=score))[:2] == (128, 128)
+
+
 def test_tiles_elsewhere_are_tall(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     problem = prepare(jnp.ones((16384, 1)), jnp.ones((16384, 1)), jnp.ones((16384, 1)))

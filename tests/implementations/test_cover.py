@@ -10,6 +10,7 @@ import pytest
 from jax_attention import Blockwise, Dropout, attend, masks, mods
 from jax_attention.dispatch.prepare import prepare
 from jax_attention.implementations.blockwise.plan import Plan, make_plan
+from jax_attention.masks.cover import surely_used
 from tests.derivatives_of import check_memory_is_linear, derivatives_of
 
 IDS = jnp.array([0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 5, 5, 5])
@@ -23,6 +24,7 @@ MASKS = {
     "prefix per batch": masks.prefix(jnp.array([5, 9])),
     "lengths": masks.lengths(7, 9),
     "lengths per batch": masks.lengths(jnp.array([4, 8]), jnp.array([9, 3])),
+    "lengths per batch, known when traced": masks.lengths(np.array([4, 8]), np.array([9, 3])),
     "segments": masks.segments(IDS, IDS[:11]),
     "dilated": masks.dilated(3),
     "dilated by one": masks.dilated(1),
@@ -124,3 +126,17 @@ def test_memory_is_linear(rule, what):
         return attend(q, k, v, **{"mask": masks.causal(), **RULES[rule](q)})
 
     check_memory_is_linear(derivatives_of(forward)[what], (4096, 8192), 16)
+
+
+@pytest.mark.parametrize(
+    ("mask", "rows", "columns", "known"),
+    [
+        (masks.causal(), 5, 5, True),
+        (masks.causal(2), 3, 5, True),
+        (masks.causal(-2), 5, 3, False),  # every key is seen, two queries see none
+        (masks.causal(), 3, 5, False),  # every query sees one, two keys are not seen
+        (masks.segments(jnp.zeros(5, int)), 5, 5, False),
+    ],
+)
+def test_whether_all_are_surely_used(mask, rows, columns, known):
+    assert surely_used(mask, np.arange(rows), np.arange(columns)) == known

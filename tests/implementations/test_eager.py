@@ -83,6 +83,23 @@ def test_different_calls_do_not(other):
     close(attend(X, X, X, **{**first, **other}), attend(X, X, X, **{**first, **other, "implementation": "reference"}))
 
 
+@pytest.mark.parametrize("make", [masks.dense, lambda x: masks.block_sparse(x, 1)], ids=["dense", "block_sparse"])
+def test_masks_of_numpy_differ_by_their_entries(make):
+    for allowed in (np.tri(11, dtype=bool), np.tri(11, dtype=bool).T):
+        found = attend(X, X, X, mask=make(allowed), implementation="blockwise")
+        close(found, attend(X, X, X, mask=make(allowed), implementation="reference"))
+
+
+def test_biases_of_numpy_share_one_program(monkeypatch):
+    original, traces = blockwise.attend, []
+    monkeypatch.setattr(blockwise, "attend", lambda problem: traces.append(1) or original(problem))
+    for factor in (1, 2):
+        rule = {"mods": (mods.bias(factor * np.eye(11, dtype=np.float32)), mods.temperature(np.float32(factor)))}
+        found = attend(X, X, X, **rule, implementation="blockwise")
+        close(found, attend(X, X, X, **rule, implementation="reference"))
+    assert len(traces) == 1
+
+
 def test_what_a_function_looks_up_may_change():
     state = {"factor": 1.0}
     parts = (

@@ -121,14 +121,13 @@ class Plan(NamedTuple):
         return int(self.cover(self.padded_value(problem.mask), q_pos, k_pos).some.sum())
 
     def cover(self, mask: Mask | None, q_pos: Any, k_pos: Any) -> Cover:
-        """What is known about the tiles; `mask` and positions padded. Tiles that hang over the edge are never full."""
+        """What is known about the tiles; `mask` and positions padded. Tiles with columns too many are never full."""
         q_low, q_high = (x[..., :, None] for x in low_and_high(q_pos, self.height))
         k_low, k_high = (x[..., None, :] for x in low_and_high(k_pos, self.width))
         tiles = Tiles(self.rows, self.columns, self.height, self.width, q_low, q_high, k_low, k_high)
         whole = np.ones((self.rows, self.columns), bool)
         cover = Cover(whole, whole, whole) if mask is None else mask.cover(tiles)
         inside = whole.copy()
-        inside[-1:] &= self.T % self.height == 0
         inside[:, -1:] &= self.S % self.width == 0
         return cover._replace(all=cover.all & inside)
 

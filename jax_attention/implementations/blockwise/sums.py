@@ -132,14 +132,11 @@ def _tile(given: Given, fixed: Fixed, inside: jax.Array, masked: bool) -> Tile:
     return Tile(scores, where, given.value, fixed.q_pos, fixed.k_pos, fixed.dropout, fixed.index)
 
 
-def inside(plan: Plan, i: jax.Array, j: jax.Array) -> jax.Array:
-    """False for rows and columns that only fill up the last tiles."""
-    inside = jnp.ones((1, 1), bool)
-    if plan.T % plan.height:
-        inside = inside & (i * plan.height + jnp.arange(plan.height) < plan.T)[:, None]
-    if plan.S % plan.width:
-        inside = inside & (j * plan.width + jnp.arange(plan.width) < plan.S)[None, :]
-    return inside
+def inside(plan: Plan, j: jax.Array) -> jax.Array:
+    """False for columns that only fill up the last tiles. (Rows that do are copies of the last one, and cut off.)"""
+    if plan.S % plan.width == 0:
+        return jnp.ones((1, 1), bool)
+    return (j * plan.width + jnp.arange(plan.width) < plan.S)[None, :]
 
 
 def _sums(order: Order, given: Given, fixed: Fixed) -> tuple[Any, Any]:
@@ -154,7 +151,7 @@ def _sums(order: Order, given: Given, fixed: Fixed) -> tuple[Any, Any]:
 
     def first() -> tuple[Any, Any]:
         zero = jnp.zeros((), jnp.int32)
-        return own(*_cut(plan, given, fixed, zero, zero), inside(plan, zero, zero), True, None)
+        return own(*_cut(plan, given, fixed, zero, zero), inside(plan, zero), True, None)
 
     def fill(x: jax.ShapeDtypeStruct, with_: float) -> jax.Array:
         return filled((*x.shape[:-2], plan.rows * plan.height, x.shape[-1]), with_, x)
@@ -163,7 +160,7 @@ def _sums(order: Order, given: Given, fixed: Fixed) -> tuple[Any, Any]:
     start = jax.tree.map(partial(fill, with_=0), shapes[0]), jax.tree.map(partial(fill, with_=-jnp.inf), shapes[1])
 
     def step(carry: tuple[Any, Any], i: jax.Array, j: jax.Array, masked: bool) -> tuple[Any, Any]:
-        part, edge = _cut(plan, given, fixed, i, j), inside(plan, i, j)
+        part, edge = _cut(plan, given, fixed, i, j), inside(plan, j)
 
         def joined(sums: Any, old: Any) -> tuple[Any, Any]:
             new, anchor = own(*part, edge, masked, old)
@@ -188,7 +185,7 @@ def _change(order: Order, given: Given, tangents: Given, fixed: Fixed, anchor: A
     directions = [moving[place] for place in places]
 
     def contribution(i: jax.Array, j: jax.Array, masked: bool) -> Any:
-        own_anchor, edge = jax.tree.map(partial(_read, plan, i), anchor), inside(plan, i, j)
+        own_anchor, edge = jax.tree.map(partial(_read, plan, i), anchor), inside(plan, j)
 
         def sums(own: list[Any]) -> Any:
             changed = list(leaves)

@@ -28,7 +28,7 @@ def _used(plan: Plan, problem: Problem) -> tuple[jax.Array, jax.Array]:
 
     def allowed(i: jax.Array, j: jax.Array) -> jax.Array:
         q, k = plan.cut(q_pos, ("T",), i, j)[..., :, None], plan.cut(k_pos, ("S",), i, j)[..., None, :]
-        where = inside(plan, i, j) & plan.cut_value(mask, i, j)(q, k)
+        where = inside(plan, j) & plan.cut_value(mask, i, j)(q, k)
         return jnp.broadcast_to(where, (*where.shape[:-2], plan.height, plan.width))
 
     def step(carry: tuple[jax.Array, jax.Array], i: jax.Array, j: jax.Array, masked: bool) -> tuple:

@@ -43,13 +43,6 @@ def _mask(problem: Problem) -> str | None:
             return f"mask: linear_time needs None, causal, lengths, prefix or `&` of them, got {part!r}"
         if isinstance(part, Causal):
             for name in ("query_positions", "key_positions"):
-                if not _consecutive(getattr(problem, name)):
+                if not isinstance(getattr(problem, name), np.ndarray):  # NumPy where none were given
                     return f"{name}: linear_time runs along the keys and needs the default positions 0, 1, 2, … here"
     return None
-
-
-def _consecutive(positions: object) -> bool:
-    """Known when traced, and each one more than the last, the same for all leading indices."""
-    if not isinstance(positions, np.ndarray):
-        return False
-    return positions.size == positions.shape[-1] and bool(np.all(np.diff(positions) == 1))

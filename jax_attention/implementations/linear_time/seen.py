@@ -16,7 +16,7 @@ from jax_attention.masks.base import joined_by_and
 class Seen(NamedTuple):
     """Query row t sees key row s where `s <= t + ahead`, `query_ok[t]` and `key_ok[s]`.
 
-    ahead:    an int in [-T, S]; S where no part of the mask is causal
+    ahead:    an int, at most S; S where no part of the mask is causal
     query_ok: bool `[..., T]`, NumPy where nothing is known to be excluded
     key_ok:   bool `[..., S]`, likewise
     """
@@ -57,7 +57,7 @@ def seen_by(problem: Problem) -> Seen:
         if isinstance(part, Lengths):
             query_ok = query_ok & _below(problem.query_positions, part.query_lengths)
             key_ok = key_ok & _below(problem.key_positions, part.key_lengths)
-    return Seen(max(ahead, -rows), query_ok, key_ok)
+    return Seen(ahead, query_ok, key_ok)
 
 
 def _below(positions: Any, length: Any) -> Any:
