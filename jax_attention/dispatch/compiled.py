@@ -13,10 +13,11 @@ import numpy as np
 
 from jax_attention.ground.values import is_value
 from jax_attention.implementations.problem import Problem
+from jax_attention.masks import BlockSparse
 
 
 class Known:
-    """What of a problem must be known when traced: structure, NumPy arrays of masks and positions, names and numbers.
+    """What of a problem must be known when traced: its structure, blocks and positions of NumPy, names and numbers.
 
     Two are equal if all of it is, so that equal calls share one program.
     """
@@ -45,10 +46,10 @@ def run_compiled(run: Callable[[Problem], Any], problem: Problem) -> Any:
 
     (What such a function looks up may change from call to call, and a program kept from earlier would not notice.)
     """
-    if _holds_function((problem.score, problem.mods, problem.mask, problem.normalize)):
+    parts = {name: getattr(problem, name) for name in ("score", "mods", "mask", "normalize")}
+    if _holds_function(tuple(parts.values())):
         return run(problem)
-    parts = {name: getattr(problem, name) for name in ("score", "mods", "normalize")}
-    problem = problem._replace(**jax.tree.map(_as_argument, parts))
+    problem = problem._replace(**jax.tree.map(_as_argument, parts, is_leaf=lambda x: isinstance(x, BlockSparse)))
     return _run(Known(run, problem), [x for x in jax.tree.leaves(problem) if isinstance(x, jax.Array)])
 
 
@@ -58,7 +59,9 @@ def _run(known: Known, arrays: list[jax.Array]) -> Any:
 
 
 def _as_argument(x: Any) -> Any:
-    """NumPy is known when traced for the sake of masks and positions alone: another bias needs no other program."""
+    """Another bias, or other lengths, need no other program: NumPy is known when traced only where it decides which
+    tiles there are.
+    """
     return jnp.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else x
 
 

@@ -90,11 +90,14 @@ def test_masks_of_numpy_differ_by_their_entries(make):
         close(found, attend(X, X, X, mask=make(allowed), implementation="reference"))
 
 
-def test_biases_of_numpy_share_one_program(monkeypatch):
+def test_arrays_of_numpy_share_one_program(monkeypatch):
     original, traces = blockwise.attend, []
     monkeypatch.setattr(blockwise, "attend", lambda problem: traces.append(1) or original(problem))
     for factor in (1, 2):
-        rule = {"mods": (mods.bias(factor * np.eye(11, dtype=np.float32)), mods.temperature(np.float32(factor)))}
+        rule = {
+            "mods": (mods.bias(factor * np.eye(11, dtype=np.float32)), mods.temperature(np.float32(factor))),
+            "mask": masks.segments(np.arange(11) // factor) | masks.lengths(np.int32(factor)),
+        }
         found = attend(X, X, X, **rule, implementation="blockwise")
         close(found, attend(X, X, X, **rule, implementation="reference"))
     assert len(traces) == 1
