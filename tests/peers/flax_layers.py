@@ -41,7 +41,8 @@ def linen_layer(attention_fn=linen.dot_product_attention, **options):
 
 @functools.cache
 def linen_variables():
-    return linen_layer(bias_init=linen.initializers.normal()).init(jax.random.key(0), X)
+    with jax.ensure_compile_time_eval():  # the first call may come while something is traced
+        return linen_layer(bias_init=linen.initializers.normal()).init(jax.random.key(0), X)
 
 
 def nnx_layer(attention_fn=nnx.dot_product_attention, **options):
