@@ -1,6 +1,6 @@
 """Attention beside jax.nn, tokamax and PyTorch on a CPU: forward, and with backward, over lengths, sizes and masks.
 
-    python -m benchmarks.attention --resume             about 35 minutes on 2 idle cores
+    python -m benchmarks.attention --resume             about an hour on 2 idle cores
     python -m benchmarks.attention --lengths 512 4096 --sizes 64 --rounds 3
 
 One batch of 4 heads, float32. Every competitor lives in a process of its own and waits on a pipe while another is
