@@ -1,6 +1,6 @@
 """What the pictures share: one look, deterministic SVG files, and a handful of kinds of picture.
 
-Leaves out what is drawn: `docs.pictures` has one function per rule.
+Leaves out what is drawn: `docs.drawn` has one function per rule.
 """
 
 from __future__ import annotations

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.values import is_value
+from jax_attention.ground.values import NamedArray, is_value, map_arrays
 from jax_attention.implementations.problem import Problem
-from jax_attention.masks import BlockSparse
 
 
 class Known:
@@ -49,7 +48,7 @@ def run_compiled(run: Callable[[Problem], Any], problem: Problem) -> Any:
     parts = {name: getattr(problem, name) for name in ("score", "mods", "mask", "normalize")}
     if _holds_function(tuple(parts.values())):
         return run(problem)
-    problem = problem._replace(**jax.tree.map(_as_argument, parts, is_leaf=lambda x: isinstance(x, BlockSparse)))
+    problem = problem._replace(**{name: map_arrays(_as_argument, part) for name, part in parts.items()})
     return _run(Known(run, problem), [x for x in jax.tree.leaves(problem) if isinstance(x, jax.Array)])
 
 
@@ -58,11 +57,12 @@ def _run(known: Known, arrays: list[jax.Array]) -> Any:
     return known.run(known.problem(arrays))
 
 
-def _as_argument(x: Any) -> Any:
+def _as_argument(entry: NamedArray) -> Any:
     """Another bias, or other lengths, need no other program: NumPy is known when traced only where it decides which
     tiles there are.
     """
-    return jnp.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else x
+    known = entry.layout or not isinstance(entry.array, (np.ndarray, np.generic))
+    return entry.array if known else jnp.asarray(entry.array)
 
 
 def _content(x: Any) -> Any:

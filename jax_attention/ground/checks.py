@@ -72,6 +72,8 @@ def check_array(
         fail_unless(not axes, f"{name}: expected an array [..., {', '.join(axes)}], got the number {x!r}.")
         fits = kind == "float" or isinstance(x, numbers.Integral)
         fail_unless(fits, f"{name}: expected an integer or an array of integers, got {describe_array(x)}.", TypeError)
+        if kind == "int":
+            _check_fits(name, x, x)
         return float(x) if kind == "float" else x
     array = x if hasattr(x, "dtype") else np.asarray(x)
     wanted = {"float": (jnp.floating, jnp.integer), "int": (jnp.integer,), "bool": (jnp.bool_,)}[kind]
@@ -83,10 +85,7 @@ def check_array(
     elif isinstance(array, np.ndarray) and array.dtype == np.float64 and not isinstance(x, np.ndarray):
         array = array.astype(np.float64 if jax.config.jax_enable_x64 else np.float32)
     if kind == "int" and isinstance(array, np.ndarray) and array.size:
-        held = jax.dtypes.canonicalize_dtype(array.dtype)
-        least, most = int(array.min()), int(array.max())
-        fits = jnp.iinfo(held).min <= least and most <= jnp.iinfo(held).max
-        fail_unless(fits, f"{name}: expected integers that fit {held}, got {least} to {most}. Number them anew from 0.")
+        _check_fits(name, int(array.min()), int(array.max()), array.dtype)
     layout = f"[..., {', '.join(axes)}]" if axes else "[...]"
     ensure(
         lambda: chex.assert_rank(array, {*range(len(axes), len(axes) + 16)}),
@@ -225,6 +224,13 @@ def _axis_cure(axes: tuple[str, ...]) -> str:
     if axes == ("T", "S"):
         return "A [B, S] padding mask needs axes for heads and queries: mask[:, None, None, :]."
     return "Check the layout of the array."
+
+
+def _check_fits(name: str, least: int, most: int, dtype: Any = int) -> None:
+    held = jax.dtypes.canonicalize_dtype(dtype)
+    fits = jnp.iinfo(held).min <= least and most <= jnp.iinfo(held).max
+    got = f"{least} to {most}. Number them anew from 0" if least < most else f"{least}"
+    fail_unless(fits, f"{name}: expected integers that fit {held}, got {got}.")
 
 
 def _check_leading(entry: NamedArray, own: tuple[int, ...], lead: tuple[int, ...]) -> None:

@@ -20,6 +20,7 @@ V = TypeVar("V")
 _AXES = "axes"
 _CHILD = "child"
 _PER_SEQUENCE = "per_sequence"
+_LAYOUT = "layout"
 
 
 class NamedArray(NamedTuple):
@@ -29,15 +30,18 @@ class NamedArray(NamedTuple):
     array: Any
     axes: tuple[str, ...]
     per_sequence: bool
+    layout: bool
 
 
-def leaf(*axes: str, default: Any = dataclasses.MISSING, per_sequence: bool = False) -> Any:
+def leaf(*axes: str, default: Any = dataclasses.MISSING, per_sequence: bool = False, layout: bool = False) -> Any:
     """A field that holds an array with any leading axes followed by the named `axes`.
 
     `per_sequence` marks data about one sequence (lengths, segment ids). Such an array must have either no leading axis
     or all of them: a bare `[B]` would otherwise be read as one entry per head, and with B = N nothing would notice.
+    `layout` marks data that decides which tiles there are: a NumPy array there is part of the program, and another one
+    another program; elsewhere it is an argument of the program.
     """
-    return dataclasses.field(default=default, metadata={_AXES: axes, _PER_SEQUENCE: per_sequence})
+    return dataclasses.field(default=default, metadata={_AXES: axes, _PER_SEQUENCE: per_sequence, _LAYOUT: layout})
 
 
 def child(default: Any = dataclasses.MISSING) -> Any:
@@ -120,7 +124,8 @@ def map_arrays(fn: Callable[[NamedArray], Any], x: Any, prefix: str = "", plain:
         if held is None:
             continue
         if _AXES in field.metadata:
-            changes[field.name] = fn(NamedArray(name, held, field.metadata[_AXES], field.metadata[_PER_SEQUENCE]))
+            read = (field.metadata[key] for key in (_AXES, _PER_SEQUENCE, _LAYOUT))
+            changes[field.name] = fn(NamedArray(name, held, *read))
         elif _CHILD in field.metadata:
             changes[field.name] = map_arrays(fn, held, name, plain)
     return dataclasses.replace(x, **changes)

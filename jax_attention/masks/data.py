@@ -82,7 +82,7 @@ class Dense(Mask):
 class BlockSparse(Mask):
     """`blocks[..., q_pos // block_size, k_pos // block_size]`; see `block_sparse`."""
 
-    blocks: jax.Array = leaf("rows", "columns")
+    blocks: jax.Array = leaf("rows", "columns", layout=True)
     block_size: int = 1
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from jax_attention.ground.checks import check_array, check_int
+from jax_attention.ground.checks import check_array, check_int, fail_unless
 from jax_attention.ground.numerics import per_tile
 from jax_attention.ground.values import leaf, value
 from jax_attention.masks.base import Mask
@@ -105,7 +105,15 @@ class Chunked(Mask):
         )
 
 
+_FAR = 2**28
 _TRACED = "For an offset known only at run time pass query_positions= to attend."
+
+
+def _check_distance(name: str, x: int, least: int | None, cure: str) -> int:
+    """An integer so small that sums with positions fit 32 bits and never reach the position of an empty cache slot."""
+    x = check_int(name, x, least, cure)
+    fail_unless(abs(x) < _FAR, f"{name}: expected less than 2**28 = {_FAR:,} positions, got {x}. {cure}")
+    return x
 
 
 def causal(offset: int = 0) -> Causal:
@@ -122,6 +130,7 @@ def causal(offset: int = 0) -> Causal:
 
     Raises:
         TypeError: if `offset` is not a Python int.
+        ValueError: if it is 2**28 or more, or -2**28 or less.
 
     Example:
         >>> from jax_attention import masks
@@ -135,7 +144,7 @@ def causal(offset: int = 0) -> Causal:
     Reference:
         Vaswani et al. (2017), "Attention is all you need", section 3.2.3.
     """
-    return Causal(check_int("offset", offset, None, _TRACED))
+    return Causal(_check_distance("offset", offset, None, _TRACED))
 
 
 def sliding_window(left: int | None, right: int | None = 0, offset: int = 0) -> SlidingWindow:
@@ -155,7 +164,7 @@ def sliding_window(left: int | None, right: int | None = 0, offset: int = 0) -> 
 
     Raises:
         TypeError: if an argument is not a Python int (or None).
-        ValueError: if `left` < 1 or `right` < 0.
+        ValueError: if `left` < 1 or `right` < 0, or a number is 2**28 or more in size.
 
     Example:
         >>> from jax_attention import masks
@@ -174,9 +183,9 @@ def sliding_window(left: int | None, right: int | None = 0, offset: int = 0) -> 
     and jax.nn `local_window_size=(l, r)` do not count the query: `sliding_window(l + 1, r)`. Converters: `from_*`.
     """
     cure = "Window sizes count keys, the query's own included; None means unlimited."
-    left = None if left is None else check_int("left", left, 1, cure)
-    right = None if right is None else check_int("right", right, 0, cure)
-    return SlidingWindow(left, right, check_int("offset", offset, None, _TRACED))
+    left = None if left is None else _check_distance("left", left, 1, cure)
+    right = None if right is None else _check_distance("right", right, 0, cure)
+    return SlidingWindow(left, right, _check_distance("offset", offset, None, _TRACED))
 
 
 def prefix(length: Int[Array, "*lead"] | int) -> Prefix:
@@ -221,7 +230,7 @@ def dilated(step: int) -> Dilated:
 
     Raises:
         TypeError: if `step` is not a Python int.
-        ValueError: if it is smaller than 1.
+        ValueError: if it is smaller than 1, or 2**28 or more.
 
     Example:
         >>> from jax_attention import masks
@@ -236,7 +245,7 @@ def dilated(step: int) -> Dilated:
     Reference:
         Child, Gray, Radford, Sutskever (2019), "Generating long sequences with sparse transformers", section 4.2.
     """
-    return Dilated(check_int("step", step, 1, "1 sees every key."))
+    return Dilated(_check_distance("step", step, 1, "1 sees every key."))
 
 
 def chunked(size: int) -> Chunked:
@@ -252,7 +261,7 @@ def chunked(size: int) -> Chunked:
 
     Raises:
         TypeError: if `size` is not a Python int.
-        ValueError: if it is smaller than 1.
+        ValueError: if it is smaller than 1, or 2**28 or more.
 
     Example:
         >>> from jax_attention import masks
@@ -267,4 +276,4 @@ def chunked(size: int) -> Chunked:
     Reference:
         Meta (2025), Llama 4 model card and `attention_chunk_size` in Hugging Face `Llama4TextConfig`.
     """
-    return Chunked(check_int("size", size, 1, "A chunk holds at least one position."))
+    return Chunked(_check_distance("size", size, 1, "A chunk holds at least one position."))

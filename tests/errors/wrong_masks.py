@@ -78,6 +78,11 @@ CASES = {
         TypeError,
         ["key_lengths: expected an integer or an array of integers", "float 2.0"],
     ),
+    "length beyond 32 bits": (
+        lambda: masks.lengths(2**40),
+        ValueError,
+        ["key_lengths: expected integers that fit int32", "got 1099511627776"],
+    ),
     "traced causal offset": (
         lambda: jax.jit(masks.causal)(1),
         TypeError,
@@ -87,6 +92,17 @@ CASES = {
         lambda: masks.sliding_window(0),
         ValueError,
         ["left: expected an int >= 1, got 0", "own included", "None means unlimited"],
+    ),
+    "offset beyond 32 bits": (
+        lambda: masks.causal(2**31 - 10),
+        ValueError,
+        ["offset: expected less than 2**28", "got 2147483638", "query_positions="],
+    ),
+    "offset far back": (lambda: masks.sliding_window(4, offset=-(2**28)), ValueError, ["offset: expected less than"]),
+    "window meant as unlimited": (
+        lambda: masks.sliding_window(10**9),
+        ValueError,
+        ["left: expected less than 2**28", "got 1000000000", "None means unlimited"],
     ),
     "mask function that returns floats": (
         plain(mask=lambda q, k: (q - k).astype(np.float32)),
