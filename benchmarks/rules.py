@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import platform
-import statistics
-import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
+from benchmarks.turns import both, medians
 from jax_attention import attend_heads, mods, normalizers, positions, scores
 
 BATCH, LENGTH, HEADS, SIZE = 2, 256, 8, 64
@@ -57,18 +55,10 @@ def main() -> None:
     runs = {}
     for name, rule in rules().items():
         forward = lambda *x, rule=rule: attend_heads(*x, **rule)  # noqa: E731
-        both = jax.value_and_grad(lambda *x, forward=forward: jnp.sum(jnp.sin(forward(*x))), (0, 1, 2))
-        runs |= {(name, "forward"): jax.jit(forward), (name, "both"): jax.jit(both)}
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
-    for turn in range(ROUNDS + 1):
-        for key, run in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run(*arrays))
-            if turn:  # the first call compiles
-                seconds[key].append(time.perf_counter() - start)
-    ms = {}
-    for (name, label), found in seconds.items():
-        ms.setdefault(name, {})[label] = round(1e3 * statistics.median(found), 2)
+        runs |= {(name, "forward"): forward, (name, "both"): both(forward)}
+    ms: dict[str, dict[str, float]] = {}
+    for (name, label), found in medians(runs, arrays, ROUNDS).items():
+        ms.setdefault(name, {})[label] = found
     setting = {"batch": BATCH, "T": LENGTH, "heads": HEADS, "head size": SIZE, "rounds": ROUNDS}
     versions = {"python": platform.python_version(), "jax": jax.__version__}
     result = {"setting": setting, "versions": versions, "machine": platform.machine(), "ms": ms}

@@ -198,6 +198,22 @@ def rules() -> str:
     return table(["rule", "forward, ms", "over the first", "with gradients, ms", "over the first"], rows)
 
 
+def crossover() -> str:
+    """Tiles beside the dense form: the time of the former over that of the latter."""
+    found = read("crossover")["cases"]
+    kinds = list(dict.fromkeys(case["kind"] for case in found))
+    ratios = {
+        (case["heads"], case["T"], case["kind"], label): f"{ms['tiles'] / ms['dense']:.2f}"
+        for case in found
+        for label, ms in case["ms"].items()
+    }
+    shown = [(kind, label) for kind in kinds for label in ("forward", "both")]
+    rows = []
+    for heads, length in dict.fromkeys((case["heads"], case["T"]) for case in found):
+        rows.append([heads, f"{length:,}", f"{heads * length**2:,}", *(ratios[heads, length, *x] for x in shown)])
+    return table(["heads", "T", "scores", *(", ".join(x) for x in shown)], rows)
+
+
 TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "headline": (headline, "attention", "cases"),
     "means": (means, "attention", "cases"),
@@ -210,6 +226,7 @@ TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "derivatives": (derivatives, "long", "derivatives"),
     "additive": (additive, "additive", "cases"),
     "rules": (rules, "rules", "ms"),
+    "crossover": (crossover, "crossover", "cases"),
 }
 """Name -> what makes it, the file and the part of it that it is made from."""
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jax_attention.ground.checks import check_int, check_operand, check_positions, describe_array, fail_unless
 from jax_attention.ground.numerics import EMPTY_POSITION
+from jax_attention.ground.trees import pytree
 from jax_attention.masks import Mask, prefix
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ EMPTY = EMPTY_POSITION
 """The position of a slot that holds nothing."""
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class KVCache:
     """Keys `[..., C, K, H]`, values `[..., C, K, E]`, positions `[..., C]`, and how many rows were ever appended."""

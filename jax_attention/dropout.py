@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from jax_attention.ground.trees import pytree
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Dropout:
     """Drop weights after the normalizer and scale up the rest.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +82,22 @@ def test_another_structure_is_another_program(name):
     first, second = (np.asarray(traced.call(rule)) for rule in CHANGED[name])
     assert traced.count == 2
     assert not np.array_equal(first, second)
+
+
+def test_values_of_different_kinds_have_different_structures():
+    """JAX's own registration of dataclasses has them equal, and `jit` then takes the program of the other: see
+    ground/trees.py.
+    """
+    values = [build(p.values[1]) for p in VALUES]
+    kinds = {type(value): value for value in values}
+    kinds |= {Dropout: Dropout(jax.random.key(0), 0.5)}
+    assert len(kinds) > 25
+    structures = [jax.tree.structure(value) for value in kinds.values()]
+    equal = [(a, b) for a, b in itertools.combinations(zip(kinds, structures, strict=True), 2) if a[1] == b[1]]
+    assert equal == []
+    assert jax.tree.structure((mods.alibi(1.0), mods.soft_cap(1.0))) != jax.tree.structure(
+        (mods.soft_cap(1.0), mods.alibi(1.0))
+    )
 
 
 def test_heads_are_traced_once_for_new_slopes_and_lengths():

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax_attention.cache import EMPTY
 from jax_attention.decoding.prompts import Prompts
 from jax_attention.decoding.sampler import Sampler
+from jax_attention.ground.trees import pytree
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -30,7 +31,7 @@ PROBE = 1_000_003
 """An axis of this size marks the place of the samples' axis in the shapes of a cache; no real axis has it."""
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class State:
     """Everything that generation carries from token to token."""

@@ -1,6 +1,6 @@
 """Which implementation evaluates a problem. A named one never falls back.
 
-1. reference     where a head has at most DENSE_SCORES scores: one product after the other is fastest
+1. reference     where scores are few: one product after the other is fastest
 2. linear_time   else, where the rule allows sums over keys that no query has looked at: work and memory are O(T)
 3. blockwise     else: linear memory, and tiles that the mask leaves empty cost nothing
    cudnn         never by itself: it has no forward mode and no second derivative
@@ -8,8 +8,11 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any
+
+import jax
 
 from jax_attention.dispatch.compiled import run_compiled
 from jax_attention.ground.numerics import matmul_precision
@@ -26,9 +29,11 @@ IMPLEMENTATIONS: dict[str, ModuleType] = {
 BY_NAME = {"cudnn": cudnn.ON_REQUEST}
 """Those that `None` never takes, and why."""
 
-DENSE_SCORES = 2**18
-"""512 x 512: where reference and blockwise take the same time on a CPU (benchmarks/README.md). The same number serves
-for linear_time, not measured by itself; it also needs S > 2 E, where 2 F E operations per row are fewer than S (F + E).
+OF_A_HEAD, OF_ALL, OF_A_TINY_HEAD = 2**18, 2**21, 2**14
+"""Scores are few if a head has no more than the first (512 x 512) and, on a CPU, all heads together no more than the
+second: there reference and blockwise take the same time (docs/blockwise.md). Heads of at most the third (128 x 128)
+are few in any number, which is faster in training. The same numbers serve for linear_time, not measured by itself; it
+also needs S > 2 E, where 2 F E operations per row are fewer than S (F + E).
 """
 
 
@@ -45,15 +50,20 @@ def why_not(name: str, problem: Problem, what: str = "attend") -> str | None:
 
 def preferred(problem: Problem, what: str = "attend") -> tuple[str, str]:
     """What `implementation=None` takes, and why."""
-    rows, columns = problem.score_shape[-2:]
-    size = f"{rows:,} x {columns:,} scores per head"
-    if rows * columns <= DENSE_SCORES:
-        return "reference", f"{size}, at most {DENSE_SCORES:,}, are computed fastest all at once"
+    heads, rows, columns = math.prod(problem.lead), *problem.score_shape[-2:]
+    size = f"{heads:,} x {rows:,} x {columns:,} scores"
+    if _few(heads, rows * columns):
+        return "reference", f"{size} are few, and computed fastest all at once"
     if columns <= problem.value.shape[-1]:
         return "reference", f"{size}, no more than the output has entries, are computed fastest all at once"
     if columns > 2 * problem.value.shape[-1] and why_not("linear_time", problem, what) is None:
-        return "linear_time", f"{size}, more than {DENSE_SCORES:,}, need not be computed: keys are summed first"
-    return "blockwise", f"{size}, more than {DENSE_SCORES:,}, are computed tile by tile"
+        return "linear_time", f"{size} need not be computed: keys are summed first"
+    return "blockwise", f"{size} are computed tile by tile"
+
+
+def _few(heads: int, scores: int) -> bool:
+    on_cpu = jax.default_backend() == "cpu"
+    return scores <= OF_A_TINY_HEAD or (scores <= OF_A_HEAD and (heads * scores <= OF_ALL or not on_cpu))
 
 
 def choose(problem: Problem, what: str = "attend") -> ModuleType:

@@ -64,7 +64,7 @@ def explain(
         >>> print(explain(x, x, x, mask=masks.causal() & masks.sliding_window(2)))
         implementation: reference
           not linear_time: score: under softmax() linear_time needs concat, got scaled_dot()
-          not blockwise: 3 x 3 scores per head, at most 262,144, are computed fastest all at once
+          not blockwise: 1 x 3 x 3 scores are few, and computed fastest all at once
           not cudnn: the cuDNN kernel needs an NVIDIA GPU of compute capability 8.0, got cpu; 'blockwise' runs there
         score:     scaled_dot()
         mods:      none

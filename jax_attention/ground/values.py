@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_attention.ground.trees import register
+
 V = TypeVar("V")
 _AXES = "axes"
 _CHILD = "child"
@@ -60,7 +62,7 @@ def value(cls: type[V]) -> type[V]:
         own.__repr__ = _repr
     fields = dataclasses.fields(own)
     data = [f.name for f in fields if f.metadata]
-    return jax.tree_util.register_dataclass(own, data, [f.name for f in fields if not f.metadata])
+    return register(own, data, [f.name for f in fields if not f.metadata])
 
 
 def is_value(x: Any) -> bool:
@@ -158,7 +160,7 @@ class Plain:
 def plain_value(cls: type[V]) -> type[V]:
     """Class decorator for subclasses of `Plain`: no array leaves, all fields static."""
     cls = dataclasses.dataclass(frozen=True, repr=False)(cls)
-    return jax.tree_util.register_dataclass(cls, [], ["function", "heads"])
+    return register(cls, [], ["function", "heads"])
 
 
 def show(x: Any) -> str:

@@ -60,6 +60,11 @@ class Problem(NamedTuple):
         return self._replace(query=query, key=key, value=zero_rows(self.value, columns))
 
     @property
+    def forbids(self) -> bool:
+        """Whether scores and mods may forbid pairs that the mask allows."""
+        return self.score.forbids or any(mod.forbids for mod in self.mods)
+
+    @property
     def lead(self) -> tuple[int, ...]:
         """The common leading axes."""
         return jnp.broadcast_shapes(*(x.shape[:-2] for x in (self.query, self.key, self.value)))

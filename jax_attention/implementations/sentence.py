@@ -12,55 +12,55 @@ from jax_attention.ground.numerics import compute_dtype, zero_rows
 from jax_attention.implementations.problem import Attended, Problem
 from jax_attention.masks.cover import surely_used
 from jax_attention.mods import Mod
-from jax_attention.normalizers.base import row_max
+from jax_attention.normalizers import Normalizer
+from jax_attention.normalizers.base import forbid, row_max
 from jax_attention.normalizers.softmax import exponentials, logsumexp
-from jax_attention.scores import PlainScore
 
 
 def attend(problem: Problem) -> jax.Array:
     """`weights @ value`, `[*lead, T, E]`, in the query's dtype."""
-    stages = _stages(problem)
-    return _combine(problem, stages, _drop(problem, stages.weights))
+    return _combine(problem, _stages(problem))
 
 
 def weights(problem: Problem) -> jax.Array:
     """What multiplies the values, `[*lead, T, S]`, dropout included, in the query's dtype."""
-    return _drop(problem, _stages(problem).weights).astype(problem.query.dtype)
+    stages = _stages(problem)
+    return _drop(problem, stages.numerator / stages.denominator).astype(problem.query.dtype)
 
 
 def attend_with_stats(problem: Problem) -> Attended:
     """The same output, and statistics of scores and weights before dropout."""
     stages = _stages(problem)
-    scores, where, weights, _ = stages
-    output = _combine(problem, stages, _drop(problem, weights))
+    weights, scores = stages.numerator / stages.denominator, jnp.where(stages.where, stages.scores, -jnp.inf)
     positive = weights > 0
     surprise = jnp.where(positive, weights * jnp.log(jnp.where(positive, weights, 1)), 0)
-    largest = row_max(scores, where)
-    total = jnp.sum(exponentials(scores, where, largest), axis=-1, keepdims=True)
+    largest = row_max(scores)
+    total = jnp.sum(exponentials(scores, largest), axis=-1, keepdims=True)
     return Attended(
-        output,
+        _combine(problem, stages),
         logsumexp=logsumexp(total, largest)[..., 0],
-        max_score=jnp.max(jnp.where(where, scores, -jnp.inf), axis=-1, initial=-jnp.inf),
+        max_score=jnp.max(scores, axis=-1, initial=-jnp.inf),
         entropy=-jnp.sum(surprise, axis=-1),
     )
 
 
-def forbid(scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A score of -inf forbids, as a mask does. What is forbidden becomes 0 before the next mod sees it: a derivative
-    of that mod at inf or NaN would otherwise turn the 0 that comes back into NaN.
-    """
-    where = where & ~jnp.isneginf(scores)
-    return jnp.where(where, scores, 0), where
-
-
 def modified(
-    scores: jax.Array, where: jax.Array, mods: tuple[Mod, ...], q_pos: jax.Array, k_pos: jax.Array
+    scores: jax.Array,
+    where: jax.Array,
+    mods: tuple[Mod, ...],
+    q_pos: jax.Array,
+    k_pos: jax.Array,
+    normalize: Normalizer,
 ) -> tuple[jax.Array, jax.Array]:
-    """Scores after all mods, 0 where not allowed, and the allowed pairs."""
-    scores, where = forbid(scores, where)
+    """Scores after all mods, ready to be normalized, and the allowed pairs.
+
+    What is forbidden becomes 0 before a mod sees it: a derivative of that mod at inf or NaN would otherwise turn the 0
+    that comes back into NaN.
+    """
     for mod in mods:
-        scores, where = forbid(mod(scores, q_pos, k_pos), where)
-    return scores, where
+        scores, where = forbid(scores, where)
+        scores = mod(scores, q_pos, k_pos)
+    return normalize.forbid(scores, where)
 
 
 def tile_positions(problem: Problem) -> tuple[jax.Array, jax.Array]:
@@ -69,13 +69,14 @@ def tile_positions(problem: Problem) -> tuple[jax.Array, jax.Array]:
 
 
 class _Stages(NamedTuple):
-    """Scores (0 where not allowed), the allowed pairs, and the weights, all `[*lead, T, S]`; and whether it is known
-    that every query and every key is in an allowed pair.
+    """Scores ready to be normalized, the allowed pairs, and what the weights are a quotient of, all `[*lead, T, S]`
+    (the denominator `[*lead, T, 1]`); and whether it is known that every query and every key is in an allowed pair.
     """
 
     scores: jax.Array
     where: jax.Array
-    weights: jax.Array
+    numerator: jax.Array
+    denominator: jax.Array | float
     all_used: bool
 
 
@@ -90,9 +91,10 @@ def _stages(problem: Problem) -> _Stages:
     if not all_used:
         query, key = problem.score.zero_unused(query, key, jnp.any(where, axis=-1), jnp.any(where, axis=-2))
     scores = jnp.broadcast_to(problem.score(query, key), shape)
-    scores, where = modified(scores, jnp.broadcast_to(where, shape), problem.mods, *positions)
-    forbidden_later = bool(problem.mods) or isinstance(problem.score, PlainScore)
-    return _Stages(scores, where, problem.normalize(scores, where), all_used and not forbidden_later)
+    where = jnp.broadcast_to(where, shape)
+    scores, where = modified(scores, where, problem.mods, *positions, problem.normalize)
+    quotient = problem.normalize.quotient(scores, where)
+    return _Stages(scores, where, *quotient, all_used and not problem.forbids)
 
 
 def _allowed(problem: Problem, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
@@ -109,8 +111,9 @@ def _drop(problem: Problem, weights: jax.Array) -> jax.Array:
     return problem.dropout(weights, *tile_positions(problem), problem.index)
 
 
-def _combine(problem: Problem, stages: _Stages, weights: jax.Array) -> jax.Array:
-    value = problem.value.astype(weights.dtype)
+def _combine(problem: Problem, stages: _Stages) -> jax.Array:
+    """`weights @ value`, divided last: there are fewer outputs than weights."""
+    value = problem.value.astype(stages.numerator.dtype)
     if not stages.all_used:
         value = zero_rows(value, jnp.any(stages.where, axis=-2))
-    return (weights @ value).astype(problem.query.dtype)
+    return (_drop(problem, stages.numerator) @ value / stages.denominator).astype(problem.query.dtype)

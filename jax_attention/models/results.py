@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jax_attention.cache import EMPTY, KVCache
 from jax_attention.ground.checks import fail_unless
+from jax_attention.ground.trees import pytree
 
 EMBEDDING = -1
 """The number of the hidden state before the first block."""
@@ -71,7 +72,7 @@ class Captured(NamedTuple):
     hidden: dict[int, jax.Array]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class LMCache:
     """One `KVCache` for each layer, in the layout of the model's blocks: stacked where scanned, else single."""

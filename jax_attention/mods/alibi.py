@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Alibi(Mod):
     """`scores - slopes * |q_pos - k_pos|`; see `alibi`."""
 
+    forbids = False
     slopes: jax.Array | float = leaf()
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:

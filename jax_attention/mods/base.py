@@ -19,6 +19,8 @@ class Mod:
 
     part = "mods"
 
+    forbids = True  # a finite score may become -inf, which forbids its pair
+
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         """Return the changed scores."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(scores, q_pos, k_pos)")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class SoftCap(Mod):
     """`cap * tanh(scores / cap)`; see `soft_cap`."""
 
+    forbids = False
     cap: jax.Array | float = leaf()
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
@@ -31,6 +32,7 @@ class SoftCap(Mod):
 class Temperature(Mod):
     """`scores / temperature`; see `temperature`."""
 
+    forbids = False
     temperature: jax.Array | float = leaf()
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ class Normalizer:
     tiles, and weights and outputs are divided by the same denominator. Where a later tile has a larger anchor, earlier
     sums are multiplied by `rescale`.
 
-    `where` is bool `[..., t, s]`: the pairs that may attend. Scores elsewhere are finite but mean nothing, and
+    `where` is bool `[..., t, s]`: the pairs that may attend. Scores elsewhere are what `forbid` made of them, and
     numerators there must be 0. Rules that need a whole row at once say so by `one_pass = False` and define `__call__`
     alone.
     """
@@ -27,6 +27,10 @@ class Normalizer:
     part = "normalize"
 
     one_pass = True
+
+    def forbid(self, scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What is forbidden becomes 0 before the rule sees it, so that no derivative of it meets inf or NaN."""
+        return forbid(scores, where)
 
     def anchor(self, scores: jax.Array, where: jax.Array) -> jax.Array | None:
         """`[..., t, 1]`, the largest over tiles counts, -inf for none; None for rules without one."""
@@ -50,10 +54,22 @@ class Normalizer:
 
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
         """Weights over whole rows."""
-        where = everywhere(scores, where)
+        numerator, denominator = self.quotient(*self.forbid(scores, everywhere(scores, where)))
+        return numerator / denominator
+
+    def quotient(self, scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array | float]:
+        """Numerators and denominators of the weights over whole rows, after `forbid`."""
+        if not self.one_pass:
+            return self(scores, where), 1.0
         anchor = self.anchor(scores, where)
         numerator = self.numerator(scores, where, anchor)
-        return numerator / self.denominator(self.total(numerator, where), anchor)
+        return numerator, self.denominator(self.total(numerator, where), anchor)
+
+
+def forbid(scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A score of -inf forbids, as a mask does; scores of forbidden pairs become 0."""
+    where = where & ~jnp.isneginf(scores)
+    return jnp.where(where, scores, 0), where
 
 
 def everywhere(scores: jax.Array, where: jax.Array | None) -> jax.Array:
@@ -102,10 +118,9 @@ def as_normalizer(x: Any) -> Normalizer:
     return x if isinstance(x, Normalizer) else PlainNormalizer(x)
 
 
-def row_max(scores: jax.Array, where: jax.Array) -> jax.Array:
-    """The largest allowed score per row, `[..., t, 1]`, -inf for an empty row or no keys; a constant to derivatives."""
-    scores = jax.lax.stop_gradient(scores)
-    return jnp.max(jnp.where(where, scores, -jnp.inf), axis=-1, keepdims=True, initial=-jnp.inf)
+def row_max(scores: jax.Array) -> jax.Array:
+    """The largest score per row, `[..., t, 1]`, -inf for an empty row or no keys; a constant to derivatives."""
+    return jnp.max(jax.lax.stop_gradient(scores), axis=-1, keepdims=True, initial=-jnp.inf)
 
 
 def count(where: jax.Array, dtype: jnp.dtype) -> jax.Array:

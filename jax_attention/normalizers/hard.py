@@ -18,7 +18,7 @@ class Hard(Normalizer):
 
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
         where = everywhere(scores, where)
-        best = where & (jax.lax.stop_gradient(scores) == row_max(scores, where))
+        best = where & (jax.lax.stop_gradient(scores) == row_max(jnp.where(where, scores, -jnp.inf)))
         one_hot = best.astype(scores.dtype) / jnp.maximum(count(best, scores.dtype), 1)
         soft = Softmax()(scores, where)
         return one_hot + (soft - jax.lax.stop_gradient(soft))

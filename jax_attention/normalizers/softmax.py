@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax_attention.ground.checks import check_array
 from jax_attention.ground.numerics import per_tile
 from jax_attention.ground.values import leaf, value
-from jax_attention.normalizers.base import Normalizer, everywhere, finite_or_zero, row_max
+from jax_attention.normalizers.base import Normalizer, finite_or_zero, row_max
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -23,28 +23,27 @@ class Softmax(Normalizer):
     sinks: jax.Array | float | None = leaf(default=None)
     plus_one: bool = False
 
+    def forbid(self, scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What is forbidden becomes -inf, whose exponential is 0 and has slope 0; where nothing is, nothing is done."""
+        return jnp.where(where, scores, -jnp.inf), where & ~jnp.isneginf(scores)
+
     def anchor(self, scores: jax.Array, where: jax.Array) -> jax.Array:
-        largest, sinks = row_max(scores, where), self.sinks_or_none()
+        largest, sinks = row_max(scores), self.sinks_or_none()
         return largest if sinks is None else jnp.maximum(largest, jax.lax.stop_gradient(sinks))
 
     def rescale(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return jnp.exp(old - finite_or_zero(new))
 
     def numerator(self, scores: jax.Array, where: jax.Array, anchor: jax.Array) -> jax.Array:
-        return exponentials(scores, where, anchor)
+        return exponentials(scores, anchor)
 
     def denominator(self, total: jax.Array, anchor: jax.Array) -> jax.Array:
         sinks = self.sinks_or_none()
         if sinks is not None:
             sinks = jnp.asarray(sinks, total.dtype)
             anchor = jnp.maximum(anchor, jax.lax.stop_gradient(sinks))  # a row that met no tile has none of its own
-            total = total + exponentials(sinks, ~jnp.isneginf(sinks), anchor)
+            total = total + exponentials(sinks, anchor)
         return jnp.where(total > 0, total, 1)
-
-    def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        if self.sinks_or_none() is not None:
-            return super().__call__(scores, where)
-        return _weights_of_rows(scores, everywhere(scores, where))
 
     def sinks_or_none(self) -> jax.Array | float | None:
         """The sink scores, ready to stand beside a tile `[..., 1, 1]`; plus-one is a sink of 0."""
@@ -59,23 +58,9 @@ def logsumexp(total: jax.Array, anchor: jax.Array) -> jax.Array:
     return jnp.where(seen, finite_or_zero(anchor) + jnp.log(jnp.where(seen, total, 1)), -jnp.inf)
 
 
-def exponentials(scores: jax.Array, where: jax.Array, anchor: jax.Array) -> jax.Array:
-    """exp(score - anchor) where allowed, else exactly 0, also for the gradient: the inner `where` keeps exp finite."""
-    shifted = jnp.where(where, scores - finite_or_zero(anchor), 0)
-    return jnp.where(where, jnp.exp(shifted), 0)
-
-
-@jax.custom_jvp
-def _weights_of_rows(scores: jax.Array, where: jax.Array) -> jax.Array:
-    return Normalizer.__call__(Softmax(), scores, where)
-
-
-@_weights_of_rows.defjvp
-def _weights_of_rows_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    """`dw = w (dz - sum(w dz))` needs nothing but the weights; else three more arrays `[..., T, S]` are kept."""
-    weights = _weights_of_rows(*primals)
-    change = jnp.where(primals[1], tangents[0], 0)
-    return weights, weights * (change - jnp.sum(weights * change, axis=-1, keepdims=True))
+def exponentials(scores: jax.Array, anchor: jax.Array) -> jax.Array:
+    """exp(score - anchor), exactly 0 for a score of -inf, also where the anchor, the largest one, is -inf itself."""
+    return jnp.exp(scores - finite_or_zero(anchor))
 
 
 def softmax(sinks: Float[Array, "*lead"] | float | None = None, *, plus_one: bool = False) -> Softmax:

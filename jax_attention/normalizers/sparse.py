@@ -36,7 +36,7 @@ class _Threshold(Normalizer):
 
     def _threshold(self, scores: jax.Array, where: jax.Array) -> jax.Array:
         z = scores * self.scale
-        shift = finite_or_zero(row_max(z, where))
+        shift = finite_or_zero(row_max(jnp.where(where, z, -jnp.inf)))
         support = self._support(jnp.where(where, jax.lax.stop_gradient(z) - shift, -jnp.inf))
         size = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True, dtype=z.dtype), 1)
         return shift + self.threshold(jnp.where(support, z - shift, 0), support, size)

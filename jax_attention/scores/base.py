@@ -25,6 +25,7 @@ class Score:
     per_pair = 1  # how many numbers `tile` forms for each pair of rows
     paired = False  # key row t belongs to query row t, not to column t
     product = False  # tile(q', k') = q' k'^T: sums over keys may be done before the queries are looked at
+    forbids = False  # a score may be -inf for finite rows, and so forbid its pair
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`[..., T, Hq], [..., S, Hk] -> ([..., T, P], [..., S, P'])`, once per call."""
@@ -52,6 +53,8 @@ class Score:
 @plain_value
 class PlainScore(Plain, Score):
     """A user's function `(query[..., t, H], key[..., s, H]) -> scores[..., t, s]`."""
+
+    forbids = True
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
         if self.heads is not None:  # the function sees one axis of N heads, as arrays it closes over do

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_attention.ground.checks import check_int, fail_unless
+from jax_attention.ground.trees import pytree
 from jax_attention.training.losses import Losses, cross_entropy
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Metrics = dict[str, jax.Array]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class TrainState:
     """Everything that training changes, as one pytree.

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jax_attention.ground.trees import pytree
 from tests.models import small
 
 VOCABULARY, CONTEXT = 26, 4096
@@ -17,7 +18,7 @@ COUNTS: Counter = Counter()
 """How often the model was traced (by name of the method) and run."""
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Successor:
     """After token t comes t + stride, modulo the vocabulary: "abc" goes on with "def" if the stride is 1."""

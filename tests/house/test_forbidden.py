@@ -15,6 +15,7 @@ FORBIDDEN = {
     "a large negative constant": r"-\s*\d+(?:\.\d*)?e\+?\d{1,}\b|-\s*\d{5,}|finfo\([^)]*\)\s*\.\s*min|nan_to_num",
     "a print": r"(?<![\w.])(?<!>>> )(?<!\.\.\.     )print\(",
     "a bare except": r"except\s*:",
+    "structures that do not know their class (ground/trees.py)": r"@.*register_dataclass|register_dataclass\(",
 }
 
 
@@ -34,10 +35,11 @@ def test_forbidden_patterns_find_what_they_forbid():
         "    print(x)",
         "except:",
         "y = -10000.0",
+        "@jax.tree_util.register_dataclass",
     ]
     found = [[what for what, pattern in FORBIDDEN.items() if re.search(pattern, line)] for line in guilty]
     kinds = list(FORBIDDEN)
-    assert found == [[kinds[0]], [kinds[1]], [kinds[1]], [kinds[2]], [kinds[3]], [kinds[1]]]
+    assert found == [[kinds[0]], [kinds[1]], [kinds[1]], [kinds[2]], [kinds[3]], [kinds[1]], [kinds[4]]]
 
 
 def test_no_file_is_long():

@@ -26,10 +26,8 @@ def test_it_is_chosen_for_long_sequences():
     rule = {"score": scores.features("relu"), "normalize": normalizers.proportional(), "mask": masks.causal()}
     report = explain(x, x, x, **rule)
     assert report.chosen == "linear_time"
-    assert (
-        report.why_not["blockwise"]
-        == "1,024 x 1,024 scores per head, more than 262,144, need not be computed: keys are summed first"
-    )
+    because = "1 x 1,024 x 1,024 scores need not be computed: keys are summed first"
+    assert report.why_not["blockwise"] == because
     assert explain(x[:512], x[:512], x[:512], **rule).chosen == "reference"
     assert explain(x, x, x, mods=(mods.soft_cap(2.0),), **rule).chosen == "blockwise"
     assert explain(x, x, x).chosen == "blockwise"

@@ -61,7 +61,7 @@ def _output(plan: Plan, problem: Problem) -> jax.Array:
     q_pos, k_pos = plan.padded(problem.query_positions, ("T",)), plan.padded(problem.key_positions, ("S",))
     mask, mods = plan.padded_value(problem.mask), plan.padded_value(problem.mods)
     cover = plan.cover(mask, q_pos, k_pos)
-    measure = Weighted(problem.normalize, bool(mods) or isinstance(problem.score, Closed))
+    measure = Weighted(problem.normalize, problem.forbids)
     query, key = plan.padded(query, ("T", "H")), plan.padded(key, ("S", "H"))
     value = plan.padded(problem.value, ("S", "E"))
     given = Given(query, key, value, plan.padded_value(problem.score), mods, plan.padded_value(measure))

@@ -16,6 +16,7 @@ import jax.extend
 import jax.numpy as jnp
 
 from jax_attention.ground.numerics import varying_like
+from jax_attention.ground.trees import pytree
 from jax_attention.ground.values import Plain, named_arrays
 from jax_attention.implementations.blockwise.plan import Plan
 from jax_attention.implementations.problem import Problem
@@ -23,11 +24,12 @@ from jax_attention.masks import Mask
 from jax_attention.scores import Score
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Closed(Score, Mask):
     """A plain score, mod or mask whose arrays are leaves. Called as the part that it stands for."""
 
+    forbids = True
     function: Any = dataclasses.field(metadata={"static": True})
     arrays: list[Any] = dataclasses.field()
 

@@ -128,7 +128,7 @@ def _tile(given: Given, fixed: Fixed, inside: jax.Array, masked: bool) -> Tile:
     shape = jnp.broadcast_shapes(scores.shape, where.shape)
     lead = jnp.broadcast_shapes(shape[:-2], given.value.shape[:-2])
     scores, where = (jnp.broadcast_to(x, lead + shape[-2:]) for x in (scores, where))
-    scores, where = modified(scores, where, given.mods, fixed.q_pos, fixed.k_pos)
+    scores, where = modified(scores, where, given.mods, fixed.q_pos, fixed.k_pos, given.measure.normalize)
     return Tile(scores, where, given.value, fixed.q_pos, fixed.k_pos, fixed.dropout, fixed.index)
 
 

@@ -15,6 +15,8 @@ import jax
 import jax.custom_batching
 import jax.numpy as jnp
 
+from jax_attention.ground.trees import pytree
+
 
 class Setting(NamedTuple):
     """What the kernel is told besides arrays; the window counts keys, the query's own included."""
@@ -57,7 +59,7 @@ def attention(setting: Setting) -> Callable[..., jax.Array]:
     return run
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class _Saved:
     """Between the passes: what jax.nn saved, batch axes first, those axes, arrays without one, the operands' shapes."""

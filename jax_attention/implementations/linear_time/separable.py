@@ -37,25 +37,20 @@ def attend(problem: Problem, seen: Seen, chunk: int | None) -> jax.Array:
 def joined(state: State, key: jax.Array, allowed: jax.Array, value: jax.Array) -> State:
     """The state after some keys `[..., S, 1]` that are seen all at once."""
     top, sums = state
-    largest = jnp.max(_bottom(key, allowed), axis=-2, keepdims=True)
-    new = jnp.maximum(top, largest)
-    return new, Softmax().rescale(top, new) * sums + transposed(exponentials(key, allowed, new)) @ value
+    key = jnp.where(allowed, key, -jnp.inf)
+    new = jnp.maximum(top, jnp.max(jax.lax.stop_gradient(key), axis=-2, keepdims=True))
+    return new, Softmax().rescale(top, new) * sums + transposed(exponentials(key, new)) @ value
 
 
 def step(state: State, rows: tuple[jax.Array, ...]) -> tuple[State, State]:
     """Each row of one chunk has a state of its own; the last one goes on."""
     top, sums = state
     key, allowed, value = rows
-    new = jnp.maximum(top, jax.lax.cummax(_bottom(key, allowed), axis=key.ndim - 2))
-    where = chunks.upto(key) & transposed(allowed)
-    weights = exponentials(jnp.broadcast_to(transposed(key), where.shape), where, new)
+    key = jnp.where(allowed, key, -jnp.inf)
+    new = jnp.maximum(top, jax.lax.cummax(jax.lax.stop_gradient(key), axis=key.ndim - 2))
+    weights = exponentials(jnp.where(chunks.upto(key), transposed(key), -jnp.inf), new)
     found = new, Softmax().rescale(top, new) * sums + weights @ value
     return tuple(x[..., -1:, :] for x in found), found
-
-
-def _bottom(key: jax.Array, allowed: jax.Array) -> jax.Array:
-    """Scores of the keys, -inf where they may not be seen; constants to derivatives."""
-    return jnp.where(allowed, jax.lax.stop_gradient(key), -jnp.inf)
 
 
 def _normalized(normalize: Softmax, from_query: jax.Array, top: jax.Array, sums: jax.Array) -> jax.Array:
