@@ -3,7 +3,8 @@
     python -m benchmarks.long        about 5 minutes on 2 idle cores; writes results/long.json
     python -m benchmarks.long --parts derivatives --rounds 3
 
-float32, heads of 64, forward with backward unless said otherwise; results are kept part by part.
+float32, heads of 64, forward with backward unless said otherwise; results are kept part by part. Lengths, and
+derivatives, are timed in turn.
 
 finish        T = 32,768, causal, 8 heads: seconds of one call in a process of its own, and the most memory it held
 window        256 keys, 4 heads, T = 8,192 and 16,384, beside PyTorch with a dense mask at 8,192
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.attention import setting
-from benchmarks.worker import Prepared, Runs, Worker, compare, compiled, prepare
+from benchmarks.worker import Prepared, Runs, Worker, compiled, in_turn, prepare
 
 SIZE, WINDOW = 64, 256
 FINISH, WINDOWS, DERIVATIVES = 32768, (8192, 16384), 4096
@@ -95,16 +97,18 @@ def finish(rounds: int) -> dict:
 
 def window(rounds: int) -> dict:
     """Milliseconds by pass and length, and PyTorch's at the shorter one."""
-    workers, found = start("jax_attention", "torch"), {}
-    for length in WINDOWS:
-        able = workers if length == WINDOWS[0] else workers[:1]
-        prepare(able, ("window", length, 4))
-        found[length] = {label: compare(able, label, rounds) for label in ("forward", BOTH)}
+    workers = start("jax_attention", "torch", "jax_attention")
+    found: dict = {"T": list(WINDOWS), "ms": {}, "longer / shorter": {}, "torch / ours": {}}
+    prepare(workers[:2], ("window", WINDOWS[0], 4))
+    prepare(workers[2:], ("window", WINDOWS[1], 4))
+    for label in ("forward", BOTH):
+        short, dense, long = map(statistics.median, in_turn([(worker, label) for worker in workers], rounds))
+        found["ms"][label] = {"shorter": _ms(short), "longer": _ms(long), "torch, shorter": _ms(dense)}
+        found["longer / shorter"][label] = round(long / short, 2)
+        found["torch / ours"][label] = round(dense / short, 2)
     for worker in workers:
         worker.close()
-    short, long = (found[length] for length in WINDOWS)
-    own = lambda case, label: case[label]["ms"]["jax_attention"]  # noqa: E731
-    return found | {"longer / shorter": {label: round(own(long, label) / own(short, label), 2) for label in short}}
+    return found
 
 
 def derivatives(rounds: int) -> dict:
@@ -112,13 +116,18 @@ def derivatives(rounds: int) -> dict:
     workers = start("jax_attention")
     prepare(workers, ("derivatives", DERIVATIVES, 4))
     labels = ("forward", "jvp", "gradient", "hvp")
-    ms = {label: compare(workers, label, rounds)["ms"]["jax_attention"] for label in labels}
+    seconds = in_turn([(workers[0], label) for label in labels], rounds)
+    ms = {label: _ms(statistics.median(x)) for label, x in zip(labels, seconds, strict=True)}
     workers[0].close()
     ratios = {
         "jvp / forward": round(ms["jvp"] / ms["forward"], 2),
         "hvp / gradient": round(ms["hvp"] / ms["gradient"], 2),
     }
     return {"T": DERIVATIVES, "heads": 4, "ms": ms} | ratios
+
+
+def _ms(seconds: float) -> float:
+    return round(1e3 * seconds, 2)
 
 
 PARTS = {"finish": finish, "window": window, "derivatives": derivatives}
@@ -128,7 +137,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     results = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}

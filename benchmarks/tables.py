@@ -158,14 +158,12 @@ def finish() -> str:
 def window() -> str:
     """A window at two lengths, beside a dense mask."""
     found = read("long")["window"]
-    lengths = [key for key in found if key.isdigit()]
     rows = []
     for label in PASSES:
-        ms = [number(found[T][label]["ms"]["jax_attention"]) for T in lengths]
-        peer = found[lengths[0]][label]
-        dense = [number(peer["ms"]["torch"]), ratio(peer["ratio"]["torch"])]
-        rows.append([label, *ms, ratio(found["longer / shorter"][label]), *dense])
-    names = [f"T = {int(T):,}, ms" for T in lengths]
+        short, long, dense = map(number, found["ms"][label].values())
+        longer, slower = (ratio(found[name][label]) for name in ("longer / shorter", "torch / ours"))
+        rows.append([label, short, long, longer, dense, slower])
+    names = [f"T = {T:,}, ms" for T in found["T"]]
     return table(["pass", *names, "longer / shorter", f"torch, dense mask, {names[0]}", "torch / ours"], rows)
 
 

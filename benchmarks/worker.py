@@ -171,22 +171,28 @@ def largest_difference(workers: Sequence[Worker], label: str, tolerance: float) 
     return max(errors.values(), default=0.0)
 
 
-def compare(workers: Sequence[Worker], label: str, rounds: int) -> dict:
-    """Medians in milliseconds and peers over the first worker; every round times each in turn."""
-    able = [worker for worker in workers if worker.missing(label) is None]
-    first = {worker.name: worker.seconds(label) for worker in able}
-    seconds: dict[str, list[float]] = {worker.name: [] for worker in able}
+def in_turn(runs: Sequence[tuple[Worker, str]], rounds: int) -> list[list[float]]:
+    """Seconds of every round of each run; every round times each in turn. The slow get fewer rounds, but one."""
+    first = [worker.seconds(label) for worker, label in runs]
+    seconds: list[list[float]] = [[] for _ in runs]
     for turn in range(rounds):
-        for worker in able:
-            if turn < int(PATIENCE / first[worker.name]):
-                seconds[worker.name].append(worker.seconds(label, warm=first[worker.name] < WARM))
-    medians = {name: statistics.median(x or [first[name]]) for name, x in seconds.items()}
+        for (worker, label), start, found in zip(runs, first, seconds, strict=True):
+            if turn < int(PATIENCE / start):
+                found.append(worker.seconds(label, warm=start < WARM))
+    return [found or [start] for found, start in zip(seconds, first, strict=True)]
+
+
+def compare(workers: Sequence[Worker], label: str, rounds: int) -> dict:
+    """Medians in milliseconds and peers over the first worker."""
+    able = [worker for worker in workers if worker.missing(label) is None]
+    found = in_turn([(worker, label) for worker in able], rounds)
+    medians = {worker.name: statistics.median(x) for worker, x in zip(able, found, strict=True)}
     own = medians[workers[0].name]
     names = [worker.name for worker in workers]
     result: dict = {
         "ms": {name: round(1e3 * medians[name], 2) if name in medians else None for name in names},
         "ratio": {name: round(medians[name] / own, 2) if name in medians else None for name in names[1:]},
-        "rounds": {name: max(1, len(x)) for name, x in seconds.items()},
+        "rounds": {worker.name: len(x) for worker, x in zip(able, found, strict=True)},
     }
     missing = {worker.name: worker.missing(label) for worker in workers if worker not in able}
     return result | ({"missing": missing} if missing else {})
