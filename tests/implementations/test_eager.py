@@ -103,6 +103,21 @@ def test_arrays_of_numpy_share_one_program(monkeypatch):
     assert len(traces) == 1
 
 
+def test_a_layout_of_numpy_is_known_when_traced(monkeypatch):
+    """So empty blocks are never part of the program; a dense array is an argument of it."""
+    original, kinds = blockwise.attend, []
+
+    def watched(problem):
+        kinds.append(type(jax.tree.leaves(problem.mask)[0]))
+        return original(problem)
+
+    monkeypatch.setattr(blockwise, "attend", watched)
+    for mask in (masks.block_sparse(np.eye(11, dtype=bool), 1), masks.dense(np.eye(11, dtype=bool))):
+        attend(X, X, X, mask=mask, implementation="blockwise")
+    assert kinds[0] is np.ndarray
+    assert issubclass(kinds[1], jax.core.Tracer)
+
+
 def test_what_a_function_looks_up_may_change():
     state = {"factor": 1.0}
     parts = (
