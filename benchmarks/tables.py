@@ -16,7 +16,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "blockwise.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "docs" / "blockwise.md",
+    ROOT / "docs" / "interop.md",
+)
 PASSES = ("forward", "forward and backward")
 PEERS = {"jax.nn": "jax.nn", "tokamax": "tokamax", "torch": "torch", "flex": "Flex"}
 """Name in the JSON -> heading."""
@@ -212,6 +217,17 @@ def crossover() -> str:
     return table(["heads", "T", "scores", *(", ".join(x) for x in shown)], rows)
 
 
+def parity() -> str:
+    """How far every family is from Hugging Face, and with which versions."""
+    found = read("parity")
+    rows = [
+        [name, x["family"], f"{x['forward']:.1e}", f"{x['gradient']:.1e}", f"{x['tokens'][0]} of {x['tokens'][1]}"]
+        for name, x in found["models"].items()
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return table(["model", "family", "forward", "gradient", "equal tokens"], rows) + f"\n{versions}.\n"
+
+
 TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "headline": (headline, "attention", "cases"),
     "means": (means, "attention", "cases"),
@@ -222,6 +238,7 @@ TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "finish": (finish, "long", "finish"),
     "window": (window, "long", "window"),
     "derivatives": (derivatives, "long", "derivatives"),
+    "parity": (parity, "parity", "models"),
     "additive": (additive, "additive", "cases"),
     "rules": (rules, "rules", "ms"),
     "crossover": (crossover, "crossover", "cases"),

@@ -194,6 +194,12 @@ GOOD = {
     "nn.MultiHeadAttention.__call__": [((LAYER, ones(B, T, 8)), {}), ((LAYER, ones(T, 8), ones(S, 8)), {})],
     "nn.SelfAttention.__call__": [((nn.SelfAttention(8, rngs=RNGS), ones(B, T, 8)), {})],
     "nn.Attn.__call__": [((nn.Attn(H, K, S, E, 9, rngs=RNGS), ones(B, T, H), ones(B, T, K), ones(B, S, E)), {})],
+    "nn.GRU.__call__": [
+        ((nn.GRU(H, K, rngs=RNGS), ones(B, T, H)), {}),
+        ((nn.GRU(H, K, rngs=RNGS), ones(B, T, H), ones(B, 1, K)), {"lengths": whole(B)}),
+    ],
+    "nn.lora": [((LAYER, 2, jax.random.key(0)), {}), ((LAYER, 2, 0), {"targets": "", "alpha": 1.0})],
+    "nn.adapted": [((LAYER, nn.lora(LAYER, 2, 0)), {})],
     "Dropout.__call__": [
         ((jax_attention.Dropout(jax.random.key(0), 0.5), ones(B, T, S), whole(T, 1), whole(1, S)), {}),
     ],

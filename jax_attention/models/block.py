@@ -18,6 +18,7 @@ from jax_attention.nn import FeedForward, Learned, MultiHeadAttention
 from jax_attention.nn.hold import hold, release
 from jax_attention.nn.norms import LayerNorm, RMSNorm
 from jax_attention.normalizers import softmax
+from jax_attention.positions import Rotary
 
 INITIAL_DEVIATION = 0.02
 
@@ -41,21 +42,28 @@ class Block(nnx.Module):
             kv_heads=config.kv_heads,
             head_size=config.head_size,
             packed=True,
-            use_bias=config.use_bias,
+            use_bias=config.has_bias("qkv"),
+            out_bias=config.has_bias("out"),
             head_norm=partial(_head_norm, config, rngs) if config.qk_norm else None,
-            rope=config.rope if config.position == "rotary" else None,
+            joined_norm=config.qk_norm == "joined",
+            rope=rope_of_layer(config, window),
             **rule_of_layer(config, window),
             **options,
         )
         # Not in the attention layer, whose own mods precede those of a call: T5's table, given by a call, comes first.
         self.mods = nnx.List([hold(mod) for mod in mods_of_layer(config)])
         self.feed_forward = FeedForward(
-            config.width, config.resolved_ff_size, activation=config.activation, use_bias=config.use_bias, **options
+            config.width,
+            config.resolved_ff_size,
+            activation=config.activation,
+            use_bias=config.has_bias("feed_forward"),
+            **options,
         )
-        self.attention_norm, self.feed_forward_norm = make_norm(config, rngs), make_norm(config, rngs)
-        sandwich = config.norm_place == "sandwich"
-        self.attention_after = make_norm(config, rngs) if sandwich else None
-        self.feed_forward_after = make_norm(config, rngs) if sandwich else None
+        first, after = config.norm_place != "after", config.norm_place in ("sandwich", "after")
+        self.attention_norm = make_norm(config, rngs) if first else None
+        self.feed_forward_norm = make_norm(config, rngs) if first else None
+        self.attention_after = make_norm(config, rngs) if after else None
+        self.feed_forward_after = make_norm(config, rngs) if after else None
         self.place, self.dropout, self.attention_dropout = config.norm_place, config.dropout, config.attention_dropout
 
     def __call__(
@@ -81,14 +89,16 @@ class Block(nnx.Module):
             weights = layer.weights(x, **options) if want_weights else None
             return layer(x, **options)
 
-        x = self._add(x, attend, self.attention_norm, self.attention_after, rngs[1])
-        x = self._add(x, self.feed_forward, self.feed_forward_norm, self.feed_forward_after, rngs[2])
-        return x, cache, weights
+        y = self._add(x, x, attend, self.attention_norm, self.attention_after, rngs[1])
+        seen = x if self.place == "parallel" else y
+        y = self._add(y, seen, self.feed_forward, self.feed_forward_norm, self.feed_forward_after, rngs[2])
+        return y, cache, weights
 
-    def _add(self, x: jax.Array, sublayer: Callable, norm: Any, after: Any, rng: jax.Array | None) -> jax.Array:
+    def _add(self, x: jax.Array, seen: jax.Array, sublayer: Callable, norm: Any, after: Any, rng: Any) -> jax.Array:
+        """The stream x with what the sublayer makes of `seen`, the same stream except where halves are parallel."""
         if self.place == "post":
-            return norm(x + drop(sublayer(x), self.dropout, rng))
-        y = sublayer(norm(x))
+            return norm(x + drop(sublayer(seen), self.dropout, rng))
+        y = sublayer(seen if norm is None else norm(seen))
         return x + drop(y if after is None else after(y), self.dropout, rng)
 
 
@@ -107,6 +117,13 @@ def make_block(config: LMConfig, window: int | None, rng: jax.Array) -> Block:
             kernels += 1
         fresh.append(x)
     return jax.tree.unflatten(structure, fresh)
+
+
+def rope_of_layer(config: LMConfig, window: int | None) -> Rotary | None:
+    """The rotary embedding of a layer, if there is one."""
+    if config.position != "rotary":
+        return None
+    return config.rope if window is None or config.local_rope is None else config.local_rope
 
 
 def rule_of_layer(config: LMConfig, window: int | None) -> dict[str, Any]:
@@ -149,7 +166,7 @@ def make_norm(config: LMConfig, rngs: nnx.Rngs) -> nnx.Module:
     )
     if config.norm == "rms":
         return RMSNorm(config.width, **options)
-    return LayerNorm(config.width, use_bias=config.use_bias, **options)
+    return LayerNorm(config.width, use_bias=config.has_bias("norm"), **options)
 
 
 def _head_norm(config: LMConfig, rngs: nnx.Rngs, size: int) -> nnx.Module:

@@ -22,7 +22,8 @@ from jax_attention.scores import Score
 
 Position = Literal["learned", "sinusoidal", "rotary", "alibi", "t5", "none"]
 Norm = Literal["layer", "rms"]
-NormPlace = Literal["pre", "post", "sandwich"]
+NormPlace = Literal["pre", "post", "sandwich", "after", "parallel"]
+BiasPlace = Literal["qkv", "out", "feed_forward", "norm"]
 Remat = Literal["none", "dots", "full"]
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 T5_BUCKETS = 32
@@ -50,12 +51,14 @@ class LMConfig:
         activation: "gelu" (exact), "gelu_tanh", "relu", "relu2", "silu", "swiglu", "geglu", "geglu_tanh".
         position: "learned", "sinusoidal" (added), "rotary", "alibi", "t5" (one table for all layers), "none".
         rope: the rotary embedding, where position is "rotary".
+        local_rope: that of layers with a window; None is `rope` (Gemma 3 turns them faster).
         norm: "layer" or "rms".
-        norm_place: "pre", "post" (after the residual sum, no final norm), "sandwich" (before and after, as Gemma 2).
+        norm_place: "pre", "post" (after the residual sum, no final norm), "sandwich" (before and after, as Gemma 2),
+            "after" (only what is added, as OLMo 2), "parallel" (both halves read the block's input, as GPT-NeoX).
         norm_epsilon: added to the variance.
-        use_bias: biases in linear layers and layer norms.
+        use_bias: biases in linear layers and layer norms; or where: a tuple of "qkv", "out", "feed_forward", "norm".
         tied_head: the head is the transposed embedding.
-        qk_norm: RMS norm over each query and key head.
+        qk_norm: RMS norm over each query and key head; "joined" over all heads together (OLMo 2).
         scale_embedding: embeddings times sqrt(D) (Gemma).
         score_cap: soft cap on attention scores, after all mods.
         logit_cap: soft cap on the logits.
@@ -102,12 +105,13 @@ class LMConfig:
     activation: str = "gelu"
     position: Position = "learned"
     rope: Rotary = dataclasses.field(default_factory=rotary)
+    local_rope: Rotary | None = None
     norm: Norm = "layer"
     norm_place: NormPlace = "pre"
     norm_epsilon: float = 1e-5
-    use_bias: bool = True
+    use_bias: bool | tuple[BiasPlace, ...] = True
     tied_head: bool = True
-    qk_norm: bool = False
+    qk_norm: bool | Literal["joined"] = False
     scale_embedding: bool = False
     score_cap: float | None = None
     logit_cap: float | None = None
@@ -150,6 +154,10 @@ class LMConfig:
             return self.ff_size
         return -(-8 * self.width // 24) * 8 if ACTIVATIONS[self.activation][1] else 4 * self.width
 
+    def has_bias(self, place: BiasPlace) -> bool:
+        """Whether the linear layers, or norms, at this place have biases."""
+        return self.use_bias if isinstance(self.use_bias, bool) else place in self.use_bias
+
     def sees_future(self, beyond: int = 0) -> bool:
         """Whether some token may attend to a later one that stands at position `beyond` or behind it.
 
@@ -181,9 +189,9 @@ def _sees_future(config: LMConfig, beyond: int) -> bool:
 
 
 def _check_sizes(config: LMConfig) -> None:
-    fail_unless(
-        isinstance(config.rope, Rotary), f"rope: expected positions.rotary(...), got {config.rope!r}.", TypeError
-    )
+    ropes = {"rope": config.rope} | ({} if config.local_rope is None else {"local_rope": config.local_rope})
+    for name, rope in ropes.items():
+        fail_unless(isinstance(rope, Rotary), f"{name}: expected positions.rotary(...), got {rope!r}.", TypeError)
     for name in ("vocab_size", "context", "width", "depth", "num_heads"):
         check_int(name, getattr(config, name), 1, "Sizes of a model are static.")
     for name in ("kv_heads", "head_size", "ff_size"):
@@ -197,13 +205,13 @@ def _check_sizes(config: LMConfig) -> None:
         config.head_size is not None or config.width % config.num_heads == 0,
         f"num_heads: expected a divisor of width = {config.width}, got {config.num_heads}. Or give head_size.",
     )
-    size = config.resolved_head_size
-    rotated = size if config.rope.size is None else config.rope.size
-    fail_unless(
-        config.position != "rotary" or rotated % 2 == 0,
-        f"head_size: expected an even size for position='rotary', got {rotated}. Rotate fewer features: "
-        "rope=positions.rotary(size=...).",
-    )
+    for name, rope in ropes.items():
+        rotated = config.resolved_head_size if rope.size is None else rope.size
+        fail_unless(
+            config.position != "rotary" or rotated % 2 == 0,
+            f"head_size: expected an even size for position='rotary', got {rotated}. Rotate fewer features: "
+            f"{name}=positions.rotary(size=...).",
+        )
     fail_unless(
         config.position != "sinusoidal" or config.width % 2 == 0,
         f"width: expected an even size for position='sinusoidal', got {config.width}.",
@@ -225,7 +233,13 @@ def _check_numbers(config: LMConfig) -> None:
             fail_unless(x > 0, f"{name}: expected a positive number, got {x}. {cure}")
     for name in ("use_bias", "tied_head", "qk_norm", "scale_embedding", "sinks", "train_rule", "scan"):
         x = getattr(config, name)
-        fail_unless(isinstance(x, bool), f"{name}: expected True or False, got {x!r}.", TypeError)
+        if isinstance(x, tuple) and name == "use_bias":
+            known = get_args(BiasPlace)
+            wrong = [place for place in x if place not in known]
+            fail_unless(not wrong, f"use_bias: expected places among {', '.join(known)}, got {wrong}.")
+        elif (name, x) != ("qk_norm", "joined"):
+            also = {"use_bias": " or a tuple of places", "qk_norm": " or 'joined'"}.get(name, "")
+            fail_unless(isinstance(x, bool), f"{name}: expected True or False{also}, got {x!r}.", TypeError)
 
 
 def _check_names(config: LMConfig) -> None:

@@ -6,17 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from jax_attention.ground.checks import describe_array
 from jax_attention.models.config import LMConfig
 from jax_attention.models.transformer import TransformerLM, create
+from jax_attention.nn.named import filled, named
 
 if TYPE_CHECKING:
     from jaxtyping import PRNGKeyArray
 
 Params = dict[str, Any]
-SHOWN = 8
 
 
 class Pure(NamedTuple):
@@ -84,11 +82,12 @@ def to_dict(model: TransformerLM) -> Params:
         https://flax.readthedocs.io/en/latest/guides/filters_guide.html: the state of a module.
     """
     nested: Params = {}
-    for names, x in _named(model):
+    for path, x in named(model).items():
+        *names, last = path.split(".")
         inner = nested
-        for name in names[:-1]:
+        for name in names:
             inner = inner.setdefault(name, {})
-        inner[names[-1]] = x
+        inner[last] = x
     return nested
 
 
@@ -116,35 +115,11 @@ def from_dict(config: LMConfig, params: Params) -> TransformerLM:
         See `to_dict`.
     """
     abstract = jax.eval_shape(lambda: create(config))
-    wanted = {".".join(names): x for names, x in _named(abstract)}
-    given = {".".join(names): x for names, x in _flat(params)}
-    missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    shapes = [
-        f"{name}: expected {describe_array(x)}, got {describe_array(given[name])}"
-        for name, x in wanted.items()
-        if name in given and tuple(jnp.shape(given[name])) != x.shape
-    ]
-    problems = [
-        f"{what}: {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}"
-        for what, names in (("missing", missing), ("not of this model", unknown), ("wrong shape", shapes))
-        if names
-    ]
-    if problems:
-        raise ValueError("params: expected the parameters of this config, got " + "; ".join(problems) + ".")
-    return jax.tree.unflatten(jax.tree.structure(abstract), [given[name] for name in wanted])
+    return filled(abstract, _flat(params), "params: expected the parameters of this config")
 
 
-def _named(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
-    """Leaves with their names; the `value` that every Flax variable adds is left out."""
-    found = []
-    for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        names = [str(getattr(entry, "name", getattr(entry, "key", getattr(entry, "idx", entry)))) for entry in path]
-        found.append((tuple(names[:-1] if names[-1] == "value" else names), x))
-    return found
-
-
-def _flat(nested: Params, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    found = []
+def _flat(nested: Params, prefix: str = "") -> Params:
+    found: Params = {}
     for name, x in nested.items():
-        found += _flat(x, (*prefix, str(name))) if isinstance(x, dict) else [((*prefix, str(name)), x)]
+        found |= _flat(x, f"{prefix}{name}.") if isinstance(x, dict) else {f"{prefix}{name}": x}
     return found

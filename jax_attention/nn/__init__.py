@@ -6,19 +6,26 @@ from jax_attention.nn.attn import Attn
 from jax_attention.nn.feed_forward import FeedForward
 from jax_attention.nn.hold import Learned
 from jax_attention.nn.linear import Linear
+from jax_attention.nn.lora import Adapters, adapted, lora
 from jax_attention.nn.multi_head import MultiHeadAttention
+from jax_attention.nn.recurrent import GRU, LSTM
 from jax_attention.nn.rules import Additive, Concat, General, Location
 from jax_attention.nn.self_attention import SelfAttention
 
 __all__ = [
+    "Adapters",
     "Additive",
     "Attn",
     "Concat",
     "FeedForward",
+    "GRU",
     "General",
+    "LSTM",
     "Learned",
     "Linear",
     "Location",
     "MultiHeadAttention",
     "SelfAttention",
+    "adapted",
+    "lora",
 ]

@@ -41,9 +41,11 @@ class MultiHeadAttention(nnx.Module):
         output_size: features of the output; D if None.
         packed: one kernel `[D, (N + 2 K) H]` for all three projections instead of three.
         use_bias: whether the projections have biases.
+        out_bias: whether the last linear layer has one; None is `use_bias`.
         extra_key: one learned key and value more, visible to every query (`add_bias_kv` of PyTorch); softmax only.
         head_norm: makes the norm over the features of each query and key head, before the rotary embedding, from the
             head size (`functools.partial(nnx.RMSNorm, rngs=rngs)`); None for none.
+        joined_norm: the norm spans the features of all heads together (OLMo 2), and `head_norm` gets their number.
         rope: `positions.rotary(...)`, applied to queries and keys, or None.
         score: as in `attend`, or a module such as `nn.Additive`.
         mods: as in `attend`; each may be an `nn.Learned`.
@@ -86,8 +88,10 @@ class MultiHeadAttention(nnx.Module):
         output_size: int | None = None,
         packed: bool = False,
         use_bias: bool = True,
+        out_bias: bool | None = None,
         extra_key: bool = False,
         head_norm: Callable[[int], nnx.Module] | None = None,
+        joined_norm: bool = False,
         rope: Rotary | None = None,
         score: Any = None,
         mods: tuple = (),
@@ -115,14 +119,16 @@ class MultiHeadAttention(nnx.Module):
             if packed
             else SeparateProjections((size, key_size, value_size), widths, **options)
         )
+        options["use_bias"] = use_bias if out_bias is None else out_bias
         self.out = Linear(num_heads * head_size, size if output_size is None else output_size, **options)
         init = jax.nn.initializers.normal(stddev=head_size**-0.5)
         extra = lambda: nnx.Param(init(rngs.params(), (1, kv_heads, head_size), param_dtype))  # noqa: E731
         self.extra_key, self.extra_value = (extra(), extra()) if extra_key else (None, None)
-        self.query_norm, self.key_norm = (head_norm and head_norm(head_size) for _ in range(2))
+        normed = widths[:2] if joined_norm else (head_size, head_size)
+        self.query_norm, self.key_norm = (head_norm and head_norm(width) for width in normed)
         self.rule = nnx.Dict(score=hold(score), mask=hold(mask), normalize=hold(normalize))
         self.mods = nnx.List([hold(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
-        self.rope = nnx.static(rope)
+        self.rope, self.joined_norm = nnx.static(rope), joined_norm
         self.num_heads, self.kv_heads, self.head_size, self.precision = num_heads, kv_heads, head_size, precision
 
     def __call__(
@@ -251,11 +257,13 @@ class MultiHeadAttention(nnx.Module):
 
     def _projected(self, query: Any, key: Any, value: Any, q_pos: Any, k_pos: Any) -> tuple[jax.Array, ...]:
         q, k, v = self.projections(query, key, value)
+        if self.query_norm is not None and self.joined_norm:
+            q, k = self.query_norm(q), self.key_norm(k)
         q, k, v = (
             x.reshape(*x.shape[:-1], heads, self.head_size)
             for x, heads in ((q, self.num_heads), (k, self.kv_heads), (v, self.kv_heads))
         )
-        if self.query_norm is not None:
+        if self.query_norm is not None and not self.joined_norm:
             q, k = self.query_norm(q), self.key_norm(k)
         if self.rope is not None:
             q_pos = jnp.arange(q.shape[-3]) if q_pos is None else q_pos

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention import models
+from jax_attention import models, positions
 from tests.tolerances import FORWARD, GRADIENT
 
 VOCABULARY, CONTEXT = 13, 12
@@ -30,14 +30,23 @@ SCHEMES: dict[str, dict[str, Any]] = {
         "kv_heads": 2,
         "head_size": 6,
         "windows": (3, None),
+        "local_rope": positions.rotary(base=100.0),
         "qk_norm": True,
         "scale_embedding": True,
         "score_cap": 2.0,
         "logit_cap": 5.0,
     },
-    "alibi": {"norm": "rms", "activation": "swiglu", "kv_heads": 1, "windows": (None, 4), "tied_head": False},
+    "alibi": {
+        "norm": "rms",
+        "norm_place": "after",
+        "activation": "swiglu",
+        "kv_heads": 1,
+        "windows": (None, 4),
+        "tied_head": False,
+        "use_bias": ("qkv", "feed_forward"),
+    },
     "t5": {"activation": "relu2", "sinks": True, "score_cap": 1.5},
-    "none": {"activation": "geglu", "use_bias": False, "qk_norm": True},
+    "none": {"activation": "geglu", "norm_place": "parallel", "use_bias": ("out", "norm"), "qk_norm": "joined"},
 }
 """Every position scheme, with the other choices of a config spread over them."""
 

@@ -104,6 +104,14 @@ BAD = {
     "epsilon": ({"norm_epsilon": 0.0}, ValueError, "norm_epsilon: expected a positive number, got 0.0. The default is"),
     "score_cap": ({"score_cap": 0}, ValueError, "score_cap: expected a positive number, got 0. Leave it out to switch"),
     "logit_cap": ({"logit_cap": -1.0}, ValueError, "logit_cap: expected a positive number, got -1.0. Leave it out"),
+    "bias place": (
+        {"use_bias": ("qkv", "mlp")},
+        ValueError,
+        "use_bias: expected places among qkv, out, feed_forward, norm, got ['mlp'].",
+    ),
+    "bias flag": ({"use_bias": "qkv"}, TypeError, "use_bias: expected True or False or a tuple of places, got 'qkv'."),
+    "norm of heads": ({"qk_norm": "all"}, TypeError, "qk_norm: expected True or False or 'joined', got 'all'."),
+    "local rope": ({"local_rope": 1e4}, TypeError, "local_rope: expected positions.rotary(...), got 10000.0."),
     "flag": ({"scan": "no"}, TypeError, "scan: expected True or False, got 'no'."),
     "activation": (
         {"activation": "tanh"},
@@ -115,7 +123,7 @@ BAD = {
     "norm_place": (
         {"norm_place": "middle"},
         ValueError,
-        "norm_place: expected one of pre, post, sandwich, got 'middle'.",
+        "norm_place: expected one of pre, post, sandwich, after, parallel, got 'middle'.",
     ),
     "remat": ({"remat": True}, ValueError, "remat: expected one of none, dots, full, got True."),
     "dtype": ({"dtype": "fp8"}, ValueError, "dtype: expected one of float32, bfloat16, float16, float64, got 'fp8'."),

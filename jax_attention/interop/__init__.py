@@ -1,0 +1,25 @@
+"""Models, layers and adapters from and to Hugging Face and PyTorch, and comparisons that say how equal two results are.
+
+PyTorch is imported when a function that needs it is called; folders of safetensors need none.
+"""
+
+from jax_attention.interop.compare_rule import Comparison, compare_rule
+from jax_attention.interop.difference import Difference, difference
+from jax_attention.interop.hugging_face import load, save
+from jax_attention.interop.peft import load_adapters, save_adapters
+from jax_attention.interop.torch_modules import from_state_dict, from_torch, to_state_dict, to_torch
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "compare_rule",
+    "difference",
+    "from_state_dict",
+    "from_torch",
+    "load",
+    "load_adapters",
+    "save",
+    "save_adapters",
+    "to_state_dict",
+    "to_torch",
+]

@@ -1,0 +1,18 @@
+"""One small file for each model family of Hugging Face."""
+
+from jax_attention.interop.families.gemma import GEMMA
+from jax_attention.interop.families.gemma2 import GEMMA2
+from jax_attention.interop.families.gemma3 import GEMMA3
+from jax_attention.interop.families.gpt2 import GPT2
+from jax_attention.interop.families.gpt_neox import GPT_NEOX
+from jax_attention.interop.families.llama import LLAMA
+from jax_attention.interop.families.mistral import MISTRAL
+from jax_attention.interop.families.olmo2 import OLMO2
+from jax_attention.interop.families.phi3 import PHI3
+from jax_attention.interop.families.qwen2 import QWEN2
+from jax_attention.interop.families.qwen3 import QWEN3
+
+FAMILIES = (GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, PHI3, OLMO2)
+"""In this order `save` looks for one that can express a config."""
+
+__all__ = ["FAMILIES"]

@@ -1,0 +1,42 @@
+"""Gemma 3, the language model alone: norms on heads, five windows to one full layer, each with its own rotary base."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax_attention.interop.families.gemma2 import entries, read_sandwich, write_sandwich
+from jax_attention.interop.family import Family
+from jax_attention.interop.fields import Fields
+from jax_attention.interop.rope_fields import one_rope, rope_json
+from jax_attention.models import LMConfig
+
+GLOBAL, LOCAL = "full_attention", "sliding_attention"
+
+
+def read(fields: Fields) -> LMConfig:
+    """Their fields as our config."""
+    fields.expect("cache_implementation", None, "hybrid")
+    period = fields.first(("sliding_window_pattern", "_sliding_window_pattern"), 6)
+    context = fields.take("max_position_embeddings", 131072)
+    given = fields.first(("rope_parameters",), {})
+    if GLOBAL in given:
+        ropes = {kind: given[kind] for kind in (GLOBAL, LOCAL)}
+    else:
+        scaling = fields.take("rope_scaling", None) or {}
+        outer = {"rope_theta": fields.take("rope_theta", 1e6)}
+        local = {"rope_theta": fields.take("rope_local_base_freq", 1e4)}
+        ropes = {GLOBAL: {**outer, **scaling, **given}, LOCAL: local}
+    shared = read_sandwich(fields.without("rope_parameters", "rope_scaling", "rope_theta"), period, caps=(None, None))
+    turn = {kind: one_rope(rope, shared["head_size"], context) for kind, rope in ropes.items()}
+    own = {"context": context, "qk_norm": True, "rope": turn[GLOBAL], "local_rope": turn[LOCAL]}
+    return LMConfig(**shared | own)
+
+
+def write(config: LMConfig) -> dict[str, Any]:
+    """Our config as their fields."""
+    size, local = config.resolved_head_size, config.local_rope or config.rope
+    ropes = {GLOBAL: rope_json(config.rope, size), LOCAL: rope_json(local, size)}
+    return write_sandwich(config) | {"rope_parameters": ropes}
+
+
+GEMMA3 = Family("gemma3_text", "Gemma3ForCausalLM", "model.", read, write, entries)

@@ -1,0 +1,87 @@
+"""GPT-NeoX and Pythia: both halves of a block read its input; query, key and value are packed head by head."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from jax_attention.interop.entries import Entry, head_by_head, same
+from jax_attention.interop.families.parts import PRE, biases, function_of, linear, norm, plain
+from jax_attention.interop.family import Family
+from jax_attention.interop.fields import Fields
+from jax_attention.interop.rope_fields import read_rope, rope_json
+from jax_attention.models import LMConfig
+
+PLACES = {True: "parallel", False: "pre"}
+
+
+def read(fields: Fields) -> LMConfig:
+    """Their fields as our config."""
+    width, num_heads = fields.take("hidden_size"), fields.take("num_attention_heads")
+    context, rate = fields.take("max_position_embeddings", 2048), fields.take("hidden_dropout", 0.0)
+    part, base = fields.take("rotary_pct", 0.25), fields.take("rotary_emb_base", 10000)
+    fields.expect("is_decoder", False, True)
+    biased = fields.take("attention_bias", True)
+    every = biases(qkv=biased, out=biased, feed_forward=True, norm=True)
+    return LMConfig(
+        vocab_size=fields.take("vocab_size"),
+        context=context,
+        width=width,
+        depth=fields.take("num_hidden_layers"),
+        num_heads=num_heads,
+        ff_size=fields.take("intermediate_size"),
+        activation=plain(fields.take("hidden_act", "gelu")),
+        position="rotary",
+        rope=read_rope(fields, width // num_heads, context, base=base, part=part),
+        norm_place=PLACES[fields.take("use_parallel_residual", True)],
+        norm_epsilon=fields.take("layer_norm_eps", 1e-5),
+        use_bias=True if biased else every,
+        tied_head=fields.take("tie_word_embeddings", False),
+        dropout=rate,
+        attention_dropout=fields.take("attention_dropout", 0.0),
+    )
+
+
+def write(config: LMConfig) -> dict[str, Any]:
+    """Our config as their fields."""
+    rope = {"partial_rotary_factor": 1.0} | rope_json(config.rope, config.resolved_head_size)
+    return {
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.context,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.resolved_ff_size,
+        "hidden_act": function_of(config.activation),
+        "rope_parameters": rope,
+        "use_parallel_residual": config.norm_place == "parallel",
+        "layer_norm_eps": config.norm_epsilon,
+        "attention_bias": config.has_bias("qkv"),
+        "tie_word_embeddings": config.tied_head,
+        "hidden_dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+    }
+
+
+def entries(config: LMConfig) -> list[Entry]:
+    """The table."""
+    found = [same("embedding", "gpt_neox.embed_in.weight"), *norm("final_norm", "gpt_neox.final_layer_norm", bias=True)]
+    packed = partial(head_by_head, num_heads=config.num_heads)
+    for layer in range(config.depth):
+        ours, theirs = f"blocks.rest.{layer}", f"gpt_neox.layers.{layer}"
+        joint, qkv = f"{ours}.attention.projections.joined", f"{theirs}.attention.query_key_value"
+        found.append(packed(f"{joint}.kernel", f"{qkv}.weight"))
+        if config.has_bias("qkv"):
+            found.append(packed(f"{joint}.bias", f"{qkv}.bias"))
+        found += linear(f"{ours}.attention.out", f"{theirs}.attention.dense", config.has_bias("out"))
+        found += linear(f"{ours}.feed_forward.up", f"{theirs}.mlp.dense_h_to_4h", bias=True)
+        found += linear(f"{ours}.feed_forward.down", f"{theirs}.mlp.dense_4h_to_h", bias=True)
+        for own, name in PRE.items():
+            found += norm(f"{ours}.{own}", f"{theirs}.{name}", bias=True)
+    return found + ([] if config.tied_head else linear("head", "embed_out", bias=False))
+
+
+BUFFERS = r"\.attention\.(masked_)?bias$|\.rotary_emb\.inv_freq$"
+GPT_NEOX = Family(
+    "gpt_neox", "GPTNeoXForCausalLM", "gpt_neox.", read, write, entries, BUFFERS, {"embed_out": "lm_head"}
+)

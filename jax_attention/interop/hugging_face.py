@@ -1,0 +1,235 @@
+"""Language models from and to Hugging Face folders, strictly: nothing missing, nothing left over, nothing guessed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention import models, scores
+from jax_attention.interop.entries import to_ours, to_theirs
+from jax_attention.interop.families import FAMILIES
+from jax_attention.interop.family import Family
+from jax_attention.interop.fields import HARMLESS, Fields
+from jax_attention.interop.folder import SHARD, read_config, read_weights, write_folder
+from jax_attention.models import LMConfig, TransformerLM
+from jax_attention.nn.named import filled, named
+
+NEUTRAL = ("scan", "remat", "dtype", "param_dtype")
+"""Fields of our config that do not say which function the model is."""
+NO_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+BY_TYPE = {family.model_type: family for family in FAMILIES}
+
+
+def load(
+    path: str | Path,
+    *,
+    dtype: str | None = None,
+    param_dtype: str | None = None,
+    scan: bool = False,
+    allow_pickle: bool = False,
+) -> TransformerLM:
+    """A language model from a Hugging Face folder: `config.json` and safetensors.
+
+        load(path)(tokens).logits  =  AutoModelForCausalLM.from_pretrained(path)(tokens).logits
+
+    Args:
+        path: the folder, on this machine; nothing is downloaded.
+        dtype: to compute in; that of the parameters if None.
+        param_dtype: of the parameters; as stored if None, the widest where they differ.
+        scan: stack the blocks and run them by `lax.scan`.
+        allow_pickle: read `pytorch_model.bin` where there are no safetensors, by `torch.load(weights_only=True)`.
+
+    Returns:
+        A `models.TransformerLM`. Families: GPT-2, GPT-NeoX (Pythia), Llama, Mistral, Qwen 2 and 3, Gemma 1, 2 and 3
+        (text), Phi 3, OLMo 2. The tokenizer is `data.load_tokenizer(path)`.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if the family is unknown, a field of the config is not understood, or an array is missing, left
+            over or misshapen; the message lists them.
+        ImportError: if safetensors is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from jax_attention import interop, models
+        >>> folder = tempfile.mkdtemp()
+        >>> interop.save(models.create(models.gpt2(vocab_size=19, context=8, width=12, depth=1, num_heads=3)), folder)
+        'gpt2'
+        >>> interop.load(folder, scan=True).config.activation
+        'gelu_tanh'
+
+    Reference:
+        https://github.com/huggingface/transformers/issues/38758: the end of Flax in transformers.
+    """
+    folder = Path(path)
+    given = read_config(folder)
+    family = _family(given)
+    config = _config(family, given)
+    stored = _renamed(family, config, read_weights(folder, allow_pickle))
+    widest = jnp.result_type(*(x.dtype for x in stored.values()))
+    param_dtype = str(widest) if param_dtype is None else param_dtype
+    config = dataclasses.replace(config, dtype=dtype or param_dtype, param_dtype=param_dtype)
+    what = f"path: expected the arrays of a {family.model_type} of this config in {str(folder)!r}"
+    arrays = to_ours(family.entries(config), stored, what)
+    abstract = jax.eval_shape(lambda: models.create(config))
+    cast = {name: jnp.asarray(np.ascontiguousarray(x), param_dtype) for name, x in arrays.items()}
+    model = filled(abstract, cast, what)
+    return models.scanned(model) if scan else model
+
+
+def save(
+    model: TransformerLM,
+    path: str | Path,
+    *,
+    family: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    max_shard_bytes: int = SHARD,
+) -> str:
+    """Write a language model as a folder that `transformers` loads.
+
+        AutoModelForCausalLM.from_pretrained(path)(tokens).logits  =  model(tokens).logits
+
+    Args:
+        model: scanned or not.
+        path: the folder to make; a model that is already there is not overwritten.
+        family: a `model_type` such as "llama"; None takes the first that can express the config.
+        fields: to add to `config.json`: token ids and whatever else does not change the logits, such as
+            `{"eos_token_id": 2}`. Ids that are not given are null.
+        max_shard_bytes: larger models are written in several files.
+
+    Returns:
+        The `model_type` that was written.
+
+    Raises:
+        ValueError: if no family, or not this one, computes what the config says, naming the fields; or if an added
+            field would change the logits.
+        FileExistsError: if there is a model in the folder.
+        ImportError: if safetensors is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from jax_attention import interop, models
+        >>> config = models.llama(vocab_size=19, context=8, width=8, depth=2, num_heads=2, kv_heads=1, ff_size=12)
+        >>> folder = tempfile.mkdtemp()
+        >>> interop.save(models.create(config), folder)
+        'llama'
+        >>> interop.load(folder).config.kv_heads
+        1
+
+    Reference:
+        https://huggingface.co/docs/safetensors
+    """
+    added = NO_TOKENS | dict(fields or {})
+    wrong = sorted(set(added) - HARMLESS)
+    if wrong:
+        raise ValueError(f"fields: expected only what does not change the logits, got {', '.join(wrong)}.")
+    chosen, own = expressed(model.config, family)
+    plain = models.unrolled(model) if model.config.scan else model
+    ours = {name: np.asarray(x) for name, x in named(plain).items()}
+    about = {"model_type": chosen.model_type, "architectures": [chosen.architecture], "dtype": model.config.param_dtype}
+    write_folder(Path(path), added | own | about, to_theirs(chosen.entries(plain.config), ours), max_shard_bytes)
+    return chosen.model_type
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------------
+
+
+def _family(given: dict[str, Any]) -> Family:
+    kind = given.get("model_type")
+    if kind not in BY_TYPE:
+        raise ValueError(f"config.json: expected a model_type among {', '.join(BY_TYPE)}, got {kind!r}.")
+    return BY_TYPE[kind]
+
+
+def _config(family: Family, given: dict[str, Any]) -> LMConfig:
+    fields = Fields(given)
+    fields.expect("is_encoder_decoder", False)
+    config = family.read(fields)
+    if fields.unread():
+        unknown = ", ".join(f"{name} = {given[name]!r}" for name in fields.unread())
+        raise ValueError(
+            f"config.json: expected only fields that are known of {family.model_type}, got also {unknown}. They "
+            "may change what the model computes; remove those that do not."
+        )
+    return config
+
+
+def _renamed(family: Family, config: LMConfig, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without buffers; with the prefix that a bare model leaves out; without a second copy of a tied head."""
+    stored = {name: x for name, x in stored.items() if not re.search(family.buffers, name)}
+    untied = family.entries(dataclasses.replace(config, tied_head=False))
+    head = next(entry.theirs[0] for entry in untied if entry.ours[0] == "head.kernel")
+    if not any(name.startswith(family.prefix) for name in stored):
+        stored = {name if name == head else family.prefix + name: x for name, x in stored.items()}
+    if config.tied_head and head in stored:
+        embedding = next(entry.theirs[0] for entry in untied if entry.ours[0] == "embedding")
+        if not np.array_equal(stored.pop(head), stored.get(embedding)):
+            raise ValueError(
+                f"path: expected {head} to equal {embedding}, as tie_word_embeddings says, got others. Set it to "
+                "false to keep both."
+            )
+    return stored
+
+
+# --- Writing ---------------------------------------------------------------------------------------------------------
+
+
+def expressed(config: LMConfig, name: str | None) -> tuple[Family, dict[str, Any]]:
+    """The family that says exactly this config, and its fields."""
+    if name is not None and name not in BY_TYPE:
+        raise ValueError(f"family: expected one of {', '.join(BY_TYPE)}, got {name!r}.")
+    tried = []
+    for family in FAMILIES if name is None else (BY_TYPE[name],):
+        fields = _attempt(lambda family=family: family.write(config))
+        back = None if fields is None else _attempt(lambda family=family, x=fields: _config(family, dict(x)))
+        lost = ["the rule"] if back is None else _differences(config, back)
+        if not lost:
+            return family, fields
+        tried.append((len(lost), family.model_type, lost))
+    _, nearest, lost = min(tried, key=lambda x: x[0])
+    raise ValueError(
+        f"config: expected a model that {'some family' if name is None else name} of Hugging Face computes, got fields "
+        f"that {nearest} cannot say: {', '.join(lost)}. Save it by training.Checkpoints instead."
+    )
+
+
+def _attempt(make: Callable[[], Any]) -> Any:
+    """What it makes, or None where the family has no words for it."""
+    try:
+        return make()
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
+def _differences(config: LMConfig, other: LMConfig) -> list[str]:
+    ours, theirs = _normal(config), _normal(other)
+    return [name for name in ours if ours[name] != theirs[name]]
+
+
+def _normal(config: LMConfig) -> dict[str, Any]:
+    """What the config says, each thing in one way."""
+    found = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in NEUTRAL
+    }
+    size, windows = config.resolved_head_size, tuple(config.window(layer) for layer in range(config.depth))
+    places = ("qkv", "out", "feed_forward") + (("norm",) if config.norm == "layer" else ())
+    found |= {
+        "kv_heads": config.resolved_kv_heads,
+        "head_size": size,
+        "ff_size": config.resolved_ff_size,
+        "use_bias": [place for place in places if config.has_bias(place)],
+        "windows": windows,
+        "score": scores.scaled_dot(size**-0.5) if config.score in (None, scores.scaled_dot()) else config.score,
+    }
+    if config.position != "rotary":
+        found |= {"rope": None, "local_rope": None}
+    elif config.local_rope is None or not any(windows):
+        found["local_rope"] = config.rope
+    return found

@@ -1,0 +1,278 @@
+"""LoRA adapters in the layout of PEFT: `adapter_config.json` beside `adapter_model.safetensors`.
+
+PEFT has two factors for each of its linear layers, where a layer of ours may be several of theirs (query, key and value
+in one kernel) or the other way round. Both directions are exact: what one kernel holds is joined as blocks, so ranks
+add up, unless the layers share their first factor. An entry of a family's table moves output features only, so it takes
+the second factor as it would take the kernel.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention.ground.checks import fail_unless
+from jax_attention.interop.entries import Entry
+from jax_attention.interop.family import Family
+from jax_attention.interop.fields import Fields
+from jax_attention.interop.folder import read_json, read_safetensors, write_json, write_safetensors
+from jax_attention.interop.hugging_face import expressed
+from jax_attention.models import TransformerLM
+from jax_attention.nn import Adapters, adapted
+from jax_attention.nn.named import listed, named
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX, KERNEL = "base_model.model.", ".kernel"
+IGNORED = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "revision",
+    "task_type",
+    "inference_mode",
+    "lora_dropout",
+    "init_lora_weights",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "peft_version",
+    "fan_in_fan_out",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "runtime_config",
+    "qalora_group_size",
+    "megatron_config",
+    "megatron_core",
+    "layer_replication",
+    "ensure_weight_tying",
+]
+"""Fields that say how adapters were made or found, not what they compute: the arrays are there by name."""
+
+Factors = tuple[np.ndarray, np.ndarray]
+
+
+def load_adapters(model: TransformerLM, path: str | Path) -> Adapters:
+    """Adapters that PEFT saved, for the model that they were trained on.
+
+        nn.adapted(model, load_adapters(model, path))  =  PeftModel.from_pretrained(model, path)
+
+    Args:
+        model: the base model, unrolled; it says which family's names the file has.
+        path: the folder with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Returns:
+        `nn.Adapters`, to go on training or to add to the model.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if the config asks for more than LoRA (DoRA, biases, whole modules), or an array belongs nowhere.
+
+    Example:
+        >>> import tempfile
+        >>> from jax_attention import interop, models, nn
+        >>> model = models.create(models.llama(vocab_size=19, width=8, depth=1, num_heads=2, kv_heads=1, scan=False))
+        >>> folder = tempfile.mkdtemp()
+        >>> interop.save_adapters(model, nn.lora(model, rank=2, rng=0), folder)
+        >>> list(interop.load_adapters(model, folder).down)
+        ['blocks.rest.0.attention.projections.joined']
+
+    Reference:
+        https://huggingface.co/docs/peft/package_reference/lora
+    """
+    folder = Path(path)
+    for name in (CONFIG, WEIGHTS):
+        fail_unless(
+            (folder / name).is_file(), f"path: expected {name} in {str(folder)!r}, got none.", FileNotFoundError
+        )
+    scale_of, arrays = _scales(read_json(folder / CONFIG)), read_safetensors(folder / WEIGHTS)
+    kernels, down, up = named(model), {}, {}
+    family = _family(model)
+    for entry in _kernels(family, model):
+        found = [_pop(arrays, _modules(family, name), scale_of) for name in entry.theirs]
+        if any(x is not None for x in found):
+            shapes = [kernels[name].shape for name in entry.ours]
+            first, seconds = _joined(entry, found, shapes)
+            for name, second in zip(entry.ours, seconds, strict=True):
+                dtype, layer = kernels[name].dtype, name.removesuffix(KERNEL)
+                down[layer], up[layer] = jnp.asarray(first, dtype), jnp.asarray(second, dtype)
+    if arrays:
+        raise ValueError(f"path: expected adapters of this model, got {listed({'unused': sorted(arrays)})}.")
+    adapters = Adapters(down, up)
+    adapted(model, adapters)  # shapes are checked there
+    return adapters
+
+
+def save_adapters(model: TransformerLM, adapters: Adapters, path: str | Path, *, base: str | None = None) -> None:
+    """Write adapters as PEFT does.
+
+        PeftModel.from_pretrained(base, path)  =  nn.adapted(model, adapters)
+
+    Args:
+        model: the base model, unrolled.
+        adapters: of its linear layers.
+        path: the folder to make.
+        base: name or folder of the base model, for `base_model_name_or_path`.
+
+    Returns:
+        Nothing.
+
+    Raises:
+        ValueError: if no Hugging Face family has the model, or an adapter belongs to no linear layer of it.
+        FileExistsError: if there are adapters in the folder.
+
+    Example:
+        >>> import tempfile
+        >>> from jax_attention import interop, models, nn
+        >>> model = models.create(models.gpt2(vocab_size=19, width=8, depth=1, num_heads=2, scan=False))
+        >>> interop.save_adapters(model, nn.lora(model, rank=2, rng=0), tempfile.mkdtemp())
+
+    Reference:
+        See `load_adapters`.
+    """
+    folder, arrays, ranks, conv = Path(path), {}, {}, False
+    taken = [name for name in (CONFIG, WEIGHTS) if (folder / name).exists()]
+    fail_unless(not taken, f"path: expected a folder without adapters, got {', '.join(taken)}.", FileExistsError)
+    adapted(model, adapters)
+    family, kernels, left = _family(model), named(model), set(adapters.down)
+    for entry in _kernels(family, model):
+        layers = [name.removesuffix(KERNEL) for name in entry.ours]
+        if left.isdisjoint(layers):
+            continue
+        left -= set(layers)
+        first, seconds = _parted(entry, adapters, layers, [kernels[name].shape for name in entry.ours])
+        conv |= entry.to_theirs is list
+        for name, second in zip(entry.theirs, seconds, strict=True):
+            module = _modules(family, name)[0]
+            arrays[f"{PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(first.T)
+            arrays[f"{PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(second)
+            ranks[module] = first.shape[-1]
+    fail_unless(not left, f"adapters: expected linear layers of the model, got {', '.join(sorted(left))}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder / WEIGHTS, arrays)
+    write_json(folder / CONFIG, _config(ranks, adapters.scale, conv, base))
+
+
+# --- One entry -------------------------------------------------------------------------------------------------------
+
+
+def _joined(entry: Entry, found: Sequence[Factors | None], shapes: Sequence[tuple]) -> tuple[np.ndarray, list]:
+    """Our factors from theirs `(A [r, D], B [F, r])`: one A for all of our kernels in the entry, and a B for each."""
+    widths = [x.shape[0] for x in _theirs(entry, [np.zeros((1, shape[-1]), np.float32) for shape in shapes])]
+    given = [x for x in found if x is not None]
+    shared = len(given) == len(found) and all(np.array_equal(x[0], given[0][0]) for x in given)
+    first = given[0][0] if shared else np.concatenate([x[0] for x in given])
+    blocks, start = [], 0
+    for x, width in zip(found, widths, strict=True):
+        block = np.zeros((width, first.shape[0]), first.dtype)
+        if x is not None:
+            rank = x[1].shape[1]
+            block[:, start : start + rank] = x[1]
+            start += 0 if shared else rank
+        blocks.append(block)
+    seconds = [x.T for x in blocks] if entry.to_ours is list else entry.to_ours(blocks)
+    return first.T, list(seconds)
+
+
+def _parted(
+    entry: Entry, adapters: Adapters, layers: Sequence[str], shapes: Sequence[tuple]
+) -> tuple[np.ndarray, list]:
+    """Their factors from ours: A `[D, r]`, and a B `[F, r]` for each of their layers in the entry."""
+    firsts = {name: np.asarray(adapters.down[name]) for name in layers if name in adapters.down}
+    first = np.concatenate(list(firsts.values()), axis=-1)
+    blocks, start = [], 0
+    for name, shape in zip(layers, shapes, strict=True):
+        block = np.zeros((first.shape[-1], shape[-1]), first.dtype)
+        if name in firsts:
+            rank = firsts[name].shape[-1]
+            block[start : start + rank] = np.asarray(adapters.up[name])
+            start += rank
+        blocks.append(block)
+    return first, _theirs(entry, blocks)
+
+
+def _theirs(entry: Entry, kernels: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """`[F, r]` from `[r, F]`, whichever way round their kernels stand."""
+    found = entry.to_theirs(kernels)
+    return [x.T for x in found] if entry.to_theirs is list else list(found)
+
+
+def _family(model: TransformerLM) -> Family:
+    fail_unless(
+        not model.config.scan, "model: expected an unrolled model, got a scanned one. Use models.unrolled(model)."
+    )
+    return expressed(model.config, None)[0]
+
+
+def _modules(family: Family, weight: str) -> list[str]:
+    """Names of a linear layer in memory: the present one first, then that of its weight in files, as it was once."""
+    name = weight.removesuffix(".weight")
+    return list(dict.fromkeys((family.in_memory.get(name, name), name)))
+
+
+def _kernels(family: Family, model: TransformerLM) -> list[Entry]:
+    return [entry for entry in family.entries(model.config) if entry.ours[0].endswith(KERNEL)]
+
+
+def _pop(arrays: dict[str, np.ndarray], modules: Sequence[str], scale_of: Any) -> Factors | None:
+    """Both factors of one of their layers, taken out; the scale goes into the second."""
+    for module in modules:
+        names = [f"{PREFIX}{module}.lora_{x}.weight" for x in "AB"]
+        there = [name for name in names if name in arrays]
+        if there:
+            fail_unless(len(there) == 2, f"path: expected both factors of {module}, got only {', '.join(there)}.")
+            a, b = (np.asarray(arrays.pop(name)) for name in names)
+            return a, (b * np.asarray(scale_of(module, a.shape[0]), b.dtype)).astype(b.dtype)
+    return None
+
+
+# --- adapter_config.json ---------------------------------------------------------------------------------------------
+
+
+def _scales(config: Mapping[str, Any]) -> Any:
+    """A function from a module and its rank to `alpha / rank`; whatever is not plain LoRA is refused."""
+    fields = Fields(config)
+    for name in IGNORED:
+        fields.take(name, None)
+    fields.expect("peft_type", "LORA")
+    fields.expect("bias", "none")
+    for name in ("use_dora", "lora_bias", "use_qalora"):
+        fields.expect(name, False)
+    alpha, root = fields.take("lora_alpha"), fields.take("use_rslora", False)
+    alphas = fields.take("alpha_pattern", None) or {}
+    for name in ("r", "rank_pattern"):
+        fields.take(name, None)
+    left = [name for name in fields.unread() if config[name]]
+    fail_unless(
+        not left, f"{CONFIG}: expected plain LoRA, got also {', '.join(left)}, which this library does not read."
+    )
+
+    def scale(module: str, rank: int) -> float:
+        own = next((x for name, x in alphas.items() if module == name or module.endswith(f".{name}")), alpha)
+        return own / (rank**0.5 if root else rank)
+
+    return scale
+
+
+def _config(ranks: Mapping[str, int], scale: float, conv: bool, base: str | None) -> dict[str, Any]:
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    others = {module: rank for module, rank in ranks.items() if rank != usual}
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": usual,
+        "lora_alpha": scale * usual,
+        "rank_pattern": others,
+        "alpha_pattern": {module: scale * rank for module, rank in others.items()},
+        "target_modules": sorted(ranks),
+        "fan_in_fan_out": conv,
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "inference_mode": True,
+    }

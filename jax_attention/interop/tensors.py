@@ -1,0 +1,56 @@
+"""Numbers from tensor to NumPy to JAX and back, bit by bit; bfloat16, which the two do not share, as int16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention.ground.checks import describe_array
+
+BFLOAT16 = np.dtype(jnp.bfloat16)
+
+
+def import_torch() -> Any:
+    """The module torch, which is not a dependency of this library."""
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(
+            "torch: expected PyTorch to be installed, got no such module. Run: pip install jax_attention[interop]"
+        ) from None
+    return torch
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """A PyTorch tensor, a NumPy or JAX array, as a NumPy array of the same bits; it may share their memory."""
+    if not hasattr(x, "detach"):
+        return np.asarray(x)
+    torch, x = import_torch(), x.detach().cpu()
+    return x.view(torch.int16).numpy().view(BFLOAT16) if x.dtype == torch.bfloat16 else x.resolve_neg().numpy()
+
+
+def to_tensor(x: Any) -> Any:
+    """A NumPy or JAX array as a PyTorch tensor of the same bits, in memory of its own."""
+    torch, copy = import_torch(), np.array(x)
+    if copy.dtype == BFLOAT16:
+        return torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(copy)
+
+
+def to_jax(name: str, x: Any) -> jax.Array:
+    """Floating numbers as a JAX array of the same bits, in memory of its own; `name` is for messages."""
+    x = to_numpy(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{name}: expected floating-point numbers, got {describe_array(x)}. Turn quantised "
+            "parameters back first; for complex ones there is no layer."
+        )
+    if x.dtype == np.float64 and not jax.config.jax_enable_x64:
+        raise ValueError(
+            f"{name}: expected at most 32 bits, as JAX drops the others, got {describe_array(x)}. Either turn them on, "
+            'jax.config.update("jax_enable_x64", True), or drop them yourself: x.float() in PyTorch.'
+        )
+    return jnp.array(x)

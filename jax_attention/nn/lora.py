@@ -1,0 +1,143 @@
+"""Low-rank adapters as values: what is trained is a small pytree beside the model, and the model stays as it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.ground.checks import check_int
+from jax_attention.ground.trees import pytree
+from jax_attention.nn.named import filled, named
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PRNGKeyArray
+
+Module = TypeVar("Module")
+KERNEL = "kernel"
+ATTENTION = r"(^|\.)projections(\.|$)"
+
+
+@pytree
+@dataclass(frozen=True)
+class Adapters:
+    """Two factors for each kernel, by its path: `scale * down @ up` is added to it; see `lora`."""
+
+    down: dict[str, Float[Array, "*layers D r"]]
+    up: dict[str, Float[Array, "*layers r F"]]
+    scale: float = field(default=1.0, metadata={"static": True})
+
+
+def lora(
+    module: Module,
+    rank: int,
+    rng: PRNGKeyArray | int,
+    *,
+    targets: str = ATTENTION,
+    alpha: float | None = None,
+) -> Adapters:
+    """Fresh adapters for the linear layers of any module; with them it computes what it did without.
+
+        W' = W + (alpha / r) A B,        A [D, r] uniform in +-1 / sqrt(D),        B [r, F] = 0
+
+    Args:
+        module: a model or a layer; stacked kernels `[L, D, F]` of a scanned model get stacked factors.
+        rank: r.
+        rng: a JAX random key or a seed.
+        targets: a regular expression that finds the paths of kernels, such as `blocks.rest.0.attention.out`; the
+            projections to queries, keys and values if left out. "" is every linear layer.
+        alpha: the strength; r if None.
+
+    Returns:
+        `Adapters`, a pytree to differentiate and to give to optax: `jax.grad(lambda a: loss(adapted(model, a)))`.
+
+    Raises:
+        ValueError: if no kernel's path matches, or `rank` is smaller than 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_attention import models, nn
+        >>> model = models.create(models.tiny(vocab_size=11, width=16))
+        >>> adapters = nn.lora(model, rank=2, rng=0)
+        >>> tuned = nn.adapted(model, adapters)
+        >>> bool((tuned(jnp.arange(5)).logits == model(jnp.arange(5)).logits).all())
+        True
+
+    Reference:
+        Hu et al. (2022), "LoRA: low-rank adaptation of large language models".
+    """
+    check_int("rank", rank, 1, "It is the inner size of the two factors.")
+    kernels = {_owner(path): x for path, x in named(module).items() if path.split(".")[-1] == KERNEL}
+    chosen = {name: x for name, x in kernels.items() if re.search(targets, name)}
+    if not chosen:
+        raise ValueError(f"targets: expected a pattern that finds one of {', '.join(kernels)}, got {targets!r}.")
+    rng = jax.random.key(rng) if isinstance(rng, int) else rng
+    down, up = {}, {}
+    for number, (name, kernel) in enumerate(chosen.items()):
+        *layers, size, width = kernel.shape
+        bound = size**-0.5
+        own = jax.random.fold_in(rng, number)
+        down[name] = jax.random.uniform(own, (*layers, size, rank), kernel.dtype, -bound, bound)
+        up[name] = jnp.zeros((*layers, rank, width), kernel.dtype)
+    return Adapters(down, up, 1.0 if alpha is None else alpha / rank)
+
+
+def adapted(module: Module, adapters: Adapters) -> Module:
+    """The module with its adapters added to its kernels; differentiable in both.
+
+        W' = W + scale * A B
+
+    Args:
+        module: what the adapters were made for.
+        adapters: from `lora` or `interop.load_adapters`.
+
+    Returns:
+        A module of the same type and cost: to train, to generate with, to save as a whole.
+
+    Raises:
+        ValueError: if the module has no such kernel, or a factor does not fit it.
+
+    Example:
+        >>> import jax
+        >>> from flax import nnx
+        >>> from jax_attention import nn
+        >>> layer = nn.Linear(3, 5, rngs=nnx.Rngs(0))
+        >>> adapters = nn.lora(layer, rank=1, rng=0, targets="")
+        >>> nn.adapted(layer, jax.tree.map(lambda x: x + 1, adapters)).kernel[...].shape
+        (3, 5)
+
+    Reference:
+        See `lora`.
+    """
+    arrays = named(module)
+    for name, down in adapters.down.items():
+        path, up = _path(arrays, name), adapters.up[name]
+        kernel = arrays[path]
+        if down.shape[:-1] != kernel.shape[:-1] or up.shape != (*down.shape[:-2], down.shape[-1], kernel.shape[-1]):
+            raise ValueError(
+                f"adapters: expected factors [..., D, r] and [..., r, F] of the kernel {tuple(kernel.shape)} at "
+                f"{name!r}, got {tuple(down.shape)} and {tuple(up.shape)}. Make them for this module: "
+                "nn.lora(module, ...)."
+            )
+        wide = jnp.promote_types(kernel.dtype, jnp.float32)
+        change = jnp.matmul(down, up, preferred_element_type=wide)
+        arrays[path] = (kernel.astype(wide) + adapters.scale * change).astype(kernel.dtype)
+    return filled(module, arrays, "adapters: expected those of this module")
+
+
+def _owner(path: str) -> str:
+    """The layer that holds a kernel; "" where it is the module itself."""
+    return path.removesuffix(KERNEL).removesuffix(".")
+
+
+def _path(arrays: dict, name: str) -> str:
+    path = f"{name}.{KERNEL}".lstrip(".")
+    if path not in arrays:
+        raise ValueError(
+            f"adapters: expected paths of kernels in this module, got {name!r}. Scanned and unrolled models have "
+            "different ones; make adapters for the one that is trained."
+        )
+    return path

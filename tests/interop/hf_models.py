@@ -1,0 +1,106 @@
+"""Every Hugging Face family that we read, tiny, random and of odd sizes: built from configs, nothing is downloaded."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import transformers
+
+V, D, F, LAYERS = 37, 28, 22, 3
+"""A vocabulary and widths that are multiples of nothing much."""
+SHARED = {"vocab_size": V, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+GROUPED = SHARED | {
+    "hidden_size": D,
+    "intermediate_size": F,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "max_position_embeddings": 64,
+}
+WHOLE = GROUPED | {"num_attention_heads": 2, "num_key_value_heads": 1}
+"""For families without a head size of their own: two heads of 14, one for keys and values."""
+PLAIN = {name: x for name, x in WHOLE.items() if name != "head_dim"}
+NEOX = {name: x for name, x in PLAIN.items() if name != "num_key_value_heads"}
+
+
+def rope(base=10000.0, **other):
+    return {"rope_parameters": {"rope_theta": base, "rope_type": "default"} | other}
+
+
+LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+YARN = {"factor": 2.0, "original_max_position_embeddings": 32, "beta_fast": 16.0}
+GEMMA3_ROPE = {
+    "full_attention": {"rope_theta": 1e6, "rope_type": "linear", "factor": 2.0},
+    "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"},
+}
+LOCAL = ["sliding_attention", "full_attention", "full_attention"]
+CASES = {
+    "gpt2": ("GPT2", SHARED | {"n_embd": D, "n_layer": LAYERS, "n_head": 4, "n_positions": 64, "n_inner": 26}),
+    "gpt2, untied, exact GELU": (
+        "GPT2",
+        SHARED
+        | {"n_embd": D, "n_layer": 1, "n_head": 7, "n_positions": 64}
+        | {"tie_word_embeddings": False, "activation_function": "gelu"},
+    ),
+    "pythia": ("GPTNeoX", NEOX | rope(partial_rotary_factor=0.45)),
+    "neox, one half after the other, no biases": (
+        "GPTNeoX",
+        NEOX | rope(500.0, partial_rotary_factor=1.0) | {"use_parallel_residual": False, "attention_bias": False},
+    ),
+    "llama 2": ("Llama", PLAIN | rope()),
+    "llama 3": (
+        "Llama",
+        GROUPED | rope(500000.0, **LLAMA3, **{"rope_type": "llama3"}) | {"tie_word_embeddings": True},
+    ),
+    "llama, biases, YaRN": (
+        "Llama",
+        GROUPED | rope(**YARN, **{"rope_type": "yarn"}) | {"attention_bias": True, "mlp_bias": True},
+    ),
+    "llama, linear": ("Llama", GROUPED | rope(factor=2.0, **{"rope_type": "linear"})),
+    "mistral": ("Mistral", GROUPED | rope() | {"sliding_window": 5}),
+    "mistral, no window": ("Mistral", GROUPED | rope() | {"sliding_window": None}),
+    "qwen2": ("Qwen2", PLAIN | rope()),
+    "qwen2, windows above": (
+        "Qwen2",
+        PLAIN | rope() | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    ),
+    "qwen3": ("Qwen3", GROUPED | rope(1e6) | {"tie_word_embeddings": True}),
+    "qwen3, biases": ("Qwen3", GROUPED | rope() | {"attention_bias": True}),
+    "gemma": ("Gemma", WHOLE | rope()),
+    "gemma2": (
+        "Gemma2",
+        GROUPED
+        | rope()
+        | {"sliding_window": 5, "query_pre_attn_scalar": 9, "attn_logit_softcapping": 1.5}
+        | {"final_logit_softcapping": 3.0},
+    ),
+    "gemma3": (
+        "Gemma3",
+        GROUPED
+        | {"rope_parameters": GEMMA3_ROPE, "layer_types": LOCAL, "sliding_window": 5, "query_pre_attn_scalar": 7},
+    ),
+    "phi3": ("Phi3", PLAIN | rope(partial_rotary_factor=0.6) | {"sliding_window": 7, "pad_token_id": 0}),
+    "olmo2": ("Olmo2", PLAIN | rope()),
+}
+
+
+def build(name, dtype=torch.float32):
+    """Their model with weights of an order that matters, scales of norms and biases too."""
+    kind, fields = CASES[name]
+    family = "Gemma3Text" if kind == "Gemma3" else kind
+    config = getattr(transformers, f"{family}Config")(**fields)
+    head = "LMHeadModel" if kind == "GPT2" else "ForCausalLM"
+    config._attn_implementation = "eager"
+    model = getattr(transformers, f"{kind}{head}")(config)
+    rng = np.random.default_rng(sum(map(ord, name)))
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            scale = 0.3 if weight.ndim == 1 else 0.7 if "emb" in key or "wte" in key else weight.shape[-1] ** -0.5
+            offset = 1.0 if weight.ndim == 1 and weight.detach().abs().min() > 0.5 else 0.0
+            weight.copy_(torch.from_numpy(offset + scale * rng.standard_normal(weight.shape)))
+    return model.to(dtype).eval()
+
+
+def tokens(rows=2, length=13, seed=0):
+    return np.random.default_rng(seed).integers(3, V, (rows, length))

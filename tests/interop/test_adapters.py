@@ -1,0 +1,142 @@
+"""LoRA against PEFT itself: adapters that it trained, adapters that we trained, in families of every kind of kernel."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peft
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from jax_attention import interop, models, nn
+from tests.interop import hf_models, parity_of
+from tests.tolerances import FORWARD
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+"""PEFT asks transformers for it."""
+
+TARGETS = {
+    "gpt2": ["c_attn", "c_fc"],
+    "pythia": ["query_key_value", "dense_h_to_4h"],
+    "llama 3": ["q_proj", "v_proj", "down_proj"],
+    "phi3": ["qkv_proj", "gate_up_proj", "o_proj"],
+}
+"""Query without key, kernels that stand the other way round, packed head by head, two of ours in one of theirs."""
+
+
+@pytest.fixture(params=TARGETS)
+def pair(request, tmp_path):
+    theirs = hf_models.build(request.param)
+    theirs.save_pretrained(tmp_path / "base")
+    return request.param, theirs, interop.load(tmp_path / "base")
+
+
+def randomised(adapters, seed=0):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype), adapters)
+
+
+def test_adapters_of_peft_are_read(pair, tmp_path):
+    name, theirs, ours = pair
+    config = peft.LoraConfig(
+        r=3, lora_alpha=5, target_modules=TARGETS[name], task_type="CAUSAL_LM", fan_in_fan_out=name == "gpt2"
+    )
+    tuned, rng = peft.get_peft_model(theirs, config).eval(), np.random.default_rng(1)
+    with torch.no_grad():
+        for key, x in tuned.named_parameters():
+            if "lora_" in key:
+                x.copy_(torch.from_numpy(0.3 * rng.standard_normal(x.shape)))
+    tuned.save_pretrained(tmp_path / "adapter")
+    adapters = interop.load_adapters(ours, tmp_path / "adapter")
+    assert parity_of.forward(tuned, ours) > 1e-2, "they matter"
+    assert parity_of.forward(tuned, nn.adapted(ours, adapters)) <= FORWARD["float32"]
+
+
+@pytest.mark.parametrize("targets", [r"\.projections\.", ""])
+def test_adapters_of_ours_are_read_by_peft(pair, tmp_path, targets):
+    _, theirs, ours = pair
+    adapters = randomised(nn.lora(ours, 2, 0, targets=targets, alpha=3.0))
+    interop.save_adapters(ours, adapters, tmp_path / "adapter", base="a base")
+    tuned = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+    assert parity_of.forward(tuned, nn.adapted(ours, adapters)) <= FORWARD["float32"]
+    again = nn.adapted(ours, interop.load_adapters(ours, tmp_path / "adapter"))
+    assert parity_of.forward(tuned, again) <= FORWARD["float32"]
+
+
+# --- The value -------------------------------------------------------------------------------------------------------
+
+MODEL = models.create(models.llama(vocab_size=19, context=16, width=8, depth=2, num_heads=2, kv_heads=1, scan=False))
+TOKENS = jnp.asarray(hf_models.tokens(length=5) % 19)
+
+
+def test_only_adapters_are_trained_and_a_fresh_one_changes_nothing():
+    adapters = nn.lora(MODEL, 2, 0)
+    loss = jax.jit(lambda a: jnp.mean(jnp.sin(nn.adapted(MODEL, a)(TOKENS).logits)))
+    assert loss(adapters) == jnp.mean(jnp.sin(jax.jit(lambda m: m(TOKENS).logits)(MODEL)))
+    gradient = jax.grad(loss)(adapters)
+    assert all(jnp.all(x == 0) for x in gradient.down.values())
+    assert all(jnp.any(x != 0) for x in gradient.up.values())
+    assert loss(jax.tree.map(lambda a, g: a - g, adapters, gradient)) < loss(adapters)
+
+
+def test_a_scanned_model_has_stacked_adapters():
+    stacked = models.scanned(MODEL)
+    adapters = randomised(nn.lora(stacked, 2, 0))
+    (down,) = adapters.down.values()
+    assert down.shape == (2, 8, 2)
+    changed, kernel = nn.adapted(stacked, adapters), "projections"
+    (up,) = adapters.up.values()
+    for layer, block in enumerate(models.unrolled(changed).blocks.rest):
+        plain = MODEL.blocks.rest[layer].attention.projections.joined.kernel[...]
+        found = block.attention.projections.joined.kernel[...]
+        np.testing.assert_allclose(found, plain + down[layer] @ up[layer], atol=1e-6, err_msg=kernel)
+
+
+def test_half_precision_kernels_stay_in_half_precision():
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), MODEL)
+    changed = nn.adapted(half, randomised(nn.lora(half, 2, 0)))
+    assert {x.dtype for x in jax.tree.leaves(changed)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"targets: expected a pattern that finds one of blocks.rest.0.*, got 'banana'"
+    ):
+        nn.lora(MODEL, 2, 0, targets="banana")
+    with pytest.raises(ValueError, match=r"rank: expected .* 1.*got 0"):
+        nn.lora(MODEL, 0, 0)
+    adapters = nn.lora(MODEL, 2, 0)
+    with pytest.raises(ValueError, match=r"adapters: expected paths of kernels in this module, got 'blocks.rest.0"):
+        nn.adapted(models.scanned(MODEL), adapters)
+    with pytest.raises(ValueError, match=r"adapters: expected factors \[\.\.\., D, r\] .* got \(8, 2\) and \(3, 24\)"):
+        nn.adapted(MODEL, nn.Adapters(adapters.down, {name: jnp.ones((3, 24)) for name in adapters.up}))
+    with pytest.raises(ValueError, match=r"model: expected an unrolled model, got a scanned one"):
+        interop.save_adapters(models.scanned(MODEL), nn.lora(models.scanned(MODEL), 2, 0), tmp_path)
+    interop.save_adapters(MODEL, adapters, tmp_path)
+    with pytest.raises(FileExistsError, match=r"expected a folder without adapters, got adapter_config.json"):
+        interop.save_adapters(MODEL, adapters, tmp_path)
+
+
+def test_a_strange_adapter_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"path: expected adapter_config.json in"):
+        interop.load_adapters(MODEL, tmp_path)
+    interop.save_adapters(MODEL, nn.lora(MODEL, 2, 0), tmp_path)
+    weights, config = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    arrays, fields = load_file(weights), json.loads(config.read_text())
+    save_file(arrays | {"base_model.model.lm_head.extra": np.ones(3, np.float32)}, weights)
+    with pytest.raises(
+        ValueError, match=r"expected adapters of this model, got unused: base_model.model.lm_head.extra"
+    ):
+        interop.load_adapters(MODEL, tmp_path)
+    for change, message in (
+        ({"use_dora": True}, r"expected use_dora = False"),
+        ({"modules_to_save": ["lm_head"]}, r"expected plain LoRA, got also modules_to_save"),
+        ({"peft_type": "IA3"}, r"expected peft_type = 'LORA'"),
+    ):
+        config.write_text(json.dumps(fields | change))
+        with pytest.raises(ValueError, match=message):
+            interop.load_adapters(MODEL, tmp_path)

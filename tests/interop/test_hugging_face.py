@@ -1,0 +1,65 @@
+"""Every family, loaded from a folder that transformers wrote: logits, gradients, greedy decoding, and back again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from jax_attention import interop
+from tests.interop import hf_models, parity_of
+from tests.tolerances import FORWARD, GRADIENT
+
+FIRST = tuple({kind: name for name, (kind, _) in reversed(hf_models.CASES.items())}.values())
+"""One case for each family."""
+
+
+SOME = [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in hf_models.CASES]
+"""The rest is left to `make test-all` where each costs seconds to compile."""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Makes them, each once."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            theirs, folder = hf_models.build(name), tmp_path_factory.mktemp("theirs")
+            theirs.save_pretrained(folder)
+            made[name] = theirs, interop.load(folder)
+        return made[name]
+
+    return make
+
+
+@pytest.mark.parametrize("name", hf_models.CASES)
+def test_logits(pair, name):
+    assert parity_of.forward(*pair(name)) <= FORWARD["float32"]
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_gradients_of_every_weight(pair, name):
+    found = parity_of.gradients(*pair(name))
+    assert {name: x for name, x in found.items() if not x <= GRADIENT["float32"]} == {}
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_greedy_decoding_of_a_ragged_batch_is_equal_token_for_token(pair, name):
+    found, expected = parity_of.greedy(*pair(name))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", hf_models.CASES)
+def test_a_saved_folder_gives_the_same_logits_in_transformers(pair, name, tmp_path):
+    theirs, ours = pair(name)
+    tokens = torch.from_numpy(hf_models.tokens())
+    interop.save(ours, tmp_path / "same", family=theirs.config.model_type)
+    again = type(theirs).from_pretrained(tmp_path / "same", attn_implementation="eager")
+    with torch.no_grad():
+        assert torch.equal(again(tokens).logits, theirs(tokens).logits)
+
+
+def test_every_family_has_a_case():
+    kinds = {parity_of.family_of(hf_models.build(name)).model_type for name in FIRST}
+    assert kinds == {family.model_type for family in parity_of.FAMILIES}
