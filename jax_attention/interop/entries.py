@@ -93,7 +93,8 @@ def _transposed(arrays: Arrays) -> Arrays:
 
 
 def _plus(number: float, arrays: Arrays) -> Arrays:
-    return [x + np.asarray(number, x.dtype) for x in arrays]
+    """In at least float32: half precision has few digits left beside a one."""
+    return [x.astype(np.result_type(x.dtype, np.float32)) + np.float32(number) for x in arrays]
 
 
 def to_ours(entries: Iterable[Entry], theirs: Mapping[str, np.ndarray], what: str) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention import models, scores
+from jax_attention import models, normalizers, scores
 from jax_attention.interop.entries import to_ours, to_theirs
 from jax_attention.interop.families import FAMILIES
 from jax_attention.interop.family import Family
@@ -20,6 +20,7 @@ from jax_attention.interop.fields import HARMLESS, Fields
 from jax_attention.interop.folder import SHARD, read_config, read_weights, write_folder
 from jax_attention.models import LMConfig, TransformerLM
 from jax_attention.nn.named import filled, named
+from jax_attention.positions import Rotary, rotary
 
 NEUTRAL = ("scan", "remat", "dtype", "param_dtype")
 """Fields of our config that do not say which function the model is."""
@@ -133,8 +134,12 @@ def save(
     chosen, own = expressed(model.config, family)
     plain = models.unrolled(model) if model.config.scan else model
     ours = {name: np.asarray(x) for name, x in named(plain).items()}
+    theirs = {
+        name: x.astype(jnp.dtype(model.config.param_dtype))
+        for name, x in to_theirs(chosen.entries(plain.config), ours).items()
+    }
     about = {"model_type": chosen.model_type, "architectures": [chosen.architecture], "dtype": model.config.param_dtype}
-    write_folder(Path(path), added | own | about, to_theirs(chosen.entries(plain.config), ours), max_shard_bytes)
+    write_folder(Path(path), added | own | about, theirs, max_shard_bytes)
     return chosen.model_type
 
 
@@ -182,17 +187,25 @@ def _renamed(family: Family, config: LMConfig, stored: dict[str, np.ndarray]) ->
 
 
 def expressed(config: LMConfig, name: str | None) -> tuple[Family, dict[str, Any]]:
-    """The family that says exactly this config, and its fields."""
+    """The first family that says exactly this config, and its fields."""
+    return expressions(config, name)[0]
+
+
+def expressions(config: LMConfig, name: str | None) -> list[tuple[Family, dict[str, Any]]]:
+    """All families that say exactly this config, or the named one; at least one."""
     if name is not None and name not in BY_TYPE:
         raise ValueError(f"family: expected one of {', '.join(BY_TYPE)}, got {name!r}.")
-    tried = []
+    able, tried = [], []
     for family in FAMILIES if name is None else (BY_TYPE[name],):
         fields = _attempt(lambda family=family: family.write(config))
         back = None if fields is None else _attempt(lambda family=family, x=fields: _config(family, dict(x)))
         lost = ["the rule"] if back is None else _differences(config, back)
-        if not lost:
-            return family, fields
-        tried.append((len(lost), family.model_type, lost))
+        if lost:
+            tried.append((len(lost), family.model_type, lost))
+        else:
+            able.append((family, fields))
+    if able:
+        return able
     _, nearest, lost = min(tried, key=lambda x: x[0])
     raise ValueError(
         f"config: expected a model that {'some family' if name is None else name} of Hugging Face computes, got fields "
@@ -221,6 +234,7 @@ def _normal(config: LMConfig) -> dict[str, Any]:
     size, windows = config.resolved_head_size, tuple(config.window(layer) for layer in range(config.depth))
     places = ("qkv", "out", "feed_forward") + (("norm",) if config.norm == "layer" else ())
     found |= {
+        "normalize": None if config.normalize == normalizers.softmax() else config.normalize,
         "kv_heads": config.resolved_kv_heads,
         "head_size": size,
         "ff_size": config.resolved_ff_size,
@@ -228,8 +242,12 @@ def _normal(config: LMConfig) -> dict[str, Any]:
         "windows": windows,
         "score": scores.scaled_dot(size**-0.5) if config.score in (None, scores.scaled_dot()) else config.score,
     }
-    if config.position != "rotary":
-        found |= {"rope": None, "local_rope": None}
-    elif config.local_rope is None or not any(windows):
-        found["local_rope"] = config.rope
-    return found
+    local = config.rope if config.local_rope is None or not any(windows) else config.local_rope
+    turned = config.position == "rotary"
+    return found | {
+        name: _whole(x, size) if turned else None for name, x in (("rope", config.rope), ("local_rope", local))
+    }
+
+
+def _whole(rope: Rotary, head_size: int) -> Rotary:
+    return rotary(style=rope.style, base=rope.base, scaling=rope.scaling) if rope.size == head_size else rope

@@ -8,6 +8,7 @@ the second factor as it would take the kernel.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,13 +22,13 @@ from jax_attention.interop.entries import Entry
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
 from jax_attention.interop.folder import read_json, read_safetensors, write_json, write_safetensors
-from jax_attention.interop.hugging_face import expressed
+from jax_attention.interop.hugging_face import expressions
 from jax_attention.models import TransformerLM
 from jax_attention.nn import Adapters, adapted
 from jax_attention.nn.named import listed, named
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX, KERNEL = "base_model.model.", ".kernel"
+PREFIX, KERNEL, BASE = "base_model.model.", ".kernel", ".base_layer.weight"
 IGNORED = [
     "auto_mapping",
     "base_model_name_or_path",
@@ -35,7 +36,6 @@ IGNORED = [
     "task_type",
     "inference_mode",
     "lora_dropout",
-    "init_lora_weights",
     "target_modules",
     "exclude_modules",
     "layers_to_transform",
@@ -49,7 +49,6 @@ IGNORED = [
     "qalora_group_size",
     "megatron_config",
     "megatron_core",
-    "layer_replication",
     "ensure_weight_tying",
 ]
 """Fields that say how adapters were made or found, not what they compute: the arrays are there by name."""
@@ -57,14 +56,15 @@ IGNORED = [
 Factors = tuple[np.ndarray, np.ndarray]
 
 
-def load_adapters(model: TransformerLM, path: str | Path) -> Adapters:
+def load_adapters(model: TransformerLM, path: str | Path, *, family: str | None = None) -> Adapters:
     """Adapters that PEFT saved, for the model that they were trained on.
 
         nn.adapted(model, load_adapters(model, path))  =  PeftModel.from_pretrained(model, path)
 
     Args:
-        model: the base model, unrolled; it says which family's names the file has.
+        model: the base model, unrolled.
         path: the folder with `adapter_config.json` and `adapter_model.safetensors`.
+        family: the `model_type` whose names the file has; None takes one that has the model and all the names.
 
     Returns:
         `nn.Adapters`, to go on training or to add to the model.
@@ -92,14 +92,16 @@ def load_adapters(model: TransformerLM, path: str | Path) -> Adapters:
         )
     scale_of, arrays = _scales(read_json(folder / CONFIG)), read_safetensors(folder / WEIGHTS)
     kernels, down, up = named(model), {}, {}
-    family = _family(model)
-    for entry in _kernels(family, model):
-        found = [_pop(arrays, _modules(family, name), scale_of) for name in entry.theirs]
+    chosen = _fitting(model, family, arrays)
+    _drop_bases(chosen, model, arrays)
+    for entry in _kernels(chosen, model):
+        found = [_pop(arrays, _modules(chosen, name), scale_of) for name in entry.theirs]
         if any(x is not None for x in found):
             shapes = [kernels[name].shape for name in entry.ours]
             first, seconds = _joined(entry, found, shapes)
             for name, second in zip(entry.ours, seconds, strict=True):
-                dtype, layer = kernels[name].dtype, name.removesuffix(KERNEL)
+                dtype = jnp.promote_types(kernels[name].dtype, jnp.float32)
+                layer = name.removesuffix(KERNEL)
                 down[layer], up[layer] = jnp.asarray(first, dtype), jnp.asarray(second, dtype)
     if arrays:
         raise ValueError(f"path: expected adapters of this model, got {listed({'unused': sorted(arrays)})}.")
@@ -108,7 +110,14 @@ def load_adapters(model: TransformerLM, path: str | Path) -> Adapters:
     return adapters
 
 
-def save_adapters(model: TransformerLM, adapters: Adapters, path: str | Path, *, base: str | None = None) -> None:
+def save_adapters(
+    model: TransformerLM,
+    adapters: Adapters,
+    path: str | Path,
+    *,
+    family: str | None = None,
+    base: str | None = None,
+) -> None:
     """Write adapters as PEFT does.
 
         PeftModel.from_pretrained(base, path)  =  nn.adapted(model, adapters)
@@ -117,6 +126,8 @@ def save_adapters(model: TransformerLM, adapters: Adapters, path: str | Path, *,
         model: the base model, unrolled.
         adapters: of its linear layers.
         path: the folder to make.
+        family: the `model_type` of the base model, which decides the names; None takes the first that has the model,
+            so give it where several do: Phi 3 packs what Llama does not.
         base: name or folder of the base model, for `base_model_name_or_path`.
 
     Returns:
@@ -139,8 +150,8 @@ def save_adapters(model: TransformerLM, adapters: Adapters, path: str | Path, *,
     taken = [name for name in (CONFIG, WEIGHTS) if (folder / name).exists()]
     fail_unless(not taken, f"path: expected a folder without adapters, got {', '.join(taken)}.", FileExistsError)
     adapted(model, adapters)
-    family, kernels, left = _family(model), named(model), set(adapters.down)
-    for entry in _kernels(family, model):
+    chosen, kernels, left = _families(model, family)[0], named(model), set(adapters.down)
+    for entry in _kernels(chosen, model):
         layers = [name.removesuffix(KERNEL) for name in entry.ours]
         if left.isdisjoint(layers):
             continue
@@ -148,7 +159,7 @@ def save_adapters(model: TransformerLM, adapters: Adapters, path: str | Path, *,
         first, seconds = _parted(entry, adapters, layers, [kernels[name].shape for name in entry.ours])
         conv |= entry.to_theirs is list
         for name, second in zip(entry.theirs, seconds, strict=True):
-            module = _modules(family, name)[0]
+            module = _modules(chosen, name)[0]
             arrays[f"{PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(first.T)
             arrays[f"{PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(second)
             ranks[module] = first.shape[-1]
@@ -202,11 +213,33 @@ def _theirs(entry: Entry, kernels: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [x.T for x in found] if entry.to_theirs is list else list(found)
 
 
-def _family(model: TransformerLM) -> Family:
+def _families(model: TransformerLM, name: str | None) -> list[Family]:
     fail_unless(
         not model.config.scan, "model: expected an unrolled model, got a scanned one. Use models.unrolled(model)."
     )
-    return expressed(model.config, None)[0]
+    return [family for family, _ in expressions(model.config, name)]
+
+
+def _fitting(model: TransformerLM, name: str | None, arrays: Mapping[str, np.ndarray]) -> Family:
+    """The first family that has a layer for every array, or else the first."""
+    families = _families(model, name)
+    layers = {array.removeprefix(PREFIX).split(".lora_")[0].removesuffix(BASE) for array in arrays}
+    for family in families:
+        known = {x for entry in _kernels(family, model) for weight in entry.theirs for x in _modules(family, weight)}
+        if layers <= known:
+            return family
+    return families[0]
+
+
+def _drop_bases(family: Family, model: TransformerLM, arrays: dict[str, np.ndarray]) -> None:
+    """PEFT saves an adapted head's own weights as well; they must be those of the model."""
+    for name in [name for name in arrays if name.endswith(BASE)]:
+        module = name.removeprefix(PREFIX).removesuffix(BASE)
+        entry = next((e for e in _kernels(family, model) if module in _modules(family, e.theirs[0])), None)
+        if entry is not None:
+            own = entry.to_theirs([np.asarray(named(model)[x]) for x in entry.ours])[0]
+            if np.array_equal(own, arrays[name]):
+                del arrays[name]
 
 
 def _modules(family: Family, weight: str) -> list[str]:
@@ -227,7 +260,7 @@ def _pop(arrays: dict[str, np.ndarray], modules: Sequence[str], scale_of: Any) -
         if there:
             fail_unless(len(there) == 2, f"path: expected both factors of {module}, got only {', '.join(there)}.")
             a, b = (np.asarray(arrays.pop(name)) for name in names)
-            return a, (b * np.asarray(scale_of(module, a.shape[0]), b.dtype)).astype(b.dtype)
+            return a, b.astype(np.result_type(b.dtype, np.float32)) * np.float32(scale_of(module, a.shape[0]))
     return None
 
 
@@ -241,6 +274,7 @@ def _scales(config: Mapping[str, Any]) -> Any:
         fields.take(name, None)
     fields.expect("peft_type", "LORA")
     fields.expect("bias", "none")
+    fields.expect("init_lora_weights", True, False, None, "gaussian", "orthogonal")  # others change the base as well
     for name in ("use_dora", "lora_bias", "use_qalora"):
         fields.expect(name, False)
     alpha, root = fields.take("lora_alpha"), fields.take("use_rslora", False)
@@ -253,7 +287,7 @@ def _scales(config: Mapping[str, Any]) -> Any:
     )
 
     def scale(module: str, rank: int) -> float:
-        own = next((x for name, x in alphas.items() if module == name or module.endswith(f".{name}")), alpha)
+        own = next((x for key, x in alphas.items() if re.match(rf"(.*\.)?({key})$", module)), alpha)
         return own / (rank**0.5 if root else rank)
 
     return scale

@@ -52,7 +52,8 @@ def _scaling(kind: str, given: Fields, context: int) -> Scaling | None:
     if kind == "linear":
         return linear_scaling(given.take("factor"))
     if kind == "dynamic":
-        return dynamic_scaling(given.take("factor"), given.take(ORIGINAL, context))
+        given.take(ORIGINAL, None)  # transformers goes by the context alone
+        return dynamic_scaling(given.take("factor"), context)
     if kind == "llama3":
         low, high = given.take("low_freq_factor"), given.take("high_freq_factor")
         return llama3_scaling(given.take("factor"), low, high, given.take(ORIGINAL, context))
@@ -85,7 +86,7 @@ def _scaling_json(scaling: Scaling) -> dict[str, Any]:
     if isinstance(scaling, LinearScaling):
         return {"rope_type": "linear", "factor": scaling.factor}
     if isinstance(scaling, DynamicScaling):
-        return {"rope_type": "dynamic", "factor": scaling.factor, ORIGINAL: scaling.original_length}
+        return {"rope_type": "dynamic", "factor": scaling.factor}
     if isinstance(scaling, Llama3Scaling):
         bounds = {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
         return {"rope_type": "llama3", "factor": scaling.factor, **bounds, ORIGINAL: scaling.original_length}

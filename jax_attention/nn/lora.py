@@ -52,7 +52,8 @@ def lora(
         alpha: the strength; r if None.
 
     Returns:
-        `Adapters`, a pytree to differentiate and to give to optax: `jax.grad(lambda a: loss(adapted(model, a)))`.
+        `Adapters` in at least float32, a pytree to differentiate and to give to optax:
+        `jax.grad(lambda a: loss(adapted(model, a)))`.
 
     Raises:
         ValueError: if no kernel's path matches, or `rank` is smaller than 1.
@@ -79,9 +80,9 @@ def lora(
     for number, (name, kernel) in enumerate(chosen.items()):
         *layers, size, width = kernel.shape
         bound = size**-0.5
-        own = jax.random.fold_in(rng, number)
-        down[name] = jax.random.uniform(own, (*layers, size, rank), kernel.dtype, -bound, bound)
-        up[name] = jnp.zeros((*layers, rank, width), kernel.dtype)
+        own, dtype = jax.random.fold_in(rng, number), jnp.promote_types(kernel.dtype, jnp.float32)
+        down[name] = jax.random.uniform(own, (*layers, size, rank), dtype, -bound, bound)
+        up[name] = jnp.zeros((*layers, rank, width), dtype)
     return Adapters(down, up, 1.0 if alpha is None else alpha / rank)
 
 

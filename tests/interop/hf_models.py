@@ -86,20 +86,24 @@ CASES = {
 
 
 def build(name, dtype=torch.float32):
+    """One of the cases."""
+    return made(*CASES[name]).to(dtype)
+
+
+def made(kind, fields):
     """Their model with weights of an order that matters, scales of norms and biases too."""
-    kind, fields = CASES[name]
     family = "Gemma3Text" if kind == "Gemma3" else kind
     config = getattr(transformers, f"{family}Config")(**fields)
     head = "LMHeadModel" if kind == "GPT2" else "ForCausalLM"
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{kind}{head}")(config)
-    rng = np.random.default_rng(sum(map(ord, name)))
+    rng = np.random.default_rng(len(fields))
     with torch.no_grad():
         for key, weight in model.named_parameters():
             scale = 0.3 if weight.ndim == 1 else 0.7 if "emb" in key or "wte" in key else weight.shape[-1] ** -0.5
             offset = 1.0 if weight.ndim == 1 and weight.detach().abs().min() > 0.5 else 0.0
             weight.copy_(torch.from_numpy(offset + scale * rng.standard_normal(weight.shape)))
-    return model.to(dtype).eval()
+    return model.eval()
 
 
 def tokens(rows=2, length=13, seed=0):

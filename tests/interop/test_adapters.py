@@ -16,8 +16,11 @@ from jax_attention import interop, models, nn
 from tests.interop import hf_models, parity_of
 from tests.tolerances import FORWARD
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-"""PEFT asks transformers for it."""
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning"),
+]
+"""PEFT asks transformers for the first, and says by the second that it saves an adapted head whole."""
 
 TARGETS = {
     "gpt2": ["c_attn", "c_fc"],
@@ -40,27 +43,50 @@ def randomised(adapters, seed=0):
     return jax.tree.map(lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype), adapters)
 
 
-def test_adapters_of_peft_are_read(pair, tmp_path):
-    name, theirs, ours = pair
-    config = peft.LoraConfig(
-        r=3, lora_alpha=5, target_modules=TARGETS[name], task_type="CAUSAL_LM", fan_in_fan_out=name == "gpt2"
-    )
+def check_read(theirs, ours, folder, **options):
+    """What PEFT saves with these options of LoraConfig, and the logits with it."""
+    config = peft.LoraConfig(**{"r": 3, "lora_alpha": 5, "task_type": "CAUSAL_LM"} | options)
     tuned, rng = peft.get_peft_model(theirs, config).eval(), np.random.default_rng(1)
     with torch.no_grad():
         for key, x in tuned.named_parameters():
             if "lora_" in key:
                 x.copy_(torch.from_numpy(0.3 * rng.standard_normal(x.shape)))
-    tuned.save_pretrained(tmp_path / "adapter")
-    adapters = interop.load_adapters(ours, tmp_path / "adapter")
+    tuned.save_pretrained(folder)
     assert parity_of.forward(tuned, ours) > 1e-2, "they matter"
-    assert parity_of.forward(tuned, nn.adapted(ours, adapters)) <= FORWARD["float32"]
+    assert parity_of.forward(tuned, nn.adapted(ours, interop.load_adapters(ours, folder))) <= FORWARD["float32"]
+
+
+def test_adapters_of_peft_are_read(pair, tmp_path):
+    name, theirs, ours = pair
+    check_read(theirs, ours, tmp_path / "adapter", target_modules=TARGETS[name], fan_in_fan_out=name == "gpt2")
+
+
+OPTIONS = {
+    "patterns": {
+        "target_modules": ["q_proj", "k_proj", "up_proj"],
+        "alpha_pattern": {"layers.0.*": 32, "^model.layers.1.self_attn.q_proj": 9, "q_proj|k_proj": 20},
+        "rank_pattern": {"up_proj": 5},
+    },
+    "root of the rank": {"target_modules": ["o_proj"], "use_rslora": True, "init_lora_weights": "gaussian"},
+    "head": {"target_modules": ["gate_proj", "lm_head"]},
+    "packed as in Phi 3": {"target_modules": ["qkv_proj", "gate_up_proj"]},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_peft(tmp_path, name):
+    """Phi 3 turning whole heads says the same as Llama, but for the names."""
+    kind, fields = hf_models.CASES["phi3" if "Phi" in name else "llama 2"]
+    theirs = hf_models.made(kind, fields | hf_models.rope() | ({"sliding_window": None} if "Phi" in name else {}))
+    theirs.save_pretrained(tmp_path / "base")
+    check_read(theirs, interop.load(tmp_path / "base"), tmp_path / "adapter", **OPTIONS[name])
 
 
 @pytest.mark.parametrize("targets", [r"\.projections\.", ""])
 def test_adapters_of_ours_are_read_by_peft(pair, tmp_path, targets):
     _, theirs, ours = pair
     adapters = randomised(nn.lora(ours, 2, 0, targets=targets, alpha=3.0))
-    interop.save_adapters(ours, adapters, tmp_path / "adapter", base="a base")
+    interop.save_adapters(ours, adapters, tmp_path / "adapter", family=theirs.config.model_type, base="a base")
     tuned = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
     assert parity_of.forward(tuned, nn.adapted(ours, adapters)) <= FORWARD["float32"]
     again = nn.adapted(ours, interop.load_adapters(ours, tmp_path / "adapter"))
@@ -134,6 +160,8 @@ def test_a_strange_adapter_folder(tmp_path):
         interop.load_adapters(MODEL, tmp_path)
     for change, message in (
         ({"use_dora": True}, r"expected use_dora = False"),
+        ({"init_lora_weights": "pissa"}, r"expected init_lora_weights = True or False"),
+        ({"layer_replication": [[0, 1], [0, 1]]}, r"expected plain LoRA, got also layer_replication"),
         ({"modules_to_save": ["lm_head"]}, r"expected plain LoRA, got also modules_to_save"),
         ({"peft_type": "IA3"}, r"expected peft_type = 'LORA'"),
     ):

@@ -13,11 +13,12 @@ from jax_attention.models import LMConfig
 FUNCTION = "gelu_pytorch_tanh"
 
 
-def read_gemma(fields: Fields, activation: tuple[str, ...]) -> dict[str, Any]:
+def read_gemma(fields: Fields, activation: str, kv_heads: int) -> dict[str, Any]:
     """What all Gemmas share."""
     fields.expect("use_bidirectional_attention", None, False)
     biased = fields.take("attention_bias", False)
-    shared = read_llama_like(fields, activation, activation=FUNCTION, context=8192, tied=True, head_size=256)
+    known = {"context": 8192, "tied": True, "head_size": 256}
+    shared = read_llama_like(fields, activation=activation, kv_heads=kv_heads, **known)
     return shared | {"scale_embedding": True, "use_bias": biases(qkv=biased, out=biased)}
 
 
@@ -31,9 +32,12 @@ def write_gemma(config: LMConfig, activation: str) -> dict[str, Any]:
 
 
 def read(fields: Fields) -> LMConfig:
-    """Their fields as our config."""
-    fields.expect("hidden_activation", None, fields.values.get("hidden_act"), FUNCTION)
-    return LMConfig(**read_gemma(fields, ("hidden_activation", "hidden_act")))
+    """Their fields as our config. Early files say "gelu" and mean the tanh form, which transformers puts in its place;
+    `hidden_activation` it never reads.
+    """
+    fields.take("hidden_activation", None)
+    name = fields.first(("hidden_act",), FUNCTION)
+    return LMConfig(**read_gemma(fields, FUNCTION if name == "gelu" else name, kv_heads=16))
 
 
 def write(config: LMConfig) -> dict[str, Any]:

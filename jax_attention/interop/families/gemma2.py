@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from jax_attention.interop.families.gemma import read_gemma, write_gemma
+from jax_attention.interop.families.gemma import FUNCTION, read_gemma, write_gemma
 from jax_attention.interop.families.parts import (
+    check_divides,
     denominator_of,
     layer_types,
     llama_like,
@@ -28,7 +29,9 @@ SANDWICH = {
 
 def read_sandwich(fields: Fields, period: int, caps: tuple[float | None, float | None]) -> dict[str, Any]:
     """What Gemma 2 and 3 share; unless the config says otherwise, every `period`-th layer has no window."""
-    shared = read_gemma(fields, ("hidden_activation",))
+    for name in ("hidden_act", "sliding_window_size"):  # in published files, and never read
+        fields.take(name, None)
+    shared = read_gemma(fields, fields.first(("hidden_activation",), FUNCTION), kv_heads=4)
     usual = ["sliding_attention" if (layer + 1) % period else "full_attention" for layer in range(shared["depth"])]
     kinds, size = fields.first(("layer_types",), usual), fields.take("sliding_window", 4096)
     return shared | {
@@ -42,11 +45,12 @@ def read_sandwich(fields: Fields, period: int, caps: tuple[float | None, float |
 
 def write_sandwich(config: LMConfig) -> dict[str, Any]:
     """The inverse of `read_sandwich`."""
+    check_divides(config)
     return write_gemma(config, "hidden_activation") | {
         "query_pre_attn_scalar": denominator_of(config),
         "attn_logit_softcapping": config.score_cap,
         "final_logit_softcapping": config.logit_cap,
-        "sliding_window": window_of(config),
+        "sliding_window": window_of(config) or 4096,
         "layer_types": layer_types(config),
     }
 

@@ -16,17 +16,19 @@ GLOBAL, LOCAL = "full_attention", "sliding_attention"
 def read(fields: Fields) -> LMConfig:
     """Their fields as our config."""
     fields.expect("cache_implementation", None, "hybrid")
-    period = fields.first(("sliding_window_pattern", "_sliding_window_pattern"), 6)
+    # transformers never reads the one with the underscore, and has the cap on scores only in name.
+    for name in ("_sliding_window_pattern", "attn_logit_softcapping"):
+        fields.take(name, None)
+    period = fields.first(("sliding_window_pattern",), 6)
     context = fields.take("max_position_embeddings", 131072)
-    given = fields.first(("rope_parameters",), {})
-    if GLOBAL in given:
-        ropes = {kind: given[kind] for kind in (GLOBAL, LOCAL)}
-    else:
-        scaling = fields.take("rope_scaling", None) or {}
-        outer = {"rope_theta": fields.take("rope_theta", 1e6)}
-        local = {"rope_theta": fields.take("rope_local_base_freq", 1e4)}
-        ropes = {GLOBAL: {**outer, **scaling, **given}, LOCAL: local}
-    shared = read_sandwich(fields.without("rope_parameters", "rope_scaling", "rope_theta"), period, caps=(None, None))
+    given, scaling = fields.first(("rope_parameters",), {}), fields.take("rope_scaling", None) or {}
+    whole, local = (given[GLOBAL], given.get(LOCAL, {})) if GLOBAL in given else (given, {})
+    ropes = {
+        GLOBAL: {"rope_theta": fields.take("rope_theta", 1e6), **whole, **scaling},
+        LOCAL: {"rope_theta": fields.take("rope_local_base_freq", 1e4), **local},
+    }
+    read_here = ("rope_parameters", "rope_scaling", "rope_theta", "attn_logit_softcapping")
+    shared = read_sandwich(fields.without(*read_here), period, caps=(None, None))
     turn = {kind: one_rope(rope, shared["head_size"], context) for kind, rope in ropes.items()}
     own = {"context": context, "qk_norm": True, "rope": turn[GLOBAL], "local_rope": turn[LOCAL]}
     return LMConfig(**shared | own)
@@ -35,8 +37,11 @@ def read(fields: Fields) -> LMConfig:
 def write(config: LMConfig) -> dict[str, Any]:
     """Our config as their fields."""
     size, local = config.resolved_head_size, config.local_rope or config.rope
+    for rope in (config.rope, local):
+        if not getattr(rope.scaling, "truncate", True):
+            raise ValueError("rope: expected YaRN with a truncated ramp: transformers loses the field in nested ropes.")
     ropes = {GLOBAL: rope_json(config.rope, size), LOCAL: rope_json(local, size)}
-    return write_sandwich(config) | {"rope_parameters": ropes}
+    return write_sandwich(config) | {"rope_parameters": ropes, "attn_logit_softcapping": None}
 
 
 GEMMA3 = Family("gemma3_text", "Gemma3ForCausalLM", "model.", read, write, entries)

@@ -25,6 +25,8 @@ def read(fields: Fields) -> LMConfig:
         fields.expect(name, value)
     fields.expect("add_cross_attention", False)
     fields.take("reorder_and_upcast_attn", False)
+    for name in ("n_special", "predict_special_tokens", "output_past", "_num_labels"):  # in published files
+        fields.take(name, None)
     for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout"):
         fields.take(f"summary_{name}", None)
     width, rate = fields.take("n_embd"), fields.take("resid_pdrop", 0.1)

@@ -9,7 +9,7 @@ from jax_attention.interop.entries import Entry, head_by_head, same
 from jax_attention.interop.families.parts import PRE, biases, function_of, linear, norm, plain
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
-from jax_attention.interop.rope_fields import read_rope, rope_json
+from jax_attention.interop.rope_fields import BASE, PART, one_rope, rope_json
 from jax_attention.models import LMConfig
 
 PLACES = {True: "parallel", False: "pre"}
@@ -19,7 +19,8 @@ def read(fields: Fields) -> LMConfig:
     """Their fields as our config."""
     width, num_heads = fields.take("hidden_size"), fields.take("num_attention_heads")
     context, rate = fields.take("max_position_embeddings", 2048), fields.take("hidden_dropout", 0.0)
-    part, base = fields.take("rotary_pct", 0.25), fields.take("rotary_emb_base", 10000)
+    usual = {BASE: fields.take("rotary_emb_base", 10000), PART: fields.take("rotary_pct", 0.25)}
+    given = {**(fields.take("rope_scaling", None) or {}), **(fields.take("rope_parameters", None) or {})}
     fields.expect("is_decoder", False, True)
     biased = fields.take("attention_bias", True)
     every = biases(qkv=biased, out=biased, feed_forward=True, norm=True)
@@ -32,7 +33,7 @@ def read(fields: Fields) -> LMConfig:
         ff_size=fields.take("intermediate_size"),
         activation=plain(fields.take("hidden_act", "gelu")),
         position="rotary",
-        rope=read_rope(fields, width // num_heads, context, base=base, part=part),
+        rope=one_rope(usual | given, width // num_heads, context, partial=True),
         norm_place=PLACES[fields.take("use_parallel_residual", True)],
         norm_epsilon=fields.take("layer_norm_eps", 1e-5),
         use_bias=True if biased else every,

@@ -13,7 +13,7 @@ from jax_attention.models import LMConfig
 def read(fields: Fields) -> LMConfig:
     """Their fields as our config."""
     window = fields.take("sliding_window", 4096)
-    return LMConfig(**read_llama_like(fields) | {"windows": (window,)})
+    return LMConfig(**read_llama_like(fields, context=131072, kv_heads=8) | {"windows": (window,)})
 
 
 def write(config: LMConfig) -> dict[str, Any]:

@@ -19,6 +19,7 @@ ACTIVATIONS = {
     "gelu": ("gelu", "geglu"),
     "gelu_new": ("gelu_tanh", "geglu_tanh"),
     "gelu_pytorch_tanh": ("gelu_tanh", "geglu_tanh"),
+    "gelu_fast": ("gelu_tanh", "geglu_tanh"),
     "relu": ("relu", None),
     "relu2": ("relu2", None),
     "silu": ("silu", "swiglu"),
@@ -91,19 +92,19 @@ def _gated(config: LMConfig, ours: str, theirs: str, packed: bool) -> list[Entry
 # --- Fields ----------------------------------------------------------------------------------------------------------
 
 
-def read_llama_like(fields: Fields, activation_in: tuple[str, ...] = ("hidden_act",), **known: Any) -> dict[str, Any]:
+def read_llama_like(fields: Fields, **known: Any) -> dict[str, Any]:
     """The fields that these families share, as those of our config; `known` are defaults of the family."""
     width, num_heads = fields.take("hidden_size"), fields.take("num_attention_heads")
     head_size = fields.first(("head_dim",), known.get("head_size", width // num_heads))
     context = fields.take("max_position_embeddings", known.get("context", 2048))
-    name = fields.first(activation_in, known.get("activation", "silu"))
+    name = known.get("activation") or fields.take("hidden_act", "silu")
     return {
         "vocab_size": fields.take("vocab_size"),
         "context": context,
         "width": width,
         "depth": fields.take("num_hidden_layers"),
         "num_heads": num_heads,
-        "kv_heads": fields.first(("num_key_value_heads",), num_heads),
+        "kv_heads": fields.first(("num_key_value_heads",), known.get("kv_heads", num_heads)),
         "head_size": head_size,
         "ff_size": fields.take("intermediate_size"),
         "activation": gated(name),
@@ -113,8 +114,14 @@ def read_llama_like(fields: Fields, activation_in: tuple[str, ...] = ("hidden_ac
         "norm_epsilon": fields.take("rms_norm_eps", known.get("epsilon", 1e-6)),
         "use_bias": False,
         "tied_head": bool(fields.take("tie_word_embeddings", known.get("tied", False))),
-        "attention_dropout": float(fields.take("attention_dropout", 0.0)),
+        "attention_dropout": float(fields.first(("attention_dropout",), 0.0)),
     }
+
+
+def check_divides(config: LMConfig) -> None:
+    """Some families refuse other sizes when they read a config, though they would compute them."""
+    if config.width % config.num_heads:
+        raise ValueError(f"num_heads: expected a divisor of width = {config.width}, got {config.num_heads}.")
 
 
 def write_llama_like(config: LMConfig) -> dict[str, Any]:
@@ -169,13 +176,15 @@ def score_of(denominator: float) -> Score:
     return scores.scaled_dot(scale=denominator**-0.5)
 
 
-def denominator_of(config: LMConfig) -> float:
+def denominator_of(config: LMConfig) -> int:
     """The inverse of `score_of`; the head size where the score is the default."""
     scale = getattr(config.score, "scale", None)
     if scale is None:
         return config.resolved_head_size
     exact = float(scale) ** -2
-    return round(exact) if math.isclose(exact, round(exact), rel_tol=1e-9) else exact
+    if not math.isclose(exact, round(exact), rel_tol=1e-9):
+        raise ValueError(f"score: expected a scale of 1 / sqrt(n) for a whole n, got {float(scale)}.")
+    return round(exact)
 
 
 # --- Windows ---------------------------------------------------------------------------------------------------------

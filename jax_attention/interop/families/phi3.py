@@ -9,25 +9,30 @@ from jax_attention.interop.families.parts import llama_like, read_llama_like, wi
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
 from jax_attention.models import LMConfig
+from jax_attention.positions import Rotary, Scaling
 
 
 def read(fields: Fields) -> LMConfig:
     """Their fields as our config."""
-    original = fields.take("original_max_position_embeddings", None)
+    fields.take("original_max_position_embeddings", None)  # for longrope alone
+    for name in ("attention_bias", "mlp_bias", "lm_head_bias"):
+        fields.expect(name, False)
     rate = fields.take("resid_pdrop", 0.0)
     fields.expect("embd_pdrop", rate)
     shared = read_llama_like(fields, epsilon=1e-5, context=4096, part=1.0)
-    scaling = shared["rope"].scaling
-    if original is not None and getattr(scaling, "original_length", original) != original:
-        raise ValueError(
-            f"config.json: expected original_max_position_embeddings = {scaling.original_length}, as the rotary "
-            f"scaling has it, got {original}."
-        )
+    _check(shared["rope"])
     return LMConfig(**shared | {"dropout": rate, "windows": (fields.take("sliding_window", None),)})
+
+
+def _check(rope: Rotary) -> None:
+    """The model knows no scaling but longrope, which takes one factor for each pair of features."""
+    if rope.scaling != Scaling():
+        raise ValueError(f"rope: expected no scaling in a phi3, got {rope.scaling!r}.")
 
 
 def write(config: LMConfig) -> dict[str, Any]:
     """Our config as their fields."""
+    _check(config.rope)
     rates = {"resid_pdrop": config.dropout, "embd_pdrop": config.dropout}
     return write_llama_like(config) | rates | {"sliding_window": window_of(config)}
 

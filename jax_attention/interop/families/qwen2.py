@@ -34,7 +34,8 @@ def windows_json(config: LMConfig) -> dict[str, Any]:
 
 def read(fields: Fields) -> LMConfig:
     """Their fields as our config."""
-    shared = read_llama_like(fields, context=32768)
+    fields.expect("use_mrope", False)
+    shared = read_llama_like(fields, context=32768, kv_heads=32)
     return LMConfig(**shared | {"use_bias": ("qkv",), "windows": windows(fields, shared["depth"])})
 
 

@@ -13,7 +13,7 @@ from jax_attention.models import LMConfig
 
 def read(fields: Fields) -> LMConfig:
     """Their fields as our config."""
-    shared = read_llama_like(fields, context=32768, head_size=128)
+    shared = read_llama_like(fields, context=32768, head_size=128, kv_heads=32)
     biased = fields.take("attention_bias", False)
     own = {"use_bias": biases(qkv=biased, out=biased), "qk_norm": True, "windows": windows(fields, shared["depth"])}
     return LMConfig(**shared | own)
