@@ -14,7 +14,14 @@ import numpy as np
 
 from jax_attention import masks, mods, normalizers, positions, scores
 
-_HOMES = {"score": scores, "mods": mods, "mask": masks, "normalize": normalizers, "rope": positions}
+_HOMES = {
+    "score": scores,
+    "mods": mods,
+    "mask": masks,
+    "normalize": normalizers,
+    "rope": positions,
+    "local_rope": positions,
+}
 _ARGUMENTS = (*positions.CATALOGUE, positions.linear_scaling, positions.dynamic_scaling, positions.llama3_scaling)
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.BitAnd: lambda a, b: a & b,
@@ -27,7 +34,7 @@ class ExpressionError(ValueError):
 
 
 def parse(part: str, text: str) -> Any:
-    """The value that `text` names for a part of the rule: "score", "mods", "mask", "normalize" or "rope"."""
+    """The value that `text` names for a part of the rule: "score", "mods", "mask", "normalize", "rope", …"""
     home = _HOMES[part]
     names = {factory.__name__: factory for factory in (*_ARGUMENTS, positions.yarn_scaling, *home.CATALOGUE)}
     if text.strip() in ("None", "none"):
@@ -38,7 +45,7 @@ def parse(part: str, text: str) -> Any:
         raise ExpressionError(
             f"{part}: expected an expression such as {_example(part)}, got {text!r}: {error.msg}."
         ) from None
-    own = {"rotary"} if part == "rope" else {factory.__name__ for factory in home.CATALOGUE}
+    own = {"rotary"} if home is positions else {factory.__name__ for factory in home.CATALOGUE}
     try:
         found = _value(part, tree, names)
     except (TypeError, ValueError) as error:
@@ -47,7 +54,7 @@ def parse(part: str, text: str) -> Any:
         ) from None
     found = found if part != "mods" or isinstance(found, tuple) else (found,)
     for value in found if part == "mods" else (found,):
-        kind = positions.Rotary if part == "rope" else getattr(home, part.removesuffix("s").capitalize(), None)
+        kind = positions.Rotary if home is positions else getattr(home, part.removesuffix("s").capitalize(), None)
         if not isinstance(value, kind or normalizers.Normalizer):
             raise ExpressionError(
                 f"{part}: expected a value made by {', '.join(sorted(own))}, got {value!r}. Write {_example(part)}."
@@ -89,5 +96,6 @@ def _example(part: str) -> str:
         "mask": "'causal() & sliding_window(64)'",
         "normalize": "'softmax(plus_one=True)'",
         "rope": "'rotary(base=500000.0)'",
+        "local_rope": "'rotary(base=10000.0)'",
     }
     return examples[part]

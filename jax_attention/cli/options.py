@@ -14,7 +14,7 @@ from jax_attention.cli.expressions import parse
 from jax_attention.models import PRESETS, LMConfig
 
 PresetName = Literal["tiny", "gpt2", "llama", "gemma2"]
-EXPRESSIONS = ("score", "mods", "mask", "normalize", "rope")
+EXPRESSIONS = ("score", "mods", "mask", "normalize", "rope", "local_rope")
 """Fields that hold values of a rule; written as expressions."""
 PRESETS_OWN = "preset"
 """Stands for the value of the preset, so that None can be said."""

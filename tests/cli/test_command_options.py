@@ -8,6 +8,7 @@ from jax_attention import models, normalizers
 from jax_attention.cli import app
 from jax_attention.cli.main import main
 from jax_attention.cli.options import EXPRESSIONS, FROM_DATA, argument_help, model_config
+from jax_attention.positions import rotary
 
 
 def test_none_is_a_value_and_not_the_presets():
@@ -48,6 +49,14 @@ def test_every_field_of_a_model_can_be_said():
     config = model_config("tiny", app.parse(["train", *given]).model, 7)
     assert (config.position, config.windows, config.dropout, config.scan) == ("alibi", (8, None), 0.25, True)
     assert config.normalize == normalizers.sparsemax()
+
+
+def test_flags_that_may_be_words():
+    given = ["--use-bias", "qkv", "out", "--qk-norm", "joined", "--local-rope", "rotary(base=100.0)"]
+    config = model_config("tiny", app.parse(["train", *given]).model, 7)
+    assert (config.use_bias, config.qk_norm, config.local_rope) == (("qkv", "out"), "joined", rotary(base=100.0))
+    config = model_config("tiny", app.parse(["train", "--use-bias", "True", "--qk-norm", "True"]).model, 7)
+    assert (config.use_bias, config.qk_norm, config.local_rope) == (True, True, None)
 
 
 def test_help_names_every_field_of_the_model(capsys):
