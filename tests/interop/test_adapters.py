@@ -64,7 +64,7 @@ def test_adapters_of_peft_are_read(pair, tmp_path):
 OPTIONS = {
     "patterns": {
         "target_modules": ["q_proj", "k_proj", "up_proj"],
-        "alpha_pattern": {"layers.0.*": 32, "^model.layers.1.self_attn.q_proj": 9, "q_proj|k_proj": 20},
+        "alpha_pattern": {"layers.0.*": 4, "^model.layers.1.self_attn.q_proj": 1, "q_proj|k_proj": 2},
         "rank_pattern": {"up_proj": 5},
     },
     "root of the rank": {"target_modules": ["o_proj"], "use_rslora": True, "init_lora_weights": "gaussian"},
