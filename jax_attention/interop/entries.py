@@ -27,11 +27,18 @@ class Entry:
     theirs: tuple[str, ...]
     to_ours: Callable[[Arrays], Arrays]
     to_theirs: Callable[[Arrays], Arrays]
+    upright: bool = False
+    """A kernel that is `[in, out]` on their side too."""
 
 
 def same(ours: str, theirs: str) -> Entry:
     """One array, as it is: biases, embeddings, scales of norms."""
     return Entry((ours,), (theirs,), list, list)
+
+
+def upright(ours: str, theirs: str) -> Entry:
+    """A kernel `[in, out]` on both sides: the Conv1D of GPT-2."""
+    return Entry((ours,), (theirs,), list, list, upright=True)
 
 
 def turned(ours: str, theirs: str) -> Entry:

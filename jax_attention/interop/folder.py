@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jax_attention.ground.files import replaced_file
+from jax_attention.interop.tensors import import_torch, to_numpy
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 FLAX = "flax_model.msgpack"
@@ -68,8 +69,7 @@ def _shards(folder: Path, index: str, read: Any) -> dict[str, np.ndarray]:
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """All arrays of one file, bfloat16 too."""
-    safetensors = _library("safetensors")
-    with safetensors.safe_open(path, framework="numpy") as file:
+    with _safetensors().safe_open(path, framework="numpy") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
@@ -89,10 +89,7 @@ def _flax(path: Path) -> dict[str, np.ndarray]:
 
 
 def _pickle(path: Path) -> dict[str, np.ndarray]:
-    from jax_attention.interop.tensors import to_numpy
-
-    torch = _library("torch")
-    return {name: to_numpy(x) for name, x in torch.load(path, map_location="cpu", weights_only=True).items()}
+    return {name: to_numpy(x) for name, x in import_torch().load(path, map_location="cpu", weights_only=True).items()}
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, np.ndarray], shard: int) -> None:
@@ -118,9 +115,9 @@ def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """One file; transformers asks for the mark of its format."""
-    save = _library("safetensors.numpy").save
+    content = _safetensors().numpy.save(dict(arrays), metadata={"format": "pt"})
     with replaced_file(path) as file:
-        file.write(save(dict(arrays), metadata={"format": "pt"}))
+        file.write(content)
 
 
 def _groups(weights: Mapping[str, np.ndarray], shard: int) -> list[dict[str, np.ndarray]]:
@@ -153,14 +150,12 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         file.write((json.dumps(data, indent=2, sort_keys=True) + "\n").encode())
 
 
-def _library(name: str) -> Any:
-    import importlib
-
+def _safetensors() -> Any:
     try:
-        return importlib.import_module(name)
+        import safetensors.numpy
     except ImportError:
-        first = name.split(".")[0]
         raise ImportError(
-            f"{first}: expected to import it for model folders, but it is not installed. Run: "
-            "pip install 'jax_attention[interop]'"
+            "safetensors: expected the package to be installed, got no such module. Run: pip install "
+            "jax_attention[interop]"
         ) from None
+    return safetensors

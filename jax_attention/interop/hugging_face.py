@@ -22,8 +22,10 @@ from jax_attention.models import LMConfig, TransformerLM
 from jax_attention.nn.named import filled, named
 from jax_attention.positions import Rotary, rotary
 
-NEUTRAL = ("scan", "remat", "dtype", "param_dtype")
-"""Fields of our config that do not say which function the model is."""
+NEUTRAL = ("scan", "remat", "dtype", "param_dtype", "dropout", "attention_dropout")
+"""Fields of our config that do not say which function the model is. Rates of dropout are written where the family has
+a place for them.
+"""
 NO_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 BY_TYPE = {family.model_type: family for family in FAMILIES}
 

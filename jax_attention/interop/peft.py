@@ -1,9 +1,6 @@
 """LoRA adapters in the layout of PEFT: `adapter_config.json` beside `adapter_model.safetensors`.
 
-PEFT has two factors for each of its linear layers, where a layer of ours may be several of theirs (query, key and value
-in one kernel) or the other way round. Both directions are exact: what one kernel holds is joined as blocks, so ranks
-add up, unless the layers share their first factor. An entry of a family's table moves output features only, so it takes
-the second factor as it would take the kernel.
+PEFT has two factors for each of its linear layers; `factors.py` turns them into those of our kernels and back.
 """
 
 from __future__ import annotations
@@ -14,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.ground.checks import fail_unless
 from jax_attention.interop.entries import Entry
+from jax_attention.interop.factors import Factors, our_factors, their_factors
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
 from jax_attention.interop.folder import read_json, read_safetensors, write_json, write_safetensors
@@ -52,8 +51,6 @@ IGNORED = [
     "ensure_weight_tying",
 ]
 """Fields that say how adapters were made or found, not what they compute: the arrays are there by name."""
-
-Factors = tuple[np.ndarray, np.ndarray]
 
 
 def load_adapters(model: TransformerLM, path: str | Path, *, family: str | None = None) -> Adapters:
@@ -97,17 +94,14 @@ def load_adapters(model: TransformerLM, path: str | Path, *, family: str | None 
     for entry in _kernels(chosen, model):
         found = [_pop(arrays, _modules(chosen, name), scale_of) for name in entry.theirs]
         if any(x is not None for x in found):
-            shapes = [kernels[name].shape for name in entry.ours]
-            first, seconds = _joined(entry, found, shapes)
+            first, seconds = our_factors(entry, found, [kernels[name].shape for name in entry.ours])
             for name, second in zip(entry.ours, seconds, strict=True):
                 dtype = jnp.promote_types(kernels[name].dtype, jnp.float32)
                 layer = name.removesuffix(KERNEL)
                 down[layer], up[layer] = jnp.asarray(first, dtype), jnp.asarray(second, dtype)
     if arrays:
         raise ValueError(f"path: expected adapters of this model, got {listed({'unused': sorted(arrays)})}.")
-    adapters = Adapters(down, up)
-    adapted(model, adapters)  # shapes are checked there
-    return adapters
+    return Adapters(down, up)
 
 
 def save_adapters(
@@ -149,15 +143,16 @@ def save_adapters(
     folder, arrays, ranks, conv = Path(path), {}, {}, False
     taken = [name for name in (CONFIG, WEIGHTS) if (folder / name).exists()]
     fail_unless(not taken, f"path: expected a folder without adapters, got {', '.join(taken)}.", FileExistsError)
-    adapted(model, adapters)
+    jax.eval_shape(adapted, model, adapters)  # which checks the shapes
     chosen, kernels, left = _families(model, family)[0], named(model), set(adapters.down)
     for entry in _kernels(chosen, model):
         layers = [name.removesuffix(KERNEL) for name in entry.ours]
         if left.isdisjoint(layers):
             continue
         left -= set(layers)
-        first, seconds = _parted(entry, adapters, layers, [kernels[name].shape for name in entry.ours])
-        conv |= entry.to_theirs is list
+        given = [(adapters.down[x], adapters.up[x]) if x in adapters.down else None for x in layers]
+        first, seconds = their_factors(entry, given, [kernels[name].shape for name in entry.ours])
+        conv |= entry.upright
         for name, second in zip(entry.theirs, seconds, strict=True):
             module = _modules(chosen, name)[0]
             arrays[f"{PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(first.T)
@@ -169,48 +164,7 @@ def save_adapters(
     write_json(folder / CONFIG, _config(ranks, adapters.scale, conv, base))
 
 
-# --- One entry -------------------------------------------------------------------------------------------------------
-
-
-def _joined(entry: Entry, found: Sequence[Factors | None], shapes: Sequence[tuple]) -> tuple[np.ndarray, list]:
-    """Our factors from theirs `(A [r, D], B [F, r])`: one A for all of our kernels in the entry, and a B for each."""
-    widths = [x.shape[0] for x in _theirs(entry, [np.zeros((1, shape[-1]), np.float32) for shape in shapes])]
-    given = [x for x in found if x is not None]
-    shared = len(given) == len(found) and all(np.array_equal(x[0], given[0][0]) for x in given)
-    first = given[0][0] if shared else np.concatenate([x[0] for x in given])
-    blocks, start = [], 0
-    for x, width in zip(found, widths, strict=True):
-        block = np.zeros((width, first.shape[0]), first.dtype)
-        if x is not None:
-            rank = x[1].shape[1]
-            block[:, start : start + rank] = x[1]
-            start += 0 if shared else rank
-        blocks.append(block)
-    seconds = [x.T for x in blocks] if entry.to_ours is list else entry.to_ours(blocks)
-    return first.T, list(seconds)
-
-
-def _parted(
-    entry: Entry, adapters: Adapters, layers: Sequence[str], shapes: Sequence[tuple]
-) -> tuple[np.ndarray, list]:
-    """Their factors from ours: A `[D, r]`, and a B `[F, r]` for each of their layers in the entry."""
-    firsts = {name: np.asarray(adapters.down[name]) for name in layers if name in adapters.down}
-    first = np.concatenate(list(firsts.values()), axis=-1)
-    blocks, start = [], 0
-    for name, shape in zip(layers, shapes, strict=True):
-        block = np.zeros((first.shape[-1], shape[-1]), first.dtype)
-        if name in firsts:
-            rank = firsts[name].shape[-1]
-            block[start : start + rank] = np.asarray(adapters.up[name])
-            start += rank
-        blocks.append(block)
-    return first, _theirs(entry, blocks)
-
-
-def _theirs(entry: Entry, kernels: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """`[F, r]` from `[r, F]`, whichever way round their kernels stand."""
-    found = entry.to_theirs(kernels)
-    return [x.T for x in found] if entry.to_theirs is list else list(found)
+# --- Names ------------------------------------------------------------------------------------------------------------
 
 
 def _families(model: TransformerLM, name: str | None) -> list[Family]:

@@ -147,6 +147,15 @@ def test_mistakes_are_named(tmp_path):
         interop.save_adapters(MODEL, adapters, tmp_path)
 
 
+def test_adapters_of_another_size(tmp_path):
+    wide = models.create(models.llama(vocab_size=19, width=12, depth=2, num_heads=2, kv_heads=1, scan=False))
+    interop.save_adapters(wide, nn.lora(wide, 2, 0), tmp_path)
+    with pytest.raises(
+        ValueError, match=r"factors \[r, 8\] and \[8, r\] for model.layers.0.self_attn.q_proj.weight, got"
+    ):
+        interop.load_adapters(MODEL, tmp_path)
+
+
 def test_a_strange_adapter_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"path: expected adapter_config.json in"):
         interop.load_adapters(MODEL, tmp_path)

@@ -57,6 +57,15 @@ def test_round_trip_is_exact_in_either_layout(tmp_path, scan):
     assert same_numbers(model, again)
 
 
+def test_dropout_is_no_part_of_the_function(tmp_path):
+    """Llama has no place for one of the rates; what was trained with it can be saved all the same."""
+    model = models.create(dataclasses.replace(LLAMA, dropout=0.1, attention_dropout=0.2))
+    assert interop.save(model, tmp_path) == "llama"
+    again = interop.load(tmp_path)
+    assert (again.config.dropout, again.config.attention_dropout) == (0.0, 0.2)
+    assert same_numbers(model, again)
+
+
 def test_shards_are_written_and_read(tmp_path, folder):
     model = interop.load(folder)
     interop.save(model, tmp_path / "parts", max_shard_bytes=2000)

@@ -17,8 +17,7 @@ def read_gemma(fields: Fields, activation: str, kv_heads: int) -> dict[str, Any]
     """What all Gemmas share."""
     fields.expect("use_bidirectional_attention", None, False)
     biased = fields.take("attention_bias", False)
-    known = {"context": 8192, "tied": True, "head_size": 256}
-    shared = read_llama_like(fields, activation=activation, kv_heads=kv_heads, **known)
+    shared = read_llama_like(fields, activation=activation, context=8192, head_size=256, kv_heads=kv_heads, tied=True)
     return shared | {"scale_embedding": True, "use_bias": biases(qkv=biased, out=biased)}
 
 

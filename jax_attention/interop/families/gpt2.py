@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jax_attention.interop.entries import Entry, same
+from jax_attention.interop.entries import Entry, same, upright
 from jax_attention.interop.families.parts import function_of, linear, norm, plain
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
@@ -71,7 +71,7 @@ def entries(config: LMConfig) -> list[Entry]:
     for layer in range(config.depth):
         ours, theirs = f"blocks.rest.{layer}", f"transformer.h.{layer}"
         for own, name in LINEAR.items():
-            found += linear(f"{ours}.{own}", f"{theirs}.{name}", bias=True, kernel=same)
+            found += linear(f"{ours}.{own}", f"{theirs}.{name}", bias=True, kernel=upright)
         for own, name in NORMS.items():
             found += norm(f"{ours}.{own}", f"{theirs}.{name}", bias=True)
     return found + ([] if config.tied_head else linear("head", "lm_head", bias=False))

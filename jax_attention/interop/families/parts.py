@@ -92,28 +92,39 @@ def _gated(config: LMConfig, ours: str, theirs: str, packed: bool) -> list[Entry
 # --- Fields ----------------------------------------------------------------------------------------------------------
 
 
-def read_llama_like(fields: Fields, **known: Any) -> dict[str, Any]:
-    """The fields that these families share, as those of our config; `known` are defaults of the family."""
+def read_llama_like(
+    fields: Fields,
+    *,
+    activation: str | None = None,
+    context: int = 2048,
+    head_size: int | None = None,
+    kv_heads: int | None = None,
+    epsilon: float = 1e-6,
+    tied: bool = False,
+    part: float | None = None,
+) -> dict[str, Any]:
+    """The fields that these families share, as those of our config. Arguments are what the family takes where a field
+    is absent, but for `activation`, which was read already; None is that of Llama.
+    """
     width, num_heads = fields.take("hidden_size"), fields.take("num_attention_heads")
-    head_size = fields.first(("head_dim",), known.get("head_size", width // num_heads))
-    context = fields.take("max_position_embeddings", known.get("context", 2048))
-    name = known.get("activation") or fields.take("hidden_act", "silu")
+    head_size = fields.first(("head_dim",), head_size or width // num_heads)
+    context = fields.take("max_position_embeddings", context)
     return {
         "vocab_size": fields.take("vocab_size"),
         "context": context,
         "width": width,
         "depth": fields.take("num_hidden_layers"),
         "num_heads": num_heads,
-        "kv_heads": fields.first(("num_key_value_heads",), known.get("kv_heads", num_heads)),
+        "kv_heads": fields.first(("num_key_value_heads",), kv_heads or num_heads),
         "head_size": head_size,
         "ff_size": fields.take("intermediate_size"),
-        "activation": gated(name),
+        "activation": gated(activation or fields.take("hidden_act", "silu")),
         "position": "rotary",
-        "rope": read_rope(fields, head_size, context, part=known.get("part")),
+        "rope": read_rope(fields, head_size, context, part=part),
         "norm": "rms",
-        "norm_epsilon": fields.take("rms_norm_eps", known.get("epsilon", 1e-6)),
+        "norm_epsilon": fields.take("rms_norm_eps", epsilon),
         "use_bias": False,
-        "tied_head": bool(fields.take("tie_word_embeddings", known.get("tied", False))),
+        "tied_head": bool(fields.take("tie_word_embeddings", tied)),
         "attention_dropout": float(fields.first(("attention_dropout",), 0.0)),
     }
 
