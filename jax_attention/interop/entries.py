@@ -61,6 +61,21 @@ def shifted(ours: str, theirs: str, by: float) -> Entry:
     return Entry((ours,), (theirs,), partial(_plus, by), partial(_plus, -by))
 
 
+def behind(ours: str, theirs: str, count: int, unused: int) -> Entry:
+    """The last `count` rows of a table of theirs, whose first ones nobody reads: written as `unused` zeros."""
+    return Entry(
+        (ours,),
+        (theirs,),
+        lambda x: [x[0][-count:] if len(x[0]) == count + unused else x[0]],
+        lambda x: [np.concatenate([np.zeros((unused, *x[0].shape[1:]), x[0].dtype), x[0]])],
+    )
+
+
+def twice(ours: str, theirs: str, unread: str) -> Entry:
+    """One array that they keep under two names and read under the first."""
+    return Entry((ours,), (theirs, unread), lambda x: [x[0]], lambda x: [x[0], x[0]])
+
+
 def joined(ours: str, theirs: Sequence[str], sizes: Sequence[int]) -> Entry:
     """Several of theirs stand one after the other, by their first axis, in one of ours, by its last."""
     return Entry(

@@ -8,7 +8,9 @@ from typing import Any
 
 from jax_attention.interop.entries import Entry
 from jax_attention.interop.fields import Fields
-from jax_attention.models import LMConfig
+from jax_attention.models import LMConfig, PairConfig
+
+Config = LMConfig | PairConfig
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,22 @@ class Family:
     architecture: str
     prefix: str
     """What the names of all but the head begin with; folders of the bare model leave it out."""
-    read: Callable[[Fields], LMConfig]
-    write: Callable[[LMConfig], dict[str, Any]]
-    entries: Callable[[LMConfig], list[Entry]]
+    read: Callable[[Fields], Config]
+    write: Callable[[Config], dict[str, Any]]
+    entries: Callable[[Config], list[Entry]]
     buffers: str = r"\.(rotary_emb|rope)\.inv_freq$"
-    """A pattern of names that hold no parameters, as older versions saved them."""
+    """A pattern of names that are not read: what older versions saved beside the parameters, heads of other tasks."""
     in_memory: Mapping[str, str] = field(default_factory=dict)
     """Layers that transformers 5 has under another name than its files: PEFT goes by the former."""
+    pair: bool = False
+    """Whether the config is that of an encoder and a decoder."""
+    old_names: Mapping[str, str] = field(default_factory=dict)
+    """Patterns of names that older versions gave -> how they are called now."""
+    copies: Callable[[Config], Mapping[str, str]] | None = None
+    """Names under which some files hold an array once more -> its name; None is that of a tied head."""
+    absent: Callable[[Config], Mapping[str, tuple[int, ...]]] = lambda config: {}
+    """Arrays that some files leave out, as they are zero -> their shapes."""
+    headless: Mapping[str, Any] = field(default_factory=dict)
+    """Changes of the config for folders of the bare model, whose head is lost."""
+    head_decides: bool = False
+    """Files may hold another head although the config says that it is tied, which then it is not."""

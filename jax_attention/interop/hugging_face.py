@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ import numpy as np
 from jax_attention import models, normalizers, scores
 from jax_attention.interop.entries import to_ours, to_theirs
 from jax_attention.interop.families import FAMILIES
-from jax_attention.interop.family import Family
+from jax_attention.interop.family import Config, Family
 from jax_attention.interop.fields import HARMLESS, Fields
 from jax_attention.interop.folder import SHARD, read_config, read_weights, write_folder
-from jax_attention.models import LMConfig, TransformerLM
+from jax_attention.interop.stored import settled
+from jax_attention.models import EncoderDecoder, LMConfig, PairConfig, TransformerLM
 from jax_attention.nn.named import filled, named
 from jax_attention.positions import Rotary, rotary
 
@@ -37,10 +37,12 @@ def load(
     param_dtype: str | None = None,
     scan: bool = False,
     allow_pickle: bool = False,
-) -> TransformerLM:
-    """A language model from a Hugging Face folder: `config.json` and safetensors.
+) -> TransformerLM | EncoderDecoder:
+    """A model from a Hugging Face folder: `config.json` and safetensors.
 
         load(path)(tokens).logits  =  AutoModelForCausalLM.from_pretrained(path)(tokens).logits
+
+    and so for masked language models, and for encoder–decoders with `load(path)(source, target)`.
 
     Args:
         path: the folder, on this machine; nothing is downloaded.
@@ -50,8 +52,10 @@ def load(
         allow_pickle: read `pytorch_model.bin` where there are no safetensors, by `torch.load(weights_only=True)`.
 
     Returns:
-        A `models.TransformerLM`. Families: GPT-2, GPT-NeoX (Pythia), Llama, Mistral, Qwen 2 and 3, Gemma 1, 2 and 3
-        (text), Phi 3, OLMo 2. The tokenizer is `data.load_tokenizer(path)`.
+        A `models.TransformerLM`, of the families GPT-2, GPT-NeoX (Pythia), Llama, Mistral, Qwen 2 and 3, Gemma 1, 2 and
+        3 (text), Phi 3, OLMo 2, and the encoders BERT, RoBERTa, DistilBERT; or a `models.EncoderDecoder`: T5, BART,
+        Marian. Heads of other tasks (BERT's pooler and next sentence) are not read; a folder of a bare encoder gives
+        its `hidden` states, and logits without meaning. The tokenizer is `data.load_tokenizer(path)`.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -75,10 +79,10 @@ def load(
     given = read_config(folder)
     family = _family(given)
     config = _config(family, given)
-    stored = _renamed(family, config, read_weights(folder, allow_pickle))
+    config, stored = settled(family, config, read_weights(folder, allow_pickle))
     widest = jnp.result_type(*(x.dtype for x in stored.values()))
     param_dtype = str(widest) if param_dtype is None else param_dtype
-    config = dataclasses.replace(config, dtype=dtype or param_dtype, param_dtype=param_dtype)
+    config = config.replaced(dtype=dtype or param_dtype, param_dtype=param_dtype)
     what = f"path: expected the arrays of a {family.model_type} of this config in {str(folder)!r}"
     arrays = to_ours(family.entries(config), stored, what)
     abstract = jax.eval_shape(lambda: models.create(config))
@@ -88,14 +92,14 @@ def load(
 
 
 def save(
-    model: TransformerLM,
+    model: TransformerLM | EncoderDecoder,
     path: str | Path,
     *,
     family: str | None = None,
     fields: Mapping[str, Any] | None = None,
     max_shard_bytes: int = SHARD,
 ) -> str:
-    """Write a language model as a folder that `transformers` loads.
+    """Write a model as a folder that `transformers` loads.
 
         AutoModelForCausalLM.from_pretrained(path)(tokens).logits  =  model(tokens).logits
 
@@ -129,19 +133,20 @@ def save(
     Reference:
         https://huggingface.co/docs/safetensors
     """
-    added = NO_TOKENS | dict(fields or {})
-    wrong = sorted(set(added) - HARMLESS)
+    added = dict(fields or {})
+    chosen, own = expressed(model.config, family)
+    wrong = sorted(name for name in added if name not in HARMLESS or own.get(name, added[name]) != added[name])
     if wrong:
         raise ValueError(f"fields: expected only what does not change the logits, got {', '.join(wrong)}.")
-    chosen, own = expressed(model.config, family)
     plain = models.unrolled(model) if model.config.scan else model
     ours = {name: np.asarray(x) for name, x in named(plain).items()}
     theirs = {
-        name: x.astype(jnp.dtype(model.config.param_dtype))
+        name: x.astype(jnp.dtype(plain.config.param_dtype))
         for name, x in to_theirs(chosen.entries(plain.config), ours).items()
     }
-    about = {"model_type": chosen.model_type, "architectures": [chosen.architecture], "dtype": model.config.param_dtype}
-    write_folder(Path(path), added | own | about, theirs, max_shard_bytes)
+    about = {"model_type": chosen.model_type, "architectures": [chosen.architecture], "dtype": plain.config.param_dtype}
+    about |= {"is_encoder_decoder": True} if chosen.pair else {}
+    write_folder(Path(path), NO_TOKENS | added | own | about, theirs, max_shard_bytes)
     return chosen.model_type
 
 
@@ -155,9 +160,9 @@ def _family(given: dict[str, Any]) -> Family:
     return BY_TYPE[kind]
 
 
-def _config(family: Family, given: dict[str, Any]) -> LMConfig:
+def _config(family: Family, given: dict[str, Any]) -> Config:
     fields = Fields(given)
-    fields.expect("is_encoder_decoder", False)
+    fields.expect("is_encoder_decoder", family.pair)
     config = family.read(fields)
     if fields.unread():
         unknown = ", ".join(f"{name} = {given[name]!r}" for name in fields.unread())
@@ -168,39 +173,24 @@ def _config(family: Family, given: dict[str, Any]) -> LMConfig:
     return config
 
 
-def _renamed(family: Family, config: LMConfig, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without buffers; with the prefix that a bare model leaves out; without a second copy of a tied head."""
-    stored = {name: x for name, x in stored.items() if not re.search(family.buffers, name)}
-    untied = family.entries(dataclasses.replace(config, tied_head=False))
-    head = next(entry.theirs[0] for entry in untied if entry.ours[0] == "head.kernel")
-    if not any(name.startswith(family.prefix) for name in stored):
-        stored = {name if name == head else family.prefix + name: x for name, x in stored.items()}
-    if config.tied_head and head in stored:
-        embedding = next(entry.theirs[0] for entry in untied if entry.ours[0] == "embedding")
-        if not np.array_equal(stored.pop(head), stored.get(embedding)):
-            raise ValueError(
-                f"path: expected {head} to equal {embedding}, as tie_word_embeddings says, got others. Set it to "
-                "false to keep both."
-            )
-    return stored
-
-
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def expressed(config: LMConfig, name: str | None) -> tuple[Family, dict[str, Any]]:
+def expressed(config: Config, name: str | None) -> tuple[Family, dict[str, Any]]:
     """The first family that says exactly this config, and its fields."""
     return expressions(config, name)[0]
 
 
-def expressions(config: LMConfig, name: str | None) -> list[tuple[Family, dict[str, Any]]]:
+def expressions(config: Config, name: str | None) -> list[tuple[Family, dict[str, Any]]]:
     """All families that say exactly this config, or the named one; at least one."""
     if name is not None and name not in BY_TYPE:
         raise ValueError(f"family: expected one of {', '.join(BY_TYPE)}, got {name!r}.")
     able, tried = [], []
     for family in FAMILIES if name is None else (BY_TYPE[name],):
-        fields = _attempt(lambda family=family: family.write(config))
-        back = None if fields is None else _attempt(lambda family=family, x=fields: _config(family, dict(x)))
+        fits = family.pair == isinstance(config, PairConfig)
+        fields = _attempt(lambda family=family: family.write(config)) if fits else None
+        pair = {"is_encoder_decoder": family.pair}
+        back = None if fields is None else _attempt(lambda family=family, x=fields | pair: _config(family, x))
         lost = ["the rule"] if back is None else _differences(config, back)
         if lost:
             tried.append((len(lost), family.model_type, lost))
@@ -223,9 +213,18 @@ def _attempt(make: Callable[[], Any]) -> Any:
         return None
 
 
-def _differences(config: LMConfig, other: LMConfig) -> list[str]:
-    ours, theirs = _normal(config), _normal(other)
+def _differences(config: Config, other: Config) -> list[str]:
+    ours, theirs = _said(config), _said(other)
     return [name for name in ours if ours[name] != theirs[name]]
+
+
+def _said(config: Config) -> dict[str, Any]:
+    """What a config says, each thing in one way; of a pair, what its halves say."""
+    if isinstance(config, LMConfig):
+        return _normal(config)
+    halves = {"encoder": config.encoder, "decoder": config.decoder}
+    found = {f"{half}.{name}": x for half, own in halves.items() for name, x in _normal(own).items()}
+    return found | {"shared_embedding": config.shared_embedding}
 
 
 def _normal(config: LMConfig) -> dict[str, Any]:
@@ -236,6 +235,7 @@ def _normal(config: LMConfig) -> dict[str, Any]:
     size, windows = config.resolved_head_size, tuple(config.window(layer) for layer in range(config.depth))
     places = ("qkv", "out", "feed_forward") + (("norm",) if config.norm == "layer" else ())
     found |= {
+        "final_norm": config.has_final_norm,
         "normalize": None if config.normalize == normalizers.softmax() else config.normalize,
         "kv_heads": config.resolved_kv_heads,
         "head_size": size,

@@ -1,19 +1,27 @@
 """Transformer language models around the rules: a frozen config, and a model that is a plain pytree of parameters."""
 
+from jax_attention.models.body import Body
 from jax_attention.models.config import LMConfig
 from jax_attention.models.config_json import config_from_json, config_to_json
+from jax_attention.models.create import create, scanned, unrolled
+from jax_attention.models.encoder_decoder import EncoderDecoder, Given, PairConfig
 from jax_attention.models.presets import PRESETS, gemma2, gpt2, llama, tiny
 from jax_attention.models.pure import Pure, from_dict, pure, to_dict
-from jax_attention.models.results import Capture, Captured, LMCache, LMOutput
-from jax_attention.models.transformer import TransformerLM, create, scanned, unrolled
+from jax_attention.models.results import BodyOutput, Capture, Captured, LMCache, LMOutput
+from jax_attention.models.transformer import TransformerLM
 
 __all__ = [
+    "Body",
+    "BodyOutput",
     "Capture",
     "Captured",
+    "EncoderDecoder",
+    "Given",
     "LMCache",
     "LMConfig",
     "LMOutput",
     "PRESETS",
+    "PairConfig",
     "Pure",
     "TransformerLM",
     "config_from_json",

@@ -31,25 +31,33 @@ class Shared(NamedTuple):
     mods: tuple
 
 
+class Wanted(NamedTuple):
+    """Which maps of a block are wanted."""
+
+    weights: bool
+    cross: bool
+
+
 class Block(nnx.Module):
-    """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`; norms stand where the config says."""
+    """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`; norms stand where the config says. Where there is a
+    memory, `x + cross(norm(x), memory)` stands between the two.
+    """
 
     def __init__(self, config: LMConfig, window: int | None, *, rngs: nnx.Rngs):
         options = dict(dtype=model_dtype(config), param_dtype=jnp.dtype(config.param_dtype), rngs=rngs)
-        self.attention = MultiHeadAttention(
-            config.num_heads,
-            config.width,
+        heads = dict(
+            num_heads=config.num_heads,
+            size=config.width,
             kv_heads=config.kv_heads,
             head_size=config.head_size,
-            packed=True,
             use_bias=config.has_bias("qkv"),
             out_bias=config.has_bias("out"),
             head_norm=partial(_head_norm, config, rngs) if config.qk_norm else None,
             joined_norm=config.qk_norm == "joined",
-            rope=rope_of_layer(config, window),
-            **rule_of_layer(config, window),
             **options,
         )
+        rule = rule_of_layer(config, window)
+        self.attention = MultiHeadAttention(packed=True, rope=rope_of_layer(config, window), **heads, **rule)
         # Not in the attention layer, whose own mods precede those of a call: T5's table, given by a call, comes first.
         self.mods = nnx.List([hold(mod) for mod in mods_of_layer(config)])
         self.feed_forward = FeedForward(
@@ -60,39 +68,57 @@ class Block(nnx.Module):
             **options,
         )
         first, after = config.norm_place != "after", config.norm_place in ("sandwich", "after")
-        self.attention_norm = make_norm(config, rngs) if first else None
-        self.feed_forward_norm = make_norm(config, rngs) if first else None
-        self.attention_after = make_norm(config, rngs) if after else None
-        self.feed_forward_after = make_norm(config, rngs) if after else None
+        norm = lambda wanted: make_norm(config, rngs) if wanted else None  # noqa: E731
+        self.attention_norm, self.feed_forward_norm = norm(first), norm(first)
+        self.attention_after, self.feed_forward_after = norm(after), norm(after)
+        crosses = config.memory_size is not None
+        self.cross_norm, self.cross_after = norm(first and crosses), norm(after and crosses)
+        cross_rule = rule_of_layer(config, window) | {"mask": None, "mods": cap_of(config)}
+        self.cross = MultiHeadAttention(key_size=config.memory_size, **heads, **cross_rule) if crosses else None
         self.place, self.dropout, self.attention_dropout = config.norm_place, config.dropout, config.attention_dropout
 
     def __call__(
-        self, x: jax.Array, shared: Shared, cache: KVCache | None, rng: jax.Array | None, want_weights: bool
-    ) -> tuple[jax.Array, KVCache | None, jax.Array | None]:
-        """The stream after the block, the new cache, and the attention weights if wanted."""
-        rngs = (None, None, None) if rng is None else tuple(jax.random.split(rng, 3))
-        weights = None
+        self,
+        x: jax.Array,
+        shared: Shared,
+        cache: KVCache | None,
+        memory: KVCache | None,
+        rng: jax.Array | None,
+        wanted: Wanted,
+    ) -> tuple[jax.Array, KVCache | None, tuple[jax.Array | None, jax.Array | None]]:
+        """The stream after the block, the new cache, and the wanted maps over the sequence and over the memory."""
+        count = 3 if self.cross is None else 5
+        rngs = (None,) * count if rng is None else tuple(jax.random.split(rng, count))
+        maps: list[jax.Array | None] = [None, None]
 
         def attend(x: jax.Array) -> jax.Array:
-            nonlocal cache, weights
+            nonlocal cache
             own = tuple(release(mod) for mod in self.mods)
             options: dict[str, Any] = {"mask": shared.mask, "mods": (*shared.mods, *own)}
             layer, before = self.attention, cache
             if before is not None:
                 options["positions"] = shared.positions
                 out, cache = layer.step(x, before, **options)
-                weights = layer.step_weights(x, before, **options) if want_weights else None
+                maps[0] = layer.step_weights(x, before, **options) if wanted.weights else None
                 return out
-            options["query_positions"] = shared.positions
-            if rngs[0] is not None and self.attention_dropout:
-                options["dropout"] = Dropout(rngs[0], self.attention_dropout)
-            weights = layer.weights(x, **options) if want_weights else None
+            options |= {"query_positions": shared.positions} | self._dropped(rngs[0])
+            maps[0] = layer.weights(x, **options) if wanted.weights else None
             return layer(x, **options)
 
+        def recall(x: jax.Array) -> jax.Array:
+            maps[1] = self.cross.recall_weights(x, memory, **self._dropped(rngs[3])) if wanted.cross else None
+            return self.cross.recall(x, memory, **self._dropped(rngs[3]))
+
         y = self._add(x, x, attend, self.attention_norm, self.attention_after, rngs[1])
+        if self.cross is not None:
+            y = self._add(y, y, recall, self.cross_norm, self.cross_after, rngs[4])
         seen = x if self.place == "parallel" else y
         y = self._add(y, seen, self.feed_forward, self.feed_forward_norm, self.feed_forward_after, rngs[2])
-        return y, cache, weights
+        return y, cache, tuple(maps)
+
+    def _dropped(self, rng: jax.Array | None) -> dict[str, Any]:
+        """Dropout of attention weights, where there is some."""
+        return {"dropout": Dropout(rng, self.attention_dropout)} if rng is not None and self.attention_dropout else {}
 
     def _add(self, x: jax.Array, seen: jax.Array, sublayer: Callable, norm: Any, after: Any, rng: Any) -> jax.Array:
         """The stream x with what the sublayer makes of `seen`, the same stream except where halves are parallel."""
@@ -147,8 +173,12 @@ def mods_of_layer(config: LMConfig) -> tuple:
         with jax.ensure_compile_time_eval():
             place = (mods.alibi(positions.alibi_slopes(config.num_heads)),)
     own = tuple(trained(mod, config) for mod in config.mods) if config.train_rule else config.mods
-    cap = () if config.score_cap is None else (mods.soft_cap(config.score_cap),)
-    return (*place, *own, *cap)
+    return (*place, *own, *cap_of(config))
+
+
+def cap_of(config: LMConfig) -> tuple:
+    """The cap on scores, a mod."""
+    return () if config.score_cap is None else (mods.soft_cap(config.score_cap),)
 
 
 def trained(part: Any, config: LMConfig) -> Any:

@@ -5,38 +5,34 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention import masks, mods, normalizers, scores
-from jax_attention.ground.checks import check_int, check_part, fail_unless
+from jax_attention import masks
 from jax_attention.masks import Mask
+from jax_attention.models.choices import BiasPlace, Dtype, Norm, NormPlace, Position, Remat
+from jax_attention.models.config_checks import check_config
 from jax_attention.mods import Mod
 from jax_attention.nn.feed_forward import ACTIVATIONS
-from jax_attention.normalizers import Normalizer, Softmax
+from jax_attention.normalizers import Normalizer
 from jax_attention.positions import Rotary, rotary
 from jax_attention.scores import Score
 
-Position = Literal["learned", "sinusoidal", "rotary", "alibi", "t5", "none"]
-Norm = Literal["layer", "rms"]
-NormPlace = Literal["pre", "post", "sandwich", "after", "parallel"]
-BiasPlace = Literal["qkv", "out", "feed_forward", "norm"]
-Remat = Literal["none", "dots", "full"]
-Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 T5_BUCKETS = 32
 LOOKED_AT = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class LMConfig:
-    """A decoder-only Transformer, attention rule included.
+    """One Transformer over tokens, attention rule included: causal by default, an encoder with `mask=None`.
 
         x = embed(tokens) + position;    depth times:  x = x + attend(norm(x)),  x = x + feed_forward(norm(x))
         logits = norm(x) W_head
 
+    With `memory_size`, each block also reads a memory between the two: `x = x + attend(norm(x), memory)`.
     Swapping the rule is one line: `dataclasses.replace(config, normalize=normalizers.entmax15())`.
 
     Args:
@@ -49,17 +45,26 @@ class LMConfig:
         head_size: H; None is D / N.
         ff_size: F; None is 4 D, for gated activations 8 D / 3 rounded up to a multiple of 8.
         activation: "gelu" (exact), "gelu_tanh", "relu", "relu2", "silu", "swiglu", "geglu", "geglu_tanh".
-        position: "learned", "sinusoidal" (added), "rotary", "alibi", "t5" (one table for all layers), "none".
+        position: "learned", "sinusoidal" (added), "sinusoidal_half" (all sines first, as Marian), "rotary", "alibi",
+            "t5" (one table for all layers; both directions where tokens see the future), "none".
         rope: the rotary embedding, where position is "rotary".
         local_rope: that of layers with a window; None is `rope` (Gemma 3 turns them faster).
         norm: "layer" or "rms".
-        norm_place: "pre", "post" (after the residual sum, no final norm), "sandwich" (before and after, as Gemma 2),
+        norm_place: "pre", "post" (after the residual sum), "sandwich" (before and after, as Gemma 2),
             "after" (only what is added, as OLMo 2), "parallel" (both halves read the block's input, as GPT-NeoX).
+        final_norm: a norm behind the last block; None is one unless `norm_place` is "post".
         norm_epsilon: added to the variance.
         use_bias: biases in linear layers and layer norms; or where: a tuple of "qkv", "out", "feed_forward", "norm".
         tied_head: the head is the transposed embedding.
+        head_transform: before the head a linear layer, the activation and a norm (BERT).
+        head_bias: the head has a bias, tied or not.
+        logit_scale: what hidden states are multiplied by before the head (T5: 1 / sqrt(D)).
         qk_norm: RMS norm over each query and key head; "joined" over all heads together (OLMo 2).
         scale_embedding: embeddings times sqrt(D) (Gemma).
+        embedding_norm: a norm over embedded tokens (BERT, BART).
+        token_types: number of token types, whose table is added to the embeddings (BERT: 2); 0 is no table.
+        memory_size: features of the memory that cross-attention in each block reads; None is no cross-attention. It
+            has the rule's score, cap and normalizer, without positions, mask and mods.
         score_cap: soft cap on attention scores, after all mods.
         logit_cap: soft cap on the logits.
         windows: window sizes (None: unlimited) repeated over the layers: `(512, None)` alternates. They look back only.
@@ -108,11 +113,18 @@ class LMConfig:
     local_rope: Rotary | None = None
     norm: Norm = "layer"
     norm_place: NormPlace = "pre"
+    final_norm: bool | None = None
     norm_epsilon: float = 1e-5
     use_bias: bool | tuple[BiasPlace, ...] = True
     tied_head: bool = True
+    head_transform: bool = False
+    head_bias: bool = False
+    logit_scale: float = 1.0
     qk_norm: bool | Literal["joined"] = False
     scale_embedding: bool = False
+    embedding_norm: bool = False
+    token_types: int = 0
+    memory_size: int | None = None
     score_cap: float | None = None
     logit_cap: float | None = None
     windows: tuple[int | None, ...] = (None,)
@@ -132,10 +144,11 @@ class LMConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
-        _check_sizes(self)
-        _check_numbers(self)
-        _check_names(self)
-        _check_rule(self)
+        check_config(self)
+
+    def replaced(self, **changes: Any) -> LMConfig:
+        """The same with some fields changed."""
+        return dataclasses.replace(self, **changes)
 
     @property
     def resolved_head_size(self) -> int:
@@ -166,6 +179,11 @@ class LMConfig:
         """
         return _sees_future(self, beyond)
 
+    @property
+    def has_final_norm(self) -> bool:
+        """Whether a norm stands behind the last block."""
+        return self.norm_place != "post" if self.final_norm is None else self.final_norm
+
     def window(self, layer: int) -> int | None:
         """The window of a layer: the pattern repeats."""
         return self.windows[layer % len(self.windows)]
@@ -186,106 +204,6 @@ def _sees_future(config: LMConfig, beyond: int) -> bool:
             if bool(jnp.any(allowed & later)):
                 return True
     return False
-
-
-def _check_sizes(config: LMConfig) -> None:
-    ropes = {"rope": config.rope} | ({} if config.local_rope is None else {"local_rope": config.local_rope})
-    for name, rope in ropes.items():
-        fail_unless(isinstance(rope, Rotary), f"{name}: expected positions.rotary(...), got {rope!r}.", TypeError)
-    for name in ("vocab_size", "context", "width", "depth", "num_heads"):
-        check_int(name, getattr(config, name), 1, "Sizes of a model are static.")
-    for name in ("kv_heads", "head_size", "ff_size"):
-        if getattr(config, name) is not None:
-            check_int(name, getattr(config, name), 1, "None takes the default.")
-    fail_unless(
-        config.num_heads % config.resolved_kv_heads == 0,
-        f"kv_heads: expected a divisor of num_heads = {config.num_heads}, got {config.kv_heads}.",
-    )
-    fail_unless(
-        config.head_size is not None or config.width % config.num_heads == 0,
-        f"num_heads: expected a divisor of width = {config.width}, got {config.num_heads}. Or give head_size.",
-    )
-    for name, rope in ropes.items():
-        rotated = config.resolved_head_size if rope.size is None else rope.size
-        fail_unless(
-            config.position != "rotary" or rotated % 2 == 0,
-            f"head_size: expected an even size for position='rotary', got {rotated}. Rotate fewer features: "
-            f"{name}=positions.rotary(size=...).",
-        )
-    fail_unless(
-        config.position != "sinusoidal" or config.width % 2 == 0,
-        f"width: expected an even size for position='sinusoidal', got {config.width}.",
-    )
-
-
-def _check_numbers(config: LMConfig) -> None:
-    rates, sizes = ("dropout", "attention_dropout"), ("norm_epsilon", "score_cap", "logit_cap")
-    for name in (*rates, *sizes):
-        x = getattr(config, name)
-        if x is None and name.endswith("cap"):
-            continue
-        is_number = isinstance(x, (int, float)) and not isinstance(x, bool)
-        fail_unless(is_number, f"{name}: expected a Python number, got {x!r}. It is static under jit.", TypeError)
-        if name in rates:
-            fail_unless(0 <= x < 1, f"{name}: expected 0 <= rate < 1, got {x}. 0 switches it off.")
-        else:
-            cure = "Leave it out to switch it off." if name.endswith("cap") else "The default is 1e-5."
-            fail_unless(x > 0, f"{name}: expected a positive number, got {x}. {cure}")
-    for name in ("use_bias", "tied_head", "qk_norm", "scale_embedding", "sinks", "train_rule", "scan"):
-        x = getattr(config, name)
-        if isinstance(x, tuple) and name == "use_bias":
-            known = get_args(BiasPlace)
-            wrong = [place for place in x if place not in known]
-            fail_unless(not wrong, f"use_bias: expected places among {', '.join(known)}, got {wrong}.")
-        elif (name, x) != ("qk_norm", "joined"):
-            also = {"use_bias": " or a tuple of places", "qk_norm": " or 'joined'"}.get(name, "")
-            fail_unless(isinstance(x, bool), f"{name}: expected True or False{also}, got {x!r}.", TypeError)
-
-
-def _check_names(config: LMConfig) -> None:
-    choices = {
-        "activation": tuple(ACTIVATIONS),
-        "position": get_args(Position),
-        "norm": get_args(Norm),
-        "norm_place": get_args(NormPlace),
-        "remat": get_args(Remat),
-        "dtype": get_args(Dtype),
-        "param_dtype": get_args(Dtype),
-    }
-    for name, known in choices.items():
-        got = getattr(config, name)
-        fail_unless(got in known, f"{name}: expected one of {', '.join(known)}, got {got!r}.")
-    for name in ("dtype", "param_dtype"):
-        fail_unless(
-            getattr(config, name) != "float64" or jax.config.jax_enable_x64,
-            f'{name}: expected x64 mode for float64. Call jax.config.update("jax_enable_x64", True) first.',
-        )
-
-
-def _check_rule(config: LMConfig) -> None:
-    for name, known in (("score", scores), ("normalize", normalizers), ("mask", masks)):
-        part = getattr(config, name)
-        if part is not None:
-            check_part(name, part, known.CATALOGUE, "Leave it out for the default.")
-    fail_unless(
-        isinstance(config.mods, tuple), f"mods: expected a tuple of mods, got {config.mods!r}. One is (m,).", TypeError
-    )
-    for mod in config.mods:
-        check_part("mod", mod, mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
-    fail_unless(
-        isinstance(config.windows, tuple) and len(config.windows) > 0,
-        f"windows: expected a tuple of sizes or None, got {config.windows!r}. (None,) is full attention everywhere.",
-        TypeError,
-    )
-    for window in config.windows:
-        if window is not None:
-            check_int("windows", window, 1, "A window counts the query itself.")
-    plain = config.normalize is None or config.normalize == Softmax()
-    fail_unless(
-        plain or not config.sinks,
-        f"sinks: expected the plain softmax beside it, got normalize={config.normalize!r}. Put sinks into the value: "
-        "normalize=normalizers.softmax(sinks), train_rule=True.",
-    )
 
 
 def _plain(x: Any) -> Any:

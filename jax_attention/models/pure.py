@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from jax_attention.models.config import LMConfig
-from jax_attention.models.transformer import TransformerLM, create
+from jax_attention.models.create import create
+from jax_attention.models.transformer import TransformerLM
 from jax_attention.nn.named import filled, named
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ from jax_attention.ground.trees import pytree
 
 EMBEDDING = -1
 """The number of the hidden state before the first block."""
+FIRST = {"weights": 0, "hidden": EMBEDDING, "cross": 0}
+"""What can be asked for, and the number of the first of each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +23,12 @@ class Capture:
     """What to return beside the logits; asking does not change them.
 
         weights[l] = attention weights of layer l,        hidden[l] = the residual stream after layer l
+        cross[l] = weights of its cross-attention
 
     Args:
         weights: layer numbers `0 … depth - 1`, or "all". Each costs a dense `[..., N, T, S]`.
         hidden: layer numbers, -1 for the embeddings before the first layer, or "all".
+        cross: layer numbers, or "all", of a model with a memory.
 
     Returns:
         A static value for `model(tokens, capture=)`.
@@ -36,7 +40,7 @@ class Capture:
     Example:
         >>> from jax_attention import models
         >>> models.Capture(weights="all", hidden=(-1, 3)).layers(4)
-        ((0, 1, 2, 3), (-1, 3))
+        ((0, 1, 2, 3), (-1, 3), ())
 
     Reference:
         https://github.com/google/flax/issues/4744: asking for weights.
@@ -44,38 +48,43 @@ class Capture:
 
     weights: tuple[int, ...] | Literal["all"] = ()
     hidden: tuple[int, ...] | Literal["all"] = ()
+    cross: tuple[int, ...] | Literal["all"] = ()
 
     def __post_init__(self) -> None:
-        for name, asked in (("weights", self.weights), ("hidden", self.hidden)):
+        for name in FIRST:
+            asked = getattr(self, name)
             fail_unless(
                 asked == "all" or (isinstance(asked, tuple) and all(type(layer) is int for layer in asked)),
                 f"capture.{name}: expected a tuple of layer numbers or 'all', got {asked!r}. One layer is (layer,).",
                 TypeError,
             )
 
-    def layers(self, depth: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def layers(self, depth: int) -> tuple[tuple[int, ...], ...]:
         """The numbers asked for, checked against the depth of the model."""
         found = []
-        for name, first in (("weights", 0), ("hidden", EMBEDDING)):
+        for name, first in FIRST.items():
             asked = getattr(self, name)
             layers = tuple(range(first, depth)) if asked == "all" else tuple(asked)
             wrong = [layer for layer in layers if not first <= layer < depth]
             fail_unless(not wrong, f"capture.{name}: expected layers {first} to {depth - 1} or 'all', got {wrong}.")
             found.append(layers)
-        return found[0], found[1]
+        return tuple(found)
 
 
 class Captured(NamedTuple):
-    """Maps `[..., N, T, S]` and hidden states `[..., T, D]` by layer number."""
+    """Maps `[..., N, T, S]`, hidden states `[..., T, D]` and maps over the memory, each by layer number."""
 
     weights: dict[int, jax.Array]
     hidden: dict[int, jax.Array]
+    cross: dict[int, jax.Array]
 
 
 @pytree
 @dataclasses.dataclass(frozen=True)
 class LMCache:
-    """One `KVCache` for each layer, in the layout of the model's blocks: stacked where scanned, else single."""
+    """One `KVCache` for each layer, in the layout of the model's blocks: stacked where scanned, else single. What a
+    decoder remembers of a source has the same form.
+    """
 
     scanned: tuple[KVCache, ...]
     rest: tuple[KVCache, ...]
@@ -108,3 +117,11 @@ class LMOutput(NamedTuple):
     logits: jax.Array
     cache: LMCache | None
     captured: Captured | None
+
+
+class BodyOutput(NamedTuple):
+    """Vectors `[..., T, D]`, the new cache or None, what was captured."""
+
+    hidden: jax.Array
+    cache: LMCache | None
+    captured: Captured

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention import cache as kv_cache
-from jax_attention.models.block import Block, Shared, make_block
+from jax_attention.models.block import Block, Shared, Wanted, make_block
 from jax_attention.models.config import LMConfig
 from jax_attention.models.results import EMBEDDING, Capture, Captured, LMCache
 
@@ -39,54 +39,71 @@ class Stack(nnx.Module):
         x: jax.Array,
         shared: Shared,
         cache: LMCache | None,
+        memory: LMCache | None,
         rng: jax.Array | None,
         capture: Capture,
         remat: str,
     ) -> tuple[jax.Array, LMCache | None, Captured]:
         """Through all layers: the stream, the new cache, and what was asked for."""
         asked = capture.layers(len(self.scanned) * self.repeats + len(self.rest))
-        hidden = {EMBEDDING: x} if EMBEDDING in asked[1] else {}
         run = partial(_run, shared, rng, remat)
-        x, first, kept = self._scan(run, x, None if cache is None else cache.scanned, asked)
-        x, last, more = self._unroll(run, x, None if cache is None else cache.rest, asked)
-        weights, hidden = kept.weights | more.weights, hidden | kept.hidden | more.hidden
+        first, last = (
+            tuple(None if held is None else getattr(held, part) for held in (cache, memory))
+            for part in ("scanned", "rest")
+        )
+        found = Captured({}, {EMBEDDING: x}, {})
+        x, first, kept = self._scan(run, x, *first, asked)
+        x, last, more = self._unroll(run, x, *last, asked)
+        found = [a | b | c for a, b, c in zip(found, kept, more, strict=True)]
         new = None if cache is None else LMCache(first, last)
-        return x, new, Captured({n: weights[n] for n in asked[0]}, {n: hidden[n] for n in asked[1]})
+        return x, new, Captured(*({n: have[n] for n in layers} for have, layers in zip(found, asked, strict=True)))
 
-    def _scan(self, run: Callable, x: jax.Array, caches: Any, asked: tuple) -> tuple[jax.Array, tuple, Captured]:
+    def _scan(
+        self, run: Callable, x: jax.Array, caches: Any, memories: Any, asked: tuple
+    ) -> tuple[jax.Array, tuple, Captured]:
         """Through the stacked blocks, one round of the window pattern after the other."""
         period, repeats = len(self.scanned), self.repeats
         if not period:
-            return x, (), Captured({}, {})
+            return x, (), Captured({}, {}, {})
         asked = tuple([n for n in layers if 0 <= n < period * repeats] for layers in asked)
 
         def round_trip(x: jax.Array, entry: Any) -> Any:
-            blocks, caches, g = entry
+            blocks, caches, memories, g = entry
             new, kept = [], []
             for i, block in enumerate(blocks):
-                weights, hidden = (any(n % period == i for n in layers) for layers in asked)
-                own = None if caches is None else caches[i]
-                x, own, w = run(block, x, own, g * period + i, weights, prevent_cse=False)
-                new.append(own)
-                kept.append((w, x if hidden else None))
+                weights, hidden, cross = (any(n % period == i for n in layers) for layers in asked)
+                own = tuple(None if held is None else held[i] for held in (caches, memories))
+                x, cache, maps = run(block, x, *own, g * period + i, Wanted(weights, cross), prevent_cse=False)
+                new.append(cache)
+                kept.append((maps[0], x if hidden else None, maps[1]))
             return x, (tuple(new), tuple(kept))
 
-        x, (new, kept) = jax.lax.scan(round_trip, x, (tuple(self.scanned), caches, jnp.arange(repeats)))
+        x, (new, kept) = jax.lax.scan(round_trip, x, (tuple(self.scanned), caches, memories, jnp.arange(repeats)))
         found = ({n: kept[n % period][what][n // period] for n in layers} for what, layers in enumerate(asked))
         return x, new, Captured(*found)
 
-    def _unroll(self, run: Callable, x: jax.Array, caches: Any, asked: tuple) -> tuple[jax.Array, tuple, Captured]:
+    def _unroll(
+        self, run: Callable, x: jax.Array, caches: Any, memories: Any, asked: tuple
+    ) -> tuple[jax.Array, tuple, Captured]:
         """Through the blocks that stand alone."""
-        new, kept = [], Captured({}, {})
-        for layer, block in enumerate(self.rest, len(self.scanned) * self.repeats):
-            own = None if caches is None else caches[len(new)]
-            x, own, w = run(block, x, own, layer, layer in asked[0], prevent_cse=True)
-            new.append(own)
-            if layer in asked[0]:
-                kept.weights[layer] = w
-            if layer in asked[1]:
-                kept.hidden[layer] = x
+        new, kept, before = [], Captured({}, {}, {}), len(self.scanned) * self.repeats
+        for i, block in enumerate(self.rest):
+            weights, hidden, cross = (before + i in layers for layers in asked)
+            own = tuple(None if held is None else held[i] for held in (caches, memories))
+            x, cache, maps = run(block, x, *own, before + i, Wanted(weights, cross), prevent_cse=True)
+            new.append(cache)
+            for have, wanted, y in zip(kept, (weights, hidden, cross), (maps[0], x, maps[1]), strict=True):
+                if wanted:
+                    have[before + i] = y
         return x, tuple(new), kept
+
+    def remember(self, states: jax.Array, positions: jax.Array | None) -> LMCache:
+        """Keys and values of a memory for the cross-attention of every layer."""
+
+        def one(block: Block) -> kv_cache.KVCache:
+            return block.cross.remember(states, positions=positions)
+
+        return LMCache(tuple(jax.vmap(one)(block) for block in self.scanned), tuple(one(block) for block in self.rest))
 
     def layers(self) -> list[Block]:
         """All blocks in order, unstacked."""
@@ -100,19 +117,20 @@ def _run(
     remat: str,
     block: Block,
     x: jax.Array,
-    own: Any,
+    cache: Any,
+    memory: Any,
     layer: Any,
-    keep_weights: bool,
+    wanted: Wanted,
     prevent_cse: bool,
-) -> tuple[jax.Array, Any, jax.Array | None]:
-    """One block, its cache, its layer's random key; what backward recomputes is `remat`'s matter."""
+) -> tuple[jax.Array, Any, tuple]:
+    """One block, its cache and memory, its layer's random key; what backward recomputes is `remat`'s matter."""
 
-    def body(block: Block, x: jax.Array, own: Any, rng: jax.Array | None) -> Any:
-        return block(x, shared, own, rng, keep_weights)
+    def body(block: Block, x: jax.Array, cache: Any, memory: Any, rng: jax.Array | None) -> Any:
+        return block(x, shared, cache, memory, rng, wanted)
 
     if remat != "none":
         body = jax.checkpoint(body, policy=POLICIES[remat], prevent_cse=prevent_cse)
-    return body(block, x, own, None if rng is None else jax.random.fold_in(rng, layer))
+    return body(block, x, cache, memory, None if rng is None else jax.random.fold_in(rng, layer))
 
 
 def scanned_layers(config: LMConfig) -> int:

@@ -13,7 +13,7 @@ from jax_attention import cache as kv_cache
 from jax_attention import masks
 from jax_attention.dispatch.attend import attend_heads, attention_weights_heads
 from jax_attention.dropout import Dropout
-from jax_attention.masks.rows import reach
+from jax_attention.nn.checks import check_cache, head_sizes
 from jax_attention.nn.extra_keys import attend_with_extra_key, weights_with_extra_key
 from jax_attention.nn.hold import hold, release
 from jax_attention.nn.linear import Linear
@@ -58,7 +58,7 @@ class MultiHeadAttention(nnx.Module):
 
     Returns:
         A module; call it as `layer(x)` or `layer(x, keys, values)`. `layer.weights` gives the maps, `layer.step`
-        decodes with a cache.
+        decodes with a cache; `layer.remember` and `layer.recall` are the two halves of cross-attention.
 
     Raises:
         ValueError: if sizes do not divide, or `packed` or `extra_key` is asked for where it cannot be.
@@ -104,7 +104,7 @@ class MultiHeadAttention(nnx.Module):
     ):
         if rope is not None and not isinstance(rope, Rotary):
             raise TypeError(f"rope: expected a value positions.rotary(...) or None, got {rope!r}.")
-        kv_heads, head_size = _head_sizes(num_heads, size, kv_heads, head_size)
+        kv_heads, head_size = head_sizes(num_heads, size, kv_heads, head_size)
         key_size = size if key_size is None else key_size
         value_size = key_size if value_size is None else value_size
         if packed and (key_size, value_size) != (size, size):
@@ -169,9 +169,7 @@ class MultiHeadAttention(nnx.Module):
     ) -> Float[Array, "*lead N T S"]:
         """The maps `[..., N, T, S]` of the same call; with an extra key S is one larger, the extra key last."""
         q, k, v, options = self._prepare(query, key, value, **options)
-        if self.extra_key is None:
-            return attention_weights_heads(q, k, v, **options)
-        return weights_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
+        return self._maps(q, k, v, options)
 
     def step(
         self,
@@ -202,10 +200,58 @@ class MultiHeadAttention(nnx.Module):
     ) -> Float[Array, "*lead N T C"]:
         """The maps `[..., N, T, C]` of the same call of `step`, over the C slots of the cache after it."""
         q, cache, options = self._appended(x, cache, mask, mods, positions)
-        k, v = cache.key.astype(q.dtype), cache.value.astype(q.dtype)
-        if self.extra_key is None:
-            return attention_weights_heads(q, k, v, **options)
-        return weights_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
+        return self._maps(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)
+
+    def remember(
+        self,
+        key: Float[Array, "*lead S Dk"],
+        value: Float[Array, "*lead S Dv"] | None = None,
+        *,
+        positions: Int[Array, "*lead S"] | None = None,
+    ) -> kv_cache.KVCache:
+        """Keys and values of a memory, once for all queries that `recall` it: the output of an encoder.
+
+        Rows at position `cache.EMPTY` are padding, which nobody attends to; with `positions` None there is none.
+        """
+        if self.rope is not None and self.rope.scaling.needs_length:
+            raise ValueError(f"rope: expected frequencies that do not change with the length, got {self.rope!r}.")
+        k, v = self.projections.remembered(key, value)
+        places = jnp.arange(k.shape[-2]) if positions is None else jnp.asarray(positions, jnp.int32)
+        k, v = self._answering(k, v, places)
+        return kv_cache.KVCache(k, v, None if positions is None else places, jnp.asarray(k.shape[-3], jnp.int32))
+
+    def recall(
+        self, query: Float[Array, "*lead T D"], memory: kv_cache.KVCache, **options: Any
+    ) -> Float[Array, "*lead T Dout"]:
+        """`layer(query, key, value)` with keys and values from `remember`, whose leading axes broadcast to the query's.
+
+        Options are `mask`, `mods`, `query_positions`, `dropout`, as in the call.
+        """
+        q, options = self._recalled(query, memory, **options)
+        return self._joined(self._attend(q, memory.key.astype(q.dtype), memory.value.astype(q.dtype), options))
+
+    def recall_weights(
+        self, query: Float[Array, "*lead T D"], memory: kv_cache.KVCache, **options: Any
+    ) -> Float[Array, "*lead N T S"]:
+        """The maps `[..., N, T, S]` of the same call of `recall`."""
+        q, options = self._recalled(query, memory, **options)
+        return self._maps(q, memory.key.astype(q.dtype), memory.value.astype(q.dtype), options)
+
+    def _recalled(
+        self,
+        query: Any,
+        memory: Any,
+        mask: Any = None,
+        mods: Any = (),
+        query_positions: Any = None,
+        dropout: Any = None,
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        q = self.projections.asked(query)
+        places = jnp.arange(q.shape[-2]) if query_positions is None else query_positions
+        options = self._options(mask, mods, query_positions, memory.positions, dropout)
+        if memory.positions is not None:
+            options["mask"] = _filled(options["mask"])
+        return self._asking(q, places), options
 
     def _appended(
         self, x: jax.Array, cache: kv_cache.KVCache, mask: Any, mods: Any, positions: Any
@@ -213,26 +259,12 @@ class MultiHeadAttention(nnx.Module):
         """The queries, the cache with the new rows, and the rule that looks at it."""
         positions = kv_cache.next_positions(cache, x.shape[-2]) if positions is None else positions
         options = self._options(mask, mods, positions, cache.positions, None)
-        self._check_cache(cache, x.shape[-2], options["mask"])
+        check_cache(cache, x.shape[-2], options["mask"], self.rope)
         q, k, v = self._projected(x, None, None, positions, positions)
         cache = kv_cache.append(cache, k, v, positions)
-        filled = kv_cache.filled()
-        options["mask"] = filled if options["mask"] is None else masks.as_mask(options["mask"]) & filled
+        options["mask"] = _filled(options["mask"])
         options["key_positions"] = cache.positions
         return q, cache, options
-
-    def _check_cache(self, cache: kv_cache.KVCache, count: int, mask: Any) -> None:
-        if self.rope is not None and self.rope.scaling.needs_length:
-            raise ValueError(
-                f"rope: expected frequencies that do not change with the length, got {self.rope.scaling!r}: keys in "
-                "the cache keep their old turn. Run the full pass instead, or use another scaling."
-            )
-        window = None if mask is None else reach(masks.as_mask(mask))
-        if cache.ring and (window is None or cache.capacity < window + count - 1):
-            raise ValueError(
-                f"cache: expected a ring with at least window + {count} - 1 slots and a mask with a bounded window, "
-                f"got {cache.capacity} slots and mask {mask!r}. Append fewer rows at a time or create a larger cache."
-            )
 
     def _prepare(
         self,
@@ -257,20 +289,29 @@ class MultiHeadAttention(nnx.Module):
 
     def _projected(self, query: Any, key: Any, value: Any, q_pos: Any, k_pos: Any) -> tuple[jax.Array, ...]:
         q, k, v = self.projections(query, key, value)
-        if self.query_norm is not None and self.joined_norm:
-            q, k = self.query_norm(q), self.key_norm(k)
-        q, k, v = (
-            x.reshape(*x.shape[:-1], heads, self.head_size)
-            for x, heads in ((q, self.num_heads), (k, self.kv_heads), (v, self.kv_heads))
-        )
-        if self.query_norm is not None and not self.joined_norm:
-            q, k = self.query_norm(q), self.key_norm(k)
-        if self.rope is not None:
-            q_pos = jnp.arange(q.shape[-3]) if q_pos is None else q_pos
-            k_pos = jnp.arange(k.shape[-3]) if k_pos is None else k_pos
-            length = present_length(jnp.asarray(q_pos), jnp.asarray(k_pos)) if self.rope.scaling.needs_length else None
-            q, k = self.rope.heads(q, q_pos, length=length), self.rope.heads(k, k_pos, length=length)
-        return q, k, v
+        q_pos = jnp.arange(q.shape[-2]) if q_pos is None else q_pos
+        k_pos = jnp.arange(k.shape[-2]) if k_pos is None else k_pos
+        length = None
+        if self.rope is not None and self.rope.scaling.needs_length:
+            length = present_length(jnp.asarray(q_pos), jnp.asarray(k_pos))
+        return self._asking(q, q_pos, length), *self._answering(k, v, k_pos, length)
+
+    def _asking(self, q: jax.Array, positions: Any, length: Any = None) -> jax.Array:
+        """Projected queries in heads, normed and turned."""
+        return self._turned(self._heads(q, self.num_heads, self.query_norm), positions, length)
+
+    def _answering(self, k: jax.Array, v: jax.Array, positions: Any, length: Any = None) -> tuple[jax.Array, jax.Array]:
+        """Projected keys and values in heads, the keys normed and turned."""
+        k = self._turned(self._heads(k, self.kv_heads, self.key_norm), positions, length)
+        return k, self._heads(v, self.kv_heads, None)
+
+    def _heads(self, x: jax.Array, count: int, norm: nnx.Module | None) -> jax.Array:
+        x = norm(x) if norm is not None and self.joined_norm else x
+        x = x.reshape(*x.shape[:-1], count, self.head_size)
+        return x if norm is None or self.joined_norm else norm(x)
+
+    def _turned(self, x: jax.Array, positions: Any, length: Any) -> jax.Array:
+        return x if self.rope is None else self.rope.heads(x, positions, length=length)
 
     def _options(self, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
         rule = {name: release(part) for name, part in self.rule.items()}
@@ -291,17 +332,16 @@ class MultiHeadAttention(nnx.Module):
             return attend_heads(q, k, v, **options)
         return attend_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
 
+    def _maps(self, q: jax.Array, k: jax.Array, v: jax.Array, options: dict[str, Any]) -> jax.Array:
+        if self.extra_key is None:
+            return attention_weights_heads(q, k, v, **options)
+        return weights_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
+
     def _joined(self, x: jax.Array) -> jax.Array:
         return self.out(x.reshape(*x.shape[:-2], self.num_heads * self.head_size))
 
 
-def _head_sizes(num_heads: int, size: int, kv_heads: int | None, head_size: int | None) -> tuple[int, int]:
-    """K and H, by default N and D / N."""
-    kv_heads = num_heads if kv_heads is None else kv_heads
-    if kv_heads < 1 or num_heads % kv_heads:
-        raise ValueError(f"kv_heads: expected a divisor of num_heads = {num_heads}, got {kv_heads}.")
-    if head_size is None:
-        if size % num_heads:
-            raise ValueError(f"num_heads: expected a divisor of size = {size}, got {num_heads}. Or give head_size.")
-        head_size = size // num_heads
-    return kv_heads, head_size
+def _filled(mask: Any) -> Any:
+    """The mask, without slots and rows that hold nothing."""
+    filled = kv_cache.filled()
+    return filled if mask is None else masks.as_mask(mask) & filled

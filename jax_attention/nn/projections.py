@@ -24,8 +24,15 @@ class SeparateProjections(nnx.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Project the three inputs; None for key is self-attention, None for value takes key."""
         key = query if key is None else key
-        inputs = {"query": query, "key": key, "value": key if value is None else value}
-        return tuple(_project(name, getattr(self, name), x) for name, x in inputs.items())
+        return (self.asked(query), *self.remembered(key, value))
+
+    def asked(self, query: jax.Array) -> jax.Array:
+        """The queries alone."""
+        return _project("query", self.query, query)
+
+    def remembered(self, key: jax.Array, value: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Keys and values alone."""
+        return _project("key", self.key, key), _project("value", self.value, key if value is None else value)
 
 
 class PackedProjections(nnx.Module):
@@ -41,9 +48,17 @@ class PackedProjections(nnx.Module):
         """Project the three inputs; None for key is self-attention, None for value takes key."""
         if key is None:
             return tuple(jnp.split(self.joined(query), self.ends, axis=-1))
-        inputs = (query, key, key if value is None else value)
-        bounds = zip((0, *self.ends), (*self.ends, self.joined.out_features), strict=True)
-        return tuple(self.joined.columns(x, slice(*ends)) for x, ends in zip(inputs, bounds, strict=True))
+        return (self.asked(query), *self.remembered(key, value))
+
+    def asked(self, query: jax.Array) -> jax.Array:
+        """The queries alone."""
+        return self.joined.columns(query, slice(self.ends[0]))
+
+    def remembered(self, key: jax.Array, value: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Keys and values alone."""
+        first, second = self.ends
+        value = key if value is None else value
+        return self.joined.columns(key, slice(first, second)), self.joined.columns(value, slice(second, None))
 
 
 def _project(name: str, linear: Linear, x: jax.Array) -> jax.Array:

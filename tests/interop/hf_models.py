@@ -83,27 +83,82 @@ CASES = {
     "phi3": ("Phi3", PLAIN | rope(partial_rotary_factor=0.6) | {"sliding_window": 7, "pad_token_id": 0}),
     "olmo2": ("Olmo2", PLAIN | rope()),
 }
+BERT = {
+    "vocab_size": V,
+    "hidden_size": D,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "intermediate_size": F,
+    "max_position_embeddings": 21,
+}
+ENCODERS = {
+    "bert": ("Bert", BERT),
+    "bert, untied, ReLU, three types": (
+        "Bert",
+        BERT | {"tie_word_embeddings": False, "hidden_act": "relu", "type_vocab_size": 3, "layer_norm_eps": 1e-5},
+    ),
+    "roberta": ("Roberta", BERT | {"type_vocab_size": 1}),
+    "roberta, untied": ("Roberta", BERT | {"type_vocab_size": 2, "tie_word_embeddings": False}),
+    "distilbert": (
+        "DistilBert",
+        {"vocab_size": V, "dim": D, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": F, "max_position_embeddings": 21},
+    ),
+}
+PAIR = {"vocab_size": V, "d_model": D, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 1}
+T5 = PAIR | {"d_kv": 6, "d_ff": F, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4}
+BART = PAIR | {
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": F,
+    "decoder_ffn_dim": 18,
+    "max_position_embeddings": 40,
+    "bos_token_id": 1,
+    "forced_eos_token_id": None,
+}
+PAIRS = {
+    "t5": ("T5", T5),
+    "t5 1.1": ("T5", T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "bart": ("Bart", BART),
+    "bart, scaled embeddings": ("Bart", BART | {"scale_embedding": True, "activation_function": "relu"}),
+    "marian": ("Marian", BART | {"activation_function": "swish", "scale_embedding": True}),
+    "marian, two vocabularies, untied": (
+        "Marian",
+        BART | {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 31, "tie_word_embeddings": False},
+    ),
+}
+HEADS = {"GPT2": "LMHeadModel", "T5": "ForConditionalGeneration", "Bart": "ForConditionalGeneration"}
+HEADS |= {"Marian": "MTModel"} | dict.fromkeys(("Bert", "Roberta", "DistilBert"), "ForMaskedLM")
 
 
 def build(name, dtype=torch.float32):
     """One of the cases."""
-    return made(*CASES[name]).to(dtype)
+    return made(*(CASES | ENCODERS | PAIRS)[name]).to(dtype)
 
 
 def made(kind, fields):
     """Their model with weights of an order that matters, scales of norms and biases too."""
     family = "Gemma3Text" if kind == "Gemma3" else kind
     config = getattr(transformers, f"{family}Config")(**fields)
-    head = "LMHeadModel" if kind == "GPT2" else "ForCausalLM"
     config._attn_implementation = "eager"
-    model = getattr(transformers, f"{kind}{head}")(config)
+    model = getattr(transformers, f"{kind}{HEADS.get(kind, 'ForCausalLM')}")(config)
     rng = np.random.default_rng(len(fields))
     with torch.no_grad():
-        for key, weight in model.named_parameters():
-            scale = 0.3 if weight.ndim == 1 else 0.7 if "emb" in key or "wte" in key else weight.shape[-1] ** -0.5
+        for key, weight in numbers(model).items():
+            is_table = any(part in key for part in ("emb", "wte", "shared"))
+            scale = 0.3 if weight.ndim == 1 else 0.7 if is_table else weight.shape[-1] ** -0.5
+            # T5 has no scale in its scores: its queries start smaller.
+            scale *= config.d_kv**-0.5 if kind == "T5" and key.endswith("Attention.q.weight") else 1.0
             offset = 1.0 if weight.ndim == 1 and weight.detach().abs().min() > 0.5 else 0.0
             weight.copy_(torch.from_numpy(offset + scale * rng.standard_normal(weight.shape)))
     return model.eval()
+
+
+def numbers(model):
+    """All parameters by name, and the one buffer that we count as one; Marian's sinusoids are none."""
+    buffers = {name: x for name, x in model.named_buffers() if name == "final_logits_bias"}
+    return {name: x for name, x in model.named_parameters() if x.requires_grad} | buffers
 
 
 def tokens(rows=2, length=13, seed=0):

@@ -10,11 +10,16 @@ from jax_attention import interop
 from tests.interop import hf_models, parity_of
 from tests.tolerances import FORWARD, GRADIENT
 
-FIRST = tuple({kind: name for name, (kind, _) in reversed(hf_models.CASES.items())}.values())
+CASES = hf_models.CASES | hf_models.ENCODERS | hf_models.PAIRS
+FIRST = tuple({kind: name for name, (kind, _) in reversed(CASES.items())}.values())
 """One case for each family."""
 
 
-SOME = [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in hf_models.CASES]
+def some(cases):
+    return [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in cases]
+
+
+SOME = some(CASES)
 """The rest is left to `make test-all` where each costs seconds to compile."""
 
 
@@ -33,7 +38,7 @@ def pair(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("name", hf_models.CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_logits(pair, name):
     assert parity_of.forward(*pair(name)) <= FORWARD["float32"]
 
@@ -44,20 +49,20 @@ def test_gradients_of_every_weight(pair, name):
     assert {name: x for name, x in found.items() if not x <= GRADIENT["float32"]} == {}
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", some(hf_models.CASES | hf_models.PAIRS))
 def test_greedy_decoding_of_a_ragged_batch_is_equal_token_for_token(pair, name):
     found, expected = parity_of.greedy(*pair(name))
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("name", hf_models.CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_a_saved_folder_gives_the_same_logits_in_transformers(pair, name, tmp_path):
     theirs, ours = pair(name)
-    tokens = torch.from_numpy(hf_models.tokens())
+    setting = parity_of.setting_of(theirs)
     interop.save(ours, tmp_path / "same", family=theirs.config.model_type)
     again = type(theirs).from_pretrained(tmp_path / "same", attn_implementation="eager")
     with torch.no_grad():
-        assert torch.equal(again(tokens).logits, theirs(tokens).logits)
+        assert torch.equal(setting.theirs(again), setting.theirs(theirs))
 
 
 def test_every_family_has_a_case():

@@ -224,7 +224,8 @@ def test_capture_changes_no_bit_and_gives_what_the_layers_see(scan):
     assert plain.captured is None
     np.testing.assert_array_equal(plain.logits, asked.logits)
 
-    weights, hidden = asked.captured
+    weights, hidden, cross = asked.captured
+    assert cross == {}
     assert (list(weights), list(hidden)) == ([0, 1, 2], [-1, 0, 1, 2])
     np.testing.assert_array_equal(
         hidden[-1], model.embedding[...][tokens] * jnp.asarray(model.config.width**0.5, jnp.float32)

@@ -118,7 +118,11 @@ BAD = {
         ValueError,
         "activation: expected one of gelu, gelu_tanh, relu, relu2, silu,",
     ),
-    "position": ({"position": "rope"}, ValueError, "position: expected one of learned, sinusoidal, rotary, alibi, t5,"),
+    "position": (
+        {"position": "rope"},
+        ValueError,
+        "position: expected one of learned, sinusoidal, sinusoidal_half, rotary, alibi, t5,",
+    ),
     "norm": ({"norm": "batch"}, ValueError, "norm: expected one of layer, rms, got 'batch'."),
     "norm_place": (
         {"norm_place": "middle"},
@@ -235,7 +239,7 @@ CALLS = {
     "cache of another batch": (
         lambda m: m(jnp.zeros((2, 3), int), cache=m.init_cache((4,))),
         ValueError,
-        "tokens: expected leading axes (4,) as in the cache, got int32[2,3]. Make the cache by init_cache(batch=(2,)).",
+        "tokens: expected leading axes (4,) as in the cache, got (2,). Make the cache by init_cache(batch=(2,)).",
     ),
     "capacity": (lambda m: m.init_cache(capacity=0), ValueError, "capacity: expected an int >= 1, got 0."),
     "batch": (lambda m: m.init_cache(3), TypeError, "batch: expected a tuple of sizes, got 3. One axis is (size,)."),

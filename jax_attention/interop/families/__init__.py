@@ -1,18 +1,27 @@
 """One small file for each model family of Hugging Face."""
 
+from jax_attention.interop.families.bart import BART
+from jax_attention.interop.families.bert import BERT
+from jax_attention.interop.families.distilbert import DISTILBERT
 from jax_attention.interop.families.gemma import GEMMA
 from jax_attention.interop.families.gemma2 import GEMMA2
 from jax_attention.interop.families.gemma3 import GEMMA3
 from jax_attention.interop.families.gpt2 import GPT2
 from jax_attention.interop.families.gpt_neox import GPT_NEOX
 from jax_attention.interop.families.llama import LLAMA
+from jax_attention.interop.families.marian import MARIAN
 from jax_attention.interop.families.mistral import MISTRAL
 from jax_attention.interop.families.olmo2 import OLMO2
 from jax_attention.interop.families.phi3 import PHI3
 from jax_attention.interop.families.qwen2 import QWEN2
 from jax_attention.interop.families.qwen3 import QWEN3
+from jax_attention.interop.families.roberta import ROBERTA
+from jax_attention.interop.families.t5 import T5
 
-FAMILIES = (GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, PHI3, OLMO2)
+DECODERS = (GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, PHI3, OLMO2)
+ENCODERS = (BERT, ROBERTA, DISTILBERT)
+PAIRS = (T5, BART, MARIAN)
+FAMILIES = DECODERS + ENCODERS + PAIRS
 """In this order `save` looks for one that can express a config."""
 
-__all__ = ["FAMILIES"]
+__all__ = ["DECODERS", "ENCODERS", "FAMILIES", "PAIRS"]

@@ -1,0 +1,148 @@
+"""What a config must satisfy: each complaint names the field, what it expected, what it got, and a cure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import jax
+
+from jax_attention import masks, mods, normalizers, scores
+from jax_attention.ground.checks import check_int, check_part, fail_unless
+from jax_attention.models.choices import BiasPlace, Dtype, Norm, NormPlace, Position, Remat
+from jax_attention.nn.feed_forward import ACTIVATIONS
+from jax_attention.normalizers import Softmax
+from jax_attention.positions import Rotary
+
+if TYPE_CHECKING:
+    from jax_attention.models.config import LMConfig
+
+SWITCHES = (
+    "use_bias",
+    "tied_head",
+    "qk_norm",
+    "scale_embedding",
+    "embedding_norm",
+    "head_transform",
+    "head_bias",
+    "sinks",
+    "train_rule",
+    "scan",
+)
+
+
+def check_config(config: LMConfig) -> None:
+    """All checks; a config that passes makes a model."""
+    _check_sizes(config)
+    _check_numbers(config)
+    _check_names(config)
+    _check_rule(config)
+
+
+def _check_sizes(config: LMConfig) -> None:
+    ropes = {"rope": config.rope} | ({} if config.local_rope is None else {"local_rope": config.local_rope})
+    for name, rope in ropes.items():
+        fail_unless(isinstance(rope, Rotary), f"{name}: expected positions.rotary(...), got {rope!r}.", TypeError)
+    for name in ("vocab_size", "context", "width", "depth", "num_heads"):
+        check_int(name, getattr(config, name), 1, "Sizes of a model are static.")
+    check_int("token_types", config.token_types, 0, "0 is no table of types.")
+    for name in ("kv_heads", "head_size", "ff_size", "memory_size"):
+        if getattr(config, name) is not None:
+            check_int(name, getattr(config, name), 1, "None takes the default.")
+    fail_unless(
+        config.num_heads % config.resolved_kv_heads == 0,
+        f"kv_heads: expected a divisor of num_heads = {config.num_heads}, got {config.kv_heads}.",
+    )
+    fail_unless(
+        config.head_size is not None or config.width % config.num_heads == 0,
+        f"num_heads: expected a divisor of width = {config.width}, got {config.num_heads}. Or give head_size.",
+    )
+    for name, rope in ropes.items():
+        rotated = config.resolved_head_size if rope.size is None else rope.size
+        fail_unless(
+            config.position != "rotary" or rotated % 2 == 0,
+            f"head_size: expected an even size for position='rotary', got {rotated}. Rotate fewer features: "
+            f"{name}=positions.rotary(size=...).",
+        )
+    fail_unless(
+        not config.position.startswith("sinusoidal") or config.width % 2 == 0,
+        f"width: expected an even size for position={config.position!r}, got {config.width}.",
+    )
+
+
+def _check_numbers(config: LMConfig) -> None:
+    rates, sizes = ("dropout", "attention_dropout"), ("norm_epsilon", "logit_scale", "score_cap", "logit_cap")
+    for name in (*rates, *sizes):
+        x = getattr(config, name)
+        if x is None and name.endswith("cap"):
+            continue
+        is_number = isinstance(x, (int, float)) and not isinstance(x, bool)
+        fail_unless(is_number, f"{name}: expected a Python number, got {x!r}. It is static under jit.", TypeError)
+        if name in rates:
+            fail_unless(0 <= x < 1, f"{name}: expected 0 <= rate < 1, got {x}. 0 switches it off.")
+        else:
+            cure = "The default is 1e-5." if name == "norm_epsilon" else "Leave it out to switch it off."
+            fail_unless(x > 0, f"{name}: expected a positive number, got {x}. {cure}")
+    fail_unless(
+        config.final_norm is None or isinstance(config.final_norm, bool),
+        f"final_norm: expected True, False or None, got {config.final_norm!r}. None is True unless post-norm.",
+        TypeError,
+    )
+    for name in SWITCHES:
+        x = getattr(config, name)
+        if isinstance(x, tuple) and name == "use_bias":
+            known = get_args(BiasPlace)
+            wrong = [place for place in x if place not in known]
+            fail_unless(not wrong, f"use_bias: expected places among {', '.join(known)}, got {wrong}.")
+        elif (name, x) != ("qk_norm", "joined"):
+            also = {"use_bias": " or a tuple of places", "qk_norm": " or 'joined'"}.get(name, "")
+            fail_unless(isinstance(x, bool), f"{name}: expected True or False{also}, got {x!r}.", TypeError)
+
+
+def _check_names(config: LMConfig) -> None:
+    choices = {
+        "activation": tuple(ACTIVATIONS),
+        "position": get_args(Position),
+        "norm": get_args(Norm),
+        "norm_place": get_args(NormPlace),
+        "remat": get_args(Remat),
+        "dtype": get_args(Dtype),
+        "param_dtype": get_args(Dtype),
+    }
+    for name, known in choices.items():
+        got = getattr(config, name)
+        fail_unless(got in known, f"{name}: expected one of {', '.join(known)}, got {got!r}.")
+    for name in ("dtype", "param_dtype"):
+        fail_unless(
+            getattr(config, name) != "float64" or jax.config.jax_enable_x64,
+            f'{name}: expected x64 mode for float64. Call jax.config.update("jax_enable_x64", True) first.',
+        )
+
+
+def _check_rule(config: LMConfig) -> None:
+    for name, known in (("score", scores), ("normalize", normalizers), ("mask", masks)):
+        part = getattr(config, name)
+        if part is not None:
+            check_part(name, part, known.CATALOGUE, "Leave it out for the default.")
+    fail_unless(
+        isinstance(config.mods, tuple), f"mods: expected a tuple of mods, got {config.mods!r}. One is (m,).", TypeError
+    )
+    for mod in config.mods:
+        check_part("mod", mod, mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
+    fail_unless(
+        isinstance(config.windows, tuple) and len(config.windows) > 0,
+        f"windows: expected a tuple of sizes or None, got {config.windows!r}. (None,) is full attention everywhere.",
+        TypeError,
+    )
+    for window in config.windows:
+        if window is not None:
+            check_int("windows", window, 1, "A window counts the query itself.")
+    fail_unless(
+        config.memory_size is None or config.norm_place != "parallel",
+        "memory_size: expected None beside norm_place='parallel', whose halves read one stream. Use another place.",
+    )
+    plain = config.normalize is None or config.normalize == Softmax()
+    fail_unless(
+        plain or not config.sinks,
+        f"sinks: expected the plain softmax beside it, got normalize={config.normalize!r}. Put sinks into the value: "
+        "normalize=normalizers.softmax(sinks), train_rule=True.",
+    )

@@ -1,0 +1,104 @@
+"""Fresh models, and the two layouts of their blocks: one after the other, or stacked for `lax.scan`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import jax
+from flax import nnx
+
+from jax_attention.models.body import Body
+from jax_attention.models.config import LMConfig
+from jax_attention.models.encoder_decoder import EncoderDecoder, PairConfig
+from jax_attention.models.transformer import TransformerLM
+
+if TYPE_CHECKING:
+    from jaxtyping import PRNGKeyArray
+
+
+Model = TypeVar("Model", Body, EncoderDecoder)
+
+
+def create(config: LMConfig | PairConfig, rng: PRNGKeyArray | int = 0) -> TransformerLM | EncoderDecoder:
+    """A fresh model, initialised in one compiled call.
+
+        model = TransformerLM(config) with parameters drawn from rng: normal(0.02), residual outputs / sqrt(2 depth)
+
+    Args:
+        config: sizes, layout and the attention rule; a `PairConfig` makes an `EncoderDecoder`.
+        rng: a JAX random key or a seed.
+
+    Returns:
+        The model. Scanned and unrolled layouts of one config start with the same numbers.
+
+    Raises:
+        ValueError: as `LMConfig`.
+
+    Example:
+        >>> from jax_attention import models
+        >>> models.create(models.tiny(vocab_size=11)).embedding[...].shape
+        (11, 128)
+
+    Reference:
+        Radford et al. (2019), section 2.3.
+    """
+    rng = jax.random.key(rng) if isinstance(rng, int) else rng
+    return _create(config, rng)
+
+
+@jax.jit(static_argnums=0)
+def _create(config: LMConfig | PairConfig, rng: jax.Array) -> TransformerLM | EncoderDecoder:
+    kind = EncoderDecoder if isinstance(config, PairConfig) else TransformerLM
+    return kind(config, rngs=nnx.Rngs(rng))
+
+
+def scanned(model: Model) -> Model:
+    """The same model with its blocks stacked for `lax.scan`.
+
+        layers [block_0, …, block_L]  ->  one block whose arrays are [L, ...], per place in the window pattern
+
+    Args:
+        model: in either layout.
+
+    Returns:
+        A model with `config.scan = True`; its numbers are the same to rounding.
+
+    Raises:
+        Nothing.
+
+    Example:
+        >>> from jax_attention import models
+        >>> model = models.scanned(models.create(models.tiny(vocab_size=11)))
+        >>> model.config.scan, model.blocks.repeats
+        (True, 2)
+
+    Reference:
+        https://github.com/jax-ml/jax/issues/3596: compile time of deep unrolled models.
+    """
+    return model.stacked(True)
+
+
+def unrolled(model: Model) -> Model:
+    """The same model with one block after the other; faster steps on CPU, longer compilation when deep.
+
+        one block whose arrays are [L, ...]  ->  layers [block_0, …, block_L]
+
+    Args:
+        model: in either layout.
+
+    Returns:
+        A model with `config.scan = False`; its numbers are the same to rounding.
+
+    Raises:
+        Nothing.
+
+    Example:
+        >>> from jax_attention import models
+        >>> model = models.create(models.tiny(vocab_size=11, scan=True))
+        >>> len(models.unrolled(model).blocks.rest)
+        2
+
+    Reference:
+        See `scanned`.
+    """
+    return model.stacked(False)

@@ -1,0 +1,199 @@
+"""An encoder that reads a source and a decoder that writes a target, looking at what was read."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+from flax import nnx
+
+from jax_attention.ground.checks import fail_unless
+from jax_attention.models.config import LMConfig
+from jax_attention.models.results import LMCache, LMOutput
+from jax_attention.models.transformer import TransformerLM
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+HEADLESS = {"tied_head": True, "head_transform": False, "head_bias": False}
+"""An encoder has no head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairConfig:
+    """What an encoder–decoder Transformer is: the configs of its halves.
+
+        p(target | source) = decoder(target, memory = encoder(source))
+
+    Args:
+        encoder: usually with `mask=None`; its head is not looked at.
+        decoder: with `memory_size` = the encoder's width.
+        shared_embedding: the encoder embeds tokens by the decoder's table.
+
+    Returns:
+        A config; `models.create(config)` makes the model.
+
+    Raises:
+        ValueError: if the halves do not fit together, naming the field.
+        TypeError: if a half is not an `LMConfig`.
+
+    Example:
+        >>> from jax_attention import models
+        >>> encoder = models.LMConfig(vocab_size=11, width=8, depth=1, num_heads=2, mask=None)
+        >>> decoder = models.LMConfig(vocab_size=11, width=8, depth=1, num_heads=2, memory_size=8)
+        >>> models.PairConfig(encoder=encoder, decoder=decoder, shared_embedding=True).scan
+        False
+
+    Reference:
+        Vaswani et al. (2017), "Attention is all you need", figure 1.
+    """
+
+    encoder: LMConfig
+    decoder: LMConfig
+    shared_embedding: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("encoder", "decoder"):
+            half = getattr(self, name)
+            fail_unless(isinstance(half, LMConfig), f"{name}: expected models.LMConfig(...), got {half!r}.", TypeError)
+        object.__setattr__(self, "encoder", dataclasses.replace(self.encoder, **HEADLESS))
+        size = self.decoder.memory_size
+        fail_unless(
+            size == self.encoder.width,
+            f"decoder: expected memory_size = {self.encoder.width}, the width of the encoder, got {size}.",
+        )
+        fail_unless(
+            self.encoder.memory_size is None,
+            f"encoder: expected memory_size None, as it reads nothing but tokens, got {self.encoder.memory_size}.",
+        )
+        table = lambda half: (half.vocab_size, half.width)  # noqa: E731
+        fail_unless(
+            not self.shared_embedding or table(self.encoder) == table(self.decoder),
+            f"shared_embedding: expected equal [vocab_size, width] in both halves, got {table(self.encoder)} and "
+            f"{table(self.decoder)}. Give each its own table: shared_embedding=False.",
+        )
+
+    def replaced(self, **changes: Any) -> PairConfig:
+        """The same with some fields of both halves changed: `scan`, `dtype`, `remat`, …"""
+        halves = {name: dataclasses.replace(getattr(self, name), **changes) for name in ("encoder", "decoder")}
+        return dataclasses.replace(self, **halves)
+
+    @property
+    def scan(self) -> bool:
+        """Whether blocks are stacked."""
+        return self.decoder.scan
+
+    @property
+    def param_dtype(self) -> str:
+        """The dtype of the parameters."""
+        return self.decoder.param_dtype
+
+
+class EncoderDecoder(nnx.Module):
+    """An encoder and a decoder, each a `TransformerLM`.
+
+        logits[..., t, :] = decoder(target, memory = encoder(source))_t,      which depends on target[..., :t + 1]
+
+    Args:
+        config: both halves.
+        rngs: random keys, used here and not kept.
+
+    Returns:
+        A module: `model(source, target)` gives `LMOutput`; `model.encode(source)` what the encoder makes of a source,
+        `[..., S, D]`; `model.given(source)` the decoder of that source, which `decoding.generate` takes as a model.
+
+    Raises:
+        ValueError: by the call, if tokens or positions do not fit.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_attention import decoding, models
+        >>> encoder = models.LMConfig(vocab_size=11, width=8, depth=1, num_heads=2, mask=None)
+        >>> decoder = models.LMConfig(vocab_size=11, width=8, depth=1, num_heads=2, memory_size=8)
+        >>> model = models.create(models.PairConfig(encoder=encoder, decoder=decoder))
+        >>> model(jnp.zeros((2, 5), int), jnp.zeros((2, 3), int)).logits.shape
+        (2, 3, 11)
+        >>> decoding.generate(model.given(jnp.arange(5)), [0], max_new_tokens=4).tokens.shape
+        (4,)
+
+    Reference:
+        Sutskever, Vinyals, Le (2014), "Sequence to sequence learning"; Vaswani et al. (2017).
+    """
+
+    def __init__(self, config: PairConfig, *, rngs: nnx.Rngs):
+        encoder = TransformerLM(config.encoder, rngs=rngs)
+        if config.shared_embedding:
+            encoder.embedding = None
+        self.encoder, self.decoder, self.config = encoder, TransformerLM(config.decoder, rngs=rngs), config
+
+    def __call__(
+        self,
+        source: Int[Array, "*lead S"],
+        target: Int[Array, "*lead T"],
+        *,
+        source_positions: Int[Array, "*#lead S"] | None = None,
+        target_positions: Int[Array, "*#lead T"] | None = None,
+        rng: PRNGKeyArray | None = None,
+        capture: Any = None,
+    ) -> LMOutput:
+        """Logits `[..., T, V]` of the token behind each of the target.
+
+        source_positions: padding stands at `cache.EMPTY`; so in target_positions.
+        rng: for dropout in both halves.
+        capture: of the decoder; `Capture(cross="all")` gives the maps over the source.
+        """
+        rngs = (None, None) if rng is None else jax.random.split(rng)
+        states = self.encode(source, positions=source_positions, rng=rngs[0])
+        memory = self.decoder.remember(states, source_positions)
+        return self.decoder(target, positions=target_positions, memory=memory, rng=rngs[1], capture=capture)
+
+    def encode(
+        self,
+        source: Int[Array, "*lead S"],
+        *,
+        positions: Int[Array, "*#lead S"] | None = None,
+        rng: PRNGKeyArray | None = None,
+    ) -> Float[Array, "*lead S D"]:
+        """What the encoder makes of a source."""
+        encoder = self.encoder
+        if self.config.shared_embedding:
+            encoder = jax.tree.map(lambda x: x, encoder)
+            encoder.embedding = self.decoder.embedding
+        return encoder.hidden(source, positions=positions, rng=rng)[0]
+
+    def given(self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None) -> Given:
+        """The decoder of one source, or of a batch of them, its blocks unrolled: a language model of the target."""
+        decoder = self.decoder.stacked(False) if self.config.scan else self.decoder
+        return Given(decoder, decoder.remember(self.encode(source, positions=positions), positions))
+
+    def stacked(self, scan: bool) -> EncoderDecoder:
+        """Both halves with their blocks stacked for `lax.scan`, or one after the other."""
+        copy = jax.tree.map(lambda x: x, self)
+        copy.encoder, copy.decoder = self.encoder.stacked(scan), self.decoder.stacked(scan)
+        copy.config = self.config.replaced(scan=scan)
+        return copy
+
+
+class Given(nnx.Module):
+    """A decoder and what it remembers of a source: a language model like any other, for `decoding.generate`."""
+
+    def __init__(self, decoder: TransformerLM, memory: LMCache):
+        self.decoder, self.memory, self.config = decoder, nnx.data(memory), decoder.config
+
+    def __call__(self, tokens: Int[Array, "*lead T"], **options: Any) -> LMOutput:
+        """Logits of the next token at every place."""
+        return self.decoder(tokens, memory=self.memory, **options)
+
+    def hidden(self, tokens: Int[Array, "*lead T"], **options: Any) -> tuple[Float[Array, "*lead T D"], LMCache | None]:
+        """What the head sees, and the new cache."""
+        return self.decoder.hidden(tokens, memory=self.memory, **options)
+
+    def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
+        """Logits of hidden states."""
+        return self.decoder.unembed(hidden)
+
+    def init_cache(self, batch: tuple[int, ...] = (), capacity: int | None = None, **options: Any) -> LMCache:
+        """An empty cache of the decoder."""
+        return self.decoder.init_cache(batch, capacity, **options)

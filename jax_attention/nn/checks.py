@@ -1,0 +1,37 @@
+"""What multi-head attention can be asked for: sizes that divide, and caches that hold what the rule looks at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax_attention import masks
+from jax_attention.cache import KVCache
+from jax_attention.masks.rows import reach
+from jax_attention.positions import Rotary
+
+
+def head_sizes(num_heads: int, size: int, kv_heads: int | None, head_size: int | None) -> tuple[int, int]:
+    """K and H, by default N and D / N."""
+    kv_heads = num_heads if kv_heads is None else kv_heads
+    if kv_heads < 1 or num_heads % kv_heads:
+        raise ValueError(f"kv_heads: expected a divisor of num_heads = {num_heads}, got {kv_heads}.")
+    if head_size is None:
+        if size % num_heads:
+            raise ValueError(f"num_heads: expected a divisor of size = {size}, got {num_heads}. Or give head_size.")
+        head_size = size // num_heads
+    return kv_heads, head_size
+
+
+def check_cache(cache: KVCache, count: int, mask: Any, rope: Rotary | None) -> None:
+    """Whether `count` rows more can be appended and the rule still find all that it looks at."""
+    if rope is not None and rope.scaling.needs_length:
+        raise ValueError(
+            f"rope: expected frequencies that do not change with the length, got {rope.scaling!r}: keys in "
+            "the cache keep their old turn. Run the full pass instead, or use another scaling."
+        )
+    window = None if mask is None else reach(masks.as_mask(mask))
+    if cache.ring and (window is None or cache.capacity < window + count - 1):
+        raise ValueError(
+            f"cache: expected a ring with at least window + {count} - 1 slots and a mask with a bounded window, "
+            f"got {cache.capacity} slots and mask {mask!r}. Append fewer rows at a time or create a larger cache."
+        )
