@@ -1,6 +1,7 @@
 """Transformer language models around the rules: a frozen config, and a model that is a plain pytree of parameters."""
 
-from jax_attention.models.body import Body
+from jax_attention.models.body import Body, Layer
+from jax_attention.models.body_pair import BodyPair
 from jax_attention.models.config import LMConfig
 from jax_attention.models.config_json import config_from_json, config_to_json
 from jax_attention.models.create import create, scanned, unrolled
@@ -13,10 +14,12 @@ from jax_attention.models.transformer import TransformerLM
 __all__ = [
     "Body",
     "BodyOutput",
+    "BodyPair",
     "Capture",
     "Captured",
     "EncoderDecoder",
     "Given",
+    "Layer",
     "LMCache",
     "LMConfig",
     "LMOutput",

@@ -198,6 +198,42 @@ class Body(nnx.Module):
         )
 
 
+class Layer(Body):
+    """One block alone, as `torch.nn.TransformerEncoderLayer` and `TransformerDecoderLayer` are.
+
+        y = x + attend(norm(x)), then y + feed_forward(norm(y));  norms stand where the config says
+
+    Args:
+        config: with `depth=1` and `final_norm=False`.
+        rngs: random keys, used here and not kept.
+
+    Returns:
+        A `Body` of one block.
+
+    Raises:
+        ValueError: if the config has more blocks, or a norm behind the last.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from jax_attention import models
+        >>> config = models.LMConfig(vocab_size=1, width=8, depth=1, num_heads=2, final_norm=False, mask=None)
+        >>> models.Layer(config, rngs=nnx.Rngs(0))(jnp.ones((5, 8))).hidden.shape
+        (5, 8)
+
+    Reference:
+        See `Body`.
+    """
+
+    def __init__(self, config: LMConfig, *, rngs: nnx.Rngs):
+        fail_unless(config.depth == 1, f"depth: expected 1 for a single layer, got {config.depth}. Use models.Body.")
+        fail_unless(
+            not config.has_final_norm,
+            "final_norm: expected False for a single layer, got a norm behind the last block. Use models.Body.",
+        )
+        super().__init__(config, rngs=rngs)
+
+
 def _all(parts: list) -> Any:
     """The masks joined by &; None if there is none."""
     joined = None

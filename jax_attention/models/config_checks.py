@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import Any, get_args
 
 import jax
 
@@ -12,9 +12,6 @@ from jax_attention.models.choices import BiasPlace, Dtype, Norm, NormPlace, Posi
 from jax_attention.nn.feed_forward import ACTIVATIONS
 from jax_attention.normalizers import Softmax
 from jax_attention.positions import Rotary
-
-if TYPE_CHECKING:
-    from jax_attention.models.config import LMConfig
 
 SWITCHES = (
     "use_bias",
@@ -30,7 +27,7 @@ SWITCHES = (
 )
 
 
-def check_config(config: LMConfig) -> None:
+def check_config(config: Any) -> None:
     """All checks; a config that passes makes a model."""
     _check_sizes(config)
     _check_numbers(config)
@@ -38,7 +35,7 @@ def check_config(config: LMConfig) -> None:
     _check_rule(config)
 
 
-def _check_sizes(config: LMConfig) -> None:
+def _check_sizes(config: Any) -> None:
     ropes = {"rope": config.rope} | ({} if config.local_rope is None else {"local_rope": config.local_rope})
     for name, rope in ropes.items():
         fail_unless(isinstance(rope, Rotary), f"{name}: expected positions.rotary(...), got {rope!r}.", TypeError)
@@ -69,7 +66,7 @@ def _check_sizes(config: LMConfig) -> None:
     )
 
 
-def _check_numbers(config: LMConfig) -> None:
+def _check_numbers(config: Any) -> None:
     rates, sizes = ("dropout", "attention_dropout"), ("norm_epsilon", "logit_scale", "score_cap", "logit_cap")
     for name in (*rates, *sizes):
         x = getattr(config, name)
@@ -98,7 +95,7 @@ def _check_numbers(config: LMConfig) -> None:
             fail_unless(isinstance(x, bool), f"{name}: expected True or False{also}, got {x!r}.", TypeError)
 
 
-def _check_names(config: LMConfig) -> None:
+def _check_names(config: Any) -> None:
     choices = {
         "activation": tuple(ACTIVATIONS),
         "position": get_args(Position),
@@ -118,7 +115,7 @@ def _check_names(config: LMConfig) -> None:
         )
 
 
-def _check_rule(config: LMConfig) -> None:
+def _check_rule(config: Any) -> None:
     for name, known in (("score", scores), ("normalize", normalizers), ("mask", masks)):
         part = getattr(config, name)
         if part is not None:

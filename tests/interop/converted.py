@@ -11,12 +11,12 @@ from jax_attention import interop
 from tests.tolerances import FORWARD, GRADIENT, PARITY
 
 
-def randomized(module, seed: int = 0):
+def randomized(module, seed: int = 0, scale: float = 0.4):
     """The module with random numbers everywhere: biases and scales start as constants."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.4)
+            parameter.copy_(torch.randn_like(parameter) * scale)
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -66,9 +67,12 @@ def config(scheme: str = "rotary", **changes: Any) -> models.LMConfig:
 
 def model(scheme: str = "rotary", seed: int = 0, **changes: Any) -> models.TransformerLM:
     """A model whose every parameter is random and matters: norms and biases too, logits of order one."""
-    wanted = config(scheme, **changes)
-    rng = np.random.default_rng(seed)
-    abstract = jax.eval_shape(lambda: models.create(wanted))
+    return filled(lambda: models.create(config(scheme, **changes)), seed)
+
+
+def filled(make: Callable[[], Any], seed: int = 0) -> Any:
+    """What `make` makes, with such numbers."""
+    rng, abstract = np.random.default_rng(seed), jax.eval_shape(make)
 
     def fill(path: Any, x: jax.ShapeDtypeStruct) -> jax.Array:
         names = [getattr(entry, "name", None) for entry in path]

@@ -14,9 +14,10 @@ from jax_attention.interop.torch_modules.attention import ATTN, MULTI_HEAD
 from jax_attention.interop.torch_modules.kind import Kind
 from jax_attention.interop.torch_modules.layers import EMBEDDING, LAYER_NORM, LINEAR, RMS_NORM
 from jax_attention.interop.torch_modules.recurrent import RECURRENT
+from jax_attention.interop.torch_modules.transformer import TRANSFORMERS
 from jax_attention.nn.named import filled, listed, named
 
-KINDS: tuple[Kind, ...] = (MULTI_HEAD, ATTN, *RECURRENT, LINEAR, LAYER_NORM, RMS_NORM, EMBEDDING)
+KINDS: tuple[Kind, ...] = (*TRANSFORMERS, MULTI_HEAD, ATTN, *RECURRENT, LINEAR, LAYER_NORM, RMS_NORM, EMBEDDING)
 
 
 def from_torch(module: Any) -> nnx.Module:
@@ -25,17 +26,19 @@ def from_torch(module: Any) -> nnx.Module:
         from_torch(module)(x)  =  module(x)            to rounding; the numbers are equal bit by bit
 
     Parameters keep their dtype, bfloat16 too. Two things are not carried over. The layout: ours is batch first, and
-    states `[..., layers * directions, H]`, whatever `batch_first` says. And dropout: the rates of MultiheadAttention,
-    GRU and LSTM are left behind, so `module.eval()` is what ours equals. In multi-head attention dropout belongs to our
-    call, `layer(x, dropout=Dropout(rng, rate))`; between recurrent layers there is none.
+    states `[..., layers * directions, H]`, whatever `batch_first` says. And dropout: all rates are left behind, so
+    `module.eval()` is what ours equals. In multi-head attention dropout belongs to our call, `layer(x,
+    dropout=Dropout(rng, rate))`; between recurrent layers there is none.
 
     Args:
-        module: a `torch.nn.MultiheadAttention`, `GRU`, `LSTM`, `Linear`, `LayerNorm`, `RMSNorm` or `Embedding`, or of
-            a subclass that leaves `forward` alone.
+        module: a `torch.nn.MultiheadAttention`, `GRU`, `LSTM`, `Linear`, `LayerNorm`, `RMSNorm`, `Embedding`,
+            `TransformerEncoderLayer`, `TransformerDecoderLayer`, `TransformerEncoder`, `TransformerDecoder` or
+            `Transformer`, or of a subclass that leaves `forward` alone.
 
     Returns:
-        `nn.MultiHeadAttention`, `nn.GRU`, `nn.LSTM`, `nn.Linear`, a layer norm or RMS norm, or `nnx.Embed`, in arrays
-        of its own.
+        `nn.MultiHeadAttention`, `nn.GRU`, `nn.LSTM`, `nn.Linear`, a layer norm or RMS norm, `nnx.Embed`, or for
+        Transformers a `models.Layer`, `models.Body` or `models.BodyPair`, in arrays of its own. As in PyTorch, no
+        Transformer has a mask of its own: `body(x, mask=masks.causal())`.
 
     Raises:
         ImportError: if PyTorch is not installed.
@@ -184,9 +187,9 @@ def _kind_of_module(module: Any) -> Kind:
 
 def _kind_of_layer(layer: Any) -> Kind:
     for kind in KINDS:
-        if isinstance(layer, kind.ours):
+        if isinstance(layer, kind.ours) and kind.fits(layer):
             return kind
-    supported = ", ".join(kind.ours.__name__ for kind in KINDS)
+    supported = ", ".join(dict.fromkeys(kind.ours.__name__ for kind in KINDS))
     raise TypeError(
         f"layer: expected one of {supported}, got {type(layer).__name__}. Convert the layers of a model one by one."
     )

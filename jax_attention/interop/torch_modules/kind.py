@@ -24,6 +24,8 @@ class Kind(NamedTuple):
     """Arguments of theirs, read off our layer."""
     entries: Callable[[Any], list[Entry]]
     """Which of their arrays is which of ours, for one layer of ours."""
+    fits: Callable[[Any], bool] = lambda layer: True
+    """Whether a layer of that class is this kind."""
 
 
 def refuse(module: Any, reasons: dict[str, Any], cure: str) -> None:

@@ -1,0 +1,197 @@
+"""Transformers of `torch.nn` and ours: equal forward and backward, and the same bits there and back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from jax_attention import interop, masks, models, nn
+from jax_attention.cache import EMPTY
+from tests.interop.converted import check_equal, check_round_trip, inputs, randomized
+from tests.tolerances import PARITY
+
+S, T, D, N, F = 5, 4, 15, 3, 11
+SIZES = {"d_model": D, "nhead": N, "dim_feedforward": F, "dropout": 0.0, "batch_first": True}
+OPTIONS = {
+    "post-norm, ReLU": {},
+    "pre-norm, GELU": {"norm_first": True, "activation": "gelu", "layer_norm_eps": 1e-3},
+    "no biases, SiLU": {"bias": False, "activation": torch.nn.functional.silu},
+    "GELU by tanh": {"norm_first": True, "activation": torch.nn.GELU(approximate="tanh")},
+}
+CAUSAL = torch.nn.Transformer.generate_square_subsequent_mask(T)
+
+
+def encoder_layer(**options):
+    return torch.nn.TransformerEncoderLayer(**SIZES, **options)
+
+
+def decoder_layer(**options):
+    return torch.nn.TransformerDecoderLayer(**SIZES, **options)
+
+
+def norm_like(options):
+    eps, bias = options.get("layer_norm_eps", 1e-5), options.get("bias", True)
+    return torch.nn.LayerNorm(D, eps, bias=bias, **{k: x for k, x in options.items() if k == "dtype"})
+
+
+def encoder(depth=3, norm=True, **options):
+    norm = norm_like(options) if norm else None
+    return torch.nn.TransformerEncoder(encoder_layer(**options), depth, norm, enable_nested_tensor=False)
+
+
+def decoder(depth=2, norm=True, **options):
+    return torch.nn.TransformerDecoder(decoder_layer(**options), depth, norm_like(options) if norm else None)
+
+
+def both(**options):
+    halves = {"custom_encoder": encoder(2, **options), "custom_decoder": decoder(3, **options)}
+    return torch.nn.Transformer(D, N, batch_first=True, **halves)
+
+
+def of_source(module, x, y):
+    return (module(x),)
+
+
+def ours_of_source(body, x, y):
+    return (body(x).hidden,)
+
+
+def of_target(module, x, y):
+    return (module(y, x, tgt_mask=CAUSAL.to(x.dtype)),)
+
+
+def ours_of_target(body, x, y):
+    return (body(y, memory=body.remember(x), mask=masks.causal()).hidden,)
+
+
+MODULES = {
+    "encoder layer": (encoder_layer, of_source, ours_of_source, models.Layer),
+    "encoder": (encoder, of_source, ours_of_source, models.Body),
+    "decoder layer": (decoder_layer, of_target, ours_of_target, models.Layer),
+    "decoder": (decoder, of_target, ours_of_target, models.Body),
+    "both": (
+        both,
+        lambda module, x, y: (module(x, y, tgt_mask=CAUSAL.to(x.dtype)),),
+        lambda pair, x, y: (pair(x, y, mask=masks.causal()).hidden,),
+        models.BodyPair,
+    ),
+}
+
+
+def check(name, dtype, **options):
+    make, theirs, ours, cls = MODULES[name]
+    module = randomized(make(dtype=getattr(torch, dtype), **options), scale=0.25)
+    assert type(check_round_trip(module)) is cls
+    arrays = inputs(dtype, (2, S, D), (2, T, D))
+    used = arrays if theirs is not of_source else arrays[:1]
+    if theirs is of_source:
+        return check_equal(module, used, lambda m, x: theirs(m, x, None), lambda m, x: ours(m, x, None), dtype)
+    return check_equal(module, used, theirs, ours, dtype)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", MODULES)
+def test_transformers_float32(name, options):
+    check(name, "float32", **OPTIONS[options])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_transformers_float64(name, x64):
+    check(name, "float64", norm_first=True)
+
+
+@pytest.mark.parametrize("make", [encoder, decoder])
+def test_without_a_norm_behind_and_with_one_layer(make):
+    """One layer in a stack stays a stack: its names differ from those of the layer alone."""
+    body = check_round_trip(randomized(make(1, norm=False)))
+    assert type(body) is models.Body
+    assert body.final_norm is None
+
+
+def test_padding_of_the_source():
+    module = randomized(both(), scale=0.25).eval()
+    x, y = inputs("float32", (2, S, D), (2, T, D))
+    hidden = np.arange(S) >= np.array([[S], [3]])
+    padding = torch.tensor(hidden)
+    with torch.no_grad():
+        expected = module(
+            torch.tensor(x), torch.tensor(y), src_key_padding_mask=padding, memory_key_padding_mask=padding
+        )
+    found = interop.from_torch(module)(x, y, source_positions=np.where(hidden, EMPTY, np.arange(S))).hidden
+    np.testing.assert_allclose(found, expected, rtol=PARITY, atol=PARITY)
+
+
+class Own(torch.nn.TransformerEncoderLayer):
+    """A layer that computes something else."""
+
+    def forward(self, *args, **options):
+        return super().forward(*args, **options) + 1
+
+
+def uneven():
+    module = encoder()
+    module.layers[1] = encoder_layer(norm_first=True)
+    return module
+
+
+BAD_MODULES = {
+    "another forward": (lambda: Own(**SIZES), "module: expected one of torch.nn"),
+    "another forward within": (
+        lambda: torch.nn.TransformerEncoder(Own(**SIZES), 1, enable_nested_tensor=False),
+        "expected layers TransformerEncoderLayer or TransformerDecoderLayer with their own forward, got Own",
+    ),
+    "activation": (lambda: encoder_layer(activation=torch.tanh), "activation: expected ReLU, GELU or SiLU, got"),
+    "layers of two kinds": (uneven, "all of them with the same options, got others"),
+    "another norm": (
+        lambda: torch.nn.TransformerEncoder(encoder_layer(), 1, torch.nn.RMSNorm(D), enable_nested_tensor=False),
+        "expected a norm behind the layers like theirs, or none, got RMSNorm",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MODULES)
+def test_modules_without_a_counterpart(name):
+    make, message = BAD_MODULES[name]
+    with pytest.raises((ValueError, TypeError), match=message):
+        interop.from_torch(make())
+
+
+PLAIN = models.LMConfig(vocab_size=1, width=6, depth=2, num_heads=2, mask=None, position="none", activation="relu")
+BAD_BODIES = {
+    "a mask": ({"mask": masks.causal()}, "mask=causal"),
+    "grouped heads": ({"kv_heads": 1}, "kv_heads=1"),
+    "RMS norms": ({"norm": "rms"}, r"missing: .*attention_norm\.bias"),
+    "a gate": ({"activation": "swiglu"}, r"not in PyTorch: .*gate\.bias"),
+    "sandwich": ({"norm_place": "sandwich"}, r"not in PyTorch: .*attention_after\.bias"),
+    "a cap": ({"score_cap": 2.0}, "score_cap=2.0"),
+    "windows": ({"windows": (2,)}, "windows="),
+    "a bias in some places": ({"use_bias": ("qkv",)}, r"missing: .*out\.bias"),
+    "stacked": ({"scan": True}, "scan=True"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_bodies_that_pytorch_has_not(name):
+    changes, message = BAD_BODIES[name]
+    body = models.Body(dataclasses.replace(PLAIN, **changes), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=message):
+        interop.to_torch(body)
+
+
+def test_a_plain_body_goes_to_pytorch():
+    body = models.Body(PLAIN, rngs=nnx.Rngs(0))
+    x = jnp.asarray(inputs("float32", (2, S, 6))[0])
+    module = interop.to_torch(body).eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.tensor(np.asarray(x))), body(x).hidden, rtol=PARITY, atol=PARITY)
+
+
+def test_other_layers_are_still_found():
+    assert isinstance(interop.from_torch(torch.nn.MultiheadAttention(6, 2)), nn.MultiHeadAttention)
+    assert jax.tree.leaves(interop.from_torch(torch.nn.Linear(2, 2)))

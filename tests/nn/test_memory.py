@@ -1,0 +1,107 @@
+"""Cross-attention in two halves: what `remember` keeps is what the whole call sees, whatever the layer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jax_attention import masks, mods, nn, normalizers, positions
+from jax_attention.cache import EMPTY
+from jax_attention.dropout import Dropout
+from tests.tolerances import FORWARD
+
+S, T, D = 5, 4, 12
+CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
+RNG = np.random.default_rng(0)
+LAYERS = {
+    "separate, other sizes": {"key_size": 7, "value_size": 9},
+    "packed, groups, rotary": {"packed": True, "kv_heads": 1, "rope": positions.rotary(size=2)},
+    "norms on heads, no biases": {"head_norm": partial(nnx.RMSNorm, rngs=nnx.Rngs(1)), "use_bias": False},
+    "joined norms, own rule": {
+        "head_norm": partial(nnx.RMSNorm, rngs=nnx.Rngs(1)),
+        "joined_norm": True,
+        "mods": (mods.soft_cap(2.0),),
+        "normalize": normalizers.sparsemax(),
+    },
+    "one key more": {"extra_key": True},
+}
+
+
+def numbers(*shape):
+    return jnp.asarray(RNG.standard_normal(shape), jnp.float32)
+
+
+def layer_of(name):
+    return nn.MultiHeadAttention(3, D, rngs=nnx.Rngs(0), **LAYERS[name])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_recall_of_what_was_remembered_is_the_call(name):
+    layer = layer_of(name)
+    sizes = (LAYERS[name].get("key_size", D), LAYERS[name].get("value_size", D))
+    query, key, value = numbers(2, T, D), numbers(2, S, sizes[0]), numbers(2, S, sizes[1])
+    places = {"query_positions": jnp.arange(T) + 3}
+
+    @jax.jit
+    def run(layer):
+        memory = layer.remember(key, value)
+        at = layer.remember(key, value, positions=jnp.arange(S))
+        return (
+            layer(query, key, value, **places),
+            layer.recall(query, memory, **places),
+            layer.recall(query, at, **places),
+            layer.weights(query, key, value, mods=mods.temperature(2.0)),
+            layer.recall_weights(query, memory, mods=mods.temperature(2.0)),
+        )
+
+    whole, recalled, placed, maps, recalled_maps = run(layer)
+    np.testing.assert_allclose(recalled, whole, **CLOSE)
+    np.testing.assert_allclose(placed, whole, **CLOSE)
+    np.testing.assert_allclose(recalled_maps, maps, **CLOSE)
+
+
+def test_value_is_the_key_by_default():
+    layer = layer_of("packed, groups, rotary")
+    query, key = numbers(T, D), numbers(S, D)
+    np.testing.assert_allclose(layer.recall(query, layer.remember(key)), layer(query, key), **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["packed, groups, rotary", "one key more"])
+def test_padding_is_seen_by_nobody_even_if_it_is_nan(name):
+    layer = layer_of(name)
+    query, key = numbers(2, T, D), numbers(2, S, D)
+    places = jnp.array([[0, 1, 2, EMPTY, EMPTY], [EMPTY, 0, 1, 2, 3]])
+    spoilt = jnp.where((places == EMPTY)[..., None], jnp.nan, key)
+    found = layer.recall(query, layer.remember(spoilt, positions=places))
+    np.testing.assert_allclose(found[0], layer.recall(query[0], layer.remember(key[0, :3])), **CLOSE)
+    np.testing.assert_allclose(found[1], layer.recall(query[1], layer.remember(key[1, 1:])), **CLOSE)
+
+
+def test_one_memory_for_many_queries():
+    """Leading axes of a memory broadcast: samples and beams share it."""
+    layer = layer_of("packed, groups, rotary")
+    query, memory = numbers(3, 2, T, D), layer.remember(numbers(2, S, D), positions=jnp.arange(S))
+    found = layer.recall(query, memory)
+    for i in range(3):
+        np.testing.assert_allclose(found[i], layer.recall(query[i], memory), **CLOSE)
+
+
+def test_masks_and_dropout_of_the_call():
+    layer = layer_of("one key more")
+    query, key = numbers(T, D), numbers(S, D)
+    options = {"mask": masks.causal(), "query_positions": jnp.arange(T), "dropout": Dropout(jax.random.key(0), 0.5)}
+    np.testing.assert_allclose(
+        layer.recall(query, layer.remember(key), **options), layer(query, key, **options), **CLOSE
+    )
+
+
+def test_frequencies_that_change_with_the_length_are_refused():
+    scaling = positions.dynamic_scaling(2.0, 4)
+    layer = nn.MultiHeadAttention(3, D, rope=positions.rotary(scaling=scaling), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"rope: expected frequencies that do not change with the length"):
+        layer.remember(numbers(S, D))
