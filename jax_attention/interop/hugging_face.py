@@ -193,7 +193,7 @@ def expressions(config: Config, name: str | None) -> list[tuple[Family, dict[str
         back = None if fields is None else _attempt(lambda family=family, x=fields | pair: _config(family, x))
         lost = ["the rule"] if back is None else _differences(config, back)
         if lost:
-            tried.append((len(lost), family.model_type, lost))
+            tried.append(((back is None, len(lost)), family.model_type, lost))
         else:
             able.append((family, fields))
     if able:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from jax_attention.interop.entries import Entry, joined, same
@@ -76,6 +77,11 @@ def entries(config: LMConfig) -> list[Entry]:
     return found + ([] if config.tied_head else linear("head", "vocab_projector", bias=False))
 
 
+def copies(config: LMConfig) -> Mapping[str, str]:
+    """What some files hold twice."""
+    return {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"} if config.tied_head else {}
+
+
 DISTILBERT = Family(
     "distilbert",
     "DistilBertForMaskedLM",
@@ -85,5 +91,6 @@ DISTILBERT = Family(
     entries,
     buffers=r"\.position_ids$",
     old_names=bert.OLD,
+    copies=copies,
     headless=bert.HEADLESS,
 )
