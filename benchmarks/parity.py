@@ -1,46 +1,98 @@
-"""How far are we from Hugging Face? Every family, tiny random models of odd sizes: logits, gradients, greedy tokens.
+"""How far are we from PyTorch and Hugging Face? Every family and every layer: forward, gradients, tokens, dtypes.
 
-    python -m benchmarks.parity        about 4 minutes on 2 cores; writes results/parity.json
+    python -m benchmarks.parity        about 10 minutes on 2 cores; writes results/parity.json
 
-The models and the measure are those of tests/interop: differences over the largest number of the array, or over 1;
-`gradient` is the worst of all weights; `tokens` says how many of the new tokens of a ragged batch are equal.
+Models are tiny, random and of odd sizes; models, layers and measures are those of tests/interop: differences over the
+largest number of the array, or over 1; `gradient` is the worst of all weights; `tokens` says how many of the new tokens
+of a ragged batch are equal. In bfloat16 the truth is their model in float32 with the same numbers, and both sides have
+an error. Of layers, the worst of all options.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import jax
+import torch
 import transformers
 
 from benchmarks.attention import setting
 from jax_attention import interop
-from tests.interop import hf_models, parity_of
+from tests.interop import hf_models, parity_of, test_torch_modules, test_torch_recurrent, test_torch_transformers
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 
 
-def measured(name: str) -> dict:
+def model_parity(name: str) -> dict[str, Any]:
     """One model."""
     theirs = hf_models.build(name)
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         ours = interop.load(folder)
-    found, expected = parity_of.greedy(theirs, ours)
-    return {
+    found = {
         "family": theirs.config.model_type,
         "forward": parity_of.forward(theirs, ours),
         "gradient": max(parity_of.gradients(theirs, ours).values()),
-        "tokens": [int((found == expected).sum()), found.size],
+        "half": half(name),
     }
+    if parity_of.family_of(theirs) in parity_of.ENCODERS:
+        return found
+    tokens, expected = parity_of.greedy(theirs, ours)
+    return found | {"tokens": [int((tokens == expected).sum()), tokens.size]}
+
+
+def half(name: str) -> dict[str, float]:
+    """Errors in bfloat16, ours and theirs, against float32 with the same numbers."""
+    theirs = hf_models.build(name, torch.bfloat16)
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        ours = interop.load(folder)
+    setting_of_it = parity_of.setting_of(theirs)
+    with torch.no_grad():
+        own = setting_of_it.theirs(theirs).float().numpy()
+        truth = setting_of_it.theirs(theirs.float()).numpy()
+    found = jax.jit(setting_of_it.ours)(ours)
+    return {"ours": parity_of.relative(found, truth), "theirs": parity_of.relative(own, truth)}
+
+
+LAYERS: dict[str, tuple[Callable[..., tuple[float, float]], Iterable[Any]]] = {
+    "Linear, LayerNorm, RMSNorm": (test_torch_modules.check_layer, test_torch_modules.LAYERS),
+    "MultiheadAttention": (test_torch_modules.check_heads, test_torch_modules.HEADS),
+} | {
+    kind: (lambda options, dtype, kind=kind: test_torch_recurrent.check(kind, options, dtype), options)
+    for kind, options in ((kind, test_torch_recurrent.OPTIONS.values()) for kind in test_torch_recurrent.KINDS)
+}
+LAYERS |= {
+    name: (
+        lambda options, dtype, name=name: test_torch_transformers.check(name, dtype, **options),
+        test_torch_transformers.OPTIONS.values(),
+    )
+    for name in test_torch_transformers.MODULES
+}
+"""What checks a layer with some options in a dtype, and the options."""
+
+
+def layer_parity(name: str) -> dict[str, list[float]]:
+    """The worst outputs and gradients of one layer, in each dtype."""
+    check, options = LAYERS[name]
+    found = {}
+    for dtype in ("float32", "float64"):
+        with jax.enable_x64(dtype == "float64"):
+            found[dtype] = [max(worst) for worst in zip(*(check(x, dtype) for x in options), strict=True)]
+    return found
 
 
 def main() -> None:
     """Measure, write."""
     transformers.utils.logging.disable_progress_bar()
-    models = {name: measured(name) for name in hf_models.CASES}
-    results = setting("jax", "flax", "torch", "transformers", "safetensors") | {"models": models}
+    results = setting("jax", "flax", "torch", "transformers", "safetensors")
+    results["layers"] = {name: layer_parity(name) for name in LAYERS}
+    every = hf_models.CASES | hf_models.ENCODERS | hf_models.PAIRS
+    results["models"] = {name: model_parity(name) for name in every}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 

@@ -221,11 +221,29 @@ def parity() -> str:
     """How far every family is from Hugging Face, and with which versions."""
     found = read("parity")
     rows = [
-        [name, x["family"], f"{x['forward']:.1e}", f"{x['gradient']:.1e}", f"{x['tokens'][0]} of {x['tokens'][1]}"]
+        [
+            name,
+            x["family"],
+            f"{x['forward']:.1e}",
+            f"{x['gradient']:.1e}",
+            f"{x['tokens'][0]} of {x['tokens'][1]}" if "tokens" in x else "",
+            f"{x['half']['ours']:.1e}, {x['half']['theirs']:.1e}",
+        ]
         for name, x in found["models"].items()
     ]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    return table(["model", "family", "forward", "gradient", "equal tokens"], rows) + f"\n{versions}.\n"
+    heads = ["model", "family", "forward", "gradient", "equal tokens", "bfloat16: ours, theirs"]
+    return table(heads, rows) + f"\n{versions}.\n"
+
+
+def layer_parity() -> str:
+    """How far every layer of torch.nn is from ours."""
+    dtypes = ("float32", "float64")
+    rows = [
+        [name, *(f"{number:.1e}" for dtype in dtypes for number in x[dtype])]
+        for name, x in read("parity")["layers"].items()
+    ]
+    return table(["layer", *(f"{dtype}, {what}" for dtype in dtypes for what in ("forward", "gradient"))], rows)
 
 
 TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
@@ -239,6 +257,7 @@ TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "window": (window, "long", "window"),
     "derivatives": (derivatives, "long", "derivatives"),
     "parity": (parity, "parity", "models"),
+    "layer-parity": (layer_parity, "parity", "layers"),
     "additive": (additive, "additive", "cases"),
     "rules": (rules, "rules", "ms"),
     "crossover": (crossover, "crossover", "cases"),
