@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -14,6 +14,8 @@ from jax_attention import decoding, models
 from jax_attention.cli import run_folder
 from jax_attention.cli.output import say
 from jax_attention.ground.checks import check_int
+
+NOT_BESIDE_BEAMS = ("greedy", "temperature", "top_k", "top_p", "min_p", "stop", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,8 @@ class Generate:
         step: which checkpoint; the best one seen in validation if None.
         max_new_tokens: at most.
         greedy: always the likeliest token; takes no sampling option.
+        beams: beam search over so many texts at once, which prints the likeliest when it is done; takes no sampling
+            option but the repetition penalty, and --num-samples is how many of the texts to print.
         temperature: above 1 bolder, below 1 safer; 0.8 if nothing is said.
         top_k: only the k likeliest tokens.
         top_p: the likeliest tokens that together have this probability.
@@ -41,6 +45,7 @@ class Generate:
     step: int | None = None
     max_new_tokens: int = 200
     greedy: bool = False
+    beams: int | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -59,6 +64,7 @@ class Generate:
                 f"num_samples = {self.num_samples}, seed = {self.seed}. Leave them out."
             )
         check_int("num_samples", samples, 1, "It is the number of continuations.")
+        self._check_beams(samples)
         run = run_folder.open_run(self.folder)
         prompt = sys.stdin.read() if self.prompt == "-" else self.prompt
         ids = run.tokenizer.encode(prompt)
@@ -70,6 +76,9 @@ class Generate:
                 f"prompt: expected fewer tokens than the context of {run.config.context}, got {len(ids)}. Shorten it."
             )
         model = models.unrolled(run.load(self.step)[0])
+        if self.beams is not None:
+            self._search(model, run.tokenizer, prompt, min(self.max_new_tokens, room), samples)
+            return
         for sample in range(samples):
             if samples > 1:
                 say(f"--- sample {sample + 1}")
@@ -86,7 +95,33 @@ class Generate:
             )
             say()
             if self.max_new_tokens > room and not bool(made.stopped):
-                sys.stderr.write(f"stopped at the model's context of {run.config.context} tokens\n")
+                _say_full(run.config.context)
+
+    def _check_beams(self, samples: int) -> None:
+        if self.beams is None:
+            return
+        check_int("beams", self.beams, 1, "It is the number of texts to look at.")
+        defaults = {field.name: field.default for field in fields(self)}
+        given = ["--" + name.replace("_", "-") for name in NOT_BESIDE_BEAMS if getattr(self, name) != defaults[name]]
+        if given:
+            raise ValueError(
+                f"beams: expected no {' and no '.join(given)} beside it, as nothing is drawn and the text is looked at "
+                f"only in the end, got beams = {self.beams}. Leave one of them out."
+            )
+        if samples > self.beams:
+            raise ValueError(f"num_samples: expected at most beams = {self.beams}, got {samples}. Raise --beams.")
+
+    def _search(self, model: Any, tokenizer: Any, prompt: str, count: int, samples: int) -> None:
+        """Print the best texts of beam search, with the mean log-probability of their tokens if there are several."""
+        rules = () if self.repetition_penalty is None else decoding.repetition_penalty(self.repetition_penalty)
+        options = dict(num_beams=self.beams, max_new_tokens=count, num_return=samples, rules=rules, tokenizer=tokenizer)
+        found = decoding.beam_search(model, tokenizer.encode(prompt), **options)
+        for sample, (text, score) in enumerate(zip(found.text, found.scores, strict=True)):
+            if samples > 1:
+                say(f"--- sample {sample + 1}, score {float(score):.4f}")
+            say(prompt + text)
+        if self.max_new_tokens > count:
+            _say_full(model.config.context)
 
     def sampler(self) -> decoding.Sampler:
         """The rules that were asked for; greedy takes none beside it."""
@@ -98,6 +133,10 @@ class Generate:
         elif not given:
             rules = [decoding.temperature(0.8)]
         return decoding.sampler(*rules)
+
+
+def _say_full(context: int) -> None:
+    sys.stderr.write(f"stopped at the model's context of {context} tokens\n")
 
 
 def _write(piece: decoding.Piece) -> None:

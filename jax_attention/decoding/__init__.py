@@ -1,5 +1,6 @@
 """Generation: sampling rules as values, prompts of any lengths, and one compiled loop around a functional cache."""
 
+from jax_attention.decoding.beams import Beams, beam_search
 from jax_attention.decoding.generate import Generated, generate
 from jax_attention.decoding.prompts import Prompts, pad_prompts
 from jax_attention.decoding.rules import Rule, greedy, repetition_penalty, temperature
@@ -8,11 +9,13 @@ from jax_attention.decoding.text import Piece
 from jax_attention.decoding.truncation import min_p, top_k, top_p
 
 __all__ = [
+    "Beams",
     "Generated",
     "Piece",
     "Prompts",
     "Rule",
     "Sampler",
+    "beam_search",
     "generate",
     "greedy",
     "min_p",

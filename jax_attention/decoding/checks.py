@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.decoding.prompts import Prompts, as_prompts
+from jax_attention.decoding.prompts import Prompts, as_prompts, bucket, fill_up
 from jax_attention.decoding.sampler import Sampler, as_sampler
 from jax_attention.ground.checks import check_int, describe_array, fail_unless
 
@@ -43,6 +43,15 @@ class Request(NamedTuple):
     def watched(self) -> bool:
         """Whether the host looks at the tokens."""
         return self.stream is not None or bool(self.stop_strings) or self.tokenizer is not None
+
+    def sized(self) -> tuple[Prompts, dict[str, int | None]]:
+        """The prompts filled up to a bucket, and the sizes for which programs are compiled."""
+        length = bucket(self.prompts.tokens.shape[-1])
+        chunk = None if self.chunk is None or self.chunk >= length else self.chunk
+        if chunk is not None:
+            length = -(-length // chunk) * chunk
+        capacity, room = bucket(length + self.max_new_tokens), bucket(self.max_new_tokens)
+        return fill_up(self.prompts, length), {"capacity": capacity, "room": room, "chunk": chunk}
 
 
 def check_request(model: Any, prompt: Any, *, beyond_context: bool, **given: Any) -> Request:

@@ -12,7 +12,7 @@ import numpy as np
 from jax_attention import models
 from jax_attention.decoding.checks import Request, check_request
 from jax_attention.decoding.loop import PAD, State, decode, prefill
-from jax_attention.decoding.prompts import Prompts, bucket, fill_up
+from jax_attention.decoding.prompts import Prompts
 from jax_attention.decoding.rules import Rule
 from jax_attention.decoding.sampler import Sampler
 from jax_attention.decoding.text import Followers, Piece
@@ -129,21 +129,8 @@ def generate(
 
 def _start(model: Any, request: Request) -> State:
     """The state after the prompt, with its first new token."""
-    length = bucket(request.prompts.tokens.shape[-1])
-    chunk = None if request.chunk is None or request.chunk >= length else request.chunk
-    if chunk is not None:
-        length = -(-length // chunk) * chunk
-    return prefill(
-        model,
-        fill_up(request.prompts, length),
-        request.sampler,
-        request.rng,
-        request.stop,
-        capacity=bucket(length + request.max_new_tokens),
-        room=bucket(request.max_new_tokens),
-        chunk=chunk,
-        samples=request.num_samples,
-    )
+    prompts, sizes = request.sized()
+    return prefill(model, prompts, request.sampler, request.rng, request.stop, samples=request.num_samples, **sizes)
 
 
 def _watch(model: Any, request: Request, state: State) -> tuple[State, Any]:

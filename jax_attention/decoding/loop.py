@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 PAD = 0
 """What stands behind the last token of a row."""
 PROBE = 1_000_003
-"""An axis of this size marks the place of the samples' axis in the shapes of a cache; no real axis has it."""
+"""An axis of this size marks the place of the copies' axis in the shapes of a cache; no real axis has it."""
 
 
 @pytree
@@ -56,6 +57,17 @@ class State:
     """Which tokens stand in the row; None when no rule asks."""
 
 
+class Reading(NamedTuple):
+    """What is known when the prompts were read and nothing is chosen yet."""
+
+    cache: Any
+    logits: Float[Array, "*lead V"]
+    position: Int[Array, "*lead"]
+    """Where the last token stands."""
+    seen: Bool[Array, "*lead V"] | None
+    """Which tokens stand in the row; None when no rule asks."""
+
+
 @partial(jax.jit, static_argnames=("capacity", "room", "chunk", "samples"))
 def prefill(
     model: Any,
@@ -71,31 +83,24 @@ def prefill(
 ) -> State:
     """Read the prompt into a fresh cache of `capacity` slots and choose the first of at most `room` tokens.
 
-    Only the last row of each prompt goes through the head. `samples` rows follow from one reading of each prompt.
+    `samples` rows follow from one reading of each prompt.
     """
-    lead = prompts.lengths.shape
-    hidden, cache = _read(model, prompts, model.init_cache(batch=lead, capacity=capacity), chunk)
-    logits, position = model.unembed(hidden), prompts.lengths
-    seen = _seen(prompts, logits.shape[-1]) if sampler.needs_seen else None
-    if samples is not None:
-        repeat = lambda x: jnp.broadcast_to(x, (samples, *x.shape))  # noqa: E731
-        logits, position, seen = jax.tree.map(repeat, (logits, position, seen))
-        cache = _repeat_cache(model, cache, lead, capacity, samples)
-    lead = position.shape
+    found = read(model, prompts, capacity=capacity, chunk=chunk, copies=samples, needs_seen=sampler.needs_seen)
+    lead = found.position.shape
     zeros = jnp.zeros(lead, jnp.int32)
     state = State(
-        cache=cache,
+        cache=found.cache,
         step=jnp.zeros((), jnp.int32),
         tokens=jnp.full((*lead, room), PAD, jnp.int32),
         logprobs=jnp.zeros((*lead, room), jnp.float32),
         lengths=zeros,
         stopped=zeros.astype(bool),
         token=zeros,
-        position=position - 1,
+        position=found.position,
         rngs=None if rng is None else _row_rngs(rng, lead, samples is not None),
-        seen=seen,
+        seen=found.seen,
     )
-    return _choose(state, logits, sampler, stop)
+    return _choose(state, found.logits, sampler, stop)
 
 
 @partial(jax.jit, donate_argnums=1)
@@ -143,6 +148,39 @@ def _choose(state: State, logits: jax.Array, sampler: Sampler, stop: jax.Array) 
     )
 
 
+def read(
+    model: Any, prompts: Prompts, *, capacity: int, chunk: int | None, copies: int | None, needs_seen: bool
+) -> Reading:
+    """Read each prompt once into a fresh cache; `copies` of what follows stand on a new axis in front, None is without.
+
+    Only the last row of each prompt goes through the head.
+    """
+    lead = prompts.lengths.shape
+    hidden, cache = _read(model, prompts, model.init_cache(batch=lead, capacity=capacity), chunk)
+    logits, position = model.unembed(hidden), prompts.lengths - 1
+    seen = _seen(prompts, logits.shape[-1]) if needs_seen else None
+    if copies is None:
+        return Reading(cache, logits, position, seen)
+
+    def repeat(x: jax.Array, axis: int = 0) -> jax.Array:
+        return jnp.broadcast_to(jnp.expand_dims(x, axis), (*x.shape[:axis], copies, *x.shape[axis:]))
+
+    cache = along_copies(repeat, model, cache, lead, capacity)
+    return Reading(cache, *jax.tree.map(repeat, (logits, position, seen)))
+
+
+def along_copies(
+    change: Callable[[jax.Array, int], jax.Array], model: Any, cache: Any, lead: tuple[int, ...], capacity: int
+) -> Any:
+    """`change(x, axis)` for each array of a cache that has rows; `axis` is the one of copies, in front of `lead`."""
+    probe = jax.eval_shape(lambda: model.init_cache(batch=(PROBE, *lead), capacity=capacity))
+
+    def one(x: jax.Array, marked: jax.ShapeDtypeStruct) -> jax.Array:
+        return change(x, marked.shape.index(PROBE)) if PROBE in marked.shape else x
+
+    return jax.tree.map(one, cache, probe)
+
+
 def _read(model: Any, prompts: Prompts, cache: Any, chunk: int | None) -> tuple[jax.Array, Any]:
     """The hidden state `[..., D]` of each prompt's last token, and the cache with all of them."""
     count = prompts.tokens.shape[-1]
@@ -178,16 +216,3 @@ def _row_rngs(rng: jax.Array, lead: tuple[int, ...], samples: bool) -> jax.Array
         rngs = jax.vmap(partial(jax.random.fold_in, rng))(jnp.arange(lead[0]))
         return jax.vmap(lambda rng: _row_rngs(rng, lead[1:], False))(rngs)
     return jax.vmap(partial(jax.random.fold_in, rng))(jnp.arange(math.prod(lead))).reshape(lead)
-
-
-def _repeat_cache(model: Any, cache: Any, lead: tuple[int, ...], capacity: int, samples: int) -> Any:
-    """The cache with an axis of samples in front of the batch axes, wherever its layout has them."""
-    probe = jax.eval_shape(lambda: model.init_cache(batch=(PROBE, *lead), capacity=capacity))
-
-    def repeat(x: jax.Array, marked: jax.ShapeDtypeStruct) -> jax.Array:
-        if PROBE not in marked.shape:
-            return x
-        axis = marked.shape.index(PROBE)
-        return jnp.broadcast_to(jnp.expand_dims(x, axis), (*x.shape[:axis], samples, *x.shape[axis:]))
-
-    return jax.tree.map(repeat, cache, probe)

@@ -38,6 +38,23 @@ def test_generate_stops_at_the_context_and_says_so(run, capsys):
     assert "stopped at the model's context of 16 tokens" in printed.err
 
 
+def test_generate_by_beam_search_prints_the_best_of_its_beams(run, capsys):
+    """The best two of three, and the best one alone."""
+    command = ["generate", str(run), "--prompt", "the ", "--max-new-tokens", "5", "--beams", "3"]
+    assert main([*command, "--num-samples", "2"]) == 0
+    head, best, other, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"--- sample 1, score -\d\.\d{4}", head)
+    assert float(head.split()[-1]) >= float(other.split()[-1])
+    assert all(text.startswith("the ") and len(text) == len("the ") + 5 for text in (best, second))
+    assert best != second
+    assert main([*command, "--repetition-penalty", "1.0"]) == 0
+    assert capsys.readouterr().out == best + "\n"
+    assert main([*command, "--max-new-tokens", "50"]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out) == 16 + 1
+    assert "stopped at the model's context of 16 tokens" in printed.err
+
+
 def test_generate_reads_standard_input(run, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("the "))
     assert main(["generate", str(run), "--prompt", "-", "--greedy", "--max-new-tokens", "3"]) == 0

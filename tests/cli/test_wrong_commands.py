@@ -85,6 +85,15 @@ def test_greedy_with_a_temperature_is_a_contradiction(run, capsys):
     assert "num_samples" in refused(["generate", str(run), "--prompt", "the", "--num-samples", "0"], capsys)
 
 
+def test_beams_beside_what_they_would_ignore(run, capsys):
+    command = ["generate", str(run), "--prompt", "the", "--beams", "2"]
+    message = refused([*command, "--top-k", "5", "--seed", "0"], capsys)
+    assert "expected no --top-k and no --seed beside it" in message
+    assert "--greedy" in refused([*command, "--greedy"], capsys)
+    assert "num_samples: expected at most beams = 2, got 3" in refused([*command, "--num-samples", "3"], capsys)
+    assert "beams: expected an int >= 1" in refused([*command[:-1], "0"], capsys)
+
+
 def test_another_tokenizer_in_the_folder(run, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

@@ -58,8 +58,8 @@ PUBLIC = {
         Progress TensorBoard TrainState TrainingDiverged check_divides cross_entropy data_mesh evaluate_step
         fit init_state keep_freed_memory language_model_loss make_evaluate make_optimizer make_schedule
         make_train_step matmul_peak progress read_metrics refuse_nonfinite replicate split_rows train_flops""",
-    "jax_attention.decoding": """Generated Piece Prompts Rule Sampler generate greedy min_p pad_prompts
-        repetition_penalty sampler temperature top_k top_p""",
+    "jax_attention.decoding": """Beams Generated Piece Prompts Rule Sampler beam_search generate greedy min_p
+        pad_prompts repetition_penalty sampler temperature top_k top_p""",
     "jax_attention.interop": """Comparison Difference compare_rule difference from_state_dict from_torch load
         load_adapters save save_adapters to_state_dict to_torch""",
     "jax_attention.viz": "alignment_map entropy_map head_entropy head_grid heat_map html_page rollout save",
