@@ -7,8 +7,10 @@ from typing import Annotated
 
 import tyro
 
+from jax_attention.cli.compare import Compare
 from jax_attention.cli.evaluate import Evaluate
 from jax_attention.cli.explain import Explain
+from jax_attention.cli.export import Export
 from jax_attention.cli.generate import Generate
 from jax_attention.cli.rules import Rules
 from jax_attention.cli.show import Show
@@ -19,8 +21,10 @@ Command = (
     | Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Show, tyro.conf.subcommand("show")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Rules, tyro.conf.subcommand("rules")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
 )
 
 

@@ -10,38 +10,49 @@ import jax
 import tyro
 
 from jax_attention import data, training
-from jax_attention.cli import run_folder
+from jax_attention.cli import pretrained, run_folder
 from jax_attention.cli.output import table
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure the model of a run folder on text: every token is predicted once.
+    """Measure the model of a folder on text: every token is predicted once.
 
     Args:
-        folder: of a run.
-        files: text files, folders or globs; the run's own held-out text if none.
-        step: which checkpoint; the best one seen in validation if None.
+        folder: of a run, of a Hugging Face model, or of adapters as PEFT saves them.
+        files: text files, folders or globs; a run's own held-out text if none.
+        length: tokens in a row; that of the run's training if None, of a Hugging Face model at most 1024.
+        step: which checkpoint of a run; the best one seen in validation if None.
         batch_size: rows at once, rounded up to a multiple of the devices.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
     files: tuple[str, ...] = ()
+    length: int | None = None
     step: int | None = None
     batch_size: int = 16
 
     def run(self) -> None:
         """Print one line of figures."""
-        run = run_folder.open_run(self.folder)
+        run = run_folder.open_model(self.folder)
+        text = self.text(run)
         model, step = run.load(self.step)
-        if self.files:
-            documents, packed = data.read_documents(self.files), run.settings["packed"]
-            text = data.held_out(documents, run.tokenizer, length=run.config.context, packed=packed)
-        else:
-            corpus = run.corpus()
-            text = data.HeldOut(corpus.validation, corpus.validation_bytes, corpus.escape_bits)
         rows = -(-self.batch_size // len(jax.devices())) * len(jax.devices())
         found = training.make_evaluate(text.source, rows)(model)
         name = ", ".join(self.files) or "held-out text of the run"
         row = (name, step, int(found["tokens"]), f"{found['loss']:.4f}", f"{text.bits_per_byte(found['loss']):.4f}")
         table(("text", "step", "tokens", "nats per token", "bits per byte"), [row])
+
+    def text(self, run: run_folder.Run | pretrained.Pretrained) -> data.HeldOut:
+        """What is predicted."""
+        length = run.length if self.length is None else self.length
+        if not 0 < length <= run.config.context:
+            raise ValueError(f"length: expected 1 to {run.config.context} tokens, the model's context, got {length}.")
+        if self.files:
+            return data.held_out(data.read_documents(self.files), run.tokenizer, length=length, packed=run.packed)
+        if isinstance(run, pretrained.Pretrained):
+            raise ValueError(
+                "files: expected some, as only a run has held-out text of its own, got none. Give --files."
+            )
+        corpus = run.corpus(length)
+        return data.HeldOut(corpus.validation, corpus.validation_bytes, corpus.escape_bits)

@@ -11,7 +11,7 @@ import jax
 import tyro
 
 from jax_attention import decoding, models
-from jax_attention.cli import run_folder
+from jax_attention.cli import report, run_folder
 from jax_attention.cli.output import say
 from jax_attention.ground.checks import check_int
 
@@ -20,16 +20,18 @@ NOT_BESIDE_BEAMS = ("greedy", "temperature", "top_k", "top_p", "min_p", "stop", 
 
 @dataclass(frozen=True, kw_only=True)
 class Generate:
-    """Continue a prompt with the model of a run folder; text appears as it is made.
+    """Continue a prompt with the model of a folder; text appears as it is made.
 
     Args:
-        folder: of a run.
+        folder: of a run, of a Hugging Face model, or of adapters as PEFT saves them.
         prompt: the text to continue; - reads standard input.
-        step: which checkpoint; the best one seen in validation if None.
+        step: which checkpoint of a run; the best one seen in validation if None.
         max_new_tokens: at most.
         greedy: always the likeliest token; takes no sampling option.
         beams: beam search over so many texts at once, which prints the likeliest when it is done; takes no sampling
             option but the repetition penalty, and --num-samples is how many of the texts to print.
+        length_penalty: a finished beam scores its log-probability over its length to this power, 1 if nothing is said;
+            only with --beams.
         temperature: above 1 bolder, below 1 safer; 0.8 if nothing is said.
         top_k: only the k likeliest tokens.
         top_p: the likeliest tokens that together have this probability.
@@ -46,6 +48,7 @@ class Generate:
     max_new_tokens: int = 200
     greedy: bool = False
     beams: int | None = None
+    length_penalty: float | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -57,7 +60,7 @@ class Generate:
 
     def run(self) -> None:
         """Load, continue, print."""
-        sampler, samples = self.sampler(), 1 if self.num_samples is None else self.num_samples
+        rules, samples = self.rules(), 1 if self.num_samples is None else self.num_samples
         if self.greedy and (self.num_samples, self.seed) != (None, None):
             raise ValueError(
                 "greedy: expected no --num-samples and no --seed beside it, as it always makes the same text, got "
@@ -65,7 +68,7 @@ class Generate:
             )
         check_int("num_samples", samples, 1, "It is the number of continuations.")
         self._check_beams(samples)
-        run = run_folder.open_run(self.folder)
+        run = run_folder.open_model(self.folder)
         prompt = sys.stdin.read() if self.prompt == "-" else self.prompt
         ids = run.tokenizer.encode(prompt)
         if len(ids) == 0:
@@ -76,8 +79,9 @@ class Generate:
                 f"prompt: expected fewer tokens than the context of {run.config.context}, got {len(ids)}. Shorten it."
             )
         model = models.unrolled(run.load(self.step)[0])
+        sampler = decoding.sampler(*rules, *report.only_spelled(run))
         if self.beams is not None:
-            self._search(model, run.tokenizer, prompt, min(self.max_new_tokens, room), samples)
+            self._search(model, run, prompt, min(self.max_new_tokens, room), samples)
             return
         for sample in range(samples):
             if samples > 1:
@@ -89,6 +93,7 @@ class Generate:
                 max_new_tokens=min(self.max_new_tokens, room),
                 sampler=sampler,
                 rng=None if self.greedy else jax.random.fold_in(jax.random.key(self.seed or 0), sample),
+                stop_tokens=run.stop_tokens,
                 stop_strings=self.stop,
                 tokenizer=run.tokenizer,
                 stream=_write,
@@ -99,6 +104,10 @@ class Generate:
 
     def _check_beams(self, samples: int) -> None:
         if self.beams is None:
+            if self.length_penalty is not None:
+                raise ValueError(
+                    f"length_penalty: expected --beams beside it, got {self.length_penalty} alone. Give --beams 4."
+                )
             return
         check_int("beams", self.beams, 1, "It is the number of texts to look at.")
         defaults = {field.name: field.default for field in fields(self)}
@@ -111,19 +120,27 @@ class Generate:
         if samples > self.beams:
             raise ValueError(f"num_samples: expected at most beams = {self.beams}, got {samples}. Raise --beams.")
 
-    def _search(self, model: Any, tokenizer: Any, prompt: str, count: int, samples: int) -> None:
-        """Print the best texts of beam search, with the mean log-probability of their tokens if there are several."""
-        rules = () if self.repetition_penalty is None else decoding.repetition_penalty(self.repetition_penalty)
-        options = dict(num_beams=self.beams, max_new_tokens=count, num_return=samples, rules=rules, tokenizer=tokenizer)
-        found = decoding.beam_search(model, tokenizer.encode(prompt), **options)
+    def _search(self, model: Any, run: run_folder.Run, prompt: str, count: int, samples: int) -> None:
+        """Print the best texts of beam search, with their scores if there are several."""
+        rules = [] if self.repetition_penalty is None else [decoding.repetition_penalty(self.repetition_penalty)]
+        options = dict(
+            num_beams=self.beams,
+            max_new_tokens=count,
+            length_penalty=1.0 if self.length_penalty is None else self.length_penalty,
+            num_return=samples,
+            rules=[*rules, *report.only_spelled(run)],
+            stop_tokens=run.stop_tokens,
+            tokenizer=run.tokenizer,
+        )
+        found = decoding.beam_search(model, run.tokenizer.encode(prompt), **options)
         for sample, (text, score) in enumerate(zip(found.text, found.scores, strict=True)):
             if samples > 1:
                 say(f"--- sample {sample + 1}, score {float(score):.4f}")
             say(prompt + text)
-        if self.max_new_tokens > count:
+        if self.max_new_tokens > count and not bool(found.stopped.all()):
             _say_full(model.config.context)
 
-    def sampler(self) -> decoding.Sampler:
+    def rules(self) -> list[decoding.Rule]:
         """The rules that were asked for; greedy takes none beside it."""
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
@@ -132,7 +149,8 @@ class Generate:
             rules = [decoding.greedy(), *rules]
         elif not given:
             rules = [decoding.temperature(0.8)]
-        return decoding.sampler(*rules)
+        decoding.sampler(*rules)  # which checks them before anything is loaded
+        return rules
 
 
 def _say_full(context: int) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 for an error that was explained, 130 after Ctrl-C."""
+    """Run a command; returns the exit status: 0, or what the command says, 1 for an error that was explained, 130 after
+    Ctrl-C.
+    """
     try:
         from jax_attention.cli import app
         from jax_attention.training import TrainingDiverged
@@ -21,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     try:
-        app.parse(arguments).run()
+        return app.parse(arguments).run() or 0
     except (ValueError, OSError, ImportError, TrainingDiverged) as error:
         if os.environ.get("JAX_ATTENTION_TRACEBACK"):
             raise
@@ -35,4 +37,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("jax-attention: interrupted\n")
         return 130
-    return 0

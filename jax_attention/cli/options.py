@@ -20,6 +20,8 @@ PRESETS_OWN = "preset"
 """Stands for the value of the preset, so that None can be said."""
 FROM_DATA = ("vocab_size",)
 """Fields that the tokenizer decides."""
+OF_TRAINING = ("dropout", "attention_dropout", "scan", "remat", "dtype", "param_dtype")
+"""Fields that may differ from those of the model that a training starts from."""
 
 
 def argument_help(documented: type) -> dict[str, str]:
@@ -50,11 +52,26 @@ def _model_options() -> type:
 ModelOptions = _model_options()
 
 
-def model_config(preset: PresetName, options: Any, vocab_size: int, **defaults: Any) -> LMConfig:
+def model_config(preset: PresetName, options: Any, vocab_size: int) -> LMConfig:
     """The config that a preset and options describe."""
-    changes = dict(defaults)
-    for field in dataclasses.fields(options):
-        given = getattr(options, field.name)
-        if given != PRESETS_OWN:
-            changes[field.name] = parse(field.name, given) if field.name in EXPRESSIONS else given
-    return PRESETS[preset](vocab_size=vocab_size, **changes)
+    return PRESETS[preset](vocab_size=vocab_size, **_changes(options))
+
+
+def tuned_config(config: LMConfig, options: Any) -> LMConfig:
+    """The config of a model that is trained further; what would make another model of it is refused."""
+    changes = _changes(options)
+    wrong = [f"--{name.replace('_', '-')}" for name in changes if name not in OF_TRAINING]
+    if wrong:
+        allowed = ", ".join(f"--{name.replace('_', '-')}" for name in OF_TRAINING)
+        raise ValueError(
+            f"from: expected no option that makes another model of the folder's, got {', '.join(wrong)}. Of the "
+            f"model's options only {allowed} are left to choose."
+        )
+    # Not as stored: half precision has too few digits for the small steps of fine-tuning.
+    precision = {"dtype": changes.get("param_dtype", "float32"), "param_dtype": "float32"}
+    return dataclasses.replace(config, **precision | changes)
+
+
+def _changes(options: Any) -> dict[str, Any]:
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return {name: parse(name, x) if name in EXPRESSIONS else x for name, x in given.items() if x != PRESETS_OWN}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jax_attention import data, decoding, models, viz
-from jax_attention.cli import run_folder
+from jax_attention import data, decoding, models, nn, training, viz
+from jax_attention.cli import pretrained, run_folder
 from jax_attention.cli.output import say, table
 
 PROMPT_TOKENS = 24
@@ -33,6 +35,17 @@ def multiplied_parameters(config: models.LMConfig) -> int:
     return count_parameters(config) - looked_up
 
 
+def meter(run: run_folder.Run, corpus: data.Corpus, trained: Any) -> training.Meter:
+    """For speed and bits per byte. Of a frozen model the gradients of most kernels are not computed."""
+    config, multiplied = run.config, multiplied_parameters(run.config)
+    if isinstance(trained, nn.Adapters):
+        sizes = [math.prod(x.shape[:-1]) * trained.up[name].shape[-1] for name, x in trained.down.items()]
+        multiplied = (2 * multiplied + sum(sizes)) // 3
+    flops = training.train_flops(multiplied, config.depth, run.length, config.num_heads * config.resolved_head_size)
+    tokens = corpus.validation.predicted
+    return training.Meter(flops, training.matmul_peak(config.dtype), corpus.validation_bytes / tokens)
+
+
 def prompt_ids(corpus: data.Corpus, context: int, text: str | None) -> np.ndarray:
     """The user's prompt, or the first words of the first held-out document."""
     if text is None:
@@ -49,7 +62,7 @@ def prompt_ids(corpus: data.Corpus, context: int, text: str | None) -> np.ndarra
 
 def sample_text(run: run_folder.Run, model: models.TransformerLM, prompt: np.ndarray, count: int) -> str:
     """The prompt and what the model makes of it."""
-    sampler = decoding.sampler(decoding.temperature(SAMPLER[0]), decoding.top_p(SAMPLER[1]))
+    sampler = decoding.sampler(decoding.temperature(SAMPLER[0]), decoding.top_p(SAMPLER[1]), *only_spelled(run))
     made = decoding.generate(
         model,
         prompt,
@@ -59,6 +72,20 @@ def sample_text(run: run_folder.Run, model: models.TransformerLM, prompt: np.nda
     )
     text = run.tokenizer.decode(np.concatenate([prompt, np.asarray(made.tokens)[: int(made.lengths)]]))
     return f"--- continues: {run.tokenizer.decode(prompt)!r}\n{text}\n---"
+
+
+def only_spelled(run: run_folder.Run | pretrained.Pretrained) -> list[Callable]:
+    """A rule that leaves out ids without a text: models often embed more than their tokenizer has."""
+    size = run.tokenizer.vocab_size
+    return [] if size == run.config.vocab_size else [_below(size)]
+
+
+@functools.cache
+def _below(size: int) -> Callable:
+    def known_tokens(logits: jax.Array, seen: jax.Array) -> jax.Array:
+        return jnp.where(jnp.arange(logits.shape[-1]) < size, logits, float("-inf"))
+
+    return known_tokens
 
 
 def finish(
@@ -108,7 +135,9 @@ def _capture(model: models.TransformerLM, ids: jax.Array) -> dict[int, jax.Array
     return model(ids, capture=models.Capture(weights="all")).captured.weights
 
 
-def draw(run: run_folder.Run, model: models.TransformerLM, ids: np.ndarray, folder: Path) -> list[Path]:
+def draw(
+    run: run_folder.Run | pretrained.Pretrained, model: models.TransformerLM, ids: np.ndarray, folder: Path
+) -> list[Path]:
     """Heat map of the last layer's mean head, grid of all heads, and the page. What cannot be drawn is said: no
     pictures without matplotlib, nothing for rules with negative weights.
     """

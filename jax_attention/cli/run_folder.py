@@ -2,7 +2,8 @@
 
 config.json      the model's config, and the settings of the training command
 tokenizer/       what made ids of text
-checkpoints/     states, written by Orbax
+origin/          of the Hugging Face folder that the run started from: its config and the files beside its tokenizer
+checkpoints/     states, written by Orbax; with adapters those alone, beside the model that the run started from
 metrics.jsonl    losses, evaluations, samples
 results.json     the final figures beside unigram and bigram counts
 *.png, *.html    attention of the trained model
@@ -18,13 +19,16 @@ from typing import Any
 import jax
 
 import jax_attention
-from jax_attention import data, models, training
+from jax_attention import data, models, nn, training
+from jax_attention.cli import pretrained
+from jax_attention.cli.settings import TrainSettings
 from jax_attention.ground.files import replaced_file
 
 FORMAT = "jax_attention.run/1"
-CONFIG, TOKENIZER, CORPUS, CHECKPOINTS, METRICS, RESULTS = (
+CONFIG, TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS, METRICS, RESULTS = (
     "config.json",
     "tokenizer",
+    "origin",
     "corpus",
     "checkpoints",
     "metrics.jsonl",
@@ -40,43 +44,85 @@ class Run:
     config: models.LMConfig
     settings: dict[str, Any]
     tokenizer: data.Tokenizer
+    origin: dict[str, str] | None = None
+    """Folder, family and fingerprint of the model that it started from."""
+
+    @property
+    def length(self) -> int:
+        """Tokens in a row."""
+        return self.settings.get("length") or self.config.context
+
+    @property
+    def packed(self) -> bool:
+        """Whether a row holds whole documents."""
+        return self.settings["packed"]
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """Tokens that end a text."""
+        return pretrained.stop_tokens(self.folder / ORIGIN)
 
     @property
     def checkpoints(self) -> training.Checkpoints:
         """The states of the run."""
         return training.Checkpoints(self.folder / CHECKPOINTS)
 
-    def corpus(self) -> data.Corpus:
+    def corpus(self, length: int | None = None) -> data.Corpus:
         """The tokens that the run is trained on and judged by, as they were when it began."""
-        return data.open_corpus(
-            self.folder / CORPUS, self.tokenizer, length=self.config.context, packed=self.settings["packed"]
-        )
+        return data.open_corpus(self.folder / CORPUS, self.tokenizer, length=length or self.length, packed=self.packed)
 
-    def load(self, step: int | None = None) -> tuple[models.TransformerLM, int]:
-        """The model at a step, by default the best one seen in validation, else the newest; and that step."""
+    def start(self, rng: Any) -> tuple[Any, models.TransformerLM | None]:
+        """What is trained, before the first step, and the model under it if that is adapters."""
+        model = models.create(self.config, rng) if self.origin is None else self.base()
+        settings = TrainSettings.from_json(self.settings)
+        return (model, None) if settings.lora is None else (settings.adapters(model, rng), model)
+
+    def base(self) -> models.TransformerLM:
+        """The model that it started from."""
+        return pretrained.load_origin(self.origin, self.config)
+
+    def trained(self) -> Any:
+        """The shapes of what is trained."""
+        settings = TrainSettings.from_json(self.settings)
+
+        def make() -> Any:
+            model = models.create(self.config)
+            return model if settings.lora is None else settings.adapters(model, 0)
+
+        return jax.eval_shape(make)
+
+    def load_trained(self, step: int | None = None) -> tuple[Any, int]:
+        """What is trained at a step, by default the best one seen in validation, else the newest; and that step."""
         checkpoints = self.checkpoints
         if step is None:
             step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
-        like = jax.eval_shape(lambda: models.create(self.config))
-        model = checkpoints.restore(step, like=like, part="model")
-        return model, checkpoints.read(step)["step"]
+        trained = checkpoints.restore(step, like=self.trained(), part="model")
+        return trained, checkpoints.read(step)["step"]
+
+    def load(self, step: int | None = None) -> tuple[models.TransformerLM, int]:
+        """The model at a step, with its adapters if it has some; see `load_trained`."""
+        trained, step = self.load_trained(step)
+        return nn.adapted(self.base(), trained) if isinstance(trained, nn.Adapters) else trained, step
 
 
-def begin(folder: Path, config: models.LMConfig, settings: dict[str, Any], corpus: data.Corpus) -> Run:
-    """A new run folder; refuses one that holds anything already."""
-    check_empty(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    corpus.tokenizer.save(folder / TOKENIZER)
-    corpus.save(folder / CORPUS)
+def begin(run: Run, corpus: data.Corpus) -> None:
+    """Make the folder of a new run; refuses one that holds anything already."""
+    check_empty(run.folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.tokenizer.save(run.folder / TOKENIZER)
+    corpus.save(run.folder / CORPUS)
     about = {
         "format": FORMAT,
         "version": jax_attention.__version__,
-        "model": models.config_to_json(config),
-        "settings": settings,
-        "tokenizer": corpus.tokenizer.fingerprint,
+        "model": models.config_to_json(run.config),
+        "settings": run.settings,
+        "tokenizer": run.tokenizer.fingerprint,
     }
-    write_json(folder / CONFIG, about)
-    return Run(folder, config, settings, corpus.tokenizer)
+    if run.origin is not None:
+        names = (pretrained.CONFIG, *pretrained.BESIDE)
+        pretrained.copy_beside(Path(run.origin["folder"]), run.folder / ORIGIN, names)
+        about["origin"] = run.origin
+    write_json(run.folder / CONFIG, about)
 
 
 def check_empty(folder: Path) -> None:
@@ -95,7 +141,8 @@ def open_run(folder: Path) -> Run:
         what = "which holds none" if folder.is_dir() else "which does not exist"
         raise FileNotFoundError(
             f"run: expected the folder of a run, with {CONFIG}, got {str(folder)!r}, {what}. It is what was given to "
-            "`jax-attention train` as --out."
+            "`jax-attention train` as --out; `generate`, `evaluate` and `show` also take the folder of a Hugging Face "
+            "model."
         )
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
@@ -108,13 +155,18 @@ def open_run(folder: Path) -> Run:
         )
     tokenizer = data.load_tokenizer(folder / TOKENIZER)
     config = models.config_from_json(about["model"])
-    if tokenizer.vocab_size != config.vocab_size or tokenizer.fingerprint != about["tokenizer"]:
+    if tokenizer.vocab_size > config.vocab_size or tokenizer.fingerprint != about["tokenizer"]:
         raise ValueError(
             "run: expected the tokenizer that the model was trained with "
-            f"({config.vocab_size} ids, {about['tokenizer']}), "
+            f"({about['tokenizer']}, at most {config.vocab_size} ids), "
             f"got one of {tokenizer.vocab_size} ids, {tokenizer.fingerprint}, in {str(folder / TOKENIZER)!r}."
         )
-    return Run(folder, config, about["settings"], tokenizer)
+    return Run(folder, config, about["settings"], tokenizer, about.get("origin"))
+
+
+def open_model(folder: Path) -> Run | pretrained.Pretrained:
+    """A folder that holds a model: of a run, or of Hugging Face."""
+    return pretrained.open_pretrained(folder) if pretrained.is_pretrained(folder) else open_run(folder)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -18,9 +18,9 @@ class Show:
     """Draw the attention of a model on a sentence: heat map, grid of heads, one self-contained page.
 
     Args:
-        folder: of a run.
+        folder: of a run, of a Hugging Face model, or of adapters as PEFT saves them.
         text: the sentence.
-        step: which checkpoint; the best one seen in validation if None.
+        step: which checkpoint of a run; the best one seen in validation if None.
         out: where the pictures go; FOLDER/show if left out. Older ones there are replaced.
     """
 
@@ -31,7 +31,7 @@ class Show:
 
     def run(self) -> None:
         """Draw and print the paths."""
-        run = run_folder.open_run(self.folder)
+        run = run_folder.open_model(self.folder)
         ids = np.asarray(run.tokenizer.encode(self.text))
         if not 0 < len(ids) <= run.config.context:
             raise ValueError(

@@ -11,85 +11,14 @@ from typing import Annotated, Any
 
 import jax
 import numpy as np
-import optax
 import tyro
 
-from jax_attention import data, models, training
-from jax_attention.cli import report, run_folder
-from jax_attention.cli.options import ModelOptions, PresetName, model_config
+from jax_attention import data, models, nn, training
+from jax_attention.cli import pretrained, report, run_folder
+from jax_attention.cli.options import ModelOptions, PresetName, model_config, tuned_config
 from jax_attention.cli.output import say
+from jax_attention.cli.settings import TrainSettings
 from jax_attention.ground.checks import check_int, fail_unless
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """What decides the numbers of a run apart from the model: text, tokens, optimiser, loop.
-
-    Args:
-        files: text files, folders, globs, or - for standard input; the sources of Python's standard library if none.
-        tokenizer: characters, bytes, subwords (a byte-level BPE trained on the text), or the path of a tokenizer.json.
-        vocab_size: of the subwords; 2048 if None.
-        packed: rows of whole documents that do not see each other, instead of windows over all text.
-        validation_fraction: of the text's bytes, held out: whole files if there are several.
-        accumulate: microbatches that a batch is cut into.
-        label_smoothing: share of each target spread over the vocabulary.
-        z_loss: coefficient of the squared logsumexp.
-        optimizer: AdamW.
-        loop: how long, and what how often.
-        keep: newest checkpoints that stay, beside the best.
-        prompt: for the samples of text; the beginning of the held-out text if None.
-        sample_tokens: length of the samples; 0 draws none.
-        tensorboard: also write TensorBoard files.
-    """
-
-    files: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    tokenizer: str = "subwords"
-    vocab_size: int | None = None
-    packed: bool = False
-    validation_fraction: float = 0.1
-    accumulate: int = 1
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
-    optimizer: training.OptimizerConfig = field(default_factory=training.OptimizerConfig)
-    loop: training.LoopConfig = field(
-        default_factory=lambda: training.LoopConfig(evaluate_every=500, checkpoint_every=500)
-    )
-    keep: int = 3
-    prompt: str | None = None
-    sample_tokens: int = 120
-    tensorboard: bool = False
-
-    def parts(self) -> tuple[optax.GradientTransformation, Any]:
-        """The optimiser and the train step; all settings are checked on the way."""
-        check_int("sample_tokens", self.sample_tokens, 0, "0 draws no samples.")
-        check_int("keep", self.keep, 1, "It is the number of newest checkpoints that stay.")
-        check_int("accumulate", self.accumulate, 1, "It is the number of microbatches.")
-        fail_unless(
-            self.loop.batch_size % self.accumulate == 0,
-            f"accumulate: expected a divisor of the batch size {self.loop.batch_size}, got {self.accumulate}.",
-        )
-        training.check_divides(self.loop.batch_size, training.data_mesh())
-        steps = self.loop.steps
-        optimizer = training.make_optimizer(self.optimizer, steps=steps)
-        schedule = training.make_schedule(self.optimizer, steps=steps)
-        options = {name: getattr(self, name) for name in ("accumulate", "label_smoothing", "z_loss")}
-        return optimizer, training.make_train_step(optimizer, schedule=schedule, **options)
-
-    def to_json(self) -> dict[str, Any]:
-        """For config.json."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> TrainSettings:
-        """From config.json."""
-        try:
-            optimizer, loop = training.OptimizerConfig(**saved["optimizer"]), training.LoopConfig(**saved["loop"])
-            return cls(**{**saved, "files": tuple(saved["files"]), "optimizer": optimizer, "loop": loop})
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"run: expected the settings of this version of jax-attention in its config.json, got {error}. Use "
-                "the version that began the run."
-            ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +28,17 @@ class Train:
     Args:
         out: the run's folder, new or empty; runs/PRESET-DATE-TIME if left out.
         resume: go on with the run in --out from its newest checkpoint; its settings come from the folder.
-        preset: the shape to start from; every field can be changed.
-        model: changes to the preset.
+        preset: the shape to start from, tiny if None; every field can be changed.
+        origin: the folder of a Hugging Face model to train further, with its tokenizer. The default --learning-rate is
+            for new models: give one.
+        model: changes to the preset; with --from only those that leave it the same model.
         settings: text, tokens, optimiser, loop.
     """
 
     out: Path | None = None
     resume: bool = False
-    preset: PresetName = "tiny"
+    preset: PresetName | None = None
+    origin: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     model: ModelOptions = field(default_factory=ModelOptions)
     settings: TrainSettings = field(default_factory=TrainSettings)
 
@@ -114,7 +46,7 @@ class Train:
         """Train."""
         training.keep_freed_memory()  # before the first computation
         if not self.resume:
-            start(self.settings, self.preset, self.model, self.out)
+            start(self.settings, self.preset, self.model, self.out, self.origin)
             return
         if self.out is None:
             raise ValueError("out: expected the folder of the run to resume, got none. Give --out FOLDER.")
@@ -126,44 +58,88 @@ class Train:
         resume(self.out)
 
 
-def start(settings: TrainSettings, preset: PresetName, options: ModelOptions, out: Path | None = None) -> Path:
-    """Train a new model; returns its folder, which is made when everything that can be checked was checked."""
-    out = _default_folder(preset) if out is None else out
+def start(
+    settings: TrainSettings,
+    preset: PresetName | None,
+    options: ModelOptions,
+    out: Path | None = None,
+    origin: Path | None = None,
+) -> Path:
+    """Train a new model, or one further; returns the run's folder, made when all that can be checked was checked."""
+    _check_origin(settings, preset, origin)
+    out = _default_folder(preset or "tiny" if origin is None else origin.resolve().name) if out is None else out
     run_folder.check_empty(out)
     files = tuple(file if file == "-" else str(Path(file).absolute()) for file in settings.files)
+    source = None if origin is None else pretrained.open_origin(origin)
+
+    def config_of(vocab_size: int) -> models.LMConfig:
+        if source is None:
+            return model_config(preset or "tiny", options, vocab_size)
+        return tuned_config(source.config, options)
+
+    if settings.length is None:
+        settings = dataclasses.replace(settings, length=config_of(1).context if source is None else source.length)
     settings = dataclasses.replace(settings, files=files)
-    _check_model(model_config(preset, options, 1), settings)
+    _check_model(config_of(1), settings)
     settings.parts()
     corpus = data.prepare(
         files,
-        tokenizer=settings.tokenizer,
+        tokenizer=settings.tokenizer or "subwords" if source is None else source.tokenizer,
         vocab_size=settings.vocab_size,
-        length=model_config(preset, options, 1).context,
+        length=settings.length,
         packed=settings.packed,
         validation_fraction=settings.validation_fraction,
     )
-    config = model_config(preset, options, corpus.tokenizer.vocab_size)
+    config = config_of(corpus.tokenizer.vocab_size)
     report.prompt_ids(corpus, config.context, settings.prompt)
-    run = run_folder.begin(out, config, settings.to_json(), corpus)
-    _describe(run, settings, corpus)
-    return _train(run, settings, corpus, None)
+    about = None if source is None else source.origin()
+    run = run_folder.Run(out, config, settings.to_json(), corpus.tokenizer, about)
+    state, base = _first(run, settings)
+    run_folder.begin(run, corpus)
+    _describe(run, settings, corpus, state.model)
+    return _train(run, settings, corpus, state, base)
 
 
 def resume(out: Path) -> Path:
     """Go on with the run of a folder from its newest checkpoint, or from the start if it has none, bit for bit."""
     run = run_folder.open_run(out)
-    return _train(run, TrainSettings.from_json(run.settings), run.corpus(), run.checkpoints.latest or 0)
+    settings, step = TrainSettings.from_json(run.settings), run.checkpoints.latest or 0
+    say(f"resuming {run.folder} at step {step} of {settings.loop.steps}")
+    state, base = _later(run, settings, step) if step else _first(run, settings)
+    return _train(run, settings, run.corpus(), state, base, resumed=step)
 
 
-def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, resumed: int | None) -> Path:
-    optimizer, train_step = settings.parts()
+def _first(run: run_folder.Run, settings: TrainSettings) -> tuple[training.TrainState, models.TransformerLM | None]:
+    """The state before the first step, the same for the same run and seed; and the model under its adapters."""
+    start_rng, rng = jax.random.split(jax.random.key(settings.loop.seed))
+    trained, base = run.start(start_rng)
+    return training.init_state(trained, settings.parts()[0], rng=rng), base
+
+
+def state_shapes(run: run_folder.Run, settings: TrainSettings) -> training.TrainState:
+    """What a checkpoint of the run holds."""
+    make = lambda trained: training.init_state(trained, settings.parts()[0], rng=jax.random.key(0))  # noqa: E731
+    return jax.eval_shape(make, run.trained())
+
+
+def _later(run: run_folder.Run, settings: TrainSettings, step: int) -> tuple[training.TrainState, Any]:
+    """The same at a checkpoint. A model that is trained as a whole needs nothing else."""
+    base = None if settings.lora is None else run.base()
+    return run.checkpoints.restore(step, like=state_shapes(run, settings)), base
+
+
+def _train(
+    run: run_folder.Run,
+    settings: TrainSettings,
+    corpus: data.Corpus,
+    state: training.TrainState,
+    base: models.TransformerLM | None,
+    resumed: int | None = None,
+) -> Path:
     checkpoints = training.Checkpoints(run.folder / run_folder.CHECKPOINTS, keep=settings.keep)
-    state = first_state(run.config, optimizer, settings.loop.seed)
-    if resumed is not None:
-        say(f"resuming {run.folder} at step {resumed} of {settings.loop.steps}")
-        state = checkpoints.restore(like=state) if resumed else state
     prompt = report.prompt_ids(corpus, run.config.context, settings.prompt)
     evaluate, show = _evaluate(corpus, settings.loop.batch_size), training.progress(settings.loop.steps)
+    meter = report.meter(run, corpus, state.model)
     with contextlib.ExitStack() as closing:
         closing.callback(show.close)
         writers: list[Any] = [training.MetricsFile(run.folder / run_folder.METRICS, after=resumed)]
@@ -173,7 +149,7 @@ def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, re
             closing.callback(writer.close)
         fitted = training.fit(
             state,
-            train_step,
+            settings.parts()[1],
             corpus.train,
             settings.loop,
             evaluate=evaluate,
@@ -181,18 +157,37 @@ def _train(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, re
             checkpoints=checkpoints,
             writers=writers,
             progress=show,
-            meter=_meter(run.config, corpus),
+            meter=meter,
+            base=base,
         )
     if fitted.stopped is None:
-        model = fitted.state.model
+        model = fitted.state.model if base is None else nn.adapted(base, fitted.state.model)
         report.finish(run, model, fitted.evaluation or evaluate(model), corpus, prompt)
     else:
         say(f"continue with: jax-attention train --resume --out {run.folder}")
     return run.folder
 
 
+def _check_origin(settings: TrainSettings, preset: str | None, origin: Path | None) -> None:
+    """Options that only one of the two kinds of training takes."""
+    if origin is None:
+        fail_unless(settings.lora is None, "lora: expected --from FOLDER beside it, as new models are trained whole.")
+        return
+    given = {"preset": preset, "tokenizer": settings.tokenizer, "vocab_size": settings.vocab_size}
+    wrong = [f"--{name.replace('_', '-')}" for name, x in given.items() if x is not None]
+    fail_unless(
+        not wrong,
+        f"from: expected the folder to decide the model and its tokenizer, got {', '.join(wrong)}. Leave out.",
+    )
+
+
 def _check_model(config: models.LMConfig, settings: TrainSettings) -> None:
     """What would train without a word and be worth nothing, or fail after the last step."""
+    check_int("length", settings.length, 1, "It is the number of tokens in a row.")
+    fail_unless(
+        settings.length <= config.context,
+        f"length: expected at most the model's context of {config.context}, got {settings.length}.",
+    )
     if config.sees_future():
         raise ValueError(
             f"mask: expected one that hides the future, got {config.mask!r}: tokens could read the answer. Write "
@@ -212,12 +207,6 @@ def _sampler(run: run_folder.Run, settings: TrainSettings, prompt: np.ndarray) -
     return lambda model: report.sample_text(run, model, prompt, settings.sample_tokens)
 
 
-def first_state(config: models.LMConfig, optimizer: Any, seed: int) -> training.TrainState:
-    """The state before the first step: the same for the same config and seed."""
-    model_rng, rng = jax.random.split(jax.random.key(seed))
-    return training.init_state(models.create(config, model_rng), optimizer, rng=rng)
-
-
 def _evaluate(corpus: data.Corpus, batch_size: int) -> Any:
     """Bits per byte as the corpus counts them, escapes included."""
     inner = training.make_evaluate(corpus.validation, batch_size)
@@ -229,31 +218,24 @@ def _evaluate(corpus: data.Corpus, batch_size: int) -> Any:
     return evaluate
 
 
-def _meter(config: models.LMConfig, corpus: data.Corpus) -> training.Meter:
-    flops = training.train_flops(
-        report.multiplied_parameters(config),
-        config.depth,
-        config.context,
-        config.num_heads * config.resolved_head_size,
-    )
-    tokens = corpus.validation.predicted
-    return training.Meter(flops, training.matmul_peak(config.dtype), corpus.validation_bytes / tokens)
-
-
-def _describe(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus) -> None:
+def _describe(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, trained: Any) -> None:
     config = run.config
     source = ", ".join(Path(file).name for file in settings.files) or "the sources of Python's standard library"
     say(
         f"text       {source}: {corpus.train_bytes:,} bytes to train on, {corpus.validation_bytes:,} held out "
         f"({len(corpus.names[1])} of {sum(map(len, corpus.names))} documents)"
     )
-    say(f"tokens     {settings.tokenizer}, {config.vocab_size} ids")
+    kind = settings.tokenizer or "subwords" if run.origin is None else run.origin["folder"]
+    say(f"tokens     {kind}, {corpus.tokenizer.vocab_size} ids")
     say(
         f"model      {report.count_parameters(config):,} parameters: depth {config.depth}, width {config.width}, "
         f"{config.num_heads} heads, context {config.context}, position {config.position}"
     )
+    if isinstance(trained, nn.Adapters):
+        count = sum(x.size for x in jax.tree.leaves(trained))
+        say(f"adapters   {count:,} parameters: rank {settings.lora} beside {len(trained.down)} kernels")
     say(
-        f"training   {settings.loop.steps} steps of {settings.loop.batch_size} x {config.context} tokens on "
+        f"training   {settings.loop.steps} steps of {settings.loop.batch_size} x {run.length} tokens on "
         f"{len(jax.devices())} {jax.devices()[0].platform} device(s)"
     )
     say(f"folder     {run.folder}")

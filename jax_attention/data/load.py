@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def _from_settings(folder: Path) -> Tokenizer:
     if kind == Bytes.kind:
         return Bytes()
     if kind == Subwords.kind:
-        return Subwords.load(folder / DEFINITION)
+        found = Subwords.load(folder / DEFINITION)
+        return dataclasses.replace(found, special_tokens=settings.get("special_tokens", False))
     fail_unless(
         kind == Characters.kind and "vocabulary" in settings,
         f"folder: expected a tokenizer's settings (format 1, kind characters, bytes or subwords) in {str(path)!r}, "

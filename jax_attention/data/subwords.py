@@ -33,11 +33,13 @@ class Subwords(Tokenizer):
 
     A byte-level one gives back every text. One that somebody else made may not: lower-casing, Unicode normalisation and
     `[UNK]` lose something, and bits per byte then speak of the text that is left. No special token is added to a text
-    or left out of one, and truncation and padding are switched off, whatever the file says.
+    (unless asked for) or left out of one, and truncation and padding are switched off, whatever the file says.
 
     Args:
         definition: the text of a `tokenizer.json`. `Subwords.train(texts, vocab_size)` and `Subwords.load(path)` make
             or read one.
+        special_tokens: `encode` adds those that the file puts around a text, such as `<s>` in front. They stand for no
+            bytes.
 
     Returns:
         A tokenizer.
@@ -57,6 +59,7 @@ class Subwords(Tokenizer):
     """
 
     definition: str
+    special_tokens: bool = False
 
     kind: ClassVar[str] = "subwords"
 
@@ -121,14 +124,20 @@ class Subwords(Tokenizer):
 
     def encode(self, text: str) -> Int[np.ndarray, "N"]:
         utf8(text)
-        return np.array(self._engine.encode(text, add_special_tokens=False).ids, np.int32)
+        return np.array(self._engine.encode(text, add_special_tokens=self.special_tokens).ids, np.int32)
 
     def encode_many(self, texts: Iterable[str]) -> list[Int[np.ndarray, "N"]]:
         texts = list(texts)
         for text in texts:
             utf8(text)
-        found = self._engine.encode_batch_fast(texts, add_special_tokens=False)
+        found = self._engine.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
         return [np.array(encoding.ids, np.int32) for encoding in found]
+
+    @functools.cached_property
+    def token_bytes(self) -> Int[np.ndarray, "V"]:
+        found = super().token_bytes.copy()
+        found[self.encode("")] = 0
+        return found
 
     def decode(self, ids: Any) -> str:
         if self.pieces is not None:
@@ -148,7 +157,8 @@ class Subwords(Tokenizer):
         return '"WordPiece"' in decoder or '"CTC"' in decoder
 
     def contents(self) -> dict[str, bytes]:
-        return {SETTINGS: settings_json(kind=self.kind), DEFINITION: self.definition.encode()}
+        settings = {"special_tokens": True} if self.special_tokens else {}
+        return {SETTINGS: settings_json(kind=self.kind, **settings), DEFINITION: self.definition.encode()}
 
 
 def byte_letters() -> dict[str, int]:

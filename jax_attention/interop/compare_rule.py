@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 from jax_attention.dispatch.attend import attend
 from jax_attention.ground.checks import describe_array, fail_unless
 from jax_attention.interop.difference import Difference, difference
-from jax_attention.interop.tensors import import_torch, to_jax, to_numpy, to_tensor
+from jax_attention.interop.tensors import highest_precision, import_torch, to_jax, to_numpy, to_tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -173,7 +172,7 @@ def _theirs(theirs: Callable, operands: tuple[np.ndarray, ...], shape: tuple[int
     """Their output and gradients by name, that of an operand which is not used being 0."""
     torch = import_torch()
     tensors = [to_tensor(x).requires_grad_() for x in operands]
-    with _highest_precision(torch), torch.enable_grad():
+    with highest_precision(torch), torch.enable_grad():
         output = theirs(*tensors)
         fail_unless(
             isinstance(output, torch.Tensor),
@@ -193,13 +192,3 @@ def _theirs(theirs: Callable, operands: tuple[np.ndarray, ...], shape: tuple[int
         gradients = torch.autograd.grad(output.sin().sum(), tensors, allow_unused=True)
     gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(tensors, gradients, strict=True)]
     return {name: to_numpy(x) for name, x in zip(RESULTS, (output, *gradients), strict=True)}
-
-
-@contextmanager
-def _highest_precision(torch: Any) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -76,9 +76,7 @@ def load(
         https://github.com/huggingface/transformers/issues/38758: the end of Flax in transformers.
     """
     folder = Path(path)
-    given = read_config(folder)
-    family = _family(given)
-    config = _config(family, given)
+    family, config = described(folder)
     config, stored = settled(family, config, read_weights(folder, allow_pickle))
     widest = jnp.result_type(*(x.dtype for x in stored.values()))
     param_dtype = str(widest) if param_dtype is None else param_dtype
@@ -153,7 +151,15 @@ def save(
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def _family(given: dict[str, Any]) -> Family:
+def described(folder: Path) -> tuple[Family, Config]:
+    """The family of a folder's model, and its config, before any array is read."""
+    given = read_config(folder)
+    family = family_of(given)
+    return family, _config(family, given)
+
+
+def family_of(given: Mapping[str, Any]) -> Family:
+    """The family that a config names."""
     kind = given.get("model_type")
     if kind not in BY_TYPE:
         raise ValueError(f"config.json: expected a model_type among {', '.join(BY_TYPE)}, got {kind!r}.")

@@ -22,7 +22,8 @@ from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
 from jax_attention.interop.folder import read_json, read_safetensors, write_json, write_safetensors
 from jax_attention.interop.hugging_face import expressions
-from jax_attention.models import TransformerLM
+from jax_attention.interop.layers import stacked, unstacked
+from jax_attention.models import TransformerLM, unrolled
 from jax_attention.nn import Adapters, adapted
 from jax_attention.nn.named import listed, named
 
@@ -59,7 +60,8 @@ def load_adapters(model: TransformerLM, path: str | Path, *, family: str | None 
         nn.adapted(model, load_adapters(model, path))  =  PeftModel.from_pretrained(model, path)
 
     Args:
-        model: the base model, unrolled.
+        model: the base model. Where its blocks are scanned, layers that PEFT left out or gave a smaller rank are filled
+            up with zeros.
         path: the folder with `adapter_config.json` and `adapter_model.safetensors`.
         family: the `model_type` whose names the file has; None takes one that has the model and all the names.
 
@@ -88,10 +90,11 @@ def load_adapters(model: TransformerLM, path: str | Path, *, family: str | None 
             (folder / name).is_file(), f"path: expected {name} in {str(folder)!r}, got none.", FileNotFoundError
         )
     scale_of, arrays = _scales(read_json(folder / CONFIG)), read_safetensors(folder / WEIGHTS)
-    kernels, down, up = named(model), {}, {}
-    chosen = _fitting(model, family, arrays)
+    plain = jax.eval_shape(unrolled, model)
+    kernels, down, up = named(plain), {}, {}
+    chosen = _fitting(plain, family, arrays)
     _drop_bases(chosen, model, arrays)
-    for entry in _kernels(chosen, model):
+    for entry in _kernels(chosen, plain):
         found = [_pop(arrays, _modules(chosen, name), scale_of) for name in entry.theirs]
         if any(x is not None for x in found):
             first, seconds = our_factors(entry, found, [kernels[name].shape for name in entry.ours])
@@ -101,7 +104,10 @@ def load_adapters(model: TransformerLM, path: str | Path, *, family: str | None 
                 down[layer], up[layer] = jnp.asarray(first, dtype), jnp.asarray(second, dtype)
     if arrays:
         raise ValueError(f"path: expected adapters of this model, got {listed({'unused': sorted(arrays)})}.")
-    return Adapters(down, up)
+    found = Adapters(down, up)
+    if not model.config.scan:
+        return found
+    return stacked(found, {name: kernels[name + KERNEL].shape for name in down}, model.config)
 
 
 def save_adapters(
@@ -117,7 +123,7 @@ def save_adapters(
         PeftModel.from_pretrained(base, path)  =  nn.adapted(model, adapters)
 
     Args:
-        model: the base model, unrolled.
+        model: the base model, in the layout that the adapters were made for.
         adapters: of its linear layers.
         path: the folder to make.
         family: the `model_type` of the base model, which decides the names; None takes the first that has the model,
@@ -144,8 +150,11 @@ def save_adapters(
     taken = [name for name in (CONFIG, WEIGHTS) if (folder / name).exists()]
     fail_unless(not taken, f"path: expected a folder without adapters, got {', '.join(taken)}.", FileExistsError)
     jax.eval_shape(adapted, model, adapters)  # which checks the shapes
-    chosen, kernels, left = _families(model, family)[0], named(model), set(adapters.down)
-    for entry in _kernels(chosen, model):
+    plain = jax.eval_shape(unrolled, model)
+    if model.config.scan:
+        adapters = unstacked(adapters, model.config)
+    chosen, kernels, left = _families(plain, family)[0], named(plain), set(adapters.down)
+    for entry in _kernels(chosen, plain):
         layers = [name.removesuffix(KERNEL) for name in entry.ours]
         if left.isdisjoint(layers):
             continue
@@ -168,9 +177,6 @@ def save_adapters(
 
 
 def _families(model: TransformerLM, name: str | None) -> list[Family]:
-    fail_unless(
-        not model.config.scan, "model: expected an unrolled model, got a scanned one. Use models.unrolled(model)."
-    )
     return [family for family, _ in expressions(model.config, name)]
 
 
@@ -187,11 +193,12 @@ def _fitting(model: TransformerLM, name: str | None, arrays: Mapping[str, np.nda
 
 def _drop_bases(family: Family, model: TransformerLM, arrays: dict[str, np.ndarray]) -> None:
     """PEFT saves an adapted head's own weights as well; they must be those of the model."""
+    weights = named(model)
     for name in [name for name in arrays if name.endswith(BASE)]:
         module = name.removeprefix(PREFIX).removesuffix(BASE)
         entry = next((e for e in _kernels(family, model) if module in _modules(family, e.theirs[0])), None)
-        if entry is not None:
-            own = entry.to_theirs([np.asarray(named(model)[x]) for x in entry.ours])[0]
+        if entry is not None and weights.keys() >= set(entry.ours):
+            own = entry.to_theirs([np.asarray(weights[x]) for x in entry.ours])[0]
             if np.array_equal(own, arrays[name]):
                 del arrays[name]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -22,6 +24,17 @@ def import_torch() -> Any:
             "torch: expected PyTorch to be installed, got no such module. Run: pip install jax_attention[interop]"
         ) from None
     return torch
+
+
+@contextmanager
+def highest_precision(torch: Any) -> Iterator[None]:
+    """Products of PyTorch in full float32, whatever was set."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def to_numpy(x: Any) -> np.ndarray:

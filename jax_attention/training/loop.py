@@ -20,6 +20,7 @@ from jax_attention.training import parallel
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.progress import Meter, Progress, summary
 from jax_attention.training.signals import StopSignals
+from jax_attention.training.step import over
 
 
 class TrainingDiverged(RuntimeError):
@@ -96,6 +97,7 @@ def fit(
     progress: Progress | None = None,
     meter: Meter | None = None,
     mesh: Mesh | None = None,
+    base: Any = None,
 ) -> Fitted:
     """Train from `state.step` to `config.steps`.
 
@@ -117,6 +119,9 @@ def fit(
         progress: a display, from `progress`. It is not closed.
         meter: a `Meter`, for speed and bits per byte.
         mesh: from `data_mesh`; all devices if None.
+        base: a model that is read and never changed, under the `nn.Adapters` in `state.model`: the step is called as
+            `train_step(state, batch, base)`, evaluations and samples get the model with its adapters, checkpoints
+            hold the adapters alone.
 
     Returns:
         A `Fitted`. If `state.step` is at `config.steps` already, nothing is done.
@@ -150,8 +155,9 @@ def fit(
     first = int(state.step)
     _check_start(first, config, checkpoints)
     run = _Run(config, evaluate, sample, checkpoints, writers, progress, Meter() if meter is None else meter)
+    run.base = parallel.replicate(base, mesh)
     arrays, run.structure = jax.tree.flatten(parallel.replicate(state, mesh))
-    step = _compiled_later(train_step, run.structure, mesh)
+    step = _compiled_later(train_step, run.structure, run.base, mesh)
     with jax.set_mesh(mesh), StopSignals() as stop:
         arrays, done = run.train(step, arrays, source, first, stop)
         if done > first:
@@ -161,16 +167,19 @@ def fit(
     return Fitted(jax.tree.unflatten(run.structure, arrays), stopped, evaluation)
 
 
-def _compiled_later(train_step: Callable, structure: Any, mesh: Mesh) -> Callable:
-    """The step on the list of the state's arrays, jitted, with the state donated.
+def _compiled_later(train_step: Callable, structure: Any, base: Any, mesh: Mesh) -> Callable:
+    """The step on the list of the state's arrays, jitted, with the state donated and the base an argument, as arrays
+    that a function closes over become constants of the program.
 
     A list, because taking nnx modules apart and putting them together is Python: with the state as the argument every
     call of a compiled step cost milliseconds for a model of 4 layers, with a list a tenth of that.
     """
 
-    def step(arrays: list[jax.Array], batch: Any) -> tuple[list[jax.Array], Any]:
+    frozen, shape_of_base = jax.tree.flatten(base)
+
+    def step(arrays: list[jax.Array], batch: Any, frozen: list[jax.Array]) -> tuple[list[jax.Array], Any]:
         old = jax.tree.unflatten(structure, arrays)
-        new, metrics = train_step(old, batch)
+        new, metrics = train_step(old, batch, *([jax.tree.unflatten(shape_of_base, frozen)] if frozen else []))
         tables = [{n: describe_array(x) for n, x in host.named_leaves(tree).items()} for tree in (old, new)]
         lines = host.differences(*tables)
         fail_unless(
@@ -183,7 +192,8 @@ def _compiled_later(train_step: Callable, structure: Any, mesh: Mesh) -> Callabl
 
     whole, rows = parallel.replicated(mesh), parallel.rows(mesh)
     # out_shardings: left alone, the compiler may choose another layout for the new state and so compile step 2 anew.
-    return jax.jit(step, donate_argnums=0, in_shardings=(whole, rows), out_shardings=whole)
+    compiled = jax.jit(step, donate_argnums=0, in_shardings=(whole, rows, whole), out_shardings=whole)
+    return lambda arrays, batch: compiled(arrays, batch, frozen)
 
 
 def _check_start(first: int, config: LoopConfig, checkpoints: Checkpoints | None) -> None:
@@ -218,6 +228,7 @@ class _Run:
         self.evaluated: int | None = None
         self.saved: int | None = None
         self.structure: Any = None
+        self.base: Any = None
         self.started, self.bad = False, 0
 
     def train(self, step: Callable, arrays: list, source: Any, first: int, stop: StopSignals) -> tuple[list, int]:
@@ -280,13 +291,13 @@ class _Run:
         config = self.config
         with self.meter.paused():
             if self.evaluate is not None and self.due(config.evaluate_every, step) and stop.received is None:
-                self.evaluation, self.evaluated = self.evaluate(state.model), step
+                self.evaluation, self.evaluated = self.evaluate(over(self.base, state.model)), step
                 self.write("evaluation", step, self.evaluation)
                 self.say(f"step {step}: validation {summary(self.evaluation)}")
             if self.due(config.checkpoint_every, step):
                 self.save(state, step)  # before sampling, whose errors must not cost the step
             if self.sample is not None and self.due(config.sample_every, step) and stop.received is None:
-                text = self.sample(state.model)
+                text = self.sample(over(self.base, state.model))
                 self.write("sample", step, {"text": text})
                 self.say(text)
 

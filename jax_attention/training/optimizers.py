@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_attention.ground.checks import check_int, fail_unless
+from jax_attention.nn import Adapters
 
 MATRICES = ("kernel", "embedding", "position")
 """Names of parameters that are decayed: matrices, not biases, norms or arrays of a rule."""
@@ -226,7 +227,11 @@ def refuse_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTrans
 
 
 def decayed(params: Any) -> Any:
-    """Which parameters weight decay pulls at: matrices by name, in stacked blocks too; nothing inside a rule."""
+    """Which parameters weight decay pulls at: matrices by name, in stacked blocks too; nothing inside a rule. All
+    factors of adapters are matrices.
+    """
+    if isinstance(params, Adapters):
+        return jax.tree.map(lambda _: True, params)
 
     def is_matrix(path: tuple, _: Any) -> bool:
         names = {str(getattr(entry, "name", getattr(entry, "key", entry))) for entry in path}

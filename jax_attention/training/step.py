@@ -12,6 +12,7 @@ import optax
 
 from jax_attention.ground.checks import check_int, fail_unless
 from jax_attention.ground.trees import pytree
+from jax_attention.nn import adapted
 from jax_attention.training.losses import Losses, cross_entropy
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class TrainState:
         (model, optimizer_state, step, rng)  --batch-->  (model', optimizer_state', step + 1, rng)
 
     Args:
-        model: a module, or any pytree of parameters that the loss understands.
+        model: a module, or any pytree of parameters that the loss understands; `nn.Adapters` for a base that stays.
         optimizer_state: of the optax transformation.
         step: int32 `[]`, how many steps were taken.
         rng: a JAX random key; step n draws from `fold_in(rng, n)`, so the key itself never changes.
@@ -62,7 +63,7 @@ def init_state(model: Any, optimizer: optax.GradientTransformation, *, rng: PRNG
         TrainState(model, optimizer.init(model), 0, rng)
 
     Args:
-        model: a module or pytree of parameters.
+        model: a module or pytree of parameters; to train adapters alone, those.
         optimizer: an optax transformation.
         rng: a JAX random key for dropout.
 
@@ -128,7 +129,7 @@ def make_train_step(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     loss: Callable[..., Losses] = language_model_loss,
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """A pure training step.
 
         g = (sum over microbatches of grad objective) / (sum of weights);   model' = model + optimizer(g)
@@ -147,7 +148,7 @@ def make_train_step(
     Returns:
         `train_step(state, batch) -> (state, metrics)`, to be jitted by the caller, with the state donated. Metrics
         are scalars: `loss` (nats per target), `objective`, `grad_norm`, `tokens`, `skipped`, `skipped_in_a_row`,
-        `learning_rate`.
+        `learning_rate`. `train_step(state, batch, base)` trains `nn.Adapters` in `state.model`; the base is only read.
 
     Raises:
         ValueError: if a number is out of range; by the step, if `accumulate` does not divide the rows of the batch.
@@ -170,13 +171,12 @@ def make_train_step(
     fail_unless(0 <= label_smoothing < 1, f"label_smoothing: expected 0 <= a < 1, got {label_smoothing}.")
     fail_unless(z_loss >= 0, f"z_loss: expected a coefficient >= 0, got {z_loss}.")
 
-    def objective(model: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, Losses]:
-        losses = loss(model, batch, rng, label_smoothing=label_smoothing, z_loss=z_loss)
-        return losses.objective, losses
+    def train_step(state: TrainState, batch: Any, base: Any = None) -> tuple[TrainState, Metrics]:
+        def objective(model: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, Losses]:
+            losses = loss(over(base, model), batch, rng, label_smoothing=label_smoothing, z_loss=z_loss)
+            return losses.objective, losses
 
-    gradient = jax.grad(objective, has_aux=True)
-
-    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        gradient = jax.grad(objective, has_aux=True)
         gradients, losses = _summed(gradient, accumulate, state.model, batch, jax.random.fold_in(state.rng, state.step))
         weight = jnp.where(losses.weight > 0, losses.weight, 1)
         gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
@@ -194,6 +194,11 @@ def make_train_step(
         return TrainState(model, optimizer_state, state.step + 1, state.rng), metrics
 
     return train_step
+
+
+def over(base: Any, model: Any) -> Any:
+    """The model that training speaks of: what is trained, or a base with the adapters that are."""
+    return model if base is None else adapted(base, model)
 
 
 @jax.jit

@@ -1,10 +1,11 @@
-"""One text and one finished run for all tests of commands; who changes a run changes a copy."""
+"""One text and a few finished runs for all tests of commands; who changes a run changes a copy."""
 
 from __future__ import annotations
 
 import pytest
 
 from jax_attention.cli.main import main
+from tests.cli import hugging_face
 from tests.cli.fox import QUICK, TEXT
 
 
@@ -19,4 +20,31 @@ def text(tmp_path_factory):
 def run(text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "fox"
     assert main(["train", str(text), "--out", str(folder), *QUICK]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """A folder of Hugging Face."""
+    folder = tmp_path_factory.mktemp("models") / "base"
+    hugging_face.write_base(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tuned(text, base, tmp_path_factory):
+    """A run that trained all of it further."""
+    folder = tmp_path_factory.mktemp("runs") / "tuned"
+    options = ["--learning-rate", "3e-3", "--weight-decay", "0"]
+    assert main(["train", str(text), "--from", str(base), "--out", str(folder), *hugging_face.FURTHER, *options]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapters(text, base, tmp_path_factory):
+    """A run that trained adapters beside it, its blocks scanned."""
+    folder = tmp_path_factory.mktemp("runs") / "adapters"
+    options = ["--lora", "3", "--lora-alpha", "6", "--lora-targets", "projections|down", "--scan", "True"]
+    options += ["--learning-rate", "3e-2", "--dropout", "0.1", "--accumulate", "2"]
+    assert main(["train", str(text), "--from", str(base), "--out", str(folder), *hugging_face.FURTHER, *options]) == 0
     return folder

@@ -13,15 +13,12 @@ from tests.cli.fox import refused, tree
 
 
 def _state(run):
-    import jax
-
     from jax_attention.cli.run_folder import open_run
-    from jax_attention.cli.train import TrainSettings, first_state
+    from jax_attention.cli.settings import TrainSettings
+    from jax_attention.cli.train import state_shapes
 
     opened = open_run(run)
-    settings = TrainSettings.from_json(opened.settings)
-    optimizer, _ = settings.parts()
-    return jax.eval_shape(lambda: first_state(opened.config, optimizer, settings.loop.seed))
+    return state_shapes(opened, TrainSettings.from_json(opened.settings))
 
 
 def _arrays(state):

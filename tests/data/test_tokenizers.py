@@ -310,3 +310,21 @@ def test_what_is_no_tokenizer_is_refused(tmp_path):
     for settings in ({"kind": "bytes", "format": 2}, {"kind": "words", "format": 1}, [1], {"kind": "characters"}):
         (tmp_path / "settings.json").write_text(json.dumps(settings))
         refuse(ValueError, "expected a tokenizer's settings")
+
+
+def test_special_tokens_stand_in_front_and_for_no_bytes(tmp_path):
+    library = pytest.importorskip("tokenizers")
+    engine = library.Tokenizer.from_str(data.Subwords.train(["low lower"] * 9, vocab_size=260).definition)
+    engine.add_special_tokens(["<s>"])
+    engine.post_processor = library.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 260)])
+    plain = data.Subwords(engine.to_str())
+    tokenizer = data.Subwords(engine.to_str(), special_tokens=True)
+    assert tokenizer.encode("low").tolist() == [260, *plain.encode("low")]
+    assert [x.tolist() for x in tokenizer.encode_many(["low", ""])] == [[260, *plain.encode("low")], [260]]
+    assert tokenizer.decode(tokenizer.encode("low")) == "<s>low"
+    assert tokenizer.token_bytes[tokenizer.encode("low")].sum() == 3 == plain.token_bytes[260]
+    tokenizer.save(tmp_path)
+    assert data.load_tokenizer(tmp_path) == tokenizer != plain
+    assert tokenizer.fingerprint != plain.fingerprint
+    held_out = data.held_out([data.Document("a", "low lower")], tokenizer, length=4)
+    assert held_out.text_bytes == 9, "the first word is predicted too"

@@ -60,8 +60,8 @@ PUBLIC = {
         make_train_step matmul_peak progress read_metrics refuse_nonfinite replicate split_rows train_flops""",
     "jax_attention.decoding": """Beams Generated Piece Prompts Rule Sampler beam_search generate greedy min_p
         pad_prompts repetition_penalty sampler temperature top_k top_p""",
-    "jax_attention.interop": """Comparison Difference compare_rule difference from_state_dict from_torch load
-        load_adapters save save_adapters to_state_dict to_torch""",
+    "jax_attention.interop": """Cause Comparison Difference Report Row compare compare_rule difference
+        from_state_dict from_torch load load_adapters save save_adapters to_state_dict to_torch""",
     "jax_attention.viz": "alignment_map entropy_map head_entropy head_grid heat_map html_page rollout save",
 }
 CACHE = "append create filled next_positions"

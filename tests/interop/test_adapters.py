@@ -140,8 +140,8 @@ def test_mistakes_are_named(tmp_path):
         nn.adapted(models.scanned(MODEL), adapters)
     with pytest.raises(ValueError, match=r"adapters: expected factors \[\.\.\., D, r\] .* got \(8, 2\) and \(3, 24\)"):
         nn.adapted(MODEL, nn.Adapters(adapters.down, {name: jnp.ones((3, 24)) for name in adapters.up}))
-    with pytest.raises(ValueError, match=r"model: expected an unrolled model, got a scanned one"):
-        interop.save_adapters(models.scanned(MODEL), nn.lora(models.scanned(MODEL), 2, 0), tmp_path)
+    with pytest.raises(ValueError, match=r"adapters: expected paths of kernels in this module, got 'blocks.rest.0"):
+        interop.save_adapters(models.scanned(MODEL), adapters, tmp_path)
     interop.save_adapters(MODEL, adapters, tmp_path)
     with pytest.raises(FileExistsError, match=r"expected a folder without adapters, got adapter_config.json"):
         interop.save_adapters(MODEL, adapters, tmp_path)

@@ -19,7 +19,7 @@ def some(cases):
     return [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in cases]
 
 
-SOME = some(CASES)
+SOME, SOME_DECODERS = some(CASES), some(hf_models.CASES)
 """The rest is left to `make test-all` where each costs seconds to compile."""
 
 

@@ -1,0 +1,47 @@
+"""`jax-attention compare`: does transformers make the same of a folder as this library, and if not, since where?"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jax_attention.cli.output import console, say, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Run a Hugging Face folder in transformers and here, layer by layer; exit status 1 if they differ.
+
+    Args:
+        folder: with config.json and weights.
+        text: to run on, by the folder's tokenizer; random tokens if None.
+        dtype: to compute in; "stored" is that of the weights.
+        html: where to write the report as a page.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    text: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "stored"] = "float32"
+    html: Path | None = None
+
+    def run(self) -> int:
+        """Print rows and verdict; 0 if equal, else 1."""
+        from jax_attention import interop
+        from jax_attention.interop.report.result import TITLES
+
+        dtype = None if self.dtype == "stored" else self.dtype
+        report = interop.compare(self.folder, text=self.text, dtype=dtype)
+        if sys.stdout.isatty():
+            console().print(report.table())
+        else:
+            table(TITLES, report.cells())
+        if self.html is not None:
+            self.html.write_text(report.html(), encoding="utf-8")
+            say(str(self.html))
+        for line in (*report.notes, f"{report.title}, {report.dtype}: {report.verdict}"):
+            say(line)
+        return 0 if report.equal else 1

@@ -1,0 +1,74 @@
+"""`jax-attention export`: the model of a run as a folder that `transformers` loads, or its adapters for PEFT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jax_attention import interop, nn
+from jax_attention.cli import pretrained, run_folder
+from jax_attention.cli.output import say
+from jax_attention.data.subwords import DEFINITION
+from jax_attention.data.tokenizer import SETTINGS
+from jax_attention.ground.checks import fail_unless
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the model of a run as transformers does, with its tokenizer; of one with --lora its adapters as PEFT does.
+
+    Args:
+        folder: of a run.
+        out: the folder to make, new or empty.
+        step: which checkpoint; the best one seen in validation if None.
+        merge: add the adapters to the model and write it whole.
+        family: the model_type to write; that of --from, or else the first that has such a model.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional]
+    step: int | None = None
+    merge: bool = False
+    family: str | None = None
+
+    def run(self) -> None:
+        """Write, and say what."""
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise FileExistsError(f"out: expected a new or empty folder, got {str(self.out)!r}, which holds something.")
+        run = run_folder.open_run(self.folder)
+        trained, step = run.load_trained(self.step)
+        what = self.write(run, trained)
+        write_tokenizer(run, self.out)
+        say(f"{what} of step {step} in {self.out}")
+
+    def write(self, run: run_folder.Run, trained: Any) -> str:
+        """The arrays and their config; returns in a word what they are."""
+        origin = run.origin or {}
+        family = self.family or origin.get("family")
+        adapters = isinstance(trained, nn.Adapters)
+        fail_unless(adapters or not self.merge, "merge: expected a run with --lora, got one without. Leave it out.")
+        if adapters and not self.merge:
+            interop.save_adapters(run.base(), trained, self.out, family=family, base=origin["folder"])
+            return f"adapters for {origin['folder']}"
+        model = nn.adapted(run.base(), trained) if adapters else trained
+        fields = pretrained.token_ids(run.folder / run_folder.ORIGIN) if origin else {}
+        return interop.save(model, self.out, family=family, fields=fields)
+
+
+def write_tokenizer(run: run_folder.Run, out: Path) -> None:
+    """`tokenizer.json` and what stood beside it where the run started from; or a tokenizer that only we read."""
+    contents = run.tokenizer.contents()
+    if DEFINITION not in contents:
+        run.tokenizer.save(out)
+        say(f"tokenizer  {run.tokenizer.kind}, which transformers does not have; data.load_tokenizer reads {SETTINGS}")
+        return
+    (out / DEFINITION).write_bytes(contents[DEFINITION])
+    if run.origin is not None:
+        pretrained.copy_beside(run.folder / run_folder.ORIGIN, out)
+        return
+    # Without it transformers guesses by the model's family, and GPT-2's tokenizer adds a token of its own.
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": run.config.context}
+    run_folder.write_json(out / "tokenizer_config.json", about | {"clean_up_tokenization_spaces": False})

@@ -1,0 +1,61 @@
+"""`jax-attention compare`: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from jax_attention import data, interop
+from jax_attention.cli.main import main
+from tests.cli.fox import refused
+from tests.interop import hf_models
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("llama")
+    hf_models.build("llama 2").save_pretrained(path)
+    data.Characters("abcdefgh").save(path)
+    return path
+
+
+def test_equal_models_give_a_table_a_page_and_status_0(folder, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    assert main(["compare", str(folder), "--text", "abcd", "--html", str(page)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split("\t")[:3] == ["layer", "point", "max abs"]
+    assert len(printed) == 1 + len(interop.compare(folder, text="abcd").rows) + 2
+    assert printed[-1] == f"LlamaForCausalLM of {folder}, float32: rounding"
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_other_dtypes(folder, capsys):
+    assert main(["compare", str(folder), "--dtype", "bfloat16"]) == 0
+    assert capsys.readouterr().out.endswith("bfloat16: rounding\n")
+    assert main(["compare", str(folder), "--dtype", "stored"]) == 0
+    assert capsys.readouterr().out.endswith("float32: rounding\n")
+
+
+def test_different_models_give_status_1(folder, monkeypatch, capsys):
+    from transformers.models.llama import modeling_llama
+
+    kind = modeling_llama.LlamaMLP
+    made = kind.__init__
+
+    def with_gelu(self, config):
+        made(self, config)
+        self.act_fn = torch.nn.GELU()
+
+    monkeypatch.setattr(kind, "__init__", with_gelu)
+    assert main(["compare", str(folder)]) == 1
+    printed = capsys.readouterr()
+    assert "suspicious from layer 0, feed-forward: theirs bends by the exact GELU (erf) as gate" in printed.out
+    assert printed.err == ""
+
+
+def test_wrong_folders_are_refused(tmp_path, capsys):
+    assert "expected a model folder with config.json" in refused(["compare", str(tmp_path / "nowhere")], capsys)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bloom"}))
+    assert "expected a model_type among" in refused(["compare", str(tmp_path)], capsys)

@@ -1,0 +1,183 @@
+"""`export`: what a run learned is what transformers and PEFT compute from the folder, tokens included."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import peft
+import pytest
+import transformers
+
+from jax_attention import data, decoding
+from jax_attention.cli import report
+from jax_attention.cli.main import main
+from jax_attention.cli.run_folder import open_model, open_run
+from tests.cli.fox import QUICK, TEXT, refused
+from tests.cli.hugging_face import logits, write_base
+from tests.interop.parity_of import relative
+from tests.tolerances import FORWARD
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+"""PEFT asks transformers for it."""
+SENTENCE = "the lazy dog jumps over  天 and a quick fox.\n"
+
+
+def exported(run, out, *options):
+    assert main(["export", str(run), str(out), *options]) == 0
+    return out
+
+
+def check_equal(theirs, run, step=None):
+    """Logits of what the run's folder gives."""
+    ids = np.random.default_rng(0).integers(3, 250, (2, 13))
+    assert relative(run.load(step)[0](ids).logits, logits(theirs, ids)) <= FORWARD["float32"]
+
+
+def transformers_model(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def check_tokens(folder, run):
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    ids = run.tokenizer.encode(SENTENCE)
+    assert theirs(SENTENCE)["input_ids"] == ids.tolist()
+    assert theirs.decode(ids) == run.tokenizer.decode(ids)
+
+
+def test_a_whole_model_with_the_tokenizer_of_its_base(tuned, base, tmp_path, capsys):
+    out, run = exported(tuned, tmp_path / "out"), open_run(tuned)
+    assert capsys.readouterr().out == f"llama of step 6 in {out}\n"
+    check_equal(transformers_model(out), run)
+    check_tokens(out, run)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert json.loads((out / name).read_text()) == json.loads((base / name).read_text())
+    config = json.loads((out / "config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"]) == (0, 1)
+
+
+def test_an_earlier_step(tuned, tmp_path):
+    theirs = transformers_model(exported(tuned, tmp_path / "out", "--step", "3"))
+    check_equal(theirs, open_run(tuned), 3)
+    with pytest.raises(AssertionError):
+        check_equal(theirs, open_run(tuned), 6)
+
+
+def test_adapters_load_in_peft_over_the_base(adapters, base, tmp_path, capsys):
+    out, run = exported(adapters, tmp_path / "out"), open_run(adapters)
+    assert not (out / "config.json").exists()
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    theirs = transformers_model(base)
+    ids = np.arange(3, 14)[None]
+    before = logits(theirs, ids)
+    tuned = peft.PeftModel.from_pretrained(theirs, out).eval()
+    check_equal(tuned, run)
+    assert np.abs(logits(tuned, ids) - before).max() > 1e-2, "they matter"
+    check_tokens(out, run)
+    capsys.readouterr()
+    spoken = []
+    for folder in (adapters, out):
+        assert main(["generate", str(folder), "--prompt", "the ", "--greedy", "--max-new-tokens", "9"]) == 0
+        spoken.append(capsys.readouterr().out)
+    assert spoken[0] == spoken[1]
+
+
+def test_adapters_merged(adapters, tmp_path):
+    out = exported(adapters, tmp_path / "out", "--merge")
+    assert not (out / "adapter_config.json").exists()
+    check_equal(transformers_model(out), open_run(adapters))
+
+
+def test_a_model_of_our_own(text, tmp_path, capsys):
+    """Subwords become a tokenizer.json; and what was exported is trained further."""
+    run, out = tmp_path / "run", tmp_path / "out"
+    sizes = ["--preset", "gpt2", "--scan", "False", "--vocab-size", "270", "--tokenizer", "subwords"]
+    assert main(["train", str(text), "--out", str(run), *QUICK, *sizes]) == 0
+    exported(run, out)
+    check_equal(transformers_model(out), open_run(run))
+    check_tokens(out, open_run(run))
+    assert len(transformers.AutoTokenizer.from_pretrained(out)) == 270
+    again = ["train", str(text), "--from", str(out), "--out", str(tmp_path / "again"), "--steps", "0"]
+    assert main([*again, "--sample-tokens", "0", "--batch-size", "4"]) == 0
+
+
+def test_characters_are_ours_alone(text, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "out"
+    options = ["--activation", "swiglu", "--steps", "1", "--sample-tokens", "0"]
+    assert main(["train", str(text), "--out", str(run), *QUICK, *options]) == 0
+    capsys.readouterr()
+    exported(run, out, "--family", "llama")
+    assert "characters, which transformers does not have" in capsys.readouterr().out
+    assert data.load_tokenizer(out) == open_run(run).tokenizer
+    check = []
+    for folder in (run, out):
+        assert main(["generate", str(folder), "--prompt", "the ", "--greedy", "--max-new-tokens", "9"]) == 0
+        check.append(capsys.readouterr().out)
+    assert check[0] == check[1]
+
+
+def test_what_cannot_be_exported(run, tuned, tmp_path, capsys):
+    message = refused(["export", str(run), str(tmp_path / "out")], capsys)
+    assert "config: expected a model that some family of Hugging Face computes, got fields" in message
+    assert not (tmp_path / "out").exists()
+    assert "merge: expected a run with --lora" in refused(
+        ["export", str(tuned), str(tmp_path / "out"), "--merge"], capsys
+    )
+    assert "expected a new or empty folder" in refused(["export", str(tuned), str(run)], capsys)
+    assert "expected the folder of a run" in refused(["export", str(tmp_path), str(tmp_path / "out")], capsys)
+    assert "that gpt2 cannot say: kv_heads" in refused(
+        ["export", str(tuned), str(tmp_path / "out"), "--family", "gpt2"], capsys
+    )
+
+
+# --- Commands on a Hugging Face folder -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["gpt2", "gemma2"])
+def test_generate_says_what_transformers_says(case, tmp_path, capsys):
+    """The prompt begins with <s>, as theirs does; tokens that the tokenizer does not have are never chosen."""
+    theirs = write_base(tmp_path, case)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    nameless = list(range(len(tokenizer), theirs.config.vocab_size))
+    given = tokenizer("the quick", return_tensors="pt")
+    options = {"do_sample": False, "suppress_tokens": nameless, "pad_token_id": 0}
+    made = theirs.generate(given["input_ids"], attention_mask=given["attention_mask"], max_new_tokens=20, **options)
+    expected = tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert main(["generate", str(tmp_path), "--prompt", "the quick", "--greedy", "--max-new-tokens", "20"]) == 0
+    assert capsys.readouterr().out == f"the quick{expected}\n"
+    assert expected
+
+
+def test_generate_ends_at_the_stop_token(base, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(base, folder)
+    say = ["generate", str(folder), "--prompt", "the quick", "--greedy", "--max-new-tokens", "9"]
+    assert main(say) == 0
+    text = capsys.readouterr().out
+    opened = open_model(folder)
+    sampler = decoding.sampler(decoding.greedy(), *report.only_spelled(opened))
+    ids = opened.tokenizer.encode("the quick")
+    first = decoding.generate(opened.load()[0], ids, max_new_tokens=9, sampler=sampler).tokens[0]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, int(first)]}))
+    assert main(say) == 0
+    assert capsys.readouterr().out == "the quick\n" != text
+
+
+def test_evaluate_and_show_take_the_folder(base, text, tmp_path, capsys):
+    assert main(["evaluate", str(base), "--files", str(text)]) == 0
+    line = capsys.readouterr().out.splitlines()[1].split("\t")
+    ids = open_model(base).tokenizer.encode(TEXT)
+    assert line[1:3] == ["-", str(len(ids) - 1)]
+    assert float(line[4]) == pytest.approx(float(line[3]) * (len(ids) - 1) / np.log(2) / len(TEXT), abs=1e-3)
+    assert main(["show", str(base), "--text", "the lazy dog", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "attention.html").exists()
+
+
+def test_what_a_hugging_face_folder_does_not_have(base, tmp_path, capsys):
+    assert "files: expected some" in refused(["evaluate", str(base)], capsys)
+    assert "step: expected none" in refused(["generate", str(base), "--prompt", "a", "--step", "3"], capsys)
+    assert "model's context, got 65" in refused(["evaluate", str(base), "--files", "x", "--length", "65"], capsys)
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/nothing"}')
+    message = refused(["generate", str(tmp_path), "--prompt", "a"], capsys)
+    assert "base_model_name_or_path: expected the folder of the base model" in message
