@@ -1,10 +1,12 @@
 """How fast is generation beside Hugging Face, beside no cache, and as the cache grows? Ratios of medians, one run.
 
-    python -m benchmarks.decode        about 5 minutes on 2 idle cores; writes benchmarks/results/decode.json
+    python -m benchmarks.decode        about 8 minutes on 2 idle cores; writes benchmarks/results/decode.json
 
-GPT-2 small with random parameters (124 million, float32), greedy, a prompt of 32 tokens. Every round times each
-competitor once, in turn, so that noise of the machine falls on all of them alike. Times include reading the prompt,
-not compiling. Hugging Face runs PyTorch eagerly with its own cache; no token stops a row early.
+GPT-2 small (124 million parameters) and a Llama of 16 layers, width 1024, 16 heads over 4 (246 million), random,
+float32, greedy. Ours are loaded from the folders of theirs. Every round times each competitor once, in turn, so that
+noise of the machine falls on all of them alike; compiling is not counted. Reading the prompt is timed by a call for one
+token, a further token by the rest of a call for many. Hugging Face runs PyTorch eagerly with its own cache; no token
+stops a row early.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's idle threads would spin on cores that others time on
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,12 +30,14 @@ import numpy as np
 import torch
 import transformers
 
-from jax_attention import decoding, models
+from jax_attention import decoding, interop, models
 
 THREADS = 2
 PROMPT = 32
-NEW = {1: 64, 4: 64}
-"""Batch size -> new tokens."""
+NEW = 64
+"""New tokens without and with a cache."""
+BATCHES, READ, WRITTEN = (1, 4), 128, 33
+"""Beside Hugging Face: batch sizes, tokens of the prompt, new tokens."""
 RECOMPUTED = 8
 """New tokens per round without a cache: each costs a whole pass."""
 LENGTHS = (32, 256, 512, 900)
@@ -86,7 +92,7 @@ def recomputed(model: models.TransformerLM, tokens: np.ndarray, count: int) -> C
     """No cache: the sequence, in an array of the final length, passes through the model for every token."""
 
     def run() -> None:
-        row = np.zeros(PROMPT + NEW[1], np.int32)
+        row = np.zeros(PROMPT + NEW, np.int32)
         row[:PROMPT] = tokens[0]
         for i in range(PROMPT, PROMPT + count):
             row[i] = next_token(model, row, np.int32(i - 1))
@@ -94,17 +100,49 @@ def recomputed(model: models.TransformerLM, tokens: np.ndarray, count: int) -> C
     return run
 
 
-def against_huggingface(model: models.TransformerLM, peer: torch.nn.Module, batch: int) -> dict:
-    """New tokens per second of both."""
-    tokens, count = prompt(batch, PROMPT, model.config.vocab_size), NEW[batch]
-    runs = {"jax_attention": ours(model, tokens, count), "huggingface": huggingface(peer, tokens, count)}
+def peers() -> dict[str, Any]:
+    """Models of Hugging Face."""
+    llama = {
+        "vocab_size": 32000,
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 2048,
+    }
+    return {
+        "GPT-2 small": transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval(),
+        "Llama, 16 layers": transformers.LlamaForCausalLM(transformers.LlamaConfig(**llama)).eval(),
+    }
+
+
+def loaded(peer: Any) -> models.TransformerLM:
+    """Ours with the same numbers."""
+    with tempfile.TemporaryDirectory() as folder:
+        peer.save_pretrained(folder)
+        return interop.load(folder)
+
+
+def against_huggingface(name: str, model: models.TransformerLM, peer: Any, batch: int) -> dict:
+    """Milliseconds of both: to read a prompt, and for each further token of the batch."""
+    tokens = prompt(batch, READ, model.config.vocab_size)
+    runs = {
+        (who, count): make(whose, tokens, count)
+        for who, make, whose in (("jax_attention", ours, model), ("huggingface", huggingface, peer))
+        for count in (1, WRITTEN)
+    }
     seconds = medians(runs, ROUNDS)
-    rates = {name: batch * count / s for name, s in seconds.items()}
+    names = ("jax_attention", "huggingface")
+    read = {who: seconds[who, 1] * 1e3 for who in names}
+    further = {who: (seconds[who, WRITTEN] - seconds[who, 1]) / (WRITTEN - 1) * 1e3 for who in names}
     row = {
+        "model": name,
         "batch": batch,
-        "new tokens": count,
-        "tokens per second": {name: round(rate, 1) for name, rate in rates.items()},
-        "ratio": round(rates["jax_attention"] / rates["huggingface"], 2),
+        "prompt and first token (ms)": {who: round(x, 1) for who, x in read.items()},
+        "each further token (ms)": {who: round(x, 1) for who, x in further.items()},
+        "ratio of reading": round(read["huggingface"] / read["jax_attention"], 2),
+        "ratio of writing": round(further["huggingface"] / further["jax_attention"], 2),
     }
     print(row)
     return row
@@ -113,8 +151,8 @@ def against_huggingface(model: models.TransformerLM, peer: torch.nn.Module, batc
 def against_recomputing(model: models.TransformerLM) -> dict:
     """Milliseconds per token with the cache and without."""
     tokens = prompt(1, PROMPT, model.config.vocab_size)
-    counts = {"cached": NEW[1], "recomputed": RECOMPUTED}
-    runs = {"cached": ours(model, tokens, NEW[1]), "recomputed": recomputed(model, tokens, RECOMPUTED)}
+    counts = {"cached": NEW, "recomputed": RECOMPUTED}
+    runs = {"cached": ours(model, tokens, NEW), "recomputed": recomputed(model, tokens, RECOMPUTED)}
     ms = {name: 1e3 * s / counts[name] for name, s in medians(runs, ROUNDS).items()}
     row = {
         "ms per token": {name: round(x, 1) for name, x in ms.items()},
@@ -147,19 +185,23 @@ def against_length(model: models.TransformerLM) -> list[dict]:
 def main() -> None:
     """Measure, print, and keep."""
     torch.set_num_threads(THREADS)
-    model = models.create(models.gpt2(scan=False))
-    peer = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
+    theirs = peers()
+    own = {name: loaded(peer) for name, peer in theirs.items()}
+    model = own["GPT-2 small"]
     versions = {
         "python": platform.python_version(),
         "jax": jax.__version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    setting = {"model": "GPT-2 small, random parameters", "prompt": PROMPT, "dtype": "float32", "rounds": ROUNDS}
+    setting = {"parameters": "random", "dtype": "float32", "rounds": ROUNDS}
+    setting |= {"prompt beside Hugging Face": READ, "new tokens": WRITTEN, "prompt elsewhere": PROMPT}
     device = {"machine": platform.machine(), "device": jax.devices()[0].device_kind, "threads": THREADS}
     load = [round(os.getloadavg()[0], 1)]
     result = {
-        "against Hugging Face": [against_huggingface(model, peer, batch) for batch in NEW],
+        "against Hugging Face": [
+            against_huggingface(name, own[name], peer, batch) for name, peer in theirs.items() for batch in BATCHES
+        ],
         "cached against recomputed, batch 1": against_recomputing(model),
         "time against length, batch 1": against_length(model),
     }

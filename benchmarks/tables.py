@@ -246,6 +246,43 @@ def layer_parity() -> str:
     return table(["layer", *(f"{dtype}, {what}" for dtype in dtypes for what in ("forward", "gradient"))], rows)
 
 
+def decode() -> str:
+    """Reading and writing beside Hugging Face."""
+    found = read("decode")
+    rows = [
+        [x["model"], str(x["batch"])]
+        + [
+            text
+            for what, ratio in (("prompt and first token (ms)", "reading"), ("each further token (ms)", "writing"))
+            for text in (
+                *(f"{x[what][who]:,.1f}" for who in ("jax_attention", "huggingface")),
+                f"{x[f'ratio of {ratio}']}",
+            )
+        ]
+        for x in found["against Hugging Face"]
+    ]
+    heads = ["model", "batch", "prompt (ms)", "theirs", "ratio", "further token (ms)", "theirs", "ratio"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return table(heads, rows) + f"\n{versions}; {found['threads']} threads.\n"
+
+
+def decode_length() -> str:
+    """What a token costs when much stands before it."""
+    found = read("decode")
+    cached = found["cached against recomputed, batch 1"]
+    rows = [
+        [f"{x['prompt']:,}", f"{x['prompt and first token (ms)']:,.0f}", f"{x['each further token (ms)']:.1f}"]
+        for x in found["time against length, batch 1"]
+    ]
+    heads = ["tokens before", "reading them, with the first new token (ms)", "each further token (ms)"]
+    ms = cached["ms per token"]
+    slow, fast = ms["recomputed"], ms["cached"]
+    return table(heads, rows) + (
+        f"\nWithout a cache, a full pass over 96 rows for every token: {slow} ms; with it {fast} ms, "
+        f"{cached['ratio']} times as fast.\n"
+    )
+
+
 TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "headline": (headline, "attention", "cases"),
     "means": (means, "attention", "cases"),
@@ -258,6 +295,8 @@ TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "derivatives": (derivatives, "long", "derivatives"),
     "parity": (parity, "parity", "models"),
     "layer-parity": (layer_parity, "parity", "layers"),
+    "decode": (decode, "decode", "against Hugging Face"),
+    "decode-length": (decode_length, "decode", "time against length, batch 1"),
     "additive": (additive, "additive", "cases"),
     "rules": (rules, "rules", "ms"),
     "crossover": (crossover, "crossover", "cases"),
