@@ -23,21 +23,6 @@ SOME, SOME_DECODERS = some(CASES), some(hf_models.CASES)
 """The rest is left to `make test-all` where each costs seconds to compile."""
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """Makes them, each once."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            theirs, folder = hf_models.build(name), tmp_path_factory.mktemp("theirs")
-            theirs.save_pretrained(folder)
-            made[name] = theirs, interop.load(folder)
-        return made[name]
-
-    return make
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_logits(pair, name):
     assert parity_of.forward(*pair(name)) <= FORWARD["float32"]

@@ -11,21 +11,6 @@ from jax_attention.positions import rotary
 from tests.interop import hf_models, planted
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """A sound model of theirs and ours, each made once."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            theirs, folder = hf_models.build(name), tmp_path_factory.mktemp("theirs")
-            theirs.save_pretrained(folder)
-            made[name] = theirs, interop.load(folder)
-        return made[name]
-
-    return make
-
-
 def attention(layer):
     return lambda model: model.model.layers[layer].self_attn
 
