@@ -201,8 +201,10 @@ def test_published_fields_are_read(built, tmp_path):
     published = {
         "bert": {"directionality": "bidi", "pooler_fc_size": 768, "pooler_type": "first_token_transform"},
         "distilbert": {"sinusoidal_pos_embds": False, "tie_weights_": True, "qa_dropout": 0.1},
-        "bart": {"add_bias_logits": False, "normalize_embedding": True, "extra_pos_embeddings": 2, "num_beams": 4},
-        "marian": {"bad_words_ids": [[0]], "num_hidden_layers": 6, "normalize_embedding": False, "max_length": 512},
+        "bart": {"add_bias_logits": False, "normalize_embedding": True, "extra_pos_embeddings": 2, "num_beams": 4}
+        | {"_num_labels": 3, "output_past": True, "force_bos_token_to_be_generated": True},
+        "marian": {"bad_words_ids": [[0]], "num_hidden_layers": 6, "normalize_embedding": False, "max_length": 512}
+        | {"_num_labels": 3},
         "t5": {"output_past": True, "n_positions": 512, "task_specific_params": {"summarization": {}}},
     }
     for name, fields in published.items():

@@ -232,6 +232,33 @@ def test_dropout_is_drawn_in_both_halves():
         assert np.abs(first - other).max() > 0.1
 
 
+def test_maps_under_dropout_are_those_that_were_applied():
+    """The stream behind a block, put together from the captured maps and the values."""
+    model = pair("sandwich, rotary", attention_dropout=0.5)
+    asked = models.Capture(weights=(0,), hidden=(-1, 0), cross=(0,))
+
+    @small.jit
+    def run(model):
+        rngs = jax.random.split(jax.random.key(0))
+        memory = model.decoder.remember(model.encode(SOURCE, rng=rngs[0]))
+        captured = model(SOURCE, TARGET, rng=jax.random.key(0), capture=asked).captured
+        block, x = model.decoder.blocks.rest[0], captured.hidden[-1]
+
+        def from_maps(layer, maps, value):
+            value = jnp.repeat(value, maps.shape[1] // value.shape[-2], axis=-2)
+            return layer.out(jnp.einsum("bnts,bsnh->btnh", maps, value).reshape(*x.shape[:-1], -1))
+
+        own = block.attention.remember(block.attention_norm(x)).value
+        x = x + block.attention_after(from_maps(block.attention, captured.weights[0], own))
+        x = x + block.cross_after(from_maps(block.cross, captured.cross[0], memory.rest[0].value))
+        x = x + block.feed_forward_after(block.feed_forward(block.feed_forward_norm(x)))
+        return x, captured.hidden[0], captured.cross[0]
+
+    found, expected, maps = run(model)
+    assert np.any(np.asarray(maps) == 0)
+    np.testing.assert_allclose(found, expected, **small.CLOSE)
+
+
 # --- Wrong calls -----------------------------------------------------------------------------------------------------
 
 ENCODER = models.LMConfig(**SIZES, num_heads=2, mask=None)

@@ -25,7 +25,7 @@ def read(fields: Fields) -> LMConfig:
         fields.expect(name, value)
     fields.expect("add_cross_attention", False)
     fields.take("reorder_and_upcast_attn", False)
-    for name in ("n_special", "predict_special_tokens", "output_past", "_num_labels"):  # in published files
+    for name in ("n_special", "predict_special_tokens"):  # in published files
         fields.take(name, None)
     for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout"):
         fields.take(f"summary_{name}", None)

@@ -23,7 +23,6 @@ def read(fields: Fields) -> PairConfig:
     """Their fields as our config."""
     fields.expect("relative_attention_num_buckets", T5_BUCKETS)
     fields.expect("relative_attention_max_distance", FAR)
-    fields.take("output_past", None)
     fields.expect("is_decoder", False)
     width, depth = fields.take("d_model"), fields.take("num_layers")
     tied = fields.take("tie_word_embeddings", True) is not False
