@@ -81,7 +81,9 @@ def load(
     widest = jnp.result_type(*(x.dtype for x in stored.values()))
     param_dtype = str(widest) if param_dtype is None else param_dtype
     config = config.replaced(dtype=dtype or param_dtype, param_dtype=param_dtype)
-    what = f"path: expected the arrays of a {family.model_type} of this config in {str(folder)!r}"
+    what = (
+        f"path: expected the arrays of a {family.model_type} of this config in {str(folder)!r}{_other(folder, family)}"
+    )
     arrays = to_ours(family.entries(config), stored, what)
     abstract = jax.eval_shape(lambda: models.create(config))
     cast = {name: jnp.asarray(np.ascontiguousarray(x), param_dtype) for name, x in arrays.items()}
@@ -149,6 +151,12 @@ def save(
 
 
 # --- Reading ---------------------------------------------------------------------------------------------------------
+
+
+def _other(folder: Path, family: Family) -> str:
+    """What the config says the model is, if it says something else than we read: a classifier, say."""
+    names = read_config(folder).get("architectures") or [family.architecture]
+    return "" if family.architecture in names else f", a {names[0]} by its config where we read {family.architecture}"
 
 
 def described(folder: Path) -> tuple[Family, Config]:

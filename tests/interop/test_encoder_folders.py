@@ -61,7 +61,8 @@ def test_bare_encoders_give_hidden_states(built, tmp_path, name):
 
 def test_a_head_of_another_task_is_refused(tmp_path):
     theirs = transformers.BertForSequenceClassification(transformers.BertConfig(**hf_models.BERT))
-    with pytest.raises(ValueError, match=r"missing: cls\.predictions\.bias, .*unused: classifier\.bias, classifier"):
+    said = r"a BertForSequenceClassification by its config where we read BertForMaskedLM, got missing: cls\.predictions"
+    with pytest.raises(ValueError, match=said + r"\.bias, .*unused: classifier\.bias, classifier"):
         interop.load(saved(theirs, tmp_path))
 
 
