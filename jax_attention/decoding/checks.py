@@ -91,6 +91,12 @@ def check_request(model: Any, prompt: Any, *, beyond_context: bool, **given: Any
 
 
 def _check_model(model: Any) -> None:
+    fail_unless(
+        not hasattr(model, "given"),
+        f"model: expected a language model, got an {type(model).__name__}, which reads a source first. Give its "
+        "decoder: model.given(source).",
+        TypeError,
+    )
     for name in ("hidden", "unembed", "init_cache", "config"):
         fail_unless(
             hasattr(model, name),

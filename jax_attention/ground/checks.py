@@ -32,6 +32,16 @@ def fail_unless(condition: bool, message: str, error: type[Exception] = ValueErr
         raise error(message)
 
 
+def check_instance(name: str, x: Any, kinds: type | tuple[type, ...], wanted: str, cure: str = "") -> Any:
+    """A value of one of these classes."""
+    fail_unless(
+        isinstance(x, kinds),
+        f"{name}: expected {wanted}, got a value of type {type(x).__name__}. {cure}".rstrip(),
+        TypeError,
+    )
+    return x
+
+
 def describe_array(x: Any) -> str:
     """`float32[2,3]`, for messages."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jax_attention.ground.checks import check_instance
 from jax_attention.ground.files import replaced_file
 from jax_attention.interop.tensors import import_torch, to_numpy
 
@@ -19,6 +21,11 @@ FLAX = "flax_model.msgpack"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 SHARD = 5 * 10**9
 """Bytes in one file at most, as Hugging Face writes them."""
+
+
+def as_folder(path: str | Path) -> Path:
+    """A path, and nothing that is none."""
+    return Path(check_instance("path", path, (str, os.PathLike), "the name of a folder"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -94,7 +101,8 @@ def _pickle(path: Path) -> dict[str, np.ndarray]:
 
 def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, np.ndarray], shard: int) -> None:
     """Shards of at most `shard` bytes, their index if there are several, then the config."""
-    folder.mkdir(parents=True, exist_ok=True)
+    made = _json(config)
+    make_folder(folder)
     taken = [name for name in (CONFIG, WEIGHTS, INDEX) if (folder / name).exists()]
     if taken:
         raise FileExistsError(f"path: expected a folder without a model, got {', '.join(taken)} in {str(folder)!r}.")
@@ -110,7 +118,16 @@ def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, 
         places = {key: name for name, group in zip(names, groups, strict=True) for key in group}
         size = sum(x.nbytes for x in weights.values())
         write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
-    write_json(folder / CONFIG, config)
+    with replaced_file(folder / CONFIG) as file:
+        file.write(made)
+
+
+def make_folder(folder: Path) -> None:
+    """Unless it is there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise FileExistsError(f"path: expected a folder, got {str(folder)!r}, where a file is in the way.") from None
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -147,7 +164,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Whole or not at all."""
     with replaced_file(path) as file:
-        file.write((json.dumps(data, indent=2, sort_keys=True) + "\n").encode())
+        file.write(_json(data))
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _safetensors() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import models, normalizers, scores
+from jax_attention.ground.checks import check_instance, check_int
 from jax_attention.interop.entries import to_ours, to_theirs
 from jax_attention.interop.families import FAMILIES
 from jax_attention.interop.family import Config, Family
 from jax_attention.interop.fields import HARMLESS, Fields
-from jax_attention.interop.folder import SHARD, read_config, read_weights, write_folder
+from jax_attention.interop.folder import SHARD, as_folder, read_config, read_weights, write_folder
 from jax_attention.interop.stored import settled
 from jax_attention.models import EncoderDecoder, LMConfig, PairConfig, TransformerLM
 from jax_attention.nn.named import filled, named
@@ -33,8 +35,8 @@ BY_TYPE = {family.model_type: family for family in FAMILIES}
 def load(
     path: str | Path,
     *,
-    dtype: str | None = None,
-    param_dtype: str | None = None,
+    dtype: Any = None,
+    param_dtype: Any = None,
     scan: bool = False,
     allow_pickle: bool = False,
 ) -> TransformerLM | EncoderDecoder:
@@ -46,7 +48,7 @@ def load(
 
     Args:
         path: the folder, on this machine; nothing is downloaded.
-        dtype: to compute in; that of the parameters if None.
+        dtype: to compute in, by name or as a dtype of JAX; that of the parameters if None.
         param_dtype: of the parameters; as stored if None, the widest where they differ.
         scan: stack the blocks and run them by `lax.scan`.
         allow_pickle: read `pytorch_model.bin` where there are no safetensors, by `torch.load(weights_only=True)`.
@@ -75,7 +77,9 @@ def load(
     Reference:
         https://github.com/huggingface/transformers/issues/38758: the end of Flax in transformers.
     """
-    folder = Path(path)
+    folder = as_folder(path)
+    check_instance("scan", scan, bool, "True or False")
+    dtype, param_dtype = _dtype_name(dtype), _dtype_name(param_dtype)
     family, config = described(folder)
     config, stored = settled(family, config, read_weights(folder, allow_pickle))
     widest = jnp.result_type(*(x.dtype for x in stored.values()))
@@ -133,7 +137,15 @@ def save(
     Reference:
         https://huggingface.co/docs/safetensors
     """
-    added = dict(fields or {})
+    check_instance(
+        "model",
+        model,
+        (TransformerLM, EncoderDecoder),
+        "a models.TransformerLM or EncoderDecoder",
+        "Other modules: to_torch.",
+    )
+    folder, added = as_folder(path), _added(fields)
+    check_int("max_shard_bytes", max_shard_bytes, 1, "It is the size of a file at most.")
     chosen, own = expressed(model.config, family)
     wrong = sorted(name for name in added if name not in HARMLESS or own.get(name, added[name]) != added[name])
     if wrong:
@@ -146,11 +158,19 @@ def save(
     }
     about = {"model_type": chosen.model_type, "architectures": [chosen.architecture], "dtype": plain.config.param_dtype}
     about |= {"is_encoder_decoder": True} if chosen.pair else {}
-    write_folder(Path(path), NO_TOKENS | added | own | about, theirs, max_shard_bytes)
+    write_folder(folder, NO_TOKENS | added | own | about, theirs, max_shard_bytes)
     return chosen.model_type
 
 
 # --- Reading ---------------------------------------------------------------------------------------------------------
+
+
+def _dtype_name(dtype: Any) -> Any:
+    """`jnp.bfloat16` as "bfloat16"; what is no dtype is left for the config to complain of."""
+    try:
+        return dtype if dtype is None or isinstance(dtype, str) else jnp.dtype(dtype).name
+    except TypeError:
+        return dtype
 
 
 def _other(folder: Path, family: Family) -> str:
@@ -190,6 +210,22 @@ def _config(family: Family, given: dict[str, Any]) -> Config:
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
+def _added(fields: Any) -> dict[str, Any]:
+    """Fields by name, of what JSON can say."""
+    fields = check_instance(
+        "fields", {} if fields is None else fields, Mapping, "a dictionary of fields of config.json"
+    )
+    added = {}
+    for name, x in fields.items():
+        check_instance("fields", name, str, "names of fields")
+        added[name] = x.item() if isinstance(x, np.generic) else x
+    try:
+        json.dumps(added)
+    except TypeError as error:
+        raise TypeError(f"fields: expected values that JSON can say, got {added} ({error}).") from None
+    return added
+
+
 def expressed(config: Config, name: str | None) -> tuple[Family, dict[str, Any]]:
     """The first family that says exactly this config, and its fields."""
     return expressions(config, name)[0]
@@ -197,7 +233,7 @@ def expressed(config: Config, name: str | None) -> tuple[Family, dict[str, Any]]
 
 def expressions(config: Config, name: str | None) -> list[tuple[Family, dict[str, Any]]]:
     """All families that say exactly this config, or the named one; at least one."""
-    if name is not None and name not in BY_TYPE:
+    if name is not None and (not isinstance(name, str) or name not in BY_TYPE):
         raise ValueError(f"family: expected one of {', '.join(BY_TYPE)}, got {name!r}.")
     able, tried = [], []
     for family in FAMILIES if name is None else (BY_TYPE[name],):

@@ -5,6 +5,7 @@ PEFT has two factors for each of its linear layers; `factors.py` turns them into
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import fail_unless
+from jax_attention.ground.checks import check_instance, fail_unless
 from jax_attention.interop.entries import Entry
 from jax_attention.interop.factors import Factors, our_factors, their_factors
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
-from jax_attention.interop.folder import read_json, read_safetensors, write_json, write_safetensors
+from jax_attention.interop.folder import (
+    as_folder,
+    make_folder,
+    read_json,
+    read_safetensors,
+    write_json,
+    write_safetensors,
+)
 from jax_attention.interop.hugging_face import expressions
 from jax_attention.interop.layers import stacked, unstacked
 from jax_attention.models import TransformerLM, unrolled
@@ -84,7 +92,8 @@ def load_adapters(model: TransformerLM, path: str | Path, *, family: str | None 
     Reference:
         https://huggingface.co/docs/peft/package_reference/lora
     """
-    folder = Path(path)
+    folder = as_folder(path)
+    check_instance("model", model, TransformerLM, "a models.TransformerLM")
     for name in (CONFIG, WEIGHTS):
         fail_unless(
             (folder / name).is_file(), f"path: expected {name} in {str(folder)!r}, got none.", FileNotFoundError
@@ -146,7 +155,10 @@ def save_adapters(
     Reference:
         See `load_adapters`.
     """
-    folder, arrays, ranks, conv = Path(path), {}, {}, False
+    check_instance("model", model, TransformerLM, "a models.TransformerLM")
+    check_instance("adapters", adapters, Adapters, "nn.Adapters", "Make them by nn.lora or interop.load_adapters.")
+    check_instance("base", base, (str, os.PathLike, type(None)), "the name or folder of the base model, or None")
+    folder, arrays, ranks, conv = as_folder(path), {}, {}, False
     taken = [name for name in (CONFIG, WEIGHTS) if (folder / name).exists()]
     fail_unless(not taken, f"path: expected a folder without adapters, got {', '.join(taken)}.", FileExistsError)
     jax.eval_shape(adapted, model, adapters)  # which checks the shapes
@@ -168,9 +180,9 @@ def save_adapters(
             arrays[f"{PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(second)
             ranks[module] = first.shape[-1]
     fail_unless(not left, f"adapters: expected linear layers of the model, got {', '.join(sorted(left))}.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_safetensors(folder / WEIGHTS, arrays)
-    write_json(folder / CONFIG, _config(ranks, adapters.scale, conv, base))
+    write_json(folder / CONFIG, _config(ranks, adapters.scale, conv, None if base is None else str(base)))
 
 
 # --- Names ------------------------------------------------------------------------------------------------------------

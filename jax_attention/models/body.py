@@ -11,7 +11,7 @@ from flax import nnx
 
 from jax_attention import masks, mods
 from jax_attention.cache import filled
-from jax_attention.ground.checks import check_int, check_positions, describe_array, fail_unless
+from jax_attention.ground.checks import check_instance, check_int, check_positions, describe_array, fail_unless
 from jax_attention.models.block import INITIAL_DEVIATION, Shared, make_norm
 from jax_attention.models.config import T5_BUCKETS, LMConfig, model_dtype
 from jax_attention.models.results import BodyOutput, Capture, LMCache
@@ -52,6 +52,7 @@ class Body(nnx.Module):
     """
 
     def __init__(self, config: LMConfig, *, rngs: nnx.Rngs):
+        check_instance("config", config, LMConfig, "models.LMConfig(...)")
         normal = jax.nn.initializers.normal(INITIAL_DEVIATION)
         shape = (config.num_heads, T5_BUCKETS)
         self.relative = (
@@ -226,6 +227,7 @@ class Layer(Body):
     """
 
     def __init__(self, config: LMConfig, *, rngs: nnx.Rngs):
+        check_instance("config", config, LMConfig, "models.LMConfig(...)")
         fail_unless(config.depth == 1, f"depth: expected 1 for a single layer, got {config.depth}. Use models.Body.")
         fail_unless(
             not config.has_final_norm,

@@ -108,7 +108,7 @@ def _check_names(config: Any) -> None:
     for name, known in choices.items():
         got = getattr(config, name)
         fail_unless(got in known, f"{name}: expected one of {', '.join(known)}, got {got!r}.")
-    for name in ("dtype", "param_dtype"):
+    for name in ("param_dtype", "dtype"):
         fail_unless(
             getattr(config, name) != "float64" or jax.config.jax_enable_x64,
             f'{name}: expected x64 mode for float64. Call jax.config.update("jax_enable_x64", True) first.',

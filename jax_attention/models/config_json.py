@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jax_attention import masks, mods, normalizers, positions, scores
+from jax_attention.ground.checks import check_instance
 from jax_attention.ground.values import Plain, is_value
 from jax_attention.models.config import LMConfig
 from jax_attention.positions import scaling
@@ -41,6 +42,7 @@ def config_to_json(config: LMConfig) -> dict[str, Any]:
     Reference:
         None; our own format.
     """
+    check_instance("config", config, LMConfig, "models.LMConfig(...)", "Of a PairConfig give encoder and decoder.")
     return {field.name: _encode(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import jax
 from flax import nnx
 
+from jax_attention.ground.checks import check_instance
 from jax_attention.models.body import Body
 from jax_attention.models.config import LMConfig
 from jax_attention.models.encoder_decoder import EncoderDecoder, PairConfig
@@ -42,7 +43,10 @@ def create(config: LMConfig | PairConfig, rng: PRNGKeyArray | int = 0) -> Transf
     Reference:
         Radford et al. (2019), section 2.3.
     """
-    rng = jax.random.key(rng) if isinstance(rng, int) else rng
+    check_instance("config", config, (LMConfig, PairConfig), "models.LMConfig(...) or models.PairConfig(...)")
+    rng = (
+        jax.random.key(rng) if isinstance(rng, int) else check_instance("rng", rng, jax.Array, "a random key or a seed")
+    )
     return _create(config, rng)
 
 
@@ -75,7 +79,7 @@ def scanned(model: Model) -> Model:
     Reference:
         https://github.com/jax-ml/jax/issues/3596: compile time of deep unrolled models.
     """
-    return model.stacked(True)
+    return _model(model).stacked(True)
 
 
 def unrolled(model: Model) -> Model:
@@ -101,4 +105,8 @@ def unrolled(model: Model) -> Model:
     Reference:
         See `scanned`.
     """
-    return model.stacked(False)
+    return _model(model).stacked(False)
+
+
+def _model(model: Model) -> Model:
+    return check_instance("model", model, (Body, EncoderDecoder), "a model of jax_attention.models")

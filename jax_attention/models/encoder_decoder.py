@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from flax import nnx
 
-from jax_attention.ground.checks import fail_unless
+from jax_attention.ground.checks import check_instance, fail_unless
 from jax_attention.models.config import LMConfig
 from jax_attention.models.results import LMCache, LMOutput
 from jax_attention.models.transformer import TransformerLM
@@ -123,6 +123,7 @@ class EncoderDecoder(nnx.Module):
     """
 
     def __init__(self, config: PairConfig, *, rngs: nnx.Rngs):
+        check_instance("config", config, PairConfig, "models.PairConfig(...)")
         encoder = TransformerLM(config.encoder, rngs=rngs)
         if config.shared_embedding:
             encoder.embedding = None

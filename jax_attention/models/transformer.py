@@ -10,7 +10,7 @@ from flax import nnx
 
 from jax_attention import positions
 from jax_attention.cache import EMPTY
-from jax_attention.ground.checks import check_positions, describe_array, fail_unless
+from jax_attention.ground.checks import check_instance, check_positions, describe_array, fail_unless
 from jax_attention.models.block import INITIAL_DEVIATION, drop, make_norm
 from jax_attention.models.body import Body
 from jax_attention.models.config import LMConfig, model_dtype
@@ -58,6 +58,7 @@ class TransformerLM(Body):
     """
 
     def __init__(self, config: LMConfig, *, rngs: nnx.Rngs):
+        check_instance("config", config, LMConfig, "models.LMConfig(...)")
         dtype, param_dtype = model_dtype(config), jnp.dtype(config.param_dtype)
         normal = jax.nn.initializers.normal(INITIAL_DEVIATION)
         table = lambda *shape: nnx.Param(normal(rngs.params(), shape, param_dtype))  # noqa: E731

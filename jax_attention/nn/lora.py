@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from jax_attention.ground.checks import check_int
+from jax_attention.ground.checks import check_instance, check_int
 from jax_attention.ground.trees import pytree
 from jax_attention.nn.named import filled, named
 
@@ -71,11 +72,15 @@ def lora(
         Hu et al. (2022), "LoRA: low-rank adaptation of large language models".
     """
     check_int("rank", rank, 1, "It is the inner size of the two factors.")
+    check_instance("module", module, nnx.Module, "a module", "Give a model or a layer.")
+    rng = (
+        jax.random.key(rng) if isinstance(rng, int) else check_instance("rng", rng, jax.Array, "a random key or a seed")
+    )
+    find = _pattern(targets)
     kernels = {_owner(path): x for path, x in named(module).items() if path.split(".")[-1] == KERNEL}
-    chosen = {name: x for name, x in kernels.items() if re.search(targets, name)}
+    chosen = {name: x for name, x in kernels.items() if find.search(name)}
     if not chosen:
         raise ValueError(f"targets: expected a pattern that finds one of {', '.join(kernels)}, got {targets!r}.")
-    rng = jax.random.key(rng) if isinstance(rng, int) else rng
     down, up = {}, {}
     for number, (name, kernel) in enumerate(chosen.items()):
         *layers, size, width = kernel.shape
@@ -113,6 +118,8 @@ def adapted(module: Module, adapters: Adapters) -> Module:
     Reference:
         See `lora`.
     """
+    check_instance("module", module, nnx.Module, "a module", "Give what the adapters were made for.")
+    check_instance("adapters", adapters, Adapters, "nn.Adapters", "Make them by nn.lora or interop.load_adapters.")
     arrays = named(module)
     for name, down in adapters.down.items():
         path, up = _path(arrays, name), adapters.up[name]
@@ -127,6 +134,14 @@ def adapted(module: Module, adapters: Adapters) -> Module:
         change = jnp.matmul(down, up, preferred_element_type=wide)
         arrays[path] = (kernel.astype(wide) + adapters.scale * change).astype(kernel.dtype)
     return filled(module, arrays, "adapters: expected those of this module")
+
+
+def _pattern(targets: str) -> re.Pattern:
+    check_instance("targets", targets, str, "a regular expression", "'' is every linear layer.")
+    try:
+        return re.compile(targets)
+    except re.error as error:
+        raise ValueError(f"targets: expected a regular expression, got {targets!r} ({error}).") from None
 
 
 def _owner(path: str) -> str:

@@ -18,6 +18,8 @@ def named(tree: Any) -> dict[str, Any]:
     """Arrays by their path, `"blocks.rest.0.attention.out.kernel"`; the `value` that Flax variables add is left out."""
     found = {}
     for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if not path:
+            raise TypeError(f"module: expected a module with parameters, got a value of type {type(tree).__name__}.")
         names = [str(getattr(entry, "name", getattr(entry, "key", getattr(entry, "idx", entry)))) for entry in path]
         found[".".join(names[:-1] if names[-1] == "value" else names)] = x
     return found

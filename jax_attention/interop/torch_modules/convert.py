@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from jax_attention.ground.checks import check_instance
 from jax_attention.interop import entries
 from jax_attention.interop.tensors import import_torch, to_jax, to_numpy, to_tensor
 from jax_attention.interop.torch_modules.attention import ATTN, MULTI_HEAD
@@ -95,6 +96,7 @@ def from_state_dict(layer: nnx.Module, state_dict: Mapping[str, Any]) -> nnx.Mod
     Reference:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html: state_dict.
     """
+    check_instance("state_dict", state_dict, Mapping, "a dictionary of arrays", "Give module.state_dict().")
     what = f"state_dict: expected the arrays of {_named(_kind_of_layer(layer))}"
     numbers = {name: to_numpy(x) for name, x in state_dict.items()}
     arrays = entries.to_ours(_entries(layer), numbers, what)
