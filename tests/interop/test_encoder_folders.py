@@ -231,3 +231,16 @@ def test_pairs_that_no_family_has(tmp_path):
         interop.save(model, tmp_path)
     with pytest.raises(ValueError, match=r"expected a model that llama of Hugging Face computes"):
         interop.save(model, tmp_path, family="llama")
+
+
+@pytest.mark.parametrize("name", ["bert, untied, ReLU, three types", "roberta, untied"])
+def test_an_untied_head_writes_its_bias_under_both_names(built, tmp_path, name):
+    """Older versions of transformers read the one that version 5 does not."""
+    ours = interop.load(saved(built(name), tmp_path / "a"))
+    family = interop.save(ours, tmp_path / "b", family=name.split(",")[0])
+    matrix, bias = {"bert": ("cls.predictions.decoder", "cls.predictions.bias")}.get(
+        family, ("lm_head.decoder", "lm_head.bias")
+    )
+    stored = load_file(tmp_path / "b" / "model.safetensors")
+    np.testing.assert_array_equal(stored[f"{matrix}.bias"], ours.head_bias[...])
+    np.testing.assert_array_equal(stored[bias], ours.head_bias[...])
