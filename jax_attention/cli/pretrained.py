@@ -95,6 +95,11 @@ def open_pretrained(folder: Path) -> Pretrained:
             f"folder: expected a language model, got a {family.model_type}, which reads a source first, in "
             f"{str(folder)!r}. In Python: decoding.generate(interop.load(folder).given(source), start, …)."
         )
+    if config.sees_future():
+        raise ValueError(
+            f"folder: expected a language model, got a {family.model_type}, an encoder that sees what it is to "
+            f"say, in {str(folder)!r}. In Python: interop.load(folder)(tokens).logits."
+        )
     tokenizer = _tokenizer(folder)
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
 
 
+MOST_DIGITS = 30
+"""Digits of the largest number that a score is divided by."""
+
+
 class Beams(NamedTuple):
     """What `beam_search` returns; `lead` are the prompt's leading axes, after one for `num_return` if asked for."""
 
@@ -99,9 +103,9 @@ def beam_search(
     """
     beams = check_int("num_beams", num_beams, 1, "1 is greedy decoding.")
     returned = _check_return(num_return, beams)
-    penalty = _check_penalty(length_penalty)
+    penalty = _check_penalty(length_penalty, max_new_tokens)
     fail_unless(
-        isinstance(early_stopping, (bool, np.bool_)) or early_stopping == "never",
+        isinstance(early_stopping, (bool, np.bool_)) or (isinstance(early_stopping, str) and early_stopping == "never"),
         f'early_stopping: expected False, True or "never", got {early_stopping!r}.',
     )
     rules = rules if isinstance(rules, (tuple, list)) else (rules,)
@@ -149,11 +153,16 @@ def _check_return(num_return: Any, beams: int) -> int | slice:
     return slice(count)
 
 
-def _check_penalty(penalty: Any) -> np.float32:
+def _check_penalty(penalty: Any, longest: Any) -> np.float32:
     """A known number: which beams can still win depends on its sign."""
     real = isinstance(penalty, (int, float, np.number)) and not isinstance(penalty, bool)
     fail_unless(real, f"length_penalty: expected a real number, got {describe_array(penalty)}.", TypeError)
     fail_unless(math.isfinite(penalty), f"length_penalty: expected a finite number, got {penalty}. 0 is no penalty.")
+    most = MOST_DIGITS / math.log10(longest) if isinstance(longest, int) and longest > 1 else math.inf
+    fail_unless(
+        abs(penalty) <= most,
+        f"length_penalty: expected at most {most:.4g} in size, as {longest}^penalty is a float32, got {penalty}.",
+    )
     return np.float32(penalty)
 
 

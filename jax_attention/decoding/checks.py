@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.decoding.prompts import Prompts, as_prompts, bucket, fill_up
+from jax_attention.decoding.prompts import Prompts, as_prompts, fill_up
 from jax_attention.decoding.sampler import Sampler, as_sampler
+from jax_attention.ground.buckets import bucket
 from jax_attention.ground.checks import check_int, describe_array, fail_unless
 
 SEGMENT = 8

@@ -15,9 +15,6 @@ from jax_attention.ground.checks import check_int, describe_array, fail_unless
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
 
-SMALLEST_BUCKET = 16
-LARGEST_DOUBLING = 128
-
 
 class Prompts(NamedTuple):
     """Tokens with padding, and what tells them apart; made by `pad_prompts`."""
@@ -104,16 +101,6 @@ def as_prompts(prompt: Any) -> Prompts:
     length = prompt.shape[-1]
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), prompt.shape)
     return Prompts(prompt.astype(np.int32), positions, np.full(prompt.shape[:-1], length, np.int32))
-
-
-def bucket(length: int) -> int:
-    """The next allowed size: 16, 32, 64, 128, and from there on multiples of 128.
-
-    So a prompt costs less than twice its own rows, and lengths up to 1024 compile 11 programs, not 1024.
-    """
-    if length > LARGEST_DOUBLING:
-        return -(-length // LARGEST_DOUBLING) * LARGEST_DOUBLING
-    return max(SMALLEST_BUCKET, 1 << (length - 1).bit_length())
 
 
 def fill_up(prompts: Prompts, size: int) -> Prompts:

@@ -17,6 +17,7 @@ from jax_attention.ground.files import replaced_file
 from jax_attention.interop.tensors import import_torch, to_numpy
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+LFS = b"version https://git-lfs"
 FLAX = "flax_model.msgpack"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 SHARD = 5 * 10**9
@@ -76,8 +77,15 @@ def _shards(folder: Path, index: str, read: Any) -> dict[str, np.ndarray]:
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """All arrays of one file, bfloat16 too."""
-    with _safetensors().safe_open(path, framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except safetensors.SafetensorError as error:
+        with path.open("rb") as raw:
+            pointer = raw.read(len(LFS)) == LFS
+        cure = "It is a pointer of git-lfs: run git lfs pull." if pointer else "Download it again."
+        raise ValueError(f"path: expected safetensors in {str(path)!r}, got a file without ({error}). {cure}") from None
 
 
 def _flax(path: Path) -> dict[str, np.ndarray]:
@@ -89,7 +97,11 @@ def _flax(path: Path) -> dict[str, np.ndarray]:
 
     leaves = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
     found = {}
-    for (*path_to, leaf), x in flatten_dict(serialization.msgpack_restore(path.read_bytes())).items():
+    try:
+        nested = serialization.msgpack_restore(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"path: expected an undamaged {path.name}, got another file ({error}).") from None
+    for (*path_to, leaf), x in flatten_dict(nested).items():
         name = ".".join((*path_to, leaves.get(leaf, leaf)))
         found[name] = np.asarray(x).T if leaf == "kernel" else np.asarray(x)
     return found

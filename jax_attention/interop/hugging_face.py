@@ -82,8 +82,7 @@ def load(
     dtype, param_dtype = _dtype_name(dtype), _dtype_name(param_dtype)
     family, config = described(folder)
     config, stored = settled(family, config, read_weights(folder, allow_pickle))
-    widest = jnp.result_type(*(x.dtype for x in stored.values()))
-    param_dtype = str(widest) if param_dtype is None else param_dtype
+    param_dtype = _widest(stored) if param_dtype is None else param_dtype
     config = config.replaced(dtype=dtype or param_dtype, param_dtype=param_dtype)
     what = (
         f"path: expected the arrays of a {family.model_type} of this config in {str(folder)!r}{_other(folder, family)}"
@@ -163,6 +162,16 @@ def save(
 
 
 # --- Reading ---------------------------------------------------------------------------------------------------------
+
+
+def _widest(stored: Mapping[str, np.ndarray]) -> str:
+    """The dtype that holds all numbers."""
+    if any(x.dtype == np.float64 for x in stored.values()) and not jax.config.jax_enable_x64:
+        raise ValueError(
+            "param_dtype: expected x64 mode for the float64 arrays of this folder, or another dtype, got None. Call "
+            'jax.config.update("jax_enable_x64", True) first, or pass param_dtype="float32".'
+        )
+    return str(jnp.result_type(*(x.dtype for x in stored.values())))
 
 
 def _dtype_name(dtype: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.interop.family import Config, Family
@@ -38,7 +37,7 @@ def settled(family: Family, config: Config, stored: Arrays) -> tuple[Config, Arr
         if name in stored:
             stored.setdefault(source, stored[name])
             del stored[name]
-    dtype = jnp.result_type(*(x.dtype for x in stored.values()))
+    dtype = next(iter(stored.values())).dtype
     zeros = {name: np.zeros(shape, dtype) for name, shape in family.absent(config).items()}
     return config, zeros | stored
 

@@ -8,7 +8,7 @@ from jax_attention.models.create import create, scanned, unrolled
 from jax_attention.models.encoder_decoder import EncoderDecoder, Given, PairConfig
 from jax_attention.models.presets import PRESETS, gemma2, gpt2, llama, tiny
 from jax_attention.models.pure import Pure, from_dict, pure, to_dict
-from jax_attention.models.results import BodyOutput, Capture, Captured, LMCache, LMOutput
+from jax_attention.models.results import BodyOutput, Capture, Captured, LMCache, LMOutput, Memory
 from jax_attention.models.transformer import TransformerLM
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "LMCache",
     "LMConfig",
     "LMOutput",
+    "Memory",
     "PRESETS",
     "PairConfig",
     "Pure",

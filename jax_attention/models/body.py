@@ -11,10 +11,17 @@ from flax import nnx
 
 from jax_attention import masks, mods
 from jax_attention.cache import filled
-from jax_attention.ground.checks import check_instance, check_int, check_positions, describe_array, fail_unless
+from jax_attention.ground.checks import (
+    broadcasts,
+    check_instance,
+    check_int,
+    check_positions,
+    describe_array,
+    fail_unless,
+)
 from jax_attention.models.block import INITIAL_DEVIATION, Shared, make_norm
 from jax_attention.models.config import T5_BUCKETS, LMConfig, model_dtype
-from jax_attention.models.results import BodyOutput, Capture, LMCache
+from jax_attention.models.results import BodyOutput, Capture, LMCache, Memory
 from jax_attention.models.stack import make_cache, make_stack, restack
 
 if TYPE_CHECKING:
@@ -70,7 +77,7 @@ class Body(nnx.Module):
         segment_ids: Int[Array, "*#lead T"] | None = None,
         mask: Any = None,
         cache: LMCache | None = None,
-        memory: LMCache | None = None,
+        memory: Memory | None = None,
         rng: PRNGKeyArray | None = None,
         capture: Capture | None = None,
     ) -> BodyOutput:
@@ -101,7 +108,7 @@ class Body(nnx.Module):
         x, cache, captured = self.blocks(x.astype(dtype), shared, cache, memory, rng, capture, self.config.remat)
         return BodyOutput(x if self.final_norm is None else self.final_norm(x), cache, captured)
 
-    def remember(self, states: Float[Array, "*lead S M"], positions: Int[Array, "*#lead S"] | None = None) -> LMCache:
+    def remember(self, states: Float[Array, "*lead S M"], positions: Int[Array, "*#lead S"] | None = None) -> Memory:
         """Keys and values of a source for the cross-attention of every layer: the `memory` of later calls.
 
         positions: rows at `cache.EMPTY` are padding, which nobody sees; None is no padding.
@@ -159,12 +166,18 @@ class Body(nnx.Module):
         if self.config.memory_size is None:
             fail_unless(memory is None, "memory: expected None, as memory_size of the config is None, got a memory.")
             return
+        cure = "Make it by model.remember(states)."
+        check_instance("memory", memory, Memory, "models.Memory", cure)
         layout = (len(self.blocks.scanned), len(self.blocks.rest))
-        got = (len(memory.scanned), len(memory.rest)) if isinstance(memory, LMCache) else memory
+        got = (len(memory.scanned), len(memory.rest))
         fail_unless(
             got == layout,
-            f"memory: expected what model.remember(states) gives, {layout[0]} stacked and {layout[1]} single layers, "
-            f"got {got}.",
+            f"memory: expected {layout[0]} stacked and {layout[1]} single layers, got {got[0]} and {got[1]}. {cure}",
+        )
+        fail_unless(
+            broadcasts(memory.lead, x.shape[:-2]),
+            f"memory: expected leading axes that broadcast to those of the target, {x.shape[:-2]}, got {memory.lead}. "
+            "Give one target, or prompt, for each source.",
         )
 
     def _check_cache(self, cache: LMCache, shape: tuple[int, ...], segment_ids: Any, rng: Any) -> None:

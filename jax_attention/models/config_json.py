@@ -14,19 +14,21 @@ from jax_attention import masks, mods, normalizers, positions, scores
 from jax_attention.ground.checks import check_instance
 from jax_attention.ground.values import Plain, is_value
 from jax_attention.models.config import LMConfig
+from jax_attention.models.encoder_decoder import PairConfig
 from jax_attention.positions import scaling
 
 FLOORS = (scores, mods, masks, normalizers, positions, scaling)
+HALVES = ("encoder", "decoder")
 HOMES = {module.__name__.rpartition(".")[2]: module for module in FLOORS}
 
 
-def config_to_json(config: LMConfig) -> dict[str, Any]:
+def config_to_json(config: LMConfig | PairConfig) -> dict[str, Any]:
     """A config as a dictionary of JSON types.
 
         {"vocab_size": 65, …, "mask": {"value": "masks.Causal", "fields": {"offset": 0}}, …}
 
     Args:
-        config: any config; plain functions in its rule must be importable by name.
+        config: any config, also of a pair; plain functions in its rule must be importable by name.
 
     Returns:
         A dictionary for `json.dumps`; arrays are written with their dtype, floats so that they come back exactly.
@@ -42,11 +44,14 @@ def config_to_json(config: LMConfig) -> dict[str, Any]:
     Reference:
         None; our own format.
     """
-    check_instance("config", config, LMConfig, "models.LMConfig(...)", "Of a PairConfig give encoder and decoder.")
+    check_instance("config", config, (LMConfig, PairConfig), "models.LMConfig(...) or models.PairConfig(...)")
+    if isinstance(config, PairConfig):
+        halves = {name: config_to_json(getattr(config, name)) for name in HALVES}
+        return halves | {"shared_embedding": config.shared_embedding}
     return {field.name: _encode(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def config_from_json(data: dict[str, Any]) -> LMConfig:
+def config_from_json(data: dict[str, Any]) -> LMConfig | PairConfig:
     """The config that `config_to_json` wrote.
 
         config_from_json(config_to_json(config)) = config
@@ -69,6 +74,9 @@ def config_from_json(data: dict[str, Any]) -> LMConfig:
     Reference:
         See `config_to_json`.
     """
+    if set(HALVES) <= data.keys():
+        halves = {name: config_from_json(data[name]) for name in HALVES}
+        return PairConfig(**halves, shared_embedding=data["shared_embedding"])
     known = {field.name for field in dataclasses.fields(LMConfig)}
     unknown = sorted(set(data) - known)
     if unknown:

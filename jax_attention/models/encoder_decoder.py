@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.ground.checks import check_instance, fail_unless
+from jax_attention.cache import EMPTY
+from jax_attention.ground.buckets import bucket
+from jax_attention.ground.checks import check_instance, check_positions, fail_unless
 from jax_attention.models.config import LMConfig
-from jax_attention.models.results import LMCache, LMOutput
-from jax_attention.models.transformer import TransformerLM
+from jax_attention.models.results import LMCache, LMOutput, Memory
+from jax_attention.models.transformer import TransformerLM, sizes_of
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -68,6 +71,14 @@ class PairConfig:
             self.encoder.memory_size is None,
             f"encoder: expected memory_size None, as it reads nothing but tokens, got {self.encoder.memory_size}.",
         )
+        check_instance("shared_embedding", self.shared_embedding, bool, "True or False")
+        for name in ("scan", "param_dtype"):
+            values = [getattr(half, name) for half in (self.encoder, self.decoder)]
+            fail_unless(
+                values[0] == values[1],
+                f"{name}: expected the same in both halves, got {values[0]!r} and {values[1]!r}. Set both: "
+                f"config.replaced({name}=...).",
+            )
         table = lambda half: (half.vocab_size, half.width)  # noqa: E731
         fail_unless(
             not self.shared_embedding or table(self.encoder) == table(self.decoder),
@@ -145,6 +156,11 @@ class EncoderDecoder(nnx.Module):
         rng: for dropout in both halves.
         capture: of the decoder; `Capture(cross="all")` gives the maps over the source.
         """
+        lead = tuple(jnp.shape(x)[:-1] for x in (source, target))
+        fail_unless(
+            lead[0] == lead[1],
+            f"target: expected the leading axes of the source, {lead[0]}, got {lead[1]}. Give one for each.",
+        )
         rngs = (None, None) if rng is None else jax.random.split(rng)
         states = self.encode(source, positions=source_positions, rng=rngs[0])
         memory = self.decoder.remember(states, source_positions)
@@ -165,9 +181,19 @@ class EncoderDecoder(nnx.Module):
         return encoder.hidden(source, positions=positions, rng=rng)[0]
 
     def given(self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None) -> Given:
-        """The decoder of one source, or of a batch of them, its blocks unrolled: a language model of the target."""
+        """The decoder of one source, or of a batch of them, its blocks unrolled: a language model of the target.
+
+        Compiled; lengths are rounded up (16, 32, 64, 128, 256, …) and hidden by position, so that nearby ones run the
+        same programs here and in `decoding.generate`.
+        """
+        source = self.encoder._checked(source, positions, None)
+        count = source.shape[-1]
+        places = jnp.arange(count) if positions is None else check_positions("positions", positions, *sizes_of(source))
+        more = bucket(count) - count
+        source = jnp.pad(source, [(0, 0)] * (source.ndim - 1) + [(0, more)])
+        places = jnp.pad(places, [(0, 0)] * (places.ndim - 1) + [(0, more)], constant_values=EMPTY)
         decoder = self.decoder.stacked(False) if self.config.scan else self.decoder
-        return Given(decoder, decoder.remember(self.encode(source, positions=positions), positions))
+        return Given(decoder, _remembered(self, source, places))
 
     def stacked(self, scan: bool) -> EncoderDecoder:
         """Both halves with their blocks stacked for `lax.scan`, or one after the other."""
@@ -177,10 +203,16 @@ class EncoderDecoder(nnx.Module):
         return copy
 
 
+@jax.jit
+def _remembered(model: EncoderDecoder, source: jax.Array, places: jax.Array) -> Memory:
+    """What the unrolled decoder remembers of a source."""
+    return model.decoder.stacked(False).remember(model.encode(source, positions=places), places)
+
+
 class Given(nnx.Module):
     """A decoder and what it remembers of a source: a language model like any other, for `decoding.generate`."""
 
-    def __init__(self, decoder: TransformerLM, memory: LMCache):
+    def __init__(self, decoder: TransformerLM, memory: Memory):
         self.decoder, self.memory, self.config = decoder, nnx.data(memory), decoder.config
 
     def __call__(self, tokens: Int[Array, "*lead T"], **options: Any) -> LMOutput:

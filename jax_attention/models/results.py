@@ -82,9 +82,7 @@ class Captured(NamedTuple):
 @pytree
 @dataclasses.dataclass(frozen=True)
 class LMCache:
-    """One `KVCache` for each layer, in the layout of the model's blocks: stacked where scanned, else single. What a
-    decoder remembers of a source has the same form.
-    """
+    """One `KVCache` for each layer, in the layout of the model's blocks: stacked where scanned, else single."""
 
     scanned: tuple[KVCache, ...]
     rest: tuple[KVCache, ...]
@@ -109,6 +107,22 @@ class LMCache:
         last = jnp.max(jnp.where(self.positions == EMPTY, -1, self.positions), axis=-1, keepdims=True)
         steps = jnp.arange(1, count + 1, dtype=last.dtype)
         return last + steps.reshape((1,) * (last.ndim - 1) + (count,))
+
+
+@pytree
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """What a decoder remembers of a source, from `remember`: keys and values for the cross-attention of each layer, in
+    the form and layout of a cache.
+    """
+
+    scanned: tuple[KVCache, ...]
+    rest: tuple[KVCache, ...]
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Its leading axes."""
+        return self.scanned[0].key.shape[1:-3] if self.scanned else self.rest[0].key.shape[:-3]
 
 
 class LMOutput(NamedTuple):

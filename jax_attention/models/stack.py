@@ -13,7 +13,7 @@ from flax import nnx
 from jax_attention import cache as kv_cache
 from jax_attention.models.block import Block, Shared, Wanted, make_block
 from jax_attention.models.config import LMConfig
-from jax_attention.models.results import EMBEDDING, Capture, Captured, LMCache
+from jax_attention.models.results import EMBEDDING, Capture, Captured, LMCache, Memory
 
 POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -39,7 +39,7 @@ class Stack(nnx.Module):
         x: jax.Array,
         shared: Shared,
         cache: LMCache | None,
-        memory: LMCache | None,
+        memory: Memory | None,
         rng: jax.Array | None,
         capture: Capture,
         remat: str,
@@ -97,13 +97,13 @@ class Stack(nnx.Module):
                     have[before + i] = y
         return x, tuple(new), kept
 
-    def remember(self, states: jax.Array, positions: jax.Array | None) -> LMCache:
+    def remember(self, states: jax.Array, positions: jax.Array | None) -> Memory:
         """Keys and values of a memory for the cross-attention of every layer."""
 
         def one(block: Block) -> kv_cache.KVCache:
             return block.cross.remember(states, positions=positions)
 
-        return LMCache(tuple(jax.vmap(one)(block) for block in self.scanned), tuple(one(block) for block in self.rest))
+        return Memory(tuple(jax.vmap(one)(block) for block in self.scanned), tuple(one(block) for block in self.rest))
 
     def layers(self) -> list[Block]:
         """All blocks in order, unstacked."""

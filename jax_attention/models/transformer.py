@@ -14,7 +14,7 @@ from jax_attention.ground.checks import check_instance, check_positions, describ
 from jax_attention.models.block import INITIAL_DEVIATION, drop, make_norm
 from jax_attention.models.body import Body
 from jax_attention.models.config import LMConfig, model_dtype
-from jax_attention.models.results import Capture, LMCache, LMOutput
+from jax_attention.models.results import Capture, LMCache, LMOutput, Memory
 from jax_attention.nn import Linear
 from jax_attention.nn.feed_forward import ACTIVATIONS
 
@@ -82,7 +82,7 @@ class TransformerLM(Body):
         segment_ids: Int[Array, "*#lead T"] | None = None,
         token_types: Int[Array, "*#lead T"] | None = None,
         cache: LMCache | None = None,
-        memory: LMCache | None = None,
+        memory: Memory | None = None,
         rng: PRNGKeyArray | None = None,
         capture: Capture | None = None,
     ) -> LMOutput:
@@ -109,7 +109,7 @@ class TransformerLM(Body):
         segment_ids: Int[Array, "*#lead T"] | None = None,
         token_types: Int[Array, "*#lead T"] | None = None,
         cache: LMCache | None = None,
-        memory: LMCache | None = None,
+        memory: Memory | None = None,
         rng: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "*lead T D"], LMCache | None]:
         """What the head sees, `[..., T, D]`, and the new cache: the same call without the logits, which are large."""
@@ -150,7 +150,7 @@ class TransformerLM(Body):
         if cache is not None:
             self._check_cache(cache, tokens.shape, segment_ids, rng)
             positions = cache.next_positions(tokens.shape[-1]) if positions is None else positions
-        positions = None if positions is None else check_positions("positions", positions, *_sizes(tokens))
+        positions = None if positions is None else check_positions("positions", positions, *sizes_of(tokens))
         x = drop(self._embed(tokens, positions, token_types), self.config.dropout, _fold(rng, 0))
         return super().__call__(
             x,
@@ -201,11 +201,12 @@ class TransformerLM(Body):
             "token_types: expected None, as the config has token_types = 0, got an array. Leave it out.",
         )
         if token_types is not None:
-            check_positions("token_types", token_types, *_sizes(tokens))
+            check_positions("token_types", token_types, *sizes_of(tokens))
         return tokens.astype(jnp.promote_types(tokens.dtype, jnp.int32))
 
 
-def _sizes(tokens: jax.Array) -> tuple[int, tuple[int, ...]]:
+def sizes_of(tokens: jax.Array) -> tuple[int, tuple[int, ...]]:
+    """T and the leading axes."""
     return tokens.shape[-1], tokens.shape[:-1]
 
 

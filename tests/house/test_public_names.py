@@ -48,9 +48,9 @@ PUBLIC = {
         llama3_scaling rotary sinusoidal t5_buckets yarn_scaling""",
     "jax_attention.nn": """Adapters Additive Attn Concat FeedForward GRU General LSTM Learned Linear Location
         MultiHeadAttention SelfAttention adapted lora""",
-    "jax_attention.models": """Body BodyOutput BodyPair Capture Captured EncoderDecoder Given LMCache LMConfig LMOutput
-        Layer PRESETS PairConfig Pure TransformerLM config_from_json config_to_json create from_dict gemma2 gpt2 llama
-        pure scanned tiny to_dict unrolled""",
+    "jax_attention.models": """Body BodyOutput BodyPair Capture Captured EncoderDecoder Given LMCache LMConfig
+        LMOutput Layer Memory PRESETS PairConfig Pure TransformerLM config_from_json config_to_json create
+        from_dict gemma2 gpt2 llama pure scanned tiny to_dict unrolled""",
     "jax_attention.data": """Baselines Batch Bytes Characters Corpus Document HeldOut Ngram Packed Source
         StreamDecoder Subwords Tokenizer Tokens Windows held_out load_tokenizer ngram_baselines open_corpus
         open_tokens prepare read_documents split_documents standard_library_corpus tokenize write_tokens""",

@@ -244,3 +244,25 @@ def test_an_untied_head_writes_its_bias_under_both_names(built, tmp_path, name):
     stored = load_file(tmp_path / "b" / "model.safetensors")
     np.testing.assert_array_equal(stored[f"{matrix}.bias"], ours.head_bias[...])
     np.testing.assert_array_equal(stored[bias], ours.head_bias[...])
+
+
+def test_damaged_files_say_what_to_do(built, tmp_path):
+    folder = saved(built("bert"), tmp_path)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"path: expected safetensors in .*, got a file without \(.*Download it again"):
+        interop.load(folder)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ValueError, match=r"It is a pointer of git-lfs: run git lfs pull\."):
+        interop.load(folder)
+    path.unlink()
+    (folder / "flax_model.msgpack").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"path: expected an undamaged flax_model.msgpack"):
+        interop.load(folder)
+
+
+def test_float64_is_not_narrowed_without_a_word(tmp_path):
+    folder = saved(hf_models.build("distilbert", torch.float64), tmp_path)
+    with pytest.raises(ValueError, match=r"param_dtype: expected x64 mode for the float64 arrays of this folder"):
+        interop.load(folder)
+    assert interop.load(folder, param_dtype="float32").config.dtype == "float32"

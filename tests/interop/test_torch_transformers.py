@@ -134,6 +134,20 @@ class Own(torch.nn.TransformerEncoderLayer):
         return super().forward(*args, **options) + 1
 
 
+class OwnHalf(torch.nn.TransformerEncoderLayer):
+    """The documented way to change a layer: its forward stays."""
+
+    def _ff_block(self, x):
+        return super()._ff_block(x) + 1
+
+
+def with_attention(name, **options):
+    """A decoder layer, one of whose attentions is another than its constructor makes."""
+    layer = decoder_layer()
+    setattr(layer, name, torch.nn.MultiheadAttention(D, **({"num_heads": N} | options)))
+    return layer
+
+
 def uneven():
     module = encoder()
     module.layers[1] = encoder_layer(norm_first=True)
@@ -145,6 +159,15 @@ BAD_MODULES = {
     "another forward within": (
         lambda: torch.nn.TransformerEncoder(Own(**SIZES), 1, enable_nested_tensor=False),
         "expected layers TransformerEncoderLayer or TransformerDecoderLayer with their own forward, got Own",
+    ),
+    "another half": (lambda: OwnHalf(**SIZES), "got one with its own _ff_block"),
+    "other heads": (lambda: with_attention("multihead_attn", num_heads=5), "attentions of different heads"),
+    "a zero key": (lambda: with_attention("self_attn", add_zero_attn=True), "got one with add_zero_attn"),
+    "a key more": (lambda: with_attention("multihead_attn", add_bias_kv=True), "got one with add_bias_kv"),
+    "key sizes": (lambda: with_attention("multihead_attn", kdim=7), "got one with key or value sizes"),
+    "an encoder of one's own": (
+        lambda: torch.nn.Transformer(D, N, custom_encoder=torch.nn.Linear(D, D)),
+        "expected TransformerEncoder or TransformerDecoder and their forward, got Linear",
     ),
     "activation": (lambda: encoder_layer(activation=torch.tanh), "activation: expected ReLU, GELU or SiLU, got"),
     "layers of two kinds": (uneven, "all of them with the same options, got others"),
@@ -173,6 +196,7 @@ BAD_BODIES = {
     "windows": ({"windows": (2,)}, "windows="),
     "a bias in some places": ({"use_bias": ("qkv",)}, r"missing: .*out\.bias"),
     "stacked": ({"scan": True}, "scan=True"),
+    "a wide memory": ({"memory_size": 7}, "memory_size=7"),
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -207,6 +209,26 @@ def test_greedy_decoding_is_the_argmax_of_the_full_pass(kind):
     np.testing.assert_array_equal(decoding.generate(scanned, start, max_new_tokens=count).tokens, out.tokens)
 
 
+def test_nearby_lengths_of_a_source_run_one_program(caplog):
+    model = pair("t5, own rule, groups")
+
+    def run(length):
+        return decoding.generate(model.given(small.tokens(2, length)), [[1], [2]], max_new_tokens=3).tokens
+
+    run(3)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        run(4), run(9)
+    compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+    assert [m for m in compiled if any(name in m for name in ("prefill", "decode", "remembered"))] == []
+
+
+def test_a_pair_of_configs_is_json():
+    for kind in KINDS:
+        config = pair_config(kind)
+        assert models.config_from_json(json.loads(json.dumps(models.config_to_json(config)))) == config
+        assert hash(config) == hash(pair_config(kind))
+
+
 def test_samples_share_the_memory():
     model = pair("sandwich, rotary")
     given, key = model.given(SOURCE), jax.random.key(0)
@@ -285,7 +307,49 @@ BAD = {
     ),
     "forgotten memory": (
         lambda: models.create(DECODER)(TARGET),
-        r"memory: expected what model.remember\(states\) gives, 0 stacked and 4 single layers, got None\.",
+        r"memory: expected models.Memory, got a value of type NoneType. Make it by model.remember\(states\)\.",
+    ),
+    "forgotten to remember": (
+        lambda: models.create(DECODER)(TARGET, memory=jnp.ones((2, S, D))),
+        r"memory: expected models.Memory, got a value of type ArrayImpl",
+    ),
+    "a cache": (
+        lambda: models.create(DECODER)(TARGET, memory=models.create(DECODER).init_cache((2,))),
+        r"memory: expected models.Memory, got a value of type LMCache",
+    ),
+    "a memory of another layout": (
+        lambda: models.create(DECODER)(
+            TARGET, memory=models.create(dataclasses.replace(DECODER, scan=True)).remember(jnp.ones((2, S, D)))
+        ),
+        r"memory: expected 0 stacked and 4 single layers, got 1 and 0\.",
+    ),
+    "a memory of more sources": (
+        lambda: models.create(DECODER)(TARGET, memory=models.create(DECODER).remember(jnp.ones((3, S, D)))),
+        r"memory: expected leading axes that broadcast to those of the target, \(2,\), got \(3,\)\.",
+    ),
+    "more sources": (
+        lambda: pair("post-norm, learned")(SOURCE, TARGET[0]),
+        r"target: expected the leading axes of the source, \(2,\), got \(\)\.",
+    ),
+    "fewer prompts": (
+        lambda: decoding.generate(pair("post-norm, learned").given(SOURCE), [1], max_new_tokens=2),
+        r"memory: expected leading axes that broadcast to those of the target, \(\), got \(2,\)\.",
+    ),
+    "a long source": (
+        lambda: pair("post-norm, learned").given(jnp.zeros(small.CONTEXT + 1, int)),
+        r"tokens: expected at most context = 12 tokens",
+    ),
+    "layouts": (
+        lambda: models.PairConfig(encoder=dataclasses.replace(ENCODER, scan=True), decoder=DECODER),
+        r"scan: expected the same in both halves, got True and False\.",
+    ),
+    "dtypes": (
+        lambda: models.PairConfig(encoder=ENCODER, decoder=dataclasses.replace(DECODER, param_dtype="bfloat16")),
+        r"param_dtype: expected the same in both halves, got 'float32' and 'bfloat16'\.",
+    ),
+    "sharing": (
+        lambda: models.PairConfig(encoder=ENCODER, decoder=DECODER, shared_embedding="x"),
+        r"shared_embedding: expected True or False",
     ),
     "a memory too many": (
         lambda: small.model("none")(TARGET, memory=models.create(DECODER).remember(jnp.ones((S, D)))),

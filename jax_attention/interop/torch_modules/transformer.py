@@ -32,6 +32,8 @@ def _layer_fields(module: Any) -> dict[str, Any]:
         f"module: expected layers {' or '.join(LAYERS.values())} with their own forward, got {type(module).__name__}.",
         TypeError,
     )
+    own = getattr(torch.nn, LAYERS[half])
+    _check_parts(module, own)
     norms = [norm for name, norm in module.named_children() if name.startswith("norm")]
     fail_unless(
         all(isinstance(norm, torch.nn.LayerNorm) and norm.eps == norms[0].eps for norm in norms),
@@ -47,6 +49,30 @@ def _layer_fields(module: Any) -> dict[str, Any]:
         "use_bias": module.linear1.bias is not None,
         "memory_size": module.self_attn.embed_dim if half == "Decoder" else None,
     }
+
+
+def _check_parts(module: Any, own: type) -> None:
+    """Whether the layer computes by its parts what PyTorch's does, and they are what its constructor makes."""
+    torch, heads = import_torch(), module.self_attn.num_heads
+    blocks = [name for name in ("_sa_block", "_mha_block", "_ff_block") if hasattr(own, name)]
+    attentions = [getattr(module, name) for name in ("self_attn", "multihead_attn") if hasattr(module, name)]
+    kinds = [(module.linear1, torch.nn.Linear), (module.linear2, torch.nn.Linear)]
+    kinds += [(attention, torch.nn.MultiheadAttention) for attention in attentions]
+    refuse(
+        module,
+        {f"its own {name}": getattr(type(module), name) is not getattr(own, name) for name in blocks}
+        | {
+            f"a {type(part).__name__} as {kind.__name__}": type(part).forward is not kind.forward
+            for part, kind in kinds
+        }
+        | {
+            "attentions of different heads": any(x.num_heads != heads for x in attentions),
+            "key or value sizes": not all(x._qkv_same_embed_dim for x in attentions),
+            "add_bias_kv": any(x.bias_k is not None for x in attentions),
+            "add_zero_attn": any(x.add_zero_attn for x in attentions),
+        },
+        "Convert its parts.",
+    )
 
 
 def _activation(given: Any) -> str:
@@ -65,6 +91,12 @@ def _activation(given: Any) -> str:
 def _stack_fields(module: Any) -> dict[str, Any]:
     """What a stack of their layers is; all of them must be alike, and the norm behind them like theirs."""
     torch = import_torch()
+    stacks = (torch.nn.TransformerEncoder, torch.nn.TransformerDecoder)
+    fail_unless(
+        any(isinstance(module, stack) and type(module).forward is stack.forward for stack in stacks),
+        f"module: expected TransformerEncoder or TransformerDecoder and their forward, got {type(module).__name__}.",
+        TypeError,
+    )
     each = [_layer_fields(layer) for layer in module.layers]
     fail_unless(
         bool(each) and all(fields == each[0] for fields in each),
@@ -213,6 +245,8 @@ def _layer_entries(layer: Layer) -> list[Entry]:
 def _stack_entries(body: Body, ours: str = "", theirs: str = "") -> list[Entry]:
     config = body.config
     refuse(body, {"scan=True": config.scan}, "Unroll its blocks first: models.unrolled(body).")
+    other = config.memory_size not in (None, config.width)
+    refuse(body, {f"memory_size={config.memory_size}": other}, "In PyTorch a memory has the width of the decoder.")
     found = [
         entry
         for i in range(config.depth)
