@@ -18,8 +18,8 @@ EXPRESSIONS = ("score", "mods", "mask", "normalize", "rope", "local_rope")
 """Fields that hold values of a rule; written as expressions."""
 PRESETS_OWN = "preset"
 """Stands for the value of the preset, so that None can be said."""
-FROM_DATA = ("vocab_size",)
-"""Fields that the tokenizer decides."""
+LEFT_OUT = ("vocab_size", "memory_size")
+"""Fields without an option: the tokenizer decides the one, and no text here has a source to remember."""
 OF_TRAINING = ("dropout", "attention_dropout", "scan", "remat", "dtype", "param_dtype")
 """Fields that may differ from those of the model that a training starts from."""
 
@@ -37,7 +37,7 @@ def _model_options() -> type:
     texts, hints = argument_help(LMConfig), typing.get_type_hints(LMConfig)
     fields = []
     for field in dataclasses.fields(LMConfig):
-        if field.name in FROM_DATA:
+        if field.name in LEFT_OUT:
             continue
         kind: Any = str if field.name in EXPRESSIONS else hints[field.name]
         text = texts[field.name] + (" Written as an expression." if field.name in EXPRESSIONS else "")

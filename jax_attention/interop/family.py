@@ -28,6 +28,8 @@ class Family:
     """A pattern of names that are not read: what older versions saved beside the parameters, heads of other tasks."""
     in_memory: Mapping[str, str] = field(default_factory=dict)
     """Layers that transformers 5 has under another name than its files: PEFT goes by the former."""
+    task: str | None = "CAUSAL_LM"
+    """What PEFT calls the task; None where it has no name for it."""
     pair: bool = False
     """Whether the config is that of an encoder and a decoder."""
     old_names: Mapping[str, str] = field(default_factory=dict)

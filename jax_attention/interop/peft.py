@@ -31,7 +31,7 @@ from jax_attention.interop.folder import (
 )
 from jax_attention.interop.hugging_face import expressions
 from jax_attention.interop.layers import stacked, unstacked
-from jax_attention.models import TransformerLM, unrolled
+from jax_attention.models import EncoderDecoder, TransformerLM, unrolled
 from jax_attention.nn import Adapters, adapted
 from jax_attention.nn.named import listed, named
 
@@ -62,7 +62,7 @@ IGNORED = [
 """Fields that say how adapters were made or found, not what they compute: the arrays are there by name."""
 
 
-def load_adapters(model: TransformerLM, path: str | Path, *, family: str | None = None) -> Adapters:
+def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, family: str | None = None) -> Adapters:
     """Adapters that PEFT saved, for the model that they were trained on.
 
         nn.adapted(model, load_adapters(model, path))  =  PeftModel.from_pretrained(model, path)
@@ -93,7 +93,7 @@ def load_adapters(model: TransformerLM, path: str | Path, *, family: str | None 
         https://huggingface.co/docs/peft/package_reference/lora
     """
     folder = as_folder(path)
-    check_instance("model", model, TransformerLM, "a models.TransformerLM")
+    _check_base(model)
     for name in (CONFIG, WEIGHTS):
         fail_unless(
             (folder / name).is_file(), f"path: expected {name} in {str(folder)!r}, got none.", FileNotFoundError
@@ -120,7 +120,7 @@ def load_adapters(model: TransformerLM, path: str | Path, *, family: str | None 
 
 
 def save_adapters(
-    model: TransformerLM,
+    model: TransformerLM | EncoderDecoder,
     adapters: Adapters,
     path: str | Path,
     *,
@@ -155,7 +155,7 @@ def save_adapters(
     Reference:
         See `load_adapters`.
     """
-    check_instance("model", model, TransformerLM, "a models.TransformerLM")
+    _check_base(model)
     check_instance("adapters", adapters, Adapters, "nn.Adapters", "Make them by nn.lora or interop.load_adapters.")
     check_instance("base", base, (str, os.PathLike, type(None)), "the name or folder of the base model, or None")
     folder, arrays, ranks, conv = as_folder(path), {}, {}, False
@@ -182,17 +182,25 @@ def save_adapters(
     fail_unless(not left, f"adapters: expected linear layers of the model, got {', '.join(sorted(left))}.")
     make_folder(folder)
     write_safetensors(folder / WEIGHTS, arrays)
-    write_json(folder / CONFIG, _config(ranks, adapters.scale, conv, None if base is None else str(base)))
+    write_json(folder / CONFIG, _config(ranks, adapters.scale, conv, None if base is None else str(base), chosen.task))
 
 
 # --- Names ------------------------------------------------------------------------------------------------------------
 
 
-def _families(model: TransformerLM, name: str | None) -> list[Family]:
+def _check_base(model: Any) -> None:
+    check_instance("model", model, (TransformerLM, EncoderDecoder), "a models.TransformerLM or EncoderDecoder")
+    fail_unless(
+        not (model.config.scan and isinstance(model, EncoderDecoder)),
+        "model: expected an encoder-decoder with single blocks, got scanned ones. Unroll it: models.unrolled(model).",
+    )
+
+
+def _families(model: TransformerLM | EncoderDecoder, name: str | None) -> list[Family]:
     return [family for family, _ in expressions(model.config, name)]
 
 
-def _fitting(model: TransformerLM, name: str | None, arrays: Mapping[str, np.ndarray]) -> Family:
+def _fitting(model: TransformerLM | EncoderDecoder, name: str | None, arrays: Mapping[str, np.ndarray]) -> Family:
     """The first family that has a layer for every array, or else the first."""
     families = _families(model, name)
     layers = {array.removeprefix(PREFIX).split(".lora_")[0].removesuffix(BASE) for array in arrays}
@@ -203,7 +211,7 @@ def _fitting(model: TransformerLM, name: str | None, arrays: Mapping[str, np.nda
     return families[0]
 
 
-def _drop_bases(family: Family, model: TransformerLM, arrays: dict[str, np.ndarray]) -> None:
+def _drop_bases(family: Family, model: TransformerLM | EncoderDecoder, arrays: dict[str, np.ndarray]) -> None:
     """PEFT saves an adapted head's own weights as well; they must be those of the model."""
     weights = named(model)
     for name in [name for name in arrays if name.endswith(BASE)]:
@@ -266,12 +274,12 @@ def _scales(config: Mapping[str, Any]) -> Any:
     return scale
 
 
-def _config(ranks: Mapping[str, int], scale: float, conv: bool, base: str | None) -> dict[str, Any]:
+def _config(ranks: Mapping[str, int], scale: float, conv: bool, base: str | None, task: str | None) -> dict[str, Any]:
     usual = Counter(ranks.values()).most_common(1)[0][0]
     others = {module: rank for module, rank in ranks.items() if rank != usual}
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": task,
         "base_model_name_or_path": base,
         "r": usual,
         "lora_alpha": scale * usual,

@@ -13,6 +13,7 @@ from jax_attention import cache as kv_cache
 from jax_attention import masks
 from jax_attention.dispatch.attend import attend_heads, attention_weights_heads
 from jax_attention.dropout import Dropout
+from jax_attention.ground.checks import check_instance, check_positions
 from jax_attention.nn.checks import check_cache, head_sizes
 from jax_attention.nn.extra_keys import attend_with_extra_key, weights_with_extra_key
 from jax_attention.nn.hold import hold, release
@@ -148,16 +149,8 @@ class MultiHeadAttention(nnx.Module):
         `mask` joins the layer's by &, `mods` follow the layer's. Positions are as in `attend_heads`; they also turn the
         rotary embedding. In self-attention keys take the positions of the queries.
         """
-        q, k, v, options = self._prepare(
-            query,
-            key,
-            value,
-            mask=mask,
-            mods=mods,
-            query_positions=query_positions,
-            key_positions=key_positions,
-            dropout=dropout,
-        )
+        places = {"query_positions": query_positions, "key_positions": key_positions}
+        q, k, v, options = self._prepare(query, key, value, mask=mask, mods=mods, dropout=dropout, **places)
         return self._joined(self._attend(q, k, v, options))
 
     def weights(
@@ -215,6 +208,8 @@ class MultiHeadAttention(nnx.Module):
         """
         if self.rope is not None and self.rope.scaling.needs_length:
             raise ValueError(f"rope: expected frequencies that do not change with the length, got {self.rope!r}.")
+        if positions is not None:
+            check_positions("positions", positions, key.shape[-2], key.shape[:-2])
         k, v = self.projections.remembered(key, value)
         places = jnp.arange(k.shape[-2]) if positions is None else jnp.asarray(positions, jnp.int32)
         k, v = self._answering(k, v, places)
@@ -246,6 +241,7 @@ class MultiHeadAttention(nnx.Module):
         query_positions: Any = None,
         dropout: Any = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
+        check_instance("memory", memory, kv_cache.KVCache, "what layer.remember(key) gives")
         q = self.projections.asked(query)
         places = jnp.arange(q.shape[-2]) if query_positions is None else query_positions
         options = self._options(mask, mods, query_positions, memory.positions, dropout)

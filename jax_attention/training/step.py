@@ -104,6 +104,7 @@ def language_model_loss(
 
     Raises:
         ValueError: if shapes do not fit.
+        TypeError: if the model has no `hidden`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -115,6 +116,12 @@ def language_model_loss(
     Reference:
         Bengio et al. (2003), "A neural probabilistic language model".
     """
+    fail_unless(
+        hasattr(model, "hidden"),
+        f"model: expected a language model with hidden, such as models.TransformerLM, got {type(model).__name__}. Give "
+        "make_train_step and make_evaluate a loss of your own.",
+        TypeError,
+    )
     hidden, _ = model.hidden(batch.tokens, positions=batch.positions, segment_ids=batch.segment_ids, rng=rng)
     return cross_entropy(
         model.unembed, hidden, batch.targets, batch.weights, label_smoothing=label_smoothing, z_loss=z_loss

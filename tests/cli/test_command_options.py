@@ -7,7 +7,7 @@ import pytest
 from jax_attention import models, normalizers
 from jax_attention.cli import app
 from jax_attention.cli.main import main
-from jax_attention.cli.options import EXPRESSIONS, FROM_DATA, argument_help, model_config
+from jax_attention.cli.options import EXPRESSIONS, LEFT_OUT, argument_help, model_config
 from jax_attention.positions import rotary
 
 
@@ -64,7 +64,7 @@ def test_help_names_every_field_of_the_model(capsys):
         main(["train", "--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    fields = [name for name in models.LMConfig.__dataclass_fields__ if name not in FROM_DATA]
+    fields = [name for name in models.LMConfig.__dataclass_fields__ if name not in LEFT_OUT]
     missing = [name for name in fields if f"--{name.replace('_', '-')}" not in printed]
     assert missing == []
     assert set(argument_help(models.LMConfig)) == set(models.LMConfig.__dataclass_fields__)

@@ -93,6 +93,24 @@ def test_adapters_of_ours_are_read_by_peft(pair, tmp_path, targets):
     assert parity_of.forward(tuned, again) <= FORWARD["float32"]
 
 
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "t5", "bart", "marian"])
+def test_encoders_and_pairs_too(name, tmp_path):
+    theirs = hf_models.build(name)
+    theirs.save_pretrained(tmp_path / "base")
+    ours = interop.load(tmp_path / "base")
+    adapters = randomised(nn.lora(ours, 2, 0))
+    assert any("cross" in path for path in adapters.down) == (name in ("t5", "bart", "marian"))
+    interop.save_adapters(ours, adapters, tmp_path / "adapter", family=name)
+    tuned = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+    assert parity_of.forward(tuned, ours) > 1e-2, "they matter"
+    assert parity_of.forward(tuned, nn.adapted(ours, adapters)) <= FORWARD["float32"]
+    again = nn.adapted(ours, interop.load_adapters(ours, tmp_path / "adapter", family=name))
+    assert parity_of.forward(tuned, again) <= FORWARD["float32"]
+    if name == "t5":
+        with pytest.raises(ValueError, match=r"expected an encoder-decoder with single blocks, got scanned ones"):
+            interop.load_adapters(models.scanned(ours), tmp_path / "adapter")
+
+
 # --- The value -------------------------------------------------------------------------------------------------------
 
 MODEL = models.create(models.llama(vocab_size=19, context=16, width=8, depth=2, num_heads=2, kv_heads=1, scan=False))

@@ -95,11 +95,14 @@ WRONG = {
     "adapted number": (lambda m, p, new: nn.adapted(3, nn.lora(m, 1, 0)), "module: expected a module, got"),
     "load adapters": (lambda m, p, new: interop.load_adapters(m, 3), "path: expected the name of a folder"),
     "load no adapters": (lambda m, p, new: interop.load_adapters(m, p), "path: expected adapter_config.json in"),
-    "load adapters for 3": (lambda m, p, new: interop.load_adapters(3, p), "model: expected a models.TransformerLM"),
+    "load adapters for 3": (
+        lambda m, p, new: interop.load_adapters(3, p),
+        "model: expected a models.Tr",
+    ),
     "save no adapters": (lambda m, p, new: interop.save_adapters(m, 3, new), "adapters: expected nn.Adapters"),
     "save adapters for 3": (
         lambda m, p, new: interop.save_adapters(3, nn.lora(m, 1, 0), new),
-        "model: expected a models.TransformerLM",
+        "model: expected a models.Tr",
     ),
     "a base that is a number": (
         lambda m, p, new: interop.save_adapters(m, nn.lora(m, 1, 0), new, base=3),

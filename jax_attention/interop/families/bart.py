@@ -145,6 +145,7 @@ BART = Family(
     read,
     write,
     entries,
+    task="SEQ_2_SEQ_LM",
     pair=True,
     copies=copies,
     absent=absent,

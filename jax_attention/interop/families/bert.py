@@ -134,5 +134,6 @@ BERT = Family(
     buffers=r"\.position_ids$|^(bert\.)?pooler\.|^cls\.seq_relationship\.",
     old_names=OLD,
     copies=copies,
+    task=None,
     headless=HEADLESS,
 )

@@ -92,5 +92,6 @@ DISTILBERT = Family(
     buffers=r"\.position_ids$",
     old_names=bert.OLD,
     copies=copies,
+    task=None,
     headless=bert.HEADLESS,
 )

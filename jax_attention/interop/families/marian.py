@@ -51,6 +51,7 @@ MARIAN = Family(
     write,
     entries,
     buffers=r"\.embed_positions\.weight$",
+    task="SEQ_2_SEQ_LM",
     pair=True,
     copies=copies,
     absent=bart.absent,

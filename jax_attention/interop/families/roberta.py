@@ -51,5 +51,6 @@ ROBERTA = Family(
     buffers=r"\.position_ids$|^(roberta\.)?pooler\.",
     old_names=bert.OLD,
     copies=copies,
+    task=None,
     headless=bert.HEADLESS,
 )

@@ -141,6 +141,7 @@ T5 = Family(
     write,
     entries,
     buffers=r"\.EncDecAttention\.relative_attention_bias\.weight$",
+    task="SEQ_2_SEQ_LM",
     pair=True,
     copies=copies,
     head_decides=True,
