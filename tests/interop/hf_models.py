@@ -123,6 +123,10 @@ PAIRS = {
     "bart": ("Bart", BART),
     "bart, scaled embeddings": ("Bart", BART | {"scale_embedding": True, "activation_function": "relu"}),
     "marian": ("Marian", BART | {"activation_function": "swish", "scale_embedding": True}),
+    "marian, two vocabularies": (
+        "Marian",
+        BART | {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 31},
+    ),
     "marian, two vocabularies, untied": (
         "Marian",
         BART | {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 31, "tie_word_embeddings": False},

@@ -119,6 +119,7 @@ TOKENS = jnp.asarray(hf_models.tokens(length=5) % 19)
 
 def test_only_adapters_are_trained_and_a_fresh_one_changes_nothing():
     adapters = nn.lora(MODEL, 2, 0)
+    assert (adapters.scale, nn.lora(MODEL, 2, 0, alpha=3.0).scale) == (1.0, 1.5)
     loss = jax.jit(lambda a: jnp.mean(jnp.sin(nn.adapted(MODEL, a)(TOKENS).logits)))
     assert loss(adapters) == jnp.mean(jnp.sin(jax.jit(lambda m: m(TOKENS).logits)(MODEL)))
     gradient = jax.grad(loss)(adapters)

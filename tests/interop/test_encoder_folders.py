@@ -82,7 +82,7 @@ def test_bare_pairs_have_their_tied_head(built, tmp_path, name):
 # --- Copies and names of old -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "t5", "bart", "marian"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "t5", "bart", "marian", "marian, two vocabularies"])
 def test_everything_that_a_state_dict_holds(built, tmp_path, name):
     """Files of old hold tied arrays under each of their names; then the first of them may be missing as well."""
     theirs = built(name)

@@ -71,6 +71,9 @@ def test_shards_are_written_and_read(tmp_path, folder):
     interop.save(model, tmp_path / "parts", max_shard_bytes=2000)
     shards = sorted((tmp_path / "parts").glob("model-0*.safetensors"))
     assert len(shards) > 3
+    for arrays in map(load_file, shards):
+        size = sum(x.nbytes for x in arrays.values())
+        assert size <= 2000 or len(arrays) == 1
     assert same_numbers(interop.load(tmp_path / "parts"), model)
     shards[1].unlink()
     with pytest.raises(FileNotFoundError, match=rf"every shard that .* names, got none of {shards[1].name}"):
@@ -171,6 +174,10 @@ def test_missing_unused_and_misshapen_arrays_are_listed(folder):
 
 WRONG = {
     "unknown field": ({"attention_sparsity": 0.5}, r"known of llama, got also attention_sparsity = 0\.5\. They may"),
+    "unknown field that is false": (
+        {"use_sparsity": False},
+        r"known of llama, got also use_sparsity = False\. They may",
+    ),
     "unknown family": ({"model_type": "llamba"}, r"expected a model_type among gpt2, .*, got 'llamba'"),
     "no vocabulary": ({"vocab_size": None}, r"expected the field 'vocab_size', got"),
     "activation": ({"hidden_act": "mish"}, r"expected an activation among gelu, .*, got 'mish'"),

@@ -63,6 +63,11 @@ SAVED = {
     "dynamic scaling": (LLAMA, {"rope": positions.rotary(scaling=positions.dynamic_scaling(2.0, 32))}, "llama"),
     "softmax by name": (LLAMA, {"normalize": normalizers.softmax()}, "llama"),
     "all of a head by number": (LLAMA, {"rope": positions.rotary(size=6)}, "llama"),
+    "a part of a head whose quotient rounds down": (
+        models.gpt2(**{k: v for k, v in SIZES.items() if k != "kv_heads"} | {"width": 88}),
+        {"position": "rotary", "rope": positions.rotary(size=30), "tied_head": False},
+        "gpt_neox",
+    ),
     "gemma2 without windows": (GEMMA, {"windows": (None,)}, "gemma2"),
     "gemma2 with its own scale": (GEMMA, {"score": scores.scaled_dot(1 / 3)}, "gemma2"),
     "gemma3": (GEMMA, GEMMA3 | {"score_cap": None}, "gemma3_text"),
