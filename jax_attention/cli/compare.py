@@ -18,13 +18,15 @@ class Compare:
 
     Args:
         folder: with config.json and weights.
-        text: to run on, by the folder's tokenizer; random tokens if None.
+        text: to run on, by the folder's tokenizer; random tokens if None. For an encoder-decoder the target.
+        source: the text that an encoder-decoder reads; random tokens if None.
         dtype: to compute in; "stored" is that of the weights.
         html: where to write the report as a page.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
     text: str | None = None
+    source: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "stored"] = "float32"
     html: Path | None = None
 
@@ -34,7 +36,7 @@ class Compare:
         from jax_attention.interop.report.result import TITLES
 
         dtype = None if self.dtype == "stored" else self.dtype
-        report = interop.compare(self.folder, text=self.text, dtype=dtype)
+        report = interop.compare(self.folder, text=self.text, source=self.source, dtype=dtype)
         if sys.stdout.isatty():
             console().print(report.table())
         else:

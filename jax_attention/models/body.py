@@ -103,7 +103,7 @@ class Body(nnx.Module):
         if segment_ids is not None:
             own.append(masks.segments(jnp.broadcast_to(segment_ids, x.shape[:-1])[..., None, :]))
         own += [filled()] if positions is not None and cache is None else []
-        shared = Shared(positions, _all(own), self._mods())
+        shared = Shared(positions, _all(own), self.shared_mods())
         dtype = model_dtype(self.config)
         x, cache, captured = self.blocks(x.astype(dtype), shared, cache, memory, rng, capture, self.config.remat)
         return BodyOutput(x if self.final_norm is None else self.final_norm(x), cache, captured)
@@ -157,7 +157,8 @@ class Body(nnx.Module):
         copy.blocks = restack(self.blocks.layers(), copy.config)
         return copy
 
-    def _mods(self) -> tuple:
+    def shared_mods(self) -> tuple:
+        """The mods that all layers have in common: T5's table."""
         if self.relative is None:
             return ()
         return (mods.relative(self.relative[...], bidirectional=self.config.sees_future()),)

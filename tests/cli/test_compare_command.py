@@ -38,6 +38,17 @@ def test_other_dtypes(folder, capsys):
     assert capsys.readouterr().out.endswith("float32: rounding\n")
 
 
+def test_an_encoder_decoder_reads_a_source(tmp_path, capsys):
+    hf_models.build("t5").save_pretrained(tmp_path)
+    data.Characters("abcdefgh").save(tmp_path)
+    assert main(["compare", str(tmp_path), "--text", "ab", "--source", "cdefg"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in printed if "\tcross-attention\t" in line] == [
+        f"decoder {layer}" for layer in range(3)
+    ]
+    assert printed[-1] == f"T5ForConditionalGeneration of {tmp_path}, float32: rounding"
+
+
 def test_different_models_give_status_1(folder, monkeypatch, capsys):
     from transformers.models.llama import modeling_llama
 

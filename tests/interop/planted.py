@@ -29,11 +29,11 @@ def in_ours(model, **fields):
     return filled(jax.eval_shape(lambda: models.create(config)), named(model), "model")
 
 
-def remasked(attention, change):
-    """The additive mask `[B, 1, T, T]` that a layer gets, changed."""
+def remasked(attention, change, name="attention_mask"):
+    """The additive mask `[B, 1, T, T]` that a layer gets by this name, changed."""
 
     def hook(module, args, kwargs):
-        return args, kwargs | {"attention_mask": change(kwargs["attention_mask"])}
+        return args, kwargs | {name: change(kwargs[name])}
 
     attention.register_forward_pre_hook(hook, with_kwargs=True)
 
@@ -50,8 +50,24 @@ def without_itself(mask):
     return additive((mask == 0) & ~torch.eye(mask.shape[-1], dtype=bool))
 
 
+def causal(mask):
+    return additive((mask == 0) & torch.ones_like(mask, dtype=bool).tril())
+
+
 def without_padding(mask):
     return additive(torch.ones_like(mask, dtype=bool).tril())
+
+
+def transposed(find):
+    def plant(model):
+        weight = find(model).weight
+        weight.copy_(weight.clone().T)
+
+    return plant
+
+
+def plus(find, number):
+    return lambda model: find(model).weight.add_(number)
 
 
 def other_base(attention, base, size):

@@ -228,15 +228,16 @@ def test_an_absent_package_is_named_with_the_extra(folder, monkeypatch, absent, 
     [
         ({"tokens": [[1, 2]], "text": "ab"}, "text: expected tokens or text, got both"),
         ({"tokens": [1, hf_models.V]}, "tokens: expected ids below vocab_size = 37, got 37"),
-        ({"tokens": [1, -1]}, "tokens: expected padding .* on the left only"),
-        ({"tokens": [-1, -1]}, "tokens: expected padding .* on the left only"),
+        ({"tokens": [1, -1, 2]}, "tokens: expected tokens in one piece .* padding between them"),
+        ({"tokens": [[1, 2], [-1, -1]]}, "tokens: expected tokens in one piece .* rows without tokens"),
+        ({"source": [1, 2]}, "source: expected None, as this model reads one sequence, got a source"),
         ({"tokens": np.ones(65, int)}, "tokens: expected at most context = 64, got 65"),
         ({"tokens": []}, "tokens: expected integers"),
         ({"tokens": [0.5]}, "tokens: expected integers"),
     ],
 )
 def test_wrong_tokens_are_refused(folder, options, said):
-    options = {name: np.asarray(x) if name == "tokens" else x for name, x in options.items()}
+    options = {name: x if name == "text" else np.asarray(x) for name, x in options.items()}
     with pytest.raises((ValueError, TypeError), match=said):
         interop.compare(folder, **options)
 

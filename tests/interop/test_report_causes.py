@@ -23,18 +23,6 @@ def mask(layer, change):
     return lambda model: planted.remasked(attention(layer)(model), change)
 
 
-def transposed(find):
-    def plant(model):
-        weight = find(model).weight
-        weight.copy_(weight.clone().T)
-
-    return plant
-
-
-def plus(find, number):
-    return lambda model: find(model).weight.add_(number)
-
-
 def sequential(model):
     model.gpt_neox.layers[1].use_parallel_residual = False
 
@@ -73,11 +61,11 @@ THEIRS = {
         (1, "key norm", "norm epsilon", "the epsilon of the norm is 1e-05 in theirs, 1e-06 in ours"),
     ),
     "scale of a norm one too large": (
-        ("llama 2", plus(lambda m: m.model.layers[1].post_attention_layernorm, 1.0)),
+        ("llama 2", planted.plus(lambda m: m.model.layers[1].post_attention_layernorm, 1.0)),
         (1, "feed-forward norm", "norm scale", "theirs multiplies by scale + 1 of the norm, ours by the scale"),
     ),
     "scale of a norm one too small": (
-        ("gemma", plus(lambda m: m.model.norm, -1.0)),
+        ("gemma", planted.plus(lambda m: m.model.norm, -1.0)),
         (None, "final norm", "norm scale", "theirs multiplies by the scale of the norm, ours by scale + 1"),
     ),
     "scores not scaled": (
@@ -139,11 +127,11 @@ THEIRS = {
         (None, "head", "logit cap", "the soft cap on logits is none in theirs, 3 in ours"),
     ),
     "output kernel transposed, GPT-2": (
-        ("gpt2", transposed(lambda m: m.transformer.h[1].attn.c_proj)),
+        ("gpt2", planted.transposed(lambda m: m.transformer.h[1].attn.c_proj)),
         (1, "attention", "transposed kernel", "the kernel of out is transposed on one side"),
     ),
     "query kernel transposed": (
-        ("llama 2", transposed(lambda m: m.model.layers[2].self_attn.q_proj)),
+        ("llama 2", planted.transposed(lambda m: m.model.layers[2].self_attn.q_proj)),
         (2, "attention", "transposed kernel", "the kernel of query is transposed on one side"),
     ),
     "halves": (
@@ -236,7 +224,7 @@ def test_noise_in_one_weight_is_found_in_its_layer_and_has_no_cause(pair, layer)
 
 def test_every_hypothesis_is_planted():
     planted_causes = {expected[2] for _, expected in THEIRS.values()} | {cause for _, (_, cause, _) in OURS.values()}
-    assert {tried.name for tried in HYPOTHESES} <= planted_causes
+    assert {tried.name for tried in HYPOTHESES} - planted_causes == {"logit scale"}  # no decoder alone has one
 
 
 def test_two_faults_in_one_part_have_no_cause(pair):

@@ -91,9 +91,9 @@ def test_tokens_of_an_encoder_see_all_but_padding():
 def test_relative_positions_have_two_directions_where_the_future_is_seen():
     """In an encoder keys to the left and to the right have different buckets; in a decoder there is no right."""
     both = small.model("t5", mask=None)
-    assert both._mods()[0].bidirectional
-    assert not small.model("t5")._mods()[0].bidirectional
-    assert small.model("t5", mask=masks.causal() | masks.prefix(3))._mods()[0].bidirectional
+    assert both.shared_mods()[0].bidirectional
+    assert not small.model("t5").shared_mods()[0].bidirectional
+    assert small.model("t5", mask=masks.causal() | masks.prefix(3)).shared_mods()[0].bidirectional
 
 
 def test_sines_may_stand_first():

@@ -124,7 +124,7 @@ def test_cross_attention_is_the_rule_over_the_memory():
     block = model.decoder.blocks.rest[0]
 
     def by_hand(x):
-        x = x + block.attention(block.attention_norm(x), mods=(*model.decoder._mods(), capped))
+        x = x + block.attention(block.attention_norm(x), mods=(*model.decoder.shared_mods(), capped))
         inner = block.cross.projections
         q, k, v = (
             layer(y).reshape(2, -1, heads, 4)

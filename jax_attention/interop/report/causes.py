@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jax_attention import masks, scores
-from jax_attention.interop.report.rounding import changed
+from jax_attention.interop.report.ours import changed
 from jax_attention.models import LMConfig, TransformerLM
 from jax_attention.models.block import rope_of_layer
 from jax_attention.nn.feed_forward import ACTIVATIONS
@@ -58,11 +58,15 @@ BENDS = {
 }
 EPSILONS = (1e-5, 1e-6, 1e-12, 1e-8)
 CAPS = (50.0, 30.0)
+HEAD = "head"
 BASES = (1e4, 1e6, 5e5, 1e5, 1.5e5, 1e7, 500.0)
 
 
 def _activation(model: TransformerLM, at: str) -> Iterator[Guess]:
+    """In the head it is that of the transform in front of the matrix."""
     own = model.config.activation
+    if at == HEAD and model.head_transform is None:
+        return
     for name, words in BENDS.items():
         if name != own and ACTIVATIONS[name][1] == ACTIVATIONS[own][1]:
             yield Guess(words, BENDS[own], changed(model, activation=name))
@@ -97,7 +101,7 @@ def _causality(model: TransformerLM, at: str) -> Iterator[Guess]:
     usual = {
         "is causal": masks.causal(),
         "lets every token see the future": None,
-        "hides a token from itself": _and(base, masks.causal(-1)),
+        "hides a token from itself": _and(base, masks.causal(-1) | ~masks.causal()),
         "lets a token see the next one": masks.causal(1),
     } | ({} if base is None else {"inverts the mask": ~base})
     words = next((name for name, mask in usual.items() if mask == base), f"has the mask {base!r}")
@@ -125,10 +129,13 @@ def _and(one: Any, other: Any) -> Any:
 
 
 def _masked(model: TransformerLM, mask: Any) -> TransformerLM:
-    """Another mask in place of the layer's own and its window; the rotary embedding of the layer stays."""
+    """Another mask in place of the layer's own and its window; its rotary embedding stays, and so do the buckets of
+    T5's table, which go by the mask otherwise.
+    """
     config = model.config
     turn = rope_of_layer(config, config.window(0)) or config.rope
-    return changed(model, mask=mask, windows=(None,), rope=turn, local_rope=None)
+    place = {"mods": (*model.shared_mods(), *config.mods), "position": "none"} if model.shared_mods() else {}
+    return changed(model, mask=mask, windows=(None,), rope=turn, local_rope=None, **place)
 
 
 def _rope(field: str, values: tuple, words: Callable[[Any], str], model: TransformerLM, at: str) -> Iterator[Guess]:
@@ -175,16 +182,27 @@ def _halves(model: TransformerLM, at: str) -> Iterator[Guess]:
             yield Guess(words[name], words[own], changed(model, norm_place=name))
 
 
+def _logit_scale(model: TransformerLM, at: str) -> Iterator[Guess]:
+    own, width = model.config.logit_scale, model.config.width
+    usual = {"1": 1.0, "1 / sqrt(D)": width**-0.5}
+    words = next((name for name, x in usual.items() if x == own), f"{own:.6g}")
+    for name, x in usual.items():
+        if x != own:
+            yield Guess(name, words, changed(model, logit_scale=x))
+
+
 def _kernels(config: LMConfig, at: str) -> Iterator[tuple[str, str, slice]]:
-    """Name for people, name of the array, and its columns, of every kernel at the point."""
+    """Name for people, name of the array, and its columns, of every kernel that may be at the point."""
     joined, start = f"{at}.projections.joined.kernel", 0
     heads = (config.num_heads, config.resolved_kv_heads, config.resolved_kv_heads)
     for name, count in zip(("query", "key", "value"), heads, strict=True):
         size = count * config.resolved_head_size
         yield name, joined, slice(start, start + size)
         start += size
+        yield name, f"{at}.projections.{name}.kernel", slice(None)
     for name in ("out", "gate", "up", "down"):
         yield name, f"{at}.{name}.kernel", slice(None)
+    yield "the transform", f"{at}_transform.kernel", slice(None)
 
 
 def _transposed(model: TransformerLM, at: str) -> Iterator[Guess]:
@@ -203,14 +221,19 @@ def _with(model: TransformerLM, **arrays: Any) -> TransformerLM:
 HYPOTHESES = (
     Hypothesis(
         "transposed kernel",
-        ("attention", "feed-forward"),
+        ("attention", "cross-attention", "feed-forward", "head"),
         "the kernel of {theirs} is transposed on one side",
         _transposed,
     ),
-    Hypothesis("activation", ("feed-forward",), "theirs bends by {theirs}, ours by {ours}", _activation),
+    Hypothesis("activation", ("feed-forward", "head"), "theirs bends by {theirs}, ours by {ours}", _activation),
     Hypothesis("norm epsilon", ("norm",), "the epsilon of the norm is {theirs} in theirs, {ours} in ours", _epsilon),
     Hypothesis("norm scale", ("norm",), "theirs multiplies by {theirs} of the norm, ours by {ours}", _unit),
-    Hypothesis("score scale", ("attention",), "theirs scales scores by {theirs}, ours by {ours}", _score_scale),
+    Hypothesis(
+        "score scale",
+        ("attention", "cross-attention"),
+        "theirs scales scores by {theirs}, ours by {ours}",
+        _score_scale,
+    ),
     Hypothesis("window", ("attention",), "the window of theirs has {theirs}, that of ours {ours}", _window),
     Hypothesis("mask", ("attention",), "theirs {theirs}, ours {ours}", _causality),
     Hypothesis(
@@ -233,7 +256,7 @@ HYPOTHESES = (
     ),
     Hypothesis(
         "score cap",
-        ("attention",),
+        ("attention", "cross-attention"),
         "the soft cap on scores is {theirs} in theirs, {ours} in ours",
         partial(_field, "score_cap", (None, *CAPS)),
     ),
@@ -242,6 +265,9 @@ HYPOTHESES = (
         ("head",),
         "the soft cap on logits is {theirs} in theirs, {ours} in ours",
         partial(_field, "logit_cap", (None, *CAPS)),
+    ),
+    Hypothesis(
+        "logit scale", ("head",), "theirs multiplies what the head reads by {theirs}, ours by {ours}", _logit_scale
     ),
     Hypothesis("halves", ("block",), "theirs has its halves {theirs}, ours {ours}", _halves),
     Hypothesis("embedding scale", ("embedding",), "theirs takes embeddings {theirs}, ours {ours}", _embedding_scale),

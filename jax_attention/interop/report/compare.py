@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from jax_attention.cache import EMPTY
 from jax_attention.ground.checks import fail_unless
-from jax_attention.interop.families import DECODERS
-from jax_attention.interop.family import Family
+from jax_attention.interop.family import Config
 from jax_attention.interop.folder import read_config
-from jax_attention.interop.hugging_face import family_of, load
-from jax_attention.interop.report.points import AFTER, BEFORE, IN_BLOCK
-from jax_attention.interop.report.recognise import Evidence, recognise
+from jax_attention.interop.hugging_face import described, family_of, load
+from jax_attention.interop.report.halves import Half, configs_of, has_head, run_theirs
+from jax_attention.interop.report.ours import Run, alone, judged, streams
+from jax_attention.interop.report.points import AFTER, BEFORE
+from jax_attention.interop.report.recognise import recognise
 from jax_attention.interop.report.result import Report
-from jax_attention.interop.report.rounding import (
-    Row,
-    Scale,
-    alone,
-    compared,
-    judged,
-    longest_sum,
-    streams,
-)
-from jax_attention.interop.report.theirs import Trace, check_model, dtype_of, eps_of, load_theirs, ours_from, traced
-from jax_attention.interop.report.tokens import chosen_tokens, window_notes
-from jax_attention.models import TransformerLM, unrolled
-from jax_attention.nn.named import named
+from jax_attention.interop.report.rounding import Row, compared, longest_sum
+from jax_attention.interop.report.theirs import check_model, config_of, dtype_of, eps_of, load_theirs, ours_from
+from jax_attention.interop.report.tokens import chosen, window_notes
+from jax_attention.models import EncoderDecoder, TransformerLM
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
 
+NO_HEAD = "The folder has no head: logits are not compared."
+
 
 def compare(
     theirs: Any,
-    ours: TransformerLM | None = None,
+    ours: TransformerLM | EncoderDecoder | None = None,
     *,
     tokens: Int[Array, "*lead T"] | None = None,
     text: str | None = None,
+    source: Int[Array, "*lead S"] | str | None = None,
     dtype: str | None = "float32",
 ) -> Report:
     """Compare a language model of transformers with ours, layer by layer, and name the first wrong layer and its cause.
@@ -54,12 +46,17 @@ def compare(
     A cause is recognised by a counterfactual: ours is changed to do as theirs might (tanh in place of erf, another
     epsilon, mask, scale, rotary embedding, a kernel transposed), and what makes the difference vanish is named.
 
+    Encoders, decoders and encoder–decoders are compared; of the last the encoder first, then the decoder beside what
+    their encoder made of the source.
+
     Args:
         theirs: a folder with `config.json` and weights, or a model of transformers in memory, compared as it is.
         ours: the model to compare with; None loads the same folder, or a copy of the model in memory.
-        tokens: `[T]` or `[B, T]`, negative where there is padding, on the left. None: two rows of random ones, one of
-            them padded, long enough to leave a window of up to 250 keys.
+        tokens: `[T]` or `[B, T]`, negative where there is padding, before or behind the tokens; of an encoder–decoder
+            the target. None: two rows of random ones, one of them padded, long enough to leave a window of up to 250
+            keys. Types of tokens are random where a model has several.
         text: instead of tokens; needs a folder with a tokenizer.
+        source: what an encoder–decoder reads, in the same ways: `[S]`, `[B, S]`, a text, or None.
         dtype: to compute in; None is the dtype of the file or of the model in memory.
 
     Returns:
@@ -85,60 +82,53 @@ def compare(
         Higham (2002), "Accuracy and stability of numerical algorithms", section 2.8: rounding errors as a random walk.
     """
     folder = Path(theirs) if isinstance(theirs, (str, Path)) else None
-    if folder is not None:
-        family = _decoder(family_of(read_config(folder)))
-        theirs = load_theirs(folder, dtype)
-    else:
-        family = _decoder(family_of({"model_type": _model_type(theirs)}))
+    family = family_of({"model_type": _model_type(theirs)} if folder is None else read_config(folder))
+    if folder is None:
         check_model(theirs, family.architecture, dtype)
+        expected = config_of(theirs)
+    else:
+        expected = described(folder)[1]
+        theirs = load_theirs(folder, family.architecture, dtype)
     dtype = dtype_of(theirs)
     if ours is None:
         ours = ours_from(theirs, dtype) if folder is None else load(folder, dtype=dtype, param_dtype=dtype)
-    _check_sizes(theirs, ours)
-    tokens, seen = chosen_tokens(ours.config, folder, tokens, text)
-    positions = np.where(seen, np.cumsum(seen, axis=-1) - 1, EMPTY).astype(np.int32)
-    plain = unrolled(ours) if ours.config.scan else ours
-    arrays = named(plain)
-    entries = [entry for entry in family.entries(plain.config) if all(name in arrays for name in entry.ours)]
-    trace = traced(theirs, entries, plain.config.depth, tokens, seen)
-    scale = Scale(eps_of(dtype, ours.config.dtype), positions, seen.shape[-1])
-    rows = tuple(_rows(ours, plain, trace, seen, scale))
+    _check_sizes(expected, ours.config)
+    configs = configs_of(ours.config)
+    reads = chosen(configs, folder, tokens, text, source)
+    eps = eps_of(dtype, *(config.dtype for config in configs.values()))
+    halves = run_theirs(theirs, family, ours, reads, eps)
+    rows = tuple(row for half, runs in zip(halves, streams(halves), strict=True) for row in _rows(half, runs))
     suspect = next((row for row in rows if not row.equal), None)
-    cause = None if suspect is None else recognise(suspect, Evidence(plain, trace, seen, scale, rows))
+    cause = None if suspect is None else recognise(suspect, halves)
     title = f"{family.architecture} {'in memory' if folder is None else f'of {folder}'}"
-    return Report(title, dtype, rows, scale.relative(1), cause, window_notes(ours.config, seen))
+    notes = [note for half, config in configs.items() for note in window_notes(config, reads[half].seen)]
+    notes += [] if has_head(family, ours.config) else [NO_HEAD]
+    return Report(title, dtype, rows, halves[0].scale.relative(1), cause, tuple(notes))
 
 
-def _rows(ours: TransformerLM, plain: TransformerLM, trace: Trace, seen: np.ndarray, scale: Scale) -> Iterator[Row]:
+def _rows(half: Half, runs: Sequence[Run]) -> Iterator[Row]:
     """In the order of the computation: what is local, then what has come of all that was before it."""
-    (hidden, logits), (moved, moved_logits) = streams(ours, trace.inputs[None, "embedding"], scale)
-    depth = ours.config.depth
-    yield from _local(alone(plain, 0), None, BEFORE, trace, seen, scale)
-    n = longest_sum("block", ours.config, scale.length)
-    for layer in range(depth):
-        yield from _local(alone(plain, layer), layer, IN_BLOCK, trace, seen, scale)
-        pair = (hidden[layer], moved[layer], trace.outputs[layer, "block"])
-        yield Row(layer, "stream", *compared(*pair, seen, scale, scale.relative(n, layer + 1)))
-    yield from _local(alone(plain, 0), None, AFTER, trace, seen, scale)
-    pair = (logits, moved_logits, trace.outputs[None, "head"])
-    yield Row(None, "logits", *compared(*pair, seen, scale, scale.relative(n, depth + 1)))
+    run, moved = runs
+    seen, scale, config = half.read.seen, half.scale, half.model.config
+    n = longest_sum("block", config, scale.length)
+    outside = half.trace.names(None)
+    yield from _local(half, None, [point.name for point in BEFORE if point.name in outside])
+    for layer in range(config.depth):
+        yield from _local(half, layer, half.trace.names(layer))
+        allowed = scale.relative(n, half.before + layer + 1)
+        three = run.hidden[layer], moved.hidden[layer], half.trace.outputs[layer, "block"]
+        yield Row(layer, "stream", *compared(*three, seen, scale, allowed), half.name)
+    yield from _local(half, None, [point.name for point in AFTER if point.name in outside])
+    if "head" in outside:
+        allowed = scale.relative(n, half.before + config.depth + 1)
+        three = run.logits, moved.logits, half.trace.outputs[None, "head"]
+        yield Row(None, "logits", *compared(*three, seen, scale, allowed), half.name)
 
 
-def _local(model: TransformerLM, layer: int | None, points: tuple, trace: Trace, seen: Any, scale: Scale) -> Any:
-    names = [point.name for point in points if (layer, point.name) in trace.inputs]
-    inputs, outputs = ({name: x[layer, name] for name in names} for x in (trace.inputs, trace.outputs))
-    found = judged(model, inputs, outputs, seen, scale)
-    return [Row(layer, name, *found[name]) for name in names]
-
-
-def _decoder(family: Family) -> Family:
-    known = [decoder.model_type for decoder in DECODERS]
-    fail_unless(
-        family in DECODERS,
-        f"theirs: expected a decoder, one of {', '.join(known)}, got {family.model_type}. Compare logits by "
-        "interop.difference.",
-    )
-    return family
+def _local(half: Half, layer: int | None, names: Iterable[str]) -> Iterator[Row]:
+    inputs, outputs = ({name: x[layer, name] for name in names} for x in (half.trace.inputs, half.trace.outputs))
+    found = judged(alone(half.model, layer or 0), half, inputs, outputs, half.read.seen)
+    return (Row(layer, name, *found[name], half.name) for name in names)
 
 
 def _model_type(theirs: Any) -> str:
@@ -151,16 +141,20 @@ def _model_type(theirs: Any) -> str:
     return kind
 
 
-def _check_sizes(theirs: Any, ours: TransformerLM) -> None:
-    names = {"depth": "num_hidden_layers", "width": "hidden_size", "vocab_size": "vocab_size"}
-    wrong = [
-        f"{own} = {getattr(theirs.config, name)}, got {getattr(ours.config, own)}"
-        for own, name in names.items()
-        if getattr(theirs.config, name) != getattr(ours.config, own)
-    ]
+def _check_sizes(theirs: Config, ours: Config) -> None:
     fail_unless(
-        ours.final_norm is not None, "ours: expected a model with a last norm, as theirs, got norm_place = 'post'."
+        isinstance(ours, type(theirs)),
+        f"ours: expected a model of {type(theirs).__name__}, as theirs, got one of {type(ours).__name__}. Load it from "
+        "the same folder.",
+        TypeError,
     )
+    pairs = [(half, own, configs_of(ours)[half]) for half, own in configs_of(theirs).items()]
+    wrong = [
+        f"{half}{'.' * bool(half)}{name} = {getattr(own, name)}, got {getattr(other, name)}"
+        for half, own, other in pairs
+        for name in ("depth", "width", "vocab_size")
+        if getattr(own, name) != getattr(other, name)
+    ]
     fail_unless(
         not wrong, f"ours: expected a model of the sizes of theirs, {'; '.join(wrong)}. Load it from the same folder."
     )

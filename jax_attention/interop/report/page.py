@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -31,6 +32,8 @@ th:nth-child(2), td:nth-child(2), td:last-child { text-align: left; }
 th { color: var(--soft); font-weight: 600; }
 """
 WHOLE = ("stream", "logits")
+IN = "in"
+"""The column before the layers of a half."""
 LEFT, TOP, HEIGHT, STEP, BAR = 56, 14, 190, 26, 12
 
 
@@ -67,17 +70,16 @@ def _table(rows: Sequence[Row], cells: Sequence[Sequence[str]]) -> str:
 
 def _figure(rows: Sequence[Row]) -> str:
     """One column for each layer: a bar for the worst of its parts, a ring for the stream behind it."""
-    layers = list(dict.fromkeys(row.layer for row in rows if row.layer is not None))
-    before = rows[: next(i for i, row in enumerate(rows) if row.layer is not None)]
-    after = [row for row in rows[len(before) :] if row.layer is None]
-    columns = [("in", list(before)), *((str(n), [row for row in rows if row.layer == n]) for n in layers)]
-    columns.append(("out", after))
+    columns = _columns(rows)
     powers = [_power(row) for row in rows]
     low, high = min(-3, *powers), max(1, *powers)
     width = LEFT + STEP * len(columns) + 10
     height = lambda power: TOP + HEIGHT * (high - power) / (high - low)  # noqa: E731
     parts = [_lines(low, high, width, height)]
     for i, (name, inside) in enumerate(columns):
+        if name == IN and inside[0].half:
+            x, y = LEFT + STEP * i + STEP / 2, TOP + HEIGHT + 30
+            parts.append(f'<text x="{x}" y="{y}" text-anchor="middle">{inside[0].half}</text>')
         parts.append(_column(LEFT + STEP * i, name, inside, height, low))
     label = "Difference over what rounding may make, by layer"
     svg = f'<svg role="img" aria-label="{label}" width="{width}" height="{TOP + HEIGHT + 34}">{"".join(parts)}</svg>'
@@ -86,6 +88,18 @@ def _figure(rows: Sequence[Row]) -> str:
         "Above the dashed line it is not rounding."
     )
     return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
+
+
+def _columns(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """A name and its rows for each layer, and for what stands before and behind the layers of each half."""
+    groups = [list(group) for _, group in itertools.groupby(rows, key=lambda row: (row.half, row.layer))]
+    found, half = [], None
+    for group in groups:
+        first = group[0]
+        name = str(first.layer) if first.layer is not None else "out" if first.half == half else IN
+        found.append((name, group))
+        half = first.half
+    return found
 
 
 def _power(row: Row) -> int:

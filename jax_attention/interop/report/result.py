@@ -46,14 +46,16 @@ class Report:
         row = self.suspect
         if row is None:
             return "rounding"
-        where = row.point if row.layer is None else f"layer {row.layer}, {row.point}"
+        layer = "" if row.layer is None else f"layer {row.layer}"
+        place = " ".join(word for word in (row.half, layer) if word)
+        where = ", ".join(word for word in (place, row.point) if word)
         return f"suspicious from {where}: {self.cause.sentence if self.cause else 'cause unknown'}"
 
     def cells(self) -> list[tuple[str, ...]]:
         """The rows as words, under `TITLES`."""
         return [
             (
-                "" if row.layer is None else str(row.layer),
+                row.place,
                 row.point,
                 *(f"{x:.1e}" for x in (row.difference.max_abs, row.allowed)),
                 f"{row.used:.2g}",

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,34 @@ import numpy as np
 
 from jax_attention.ground.checks import fail_unless
 from jax_attention.interop.entries import Entry
-from jax_attention.interop.hugging_face import load
-from jax_attention.interop.report.points import AFTER, IN_BLOCK, POINTS, module_of
+from jax_attention.interop.family import Config
+from jax_attention.interop.hugging_face import described, load
+from jax_attention.interop.report.points import AFTER, BEFORE, IN_BLOCK, POINTS, UNHOOKED, module_of
 from jax_attention.interop.tensors import highest_precision, import_torch, to_numpy, to_tensor
-from jax_attention.models import TransformerLM
+from jax_attention.models import EncoderDecoder, TransformerLM
 
 Place = tuple[int | None, str]
 """Layer and name of a point; what is not in a block has no layer."""
+Hooked = Mapping[Place, tuple[Any, Any]]
+"""Of every place the module of theirs that gets its input, and the one that gives its output."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What came and went at every place, and the layers themselves, to be asked again."""
+    """What came and went at every place, in the order in which theirs computed it, and the layers themselves, to be
+    asked again.
+    """
 
     inputs: Mapping[Place, np.ndarray]
     outputs: Mapping[Place, np.ndarray]
     again: Mapping[Place, Callable[[np.ndarray], np.ndarray]]
     """For parts that are called with one array."""
+    end: np.ndarray
+    """What comes of the last block and the norm behind it: the head reads this, or a decoder."""
+
+    def names(self, layer: int | None) -> list[str]:
+        """The points of this layer."""
+        return [name for at, name in self.outputs if at == layer]
 
 
 def import_transformers() -> Any:
@@ -46,21 +58,28 @@ def import_transformers() -> Any:
     return transformers
 
 
-def load_theirs(folder: Path, dtype: str | None) -> Any:
+def load_theirs(folder: Path, architecture: str, dtype: str | None) -> Any:
     """The model in a folder, with attention step by step; None is the dtype in which it is stored."""
     transformers = import_transformers()
     with _quiet(transformers):
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model = getattr(transformers, architecture).from_pretrained(
             folder, dtype="auto" if dtype is None else dtype, attn_implementation="eager", local_files_only=True
         )
     return model.eval()
 
 
-def ours_from(theirs: Any, dtype: str) -> TransformerLM:
+def ours_from(theirs: Any, dtype: str) -> TransformerLM | EncoderDecoder:
     """Our model of one of theirs in memory, by way of a folder."""
     with tempfile.TemporaryDirectory() as folder, _quiet(import_transformers()):
         theirs.save_pretrained(folder)
         return load(folder, dtype=dtype, param_dtype=dtype)
+
+
+def config_of(theirs: Any) -> Config:
+    """Our config of one of theirs in memory, by way of a folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.config.save_pretrained(folder)
+        return described(Path(folder))[1]
 
 
 def dtype_of(theirs: Any) -> str:
@@ -68,58 +87,84 @@ def dtype_of(theirs: Any) -> str:
     return str(theirs.get_input_embeddings().weight.dtype).removeprefix("torch.")
 
 
-def traced(theirs: Any, entries: list[Entry], depth: int, tokens: np.ndarray, seen: np.ndarray) -> Trace:
-    """Run it without dropout, with hooks on every part. Padding, where `seen` is false, is masked, at position 0."""
-    torch, places = import_torch(), _places(theirs, entries, depth)
-    inputs: dict[Place, np.ndarray] = {}
-    outputs: dict[Place, np.ndarray] = {}
-
-    def hook(place: Place) -> Callable[..., None]:
-        def keep(module: Any, args: tuple, kwargs: dict, output: Any) -> None:
-            inputs[place] = to_numpy(args[0] if args else kwargs["hidden_states"])
-            outputs[place] = to_numpy(output[0] if isinstance(output, tuple) else output)
-
-        return keep
-
-    hooks = [module.register_forward_hook(hook(place), with_kwargs=True) for place, module in places.items()]
+def traced(
+    theirs: Any,
+    halves: Mapping[str, Hooked],
+    tokens: Mapping[str, np.ndarray],
+    call: Mapping[str, np.ndarray],
+    has_head: bool,
+) -> dict[str, Trace]:
+    """Call it without dropout, with hooks on every part of every half, of which the last may have a head; tokens are
+    what each half reads in this call.
+    """
+    torch = import_torch()
+    inputs: dict[str, dict[Place, np.ndarray]] = {half: {(None, "embedding"): tokens[half]} for half in halves}
+    outputs: dict[str, dict[Place, np.ndarray]] = {half: {} for half in halves}
+    hooks = []
+    for half, hooked in halves.items():
+        for place, (first, last) in hooked.items():
+            hooks += [
+                first.register_forward_hook(partial(_keep_input, inputs[half], place), with_kwargs=True),
+                last.register_forward_hook(partial(_keep_output, outputs[half], place)),
+            ]
     modes = [(module, module.training) for module in theirs.modules()]
     theirs.eval()
-    put = lambda x: torch.from_numpy(x).to(theirs.device)  # noqa: E731
     try:
         with torch.no_grad(), highest_precision(torch):
-            logits = theirs(
-                put(tokens),
-                attention_mask=put(seen.astype(np.int64)),
-                position_ids=put(np.maximum(np.cumsum(seen, axis=-1) - 1, 0)),
-                use_cache=False,
-            ).logits
+            given = {name: torch.from_numpy(x).to(theirs.device) for name, x in call.items()}
+            logits = to_numpy(theirs(**given, use_cache=False).logits)
     finally:
         for registered in hooks:
             registered.remove()
         for module, training in modes:
             module.training = training
-    inputs[None, "embedding"], outputs[None, "embedding"] = tokens, inputs[0, "block"]
-    inputs[None, "head"], outputs[None, "head"] = outputs[None, "final norm"], to_numpy(logits)
-    simple = {place: module for place, module in places.items() if POINTS[place[1]].kind == "norm"}
-    return Trace(inputs, outputs, {place: _asker(module) for place, module in simple.items()})
+    tops = dict.fromkeys(halves) | ({half: logits for half in [*halves][-1:]} if has_head else {})
+    return {half: _trace(halves[half], inputs[half], outputs[half], tops[half]) for half in halves}
 
 
-def _places(theirs: Any, entries: list[Entry], depth: int) -> dict[Place, Any]:
+def _keep_input(kept: dict[Place, np.ndarray], place: Place, module: Any, args: tuple, kwargs: dict, out: Any) -> None:
+    kept[place] = to_numpy(args[0] if args else kwargs["hidden_states"])
+
+
+def _keep_output(kept: dict[Place, np.ndarray], place: Place, module: Any, args: tuple, out: Any) -> None:
+    kept[place] = to_numpy(out[0] if isinstance(out, tuple) else out)
+
+
+def _trace(hooked: Hooked, inputs: dict, outputs: dict, logits: np.ndarray | None) -> Trace:
+    """With the points that no hook reaches."""
+    depth = 1 + max(layer for layer, _ in hooked if layer is not None)
+    end = outputs.get((None, "final norm"), outputs[depth - 1, "block"])
+    outputs[None, "embedding"] = inputs[0, "block"]
+    if logits is not None:
+        inputs[None, "head"], outputs[None, "head"] = end, logits
+    simple = {place: last for place, (_, last) in hooked.items() if POINTS[place[1]].kind == "norm"}
+    return Trace(inputs, outputs, {place: _asker(module) for place, module in simple.items()}, end)
+
+
+def hooked(theirs: Any, entries: list[Entry], depth: int, half: str) -> Hooked:
     """Their modules by place; their head is not among them, as its output is the model's."""
     wanted = [(layer, point) for layer in range(depth) for point in IN_BLOCK]
-    wanted += [(None, point) for point in AFTER if point.name != "head"]
-    names = {(layer, point.name): module_of(entries, point.ours.format(layer=layer)) for layer, point in wanted}
+    wanted += [(None, point) for point in (*BEFORE, *AFTER) if point.name not in UNHOOKED]
     modules, found = dict(theirs.named_modules()), {}
-    for place, name in names.items():
-        if name is not None:
+    for layer, point in wanted:
+        names = [module_of(entries, side) for side in point.sides(layer)]
+        if None not in names:
             fail_unless(
-                name in modules,
-                f"ours: expected a model whose parts are those of theirs, got one with "
-                f"{POINTS[place[1]].ours.format(layer=place[0])}, where theirs has no {name}. Load ours from the same "
-                "folder, or leave it out.",
+                all(name in modules for name in names),
+                f"ours: expected a model whose parts are those of theirs, got one with {half}{'.' * bool(half)}"
+                f"{point.sides(layer)[0]}, where theirs has no {names[0]}. Load ours from the same folder, or leave it "
+                "out.",
             )
-            found[place] = modules[name]
+            found[layer, point.name] = tuple(_called(modules, name) for name in names)
     return found
+
+
+def _called(modules: Mapping[str, Any], name: str) -> Any:
+    """The module of this name, or the one around it where it is a list of modules, which is never called."""
+    lists = import_torch().nn.ModuleList
+    while isinstance(modules[name], lists):
+        name = name.rpartition(".")[0]
+    return modules[name]
 
 
 def _asker(module: Any) -> Callable[[np.ndarray], np.ndarray]:
