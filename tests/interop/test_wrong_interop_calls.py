@@ -112,6 +112,11 @@ WRONG = {
         lambda m, p, new: interop.from_state_dict(nn.Linear(2, 2, rngs=nnx.Rngs(0)), 3),
         "state_dict: expected a dictionary of arrays, got a value of type int",
     ),
+    "a comparison with a number": (
+        lambda m, p, new: interop.compare(p, 3),
+        "ours: expected a models.TransformerLM or Enc",
+    ),
+    "a comparison in fp8": (lambda m, p, new: interop.compare(p, dtype="fp8"), "dtype: expected one of None, float32"),
     "a model of a number": (
         lambda m, p, new: models.create(3),
         "config: expected models.LMConfig.* or models.PairConfig",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from jax_attention.ground.checks import fail_unless
+from jax_attention.ground.checks import check_instance, fail_unless
 from jax_attention.interop.family import Config
 from jax_attention.interop.folder import read_config
 from jax_attention.interop.hugging_face import described, family_of, load
@@ -19,6 +19,7 @@ from jax_attention.interop.report.rounding import Row, compared, longest_sum
 from jax_attention.interop.report.theirs import check_model, config_of, dtype_of, eps_of, load_theirs, ours_from
 from jax_attention.interop.report.tokens import chosen, window_notes
 from jax_attention.models import EncoderDecoder, TransformerLM
+from jax_attention.models.choices import Dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
@@ -81,6 +82,12 @@ def compare(
     Reference:
         Higham (2002), "Accuracy and stability of numerical algorithms", section 2.8: rounding errors as a random walk.
     """
+    if ours is not None:
+        check_instance(
+            "ours", ours, (TransformerLM, EncoderDecoder), "a models.TransformerLM or EncoderDecoder, or None"
+        )
+    known = (None, *get_args(Dtype))
+    fail_unless(dtype in known, f"dtype: expected one of {', '.join(map(str, known))}, got {dtype!r}.")
     folder = Path(theirs) if isinstance(theirs, (str, Path)) else None
     family = family_of({"model_type": _model_type(theirs)} if folder is None else read_config(folder))
     if folder is None:
