@@ -35,14 +35,14 @@ def array(*shape, dtype="float32"):
 NO_SUCH_LAYER = {
     "unsupported module": (
         lambda: interop.from_torch(torch.nn.Conv1d(1, 1, 1)),
-        r"module: expected one of torch.nn: MultiheadAttention, GRU, LSTM, Linear, LayerNorm, RMSNorm, Embedding, "
+        r"module: expected one of torch.nn: .*MultiheadAttention, GRU, LSTM, Linear, LayerNorm, RMSNorm, Embedding, "
         r".*got Conv1d. Convert its parts",
     ),
     "another forward": (lambda: interop.from_torch(Own(1, 1)), r"a subclass with the same forward, got Own"),
     "no module": (lambda: interop.from_torch({"weight": array(1, 1)}), r"module: expected one of .*got dict"),
     "unsupported layer": (
         lambda: interop.to_state_dict(nn.FeedForward(2, 3, **RNGS)),
-        r"layer: expected one of MultiHeadAttention, Attn, GRU, .*got FeedForward. Convert the layers",
+        r"layer: expected one of .*MultiHeadAttention, Attn, GRU, .*got FeedForward. Convert the layers",
     ),
     "no module like it": (
         lambda: interop.to_torch(nn.Attn(2, 2, 3, 4, 5, **RNGS)),
