@@ -42,7 +42,7 @@ RECOMPUTED = 8
 """New tokens per round without a cache: each costs a whole pass."""
 LENGTHS = (32, 256, 512, 900)
 """Prompt lengths for the cost of a token against what the cache holds."""
-ROUNDS = 5
+ROUNDS = 3
 RESULTS = Path(__file__).parent / "results" / "decode.json"
 
 

@@ -95,7 +95,9 @@ def check(name, dtype, **options):
     return check_equal(module, used, theirs, ours, dtype)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(
+    "options", [x if i in (1, 2) else pytest.param(x, marks=pytest.mark.slow) for i, x in enumerate(OPTIONS)]
+)
 @pytest.mark.parametrize("name", MODULES)
 def test_transformers_float32(name, options):
     check(name, "float32", **OPTIONS[options])
