@@ -1,6 +1,6 @@
 """How fast is generation beside Hugging Face, beside no cache, and as the cache grows? Ratios of medians, one run.
 
-    python -m benchmarks.decode        about 8 minutes on 2 idle cores; writes benchmarks/results/decode.json
+    python -m benchmarks.decode        about 5 minutes on 2 idle cores; writes benchmarks/results/decode.json
 
 GPT-2 small (124 million parameters) and a Llama of 16 layers, width 1024, 16 heads over 4 (246 million), random,
 float32, greedy. Ours are loaded from the folders of theirs. Every round times each competitor once, in turn, so that
