@@ -12,7 +12,7 @@ import optax
 from jax_attention.ground.checks import check_int, fail_unless
 from jax_attention.nn import Adapters
 
-MATRICES = ("kernel", "embedding", "position")
+MATRICES = ("kernel", "embedding", "position", "token_type")
 """Names of parameters that are decayed: matrices, not biases, norms or arrays of a rule."""
 DECAY_SHARE = 0.2
 

@@ -12,8 +12,6 @@ import torch
 from jax_attention import models
 from jax_attention.nn.named import filled, named
 
-LEAST = torch.finfo(torch.float32).min
-
 
 def in_theirs(model, plant):
     """A copy with the fault."""
@@ -38,24 +36,25 @@ def remasked(attention, change, name="attention_mask"):
     attention.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def additive(allowed):
-    return torch.where(allowed, 0.0, LEAST)
+def additive(mask, allowed):
+    """What their mask adds to forbidden scores, elsewhere."""
+    return torch.where(allowed, 0.0, mask.min())
 
 
 def inverted(mask):
-    return additive(mask != 0)
+    return additive(mask, mask != 0)
 
 
 def without_itself(mask):
-    return additive((mask == 0) & ~torch.eye(mask.shape[-1], dtype=bool))
+    return additive(mask, (mask == 0) & ~torch.eye(mask.shape[-1], dtype=bool))
 
 
 def causal(mask):
-    return additive((mask == 0) & torch.ones_like(mask, dtype=bool).tril())
+    return additive(mask, (mask == 0) & torch.ones_like(mask, dtype=bool).tril())
 
 
 def without_padding(mask):
-    return additive(torch.ones_like(mask, dtype=bool).tril())
+    return additive(mask, torch.ones_like(mask, dtype=bool).tril())
 
 
 def transposed(find):

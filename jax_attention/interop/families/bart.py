@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jax_attention.interop.entries import Entry, behind, joined, reshaped, same
-from jax_attention.interop.families.parts import function_of, linear, norm, plain, widths
+from jax_attention.interop.entries import Entry, behind, reshaped, same
+from jax_attention.interop.families.parts import biased, function_of, linear, norm, plain, projections
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
 from jax_attention.models import LMConfig, PairConfig
@@ -103,21 +103,14 @@ def blocks(config: PairConfig) -> list[Entry]:
 
 
 def _block(config: LMConfig, ours: str, theirs: str) -> list[Entry]:
-    found = []
-    for own, name in (("kernel", "weight"), ("bias", "bias")):
-        names = [f"{theirs}.self_attn.{x}_proj.{name}" for x in "qkv"]
-        found.append(joined(f"{ours}.attention.projections.joined.{own}", names, widths(config)))
     layers = {"attention.out": "self_attn.out_proj", "feed_forward.up": "fc1", "feed_forward.down": "fc2"}
     norms = {"attention_norm": "self_attn_layer_norm", "feed_forward_norm": "final_layer_norm"}
     if config.memory_size is not None:
         parts = {f"projections.{name}": f"{name[0]}_proj" for name in ("query", "key", "value")} | {"out": "out_proj"}
         layers |= {f"cross.{own}": f"encoder_attn.{name}" for own, name in parts.items()}
         norms |= {"cross_norm": "encoder_attn_layer_norm"}
-    for own, name in layers.items():
-        found += linear(f"{ours}.{own}", f"{theirs}.{name}", bias=True)
-    for own, name in norms.items():
-        found += norm(f"{ours}.{own}", f"{theirs}.{name}", bias=True)
-    return found
+    names = [f"{theirs}.self_attn.{x}_proj" for x in "qkv"]
+    return projections(config, f"{ours}.attention", names, bias=True) + biased(ours, theirs, layers, norms)
 
 
 def head(config: PairConfig) -> list[Entry]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jax_attention.interop.entries import Entry, joined, same, twice
-from jax_attention.interop.families.parts import function_of, linear, norm, plain, widths
+from jax_attention.interop.entries import Entry, same, twice
+from jax_attention.interop.families.parts import biased, linear, norm, plain, projections, sizes_json
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
 from jax_attention.models import LMConfig
@@ -63,14 +63,7 @@ def write(config: LMConfig) -> dict[str, Any]:
     """Our config as their fields."""
     if not config.token_types:
         raise ValueError("token_types: expected at least one type of tokens, got 0.")
-    return {
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.context,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.depth,
-        "num_attention_heads": config.num_heads,
-        "intermediate_size": config.resolved_ff_size,
-        "hidden_act": function_of(config.activation),
+    return sizes_json(config) | {
         "layer_norm_eps": config.norm_epsilon,
         "type_vocab_size": config.token_types,
         "tie_word_embeddings": config.tied_head,
@@ -88,13 +81,7 @@ def body(config: LMConfig, prefix: str, position: Entry) -> list[Entry]:
     for layer in range(config.depth):
         ours, theirs = f"blocks.rest.{layer}", f"{prefix}.encoder.layer.{layer}"
         names = [f"{theirs}.attention.self.{name}" for name in ("query", "key", "value")]
-        for own, name in (("kernel", "weight"), ("bias", "bias")):
-            joint = f"{ours}.attention.projections.joined.{own}"
-            found.append(joined(joint, [f"{x}.{name}" for x in names], widths(config)))
-        for own, name in LAYER.items():
-            found += linear(f"{ours}.{own}", f"{theirs}.{name}", bias=True)
-        for own, name in NORMS.items():
-            found += norm(f"{ours}.{own}", f"{theirs}.{name}", bias=True)
+        found += projections(config, f"{ours}.attention", names, bias=True) + biased(ours, theirs, LAYER, NORMS)
     return found
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jax_attention.interop.entries import Entry, joined, same
+from jax_attention.interop.entries import Entry, same
 from jax_attention.interop.families import bert
-from jax_attention.interop.families.parts import function_of, linear, norm, plain, widths
+from jax_attention.interop.families.parts import biased, function_of, linear, norm, plain, projections
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
 from jax_attention.models import LMConfig
@@ -63,13 +63,8 @@ def entries(config: LMConfig) -> list[Entry]:
     found += norm("embedding_norm", f"{embeddings}.LayerNorm", bias=True)
     for layer in range(config.depth):
         ours, theirs = f"blocks.rest.{layer}", f"distilbert.transformer.layer.{layer}"
-        for own, name in (("kernel", "weight"), ("bias", "bias")):
-            joint = f"{ours}.attention.projections.joined.{own}"
-            found.append(joined(joint, [f"{theirs}.attention.{x}_lin.{name}" for x in "qkv"], widths(config)))
-        for own, name in LAYER.items():
-            found += linear(f"{ours}.{own}", f"{theirs}.{name}", bias=True)
-        for own, name in NORMS.items():
-            found += norm(f"{ours}.{own}", f"{theirs}.{name}", bias=True)
+        names = [f"{theirs}.attention.{x}_lin" for x in "qkv"]
+        found += projections(config, f"{ours}.attention", names, bias=True) + biased(ours, theirs, LAYER, NORMS)
     if not config.head_transform:
         return found
     found += linear("head_transform", "vocab_transform", bias=True) + norm("head_norm", "vocab_layer_norm", bias=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jax_attention.interop.entries import Entry, same, upright
-from jax_attention.interop.families.parts import function_of, linear, norm, plain
+from jax_attention.interop.families.parts import biased, function_of, linear, norm, plain
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
 from jax_attention.models import LMConfig
@@ -70,10 +70,7 @@ def entries(config: LMConfig) -> list[Entry]:
     found += norm("final_norm", "transformer.ln_f", bias=True)
     for layer in range(config.depth):
         ours, theirs = f"blocks.rest.{layer}", f"transformer.h.{layer}"
-        for own, name in LINEAR.items():
-            found += linear(f"{ours}.{own}", f"{theirs}.{name}", bias=True, kernel=upright)
-        for own, name in NORMS.items():
-            found += norm(f"{ours}.{own}", f"{theirs}.{name}", bias=True)
+        found += biased(ours, theirs, LINEAR, NORMS, kernel=upright)
     return found + ([] if config.tied_head else linear("head", "lm_head", bias=False))
 
 

@@ -6,12 +6,13 @@ from functools import partial
 from typing import Any
 
 from jax_attention.interop.entries import Entry, head_by_head, same
-from jax_attention.interop.families.parts import PRE, biases, function_of, linear, norm, plain
+from jax_attention.interop.families.parts import PRE, biased, biases, linear, norm, plain, sizes_json
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
 from jax_attention.interop.rope_fields import BASE, PART, one_rope, rope_json
 from jax_attention.models import LMConfig
 
+FEED_FORWARD = {"feed_forward.up": "mlp.dense_h_to_4h", "feed_forward.down": "mlp.dense_4h_to_h"}
 PLACES = {True: "parallel", False: "pre"}
 
 
@@ -46,14 +47,7 @@ def read(fields: Fields) -> LMConfig:
 def write(config: LMConfig) -> dict[str, Any]:
     """Our config as their fields."""
     rope = {"partial_rotary_factor": 1.0} | rope_json(config.rope, config.resolved_head_size)
-    return {
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.context,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.depth,
-        "num_attention_heads": config.num_heads,
-        "intermediate_size": config.resolved_ff_size,
-        "hidden_act": function_of(config.activation),
+    return sizes_json(config) | {
         "rope_parameters": rope,
         "use_parallel_residual": config.norm_place == "parallel",
         "layer_norm_eps": config.norm_epsilon,
@@ -75,10 +69,7 @@ def entries(config: LMConfig) -> list[Entry]:
         if config.has_bias("qkv"):
             found.append(packed(f"{joint}.bias", f"{qkv}.bias"))
         found += linear(f"{ours}.attention.out", f"{theirs}.attention.dense", config.has_bias("out"))
-        found += linear(f"{ours}.feed_forward.up", f"{theirs}.mlp.dense_h_to_4h", bias=True)
-        found += linear(f"{ours}.feed_forward.down", f"{theirs}.mlp.dense_4h_to_h", bias=True)
-        for own, name in PRE.items():
-            found += norm(f"{ours}.{own}", f"{theirs}.{name}", bias=True)
+        found += biased(ours, theirs, FEED_FORWARD, PRE)
     return found + ([] if config.tied_head else linear("head", "embed_out", bias=False))
 
 

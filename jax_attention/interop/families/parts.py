@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax_attention import scores
@@ -49,6 +49,25 @@ def widths(config: LMConfig) -> tuple[int, int, int]:
     return tuple(n * config.resolved_head_size for n in heads)
 
 
+def projections(config: LMConfig, ours: str, theirs: Sequence[str], bias: bool) -> list[Entry]:
+    """Their layers for queries, keys and values, which stand in one kernel of our attention layer."""
+    places = (("kernel", "weight"), ("bias", "bias"))[: 1 + bias]
+    return [
+        joined(f"{ours}.projections.joined.{own}", [f"{layer}.{name}" for layer in theirs], widths(config))
+        for own, name in places
+    ]
+
+
+def biased(
+    ours: str, theirs: str, layers: Mapping[str, str], norms: Mapping[str, str], kernel: Any = turned
+) -> list[Entry]:
+    """Layers and norms of one block by our names and theirs, all with biases."""
+    found = [
+        entry for own, name in layers.items() for entry in linear(f"{ours}.{own}", f"{theirs}.{name}", True, kernel)
+    ]
+    return found + [entry for own, name in norms.items() for entry in norm(f"{ours}.{own}", f"{theirs}.{name}", True)]
+
+
 def llama_like(
     config: LMConfig, norms: Mapping[str, str] = PRE, unit: float = 0.0, packed: bool = False
 ) -> list[Entry]:
@@ -68,12 +87,10 @@ def _attention(config: LMConfig, ours: str, theirs: str, unit: float, packed: bo
     if config.qk_norm:
         for name in ("query", "key"):
             entries += norm(f"{ours}.{name}_norm", f"{theirs}.{name[0]}_norm", unit=unit)
-    joint, has_bias = f"{ours}.projections.joined", config.has_bias("qkv")
+    has_bias = config.has_bias("qkv")
     if packed:
-        return entries + linear(joint, f"{theirs}.qkv_proj", has_bias)
-    for own, name in (("kernel", "weight"), ("bias", "bias"))[: 1 + has_bias]:
-        entries.append(joined(f"{joint}.{own}", [f"{theirs}.{x}_proj.{name}" for x in "qkv"], widths(config)))
-    return entries
+        return entries + linear(f"{ours}.projections.joined", f"{theirs}.qkv_proj", has_bias)
+    return entries + projections(config, ours, [f"{theirs}.{x}_proj" for x in "qkv"], has_bias)
 
 
 def _gated(config: LMConfig, ours: str, theirs: str, packed: bool) -> list[Entry]:
@@ -137,20 +154,26 @@ def check_divides(config: LMConfig) -> None:
 
 def write_llama_like(config: LMConfig) -> dict[str, Any]:
     """The inverse of `read_llama_like`."""
+    return sizes_json(config) | {
+        "num_key_value_heads": config.resolved_kv_heads,
+        "head_dim": config.resolved_head_size,
+        "rope_parameters": rope_json(config.rope, config.resolved_head_size),
+        "rms_norm_eps": config.norm_epsilon,
+        "tie_word_embeddings": config.tied_head,
+        "attention_dropout": config.attention_dropout,
+    }
+
+
+def sizes_json(config: LMConfig) -> dict[str, Any]:
+    """What most families call the sizes and the activation."""
     return {
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.context,
         "hidden_size": config.width,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.resolved_kv_heads,
-        "head_dim": config.resolved_head_size,
         "intermediate_size": config.resolved_ff_size,
         "hidden_act": function_of(config.activation),
-        "rope_parameters": rope_json(config.rope, config.resolved_head_size),
-        "rms_norm_eps": config.norm_epsilon,
-        "tie_word_embeddings": config.tied_head,
-        "attention_dropout": config.attention_dropout,
     }
 
 

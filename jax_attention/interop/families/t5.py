@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jax_attention import scores
-from jax_attention.interop.entries import Entry, joined, same, turned
-from jax_attention.interop.families.parts import function_of, gated, linear, norm, plain, widths
+from jax_attention.interop.entries import Entry, same, turned
+from jax_attention.interop.families.parts import function_of, gated, linear, norm, plain, projections
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
 from jax_attention.models import LMConfig, PairConfig
@@ -99,14 +99,9 @@ def entries(config: PairConfig) -> list[Entry]:
 
 
 def _block(config: LMConfig, ours: str, theirs: str) -> list[Entry]:
-    joint, names = (
-        f"{ours}.attention.projections.joined.kernel",
-        [f"{theirs}.0.SelfAttention.{x}.weight" for x in "qkv"],
-    )
-    found = [
-        joined(joint, names, widths(config)),
-        *linear(f"{ours}.attention.out", f"{theirs}.0.SelfAttention.o", False),
-    ]
+    names = [f"{theirs}.0.SelfAttention.{x}" for x in "qkv"]
+    found = projections(config, f"{ours}.attention", names, bias=False)
+    found += linear(f"{ours}.attention.out", f"{theirs}.0.SelfAttention.o", bias=False)
     found += norm(f"{ours}.attention_norm", f"{theirs}.0.layer_norm")
     last = 1
     if config.memory_size is not None:
