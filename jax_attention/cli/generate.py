@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import tyro
 
 from jax_attention import decoding, models
@@ -99,6 +100,7 @@ class Generate:
                 stream=_write,
             )
             say()
+            _check_finite(made.logprobs)
             if self.max_new_tokens > room and not bool(made.stopped):
                 _say_full(run.config.context)
 
@@ -133,6 +135,7 @@ class Generate:
             tokenizer=run.tokenizer,
         )
         found = decoding.beam_search(model, run.tokenizer.encode(prompt), **options)
+        _check_finite(found.scores)
         for sample, (text, score) in enumerate(zip(found.text, found.scores, strict=True)):
             if samples > 1:
                 say(f"--- sample {sample + 1}, score {float(score):.4f}")
@@ -151,6 +154,14 @@ class Generate:
             rules = [decoding.temperature(0.8)]
         decoding.sampler(*rules)  # which checks them before anything is loaded
         return rules
+
+
+def _check_finite(logprobs: jax.Array) -> None:
+    if bool(jnp.isnan(logprobs).any()):
+        raise ValueError(
+            "folder: expected a model that gives every token a probability, got NaN. Its weights are broken: take an "
+            "earlier checkpoint by --step, or the weights again from where they came."
+        )
 
 
 def _say_full(context: int) -> None:

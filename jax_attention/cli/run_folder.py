@@ -138,7 +138,8 @@ def open_run(folder: Path) -> Run:
     """The run that a training command wrote."""
     path = folder / CONFIG
     if not path.is_file():
-        what = "which holds none" if folder.is_dir() else "which does not exist"
+        missing = "a file" if folder.exists() else "which does not exist"
+        what = "which holds none" if folder.is_dir() else missing
         raise FileNotFoundError(
             f"run: expected the folder of a run, with {CONFIG}, got {str(folder)!r}, {what}. It is what was given to "
             "`jax-attention train` as --out; `generate`, `evaluate` and `show` also take the folder of a Hugging Face "

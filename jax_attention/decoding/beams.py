@@ -13,7 +13,7 @@ import numpy as np
 from jax_attention import models
 from jax_attention.decoding.checks import check_request
 from jax_attention.decoding.prompts import Prompts
-from jax_attention.decoding.rules import Rule, greedy
+from jax_attention.decoding.rules import Greedy, Rule, greedy
 from jax_attention.decoding.sampler import sampler
 from jax_attention.decoding.search import Goal, search, start
 from jax_attention.decoding.text import Followers
@@ -109,6 +109,12 @@ def beam_search(
         f'early_stopping: expected False, True or "never", got {early_stopping!r}.',
     )
     rules = rules if isinstance(rules, (tuple, list)) else (rules,)
+    chance = [rule for rule in rules if isinstance(rule, Rule) and (rule.random or isinstance(rule, Greedy))]
+    fail_unless(
+        not chance,
+        f"rules: expected rules that change log-probabilities, as beam search draws nothing and keeps the best, got "
+        f"{chance}. Leave them out, or draw by generate(..., sampler=).",
+    )
     request = check_request(
         model,
         prompt,

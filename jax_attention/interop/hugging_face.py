@@ -260,7 +260,7 @@ def expressions(config: Config, name: str | None) -> list[tuple[Family, dict[str
     _, nearest, lost = min(tried, key=lambda x: x[0])
     raise ValueError(
         f"config: expected a model that {'some family' if name is None else name} of Hugging Face computes, got fields "
-        f"that {nearest} cannot say: {', '.join(lost)}. Save it by training.Checkpoints instead."
+        f"that {nearest} cannot say: {', '.join(lost)}. Keep it as a run, or by training.Checkpoints."
     )
 
 

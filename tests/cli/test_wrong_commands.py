@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from jax_attention.cli.main import main
 from tests.cli.fox import QUICK, refused, tree
@@ -63,8 +65,11 @@ def test_wrong_settings_are_found_before_a_folder_is_made(said, text, tmp_path, 
 
 @pytest.mark.parametrize("command", [["generate", "--prompt", "the"], ["show", "--text", "the"], ["evaluate"]])
 def test_commands_name_a_folder_that_is_no_run(command, tmp_path, capsys):
-    arguments = [command[0], str(tmp_path / "none"), *command[1:]]
-    assert "expected the folder of a run" in refused(arguments, capsys)
+    (tmp_path / "file").write_text("x")
+    for name, said in (("none", "which does not exist"), ("file", "a file"), ("", "which holds none")):
+        message = refused([command[0], str(tmp_path / name), *command[1:]], capsys)
+        assert "expected the folder of a run" in message
+        assert f"{str(tmp_path / name)!r}, {said}" in message
 
 
 def test_prompt_longer_than_the_context(run, capsys):
@@ -113,6 +118,17 @@ def test_damaged_checkpoint(run, tmp_path, capsys):
             content[len(content) // 2 :] = b""
             path.write_bytes(bytes(content))
     assert "checkpoint" in refused(["generate", str(copy), "--prompt", "the"], capsys)
+
+
+@pytest.mark.parametrize("option", ["--greedy", "--beams=2"])
+def test_weights_that_are_no_numbers(base, option, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    tensors = load_file(copy / "model.safetensors")
+    tensors["model.norm.weight"][:] = np.nan
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    message = refused(["generate", str(copy), "--prompt", "the", option, "--max-new-tokens", "3"], capsys)
+    assert "expected a model that gives every token a probability, got NaN" in message
 
 
 def test_missing_step(run, capsys):

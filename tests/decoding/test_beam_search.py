@@ -260,7 +260,7 @@ WRONG = {
     "chance": (
         dict(rules=decoding.temperature(0.5)),
         ValueError,
-        "rules: expected greedy() without rules that it would ignore, got [temperature(temperature=0.5)]",
+        "rules: expected rules that change log-probabilities, as beam search draws nothing",
     ),
     "a foreign token": (dict(prompt=[9]), ValueError, "prompt: expected token ids from 0 to 4"),
     "too long": (dict(max_new_tokens=63), ValueError, "max_new_tokens: expected prompt and new tokens within"),

@@ -1,10 +1,8 @@
-"""Encoder–decoders: the memory, padding, layouts, captures, causality, derivatives, generation, and wrong calls."""
+"""Encoder–decoders: the memory, padding, layouts, captures, causality and derivatives."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
 
 import jax
 import jax.numpy as jnp
@@ -12,49 +10,13 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jax_attention import attend_heads, decoding, models, normalizers, scores
+from jax_attention import attend_heads, models, normalizers, scores
 from jax_attention.cache import EMPTY
 from tests.models import small
+from tests.models.pairs import KINDS, SOURCE, TARGET, D, S, T, logits, pair, pair_config
 
-S, T, D = 5, 4, 16
-SIZES = {"vocab_size": small.VOCABULARY, "context": small.CONTEXT, "width": D, "ff_size": 24}
-KINDS = {
-    "post-norm, learned": {"encoder": {}, "decoder": {}, "shared": {"norm_place": "post", "embedding_norm": True}},
-    "t5, own rule, groups": {
-        "encoder": {"depth": 3, "num_heads": 2},
-        "decoder": {"kv_heads": 2, "score_cap": 2.0, "qk_norm": True, "normalize": normalizers.sparsemax()},
-        "shared": {"position": "t5", "norm": "rms", "use_bias": False, "score": scores.scaled_dot(1.0)},
-    },
-    "sandwich, rotary": {
-        "encoder": {"windows": (3, None), "depth": 3},
-        "decoder": {"windows": (None, 2), "depth": 3, "kv_heads": 1, "tied_head": False, "head_bias": True},
-        "shared": {"norm_place": "sandwich", "position": "rotary", "norm": "rms", "activation": "swiglu"},
-    },
-}
 ONE = [kind if "rotary" in kind else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 """Each kind more costs seconds to compile."""
-SHARING = {"post-norm, learned": True}
-
-
-def pair_config(kind: str, **changes) -> models.PairConfig:
-    given = KINDS[kind]
-    shared = {"depth": 2, "num_heads": 4} | SIZES | given["shared"] | changes
-    return models.PairConfig(
-        encoder=models.LMConfig(**shared | given["encoder"], mask=None),
-        decoder=models.LMConfig(**shared | given["decoder"], memory_size=shared["width"]),
-        shared_embedding=SHARING.get(kind, False),
-    )
-
-
-def pair(kind: str, seed: int = 0, **changes) -> models.EncoderDecoder:
-    return small.filled(lambda: models.create(pair_config(kind, **changes)), seed)
-
-
-def logits(model, source, target, **options):
-    return small.jit(lambda model, *x: model(*x, **options).logits)(model, source, target)
-
-
-SOURCE, TARGET = small.tokens(2, S), small.tokens(2, T, seed=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -189,189 +151,3 @@ def test_derivatives_of_second_order():
     source, target = SOURCE[0, :3] % 7, TARGET[0, :2] % 7
     call = jax.jit(lambda params: jnp.sum(jnp.sin(models.EncoderDecoder.__call__(params, source, target).logits)))
     check_grads(call, (model,), order=2, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
-
-
-# --- Generation ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_greedy_decoding_is_the_argmax_of_the_full_pass(kind):
-    model, start, count = pair(kind), [[1], [2]], 5
-    places = jnp.array([[0, 1, 2, 3, 4], [0, 1, 2, EMPTY, EMPTY]])
-    given = small.jit(lambda model: model.given(SOURCE, positions=places))(model)
-    out = decoding.generate(given, start, max_new_tokens=count)
-    target = jnp.concatenate([jnp.asarray(start), out.tokens], axis=1)
-    full = logits(model, SOURCE, target, source_positions=places)
-    np.testing.assert_array_equal(jnp.argmax(full[:, :-1], axis=-1), out.tokens)
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(full[:, :-1]), out.tokens[..., None], axis=-1)[..., 0]
-    np.testing.assert_allclose(out.logprobs, chosen, **small.CLOSE)
-    scanned = models.scanned(model).given(SOURCE, positions=places)
-    np.testing.assert_array_equal(decoding.generate(scanned, start, max_new_tokens=count).tokens, out.tokens)
-
-
-def test_nearby_lengths_of_a_source_run_one_program(caplog):
-    model = pair("t5, own rule, groups")
-
-    def run(length):
-        return decoding.generate(model.given(small.tokens(2, length)), [[1], [2]], max_new_tokens=3).tokens
-
-    run(3)
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        run(4), run(9)
-    compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
-    assert [m for m in compiled if any(name in m for name in ("prefill", "decode", "remembered"))] == []
-
-
-def test_a_pair_of_configs_is_json():
-    for kind in KINDS:
-        config = pair_config(kind)
-        assert models.config_from_json(json.loads(json.dumps(models.config_to_json(config)))) == config
-        assert hash(config) == hash(pair_config(kind))
-
-
-def test_samples_share_the_memory():
-    model = pair("sandwich, rotary")
-    given, key = model.given(SOURCE), jax.random.key(0)
-    options = {"max_new_tokens": 3, "sampler": decoding.temperature(1.0)}
-    out = decoding.generate(given, [[1], [2]], rng=key, num_samples=3, **options)
-    assert out.tokens.shape == (3, 2, 3)
-    for sample in range(3):
-        alone = decoding.generate(given, [[1], [2]], rng=jax.random.fold_in(key, sample), **options)
-        np.testing.assert_array_equal(alone.tokens, out.tokens[sample])
-
-
-def test_dropout_is_drawn_in_both_halves():
-    model = pair("post-norm, learned", dropout=0.5, attention_dropout=0.5)
-
-    @small.jit
-    def run(model, seed):
-        rng = jax.random.key(seed)
-        return model(SOURCE, TARGET, rng=rng).logits, model.encode(SOURCE, rng=rng)
-
-    calls = [run(model, seed) for seed in (0, 0, 1)]
-    small.assert_trees_close(calls[0], calls[1])
-    for first, other in zip(calls[0], calls[2], strict=True):
-        assert np.abs(first - other).max() > 0.1
-
-
-def test_maps_under_dropout_are_those_that_were_applied():
-    """The stream behind a block, put together from the captured maps and the values."""
-    model = pair("sandwich, rotary", attention_dropout=0.5)
-    asked = models.Capture(weights=(0,), hidden=(-1, 0), cross=(0,))
-
-    @small.jit
-    def run(model):
-        rngs = jax.random.split(jax.random.key(0))
-        memory = model.decoder.remember(model.encode(SOURCE, rng=rngs[0]))
-        captured = model(SOURCE, TARGET, rng=jax.random.key(0), capture=asked).captured
-        block, x = model.decoder.blocks.rest[0], captured.hidden[-1]
-
-        def from_maps(layer, maps, value):
-            value = jnp.repeat(value, maps.shape[1] // value.shape[-2], axis=-2)
-            return layer.out(jnp.einsum("bnts,bsnh->btnh", maps, value).reshape(*x.shape[:-1], -1))
-
-        own = block.attention.remember(block.attention_norm(x)).value
-        x = x + block.attention_after(from_maps(block.attention, captured.weights[0], own))
-        x = x + block.cross_after(from_maps(block.cross, captured.cross[0], memory.rest[0].value))
-        x = x + block.feed_forward_after(block.feed_forward(block.feed_forward_norm(x)))
-        return x, captured.hidden[0], captured.cross[0]
-
-    found, expected, maps = run(model)
-    assert np.any(np.asarray(maps) == 0)
-    np.testing.assert_allclose(found, expected, **small.CLOSE)
-
-
-# --- Wrong calls -----------------------------------------------------------------------------------------------------
-
-ENCODER = models.LMConfig(**SIZES, num_heads=2, mask=None)
-DECODER = models.LMConfig(**SIZES, num_heads=2, memory_size=D)
-BAD = {
-    "no memory size": (
-        lambda: models.PairConfig(encoder=ENCODER, decoder=dataclasses.replace(DECODER, memory_size=None)),
-        r"decoder: expected memory_size = 16, the width of the encoder, got None\.",
-    ),
-    "an encoder with a memory": (
-        lambda: models.PairConfig(encoder=DECODER, decoder=DECODER),
-        r"encoder: expected memory_size None",
-    ),
-    "a dict": (lambda: models.PairConfig(encoder={}, decoder=DECODER), r"encoder: expected models.LMConfig"),
-    "two vocabularies": (
-        lambda: models.PairConfig(
-            encoder=ENCODER, decoder=dataclasses.replace(DECODER, vocab_size=3), shared_embedding=True
-        ),
-        r"shared_embedding: expected equal \[vocab_size, width\] in both halves, got \(13, 16\) and \(3, 16\)",
-    ),
-    "parallel": (
-        lambda: dataclasses.replace(DECODER, norm_place="parallel"),
-        r"memory_size: expected None beside norm_place='parallel'",
-    ),
-    "forgotten memory": (
-        lambda: models.create(DECODER)(TARGET),
-        r"memory: expected models.Memory, got a value of type NoneType. Make it by model.remember\(states\)\.",
-    ),
-    "forgotten to remember": (
-        lambda: models.create(DECODER)(TARGET, memory=jnp.ones((2, S, D))),
-        r"memory: expected models.Memory, got a value of type ArrayImpl",
-    ),
-    "a cache": (
-        lambda: models.create(DECODER)(TARGET, memory=models.create(DECODER).init_cache((2,))),
-        r"memory: expected models.Memory, got a value of type LMCache",
-    ),
-    "a memory of another layout": (
-        lambda: models.create(DECODER)(
-            TARGET, memory=models.create(dataclasses.replace(DECODER, scan=True)).remember(jnp.ones((2, S, D)))
-        ),
-        r"memory: expected 0 stacked and 4 single layers, got 1 and 0\.",
-    ),
-    "a memory of more sources": (
-        lambda: models.create(DECODER)(TARGET, memory=models.create(DECODER).remember(jnp.ones((3, S, D)))),
-        r"memory: expected leading axes that broadcast to those of the target, \(2,\), got \(3,\)\.",
-    ),
-    "more sources": (
-        lambda: pair("post-norm, learned")(SOURCE, TARGET[0]),
-        r"target: expected the leading axes of the source, \(2,\), got \(\)\.",
-    ),
-    "fewer prompts": (
-        lambda: decoding.generate(pair("post-norm, learned").given(SOURCE), [1], max_new_tokens=2),
-        r"memory: expected leading axes that broadcast to those of the target, \(\), got \(2,\)\.",
-    ),
-    "a long source": (
-        lambda: pair("post-norm, learned").given(jnp.zeros(small.CONTEXT + 1, int)),
-        r"tokens: expected at most context = 12 tokens",
-    ),
-    "layouts": (
-        lambda: models.PairConfig(encoder=dataclasses.replace(ENCODER, scan=True), decoder=DECODER),
-        r"scan: expected the same in both halves, got True and False\.",
-    ),
-    "dtypes": (
-        lambda: models.PairConfig(encoder=ENCODER, decoder=dataclasses.replace(DECODER, param_dtype="bfloat16")),
-        r"param_dtype: expected the same in both halves, got 'float32' and 'bfloat16'\.",
-    ),
-    "sharing": (
-        lambda: models.PairConfig(encoder=ENCODER, decoder=DECODER, shared_embedding="x"),
-        r"shared_embedding: expected True or False",
-    ),
-    "a memory too many": (
-        lambda: small.model("none")(TARGET, memory=models.create(DECODER).remember(jnp.ones((S, D)))),
-        r"memory: expected None, as memory_size of the config is None",
-    ),
-    "remember nothing": (
-        lambda: small.model("none").remember(jnp.ones((S, D))),
-        r"memory_size: expected a model with cross-attention, got None",
-    ),
-    "states of another size": (
-        lambda: models.create(DECODER).remember(jnp.ones((S, D + 1))),
-        r"states: expected a memory \[..., S, memory_size = 16\], got float32\[5,17\]",
-    ),
-    "positions": (
-        lambda: pair("post-norm, learned")(SOURCE, TARGET, source_positions=jnp.arange(S + 1)),
-        r"positions: expected one position per row, \[..., 5\], got int32\[6\]",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_wrong_calls_are_refused(name):
-    call, message = BAD[name]
-    with pytest.raises((ValueError, TypeError), match=message):
-        call()

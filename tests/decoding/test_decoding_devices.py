@@ -1,0 +1,66 @@
+"""Many devices: an encoder–decoder, its generation and its beams, with a batch over 8 devices or all on the last."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import jax
+
+PROGRAM = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from jax_attention import decoding
+from jax_attention.cache import EMPTY
+from tests.models import pairs, small
+
+devices = jax.devices()
+assert len(devices) == 8
+mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+model = pairs.pair("t5, own rule, groups")
+lengths, count = jnp.array([5, 3, 1, 5, 4, 2, 5, 5]), jnp.arange(5)
+data = small.tokens(8, 5), small.tokens(8, 4, seed=1), jnp.where(count < lengths[:, None], count, EMPTY)
+
+def same(one, other):  # measured by the largest number of an array, as sums over a batch run in another order
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
+
+@jax.jit
+@jax.grad
+def gradient(model, source, target, places):
+    return jnp.sin(model(source, target, source_positions=places).logits).sum()
+
+def calls(model, source, target, places):
+    given = model.given(source, positions=places)
+    beams = decoding.beam_search(given, target, max_new_tokens=6, num_beams=3)
+    return [decoding.generate(given, target, max_new_tokens=6), beams]
+
+def places_of(results):
+    return {device for x in jax.tree.leaves(results) for device in x.devices()}
+
+spread = [jax.device_put(x, NamedSharding(mesh, P("batch"))) for x in data]
+same(gradient(model, *data), gradient(model, *spread))
+one, many = calls(model, *data), calls(model, *spread)
+assert places_of(one) == {devices[0]}
+assert places_of([out.tokens for out in many]) == set(devices)
+same(one, many)
+
+last = jax.device_put(model, devices[-1])
+alone = calls(last, *map(np.asarray, data))
+assert places_of(alone) == {devices[-1]}
+same(one, alone)
+print("equal on", len(devices))
+"""
+
+
+def test_a_batch_over_eight_devices_and_all_on_the_last():
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-W", "error", "-c", PROGRAM]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "equal on 8", done.stderr[-3000:]

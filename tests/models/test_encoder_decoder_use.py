@@ -1,0 +1,103 @@
+"""Encoder–decoders at work: generation, samples, dropout, and configs as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_attention import decoding, models
+from jax_attention.cache import EMPTY
+from tests.models import small
+from tests.models.pairs import KINDS, SOURCE, TARGET, logits, pair, pair_config
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_decoding_is_the_argmax_of_the_full_pass(kind):
+    model, start, count = pair(kind), [[1], [2]], 5
+    places = jnp.array([[0, 1, 2, 3, 4], [0, 1, 2, EMPTY, EMPTY]])
+    given = small.jit(lambda model: model.given(SOURCE, positions=places))(model)
+    out = decoding.generate(given, start, max_new_tokens=count)
+    target = jnp.concatenate([jnp.asarray(start), out.tokens], axis=1)
+    full = logits(model, SOURCE, target, source_positions=places)
+    np.testing.assert_array_equal(jnp.argmax(full[:, :-1], axis=-1), out.tokens)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(full[:, :-1]), out.tokens[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(out.logprobs, chosen, **small.CLOSE)
+    scanned = models.scanned(model).given(SOURCE, positions=places)
+    np.testing.assert_array_equal(decoding.generate(scanned, start, max_new_tokens=count).tokens, out.tokens)
+
+
+def test_nearby_lengths_of_a_source_run_one_program(caplog):
+    model = pair("t5, own rule, groups")
+
+    def run(length):
+        return decoding.generate(model.given(small.tokens(2, length)), [[1], [2]], max_new_tokens=3).tokens
+
+    run(3)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        run(4), run(9)
+    compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+    assert [m for m in compiled if any(name in m for name in ("prefill", "decode", "remembered"))] == []
+
+
+def test_a_pair_of_configs_is_json():
+    for kind in KINDS:
+        config = pair_config(kind)
+        assert models.config_from_json(json.loads(json.dumps(models.config_to_json(config)))) == config
+        assert hash(config) == hash(pair_config(kind))
+
+
+def test_samples_share_the_memory():
+    model = pair("sandwich, rotary")
+    given, key = model.given(SOURCE), jax.random.key(0)
+    options = {"max_new_tokens": 3, "sampler": decoding.temperature(1.0)}
+    out = decoding.generate(given, [[1], [2]], rng=key, num_samples=3, **options)
+    assert out.tokens.shape == (3, 2, 3)
+    for sample in range(3):
+        alone = decoding.generate(given, [[1], [2]], rng=jax.random.fold_in(key, sample), **options)
+        np.testing.assert_array_equal(alone.tokens, out.tokens[sample])
+
+
+def test_dropout_is_drawn_in_both_halves():
+    model = pair("post-norm, learned", dropout=0.5, attention_dropout=0.5)
+
+    @small.jit
+    def run(model, seed):
+        rng = jax.random.key(seed)
+        return model(SOURCE, TARGET, rng=rng).logits, model.encode(SOURCE, rng=rng)
+
+    calls = [run(model, seed) for seed in (0, 0, 1)]
+    small.assert_trees_close(calls[0], calls[1])
+    for first, other in zip(calls[0], calls[2], strict=True):
+        assert np.abs(first - other).max() > 0.1
+
+
+def test_maps_under_dropout_are_those_that_were_applied():
+    """The stream behind a block, put together from the captured maps and the values."""
+    model = pair("sandwich, rotary", attention_dropout=0.5)
+    asked = models.Capture(weights=(0,), hidden=(-1, 0), cross=(0,))
+
+    @small.jit
+    def run(model):
+        rngs = jax.random.split(jax.random.key(0))
+        memory = model.decoder.remember(model.encode(SOURCE, rng=rngs[0]))
+        captured = model(SOURCE, TARGET, rng=jax.random.key(0), capture=asked).captured
+        block, x = model.decoder.blocks.rest[0], captured.hidden[-1]
+
+        def from_maps(layer, maps, value):
+            value = jnp.repeat(value, maps.shape[1] // value.shape[-2], axis=-2)
+            return layer.out(jnp.einsum("bnts,bsnh->btnh", maps, value).reshape(*x.shape[:-1], -1))
+
+        own = block.attention.remember(block.attention_norm(x)).value
+        x = x + block.attention_after(from_maps(block.attention, captured.weights[0], own))
+        x = x + block.cross_after(from_maps(block.cross, captured.cross[0], memory.rest[0].value))
+        x = x + block.feed_forward_after(block.feed_forward(block.feed_forward_norm(x)))
+        return x, captured.hidden[0], captured.cross[0]
+
+    found, expected, maps = run(model)
+    assert np.any(np.asarray(maps) == 0)
+    np.testing.assert_allclose(found, expected, **small.CLOSE)
