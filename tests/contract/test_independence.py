@@ -17,7 +17,7 @@ def test_causality_by_gradient(rows, columns, offset):
     """Exactly 0 for every key and value ahead of the query, not 0 for the others."""
     q, k, v = qkv(1, rows, columns)
     by_key, by_value = (
-        np.any(np.asarray(jax.jacrev(f)(x)) != 0, axis=(1, 3))
+        np.any(np.asarray(jax.jit(jax.jacrev(f))(x)) != 0, axis=(1, 3))
         for f, x in (
             (lambda k: attend(q, k, v, mask=masks.causal(offset)), k),
             (lambda v: attend(q, k, v, mask=masks.causal(offset)), v),

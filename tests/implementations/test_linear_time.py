@@ -215,14 +215,14 @@ def test_keys_beyond_the_last_query_change_nothing(name, x64):
 
 
 @pytest.mark.parametrize("wide", [False, True], ids=["x32", "x64"])
-@pytest.mark.parametrize("name", ["random_features", "cosine", "concat, sinks"])
+@pytest.mark.parametrize("name", [pytest.param("random_features", marks=pytest.mark.slow), "cosine", "concat, sinks"])
 def test_nothing_is_promoted_silently(name, wide):
     """Under strict dtypes and ranks, with 64 bits allowed and not; float32 stays float32."""
     mask = masks.causal(1) & masks.lengths(jnp.array([[5], [2]], jnp.int32), 8)
     rule = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), RULES[name]())
     arguments = tuple(x.astype(jnp.float32) for x in operands())
     with jax.enable_x64(wide), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        gradients = jax.grad(loss(partial(linear_time.attend, chunk=CHUNK), mask), (0, 1))(arguments, rule)
+        gradients = jax.jit(jax.grad(loss(partial(linear_time.attend, chunk=CHUNK), mask), (0, 1)))(arguments, rule)
         if name == "cosine":
             x = arguments[1][0]
             state = None

@@ -71,7 +71,7 @@ def test_constant_is_constant_after_the_warmup():
     np.testing.assert_allclose([schedule(n) for n in (0, 1, 2, 9, 99)], [5e-4, 1e-3, 1e-3, 1e-3, 1e-3], rtol=1e-6)
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_decay_pulls_at_matrices_alone_also_in_stacked_blocks(scan):
     config = models.tiny(
         vocab_size=11, width=8, num_heads=2, use_bias=True, norm="layer", position="learned", scan=scan, sinks=True
