@@ -108,23 +108,18 @@ def test_every_rule_forward_and_backward(part, name, x64):
 def test_everything_around_the_rule(x64):
     with jax.enable_x64(x64):
         q, k = array(B, T, N, H), array(B, T, K, H)
-        scaling = positions.dynamic_scaling(2.0, 2)
-        around = (
-            lambda: (  # noqa: E731
+        scaling, lengths = positions.dynamic_scaling(2.0, 2), integers(3, 4)
+
+        def around():
+            return (
                 positions.rotary(scaling=scaling).heads(q, jnp.arange(T)),
                 positions.sinusoidal(jnp.arange(T), H),
                 positions.learned(array(T, H), jnp.arange(T)),
                 cache.append(cache.create(8, K, H, batch=(B,)), k, k).key,
                 merge_partials(*[attend_heads_with_stats(q, k, k)[:2]] * 2).output,
                 dot_product_attention(
-                    q,
-                    k,
-                    k,
-                    array(1, N, T, T),
-                    is_causal=True,
-                    key_value_seq_lengths=integers(3, 4),
-                    local_window_size=2,
+                    q, k, k, array(1, N, T, T), is_causal=True, key_value_seq_lengths=lengths, local_window_size=2
                 ),
             )
-        )
+
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(jax.eval_shape(around)))
