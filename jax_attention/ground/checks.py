@@ -286,6 +286,17 @@ def check_positions(name: str, positions: Any, count: int, lead: tuple[int, ...]
     return positions
 
 
+def check_tokens(name: str, tokens: Any) -> jax.Array:
+    """Integers `[..., T]`, of at least 32 bits."""
+    tokens = jnp.asarray(tokens)
+    fail_unless(
+        jnp.issubdtype(tokens.dtype, jnp.integer) and tokens.ndim > 0,
+        f"{name}: expected integers [..., T], got {describe_array(tokens)}. Encode text first: tokenizer.encode.",
+        TypeError,
+    )
+    return tokens.astype(jnp.promote_types(tokens.dtype, jnp.int32))
+
+
 _FLOORS = {"score": "scores", "mods": "mods", "mask": "masks", "normalize": "normalizers"}
 
 

@@ -215,3 +215,14 @@ def drop(x: jax.Array, rate: float, rng: jax.Array | None) -> jax.Array:
         return x
     keep = jax.random.bernoulli(rng, 1 - rate, x.shape)
     return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def table_rows(table: nnx.Param, index: Any, dtype: jnp.dtype) -> jax.Array:
+    """Rows of a table. Negative numbers do not count from the end: like those beyond the table they become NaN."""
+    inside = jnp.where(jnp.asarray(index) < 0, table.shape[0], index)
+    return jnp.take(table[...].astype(dtype), inside, axis=0, mode="fill")
+
+
+def fold(rng: jax.Array | None, data: int) -> jax.Array | None:
+    """The key of one use of many; None stays None."""
+    return None if rng is None else jax.random.fold_in(rng, data)

@@ -15,6 +15,7 @@ from jax_attention.ground.checks import check_instance
 from jax_attention.ground.values import Plain, is_value
 from jax_attention.models.config import LMConfig
 from jax_attention.models.encoder_decoder import PairConfig
+from jax_attention.models.rnn_config import RNNConfig
 from jax_attention.positions import scaling
 
 FLOORS = (scores, mods, masks, normalizers, positions, scaling)
@@ -22,7 +23,7 @@ HALVES = ("encoder", "decoder")
 HOMES = {module.__name__.rpartition(".")[2]: module for module in FLOORS}
 
 
-def config_to_json(config: LMConfig | PairConfig) -> dict[str, Any]:
+def config_to_json(config: LMConfig | PairConfig | RNNConfig) -> dict[str, Any]:
     """A config as a dictionary of JSON types.
 
         {"vocab_size": 65, …, "mask": {"value": "masks.Causal", "fields": {"offset": 0}}, …}
@@ -44,14 +45,15 @@ def config_to_json(config: LMConfig | PairConfig) -> dict[str, Any]:
     Reference:
         None; our own format.
     """
-    check_instance("config", config, (LMConfig, PairConfig), "models.LMConfig(...) or models.PairConfig(...)")
+    kinds = (LMConfig, PairConfig, RNNConfig)
+    check_instance("config", config, kinds, "models.LMConfig(...), PairConfig(...) or RNNConfig(...)")
     if isinstance(config, PairConfig):
         halves = {name: config_to_json(getattr(config, name)) for name in HALVES}
         return halves | {"shared_embedding": config.shared_embedding}
     return {field.name: _encode(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def config_from_json(data: dict[str, Any]) -> LMConfig | PairConfig:
+def config_from_json(data: dict[str, Any]) -> LMConfig | PairConfig | RNNConfig:
     """The config that `config_to_json` wrote.
 
         config_from_json(config_to_json(config)) = config
@@ -77,11 +79,14 @@ def config_from_json(data: dict[str, Any]) -> LMConfig | PairConfig:
     if set(HALVES) <= data.keys():
         halves = {name: config_from_json(data[name]) for name in HALVES}
         return PairConfig(**halves, shared_embedding=data["shared_embedding"])
-    known = {field.name for field in dataclasses.fields(LMConfig)}
+    kind = RNNConfig if "source_vocab_size" in data else LMConfig
+    known = {field.name for field in dataclasses.fields(kind)}
     unknown = sorted(set(data) - known)
     if unknown:
-        raise ValueError(f"config: expected fields of LMConfig, got also {', '.join(unknown)}. Of a newer version?")
-    return LMConfig(**{name: _decode(name, x) for name, x in data.items()})
+        raise ValueError(
+            f"config: expected fields of {kind.__name__}, got also {', '.join(unknown)}. Of a newer version?"
+        )
+    return kind(**{name: _decode(name, x) for name, x in data.items()})
 
 
 def _encode(name: str, x: Any) -> Any:

@@ -11,6 +11,8 @@ from jax_attention.ground.checks import check_instance
 from jax_attention.models.body import Body
 from jax_attention.models.config import LMConfig
 from jax_attention.models.encoder_decoder import EncoderDecoder, PairConfig
+from jax_attention.models.rnn_config import RNNConfig
+from jax_attention.models.rnn_seq2seq import RNNSeq2Seq
 from jax_attention.models.transformer import TransformerLM
 
 if TYPE_CHECKING:
@@ -18,15 +20,19 @@ if TYPE_CHECKING:
 
 
 Model = TypeVar("Model", Body, EncoderDecoder)
+KINDS = {LMConfig: TransformerLM, PairConfig: EncoderDecoder, RNNConfig: RNNSeq2Seq}
 
 
-def create(config: LMConfig | PairConfig, rng: PRNGKeyArray | int = 0) -> TransformerLM | EncoderDecoder:
+def create(
+    config: LMConfig | PairConfig | RNNConfig, rng: PRNGKeyArray | int = 0
+) -> TransformerLM | EncoderDecoder | RNNSeq2Seq:
     """A fresh model, initialised in one compiled call.
 
         model = TransformerLM(config) with parameters drawn from rng: normal(0.02), residual outputs / sqrt(2 depth)
 
     Args:
-        config: sizes, layout and the attention rule; a `PairConfig` makes an `EncoderDecoder`.
+        config: sizes, layout and the attention rule; a `PairConfig` makes an `EncoderDecoder`, an `RNNConfig` an
+            `RNNSeq2Seq`.
         rng: a JAX random key or a seed.
 
     Returns:
@@ -43,7 +49,7 @@ def create(config: LMConfig | PairConfig, rng: PRNGKeyArray | int = 0) -> Transf
     Reference:
         Radford et al. (2019), section 2.3.
     """
-    check_instance("config", config, (LMConfig, PairConfig), "models.LMConfig(...) or models.PairConfig(...)")
+    check_instance("config", config, tuple(KINDS), "models.LMConfig(...), PairConfig(...) or RNNConfig(...)")
     rng = (
         jax.random.key(rng) if isinstance(rng, int) else check_instance("rng", rng, jax.Array, "a random key or a seed")
     )
@@ -51,9 +57,8 @@ def create(config: LMConfig | PairConfig, rng: PRNGKeyArray | int = 0) -> Transf
 
 
 @jax.jit(static_argnums=0)
-def _create(config: LMConfig | PairConfig, rng: jax.Array) -> TransformerLM | EncoderDecoder:
-    kind = EncoderDecoder if isinstance(config, PairConfig) else TransformerLM
-    return kind(config, rngs=nnx.Rngs(rng))
+def _create(config: LMConfig | PairConfig | RNNConfig, rng: jax.Array) -> TransformerLM | EncoderDecoder | RNNSeq2Seq:
+    return KINDS[type(config)](config, rngs=nnx.Rngs(rng))
 
 
 def scanned(model: Model) -> Model:
@@ -109,4 +114,4 @@ def unrolled(model: Model) -> Model:
 
 
 def _model(model: Model) -> Model:
-    return check_instance("model", model, (Body, EncoderDecoder), "a model of jax_attention.models")
+    return check_instance("model", model, (Body, EncoderDecoder), "a Transformer of jax_attention.models")

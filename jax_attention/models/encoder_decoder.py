@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.cache import EMPTY
 from jax_attention.ground.buckets import bucket
-from jax_attention.ground.checks import check_instance, check_positions, fail_unless
+from jax_attention.ground.checks import check_instance, fail_unless
 from jax_attention.models.config import LMConfig
-from jax_attention.models.results import LMCache, LMOutput, Memory
-from jax_attention.models.transformer import TransformerLM, sizes_of
+from jax_attention.models.given import Given, check_same_lead, filled_up
+from jax_attention.models.results import LMOutput, Memory
+from jax_attention.models.transformer import TransformerLM
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -156,15 +155,25 @@ class EncoderDecoder(nnx.Module):
         rng: for dropout in both halves.
         capture: of the decoder; `Capture(cross="all")` gives the maps over the source.
         """
-        lead = tuple(jnp.shape(x)[:-1] for x in (source, target))
-        fail_unless(
-            lead[0] == lead[1],
-            f"target: expected the leading axes of the source, {lead[0]}, got {lead[1]}. Give one for each.",
-        )
-        rngs = (None, None) if rng is None else jax.random.split(rng)
-        states = self.encode(source, positions=source_positions, rng=rngs[0])
-        memory = self.decoder.remember(states, source_positions)
-        return self.decoder(target, positions=target_positions, memory=memory, rng=rngs[1], capture=capture)
+        options = self._read(source, target, source_positions, target_positions, rng)
+        return self.decoder(target, capture=capture, **options)
+
+    def hidden(
+        self,
+        source: Int[Array, "*lead S"],
+        target: Int[Array, "*lead T"],
+        *,
+        source_positions: Int[Array, "*#lead S"] | None = None,
+        target_positions: Int[Array, "*#lead T"] | None = None,
+        rng: PRNGKeyArray | None = None,
+    ) -> Float[Array, "*lead T D"]:
+        """What the head sees: the same call without the logits, which are large."""
+        options = self._read(source, target, source_positions, target_positions, rng)
+        return self.decoder.hidden(target, **options)[0]
+
+    def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
+        """Logits of hidden states."""
+        return self.decoder.unembed(hidden)
 
     def encode(
         self,
@@ -187,11 +196,7 @@ class EncoderDecoder(nnx.Module):
         same programs here and in `decoding.generate`.
         """
         source = self.encoder._checked(source, positions, None)
-        count = source.shape[-1]
-        places = jnp.arange(count) if positions is None else check_positions("positions", positions, *sizes_of(source))
-        more = bucket(count) - count
-        source = jnp.pad(source, [(0, 0)] * (source.ndim - 1) + [(0, more)])
-        places = jnp.pad(places, [(0, 0)] * (places.ndim - 1) + [(0, more)], constant_values=EMPTY)
+        source, places = filled_up(source, positions, bucket(source.shape[-1]))
         decoder = self.decoder.stacked(False) if self.config.scan else self.decoder
         return Given(decoder, _remembered(self, source, places))
 
@@ -202,31 +207,18 @@ class EncoderDecoder(nnx.Module):
         copy.config = self.config.replaced(scan=scan)
         return copy
 
+    def _read(
+        self, source: Any, target: Any, source_positions: Any, target_positions: Any, rng: jax.Array | None
+    ) -> dict[str, Any]:
+        """What the decoder is given besides the target."""
+        check_same_lead(source, target)
+        rngs = (None, None) if rng is None else jax.random.split(rng)
+        states = self.encode(source, positions=source_positions, rng=rngs[0])
+        memory = self.decoder.remember(states, source_positions)
+        return {"positions": target_positions, "memory": memory, "rng": rngs[1]}
+
 
 @jax.jit
 def _remembered(model: EncoderDecoder, source: jax.Array, places: jax.Array) -> Memory:
     """What the unrolled decoder remembers of a source."""
     return model.decoder.stacked(False).remember(model.encode(source, positions=places), places)
-
-
-class Given(nnx.Module):
-    """A decoder and what it remembers of a source: a language model like any other, for `decoding.generate`."""
-
-    def __init__(self, decoder: TransformerLM, memory: Memory):
-        self.decoder, self.memory, self.config = decoder, nnx.data(memory), decoder.config
-
-    def __call__(self, tokens: Int[Array, "*lead T"], **options: Any) -> LMOutput:
-        """Logits of the next token at every place."""
-        return self.decoder(tokens, memory=self.memory, **options)
-
-    def hidden(self, tokens: Int[Array, "*lead T"], **options: Any) -> tuple[Float[Array, "*lead T D"], LMCache | None]:
-        """What the head sees, and the new cache."""
-        return self.decoder.hidden(tokens, memory=self.memory, **options)
-
-    def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
-        """Logits of hidden states."""
-        return self.decoder.unembed(hidden)
-
-    def init_cache(self, batch: tuple[int, ...] = (), capacity: int | None = None, **options: Any) -> LMCache:
-        """An empty cache of the decoder."""
-        return self.decoder.init_cache(batch, capacity, **options)

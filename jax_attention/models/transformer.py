@@ -10,11 +10,11 @@ from flax import nnx
 
 from jax_attention import positions
 from jax_attention.cache import EMPTY
-from jax_attention.ground.checks import check_instance, check_positions, describe_array, fail_unless
-from jax_attention.models.block import INITIAL_DEVIATION, drop, make_norm
+from jax_attention.ground.checks import check_instance, check_positions, check_tokens, fail_unless
+from jax_attention.models.block import INITIAL_DEVIATION, drop, fold, make_norm, table_rows
 from jax_attention.models.body import Body
 from jax_attention.models.config import LMConfig, model_dtype
-from jax_attention.models.results import Capture, LMCache, LMOutput, Memory
+from jax_attention.models.results import BodyOutput, Capture, LMCache, LMOutput, Memory
 from jax_attention.nn import Linear
 from jax_attention.nn.feed_forward import ACTIVATIONS
 
@@ -98,22 +98,21 @@ class TransformerLM(Body):
         rng: for dropout; None is no dropout.
         capture: what else to return; does not change the logits. Under dropout, weights are those after it.
         """
-        x, cache, captured = self._run(tokens, positions, segment_ids, token_types, cache, memory, rng, capture)
+        x, cache, captured = self.read(
+            tokens,
+            positions=positions,
+            segment_ids=segment_ids,
+            token_types=token_types,
+            cache=cache,
+            memory=memory,
+            rng=rng,
+            capture=capture,
+        )
         return LMOutput(self.unembed(x), cache, captured if capture is not None else None)
 
-    def hidden(
-        self,
-        tokens: Int[Array, "*lead T"],
-        *,
-        positions: Int[Array, "*#lead T"] | None = None,
-        segment_ids: Int[Array, "*#lead T"] | None = None,
-        token_types: Int[Array, "*#lead T"] | None = None,
-        cache: LMCache | None = None,
-        memory: Memory | None = None,
-        rng: PRNGKeyArray | None = None,
-    ) -> tuple[Float[Array, "*lead T D"], LMCache | None]:
+    def hidden(self, tokens: Int[Array, "*lead T"], **options: Any) -> tuple[Float[Array, "*lead T D"], LMCache | None]:
         """What the head sees, `[..., T, D]`, and the new cache: the same call without the logits, which are large."""
-        return self._run(tokens, positions, segment_ids, token_types, cache, memory, rng, None)[:2]
+        return self.read(tokens, **options, capture=None)[:2]
 
     def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
         """Logits of hidden states, in at least float32."""
@@ -135,40 +134,42 @@ class TransformerLM(Body):
             logits = config.logit_cap * jnp.tanh(logits / config.logit_cap)
         return logits.reshape(*hidden.shape[:-1], config.vocab_size)
 
-    def _run(
+    def read(
         self,
-        tokens: Any,
-        positions: Any,
-        segment_ids: Any,
-        token_types: Any,
-        cache: Any,
-        memory: Any,
-        rng: Any,
-        capture: Any,
-    ) -> Any:
+        tokens: Int[Array, "*lead T"],
+        *,
+        positions: Int[Array, "*#lead T"] | None = None,
+        segment_ids: Int[Array, "*#lead T"] | None = None,
+        token_types: Int[Array, "*#lead T"] | None = None,
+        cache: LMCache | None = None,
+        memory: Memory | None = None,
+        rng: PRNGKeyArray | None = None,
+        capture: Capture | None = None,
+    ) -> BodyOutput:
+        """The whole call but the head: what the head sees, the new cache, what was captured."""
         tokens = self._checked(tokens, positions, token_types)
         if cache is not None:
             self._check_cache(cache, tokens.shape, segment_ids, rng)
             positions = cache.next_positions(tokens.shape[-1]) if positions is None else positions
         positions = None if positions is None else check_positions("positions", positions, *sizes_of(tokens))
-        x = drop(self._embed(tokens, positions, token_types), self.config.dropout, _fold(rng, 0))
+        x = drop(self._embed(tokens, positions, token_types), self.config.dropout, fold(rng, 0))
         return super().__call__(
             x,
             positions=positions,
             segment_ids=segment_ids,
             cache=cache,
             memory=memory,
-            rng=_fold(rng, 1),
+            rng=fold(rng, 1),
             capture=capture,
         )
 
     def _embed(self, tokens: jax.Array, places: jax.Array | None, types: Any) -> jax.Array:
         config, dtype = self.config, model_dtype(self.config)
-        x = _rows(self.embedding, tokens, dtype)
+        x = table_rows(self.embedding, tokens, dtype)
         if config.scale_embedding:
             x = x * jnp.asarray(config.width**0.5, dtype)
         if self.token_type is not None:
-            y = _rows(self.token_type, jnp.zeros(tokens.shape[-1:], jnp.int32) if types is None else types, dtype)
+            y = table_rows(self.token_type, jnp.zeros(tokens.shape[-1:], jnp.int32) if types is None else types, dtype)
             x = x + _beside(y, x)
         if config.position in ("learned", "sinusoidal", "sinusoidal_half"):
             # Padding stands far outside of the table: any row will do, as nobody sees it, but NaN alarms debug_nans.
@@ -184,12 +185,7 @@ class TransformerLM(Body):
         return positions.sinusoidal(places, self.config.width, style=style, dtype=dtype)
 
     def _checked(self, tokens: Any, positions: Any, token_types: Any) -> jax.Array:
-        tokens = jnp.asarray(tokens)
-        fail_unless(
-            jnp.issubdtype(tokens.dtype, jnp.integer) and tokens.ndim > 0,
-            f"tokens: expected integers [..., T], got {describe_array(tokens)}. Encode text first: tokenizer.encode.",
-            TypeError,
-        )
+        tokens = check_tokens("tokens", tokens)
         count = tokens.shape[-1]
         fail_unless(
             self.position is None or positions is not None or count <= self.config.context,
@@ -202,7 +198,7 @@ class TransformerLM(Body):
         )
         if token_types is not None:
             check_positions("token_types", token_types, *sizes_of(tokens))
-        return tokens.astype(jnp.promote_types(tokens.dtype, jnp.int32))
+        return tokens
 
 
 def sizes_of(tokens: jax.Array) -> tuple[int, tuple[int, ...]]:
@@ -210,16 +206,6 @@ def sizes_of(tokens: jax.Array) -> tuple[int, tuple[int, ...]]:
     return tokens.shape[-1], tokens.shape[:-1]
 
 
-def _rows(table: nnx.Param, index: Any, dtype: jnp.dtype) -> jax.Array:
-    """Rows of a table. Negative numbers do not count from the end: like those beyond the table they become NaN."""
-    inside = jnp.where(jnp.asarray(index) < 0, table.shape[0], index)
-    return jnp.take(table[...].astype(dtype), inside, axis=0, mode="fill")
-
-
 def _beside(y: jax.Array, x: jax.Array) -> jax.Array:
     """With leading axes of size 1 up to those of x."""
     return y.reshape((1,) * (x.ndim - y.ndim) + y.shape)
-
-
-def _fold(rng: jax.Array | None, data: int) -> jax.Array | None:
-    return None if rng is None else jax.random.fold_in(rng, data)

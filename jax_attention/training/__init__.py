@@ -8,6 +8,7 @@ from jax_attention.training.losses import Losses, cross_entropy
 from jax_attention.training.memory import keep_freed_memory
 from jax_attention.training.metrics import MetricsFile, TensorBoard, read_metrics
 from jax_attention.training.optimizers import OptimizerConfig, make_optimizer, make_schedule, refuse_nonfinite
+from jax_attention.training.pair_loss import pair_loss
 from jax_attention.training.parallel import check_divides, data_mesh, replicate, split_rows
 from jax_attention.training.progress import Meter, Progress, progress
 from jax_attention.training.step import (
@@ -43,6 +44,7 @@ __all__ = [
     "make_schedule",
     "make_train_step",
     "matmul_peak",
+    "pair_loss",
     "progress",
     "read_metrics",
     "refuse_nonfinite",

@@ -117,7 +117,7 @@ def language_model_loss(
         Bengio et al. (2003), "A neural probabilistic language model".
     """
     fail_unless(
-        hasattr(model, "hidden"),
+        hasattr(model, "hidden") and not hasattr(model, "given"),
         f"model: expected a language model with hidden, such as models.TransformerLM, got {type(model).__name__}. Give "
         "make_train_step and make_evaluate a loss of your own.",
         TypeError,

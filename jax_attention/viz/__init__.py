@@ -1,4 +1,4 @@
-"""Looking at attention: maps, grids of heads, alignments, rollout, entropy, and one self-contained HTML page.
+"""Looking at attention: maps, grids of heads, alignments, strips of text, rollout, entropy, and one page of HTML.
 
 Every function takes plain arrays of weights, queries down and keys across, and words; none knows a model.
 matplotlib is loaded when the first picture is drawn, and `html_page`, `rollout` and `head_entropy` never need it.
@@ -10,6 +10,7 @@ from jax_attention.viz.head_grid import head_grid
 from jax_attention.viz.heat_map import heat_map
 from jax_attention.viz.rollout import rollout
 from jax_attention.viz.save import save
+from jax_attention.viz.strip import strip
 from jax_attention.viz.web_page import html_page
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "html_page",
     "rollout",
     "save",
+    "strip",
 ]

@@ -107,8 +107,13 @@ def write_values(axes: Axes, array: np.ndarray, image: object, wide: float) -> N
             text, colour = "–", "black"  # noqa: RUF001
         else:
             text = "0" if number == 0 else f"{number:.2f}"
-            colour = "black" if _luminance(image.cmap(image.norm(number))) > BLACK_ON else "white"
+            colour = readable_on(image.cmap(image.norm(number)))
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+
+
+def readable_on(ground: tuple[float, ...]) -> str:
+    """Black or white, whichever stands out."""
+    return "black" if _luminance(ground) > BLACK_ON else "white"
 
 
 def label_columns(

@@ -48,21 +48,23 @@ PUBLIC = {
         llama3_scaling rotary sinusoidal t5_buckets yarn_scaling""",
     "jax_attention.nn": """Adapters Additive Attn Concat FeedForward GRU General LSTM Learned Linear Location
         MultiHeadAttention SelfAttention adapted lora""",
-    "jax_attention.models": """Body BodyOutput BodyPair Capture Captured EncoderDecoder Given LMCache LMConfig
-        LMOutput Layer Memory PRESETS PairConfig Pure TransformerLM config_from_json config_to_json create
-        from_dict gemma2 gpt2 llama pure scanned tiny to_dict unrolled""",
+    "jax_attention.models": """Body BodyOutput BodyPair Capture Captured Classifier EncoderDecoder Given LMCache
+        LMConfig LMOutput Layer Memory PRESETS PairConfig PatchEncoder Pure RNNConfig RNNMemory RNNSeq2Seq
+        RNNState TransformerLM config_from_json config_to_json create from_dict gemma2 gpt2 llama pure
+        scanned tiny to_dict unrolled""",
     "jax_attention.data": """Baselines Batch Bytes Characters Corpus Document HeldOut Ngram Packed Source
         StreamDecoder Subwords Tokenizer Tokens Windows held_out load_tokenizer ngram_baselines open_corpus
         open_tokens prepare read_documents split_documents standard_library_corpus tokenize write_tokens""",
     "jax_attention.training": """Checkpoints Fitted LoopConfig Losses Meter MetricsFile OptimizerConfig
         Progress TensorBoard TrainState TrainingDiverged check_divides cross_entropy data_mesh evaluate_step
         fit init_state keep_freed_memory language_model_loss make_evaluate make_optimizer make_schedule
-        make_train_step matmul_peak progress read_metrics refuse_nonfinite replicate split_rows train_flops""",
+        make_train_step matmul_peak pair_loss progress read_metrics refuse_nonfinite replicate split_rows
+        train_flops""",
     "jax_attention.decoding": """Beams Generated Piece Prompts Rule Sampler beam_search generate greedy min_p
         pad_prompts repetition_penalty sampler temperature top_k top_p""",
     "jax_attention.interop": """Cause Comparison Difference Report Row compare compare_rule difference
         from_state_dict from_torch load load_adapters save save_adapters to_state_dict to_torch""",
-    "jax_attention.viz": "alignment_map entropy_map head_entropy head_grid heat_map html_page rollout save",
+    "jax_attention.viz": "alignment_map entropy_map head_entropy head_grid heat_map html_page rollout save strip",
 }
 CACHE = "append create filled next_positions"
 

@@ -182,7 +182,7 @@ def test_scores_far_beyond_exp(order):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("poison", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["elu_plus_one", "random_features", "concat, softmax", "concat, sinks", "cosine"])
 def test_what_nobody_may_see_changes_nothing(name, poison, x64):
     """Padding rows, bit for bit; the empty batch element has output 0 and gradient 0."""
@@ -204,7 +204,7 @@ def test_what_nobody_may_see_changes_nothing(name, poison, x64):
     assert all(jnp.any(x[0] != 0) for x in (key, value))
 
 
-@pytest.mark.parametrize("name", ["elu_plus_one", "concat, sinks"])
+@pytest.mark.parametrize("name", [pytest.param("elu_plus_one", marks=pytest.mark.slow), "concat, sinks"])
 def test_keys_beyond_the_last_query_change_nothing(name, x64):
     """Under a causal mask with more keys than queries."""
     f = loss(partial(linear_time.attend, chunk=CHUNK), masks.causal(-3))

@@ -127,7 +127,10 @@ WRONG = {
         lambda m, p, new: models.EncoderDecoder(CONFIG, rngs=nnx.Rngs(0)),
         "config: expected models.PairC",
     ),
-    "a number stacked": (lambda m, p, new: models.scanned(3), "model: expected a model of jax_attention.models, got"),
+    "a number stacked": (
+        lambda m, p, new: models.scanned(3),
+        "model: expected a Transformer of jax_attention.models, got",
+    ),
     "a number as JSON": (lambda m, p, new: models.config_to_json(3), "config: expected models.LMConfig"),
     "a pair generates": (
         lambda m, p, new: decoding.generate(models.create(PAIR), [1], max_new_tokens=2),

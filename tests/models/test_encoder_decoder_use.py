@@ -52,7 +52,7 @@ def test_a_pair_of_configs_is_json():
 
 
 def test_samples_share_the_memory():
-    model = pair("sandwich, rotary")
+    model = pair("post-norm, learned")
     given, key = model.given(SOURCE), jax.random.key(0)
     options = {"max_new_tokens": 3, "sampler": decoding.temperature(1.0)}
     out = decoding.generate(given, [[1], [2]], rng=key, num_samples=3, **options)

@@ -1,0 +1,91 @@
+"""An encoder of texts with a head that names the text, or every token of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_attention.cache import EMPTY
+from jax_attention.ground.checks import check_instance, check_int, check_positions
+from jax_attention.models.config import LMConfig, model_dtype
+from jax_attention.models.results import Capture, LMOutput
+from jax_attention.models.transformer import TransformerLM
+from jax_attention.nn import Linear
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Int, PRNGKeyArray
+
+
+class Classifier(nnx.Module):
+    """Classes of a text, or with `each=True` of every token, from a Transformer that reads all of it.
+
+        logits = mean over real tokens of h_t  W + b,   [..., classes];      logits_t = h_t W + b,   [..., T, classes]
+
+    Args:
+        config: of the Transformer, usually with `mask=None`; its head is not looked at.
+        classes: how many.
+        each: False for one class of the whole text, True for one of each token.
+        rngs: random keys, used here and not kept.
+
+    Returns:
+        A module: `model(tokens, positions=, rng=, capture=)` gives `LMOutput(logits, None, captured)`.
+
+    Raises:
+        TypeError: if a size is no int; by the call, if tokens are no integers.
+        ValueError: by the call, if shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from jax_attention import models
+        >>> config = models.LMConfig(vocab_size=11, width=8, depth=1, num_heads=2, mask=None)
+        >>> models.Classifier(config, 3, rngs=nnx.Rngs(0))(jnp.zeros((2, 5), int)).logits.shape
+        (2, 3)
+        >>> models.Classifier(config, 3, each=True, rngs=nnx.Rngs(0))(jnp.zeros((2, 5), int)).logits.shape
+        (2, 5, 3)
+
+    Reference:
+        Devlin et al. (2019), "BERT", section 4; with the mean instead of a token of its own.
+    """
+
+    def __init__(self, config: LMConfig, classes: int, *, each: bool = False, rngs: nnx.Rngs):
+        check_instance("config", config, LMConfig, "models.LMConfig(...)")
+        check_int("classes", classes, 1, "It is how many there are.")
+        check_instance("each", each, bool, "True for every token, False for the text")
+        config = dataclasses.replace(config, tied_head=True, head_transform=False, head_bias=False)
+        self.encoder = TransformerLM(config, rngs=rngs)
+        options = {"dtype": model_dtype(config), "param_dtype": jnp.dtype(config.param_dtype), "rngs": rngs}
+        self.head = Linear(config.width, classes, **options)
+        self.config, self.each = config, each
+
+    def __call__(
+        self,
+        tokens: Int[Array, "*lead T"],
+        *,
+        positions: Int[Array, "*#lead T"] | None = None,
+        rng: PRNGKeyArray | None = None,
+        capture: Capture | None = None,
+    ) -> LMOutput:
+        """Logits in at least float32; padding stands at `cache.EMPTY` and counts for nothing.
+
+        A text of no tokens at all has the logits of the bias alone.
+        """
+        hidden, _, captured = self.encoder.read(tokens, positions=positions, rng=rng, capture=capture)
+        if not self.each:
+            hidden = _mean(hidden, positions)
+        logits = self.head(hidden)
+        captured = None if capture is None else captured
+        return LMOutput(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), None, captured)
+
+
+def _mean(hidden: Any, positions: Any) -> Any:
+    """Over the rows that hold a token."""
+    if positions is None:
+        return jnp.mean(hidden, axis=-2)
+    real = check_positions("positions", positions, hidden.shape[-2], hidden.shape[:-2]) != EMPTY
+    real = jnp.broadcast_to(real, hidden.shape[:-1])[..., None]
+    count = jnp.maximum(jnp.sum(real, axis=-2), 1).astype(hidden.dtype)
+    return jnp.sum(jnp.where(real, hidden, 0), axis=-2) / count

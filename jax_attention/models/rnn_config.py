@@ -1,0 +1,106 @@
+"""What a recurrent encoder–decoder is: sizes, the cell, and the rule by which it attends, or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from jax_attention import normalizers, scores
+from jax_attention.ground.checks import check_instance, check_int, check_part, fail_unless
+from jax_attention.models.choices import Cell, Dtype
+from jax_attention.nn import Additive, Concat, General, Location
+
+LEARNED = (Additive, General, Concat, Location)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RNNConfig:
+    """Sizes of a recurrent encoder–decoder and the rule of its attention.
+
+        c_i = sum_j a_ij h_j,   a_i = normalize(score(s_(i-1), h));        c_i = C, one code for all i, without a score
+
+    Args:
+        source_vocab_size: tokens of the source.
+        vocab_size: V, tokens of the target.
+        context: the most tokens of a source; a source of `nn.Location`, whose parameters fix S, is filled up to it.
+        width: D, of the embeddings.
+        hidden_size: H, of the decoder's state and of what the encoder makes of a token; a bidirectional encoder has
+            half of it in each direction, so that dot products need no projection.
+        num_layers: of encoder and decoder.
+        cell: "gru" or "lstm".
+        bidirectional: whether the encoder reads the source from both ends.
+        score: None attends to nothing; a value such as `scores.dot()`; or a class whose parameters are learned:
+            `nn.Additive`, `nn.General`, `nn.Concat`, `nn.Location`.
+        normalize: of the scores; None is softmax.
+        attention_size: A of `nn.Additive`; H if None.
+        dropout: share of the features of embeddings and read-out set to 0 in training.
+        param_dtype: of the parameters.
+
+    Returns:
+        A config; `models.create(config)` makes the model.
+
+    Raises:
+        ValueError: if a number is out of range or sizes do not fit, naming the field.
+        TypeError: if a size is no int, or a part no value.
+
+    Example:
+        >>> from jax_attention import models, nn
+        >>> models.RNNConfig(source_vocab_size=11, vocab_size=13, score=nn.Additive).hidden_size
+        128
+
+    Reference:
+        Bahdanau, Cho, Bengio (2015), "Neural machine translation by jointly learning to align and translate".
+    """
+
+    source_vocab_size: int
+    vocab_size: int
+    context: int = 256
+    width: int = 128
+    hidden_size: int = 128
+    num_layers: int = 1
+    cell: Cell = "gru"
+    bidirectional: bool = True
+    score: Any = None
+    normalize: Any = None
+    attention_size: int | None = None
+    dropout: float = 0.0
+    param_dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("source_vocab_size", "vocab_size", "context", "width", "hidden_size", "num_layers"):
+            check_int(name, getattr(self, name), 1, "Sizes of a model are static.")
+        if self.attention_size is not None:
+            check_int("attention_size", self.attention_size, 1, "None takes hidden_size.")
+            fail_unless(
+                self.score is Additive,
+                f"attention_size: expected None beside a score that has none, got {self.attention_size}. Leave it out.",
+            )
+        fail_unless(self.cell in get_args(Cell), f"cell: expected one of {get_args(Cell)}, got {self.cell!r}.")
+        check_instance("bidirectional", self.bidirectional, bool, "True or False")
+        fail_unless(
+            not self.bidirectional or self.hidden_size % 2 == 0,
+            f"hidden_size: expected an even number, half for each direction of the encoder, got {self.hidden_size}. Or "
+            "give bidirectional=False.",
+        )
+        if self.score is not None and self.score not in LEARNED:
+            check_part("score", self.score, scores.CATALOGUE, "Leave it out for none.")
+        if self.normalize is not None:
+            check_part("normalize", self.normalize, normalizers.CATALOGUE, "Leave it out for softmax().")
+        fail_unless(
+            isinstance(self.dropout, (int, float)) and 0 <= self.dropout < 1,
+            f"dropout: expected 0 <= rate < 1, got {self.dropout!r}. 0 switches it off.",
+        )
+        fail_unless(
+            self.param_dtype in get_args(Dtype),
+            f"param_dtype: expected one of {get_args(Dtype)}, got {self.param_dtype!r}.",
+        )
+
+    @property
+    def position(self) -> str:
+        """A state has no positions: texts of any length can be written."""
+        return "none"
+
+    @property
+    def fixed_length(self) -> bool:
+        """Whether parameters fix the number of source rows."""
+        return self.score is Location

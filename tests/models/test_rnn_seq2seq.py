@@ -1,0 +1,312 @@
+"""Recurrent encoder–decoders: against PyTorch, padding, batches, what is attended to, derivatives, generation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from jax.test_util import check_grads
+
+from jax_attention import decoding, models, nn, normalizers, scores
+from jax_attention.cache import EMPTY
+from tests.models import small
+
+S, T, H, D = 5, 4, 8, 6
+SCORES = {
+    "none": None,
+    "additive": nn.Additive,
+    "general": nn.General,
+    "concat": nn.Concat,
+    "location": nn.Location,
+    "dot": scores.dot(),
+    "plain": lambda q, k: jnp.sin(q @ jnp.swapaxes(k, -1, -2)),
+}
+FEW = [s if s in ("none", "additive", "location") else pytest.param(s, marks=pytest.mark.slow) for s in SCORES]
+SOURCE, TARGET = small.tokens(2, S), small.tokens(2, T, seed=1)
+RIGHT = jnp.array([[0, 1, 2, 3, 4], [0, 1, 2, EMPTY, EMPTY]])
+
+
+def config(score="additive", **changes) -> models.RNNConfig:
+    sizes = {"source_vocab_size": small.VOCABULARY, "vocab_size": 7, "context": 9, "width": D, "hidden_size": H}
+    return models.RNNConfig(**sizes | {"score": SCORES[score]} | changes)
+
+
+def seq2seq(score="additive", **changes) -> models.RNNSeq2Seq:
+    return small.filled(lambda: models.create(config(score, **changes)))
+
+
+def target(*shape):
+    return small.tokens(*shape, seed=1) % 7
+
+
+@pytest.mark.parametrize("score", FEW)
+def test_leading_axes_and_padding_change_nothing(score):
+    """Every row alone is the row in the batch; behind a source anything may stand, even what gives NaN."""
+    left = jnp.array([[0, 1, 2, 3, 4], [EMPTY, EMPTY, 0, 1, 2]])
+    turned = jnp.stack([SOURCE[0], jnp.roll(SOURCE[1], 2)])
+    written = target(2, T)
+
+    @small.jit
+    def run(model):
+        return (
+            model(SOURCE, written).logits,
+            model(SOURCE[0], written[0]).logits,
+            model(SOURCE[1, :3], written[1]).logits,
+            model(SOURCE[None], written[None]).logits,
+            model(jnp.where(RIGHT == EMPTY, -1, SOURCE), written, source_positions=RIGHT).logits,
+            model(jnp.where(left == EMPTY, -1, turned), written, source_positions=left).logits,
+        )
+
+    together, first, shorter, nested, padded, from_left = run(seq2seq(score, num_layers=2, cell="lstm"))
+    np.testing.assert_allclose(first, together[0], **small.CLOSE)
+    np.testing.assert_allclose(nested[0], together, **small.CLOSE)
+    np.testing.assert_allclose(padded, jnp.stack([first, shorter]), **small.CLOSE)
+    np.testing.assert_allclose(from_left, jnp.stack([first, shorter]), **small.CLOSE)
+
+
+class Bahdanau(torch.nn.Module):
+    """The same sentence in PyTorch, written step by step."""
+
+    def __init__(self, attends: bool):
+        super().__init__()
+        self.attends = attends
+        self.source = torch.nn.Embedding(small.VOCABULARY, D)
+        self.target = torch.nn.Embedding(7, D)
+        self.encoder = torch.nn.GRU(D, H // 2, bidirectional=True, batch_first=True)
+        self.cell = torch.nn.GRU(D + H, H, batch_first=True)
+        self.bridge, self.combine, self.head = (torch.nn.Linear(a, b) for a, b in ((H, H), (2 * H, H), (H, 7)))
+        self.query, self.key = torch.nn.Linear(H, H), torch.nn.Linear(H, H, bias=False)
+        self.vector = torch.nn.Linear(H, 1, bias=False)
+
+    def forward(self, source, written):
+        states, final = self.encoder(self.source(source))
+        code = torch.cat([final[0], final[1]], dim=-1)
+        state = torch.tanh(self.bridge(code))
+        logits, maps = [], []
+        for t in range(written.shape[1]):
+            context = code
+            if self.attends:
+                z = self.vector(torch.tanh(self.query(state)[:, None] + self.key(states)))[..., 0]
+                maps.append(torch.softmax(z, -1))
+                context = torch.einsum("bs,bsh->bh", maps[-1], states)
+            entry = torch.cat([self.target(written[:, t]), context], dim=-1)
+            out, new = self.cell(entry[:, None], state[None])
+            state = new[0]
+            logits.append(self.head(torch.tanh(self.combine(torch.cat([out[:, 0], context], dim=-1)))))
+        return torch.stack(logits, 1), torch.stack(maps, 1) if maps else None
+
+
+def as_torch(model) -> Bahdanau:
+    """The same numbers in PyTorch."""
+    theirs = Bahdanau(model.decoder.score is not None)
+    to = lambda x: torch.from_numpy(np.array(x[...]))  # noqa: E731
+
+    def linear(theirs, ours):
+        theirs.weight.data = to(ours.kernel).T.contiguous()
+        if theirs.bias is not None:
+            theirs.bias.data = to(ours.bias)
+
+    def rnn(theirs, ours):
+        for cell, end in zip(ours.cells, ("l0", "l0_reverse"), strict=False):
+            for own, name in ((cell.input, "ih"), (cell.hidden, "hh")):
+                getattr(theirs, f"weight_{name}_{end}").data = to(own.kernel).T.contiguous()
+                getattr(theirs, f"bias_{name}_{end}").data = to(own.bias)
+
+    theirs.source.weight.data, theirs.target.weight.data = to(model.encoder.embedding), to(model.decoder.embedding)
+    rnn(theirs.encoder, model.encoder.rnn)
+    rnn(theirs.cell, model.decoder.rnn)
+    for name in ("bridge", "combine", "head"):
+        linear(getattr(theirs, name), getattr(model.decoder, name))
+    score = model.decoder.score
+    if score is not None:
+        theirs.query.weight.data, theirs.key.weight.data = to(score.query_kernel).T, to(score.key_kernel).T
+        theirs.query.bias.data, theirs.vector.weight.data = to(score.bias), to(score.vector)[None]
+    return theirs
+
+
+@pytest.mark.parametrize("score", ["none", "additive"])
+def test_equals_pytorch_forward_maps_and_gradients(score):
+    model, written = seq2seq(score), target(2, T)
+    theirs = as_torch(model)
+    logits, maps = theirs(torch.from_numpy(np.array(SOURCE, np.int64)), torch.from_numpy(np.array(written, np.int64)))
+    torch.sin(logits).sum().backward()
+    capture = models.Capture(cross=() if maps is None else (0,))
+
+    def loss(model):
+        out = model(SOURCE, written, capture=capture)
+        return jnp.sin(out.logits).sum(), out
+
+    gradient, out = small.jit(jax.grad(loss, has_aux=True))(model)
+    np.testing.assert_allclose(out.logits, logits.detach().numpy(), **small.CLOSE)
+    if maps is not None:
+        np.testing.assert_allclose(out.captured.cross[0][:, 0], maps.detach().numpy(), **small.CLOSE)
+    pairs = [
+        (gradient.encoder.embedding, theirs.source.weight.grad),
+        (gradient.encoder.rnn.cells[1].hidden.kernel, theirs.encoder.weight_hh_l0_reverse.grad.T),
+        (gradient.decoder.embedding, theirs.target.weight.grad),
+        (gradient.decoder.rnn.cells[0].input.kernel, theirs.cell.weight_ih_l0.grad.T),
+        (gradient.decoder.bridge.kernel, theirs.bridge.weight.grad.T),
+        (gradient.decoder.combine.kernel, theirs.combine.weight.grad.T),
+    ]
+    if maps is not None:
+        pairs.append((gradient.decoder.score.key_kernel, theirs.key.weight.grad.T))
+    for ours, other in pairs:
+        np.testing.assert_allclose(ours[...], other.numpy(), **small.CLOSE_GRADIENT)
+
+
+@pytest.mark.parametrize("score", FEW)
+def test_greedy_decoding_is_the_argmax_of_the_full_pass(score):
+    model, start = seq2seq(score, cell="lstm", num_layers=2), jnp.array([[1, 3], [2, 0]])
+    given = model.given(SOURCE, positions=RIGHT)
+    out = decoding.generate(given, start, max_new_tokens=5)
+    written = jnp.concatenate([start, out.tokens], axis=1)
+    full = small.jit(lambda model: model(SOURCE, written, source_positions=RIGHT).logits)(model)
+    np.testing.assert_array_equal(jnp.argmax(full[:, 1:-1], axis=-1), out.tokens)
+    best = decoding.beam_search(given, start, max_new_tokens=5, num_beams=1)
+    np.testing.assert_array_equal(best.tokens, out.tokens)
+
+
+def test_ragged_prompts_and_beams_do_not_know_each_other():
+    model = seq2seq("additive")
+    given = model.given(SOURCE, positions=RIGHT)
+    together = decoding.beam_search(given, [[1, 2, 3], [4]], max_new_tokens=4, num_beams=3, num_return=3)
+    for row, (count, prompt) in enumerate(((5, [1, 2, 3]), (3, [4]))):
+        alone = decoding.beam_search(
+            model.given(SOURCE[row, :count]), prompt, max_new_tokens=4, num_beams=3, num_return=3
+        )
+        np.testing.assert_array_equal(together.tokens[:, row], alone.tokens)
+        np.testing.assert_allclose(together.scores[:, row], alone.scores, **small.CLOSE)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_state_goes_on_where_the_last_call_ended(cell):
+    decoder = seq2seq("additive", cell=cell).decoder
+
+    @small.jit
+    def run(model):
+        memory = model.encode(SOURCE)
+        written = target(2, T)
+        whole = model.decoder(written, memory=memory).logits
+        first, cache = model.decoder.hidden(written[:, :1], memory=memory, cache=model.decoder.init_cache((2,)))
+        second, _ = model.decoder.hidden(written[:, 1:], memory=memory, cache=cache)
+        return whole, model.unembed(jnp.concatenate([first, second], axis=1))
+
+    assert decoder.init_cache((3,)).started == False  # noqa: E712
+    np.testing.assert_allclose(*run(seq2seq("additive", cell=cell)), **small.CLOSE)
+
+
+def test_without_a_score_nothing_but_the_code_reaches_the_target():
+    """And with one, the states do: the derivative by them is 0 in the first case only."""
+    for score, some in (("none", False), ("additive", True)):
+        model = seq2seq(score)
+
+        def through(states, model=model):
+            memory = dataclasses.replace(model.encode(SOURCE), states=states)
+            return jnp.sin(model.decoder(target(2, T), memory=memory).logits).sum()
+
+        gradient = small.jit(jax.grad(through))(model.encode(SOURCE).states)
+        assert bool(jnp.any(gradient != 0)) == some
+
+
+def test_the_tanh_free_concat_rule_gives_every_word_the_same_map():
+    """Its score is a_t + b_s, so the softmax over s forgets t: it cannot align."""
+    capture = models.Capture(cross="all")
+    run = small.jit(lambda model: model(SOURCE, target(2, T), capture=capture).captured.cross[0])
+    concat, additive = run(seq2seq("concat")), run(seq2seq("additive"))
+    np.testing.assert_allclose(concat, jnp.broadcast_to(concat[:, :, :1], concat.shape), **small.CLOSE)
+    assert np.abs(np.diff(additive, axis=2)).max() > 1e-3
+
+
+def test_models_with_and_without_attention_differ_by_the_score_alone():
+    count = lambda model: sum(x.size for x in jax.tree.leaves(model))  # noqa: E731
+    none, dot, additive = (count(seq2seq(score)) for score in ("none", "dot", "additive"))
+    assert none == dot
+    assert additive - none == 2 * H * H + 2 * H
+
+
+def test_other_normalizers_and_sizes():
+    model = seq2seq("dot", normalize=normalizers.sparsemax(), bidirectional=False)
+    out = small.jit(lambda model: model(SOURCE, target(2, T), capture=models.Capture(cross=(0,))))(model)
+    maps = out.captured.cross[0]
+    np.testing.assert_allclose(maps.sum(-1), 1, **small.CLOSE)
+    assert np.any(np.asarray(maps) == 0)
+    wide = seq2seq("additive", attention_size=3)
+    assert wide.decoder.score.key_kernel.shape == (H, 3)
+
+
+def test_dropout_is_drawn_in_both_halves():
+    model = seq2seq("additive", dropout=0.5)
+    run = small.jit(lambda model, seed: model(SOURCE, target(2, T), rng=jax.random.key(seed)).logits)
+    encode = small.jit(lambda model, seed: model.encode(SOURCE, rng=jax.random.key(seed)).states)
+    for call in (run, encode):
+        np.testing.assert_array_equal(call(model, 0), call(model, 0))
+        assert np.abs(call(model, 0) - call(model, 1)).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("score", "order"),
+    [("additive", 1), *(pytest.param(score, 2, marks=pytest.mark.slow) for score in ("additive", "location"))],
+)
+def test_derivatives_in_both_modes(score, order):
+    model = seq2seq(score, width=3, hidden_size=4, context=3)
+    call = jax.jit(lambda model: jnp.sin(model(SOURCE[0, :3], target(T)[:2]).logits).sum())
+    check_grads(call, (model,), order=order, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
+
+
+def test_configs_are_json_and_values():
+    for score in ("none", "additive", "location", "dot"):
+        one = config(score, cell="lstm", dropout=0.1)
+        assert models.config_from_json(json.loads(json.dumps(models.config_to_json(one)))) == one
+        assert hash(one) == hash(config(score, cell="lstm", dropout=0.1))
+    with pytest.raises(ValueError, match="expected fields of RNNConfig, got also depth"):
+        models.config_from_json(models.config_to_json(config()) | {"depth": 3})
+
+
+BAD = {
+    "odd halves": (lambda: config(hidden_size=7), "hidden_size: expected an even number"),
+    "a cell": (lambda: config(cell="rnn"), "cell: expected one of"),
+    "a mask as score": (lambda: config(score="none", normalize=scores.dot()), "normalize: expected"),
+    "a factory": (lambda: models.RNNConfig(source_vocab_size=3, vocab_size=3, score=scores.dot), "Call it: scores.dot"),
+    "another class": (lambda: models.RNNConfig(source_vocab_size=3, vocab_size=3, score=nn.GRU), "score: expected"),
+    "no size": (lambda: config(num_layers=0), "num_layers: expected an int >= 1"),
+    "a size too many": (lambda: config("dot", attention_size=3), "attention_size: expected None"),
+    "dropout": (lambda: config(dropout=1.0), "dropout: expected 0 <= rate < 1"),
+    "a dtype": (lambda: config(param_dtype="int8"), "param_dtype: expected one of"),
+    "more sources": (lambda: seq2seq()(SOURCE, target(T)), "target: expected the leading axes of the source"),
+    "floats": (lambda: seq2seq()(SOURCE * 1.0, target(2, T)), "source: expected integers"),
+    "a long source": (lambda: seq2seq("location").given(jnp.zeros(10, int)), "source: expected at most context = 9"),
+    "fewer prompts": (
+        lambda: decoding.generate(seq2seq().given(SOURCE), [1], max_new_tokens=2),
+        r"memory: expected leading axes that broadcast to those of the target, \(\), got \(2,\)",
+    ),
+    "maps of no rule": (
+        lambda: seq2seq("none")(SOURCE, target(2, T), capture=models.Capture(cross="all")),
+        "capture.cross: expected nothing, as a model with score=None",
+    ),
+    "maps of blocks": (
+        lambda: seq2seq()(SOURCE, target(2, T), capture=models.Capture(weights="all")),
+        "capture: expected cross alone",
+    ),
+    "a foreign memory": (
+        lambda: seq2seq().decoder(target(2, T), memory=jnp.ones((2, S, H))),
+        "memory: expected models.RNNMemory, got a value of type ArrayImpl. Make it by model.encode",
+    ),
+    "a foreign cache": (
+        lambda: seq2seq().decoder(target(2, T), memory=seq2seq().encode(SOURCE), cache=3),
+        "cache: expected models.RNNState, got a value of type int",
+    ),
+    "scanned": (lambda: models.scanned(seq2seq()), "model: expected a Transformer"),
+    "a pair for generate": (lambda: decoding.generate(seq2seq(), [1], max_new_tokens=1), "reads a source first"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_calls_are_refused(name):
+    call, message = BAD[name]
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()

@@ -1,0 +1,103 @@
+"""The loss of pairs: against its definition, and models that learn to copy a source by it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jax_attention import models, nn, training
+from jax_attention.cache import EMPTY
+from tests.models import pairs, small
+
+V, START = 5, 5
+
+
+class Copies(NamedTuple):
+    """Sources of 2 or 3 tokens, to be written again."""
+
+    source: np.ndarray
+    source_positions: np.ndarray
+    tokens: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def make(cls, seed: int, count: int = 16):
+        rng = np.random.default_rng(seed)
+        source, lengths = rng.integers(0, V, (count, 3)), rng.integers(2, 4, count)
+        real = np.arange(3) < lengths[:, None]
+        tokens = np.concatenate([np.full((count, 1), START), source[:, :-1]], axis=1)
+        places = np.where(real, np.arange(3), EMPTY)
+        return cls(source, places, tokens, np.where(real, source, 0), real.astype(np.float32))
+
+
+def rnn(**changes):
+    sizes = {"source_vocab_size": V, "vocab_size": V + 1, "width": 16, "hidden_size": 32, "score": nn.Additive}
+    return models.create(models.RNNConfig(**sizes | changes))
+
+
+def transformer():
+    sizes = {"vocab_size": V + 1, "context": 4, "width": 32, "depth": 1, "num_heads": 4}
+    encoder, decoder = models.LMConfig(**sizes, mask=None), models.LMConfig(**sizes, memory_size=32)
+    return models.create(models.PairConfig(encoder=encoder, decoder=decoder))
+
+
+MODELS = {"transformer": lambda: pairs.pair("post-norm, learned"), "rnn": lambda: small.filled(rnn)}
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_definition(make, smoothing):
+    batch, model = Copies.make(0), make()
+    found = small.jit(lambda model: training.pair_loss(model, batch, label_smoothing=smoothing, z_loss=0.1))(model)
+    call = small.jit(lambda model: model(batch.source, batch.tokens, source_positions=batch.source_positions).logits)
+    logits = np.asarray(call(model), np.float64)
+    lse = np.log(np.exp(logits).sum(-1))
+    nats = lse - np.take_along_axis(logits, batch.targets[..., None], axis=-1)[..., 0]
+    smooth = (1 - smoothing) * nats + smoothing * (lse - logits.mean(-1)) + 0.1 * lse**2
+    np.testing.assert_allclose(found.nats, (batch.weights * nats).sum(), rtol=1e-5)
+    np.testing.assert_allclose(found.objective, (batch.weights * smooth).sum(), rtol=1e-5)
+    assert found.weight == batch.weights.sum()
+
+
+@pytest.mark.parametrize("make", [rnn, pytest.param(transformer, marks=pytest.mark.slow)])
+def test_a_model_learns_to_copy(make):
+    optimizer = optax.adam(5e-3)
+    state = training.init_state(make(), optimizer, rng=jax.random.key(0))
+    step = jax.jit(training.make_train_step(optimizer, loss=training.pair_loss), donate_argnums=0)
+    losses = []
+    for number in range(300):
+        state, metrics = step(state, Copies.make(number, 32))
+        losses.append(float(metrics["loss"]))
+    assert abs(losses[0] - np.log(V + 1)) < 0.5
+    assert np.mean(losses[-5:]) < 0.1
+    held_out = jax.jit(training.pair_loss)(state.model, Copies.make(1000))
+    assert held_out.nats / held_out.weight < 0.1
+
+
+def test_dropout_is_drawn_in_training_alone():
+    batch, model = Copies.make(0), rnn(dropout=0.5)
+    loss = small.jit(lambda model, rng: training.pair_loss(model, batch, rng).nats)
+    assert loss(model, jax.random.key(0)) != loss(model, jax.random.key(1))
+    assert loss(model, None) == loss(model, None)
+
+
+def test_each_loss_names_the_other_for_models_that_are_not_its_own():
+    batch = Copies.make(0)
+    with pytest.raises(TypeError, match=r"model: expected one that reads a source.*language_model_loss"):
+        training.pair_loss(small.model("none"), batch)
+    with pytest.raises(TypeError, match=r"model: expected a language model.*RNNSeq2Seq"):
+        training.language_model_loss(rnn(), batch)
+
+
+def test_rows_without_weight_may_hold_anything():
+    batch, model = Copies.make(0), small.filled(rnn)
+    spoilt = batch._replace(targets=np.where(batch.weights > 0, batch.targets, -7))
+    losses = [small.jit(lambda model, b=b: training.pair_loss(model, b).nats)(model) for b in (batch, spoilt)]
+    np.testing.assert_array_equal(*losses)
+    assert jnp.isfinite(losses[0])
