@@ -10,9 +10,11 @@ from jax_attention.data.library import standard_library_corpus
 from jax_attention.data.load import load_tokenizer
 from jax_attention.data.ngram import Baselines, Ngram, ngram_baselines
 from jax_attention.data.packed import Packed
+from jax_attention.data.passages import Passage, passages
 from jax_attention.data.sources import Batch, Source, Windows
 from jax_attention.data.split import split_documents
 from jax_attention.data.subwords import Subwords
+from jax_attention.data.summaries import Report, reports
 from jax_attention.data.symbols import Bytes, Characters
 from jax_attention.data.tokenizer import StreamDecoder, Tokenizer
 from jax_attention.data.tokens import Tokens, open_tokens, tokenize, write_tokens
@@ -23,5 +25,6 @@ __all__ = [
     "Tokens", "tokenize", "write_tokens", "open_tokens",
     "Batch", "Source", "Windows", "Packed",
     "Baselines", "Ngram", "ngram_baselines",
+    "Passage", "passages", "Report", "reports",
     "Corpus", "HeldOut", "held_out", "open_corpus", "prepare",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Training: a pure step over a `TrainState`, and a loop that logs, evaluates, saves and resumes bit for bit."""
 
+from jax_attention.training.bootstrap import Band, bootstrap
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.evaluation import make_evaluate
 from jax_attention.training.flops import matmul_peak, train_flops
@@ -11,6 +12,7 @@ from jax_attention.training.optimizers import OptimizerConfig, make_optimizer, m
 from jax_attention.training.pair_loss import pair_loss
 from jax_attention.training.parallel import check_divides, data_mesh, replicate, split_rows
 from jax_attention.training.progress import Meter, Progress, progress
+from jax_attention.training.quality import Rouge, bleu, exact_match, rouge, token_accuracy
 from jax_attention.training.step import (
     TrainState,
     evaluate_step,
@@ -20,6 +22,7 @@ from jax_attention.training.step import (
 )
 
 __all__ = [
+    "Band",
     "Checkpoints",
     "Fitted",
     "LoopConfig",
@@ -28,13 +31,17 @@ __all__ = [
     "MetricsFile",
     "OptimizerConfig",
     "Progress",
+    "Rouge",
     "TensorBoard",
     "TrainState",
     "TrainingDiverged",
+    "bleu",
+    "bootstrap",
     "check_divides",
     "cross_entropy",
     "data_mesh",
     "evaluate_step",
+    "exact_match",
     "fit",
     "init_state",
     "keep_freed_memory",
@@ -49,6 +56,8 @@ __all__ = [
     "read_metrics",
     "refuse_nonfinite",
     "replicate",
+    "rouge",
     "split_rows",
+    "token_accuracy",
     "train_flops",
 ]

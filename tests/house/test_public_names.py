@@ -50,16 +50,17 @@ PUBLIC = {
         MultiHeadAttention SelfAttention adapted lora""",
     "jax_attention.models": """Body BodyOutput BodyPair Capture Captured Classifier EncoderDecoder Given LMCache
         LMConfig LMOutput Layer Memory PRESETS PairConfig PatchEncoder Pure RNNConfig RNNMemory RNNSeq2Seq
-        RNNState TransformerLM config_from_json config_to_json create from_dict gemma2 gpt2 llama pure
-        scanned tiny to_dict unrolled""",
-    "jax_attention.data": """Baselines Batch Bytes Characters Corpus Document HeldOut Ngram Packed Source
-        StreamDecoder Subwords Tokenizer Tokens Windows held_out load_tokenizer ngram_baselines open_corpus
-        open_tokens prepare read_documents split_documents standard_library_corpus tokenize write_tokens""",
-    "jax_attention.training": """Checkpoints Fitted LoopConfig Losses Meter MetricsFile OptimizerConfig
-        Progress TensorBoard TrainState TrainingDiverged check_divides cross_entropy data_mesh evaluate_step
-        fit init_state keep_freed_memory language_model_loss make_evaluate make_optimizer make_schedule
-        make_train_step matmul_peak pair_loss progress read_metrics refuse_nonfinite replicate split_rows
-        train_flops""",
+        RNNState TransformerLM config_from_json config_to_json create from_dict gemma2 gpt2 llama pure scanned
+        tiny to_dict unrolled""",
+    "jax_attention.data": """Baselines Batch Bytes Characters Corpus Document HeldOut Ngram Packed Passage
+        Report Source StreamDecoder Subwords Tokenizer Tokens Windows held_out load_tokenizer ngram_baselines
+        open_corpus open_tokens passages prepare read_documents reports split_documents standard_library_corpus
+        tokenize write_tokens""",
+    "jax_attention.training": """Band Checkpoints Fitted LoopConfig Losses Meter MetricsFile OptimizerConfig
+        Progress Rouge TensorBoard TrainState TrainingDiverged bleu bootstrap check_divides cross_entropy
+        data_mesh evaluate_step exact_match fit init_state keep_freed_memory language_model_loss make_evaluate
+        make_optimizer make_schedule make_train_step matmul_peak pair_loss progress read_metrics
+        refuse_nonfinite replicate rouge split_rows token_accuracy train_flops""",
     "jax_attention.decoding": """Beams Generated Piece Prompts Rule Sampler beam_search generate greedy min_p
         pad_prompts repetition_penalty sampler temperature top_k top_p""",
     "jax_attention.interop": """Cause Comparison Difference Report Row compare compare_rule difference

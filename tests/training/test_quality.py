@@ -1,0 +1,296 @@
+"""Metrics of generated text against counting by hand, and bands against all resamples there are."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import sys
+import tomllib
+from collections import Counter
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from jax_attention import training
+from tests.house.sources import ROOT
+from tests.tolerances import FORWARD
+
+EXACT = {"rel": FORWARD["float64"], "abs": FORWARD["float64"]}
+WORDS = st.lists(st.sampled_from("abcd"), min_size=4, max_size=9).map(" ".join)
+CORPUS = st.lists(st.tuples(WORDS, st.lists(WORDS, min_size=1, max_size=3)), min_size=1, max_size=4)
+
+
+def ngrams(words: list[str], n: int) -> Counter:
+    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+
+# --- Right tokens, right answers -------------------------------------------------------------------------------------
+
+
+def test_token_accuracy_counts_where_the_weight_is():
+    found, wanted = np.array([[1, 2, 3], [4, 5, 6]]), np.array([[1, 2, 9], [4, 9, 9]])
+    assert training.token_accuracy(found, wanted) == 0.5
+    assert training.token_accuracy(found, wanted, [[1, 1, 1], [1, 0, 0]]) == 0.75
+    assert training.token_accuracy(found, wanted, [1, 0, 3]) == 0.25
+    assert training.token_accuracy(found, wanted, [[1], [0]]) == pytest.approx(2 / 3, **EXACT)
+    assert training.token_accuracy(jnp.asarray(found), jnp.asarray(wanted), jnp.array([0.5, 0.5, 0])) == 0.75
+
+
+def test_an_exact_match_is_one_letter_by_letter():
+    assert training.exact_match(["a b", "a b", "c"], ["a b", "a  b", ("d", "c")]) == pytest.approx(2 / 3, **EXACT)
+    assert training.exact_match(["Paris"], ["paris"]) == 0
+
+
+# --- BLEU ------------------------------------------------------------------------------------------------------------
+
+
+def test_bleu_by_hand():
+    """Of 6 words 5 are there (the second "the" is not), of 5 pairs 3, of 4 triples 2, of 3 fours 1."""
+    wanted = 100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** (1 / 4)
+    assert training.bleu(["the cat sat on the mat"], ["the cat sat on a mat"]) == pytest.approx(wanted, **EXACT)
+    # 5 words, all right in order, for 7: only the penalty is left
+    wanted = 100 * math.exp(1 - 7 / 5)
+    assert training.bleu(["a b c d e"], ["a b c d e f g"], tokenize="none") == pytest.approx(wanted, **EXACT)
+    assert training.bleu(["a b c d"], ["e f g h"], tokenize="none") == 0
+    assert training.bleu(["a b c"], ["a b c"], tokenize="none") == 0  # there are no fours
+
+
+def bleu_by_counting(corpus) -> float:
+    """The definition in the docstring, from Counters."""
+    matched, there, ours, theirs = [0] * 4, [0] * 4, 0, 0
+    for text, references in corpus:
+        words, others = text.split(), [reference.split() for reference in references]
+        ours += len(words)
+        theirs += min((abs(len(other) - len(words)), len(other)) for other in others)[1]
+        for n in range(1, 5):
+            most = Counter()
+            for other in others:
+                most |= ngrams(other, n)
+            mine = ngrams(words, n)
+            there[n - 1] += mine.total()
+            matched[n - 1] += (mine & most).total()
+    if not any(matched):
+        return 0.0
+    logs, unmatched = 0.0, 0
+    for m, t in zip(matched, there, strict=True):
+        unmatched += m == 0
+        logs += math.log(m / t if m else 1 / (2**unmatched * t))
+    return 100 * min(1, math.exp(1 - theirs / ours)) * math.exp(logs / 4)
+
+
+@given(CORPUS)
+def test_bleu_is_that_of_the_definition(corpus):
+    texts, references = zip(*corpus, strict=True)
+    assert training.bleu(texts, references, tokenize="none") == pytest.approx(bleu_by_counting(corpus), **EXACT)
+
+
+def test_bleu_of_chinese_does_not_hang_on_spaces():
+    text, wanted = "汤姆追逐杰瑞。", "汤姆 追逐 小 杰瑞 。"
+    apart = training.bleu([" ".join("汤姆追逐杰瑞。")], [" ".join("汤姆追逐小杰瑞。")], tokenize="none")
+    assert 0 < apart < 100
+    assert training.bleu([text], [wanted], tokenize="zh") == pytest.approx(apart, **EXACT)
+    assert training.bleu([text], [wanted], tokenize="char") == pytest.approx(apart, **EXACT)
+    assert training.bleu([text], [wanted]) == 0
+
+
+def test_bleu_parts_punctuation_unless_told_not_to(caplog):
+    assert training.bleu(["Tom chases Jerry."], ["Tom chases Jerry ."]) == pytest.approx(100, **EXACT)
+    assert training.bleu(["Tom chases Jerry."], ["Tom chases Jerry ."], tokenize="none") == 0
+    training.bleu(["a b c d ."] * 200, ["a b c d ."] * 200)
+    assert caplog.records == []
+
+
+# --- ROUGE -----------------------------------------------------------------------------------------------------------
+
+
+def test_rouge_by_hand():
+    """Of 6 and 8 words 4 agree, of 5 and 7 pairs 1; the longest common subsequence is "the gunman last"."""
+    found = training.rouge(["police kill the gunman last night"], ["The gunman was shot by police last week"])
+    assert found == pytest.approx((200 * 4 / 14, 200 * 1 / 12, 200 * 3 / 14), **EXACT)
+
+
+def longest_common(a: list[str], b: list[str]) -> int:
+    """By all subsequences of the first."""
+    subsequences = lambda words: {  # noqa: E731
+        part for size in range(len(words) + 1) for part in itertools.combinations(words, size)
+    }
+    return max(map(len, subsequences(a) & subsequences(b)))
+
+
+def f1_by_counting(text: str, reference: str) -> list[float]:
+    a, b = text.split(), reference.split()
+    both = [((ngrams(a, n) & ngrams(b, n)).total(), len(a) - n + 1, len(b) - n + 1) for n in (1, 2)]
+    both.append((longest_common(a, b), len(a), len(b)))
+    return [200 * same / (mine + theirs) for same, mine, theirs in both]
+
+
+@given(CORPUS)
+def test_rouge_is_that_of_the_definition(corpus):
+    texts, references = zip(*corpus, strict=True)
+    wanted = np.mean(
+        [np.max([f1_by_counting(text, one) for one in allowed], axis=0) for text, allowed in corpus], axis=0
+    )
+    assert training.rouge(texts, references, tokenize="spaces") == pytest.approx(tuple(wanted), **EXACT)
+
+
+def test_rouge_of_chinese_counts_what_the_library_drops():
+    text, wanted = "汤姆 追逐 小 杰瑞", "汤姆 追逐 杰瑞"
+    alone = RougeScorer(["rouge1"])
+    assert alone.score(wanted, wanted)["rouge1"].fmeasure == 0, "equal texts"
+    assert alone.score("Tom 追逐 Jerry", "Tom Jerry")["rouge1"].fmeasure == 1, "a lost word"
+    words = (200 * 3 / 7, 200 * 1 / 5, 200 * 3 / 7)
+    assert training.rouge([text], [wanted], tokenize="spaces") == pytest.approx(words, **EXACT)
+    letters = (200 * 6 / 13, 200 * 4 / 11, 200 * 6 / 13)
+    assert training.rouge([text], [wanted], tokenize="characters") == pytest.approx(letters, **EXACT)
+
+
+def test_rouge_of_latin_text_takes_no_notice_of_case_and_punctuation():
+    assert training.rouge(["A storm, they say."], ["a storm they say"]).rougeL == pytest.approx(100, **EXACT)
+    assert training.rouge(["A storm, they say."], ["a storm they say"], tokenize="spaces").rougeL == 25
+
+
+# --- Bands -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_band_is_that_of_all_resamples():
+    """Four values have 256 resamples; quantiles that lie well inside a step are found without error."""
+    values = np.array([0.0, 1.0, 3.0, 9.0])
+    means = np.sort([np.mean(drawn) for drawn in itertools.product(values, repeat=4)])
+    for level in (0.71, 0.82):
+        wanted = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        found = training.bootstrap(values, level=level, resamples=40_000)
+        assert (found.low, found.high) == pytest.approx(tuple(wanted), **EXACT)
+        assert found.mean == pytest.approx(values.mean(), **EXACT)
+
+
+def test_a_band_holds_the_mean_about_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(size=(300, 40))
+    bands = [training.bootstrap(values, level=0.9, resamples=400, seed=i) for i, values in enumerate(draws)]
+    holds = np.mean([band.low <= 0 <= band.high for band in bands])
+    assert abs(holds - 0.89) < 0.055  # of 40 a little less than 0.9; three standard deviations
+
+
+def test_a_curve_has_the_band_of_each_of_its_places():
+    curves = np.random.default_rng(1).normal(size=(5, 3, 2))
+    found = training.bootstrap(curves, resamples=100, seed=3)
+    assert found.mean.shape == found.low.shape == found.high.shape == (3, 2)
+    for i, j in itertools.product(range(3), range(2)):
+        alone = training.bootstrap(curves[:, i, j], resamples=100, seed=3)
+        np.testing.assert_allclose([x[i, j] for x in found], alone, rtol=0, atol=FORWARD["float64"])
+    assert np.all(found.low < found.high)
+
+
+def test_a_band_is_a_function_of_its_seed_and_not_of_the_memory_it_takes(monkeypatch):
+    values = np.random.default_rng(2).normal(size=20)
+    whole = training.bootstrap(values, resamples=101, seed=5)
+    assert whole == training.bootstrap(list(values), resamples=101, seed=5)
+    assert whole.low != training.bootstrap(values, resamples=101, seed=6).low
+    monkeypatch.setattr(sys.modules[training.bootstrap.__module__], "COUNTS_AT_ONCE", 20 * 7)
+    assert training.bootstrap(values, resamples=101, seed=5) == pytest.approx(whole, **EXACT)
+
+
+# --- Calls -----------------------------------------------------------------------------------------------------------
+
+IDS = [[1, 2], [3, 4]]
+WRONG = {
+    "logits": (lambda: training.token_accuracy([0.5], [1]), TypeError, "found: expected integer ids, got float64[1]."),
+    "shape": (
+        lambda: training.token_accuracy([1], [1, 2]),
+        ValueError,
+        "found: expected the shape of wanted, (2,), got",
+    ),
+    "weights' shape": (
+        lambda: training.token_accuracy(IDS, IDS, [1, 1, 1]),
+        ValueError,
+        "weights: expected a shape that broadcasts to (2, 2), got float64[3].",
+    ),
+    "only padding": (
+        lambda: training.token_accuracy(IDS, IDS, [0, 0]),
+        ValueError,
+        "weights: expected finite numbers from 0 with a positive sum, got the sum 0.0. A batch of padding alone has no",
+    ),
+    "negative": (lambda: training.token_accuracy(IDS, IDS, [2, -1]), ValueError, "weights: expected finite numbers fr"),
+    "nan": (lambda: training.token_accuracy(IDS, IDS, [1, math.nan]), ValueError, "weights: expected finite numbers"),
+    "one text": (
+        lambda: training.exact_match("Paris", ["Paris"]),
+        TypeError,
+        "texts: expected a list of strings, got str 'Paris'. Put one text into a list: [text].",
+    ),
+    "nothing": (lambda: training.bleu([], []), ValueError, "texts: expected at least one text, got none."),
+    "count": (
+        lambda: training.bleu(["a"], ["a", "b"]),
+        ValueError,
+        "references: expected one for each of 1 text(s), got 2. Several of one text stand in a tuple of their own.",
+    ),
+    "no reference": (
+        lambda: training.rouge(["a", "b"], ["a", ()]),
+        ValueError,
+        "references: expected at least one for text 1, got (). Leave that text out.",
+    ),
+    "ids": (
+        lambda: training.rouge([[1, 2]], ["a"]),
+        TypeError,
+        "texts: expected strings, got a value of type list. Decode ids first: tokenizer.decode(ids).",
+    ),
+    "bleu's tokenizer": (
+        lambda: training.bleu(["a"], ["a"], tokenize="ja-mecab"),
+        ValueError,
+        "tokenize: expected one of '13a', 'intl', 'zh', 'char', 'none', got 'ja-mecab'. sacrebleu's others need",
+    ),
+    "rouge's tokenizer": (
+        lambda: training.rouge(["a"], ["a"], tokenize=None),
+        ValueError,
+        "tokenize: expected one of 'latin', 'spaces', 'characters', got None.",
+    ),
+    "rouge of Chinese": (
+        lambda: training.rouge(["猫"], ["猫"]),
+        ValueError,
+        "references: expected Latin letters for tokenize='latin', got '猫', which rouge-score drops. Pass "
+        "tokenize='characters', or 'spaces' if the words stand apart.",
+    ),
+    "one value": (
+        lambda: training.bootstrap([1.0]),
+        ValueError,
+        "values: expected at least 2 along the first axis, got float64[1]. One value has no band.",
+    ),
+    "a number": (
+        lambda: training.bootstrap(1.0),
+        ValueError,
+        "values: expected at least 2 along the first axis, got f",
+    ),
+    "no number": (lambda: training.bootstrap([1.0, math.inf]), ValueError, "values: expected finite numbers, got inf"),
+    "level": (
+        lambda: training.bootstrap(IDS, level=95),
+        ValueError,
+        "level: expected a number between 0 and 1, got 95.",
+    ),
+    "resamples": (lambda: training.bootstrap(IDS, resamples=0), ValueError, "resamples: expected an int >= 1, got 0."),
+    "seed": (lambda: training.bootstrap(IDS, seed=-1), ValueError, "seed: expected an int >= 0, got -1."),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_calls_are_explained(name):
+    call, error, message = WRONG[name]
+    with pytest.raises(error, match=re.escape(message)):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("function", "module", "package"),
+    [("bleu", "sacrebleu", "sacrebleu"), ("rouge", "rouge_score.rouge_scorer", "rouge-score")],
+)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, function, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
+    message = (
+        f"{function}: expected the package {package}, got none. Install it: pip install 'jax_attention[experiments]'."
+    )
+    with pytest.raises(ImportError, match=re.escape(message)):
+        getattr(training, function)(["a"], ["a"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert package in project["optional-dependencies"]["experiments"]
