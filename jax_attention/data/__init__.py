@@ -1,29 +1,36 @@
 """Text, tokens and batches for language models: NumPy only, and nothing that has to be downloaded.
 
-Documents become ids through a tokenizer, and ids become batches through a source. Every batch is a pure function of
-(seed, step): a run that resumes replays nothing.
+Documents become ids through a tokenizer, and ids become batches through a source; so do pairs of sentences. Every batch
+is a pure function of (seed, step): a run that resumes replays nothing.
 """
 
+from jax_attention.data import tasks
 from jax_attention.data.corpus import Corpus, HeldOut, held_out, open_corpus, prepare
 from jax_attention.data.documents import Document, read_documents
+from jax_attention.data.grammar import Grammar
 from jax_attention.data.library import standard_library_corpus
 from jax_attention.data.load import load_tokenizer
 from jax_attention.data.ngram import Baselines, Ngram, ngram_baselines
 from jax_attention.data.packed import Packed
+from jax_attention.data.pair_batches import PairBatch, Pairs, padded
+from jax_attention.data.pairs import Pair, read_pairs, split_pairs
 from jax_attention.data.passages import Passage, passages
-from jax_attention.data.sources import Batch, Source, Windows
+from jax_attention.data.sources import Batch, Batches, Source, Windows
 from jax_attention.data.split import split_documents
 from jax_attention.data.subwords import Subwords
 from jax_attention.data.summaries import Report, reports
 from jax_attention.data.symbols import Bytes, Characters
 from jax_attention.data.tokenizer import StreamDecoder, Tokenizer
 from jax_attention.data.tokens import Tokens, open_tokens, tokenize, write_tokens
+from jax_attention.data.words import Words
 
 __all__ = [
     "Document", "read_documents", "split_documents", "standard_library_corpus",
-    "Tokenizer", "Characters", "Bytes", "Subwords", "load_tokenizer", "StreamDecoder",
+    "Tokenizer", "Characters", "Words", "Bytes", "Subwords", "load_tokenizer", "StreamDecoder",
     "Tokens", "tokenize", "write_tokens", "open_tokens",
-    "Batch", "Source", "Windows", "Packed",
+    "Batch", "Batches", "Source", "Windows", "Packed",
+    "Pair", "read_pairs", "split_pairs", "Grammar", "tasks",
+    "PairBatch", "Pairs", "padded",
     "Baselines", "Ngram", "ngram_baselines",
     "Passage", "passages", "Report", "reports",
     "Corpus", "HeldOut", "held_out", "open_corpus", "prepare",

@@ -23,6 +23,7 @@ from jax_attention.data.subwords import Subwords
 from jax_attention.data.symbols import Bytes, Characters
 from jax_attention.data.tokenizer import Tokenizer
 from jax_attention.data.tokens import Tokens, open_tokens, tokenize, write_tokens
+from jax_attention.data.words import Words
 from jax_attention.ground.checks import check_int, describe_array, fail_unless
 from jax_attention.ground.files import new_file
 
@@ -328,6 +329,10 @@ def _predicted_bytes(tokens: Tokens, tokenizer: Tokenizer, packed: bool) -> int:
 
 
 def _escape_bits(tokenizer: Tokenizer, held_out: list[Document]) -> float:
-    if not isinstance(tokenizer, Characters):
-        return 0.0
-    return ESCAPE_BITS * sum(tokenizer.count_unknown(document.text) for document in held_out)
+    """For each unknown character, or those of each unknown word and its end."""
+    if isinstance(tokenizer, Characters):
+        return ESCAPE_BITS * sum(tokenizer.count_unknown(document.text) for document in held_out)
+    if isinstance(tokenizer, Words):
+        unknown = [word for document in held_out for word in tokenizer.unknown_words(document.text)]
+        return ESCAPE_BITS * sum(len(word) + 1 for word in unknown)
+    return 0.0

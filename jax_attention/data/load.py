@@ -9,6 +9,7 @@ from pathlib import Path
 from jax_attention.data.subwords import DEFINITION, Subwords
 from jax_attention.data.symbols import Bytes, Characters
 from jax_attention.data.tokenizer import SETTINGS, Tokenizer
+from jax_attention.data.words import Words
 from jax_attention.ground.checks import fail_unless
 
 
@@ -66,8 +67,10 @@ def _from_settings(folder: Path) -> Tokenizer:
         found = Subwords.load(folder / DEFINITION)
         return dataclasses.replace(found, special_tokens=settings.get("special_tokens", False))
     fail_unless(
-        kind == Characters.kind and "vocabulary" in settings,
-        f"folder: expected a tokenizer's settings (format 1, kind characters, bytes or subwords) in {str(path)!r}, "
-        f"got {str(settings)[:80]}. Name the folder that Tokenizer.save wrote.",
+        kind in (Characters.kind, Words.kind) and "vocabulary" in settings,
+        f"folder: expected a tokenizer's settings (format 1, kind characters, words, bytes or subwords) in "
+        f"{str(path)!r}, got {str(settings)[:80]}. Name the folder that Tokenizer.save wrote.",
     )
+    if kind == Words.kind:
+        return Words(tuple(settings["vocabulary"]), settings.get("unknown"))
     return Characters(settings["vocabulary"], settings.get("unknown"))

@@ -49,7 +49,38 @@ class Batch(NamedTuple):
     segment_ids: Int[np.ndarray, "B T"] | None = None
 
 
-class Source(abc.ABC):
+class Batches(abc.ABC):
+    """What `training.fit` and `training.make_evaluate` ask of a source: training batches, and everything once."""
+
+    predicted: int
+    """How many tokens one evaluation predicts: the sum of all its weights."""
+    evaluation_rows: int
+    """How many rows hold everything once."""
+
+    @abc.abstractmethod
+    def batch(self, seed: int, step: int, batch_size: int, rows: slice | None = None) -> Any:
+        """The training batch of a step.
+
+        Args:
+            seed: of the order of the data, from 0.
+            step: from 0.
+            batch_size: B of the whole batch, over all processes.
+            rows: the part of it that is wanted, such as `slice(4, 8)`; equal to slicing the whole.
+
+        Returns:
+            A named tuple of arrays.
+        """
+
+    @abc.abstractmethod
+    def evaluation_steps(self, batch_size: int) -> int:
+        """How many batches `evaluation_batches` gives."""
+
+    @abc.abstractmethod
+    def evaluation_batches(self, batch_size: int, rows: slice | None = None) -> Iterator[Any]:
+        """Everything once, filled up with rows of weight 0. `rows` works as in `batch`."""
+
+
+class Source(Batches):
     """Where batches come from; it holds tokens and no state.
 
         batch = source.batch(seed, step, batch_size)
@@ -78,10 +109,6 @@ class Source(abc.ABC):
 
     tokens: Tokens
     length: int
-    predicted: int
-    """How many tokens one evaluation predicts: the sum of all its weights."""
-    evaluation_rows: int
-    """How many rows hold everything once."""
 
     def __init__(self, tokens: Tokens | Any, length: int) -> None:
         self.tokens = as_tokens("tokens", tokens)
@@ -89,26 +116,11 @@ class Source(abc.ABC):
         self._ids = np.asarray(self.tokens.ids)  # a memory map's own indexing is slower
 
     @abc.abstractmethod
-    def batch(self, seed: int, step: int, batch_size: int, rows: slice | None = None) -> Batch:
-        """The training batch of a step.
-
-        Args:
-            seed: of the order of the data, from 0.
-            step: from 0.
-            batch_size: B of the whole batch, over all processes.
-            rows: the part of it that is wanted, such as `slice(4, 8)`; equal to slicing the whole.
-
-        Returns:
-            A `Batch`.
-        """
-
-    @abc.abstractmethod
     def _evaluation_batch(self, rows: Int[np.ndarray, "B"]) -> Batch:
         """Rows of the evaluation, by number; numbers from `evaluation_rows` on are padding."""
 
     def evaluation_steps(self, batch_size: int) -> int:
-        """How many batches `evaluation_batches` gives."""
-        return -(-self.evaluation_rows // _check_batch_size(batch_size))
+        return -(-self.evaluation_rows // check_batch_size(batch_size))
 
     def evaluation_batches(self, batch_size: int, rows: slice | None = None) -> Iterator[Batch]:
         """Everything once, in order. Each token is predicted exactly once, but the first of the stream (each document).
@@ -182,7 +194,7 @@ class Windows(Source):
 
 def row_numbers(batch_size: int, rows: slice | None) -> Int[np.ndarray, "b"]:
     """The numbers of the wanted rows of a batch."""
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     fail_unless(
         rows is None or isinstance(rows, slice),
         f"rows: expected None or a slice of the batch, got {describe_array(rows)}. The first four are slice(0, 4).",
@@ -197,5 +209,6 @@ def check_address(seed: int, step: int) -> None:
     check_int("step", step, 0, "Steps count from 0; convert a jax array first: int(step).")
 
 
-def _check_batch_size(batch_size: int) -> int:
+def check_batch_size(batch_size: int) -> int:
+    """Rows over all processes."""
     return check_int("batch_size", batch_size, 1, "It is the number of rows, over all processes.")

@@ -52,10 +52,10 @@ PUBLIC = {
         LMConfig LMOutput Layer Memory PRESETS PairConfig PatchEncoder Pure RNNConfig RNNMemory RNNSeq2Seq
         RNNState TransformerLM config_from_json config_to_json create from_dict gemma2 gpt2 llama pure scanned
         tiny to_dict unrolled""",
-    "jax_attention.data": """Baselines Batch Bytes Characters Corpus Document HeldOut Ngram Packed Passage
-        Report Source StreamDecoder Subwords Tokenizer Tokens Windows held_out load_tokenizer ngram_baselines
-        open_corpus open_tokens passages prepare read_documents reports split_documents standard_library_corpus
-        tokenize write_tokens""",
+    "jax_attention.data": """Baselines Batch Batches Bytes Characters Corpus Document Grammar HeldOut Ngram
+        Packed Pair PairBatch Pairs Passage Report Source StreamDecoder Subwords Tokenizer Tokens Windows Words
+        held_out load_tokenizer ngram_baselines open_corpus open_tokens padded passages prepare read_documents
+        read_pairs reports split_documents split_pairs standard_library_corpus tasks tokenize write_tokens""",
     "jax_attention.training": """Band Checkpoints Fitted LoopConfig Losses Meter MetricsFile OptimizerConfig
         Progress Rouge TensorBoard TrainState TrainingDiverged bleu bootstrap check_divides cross_entropy
         data_mesh evaluate_step exact_match fit init_state keep_freed_memory language_model_loss make_evaluate
@@ -107,14 +107,19 @@ DOCUMENTED_CLASSES = {
     "Characters",
     "Corpus",
     "Document",
+    "Grammar",
     "HeldOut",
     "Ngram",
     "Packed",
+    "Pair",
+    "PairBatch",
+    "Pairs",
     "StreamDecoder",
     "Subwords",
     "Tokenizer",
     "Tokens",
     "Windows",
+    "Words",
     "Checkpoints",
     "LoopConfig",
     "Meter",
@@ -133,7 +138,7 @@ def documented() -> dict[str, object]:
         functions = {name: getattr(package, name) for name in package.__all__}
         functions |= {f.__name__: f for f in getattr(package, "CATALOGUE", ())}
         found |= {f"{short}.{name}": f for name, f in functions.items() if inspect.isfunction(f)}
-    for package in (nn, models, data, training, decoding, interop, viz):
+    for package in (nn, models, data, data.tasks, training, decoding, interop, viz):
         short = package.__name__.removeprefix("jax_attention.")
         public = {name: getattr(package, name) for name in package.__all__}
         documented_here = {name: x for name, x in public.items() if inspect.isfunction(x) or name in DOCUMENTED_CLASSES}
