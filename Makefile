@@ -5,7 +5,7 @@ VENV ?= .venv
 RUN ?=
 BIN := $(VENV)/bin
 
-.PHONY: run test test-all format benchmarks docs clean
+.PHONY: run test test-all format benchmarks experiments docs clean
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12"'
@@ -48,8 +48,18 @@ benchmarks: $(VENV)/.test
 	$(BIN)/python -m benchmarks.tables
 	$(BIN)/python -m benchmarks.figures
 
+# All of them, small, into .experiments/; without --small and --out they write what is committed.
+SMALL := .experiments
+experiments: $(VENV)/.test
+	$(BIN)/python -m experiments.soft_lookup --out $(SMALL)/soft_lookup
+	$(BIN)/python -m experiments.eight_steps --out $(SMALL)/eight_steps
+	$(BIN)/python -m experiments.batched_product --out $(SMALL)/batched_product
+	$(BIN)/python -m experiments.self_attention_zh --small --out $(SMALL)/self_attention_zh
+	$(BIN)/python -m experiments.inside_a_transformer --small --out $(SMALL)/inside_a_transformer
+	$(BIN)/python -m experiments.shakespeare_char --text README.md --steps 150 --seeds 0 --out $(SMALL)/shakespeare_char
+
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.pictures
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .jax_cache .hypothesis
+	rm -rf $(VENV) $(SMALL) .pytest_cache .ruff_cache .jax_cache .hypothesis

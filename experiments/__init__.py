@@ -1,1 +1,1 @@
-"""Research questions, one typed file each. They use the library and are imported by nothing in it."""
+"""Research questions, one folder each. They use the library and are imported by nothing in it."""

@@ -26,7 +26,7 @@ SECTIONS = (
 PARTS = {"score": scores, "mod": mods, "mask": masks, "normalizer": normalizers, "position": positions}
 CATALOGUE = {rule.__name__: part for part, package in PARTS.items() for rule in package.CATALOGUE}
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-LINKING = [*PAGES, ROOT / "README.md"]
+LINKING = [*PAGES, ROOT / "README.md", ROOT / "experiments" / "README.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 

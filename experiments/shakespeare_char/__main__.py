@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import flax
 import jax
 import tyro
 
+from experiments import record
 from jax_attention import data, models, training
 
 HERE = Path(__file__).parent
@@ -144,6 +142,7 @@ class Options:
 
 def main(given: Options) -> None:
     """Train and write."""
+    began = time.perf_counter()
     training.keep_freed_memory()
     config = Config(steps=given.steps)
     corpus = data.prepare(given.text, tokenizer="characters", length=config.context)
@@ -154,15 +153,12 @@ def main(given: Options) -> None:
         log.unlink(missing_ok=True)
         setting = dataclasses.replace(config, position=position)
         runs.append(train(setting, corpus, seed, log, training.progress(config.steps)))
-    results = {
-        "config": asdict(config),
+    numbers = {
         "text": {"name": given.text.name, "bytes": corpus.train_bytes + corpus.validation_bytes},
         "target": TARGET,
         "runs": runs,
-        "versions": {"jax": jax.__version__, "flax": flax.__version__, "python": platform.python_version()},
-        "device": jax.devices()[0].device_kind,
     }
-    (given.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    record.write(given.out, config, given.seeds, numbers, time.perf_counter() - began)
     for run in runs:
         name = f"{run['position']}, seed {run['seed']}"
         print(f"{name}: validation loss {run['validation_loss']:.4f} in {run['seconds']:.0f} s")

@@ -1,4 +1,4 @@
-"""What the experiments claim at the top of their files, asserted."""
+"""B7: the whole numbers and outputs of self-attention in eight steps, and the walk-through."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import eight_steps
+from experiments.eight_steps.__main__ import Options, main
+from tests.experiments.folder import left_behind
 from tests.tolerances import FORWARD
 
 OUTPUTS = {
@@ -41,8 +43,8 @@ def test_eight_steps_claims(steps):
     assert steps.raw_scores[1, 1] - steps.raw_scores[1, 2] == 4
 
 
-def test_eight_steps_prints_a_walk_through(capsys):
-    eight_steps.main()
+def test_eight_steps_prints_a_walk_through(capsys, tmp_path):
+    main(Options(out=tmp_path))
     lines = capsys.readouterr().out.splitlines()
     numbered = [line[0] for line in lines if line[:1].isdigit()]
     assert numbered == list("1234" + "5678" * 2)
@@ -50,3 +52,4 @@ def test_eight_steps_prints_a_walk_through(capsys):
     for rows in OUTPUTS.values():
         for i, row in enumerate(rows, 1):
             assert f"    output {i}  [{' '.join(f'{x:.4f}' for x in row)}]" in lines
+    left_behind(tmp_path, "steps.png")

@@ -1,0 +1,61 @@
+"""What an experiment leaves behind: results.json, with everything that is needed to make it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+
+DIGITS = 6
+"""Significant digits of a written float: more than two machines agree on."""
+
+
+def write(folder: Path, config: Any, seeds: Sequence[int], numbers: dict[str, Any], seconds: float) -> Path:
+    """Write `folder/results.json`: config, seeds, numbers, seconds, command, versions, device.
+
+    Args:
+        folder: made if it is not there.
+        config: a frozen dataclass.
+        seeds: all that the numbers depend on; empty where nothing is random.
+        numbers: what was measured; arrays, also of JAX, become lists, and floats keep 6 digits.
+        seconds: how long it took.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: if a number is NaN or infinite, which JSON cannot say and no experiment should conclude from.
+    """
+    results = {
+        "config": dataclasses.asdict(config),
+        "seeds": list(seeds),
+        "numbers": numbers,
+        "seconds": seconds,
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "versions": {"jax": jax.__version__, "flax": flax.__version__, "python": platform.python_version()},
+        "device": jax.devices()[0].device_kind,
+    }
+    written = json.dumps(_plain(results), indent=1, ensure_ascii=False, allow_nan=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "results.json"
+    path.write_text(written + "\n", encoding="utf-8")
+    return path
+
+
+def _plain(x: Any) -> Any:
+    """Nested dicts and lists of what JSON knows."""
+    if isinstance(x, dict):
+        return {str(name): _plain(item) for name, item in x.items()}
+    if isinstance(x, (jax.Array, np.ndarray, np.generic)):
+        return _plain(np.asarray(x).tolist())
+    if isinstance(x, (list, tuple)):
+        return [_plain(item) for item in x]
+    return float(f"{x:.{DIGITS}g}") if isinstance(x, float) else x

@@ -1,0 +1,123 @@
+"""The index of the experiments: every system once, files that exist, and pages that say what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.experiments.folder import KEYS, PNG
+
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / "experiments"
+INDEX = (HERE / "README.md").read_text(encoding="utf-8")
+SYSTEMS = {
+    *(f"A{i}" for i in range(1, 6)),
+    *(f"B{i}" for i in range(1, 12)),
+    *(f"C{i}" for i in range(1, 5)),
+    "D1",
+    *(f"E{i}" for i in range(1, 8)),
+}
+"""The systems that the library is to contain, by the rows of their list."""
+PACKAGES = sorted(path.parent.name for path in HERE.glob("*/__main__.py"))
+WITH_PAGE = [name for name in PACKAGES if name != "shakespeare_char"]
+
+
+def rows(section: str) -> list[list[str]]:
+    """The cells of the table below a heading."""
+    found = re.search(rf"^## {section}$(.*?)(?=^## |\Z)", INDEX, re.M | re.S)
+    assert found, section
+    return [line.strip("| ").split(" | ") for line in found[1].splitlines() if re.match(r"\| [A-E–]", line)]  # noqa: RUF001
+
+
+def ids(section: str) -> list[str]:
+    return [cell for row in rows(section) for cell in row[0].split(", ") if cell in SYSTEMS]
+
+
+def numbers(name: str) -> dict:
+    return json.loads((HERE / name / "results.json").read_text(encoding="utf-8"))["numbers"]
+
+
+def test_every_system_is_answered_or_said_to_be_missing():
+    answered, missing = ids("Answers"), ids("Not yet")
+    assert sorted(answered + missing) == sorted(SYSTEMS)
+    assert len(rows("Answers")[0]) == 5
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_experiment_is_in_the_index_with_a_command_that_exists(name):
+    commands = [row[-1] for row in rows("Answers")]
+    assert any(f"python -m experiments.{name}" in command for command in commands)
+    named = set(re.findall(r"experiments\.([a-z]\w*)", INDEX))
+    assert named <= set(PACKAGES)
+    assert f"experiments.{name} " in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_experiment_has_its_committed_results(name):
+    results = json.loads((HERE / name / "results.json").read_text(encoding="utf-8"))
+    assert list(results) == KEYS
+    assert results["command"].startswith(f"python -m experiments.{name}")
+
+
+@pytest.mark.parametrize("name", WITH_PAGE)
+def test_every_experiment_has_a_page_that_shows_its_figures(name):
+    page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
+    pictures = sorted((HERE / name).glob("*.png"))
+    assert pictures
+    for picture in pictures:
+        assert f"../../experiments/{name}/{picture.name}" in page, picture.name
+        assert picture.read_bytes().startswith(PNG)
+        assert picture.stat().st_size < 2**17
+    assert f"python -m experiments.{name}" in page
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_experiment_says_question_command_time_result(name):
+    folder = HERE / name
+    top = "".join((folder / file).read_text(encoding="utf-8")[:1500] for file in ("__init__.py", "__main__.py"))
+    for word in ("Question", "Command", "Time", "Result"):
+        assert re.search(rf"^{word}: +\S", top, re.M), word
+
+
+def said(name: str) -> list[str]:
+    """What the page of an experiment must say, written from its results."""
+    found = numbers(name)
+    if name == "soft_lookup":
+        lookups = (found["unasked"], found["living_things"], found["shop"])
+        return [f"{weight:.2f}" for weights in lookups for weight in weights.values() if weight > 0.04]
+    if name == "self_attention_zh":
+        falls = [f"{round(min(found['one head']['falls']))} times"]
+        ends = [f"{weight:.2f}" for (weight,) in found["one head"]["watched_after"]]
+        one = [f"{found['one head'][when][0][0]:.2f}" for when in ("watched_before", "watched_after")]
+        return [*falls, ", ".join(ends), *one, f"{found['no parameters']['loss']:.1e}"]
+    if name == "inside_a_transformer":
+        ratios = [np.median([row[0] / row[-1] for row in norms]) for norms in found["E4"].values()]
+        trained = [made for runs in found["E6"]["trained"].values() for made in runs]
+        ends = [f"{made['right']} of {made['asked']}" for made in trained]
+        return [*(f"{ratio:.1e}" if ratio < 0.1 else f"{ratio:.2f}" for ratio in ratios), *ends]
+    return []
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_PAGE if said(name)])
+def test_pages_say_what_was_measured(name):
+    page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
+    assert [number for number in said(name) if number not in page] == []
+
+
+def test_committed_results_hold_the_claims():
+    reach = numbers("inside_a_transformer")["E5"]
+    assert reach["above_the_diagonal"] == 0.0
+    assert (np.triu(reach["masked"], 1) == 0).all()
+    products = numbers("batched_product")
+    assert max(products["distances"].values()) < 1e-6
+    assert np.shape(products["products"]) == (10, 3, 5)
+
+
+def test_log_is_dated():
+    titles = re.findall(r"^## (.*)$", (HERE / "LOG.md").read_text(encoding="utf-8"), re.M)
+    assert titles
+    assert all(re.match(r"\d{4}-\d\d-\d\d: \S", title) for title in titles)

@@ -1,0 +1,139 @@
+"""E1 to E6: shapes of every stage, order, depth, causality, and a trained model that continues."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.inside_a_transformer import SMALL, causality, characters, depth, order, stages, weather
+from experiments.inside_a_transformer.config import SENTENCE, CharacterConfig, PassConfig
+from jax_attention import data, masks, models
+from tests.tolerances import FORWARD
+
+TINY = PassConfig(vocabulary=300, width=24, heads=3, words_width=16, words_heads=2, subwords=300)
+
+
+def test_e1_three_ways_to_cut_a_sentence():
+    found = stages.cuts(TINY, SENTENCE, weather.training_text())
+    assert [len(cut.ids) for cut in found.values()][:2] == [6, 18]
+    assert len(found["subwords"].ids) < 18, "merges of bytes"
+    assert found["characters"].ids[1] == found["characters"].ids[3], "the two 天 are one id"
+    for cut in found.values():
+        assert cut.embedded == (len(cut.ids), 16)
+        assert max(cut.ids) < cut.vocabulary
+
+
+def test_e2_shapes_stay_and_order_is_seen_exactly_when_told():
+    found = order.run(TINY, 6)
+    assert list(found) == ["sinusoidal", "learned", "rotary", "alibi", "none"]
+    for name, told in found.items():
+        assert told.embedded == told.output == (6, 16)
+        assert (told.moved < FORWARD["float32"]) == (name == "none"), (name, told.moved)
+
+
+def test_e3_heads_are_joined_and_the_width_stays():
+    assert [stage.shape for stage in stages.heads(TINY, 6)] == [(6, 16), (2, 6, 6), (6, 16)]
+
+
+def test_e6_every_stage_of_the_full_pass():
+    found = stages.full_pass(TINY, "一丁七一")
+    shapes = {stage.name: stage.shape for stage in found.stages}
+    assert shapes["ids"] == (4,)
+    for name in ("embedding", "plus position", "block 0: stream", "block 1: stream", "norm"):
+        assert shapes[name] == (4, 24), name
+    assert shapes["block 1: weights"] == found.weights.shape[1:] == (3, 4, 4)
+    assert shapes["last row"] == (1, 24)
+    assert shapes["logits"] == found.logits.shape == (1, 300)
+    model = models.create(models.LMConfig(vocab_size=300, context=64, width=24, depth=2, num_heads=3), TINY.seed)
+    last = model(jnp.array([0, 1, 3, 0])).logits[-1]
+    np.testing.assert_allclose(found.logits[0], last, rtol=FORWARD["float32"], atol=FORWARD["float32"])
+    assert found.next_id == found.logits[0].argmax()
+    assert found.next_character == chr(0x4E00 + found.next_id)
+    assert (np.triu(found.weights, 1) == 0).all()
+
+
+def test_e6_there_are_fifty_thousand_characters():
+    tokenizer = stages.han_characters(50_000)
+    assert tokenizer.vocab_size == 50_000
+    assert tokenizer.decode(tokenizer.encode(SENTENCE)) == SENTENCE
+    assert len(set(tokenizer.encode(SENTENCE).tolist())) == 5
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    return depth.run(SMALL.deep)
+
+
+def test_e4_what_the_gradient_loses_on_its_way(gradients):
+    ratio = {name: (norms[:, 0] / norms[:, -1]) for name, norms in gradients.items()}
+    assert {norms.shape for norms in gradients.values()} == {(len(SMALL.deep.seeds), 24)}
+    assert (ratio["neither"] < 1e-3).all(), ratio
+    assert (ratio["residual and norm"] > 0.3).all(), ratio
+
+
+def test_e4_the_norms_are_those_of_the_gradient():
+    config = dataclasses.replace(SMALL.deep, depth=2, width=4, length=3)
+    kind = depth.KINDS["residual and norm"]
+    layer = depth.make_layer(config, jax.random.key(1))
+    x = jax.random.normal(jax.random.key(2), (3, 4))
+    stacked = jax.tree.map(lambda leaf: leaf[None], layer)
+    y = x + layer["attention"](layer["attention_norm"](x))
+    y = y + layer["feed_forward"](layer["feed_forward_norm"](y))
+    np.testing.assert_allclose(depth.through(stacked, kind, x), y, rtol=FORWARD["float32"], atol=FORWARD["float32"])
+    bare = layer["feed_forward"](layer["attention"](x))
+    found = depth.through(stacked, depth.KINDS["neither"], x)
+    np.testing.assert_allclose(found, bare, rtol=FORWARD["float32"], atol=FORWARD["float32"])
+
+
+def test_e5_nothing_comes_from_later_inputs():
+    found = causality.run(SMALL.causal, 6)
+    assert found.above == 0.0, "exactly"
+    assert (np.tril(found.masked) + np.triu(np.ones((6, 6)), 1) > 0).all(), "everything comes from earlier ones"
+    assert found.unmasked.min() > 0
+    assert found.memory.min() > 0
+
+
+def test_e5_a_mask_that_looks_one_ahead_would_be_seen():
+    x, states = jax.random.normal(jax.random.key(0), (2, 4, SMALL.causal.width))
+    norms, memory = causality.jacobians(SMALL.causal, masks.causal(1), x, states)
+    found = causality.Reach(norms, norms, memory)
+    assert found.above > 0
+
+
+@pytest.fixture(scope="module")
+def continued():
+    return characters.run(SMALL.characters, SENTENCE)
+
+
+def test_e6_a_trained_model_ends_new_sentences_rightly(continued):
+    looking, blind = (runs[0] for runs in continued.values())
+    assert looking.asked == blind.asked == weather.SENTENCES_HELD_OUT
+    assert looking.right == looking.asked
+    assert blind.right < looking.asked / 2
+    given, follows = looking.text[0], looking.text[2:]
+    assert follows.startswith(weather.WHAT_FOLLOWS[given]), looking.text
+
+
+def test_e6_held_out_sentences_are_new():
+    text = weather.training_text()
+    held_out = weather.held_out()
+    assert len(held_out) == 29
+    assert [given for given, _ in held_out if given in text] == []
+    assert all(follows in text for _, follows in held_out)
+    assert set("".join(given + follows for given, follows in held_out)) <= set(text)
+
+
+def test_e6_any_file_can_be_trained_on(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("甲乙丙丁" * 60, encoding="utf-8")
+    config = CharacterConfig(context=32, width=16, depth=1, heads=2, steps=1, seeds=(0,))
+    corpus = characters.prepare(config, text)
+    assert isinstance(corpus.tokenizer, data.Characters)
+    (made,) = characters.run(config, "甲乙", text)["attention"]
+    assert (made.right, made.asked) == (0, 0)
+    assert len(made.text) == 16
+    assert jnp.isfinite(made.validation_loss)
