@@ -119,7 +119,7 @@ WRONG = {
     "a comparison in fp8": (lambda m, p, new: interop.compare(p, dtype="fp8"), "dtype: expected one of None, float32"),
     "a model of a number": (
         lambda m, p, new: models.create(3),
-        "config: expected models.LMConfig.* or models.PairConfig",
+        r"config: expected models.LMConfig\(...\), PairConfig\(...\) or RNNConfig\(...\), got a value of type int",
     ),
     "a model by chance": (lambda m, p, new: models.create(CONFIG, None), "rng: expected a random key or a seed"),
     "a body of a pair": (lambda m, p, new: models.Body(PAIR, rngs=nnx.Rngs(0)), "config: expected models.LMConfig"),
