@@ -7,7 +7,6 @@ from jax_attention.models.config import LMConfig
 from jax_attention.models.config_json import config_from_json, config_to_json
 from jax_attention.models.create import create, scanned, unrolled
 from jax_attention.models.encoder_decoder import EncoderDecoder, PairConfig
-from jax_attention.models.given import Given
 from jax_attention.models.patch_encoder import PatchEncoder
 from jax_attention.models.presets import PRESETS, gemma2, gpt2, llama, tiny
 from jax_attention.models.pure import Pure, from_dict, pure, to_dict
@@ -15,6 +14,7 @@ from jax_attention.models.results import BodyOutput, Capture, Captured, LMCache,
 from jax_attention.models.rnn_config import RNNConfig
 from jax_attention.models.rnn_halves import RNNMemory, RNNState
 from jax_attention.models.rnn_seq2seq import RNNSeq2Seq
+from jax_attention.models.source_model import Given
 from jax_attention.models.transformer import TransformerLM
 
 __all__ = [

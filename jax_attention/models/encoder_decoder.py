@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 from flax import nnx
 
-from jax_attention.ground.buckets import bucket
 from jax_attention.ground.checks import check_instance, fail_unless
 from jax_attention.models.config import LMConfig
-from jax_attention.models.given import Given, check_same_lead, filled_up
-from jax_attention.models.results import LMOutput, Memory
+from jax_attention.models.results import Memory
+from jax_attention.models.source_model import Given, SourceModel
 from jax_attention.models.transformer import TransformerLM
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ class PairConfig:
         return self.decoder.param_dtype
 
 
-class EncoderDecoder(nnx.Module):
+class EncoderDecoder(SourceModel):
     """An encoder and a decoder, each a `TransformerLM`.
 
         logits[..., t, :] = decoder(target, memory = encoder(source))_t,      which depends on target[..., :t + 1]
@@ -139,42 +138,6 @@ class EncoderDecoder(nnx.Module):
             encoder.embedding = None
         self.encoder, self.decoder, self.config = encoder, TransformerLM(config.decoder, rngs=rngs), config
 
-    def __call__(
-        self,
-        source: Int[Array, "*lead S"],
-        target: Int[Array, "*lead T"],
-        *,
-        source_positions: Int[Array, "*#lead S"] | None = None,
-        target_positions: Int[Array, "*#lead T"] | None = None,
-        rng: PRNGKeyArray | None = None,
-        capture: Any = None,
-    ) -> LMOutput:
-        """Logits `[..., T, V]` of the token behind each of the target.
-
-        source_positions: padding stands at `cache.EMPTY`; so in target_positions.
-        rng: for dropout in both halves.
-        capture: of the decoder; `Capture(cross="all")` gives the maps over the source.
-        """
-        options = self._read(source, target, source_positions, target_positions, rng)
-        return self.decoder(target, capture=capture, **options)
-
-    def hidden(
-        self,
-        source: Int[Array, "*lead S"],
-        target: Int[Array, "*lead T"],
-        *,
-        source_positions: Int[Array, "*#lead S"] | None = None,
-        target_positions: Int[Array, "*#lead T"] | None = None,
-        rng: PRNGKeyArray | None = None,
-    ) -> Float[Array, "*lead T D"]:
-        """What the head sees: the same call without the logits, which are large."""
-        options = self._read(source, target, source_positions, target_positions, rng)
-        return self.decoder.hidden(target, **options)[0]
-
-    def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
-        """Logits of hidden states."""
-        return self.decoder.unembed(hidden)
-
     def encode(
         self,
         source: Int[Array, "*lead S"],
@@ -189,16 +152,18 @@ class EncoderDecoder(nnx.Module):
             encoder.embedding = self.decoder.embedding
         return encoder.hidden(source, positions=positions, rng=rng)[0]
 
-    def given(self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None) -> Given:
-        """The decoder of one source, or of a batch of them, its blocks unrolled: a language model of the target.
+    def remembered(self, source: Any, positions: Any = None, rng: Any = None) -> Memory:
+        """Keys and values of what the encoder makes of a source, for each layer of the decoder."""
+        return self.decoder.remember(self.encode(source, positions=positions, rng=rng), positions)
 
-        Compiled; lengths are rounded up (16, 32, 64, 128, 256, …) and hidden by position, so that nearby ones run the
-        same programs here and in `decoding.generate`.
-        """
-        source = self.encoder._checked(source, positions, None)
-        source, places = filled_up(source, positions, bucket(source.shape[-1]))
-        decoder = self.decoder.stacked(False) if self.config.scan else self.decoder
-        return Given(decoder, _remembered(self, source, places))
+    def given(self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None) -> Given:
+        """As of every model of a source; the blocks of the decoder are unrolled, which is faster token by token."""
+        self.encoder._checked(source, positions, None)
+        model = self
+        if self.config.scan:
+            model = jax.tree.map(lambda x: x, self)
+            model.decoder = self.decoder.stacked(False)
+        return super(EncoderDecoder, model).given(source, positions=positions)
 
     def stacked(self, scan: bool) -> EncoderDecoder:
         """Both halves with their blocks stacked for `lax.scan`, or one after the other."""
@@ -206,19 +171,3 @@ class EncoderDecoder(nnx.Module):
         copy.encoder, copy.decoder = self.encoder.stacked(scan), self.decoder.stacked(scan)
         copy.config = self.config.replaced(scan=scan)
         return copy
-
-    def _read(
-        self, source: Any, target: Any, source_positions: Any, target_positions: Any, rng: jax.Array | None
-    ) -> dict[str, Any]:
-        """What the decoder is given besides the target."""
-        check_same_lead(source, target)
-        rngs = (None, None) if rng is None else jax.random.split(rng)
-        states = self.encode(source, positions=source_positions, rng=rngs[0])
-        memory = self.decoder.remember(states, source_positions)
-        return {"positions": target_positions, "memory": memory, "rng": rngs[1]}
-
-
-@jax.jit
-def _remembered(model: EncoderDecoder, source: jax.Array, places: jax.Array) -> Memory:
-    """What the unrolled decoder remembers of a source."""
-    return model.decoder.stacked(False).remember(model.encode(source, positions=places), places)

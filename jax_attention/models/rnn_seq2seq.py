@@ -5,23 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.ground.buckets import bucket
-from jax_attention.ground.checks import check_instance, check_tokens, fail_unless
-from jax_attention.models.block import fold
-from jax_attention.models.given import Given, check_same_lead, filled_up
-from jax_attention.models.results import Capture, LMOutput
+from jax_attention.ground.checks import check_instance, fail_unless
 from jax_attention.models.rnn_config import RNNConfig
 from jax_attention.models.rnn_halves import RNNDecoder, RNNEncoder, RNNMemory
+from jax_attention.models.source_model import SourceModel
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, PRNGKeyArray
+    from jaxtyping import Array, Int, PRNGKeyArray
 
 
-class RNNSeq2Seq(nnx.Module):
+class RNNSeq2Seq(SourceModel):
     """The recurrent encoder–decoder: a code for the whole source, or attention over its states by any score.
 
         h, C   = encoder(source)
@@ -64,37 +60,6 @@ class RNNSeq2Seq(nnx.Module):
         self.config = config
         self.encoder, self.decoder = RNNEncoder(config, rngs=rngs), RNNDecoder(config, rngs=rngs)
 
-    def __call__(
-        self,
-        source: Int[Array, "*lead S"],
-        target: Int[Array, "*lead T"],
-        *,
-        source_positions: Int[Array, "*#lead S"] | None = None,
-        target_positions: Int[Array, "*#lead T"] | None = None,
-        rng: PRNGKeyArray | None = None,
-        capture: Capture | None = None,
-    ) -> LMOutput:
-        """Logits `[..., T, V]` of the token behind each of the target; `Capture(cross="all")` gives the maps."""
-        memory, options = self._read(source, target, source_positions, target_positions, rng)
-        return self.decoder(target, memory=memory, capture=capture, **options)
-
-    def hidden(
-        self,
-        source: Int[Array, "*lead S"],
-        target: Int[Array, "*lead T"],
-        *,
-        source_positions: Int[Array, "*#lead S"] | None = None,
-        target_positions: Int[Array, "*#lead T"] | None = None,
-        rng: PRNGKeyArray | None = None,
-    ) -> Float[Array, "*lead T H"]:
-        """What the head sees: the same call without the logits, which are large."""
-        memory, options = self._read(source, target, source_positions, target_positions, rng)
-        return self.decoder.hidden(target, memory=memory, **options)[0]
-
-    def unembed(self, hidden: Float[Array, "*lead H"]) -> Float[Array, "*lead V"]:
-        """Logits of hidden states."""
-        return self.decoder.unembed(hidden)
-
     def encode(
         self,
         source: Int[Array, "*lead S"],
@@ -116,23 +81,10 @@ class RNNSeq2Seq(nnx.Module):
         states = jnp.pad(memory.states, [*behind, (0, 0)])
         return dataclasses.replace(memory, states=states, real=jnp.pad(memory.real, behind))
 
-    def given(self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None) -> Given:
-        """The decoder of one source, or of a batch of them: a language model of the target.
+    def remembered(self, source: Any, positions: Any = None, rng: Any = None) -> RNNMemory:
+        """What the encoder makes of a source is all that the decoder needs."""
+        return self.encode(source, positions=positions, rng=rng)
 
-        Compiled; nearby lengths run one program, as they are filled up (16, 32, 64, 128, 256, …).
-        """
-        source = check_tokens("source", source)
-        size = max(self.config.context, source.shape[-1]) if self.config.fixed_length else bucket(source.shape[-1])
-        return Given(self.decoder, _remembered(self, *filled_up(source, positions, size)))
-
-    def _read(
-        self, source: Any, target: Any, source_positions: Any, target_positions: Any, rng: jax.Array | None
-    ) -> tuple[RNNMemory, dict[str, Any]]:
-        check_same_lead(source, target)
-        memory = self.encode(source, positions=source_positions, rng=fold(rng, 0))
-        return memory, {"positions": target_positions, "rng": fold(rng, 1)}
-
-
-@jax.jit
-def _remembered(model: RNNSeq2Seq, source: jax.Array, places: jax.Array) -> RNNMemory:
-    return model.encode(source, positions=places)
+    def room(self, count: int) -> int:
+        """Every source of `nn.Location` is as long as its parameters."""
+        return max(self.config.context, count) if self.config.fixed_length else super().room(count)

@@ -11,7 +11,6 @@ from flax import nnx
 
 from jax_attention import decoding, masks, models
 from jax_attention.cache import EMPTY
-from jax_attention.models.given import Given
 from tests.models import small
 
 IMAGE, PATCH = (6, 8, 2), (3, 2)
@@ -62,7 +61,7 @@ def test_only_positions_know_where_a_patch_stands():
 def test_a_decoder_writes_of_an_image():
     decoder = small.model("learned", memory_size=16)
     memory = decoder.remember(encoder()(IMAGES))
-    out = decoding.generate(Given(decoder, memory), [[1], [2]], max_new_tokens=3)
+    out = decoding.generate(models.Given(decoder, memory), [[1], [2]], max_new_tokens=3)
     full = decoder(jnp.concatenate([jnp.array([[1], [2]]), out.tokens], axis=1), memory=memory).logits
     np.testing.assert_array_equal(jnp.argmax(full[:, :-1], axis=-1), out.tokens)
 
