@@ -294,7 +294,7 @@ def check_tokens(name: str, tokens: Any) -> jax.Array:
         f"{name}: expected integers [..., T], got {describe_array(tokens)}. Encode text first: tokenizer.encode.",
         TypeError,
     )
-    return tokens.astype(jnp.promote_types(tokens.dtype, jnp.int32))
+    return tokens if tokens.dtype in (jnp.int32, jnp.int64) else tokens.astype(jnp.int32)
 
 
 _FLOORS = {"score": "scores", "mods": "mods", "mask": "masks", "normalize": "normalizers"}

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.ground.checks import check_instance, fail_unless
+from jax_attention.ground.numerics import compute_dtype
 from jax_attention.interop.entries import Entry
 from jax_attention.interop.factors import Factors, our_factors, their_factors
 from jax_attention.interop.family import Family
@@ -108,7 +109,7 @@ def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, fa
         if any(x is not None for x in found):
             first, seconds = our_factors(entry, found, [kernels[name].shape for name in entry.ours])
             for name, second in zip(entry.ours, seconds, strict=True):
-                dtype = jnp.promote_types(kernels[name].dtype, jnp.float32)
+                dtype = compute_dtype(kernels[name].dtype)
                 layer = name.removesuffix(KERNEL)
                 down[layer], up[layer] = jnp.asarray(first, dtype), jnp.asarray(second, dtype)
     if arrays:

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jax_attention.cache import EMPTY
 from jax_attention.ground.checks import check_instance, check_int, check_positions
+from jax_attention.ground.numerics import compute_dtype
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.results import Capture, LMOutput
 from jax_attention.models.transformer import TransformerLM
@@ -78,13 +79,13 @@ class Classifier(nnx.Module):
             hidden = _mean(hidden, positions)
         logits = self.head(hidden)
         captured = None if capture is None else captured
-        return LMOutput(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), None, captured)
+        return LMOutput(logits.astype(compute_dtype(logits.dtype)), None, captured)
 
 
 def _mean(hidden: Any, positions: Any) -> Any:
     """Over the rows that hold a token."""
     if positions is None:
-        return jnp.mean(hidden, axis=-2)
+        return jnp.sum(hidden, axis=-2) / max(hidden.shape[-2], 1)
     real = check_positions("positions", positions, hidden.shape[-2], hidden.shape[:-2]) != EMPTY
     real = jnp.broadcast_to(real, hidden.shape[:-1])[..., None]
     count = jnp.maximum(jnp.sum(real, axis=-2), 1).astype(hidden.dtype)

@@ -13,7 +13,7 @@ from jax_attention import masks
 from jax_attention.cache import EMPTY
 from jax_attention.dispatch.attend import attend, attention_weights
 from jax_attention.ground.checks import broadcasts, check_instance, check_positions, check_tokens, fail_unless
-from jax_attention.ground.numerics import varying_like
+from jax_attention.ground.numerics import compute_dtype, varying_like
 from jax_attention.ground.trees import pytree
 from jax_attention.models.block import drop, fold, table_rows
 from jax_attention.models.results import Capture, Captured, LMOutput
@@ -123,7 +123,7 @@ class RNNDecoder(nnx.Module):
 
     def unembed(self, hidden: Float[Array, "*lead H"]) -> Float[Array, "*lead V"]:
         """Logits of hidden states."""
-        return self.head(hidden).astype(jnp.promote_types(hidden.dtype, jnp.float32))
+        return self.head(hidden).astype(compute_dtype(hidden.dtype))
 
     def init_cache(self, batch: tuple[int, ...] = (), capacity: int | None = None) -> RNNState:
         """Before the first token; a state holds any number of them, so `capacity` changes nothing."""

@@ -11,6 +11,7 @@ from flax import nnx
 from jax_attention import positions
 from jax_attention.cache import EMPTY
 from jax_attention.ground.checks import check_instance, check_positions, check_tokens, fail_unless
+from jax_attention.ground.numerics import compute_dtype
 from jax_attention.models.block import INITIAL_DEVIATION, drop, fold, make_norm, table_rows
 from jax_attention.models.body import Body
 from jax_attention.models.config import LMConfig, model_dtype
@@ -127,7 +128,7 @@ class TransformerLM(Body):
             hidden.reshape(-1, config.width).astype(dtype),
             matrix[...].astype(dtype),
             (((1,), (axis,)), ((), ())),
-            preferred_element_type=jnp.promote_types(dtype, jnp.float32),
+            preferred_element_type=compute_dtype(dtype),
         )
         logits = logits if self.head_bias is None else logits + self.head_bias[...].astype(logits.dtype)
         if config.logit_cap is not None:

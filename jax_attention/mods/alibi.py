@@ -25,7 +25,7 @@ class Alibi(Mod):
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         distance = jnp.abs(q_pos - k_pos).astype(scores.dtype)
-        return scores - per_tile(self.slopes) * distance
+        return scores - jnp.asarray(per_tile(self.slopes), scores.dtype) * distance
 
 
 def alibi(slopes: Float[Array, "*lead"] | float) -> Alibi:

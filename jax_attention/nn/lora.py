@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention.ground.checks import check_instance, check_int
+from jax_attention.ground.numerics import compute_dtype
 from jax_attention.ground.trees import pytree
 from jax_attention.nn.named import filled, named
 
@@ -85,7 +86,7 @@ def lora(
     for number, (name, kernel) in enumerate(chosen.items()):
         *layers, size, width = kernel.shape
         bound = size**-0.5
-        own, dtype = jax.random.fold_in(rng, number), jnp.promote_types(kernel.dtype, jnp.float32)
+        own, dtype = jax.random.fold_in(rng, number), compute_dtype(kernel.dtype)
         down[name] = jax.random.uniform(own, (*layers, size, rank), dtype, -bound, bound)
         up[name] = jnp.zeros((*layers, rank, width), dtype)
     return Adapters(down, up, 1.0 if alpha is None else alpha / rank)
@@ -130,7 +131,7 @@ def adapted(module: Module, adapters: Adapters) -> Module:
                 f"{name!r}, got {tuple(down.shape)} and {tuple(up.shape)}. Make them for this module: "
                 "nn.lora(module, ...)."
             )
-        wide = jnp.promote_types(kernel.dtype, jnp.float32)
+        wide = compute_dtype(kernel.dtype)
         change = jnp.matmul(down, up, preferred_element_type=wide)
         arrays[path] = (kernel.astype(wide) + adapters.scale * change).astype(kernel.dtype)
     return filled(module, arrays, "adapters: expected those of this module")

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_attention.ground.numerics import compute_dtype
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
@@ -42,7 +44,7 @@ def _apply(norm: nnx.LayerNorm | nnx.RMSNorm, x: jax.Array, centred: bool) -> ja
     bias = getattr(norm, "bias", None)
     held = (x.reshape(-1, x.shape[-1]), norm.scale[...], None if bias is None else bias[...])
     rows, scale, bias = norm.promote_dtype(held, dtype=norm.dtype)
-    wide = jnp.promote_types(rows.dtype, jnp.float32)
+    wide = compute_dtype(rows.dtype)
     y = standardized(rows.astype(wide), norm.epsilon, centred) * scale.astype(wide)[None]
     y = y if bias is None else y + bias.astype(wide)[None]
     return y.astype(rows.dtype).reshape(x.shape)

@@ -254,4 +254,4 @@ def _inside(lengths: Any, lead: list[int], count: int) -> jax.Array:
             f"lengths: expected shape {tuple(lead)} as the leading axes of x, or one that broadcasts to it, got "
             f"{describe_array(lengths)}. Give one length per sequence."
         ) from None
-    return jnp.arange(count)[:, None] < lengths.reshape(-1)
+    return jnp.arange(count)[:, None] < lengths.reshape(1, -1)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.ground.numerics import compute_dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -74,7 +75,7 @@ def cross_entropy(
         f"targets: expected shape {hidden.shape[:-1]}, one per hidden state, got {describe_array(targets)}.",
     )
     fail_unless(0 <= label_smoothing < 1, f"label_smoothing: expected 0 <= a < 1, got {label_smoothing}.")
-    dtype = jnp.promote_types(hidden.dtype, jnp.float32)
+    dtype = compute_dtype(hidden.dtype)
     rows = targets.size
     weights = jnp.ones((), dtype) if weights is None else jnp.asarray(weights, dtype)
     weights = jnp.broadcast_to(weights, targets.shape).reshape(rows)

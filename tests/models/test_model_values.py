@@ -250,12 +250,16 @@ def test_float64_is_float64(x64):
     assert 1e-9 < error < 1e-4
 
 
-@pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])
+WIDTHS = (("float32", False), ("float32", True), ("bfloat16", False), ("float64", True))
+
+
+@pytest.mark.parametrize(("dtype", "x64"), WIDTHS, ids=lambda x: {True: "x64", False: "x32"}.get(x, x))
 @pytest.mark.parametrize("scheme", small.SCHEMES)
-def test_strict_promotion_through_forward_and_backward(scheme, x64):
-    """Tracing is enough: promotion happens, or is refused, before anything runs. (Flax's norms promote bfloat16.)"""
+def test_strict_promotion_through_forward_and_backward(scheme, dtype, x64):
+    """Tracing is enough: promotion happens, or is refused, before anything runs."""
     with jax.enable_x64(x64), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        config = small.config(scheme, dropout=0.1)
+        config = small.config(scheme, dropout=0.1, dtype=dtype, param_dtype="float64" if dtype == "float64" else "float32")
+        kept = jnp.dtype(config.param_dtype)
 
         def run(tokens, segments):
             def objective(model):
@@ -267,4 +271,4 @@ def test_strict_promotion_through_forward_and_backward(scheme, x64):
             return jax.grad(objective)(models.create(config, jax.random.key(0)))
 
         gradient = jax.eval_shape(run, TOKENS, jnp.zeros((2, 6), jnp.int32))
-    assert {x.dtype for x in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves(gradient)} == {kept}

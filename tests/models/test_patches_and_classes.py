@@ -134,3 +134,10 @@ def test_wrong_calls_are_refused(name):
     call, message = BAD[name]
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize("positions", [None, jnp.zeros((2, 0), jnp.int32)], ids=["none", "given"])
+def test_a_text_of_no_tokens_has_the_logits_of_the_bias(positions):
+    model = classifier()
+    found = model(jnp.zeros((2, 0), jnp.int32), positions=positions).logits
+    np.testing.assert_array_equal(found, jnp.broadcast_to(model.head.bias[...], (2, 3)))

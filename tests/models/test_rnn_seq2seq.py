@@ -310,3 +310,31 @@ def test_wrong_calls_are_refused(name):
     call, message = BAD[name]
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize(("dtype", "x64"), [("float32", True), ("bfloat16", False), ("float64", True)])
+@pytest.mark.parametrize("score", FEW)
+def test_strict_promotion_and_a_source_of_padding(score, dtype, x64):
+    """No dtype and no axis is added silently; logits are at least float32, and a row of nothing has derivatives."""
+    rows = jnp.array([[0, 1, EMPTY, 2, 3], [EMPTY] * 5])
+    with jax.enable_x64(x64), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        model = models.create(config(score, param_dtype=dtype, cell="lstm"), jax.random.key(0))
+
+        @jax.jit
+        def run(model):
+            found = lambda model: model(SOURCE, target(2, T), source_positions=rows).logits  # noqa: E731
+            return found(model), jax.grad(lambda model: jnp.sum(jnp.tanh(found(model))))(model)
+
+        logits, gradient = run(model)
+    assert logits.dtype == ("float64" if dtype == "float64" else "float32")
+    assert {x.dtype for x in jax.tree.leaves(gradient)} == {jnp.dtype(dtype)}
+    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((logits, gradient)))
+
+
+def test_models_in_a_batch():
+    """`vmap` over parameters is one model after the other."""
+    single = [models.create(config(), jax.random.key(seed)) for seed in (0, 1)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *single)
+    run = small.jit(lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits)
+    found = jax.jit(jax.vmap(lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits))(stacked)
+    np.testing.assert_allclose(found, jnp.stack([run(model) for model in single]), **small.CLOSE)
