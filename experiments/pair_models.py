@@ -1,0 +1,90 @@
+"""The models that the experiments compare where a source is read and a target is written, and how they write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from experiments.learn import cut
+from jax_attention import data, decoding, models, nn, scores
+
+RULES: dict[str, Any] = {
+    "no attention": None,
+    "dot": scores.dot(),
+    "cosine": scores.cosine(),
+    "general": nn.General,
+    "additive": nn.Additive,
+    "concat": nn.Concat,
+    "location": nn.Location,
+}
+"""The score of a recurrent encoder and decoder, by name."""
+TRANSFORMER = "Transformer"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of every model: `width` features for a word and a state; `depth` blocks in each half of the Transformer."""
+
+    width: int = 96
+    depth: int = 2
+    heads: int = 4
+    dropout: float = 0.0
+
+
+def pair_model(
+    name: str, source_words: int, target_words: int, sizes: Sizes, longest: int = 64
+) -> Callable[[jax.Array], Any]:
+    """What makes the model of this name from a random key.
+
+    Args:
+        name: one of `RULES`, for a GRU that reads from both ends and a GRU that writes, or `TRANSFORMER`.
+        source_words: size of the source's vocabulary.
+        target_words: of the target's, `start` and `stop` among them.
+        sizes: widths and depth.
+        longest: the most words of a source, which "location" has parameters for.
+    """
+    config = transformer(source_words, target_words, sizes)
+    if name != TRANSFORMER:
+        config = models.RNNConfig(
+            source_vocab_size=source_words,
+            vocab_size=target_words,
+            context=longest,
+            width=sizes.width,
+            hidden_size=sizes.width,
+            score=RULES[name],
+            dropout=sizes.dropout,
+        )
+    return lambda rng: models.create(config, rng)
+
+
+def transformer(source_words: int, target_words: int, sizes: Sizes) -> models.PairConfig:
+    """Encoder and decoder of equal sizes with rotary positions, which are relative."""
+    shared = {
+        "width": sizes.width,
+        "depth": sizes.depth,
+        "num_heads": sizes.heads,
+        "position": "rotary",
+        "dropout": sizes.dropout,
+    }
+    encoder = models.LMConfig(vocab_size=source_words, mask=None, **shared)
+    decoder = models.LMConfig(vocab_size=target_words, memory_size=sizes.width, **shared)
+    return models.PairConfig(encoder=encoder, decoder=decoder)
+
+
+def write(
+    model: Any, sources: Sequence[Any], *, start: int, stop: int, most: int, batch_size: int = 256
+) -> list[list[int]]:
+    """The likeliest word after the other, without `stop`, for each source of ids, in their order."""
+    written = []
+    for first in range(0, len(sources), batch_size):
+        part = list(sources[first : first + batch_size])
+        part += [part[-1]] * (batch_size - len(part) if first else 0)  # the same program for the last batch
+        tokens, positions = data.padded(part)
+        found = decoding.generate(
+            model.given(tokens, positions=positions), [[start]] * len(part), max_new_tokens=most, stop_tokens=stop
+        )
+        written += cut(found.tokens, stop)
+    return written[: len(sources)]
