@@ -258,8 +258,8 @@ WIDTHS = (("float32", False), ("float32", True), ("bfloat16", False), ("float64"
 def test_strict_promotion_through_forward_and_backward(scheme, dtype, x64):
     """Tracing is enough: promotion happens, or is refused, before anything runs."""
     with jax.enable_x64(x64), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        config = small.config(scheme, dropout=0.1, dtype=dtype, param_dtype="float64" if dtype == "float64" else "float32")
-        kept = jnp.dtype(config.param_dtype)
+        kept = jnp.dtype("float64" if dtype == "float64" else "float32")
+        config = small.config(scheme, dropout=0.1, dtype=dtype, param_dtype=kept.name)
 
         def run(tokens, segments):
             def objective(model):
