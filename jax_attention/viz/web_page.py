@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jax_attention.ground.checks import describe_array, fail_unless
-from jax_attention.viz.checks import check_both_labels, check_layers, check_title, check_weights
+from jax_attention.viz.checks import ROW_SLACK, check_both_labels, check_layers, check_title, check_weights
 from jax_attention.viz.labels import visible
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def html_page(
 
         page = text + style + script + tokens + base64 of round(65535 weights / largest weight of the map)
 
-    It needs a browser but no network, no file beside it and no matplotlib. Weights are kept to 1/131070 of the largest
+    The words of the keys are coloured as a strip for the query. Each head shows its mean entropy; several layers of
+    self-attention whose rows sum to 1 at most can be followed by rollout, as if it were one more layer. The page needs
+    a browser but no network, no file beside it and no matplotlib. Weights are kept to 1/131070 of the largest
     of their map, zeros exactly. Works with the mouse and with the keyboard, on light and on dark screens.
 
     Args:
@@ -85,6 +87,7 @@ def html_page(
         "layers": [visible(name) for name in names],
         "queries": [visible(token) for token in queries],
         "keys": [visible(token) for token in keys],
+        "rollout": array.shape[0] > 1 and queries == keys and bool(array.sum(axis=-1).max() <= 1 + ROW_SLACK),
         "largest": [float(f"{x:.7g}") for x in largest.ravel()],
         "weights": base64.b64encode(steps.astype("<u2").tobytes()).decode("ascii"),
     }

@@ -128,6 +128,31 @@ def test_the_script_reads_what_python_wrote():
     np.testing.assert_allclose(found, np.reshape(expected, (3, 20)), atol=1e-5)
 
 
+def test_the_script_follows_rollout_and_entropy_as_python_does():
+    weights = np.random.default_rng(0).dirichlet(np.ones(4), (3, 2, 4))
+    weights[0, 1, 2] = 0  # a query that sees nothing
+    data = contents(viz.html_page(weights, list("abcd")))
+    assert data["rollout"] is True
+    found = run_script(
+        f"(() => {{ const data = {json.dumps(data)}; data.steps = decode(data.weights); return ["
+        "Array.from(mapOf(data, ROLLOUT, -1)),"
+        "[0, 1, 2].map((l) => [0, 1].map((n) => entropyOf(mapOf(data, l, n), 4))),"
+        "entropyOf(new Float64Array(16), 4), entropyOf(new Float64Array(16).fill(0.3), 4)]; })()"
+    )
+    np.testing.assert_allclose(np.reshape(found[0], (4, 4)), viz.rollout(weights), atol=1e-4)
+    np.testing.assert_allclose(found[1], viz.head_entropy(weights), atol=1e-4)
+    assert found[2:] == [None, None]  # no row attends; rows of 1.2 are no shares
+
+
+def test_rollout_is_offered_where_it_has_a_meaning():
+    square = np.full((2, 1, 3, 3), 1 / 3)
+    offered = lambda *given: contents(viz.html_page(*given))["rollout"]  # noqa: E731
+    assert offered(square, list("abc"))
+    assert not offered(square[:1], list("abc"))
+    assert not offered(square, list("abc"), list("xyz"))
+    assert not offered(2 * square, list("abc"))
+
+
 def test_small_parts_of_the_script():
     moves = run_script("['ArrowUp', 'ArrowDown', 'ArrowLeft', 'ArrowRight', 'x'].map((k) => moved(k, 0, 2, 2, 3))")
     assert moves == [[0, 2], [1, 2], [0, 1], [0, 2], None]

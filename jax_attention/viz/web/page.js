@@ -10,8 +10,12 @@ function decode(base64) {
   return steps;
 }
 
-// One head of one layer as Float64Array [T * S]; head -1 is the mean of all heads.
+const ROLLOUT = -1;
+
+// One head of one layer as Float64Array [T * S]; head -1 is the mean of all heads, layer ROLLOUT all layers one after
+// the other.
 function mapOf(data, layer, head) {
+  if (layer === ROLLOUT) return rolloutOf(data, head);
   const [, heads, queries, keys] = data.shape;
   const size = queries * keys;
   const map = new Float64Array(size);
@@ -22,6 +26,53 @@ function mapOf(data, layer, head) {
     for (let i = 0; i < size; i++) map[i] += data.steps[index * size + i] * step;
   }
   return map;
+}
+
+// Product of 0.5 A + 0.5 I over the layers: the share of each input word in each output.
+function rolloutOf(data, head) {
+  const [layers, , count] = data.shape;
+  let result = null;
+  for (let layer = 0; layer < layers; layer++) {
+    const half = mapOf(data, layer, head).map((weight, i) => weight / 2 + (i % (count + 1) === 0 ? 0.5 : 0));
+    result = result === null ? half : product(half, result, count);
+  }
+  return result;
+}
+
+function product(a, b, count) {
+  const result = new Float64Array(count * count);
+  for (let i = 0; i < count; i++) {
+    for (let k = 0; k < count; k++) {
+      const factor = a[i * count + k];
+      if (factor) for (let j = 0; j < count; j++) result[i * count + j] += factor * b[k * count + j];
+    }
+  }
+  return result;
+}
+
+// Whether no row sums to more than 1; those of sigmoid attention may.
+function areShares(map, keys) {
+  for (let first = 0; first < map.length; first += keys) {
+    let sum = 0;
+    for (let s = 0; s < keys; s++) sum += map[first + s];
+    if (sum > 1 + 2 ** -7) return false;
+  }
+  return true;
+}
+
+// Mean of -sum w log w over the rows that attend to something, in nats; null if rows are no shares or all are empty.
+function entropyOf(map, keys) {
+  if (!areShares(map, keys)) return null;
+  let total = 0, rows = 0;
+  for (let first = 0; first < map.length; first += keys) {
+    let row = 0, any = false;
+    for (let s = 0; s < keys; s++) {
+      const weight = map[first + s];
+      if (weight > 0) { row -= weight * Math.log(weight); any = true; }
+    }
+    if (any) { total += Math.max(row, 0); rows += 1; }
+  }
+  return rows ? total / rows : null;
 }
 
 function largestOf(map) {
@@ -243,6 +294,8 @@ function start(data) {
     map = mapOf(data, layer, head);
     largest = largestOf(map);
     at("largest").textContent = number(largest);
+    const entropy = entropyOf(map, keys);
+    at("entropy").textContent = entropy === null ? "" : `entropy ${entropy.toFixed(4)} nats of at most ${Math.log(keys).toFixed(4)}`;
     thumbnails.forEach((small) => small.classList.toggle("here", small.layer === layer && small.head === head));
     show();
   }
@@ -265,7 +318,9 @@ function start(data) {
       grid.append(name);
       for (let n = 0; n < heads; n++) {
         const small = document.createElement("canvas");
-        Object.assign(small, {layer: l, head: n, title: `layer ${data.layers[l]}, head ${n}`});
+        const entropy = entropyOf(mapOf(data, l, n), keys);
+        const spread = entropy === null ? "" : `, entropy ${entropy.toFixed(2)} nats`;
+        Object.assign(small, {layer: l, head: n, title: `layer ${data.layers[l]}, head ${n}${spread}`});
         small.addEventListener("click", () => choose(l, n));
         drawThumbnail(small, l, n);
         grid.append(small);
@@ -276,6 +331,7 @@ function start(data) {
   }
 
   data.layers.forEach((name, l) => option(at("layer"), l, name));
+  if (data.rollout) option(at("layer"), ROLLOUT, "rollout of these");
   for (let n = 0; n < heads; n++) option(at("head"), n, n);
   if (heads > 1) option(at("head"), -1, "mean of all");
   readColours();
@@ -284,9 +340,11 @@ function start(data) {
   keyWords.forEach((word) => word.setAttribute("role", "listitem"));
   const thumbnails = makeThumbnails();
 
-  for (const id of ["layer", "head"]) {
-    at(id).addEventListener("change", () => choose(Number(at("layer").value), Number(at("head").value)));
-  }
+  at("head").addEventListener("change", () => choose(state.layer, Number(at("head").value)));
+  at("layer").addEventListener("change", () => {
+    const layer = Number(at("layer").value);
+    choose(layer, layer === ROLLOUT && heads > 1 ? -1 : state.head);
+  });
   queryWords.forEach((word, t) => {
     word.addEventListener("click", () => toggle(t));
     word.addEventListener("keydown", (event) => {
