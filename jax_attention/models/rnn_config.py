@@ -101,6 +101,11 @@ class RNNConfig:
         return "none"
 
     @property
+    def endless(self) -> bool:
+        """Whether what is written may be longer than `context`, which bounds the source alone."""
+        return True
+
+    @property
     def fixed_length(self) -> bool:
         """Whether parameters fix the number of source rows."""
         return self.score is Location

@@ -161,13 +161,14 @@ def test_equals_pytorch_forward_maps_and_gradients(score):
 
 @pytest.mark.parametrize("score", FEW)
 def test_greedy_decoding_is_the_argmax_of_the_full_pass(score):
+    """Also beyond `context`, which bounds the source alone."""
     model, start = seq2seq(score, cell="lstm", num_layers=2), jnp.array([[1, 3], [2, 0]])
     given = model.given(SOURCE, positions=RIGHT)
-    out = decoding.generate(given, start, max_new_tokens=5)
+    out = decoding.generate(given, start, max_new_tokens=9)
     written = jnp.concatenate([start, out.tokens], axis=1)
     full = small.jit(lambda model: model(SOURCE, written, source_positions=RIGHT).logits)(model)
     np.testing.assert_array_equal(jnp.argmax(full[:, 1:-1], axis=-1), out.tokens)
-    best = decoding.beam_search(given, start, max_new_tokens=5, num_beams=1)
+    best = decoding.beam_search(given, start, max_new_tokens=9, num_beams=1)
     np.testing.assert_array_equal(best.tokens, out.tokens)
 
 
