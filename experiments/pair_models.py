@@ -83,8 +83,7 @@ def write(
         part = list(sources[first : first + batch_size])
         part += [part[-1]] * (batch_size - len(part) if first else 0)  # the same program for the last batch
         tokens, positions = data.padded(part)
-        found = decoding.generate(
-            model.given(tokens, positions=positions), [[start]] * len(part), max_new_tokens=most, stop_tokens=stop
-        )
+        given, starts = model.given(tokens, positions=positions), [[start]] * len(part)
+        found = decoding.generate(given, starts, max_new_tokens=most, stop_tokens=stop, beyond_context=True)
         written += cut(found.tokens, stop)
     return written[: len(sources)]

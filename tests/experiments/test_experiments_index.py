@@ -94,6 +94,14 @@ def said(name: str) -> list[str]:
         ends = [f"{weight:.2f}" for (weight,) in found["one head"]["watched_after"]]
         one = [f"{found['one head'][when][0][0]:.2f}" for when in ("watched_before", "watched_after")]
         return [*falls, ", ".join(ends), *one, f"{found['no parameters']['loss']:.1e}"]
+    if name == "cat_sat":
+        softmax = found["softmax"]
+        weights = np.mean(softmax["weights_masked"], 1)
+        table = ["| " + " | ".join(f"{weight:.2f}" for weight in row) + " | 1 |" for row in weights]
+        right = [f"{share:.2f}" for share in [*np.mean(softmax["right"], 0), np.mean(found["alone"]["right"])]]
+        sums = ", ".join(f"{row.sum():.2f}" for row in np.mean(found["sigmoid"]["weights_masked"], 1))
+        lengths = [f"{np.linalg.norm(softmax[which][0]):.2f}" for which in ("mixed_masked", "mixed_read")]
+        return [*table, "| " + " | ".join(right) + " |", sums, *lengths]
     if name == "inside_a_transformer":
         ratios = [np.median([row[0] / row[-1] for row in norms]) for norms in found["E4"].values()]
         trained = [made for runs in found["E6"]["trained"].values() for made in runs]

@@ -1,0 +1,112 @@
+"""D1: the cat sat on the mat, in a model that was trained on other sentences."""
+
+from __future__ import annotations
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import cat_sat
+from experiments.cat_sat import HIDDEN, SMALL, sentences
+from experiments.cat_sat.__main__ import HERE, Options, main
+from experiments.cat_sat.sentences import SENTENCE, VERB, WORDS
+from experiments.learn import Schooling
+from tests.experiments.folder import left_behind
+from tests.tolerances import FORWARD
+
+TINY = cat_sat.Config(schooling=Schooling(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
+CAT, MAT = 1, 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the command leaves, with one seed."""
+    out = tmp_path_factory.mktemp("cat_sat")
+    main(Options(config=TINY, out=out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return left_behind(folder, "hidden.png", "masked.png", "read.png")
+
+
+def test_the_sentence_and_a_seventh_of_the_pairs_are_held_out():
+    training, held_out = (sentences.sentences(held_out=part) for part in (False, True))
+    pairs = [{(row[CAT], row[MAT]) for row in rows.tolist()} for rows in (training, held_out)]
+    assert len(training) == 1372
+    assert len(held_out) == 228
+    assert not pairs[0] & pairs[1]
+    assert sentences.ids(SENTENCE) in held_out.tolist()
+    assert set(training.ravel()) == set(range(len(WORDS))) - {WORDS.index("[mask]")}, "every word is in training"
+
+
+def test_one_noun_leaves_four_verbs_and_both_leave_one():
+    rows = np.concatenate([sentences.sentences(held_out=part) for part in (False, True)])
+    of_cat = rows[rows[:, CAT] == WORDS.index("cat")]
+    assert len(set(of_cat[:, VERB])) == 4
+    assert len(set(of_cat[of_cat[:, MAT] == WORDS.index("mat")][:, VERB])) == 1
+
+
+def test_one_word_of_each_sentence_is_asked_for():
+    rows = sentences.sentences(held_out=False)
+    batch = sentences.Cloze(rows).batch(0, 0, 512)
+    assert (batch.weights.sum(-1) == 1).all()
+    changed = batch.tokens != batch.targets
+    assert not (changed & (batch.weights == 0)).any()
+    assert 0.7 < changed.sum() / 512 < 0.9
+    assert 0.5 < (batch.tokens == WORDS.index("[mask]")).sum() / 512 < 0.7
+
+
+def claims(found: dict, seeds: int) -> None:
+    """Cat and mat have the most of the weight and are the only words that are needed."""
+    masked = np.array(found["softmax"]["weights_masked"])
+    assert masked.shape == (seeds, 2, 6)
+    np.testing.assert_allclose(masked.sum(-1), 1, atol=1e-5)
+    mean = masked.mean(1)
+    assert (np.sort(mean.argsort(-1)[:, -2:], -1) == [CAT, MAT]).all()
+    assert (mean[:, CAT] + mean[:, MAT] > 0.5).all()
+    for name in ("softmax", "sigmoid"):
+        right = np.array(found[name]["right"])
+        lost = dict(zip(HIDDEN, (right[:, 0] - right[:, 1:].T).mean(1), strict=True))
+        assert (right[:, 0] > 0.9).all(), name
+        assert min(lost[CAT], lost[MAT]) > 0.5 > 0.1 > max(lost[i] for i in (0, 3, 4)), name
+    assert (np.array(found["alone"]["right"]) < 0.15).all()
+
+
+def test_d1_cat_and_mat_are_looked_at_and_needed(found):
+    claims(found, seeds=1)
+    assert found["softmax"]["instead"] == [["dozed", "ran", "sat"]]
+
+
+def test_d1_the_committed_numbers_say_so_too():
+    numbers = json.loads((HERE / "results.json").read_text(encoding="utf-8"))["numbers"]
+    claims(numbers, seeds=5)
+    read = np.array(numbers["softmax"]["weights_read"]).mean(1)
+    assert (np.sort(read.argsort(-1)[:, -2:], -1) == [CAT, MAT]).all()
+    assert (np.array(numbers["sigmoid"]["weights_masked"]).mean(1).sum(-1) > 1).all(), "sigmoid need not sum to 1"
+    assert (np.array(numbers["softmax"]["probability_of_sat"])[:, 0] > 0.99).all()
+
+
+def test_the_mixed_vector_is_the_mixture_of_the_words():
+    made = cat_sat.models.create(cat_sat.kinds(SMALL)["softmax"], 3)
+    looked = cat_sat.looked(cat_sat.Learned(made, np.zeros(1), 0.0))
+    block = made.blocks.layers()[0]
+    x = made(jnp.array(sentences.ids(SENTENCE)), capture=cat_sat.models.Capture(hidden=(-1,))).captured.hidden[-1]
+    value = np.asarray(block.attention.remember(block.attention_norm(x)).value, np.float64)  # [6, heads, size]
+    mixed = np.einsum("ns,snh->nh", looked.weights[1].astype(np.float64), value)
+    expected = np.asarray(block.attention.out(jnp.asarray(mixed.reshape(-1), jnp.float32)))
+    np.testing.assert_allclose(looked.mixed[1], expected, rtol=1e-4, atol=FORWARD["float32"])
+
+
+def test_figures_carry_the_words():
+    rng = np.random.default_rng(0)
+    looked = cat_sat.Looked(rng.dirichlet(np.ones(6), (2, 2)), np.ones((2, 4)), np.ones(6), np.ones(6), ("sat",) * 3)
+    drawn = cat_sat.__main__.draw(TINY, {"softmax": [looked]})
+    labels = [[label.get_text() for label in drawn[name].axes[0].get_xticklabels()] for name in drawn]
+    assert labels[0] == ["the", "cat", "[mask]", "on", "the", "mat"]
+    assert labels[1] == list(SENTENCE)
+    assert labels[2] == ["the", "cat", "on", "the", "mat"]
+    assert [label.get_text() for label in drawn["masked"].axes[0].get_yticklabels()][-1] == "seed 0, mean"
