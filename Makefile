@@ -57,6 +57,7 @@ experiments: $(VENV)/.test
 	$(BIN)/python -m experiments.self_attention_zh --small --out $(SMALL)/self_attention_zh
 	$(BIN)/python -m experiments.cat_sat --small --out $(SMALL)/cat_sat
 	$(BIN)/python -m experiments.inside_a_transformer --small --out $(SMALL)/inside_a_transformer
+	$(BIN)/python -m experiments.generation --small --out $(SMALL)/generation
 	$(BIN)/python -m experiments.shakespeare_char --text README.md --steps 150 --seeds 0 --out $(SMALL)/shakespeare_char
 
 docs: $(VENV)/.test

@@ -1,0 +1,110 @@
+"""C2, generation: attention predicts new texts better than pairs of words do, and what it writes holds together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import generation, learn
+from experiments.generation import Config, judging, texts
+from experiments.generation import __main__ as command
+from tests.experiments.folder import left_behind
+
+ALONE, ATTENDS = generation.WINDOWS
+TINY = Config(
+    people=(2, 2),
+    train=2000,
+    test=60,
+    samples=60,
+    width=32,
+    schooling=learn.Schooling(steps=120, batch_size=16, learning_rate=8e-3, seeds=(0,)),
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """What was found, and the folder that the command left."""
+    folder, kept = tmp_path_factory.mktemp("generation"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "run", lambda config: kept.append(generation.run(config)) or kept[0])
+        command.main(command.Options(config=TINY, out=folder))
+    return kept[0], folder
+
+
+def test_the_command_leaves_numbers_and_figures(done):
+    numbers = left_behind(done[1], "checks.png", "losses.png")
+    assert list(numbers["models"]) == [ALONE, ATTENDS]
+    assert len(numbers["models"][ATTENDS]["written"]) == command.SHOWN
+
+
+def test_attention_predicts_better_than_pairs_and_words_alone_do(done):
+    found, _ = done
+    for which, counted in found.baselines.items():
+        alone, attends = (found.made[name].held_out[which][0]["loss"] for name in (ALONE, ATTENDS))
+        assert attends < counted.bigram.nats_per_token < counted.unigram.nats_per_token
+        assert counted.bigram.nats_per_token - 0.1 < alone  # no model that sees one word can know more than pairs do
+        assert attends < alone - 0.2
+
+
+def test_attention_writes_more_sentences_that_the_generator_has(done):
+    alone, attends = (done[0].made[name].judged[0].sentences.mean() for name in (ALONE, ATTENDS))
+    assert attends > alone + 0.1
+
+
+def test_both_have_as_many_parameters_and_start_equally(done):
+    alone, attends = (done[0].made[name] for name in (ALONE, ATTENDS))
+    assert alone.parameters == attends.parameters
+    assert alone.losses[0, 0] == pytest.approx(attends.losses[0, 0], rel=0.01)
+
+
+def test_figures_name_what_they_show(done):
+    drawn = command.draw(done[0])
+    assert [label.get_text() for label in drawn["checks"].axes[0].get_xticklabels()][-1] == "answers\nrightly"
+    assert [text.get_text() for text in drawn["checks"].legends[0].get_texts()] == [ALONE, ATTENDS]
+    assert drawn["losses"].axes[0].get_xlabel() == "step"
+
+
+def test_texts_of_the_generator_pass_every_check():
+    told = texts.told((2, 3), 5, 50)
+    judged = judging.judged(told, judging.Known(told))
+    for check in ("sentences", *judging.CHECKS):
+        assert getattr(judged, check).all(), check
+    assert not judged.unseen.any()
+    assert not judged.new_pairs.any()
+
+
+@pytest.mark.parametrize(
+    ("text", "passed"),
+    [
+        ("Nina plays the oboe . Tom plays the viola . Which instrument does Tom play ? viola </s>", 5),
+        ("Nina plays the oboe . Tom plays the viola . Which instrument does Tom play ? oboe </s>", 4),
+        ("Nina plays the oboe . Tom plays the viola . Which instrument does Anna play ? oboe </s>", 3),
+        ("Nina plays the oboe . Tom plays the oboe . Which instrument does Tom play ? oboe </s>", 2),
+        ("Nina plays the oboe . Nina plays the viola . Which instrument does Nina play ? oboe </s>", 2),
+        ("Nina plays the oboe . Tom lives in Rome . Which instrument does Nina play ? oboe </s>", 2),
+        ("Nina plays the oboe . Which animal does Nina have ? oboe </s>", 2),
+        ("Nina plays the Rome . Which instrument does Nina play ? Rome </s>", 1),
+        ("Nina is a artist . What does Nina work as ? artist </s>", 1),
+        ("Nina plays the oboe . Which instrument does Nina play ? oboe", 0),
+        ("Nina plays the oboe . oboe </s>", 0),
+    ],
+)
+def test_each_check_finds_its_fault(text, passed):
+    assert judging.passes(text) == passed
+    judged = judging.judged([text], judging.Known([]))
+    assert [bool(getattr(judged, check)[0]) for check in judging.CHECKS] == [n < passed for n in range(5)]
+
+
+def test_committed_results_hold_the_claims():
+    path = Path(generation.__file__).parent / "results.json"
+    numbers = json.loads(path.read_text(encoding="utf-8"))["numbers"]
+    alone, attends = (numbers["models"][name] for name in (ALONE, ATTENDS))
+    for which, counts in numbers["counts"].items():
+        pairs = counts["pairs of words"]["nats_per_token"]
+        assert max(attends["held_out"][which]["nats_per_token"]["by_seed"]) < pairs - 0.2
+        assert min(alone["held_out"][which]["nats_per_token"]["by_seed"]) > pairs - 0.05
+    assert np.min(attends["judged"]["agreeing"]["by_seed"]) > np.max(alone["judged"]["agreeing"]["by_seed"]) + 0.3
+    assert all(share == 1 for check, share in numbers["own"].items() if check in ("sentences", *judging.CHECKS))
