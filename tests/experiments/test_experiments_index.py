@@ -117,6 +117,17 @@ def said(name: str) -> list[str]:
             checks += [f"{made['judged'][check]['mean']:.3f}" for check in ("sentences", *judging.CHECKS)]
         written = [text for made in found["models"].values() for text in made["written"][:2]]
         return [*counts, *losses, *checks, *written]
+    if name == "swap_the_rule":
+        rules = {rule: row for rule, row in found.items() if isinstance(row, dict)}
+        means = {rule: (row["band"]["mean"], row["difference_band"]["mean"]) for rule, row in rules.items()}
+        return [f"| {rule} | {loss:.3f} | {difference:+.3f} (" for rule, (loss, difference) in means.items()]
+    if name == "length_extrapolation":
+        means = [[f"{band['mean']:.3f}" for band in row["band"].values()] for row in found.values()]
+        rises = [f"{row['rise_band']['mean']:+.3f}" for row in found.values()]
+        return [
+            f"| {reading} | {' | '.join(row)} | {rise} ("
+            for reading, row, rise in zip(found, means, rises, strict=True)
+        ]
     return []
 
 

@@ -1,0 +1,57 @@
+"""The figures: loss by position for the schemes, and what it gains to read otherwise than one has trained."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.length_extrapolation import LONG, Config, readings
+from jax_attention import training
+
+COLOURS = ("#08519c", "#238b45", "#b8860b", "#d94801", "#6a51a3", "#c51b7d")
+
+
+def draw(config: Config, curves: dict[str, np.ndarray]) -> dict[str, Figure]:
+    """All figures, by file name. Text is not equally hard everywhere, so all curves are differences on one text."""
+    schemes = {scheme: curves[scheme] - curves[LONG].mean(0) for scheme in config.schemes}
+    changed = {
+        name: curves[name] - curves[reading.scheme] for name, reading in readings(config).items() if reading.changes
+    }
+    length = config.sizes.context
+    return {
+        "schemes": against_position(
+            config,
+            schemes,
+            f"Trained on rows of {length}, read further",
+            f"nats per byte less those of\nthe model trained on rows of {config.longest}",
+        ),
+        "changes": against_position(
+            config,
+            changed,
+            f"Trained on rows of {length}, read otherwise",
+            "nats per byte less those of\nthe same parameters as they were trained",
+        ),
+    }
+
+
+def against_position(config: Config, curves: dict[str, np.ndarray], title: str, label: str) -> Figure:
+    """Curves `[seeds, T]` in bins of a quarter of the trained length: mean and band over seeds."""
+    length = config.sizes.context
+    width = max(length // 4, 1)
+    middle = (np.arange(config.longest // width) + 0.5) * width
+    figure = Figure(figsize=(7.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+        band = training.bootstrap(curve.reshape(len(curve), -1, width).mean(-1))
+        axes.fill_between(middle, band.low, band.high, color=colour, alpha=0.2, lw=0)
+        axes.plot(middle, band.mean, color=colour, lw=1.5, label=name)
+    axes.axhline(0, color="#888888", lw=1)
+    axes.axvline(length, color="#888888", lw=1, ls=":", label="trained length")
+    axes.set_xlim(0, config.longest)
+    axes.set_xticks(np.arange(config.times + 1) * length)
+    axes.set_xlabel("position")
+    axes.set_ylabel(label)
+    axes.set_title(title, fontsize=11)
+    figure.legend(fontsize=8, frameon=False, loc="outside right center")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

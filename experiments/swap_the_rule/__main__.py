@@ -1,0 +1,89 @@
+"""Train and time every variant, print the table, write results.json and the figures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from experiments import figures, record
+from experiments.swap_the_rule import SMALL, Config, Results, run
+from experiments.swap_the_rule.drawing import draw
+from experiments.swap_the_rule.variants import BASE, group_of
+from jax_attention import training
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Options:
+    """Change one field of a small language model at a time.
+
+    Args:
+        config: sizes, training, variants.
+        text: a file to read; sources of Python's standard library if none.
+        small: five variants, short, in place of config.
+        out: where results.json and the figures go.
+    """
+
+    config: Config = field(default_factory=Config)
+    text: Path | None = None
+    small: bool = False
+    out: Path = HERE
+
+
+def numbers_of(config: Config, found: Results) -> dict[str, Any]:
+    """Losses, differences to the base seed by seed with their bands, speed over the base's, entropy by layer."""
+    base, rows = found.variants[BASE], {}
+    for name, variant in found.variants.items():
+        ratios = base.seconds / variant.seconds
+        rows[name] = {
+            "group": group_of(name),
+            "first_loss": variant.first,
+            "training_loss": variant.training,
+            "held_out_loss": variant.held_out,
+            "band": training.bootstrap(variant.held_out)._asdict(),
+            "difference": variant.held_out - base.held_out,
+            "difference_band": training.bootstrap(variant.held_out - base.held_out)._asdict(),
+            "step_milliseconds": 1e3 * float(np.median(variant.seconds)),
+            "speed": float(np.median(ratios)),
+            "speed_quartiles": np.quantile(ratios, [0.25, 0.75]),
+            "entropy": variant.entropy.mean((0, 2)),
+            "entropy_by_head": variant.entropy,
+            "row_sum": variant.sums.mean((0, 2)),
+        }
+    return {"tokens_per_step": config.schooling.batch_size * config.sizes.context, "widest": found.widest} | rows
+
+
+def show(numbers: dict[str, Any]) -> None:
+    """Print one line for each variant."""
+    print(f"{'':22}{'nats':>8}{'less base':>12}  {'band':18}{'speed':>6}   entropy by layer, sums of rows")
+    for name, row in numbers.items():
+        if isinstance(row, dict):
+            band = row["difference_band"]
+            ends = f"{band['low']:+.4f} to {band['high']:+.4f}"
+            looks = " ".join(f"{x:.2f}" for x in row["entropy"])
+            sums = " ".join(f"{x:.2f}" for x in row["row_sum"])
+            means = f"{row['band']['mean']:8.4f}{band['mean']:+12.4f}"
+            print(f"{name:22}{means}  {ends:18}{row['speed']:6.2f}   {looks}   {sums}")
+
+
+def main(given: Options) -> None:
+    """Train, print, write."""
+    began = time.perf_counter()
+    training.keep_freed_memory()
+    config = SMALL if given.small else given.config
+    found = run(config, given.text or ())
+    numbers = numbers_of(config, found)
+    show(numbers)
+    record.write(given.out, config, config.schooling.seeds, numbers, time.perf_counter() - began)
+    for name, figure in draw(found).items():
+        figures.save(figure, given.out / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,118 @@
+"""One field of a small language model changed at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import small_lm, swap_the_rule
+from experiments.learn import Schooling
+from experiments.small_lm import Sizes
+from experiments.swap_the_rule import Config
+from experiments.swap_the_rule.__main__ import Options, main
+from experiments.swap_the_rule.drawing import draw
+from experiments.swap_the_rule.variants import BASE, GROUPS, NAMES
+from jax_attention import data
+from tests.experiments.folder import left_behind
+
+ROOT = Path(__file__).parents[2]
+COUNT = "one two three four five six seven eight nine ten " * 200
+"""What follows a letter is seldom decided by the letter alone."""
+TINY = Config(
+    sizes=Sizes(context=16, width=16, depth=1, heads=2),
+    schooling=Schooling(steps=150, batch_size=16, learning_rate=1e-2, seeds=(0, 1)),
+    variants=(BASE, "sigmoid", "window 1"),
+    held_out=64,
+    rounds=2,
+)
+COMMITTED = json.loads((ROOT / "experiments" / "swap_the_rule" / "results.json").read_text(encoding="utf-8"))["numbers"]
+ROWS = {name: row for name, row in COMMITTED.items() if isinstance(row, dict)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    out = tmp_path_factory.mktemp("swap_the_rule")
+    results, text = [], out.parent / "count.txt"
+    text.write_text(COUNT, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        keep = lambda config, text: results.append(swap_the_rule.run(config, text)) or results[0]  # noqa: E731
+        patch.setattr("experiments.swap_the_rule.__main__.run", keep)
+        main(Options(config=TINY, text=text, out=out))
+    return results[0], left_behind(out, "losses.png", "speed_and_entropy.png")
+
+
+def test_each_variant_changes_one_field_of_the_base():
+    base = small_lm.base(Config().sizes)
+    configs = Config().models()
+    assert tuple(configs) == NAMES
+    assert configs[BASE] == base
+    for name, config in configs.items():
+        fields = [f.name for f in dataclasses.fields(base) if getattr(base, f.name) != getattr(config, f.name)]
+        assert len(fields) == (name != BASE), (name, fields)
+
+
+def test_a_seed_gives_every_variant_the_same_batches_and_kernels(made):
+    corpus, again = (small_lm.read(TINY.sizes, [data.Document("count", COUNT)]) for _ in range(2))
+    assert (corpus.train.batch(1, 7, 4).tokens == again.train.batch(1, 7, 4).tokens).all()
+    assert (corpus.train.batch(1, 7, 4).tokens != corpus.train.batch(2, 7, 4).tokens).any()
+    firsts = np.array([variant.first for variant in made[0].variants.values()])
+    assert np.ptp(firsts, axis=0).max() < 0.02  # at the start attention adds little, whatever its rule
+
+
+def test_training_lowers_the_loss_of_every_variant(made):
+    for name, variant in made[0].variants.items():
+        assert variant.first == pytest.approx(math.log(256), abs=0.5), name
+        assert (variant.held_out < 0.65 * variant.first).all(), name
+
+
+def test_who_sees_only_itself_is_worse(made):
+    variants = made[0].variants
+    assert (variants["window 1"].held_out > variants[BASE].held_out + 0.1).all()
+
+
+def test_entropies_and_sums_are_those_of_the_rule(made):
+    results = made[0]
+    assert results.widest == pytest.approx(np.log(np.arange(1, 17)).mean())
+    assert results.variants["window 1"].entropy.max() == 0
+    assert 0 < results.variants[BASE].entropy.min() <= results.variants[BASE].entropy.max() < results.widest
+    np.testing.assert_allclose(results.variants[BASE].sums, 1, rtol=1e-5)
+    assert np.abs(results.variants["sigmoid"].sums - 1).max() > 0.05
+
+
+def test_numbers_hold_differences_seed_by_seed(made):
+    results, numbers = made
+    for name, row in ((name, numbers[name]) for name in TINY.variants):
+        expected = results.variants[name].held_out - results.variants[BASE].held_out
+        np.testing.assert_allclose(row["difference"], expected, atol=1e-5)
+        assert row["difference_band"]["low"] <= np.mean(expected) + 1e-6
+        assert row["speed"] > 0
+
+
+def test_figures_name_every_variant(made):
+    for figure in draw(made[0]).values():
+        assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(TINY.variants)
+    assert "nats per byte" in draw(made[0])["losses"].axes[0].get_xlabel()
+
+
+def test_committed_results_are_whole():
+    assert tuple(ROWS) == NAMES == tuple(name for names in GROUPS.values() for name in names)
+    for name, row in ROWS.items():
+        assert len(row["held_out_loss"]) >= 3
+        assert np.allclose(row["first_loss"], math.log(256), atol=0.5), name
+        assert 0 <= min(row["entropy"]) <= max(row["entropy"]) <= COMMITTED["widest"] + 1e-3
+
+
+def test_committed_results_hold_the_claims():
+    worse = ("additive", "sigmoid", "relu", "uniform", "alibi", "t5", "learned", "sinusoidal", "none", "window 1")
+    for name, row in ROWS.items():
+        if name in worse:
+            assert min(row["difference"]) > 0.04, name
+        else:
+            assert abs(row["difference_band"]["mean"]) < 0.03, name
+    assert min(ROWS["sinusoidal"]["held_out_loss"]) > max(ROWS["window 1"]["held_out_loss"])
+    assert ROWS["additive"]["speed"] < 0.7
