@@ -56,6 +56,7 @@ experiments: $(VENV)/.test
 	$(BIN)/python -m experiments.batched_product --out $(SMALL)/batched_product
 	$(BIN)/python -m experiments.self_attention_zh --small --out $(SMALL)/self_attention_zh
 	$(BIN)/python -m experiments.cat_sat --small --out $(SMALL)/cat_sat
+	$(BIN)/python -m experiments.digits --small --out $(SMALL)/digits
 	$(BIN)/python -m experiments.inside_a_transformer --small --out $(SMALL)/inside_a_transformer
 	$(BIN)/python -m experiments.generation --small --out $(SMALL)/generation
 	$(BIN)/python -m experiments.swap_the_rule --small --out $(SMALL)/swap_the_rule

@@ -104,6 +104,13 @@ def said(name: str) -> list[str]:
         sums = ", ".join(f"{row.sum():.2f}" for row in np.mean(found["sigmoid"]["weights_masked"], 1))
         lengths = [f"{np.linalg.norm(softmax[which][0]):.2f}" for which in ("mixed_masked", "mixed_read")]
         return [*table, "| " + " | ".join(right) + " |", sums, *lengths]
+    if name == "digits":
+        table = {"commonest": found["commonest"], "blind": np.mean(found["blind"], 0)}
+        table |= {key: np.mean(found["apart"][key], 0) for key in ("right", "written", "elsewhere")}
+        table["together"] = np.mean(found["together"]["right"], 0)
+        ways = found["apart"]["hidden"].values()
+        hidden = [np.mean(way, 0)[:, 2, 1] for way in ways]  # 4 patches, the digit word
+        return [" | ".join(f"{share:.2f}" for share in row) for row in (*table.values(), *hidden)]
     if name == "inside_a_transformer":
         ratios = [np.median([row[0] / row[-1] for row in norms]) for norms in found["E4"].values()]
         trained = [made for runs in found["E6"]["trained"].values() for made in runs]
@@ -135,6 +142,19 @@ def said(name: str) -> list[str]:
 def test_pages_say_what_was_measured(name):
     page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
     assert [number for number in said(name) if number not in page] == []
+
+
+def test_the_page_of_three_challenges_says_what_was_measured():
+    page = (ROOT / "docs" / "experiments" / "challenges.md").read_text(encoding="utf-8")
+    memory = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text(encoding="utf-8"))["growth"]
+    said = [str(memory["jax_attention"][what]["MiB"]["32768"]) for what in ("forward", "gradient")]
+    hidden = numbers("digits")["apart"]["hidden"]
+    said += [
+        f"{np.mean(hidden[way], 0)[order, 2, 1]:.2f}" for way in ("out of sight", "white paper") for order in (0, 1)
+    ]
+    said += [f"{np.mean(numbers('cat_sat')['softmax']['right'], 0)[place]:.2f}" for place in (2, 5)]
+    said += [f"{weight:.2f}" for (weight,) in numbers("self_attention_zh")["one head"]["watched_after"]]
+    assert [number for number in said if number not in page] == []
 
 
 def test_committed_results_hold_the_claims():
