@@ -103,7 +103,8 @@ def said(name: str) -> list[str]:
         right = [f"{share:.2f}" for share in [*np.mean(softmax["right"], 0), np.mean(found["alone"]["right"])]]
         sums = ", ".join(f"{row.sum():.2f}" for row in np.mean(found["sigmoid"]["weights_masked"], 1))
         lengths = [f"{np.linalg.norm(softmax[which][0]):.2f}" for which in ("mixed_masked", "mixed_read")]
-        return [*table, "| " + " | ".join(right) + " |", sums, *lengths]
+        read = [", ".join(f"{row[i]:.2f}" for row in np.mean(softmax["weights_read"], 1)) for i in (1, 5)]
+        return [*table, "| " + " | ".join(right) + " |", sums, *lengths, *read]
     if name == "digits":
         table = {"commonest": found["commonest"], "blind": np.mean(found["blind"], 0)}
         table |= {key: np.mean(found["apart"][key], 0) for key in ("right", "written", "elsewhere")}
