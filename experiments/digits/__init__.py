@@ -41,7 +41,7 @@ class Config:
     counts: tuple[int, ...] = (1, 2, 4, 8, 12)
 
 
-SMALL = Config(schooling=Schooling(steps=300, learning_rate=6e-3, seeds=(0, 1)), counts=(1, 4, 8))
+SMALL = Config(Sizes(width=32), Schooling(steps=200, learning_rate=6e-3, seeds=(0,)), counts=(1, 4, 8))
 
 
 class Seen(NamedTuple):

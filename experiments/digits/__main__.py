@@ -26,7 +26,7 @@ class Options:
 
     Args:
         config: sizes, training, hiding.
-        small: a short training of two seeds, in place of config.
+        small: a short training of one narrow model of each kind, in place of config.
         out: where results.json and the figures go.
     """
 
