@@ -61,6 +61,7 @@ experiments: $(VENV)/.test
 	$(BIN)/python -m experiments.generation --small --out $(SMALL)/generation
 	$(BIN)/python -m experiments.swap_the_rule --small --out $(SMALL)/swap_the_rule
 	$(BIN)/python -m experiments.length_extrapolation --small --out $(SMALL)/length_extrapolation
+	$(BIN)/python -m experiments.translation --small --out $(SMALL)/translation
 	$(BIN)/python -m experiments.shakespeare_char --text README.md --steps 150 --seeds 0 --out $(SMALL)/shakespeare_char
 
 docs: $(VENV)/.test

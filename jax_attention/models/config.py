@@ -60,7 +60,8 @@ class LMConfig:
         head_bias: the head has a bias, tied or not.
         logit_scale: what hidden states are multiplied by before the head (T5: 1 / sqrt(D)).
         qk_norm: RMS norm over each query and key head; "joined" over all heads together (OLMo 2).
-        scale_embedding: embeddings times sqrt(D) (Gemma).
+        scale_embedding: embeddings times sqrt(D) (Gemma); beside "sinusoidal" positions, whose size is 0.7, they
+            otherwise start too small to be heard.
         embedding_norm: a norm over embedded tokens (BERT, BART).
         token_types: number of token types, whose table is added to the embeddings (BERT: 2); 0 is no table.
         memory_size: features of the memory that cross-attention in each block reads; None is no cross-attention. It

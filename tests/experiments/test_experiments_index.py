@@ -125,6 +125,9 @@ def said(name: str) -> list[str]:
             checks += [f"{made['judged'][check]['mean']:.3f}" for check in ("sentences", *judging.CHECKS)]
         written = [text for made in found["models"].values() for text in made["written"][:2]]
         return [*counts, *losses, *checks, *written]
+    if name == "translation":
+        models = [found[model] for model in found if model not in ("training_pairs", "test_sentences")]
+        return [" | ".join(f"{score:.0f}" for score in np.mean(model["bleu"], axis=0)) for model in models]
     if name == "swap_the_rule":
         rules = {rule: row for rule, row in found.items() if isinstance(row, dict)}
         means = {rule: (row["band"]["mean"], row["difference_band"]["mean"]) for rule, row in rules.items()}

@@ -1,0 +1,64 @@
+"""The figures: quality by length, and who looks at which word."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.translation import Config, Measured
+from experiments.translation.sentences import Corpus
+from jax_attention import training, viz
+
+COLOURS = {
+    "no attention": "#252525",
+    "dot": "#08519c",
+    "general": "#6baed6",
+    "additive": "#d94801",
+    "concat": "#969696",
+    "location": "#54278f",
+    "Transformer": "#238b45",
+}
+DRAWN = ("additive", "Transformer")
+
+
+def draw(config: Config, corpus: Corpus, found: dict[str, Measured]) -> dict[str, Figure]:
+    """All figures by name; maps are of the first seed, and of the layer that agrees best with the true alignment."""
+    figures = {"bleu": curves(config, corpus, found)}
+    for name in DRAWN:
+        one = found.get(name)
+        if one is None or one.maps is None:
+            continue
+        layer = best_layer(one)
+        for number, (pair, maps) in enumerate(zip(corpus.shown, one.maps, strict=True), 1):
+            title = name if maps.shape[1] == 1 else f"{name}, layer {layer + 1}"
+            drawn = viz.alignment_map(
+                maps[0, layer], pair.source.split(), pair.target.split(), title=title, values=None
+            )
+            figures[f"map_{number}_{name.lower()}"] = drawn
+    return figures
+
+
+def best_layer(one: Measured) -> int:
+    """The last, if nobody knows the true alignment."""
+    return -1 if one.agreements is None else int(one.agreements.mean(axis=(0, 2)).argmax())
+
+
+def curves(config: Config, corpus: Corpus, found: dict[str, Measured]) -> Figure:
+    """BLEU against the length of the source: means over seeds, with bands, and a shade over the training lengths."""
+    figure = Figure(figsize=(7.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    lengths = list(corpus.tests)
+    axes.axvspan(*config.words, color="#eeeeee", lw=0)
+    axes.text(config.words[1] - 0.1, 1, "training lengths", ha="right", va="bottom", fontsize=8, color="#555555")
+    for name, one in found.items():
+        band = training.bootstrap(one.bleu)
+        axes.plot(lengths, band.mean, color=COLOURS.get(name), marker="o", ms=3, lw=1.5, label=name)
+        axes.fill_between(lengths, band.low, band.high, color=COLOURS.get(name), alpha=0.2, lw=0)
+    axes.set_ylim(0, 102)
+    axes.set_xticks(lengths)
+    axes.set_xlabel("words of the source")
+    axes.set_ylabel("BLEU, 0 to 100")
+    axes.set_title(f"Translation of new sentences, {np.shape(one.bleu)[0]} seeds, 95 % bands", fontsize=11)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

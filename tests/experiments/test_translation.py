@@ -1,0 +1,134 @@
+"""B8, B9, B10, E7: translation without and with attention, its alignment, and quality against length."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.learn import Schooling
+from experiments.translation import Config, alignment, exact, quality
+from experiments.translation.__main__ import HERE, Options, corpus_of, main
+from experiments.translation.sentences import WATCHED, Corpus, commonest, moved, of_grammar, parted
+from jax_attention import data
+from tests.experiments.folder import left_behind
+
+TINY = Config(
+    names=("no attention", "dot"),
+    pairs=1500,
+    words=(3, 4),
+    lengths=(4,),
+    each=40,
+    width=32,
+    schooling=Schooling(steps=200, learning_rate=1e-2, seeds=(0, 1)),
+)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    out = tmp_path_factory.mktemp("translation")
+    main(Options(config=TINY, out=out))
+    return left_behind(out, "bleu.png")
+
+
+@pytest.fixture(scope="module")
+def full():
+    return json.loads((HERE / "results.json").read_text(encoding="utf-8"))
+
+
+def test_b9_attention_translates_new_combinations_that_one_code_does_not(measured):
+    plain, dot = np.array(measured["no attention"]["bleu"]), np.array(measured["dot"]["bleu"])
+    assert plain.shape == dot.shape == (2, 1)
+    assert dot.min() > plain.max() + 15, (plain, dot)
+    assert measured["no attention"]["parameters"] == measured["dot"]["parameters"]
+
+
+def test_b9_the_alignment_is_learned(measured):
+    (maps,) = np.array(measured["dot"]["map"]).transpose(1, 0, 2, 3)
+    np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
+    assert np.array(measured["dot"]["agreement"]).mean() > 0.6
+    assert "map" not in measured["no attention"]
+
+
+def test_b10_length_costs_one_code_more(full):
+    lengths = full["config"]["lengths"]
+    inside = lengths.index(full["config"]["words"][1])
+    bleu = {name: np.array(full["numbers"][name]["bleu"]) for name in full["config"]["names"]}
+    for name in ("dot", "general", "additive", "Transformer"):
+        fall, plain = (
+            bleu[name][:, 0] - bleu[name][:, inside],
+            bleu["no attention"][:, 0] - bleu["no attention"][:, inside],
+        )
+        assert fall.max() < plain.min(), name
+        assert (bleu[name].min(axis=0) > bleu["no attention"].max(axis=0))[1:].all(), name  # four words fit into a code
+    assert len(full["seeds"]) >= 3
+
+
+def test_b9_the_concat_rule_without_tanh_cannot_align(full):
+    maps = np.array(full["numbers"]["concat"]["map"])
+    np.testing.assert_allclose(maps, np.broadcast_to(maps[:, :, :1], maps.shape), atol=1e-4)
+    assert np.mean(full["numbers"]["concat"]["bleu"]) < np.mean(full["numbers"]["no attention"]["bleu"]) + 1
+
+
+def test_b9_tom_chases_jerry_in_the_committed_results(full):
+    for name in ("dot", "general", "additive"):
+        found = full["numbers"][name]
+        assert found["watched"] == [WATCHED.target] * len(full["seeds"])
+        for (weights,) in found["map"]:
+            tom, _, jerry = np.argmax(weights, axis=-1)
+            assert (tom, jerry) == (0, 2), name
+
+
+def test_no_test_sentence_was_learned_from():
+    corpus = of_grammar(TINY.pairs, TINY.words, TINY.lengths, TINY.each)
+    learned = {fact for pair in corpus.training for fact in pair.note.split("; ")}
+    for n, pairs in corpus.tests.items():
+        assert {len(pair.source.split()) for pair in pairs} == {n}
+        assert not learned & {fact for pair in pairs for fact in pair.note.split("; ")}
+    assert all(pair.source != WATCHED.source for pair in corpus.training)
+    assert corpus.shown[0] == WATCHED
+    assert moved(corpus.shown[1]) == max(moved(pair) for pairs in corpus.tests.values() for pair in pairs)
+
+
+def test_agreement_counts_the_words_that_translate_one(monkeypatch):
+    pair = data.Pair("a b c", "x y z w", (2, -1, 0, 1))
+    corpus = Corpus([], {3: [pair], 4: [pair]}, None, None, ())
+    looks = np.eye(3)[[2, 0, 0, 0, 1]]  # right, not counted, right, wrong, the stop
+    monkeypatch.setattr(alignment, "maps_of", lambda *_: np.stack([[looks] * 2, [np.eye(3)[[2, 2, 0, 1, 1]]] * 2]))
+    np.testing.assert_allclose(alignment.agreement(None, corpus), [[2 / 3, 2 / 3], [1, 1]])
+
+
+def test_files_are_parted_and_longer_sentences_are_for_tests(tmp_path):
+    assert parted("Don't go, Tom!") == "don't go , tom !"
+    assert parted("他说：OK。") == "他 说 ： ok 。"  # noqa: RUF001
+    assert commonest(["b a", "b c"], 2) == ("a", "b")
+    path = tmp_path / "pairs.tsv"
+    lines = [f"word{i} is {'very ' * (i % 6)}good\tmot{i} est {'tres ' * (i % 6)}bon" for i in range(200)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    corpus = corpus_of(Config(words=(3, 5), lengths=(7,), vocabulary=20), path)
+    assert {len(pair.source.split()) for pair in corpus.training} == {3, 4, 5}
+    assert set(corpus.tests) == {3, 4, 5, 6, 7}
+    sources = {pair.source for pair in corpus.training}
+    assert not sources & {pair.source for pairs in corpus.tests.values() for pair in pairs}
+    assert corpus.source.vocab_size == corpus.target.vocab_size == 20
+    assert corpus.target.decode(corpus.target.encode("mot7 est bon")).split()[1:] == ["est", "bon"]
+    assert len(corpus.shown) == 1
+
+
+def test_quality_takes_chinese_by_characters():
+    chinese, french = [data.Pair("", "他 抓 鱼 吃 饭")], [data.Pair("", "il mange une pomme rouge")]
+    assert quality(["他抓鱼 吃饭"], chinese) == quality(["他 抓 鱼 吃 饭"], chinese) == pytest.approx(100)
+    assert quality(["il mange une pomme verte"], french) < 100
+    assert exact(["il mange une pomme rouge", "x"], french * 2) == 0.5
+
+
+def test_committed_figures_are_those_of_the_command():
+    assert sorted(path.name for path in Path(HERE).glob("*.png")) == [
+        "bleu.png",
+        "map_1_additive.png",
+        "map_1_transformer.png",
+        "map_2_additive.png",
+        "map_2_transformer.png",
+    ]
