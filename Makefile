@@ -58,6 +58,8 @@ experiments: $(VENV)/.test
 	$(BIN)/python -m experiments.cat_sat --small --out $(SMALL)/cat_sat
 	$(BIN)/python -m experiments.digits --small --out $(SMALL)/digits
 	$(BIN)/python -m experiments.inside_a_transformer --small --out $(SMALL)/inside_a_transformer
+	$(BIN)/python -m experiments.question_answering --small --out $(SMALL)/question_answering
+	$(BIN)/python -m experiments.summarisation --small --out $(SMALL)/summarisation
 	$(BIN)/python -m experiments.generation --small --out $(SMALL)/generation
 	$(BIN)/python -m experiments.swap_the_rule --small --out $(SMALL)/swap_the_rule
 	$(BIN)/python -m experiments.length_extrapolation --small --out $(SMALL)/length_extrapolation

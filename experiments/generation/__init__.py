@@ -1,6 +1,6 @@
 """Texts made by a language model, with attention and without: which of them hold together?
 
-Question: a model writes passages about people, ask a question about them and answer it. How well does it predict new
+Question: a model writes passages about people, asks a question about them and answer it. How well does it predict new
           texts, and how many of its own could be texts of the generator, if its words may look back, or may not?
 Command:  python -m experiments.generation
 Time:     140 seconds of CPU time.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pytest
 
 PNG = b"\x89PNG\r\n\x1a\n"
 KEYS = ["config", "seeds", "numbers", "seconds", "command", "versions", "device"]
@@ -20,3 +22,29 @@ def left_behind(folder: Path, *pictures: str) -> dict[str, Any]:
     assert list(results) == KEYS
     assert results["seconds"] > 0
     return results["numbers"]
+
+
+class Done(NamedTuple):
+    """What a command found, what it drew, and the folder that it left."""
+
+    found: Any
+    drawn: dict[str, Any]
+    folder: Path
+
+
+def commanded(command: Any, config: Any, folder: Path) -> Done:
+    """Run the command of an experiment once, and keep what it found and drew."""
+    kept = {}
+
+    def keeping(name: str, call: Any) -> Any:
+        def kept_call(*args: Any) -> Any:
+            kept[name] = call(*args)
+            return kept[name]
+
+        return kept_call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("run", "draw"):
+            patch.setattr(command, name, keeping(name, getattr(command, name)))
+        command.main(command.Options(config=config, out=folder))
+    return Done(kept["run"], kept["draw"], folder)

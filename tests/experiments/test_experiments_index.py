@@ -139,6 +139,15 @@ def said(name: str) -> list[str]:
             f"| {reading} | {' | '.join(row)} | {rise} ("
             for reading, row, rise in zip(found, means, rises, strict=True)
         ]
+    if name == "question_answering":
+        shares = [seeds.said(share) for made in found["answers"].values() for share in made["right"].values()]
+        looks = [f"{np.mean(x['most_at_answer']):.3f}" for x in found["looks"].values()]
+        return [*shares, *looks, *(f"{chance['guessed']:.3f}" for chance in found["chance"].values())]
+    if name == "summarisation":
+        leads = [f"{lead['rouge2']:.1f}" for leads in found["leads"].values() for lead in leads.values()]
+        scores = [each for made in found["models"].values() for each in made["scores"].values()]
+        exact = [seeds.said(each["exact"]) for each in scores]
+        return [*leads, *exact, *(f"{each['rouge2']['mean']:.1f}" for each in scores)]
     return []
 
 

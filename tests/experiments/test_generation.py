@@ -11,7 +11,7 @@ import pytest
 from experiments import generation, learn
 from experiments.generation import Config, judging, texts
 from experiments.generation import __main__ as command
-from tests.experiments.folder import left_behind
+from tests.experiments.folder import commanded, left_behind
 
 ALONE, ATTENDS = generation.WINDOWS
 TINY = Config(
@@ -26,22 +26,17 @@ TINY = Config(
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """What was found, and the folder that the command left."""
-    folder, kept = tmp_path_factory.mktemp("generation"), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "run", lambda config: kept.append(generation.run(config)) or kept[0])
-        command.main(command.Options(config=TINY, out=folder))
-    return kept[0], folder
+    return commanded(command, TINY, tmp_path_factory.mktemp("generation"))
 
 
 def test_the_command_leaves_numbers_and_figures(done):
-    numbers = left_behind(done[1], "checks.png", "losses.png")
+    numbers = left_behind(done.folder, "checks.png", "losses.png")
     assert list(numbers["models"]) == [ALONE, ATTENDS]
     assert len(numbers["models"][ATTENDS]["written"]) == command.SHOWN
 
 
 def test_attention_predicts_better_than_pairs_and_words_alone_do(done):
-    found, _ = done
+    found = done.found
     for which, counted in found.baselines.items():
         alone, attends = (found.made[name].held_out[which][0]["loss"] for name in (ALONE, ATTENDS))
         assert attends < counted.bigram.nats_per_token < counted.unigram.nats_per_token
@@ -50,18 +45,18 @@ def test_attention_predicts_better_than_pairs_and_words_alone_do(done):
 
 
 def test_attention_writes_more_sentences_that_the_generator_has(done):
-    alone, attends = (done[0].made[name].judged[0].sentences.mean() for name in (ALONE, ATTENDS))
+    alone, attends = (done.found.made[name].judged[0].sentences.mean() for name in (ALONE, ATTENDS))
     assert attends > alone + 0.1
 
 
 def test_both_have_as_many_parameters_and_start_equally(done):
-    alone, attends = (done[0].made[name] for name in (ALONE, ATTENDS))
+    alone, attends = (done.found.made[name] for name in (ALONE, ATTENDS))
     assert alone.parameters == attends.parameters
     assert alone.losses[0, 0] == pytest.approx(attends.losses[0, 0], rel=0.01)
 
 
 def test_figures_name_what_they_show(done):
-    drawn = command.draw(done[0])
+    drawn = done.drawn
     assert [label.get_text() for label in drawn["checks"].axes[0].get_xticklabels()][-1] == "answers\nrightly"
     assert [text.get_text() for text in drawn["checks"].legends[0].get_texts()] == [ALONE, ATTENDS]
     assert drawn["losses"].axes[0].get_xlabel() == "step"

@@ -1,0 +1,92 @@
+"""C2, answers: a model that attends finds the answer in the passage, at its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import learn, pair_models, question_answering
+from experiments.question_answering import LOOKS, Config, looking, reading
+from experiments.question_answering import __main__ as command
+from jax_attention import data
+from tests.experiments.folder import commanded, left_behind
+
+NEW = "new passages"
+TINY = Config(
+    people=(2, 2),
+    train=2000,
+    test=60,
+    models=("no attention", LOOKS),
+    sizes=pair_models.Sizes(width=32),
+    recurrent=learn.Schooling(steps=150, batch_size=32, learning_rate=1e-2, seeds=(0,)),
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return commanded(command, TINY, tmp_path_factory.mktemp("question_answering"))
+
+
+def test_the_command_leaves_numbers_and_figures(done):
+    outcomes = done.found.answers[LOOKS].right[NEW][0]
+    strips = [f"strip_{name}.png" for name, wanted in (("right", True), ("wrong", False)) if (outcomes == wanted).any()]
+    numbers = left_behind(done.folder, "losses.png", "right.png", *strips)
+    assert tuple(numbers["answers"]) == TINY.models
+    assert list(numbers["answers"][LOOKS]["right_by_people"]) == ["2"]
+
+
+def test_every_model_learns(done):
+    for name, made in done.found.answers.items():
+        assert made.losses[0, -10:].mean() < 0.75 * made.losses[0, 0], name
+
+
+def test_they_answer_more_than_the_commonest_answer(done):
+    for name, made in done.found.answers.items():
+        assert made.right[NEW].mean() > done.found.chance[NEW].commonest + 0.1, name
+
+
+def test_maps_are_over_passage_and_question(done):
+    found = done.found
+    for which, looked in found.looked.items():
+        (one,) = looked
+        np.testing.assert_allclose(one.map.sum(-1), 1, rtol=1e-5)
+        assert (one.at_answer <= one.in_sentence + 1e-6).all()
+        for row, passage in zip(one.map, found.asked[which], strict=True):
+            assert not row[len(reading.source(passage).split(" ")) :].any()
+
+
+def test_strips_carry_the_words(done):
+    figure = done.drawn.get("strip_wrong") or done.drawn["strip_right"]
+    drawn = {text.get_text() for text in figure.axes[0].texts}
+    assert {"?", "looks at"} <= drawn
+
+
+def test_rows_answer_in_one_step():
+    passages = data.passages(4, 30, people=(2, 3), kinds=1)
+    words = reading.words(passages)
+    rows = reading.rows(passages, words)
+    assert rows["tokens"].shape == rows["targets"].shape == (30, 1)
+    for row, target, passage in zip(rows["source"], rows["targets"], passages, strict=True):
+        assert words.vocabulary[row[passage.place]] == words.vocabulary[target[0]] == passage.answer
+
+
+def test_chance_is_that_of_the_values_told():
+    passages = data.passages(4, 30, people=(3, 3), kinds=2)
+    assert [reading.choices(passage) for passage in passages] == [3] * 30
+    assert reading.chance(passages, passages).guessed == pytest.approx(1 / 3)
+
+
+def test_the_sentence_of_an_answer():
+    passage = data.Passage("Tom has a cat . Anna has a dog . Nina has a hen .", "?", "dog", 8)
+    assert passage.text.split(" ")[looking.sentence(passage)] == ["Anna", "has", "a", "dog", "."]
+
+
+def test_committed_results_hold_the_claims():
+    path = Path(question_answering.__file__).parent / "results.json"
+    numbers = json.loads(path.read_text(encoding="utf-8"))["numbers"]
+    for which in (NEW, "new pairs"):
+        without, attends = (numbers["answers"][name]["right"][which] for name in ("no attention", LOOKS))
+        assert min(attends["by_seed"]) > max(without["by_seed"])
