@@ -1,0 +1,70 @@
+"""What the experiments train and write with: pure in the seed, every seed its own start, no row lost."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.learn import Rows, Schooling, cut, learn, parameters
+from experiments.pair_models import RULES, TRANSFORMER, Sizes, pair_model, write
+from jax_attention import models, training
+
+SLOPES = np.array([2.0, -1.0, 0.5])
+
+
+def line(model, batch, rng=None, **_) -> training.Losses:
+    error = jnp.square(batch.x @ model["w"] - batch.y)
+    return training.Losses(error.sum(), error.sum(), jnp.float32(error.size))
+
+
+def source() -> Rows:
+    x = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    return Rows(x=x, y=(x @ SLOPES).astype(np.float32))
+
+
+def test_rows_are_a_function_of_seed_and_step():
+    rows = source()
+    first, again, other = (rows.batch(seed, 3, 4) for seed in (5, 5, 6))
+    assert first._fields == ("x", "y")
+    np.testing.assert_array_equal(first.x, again.x)
+    assert not np.array_equal(first.x, other.x)
+    np.testing.assert_allclose(first.x @ SLOPES, first.y, rtol=1e-5)
+
+
+def test_every_seed_starts_elsewhere_and_comes_again():
+    schooling = Schooling(steps=200, batch_size=8, learning_rate=0.1, seeds=(0, 1, 0))
+    create = lambda rng: {"w": jax.random.normal(rng, (3,))}  # noqa: E731
+    one, two, three = learn(create, source(), schooling, line)
+    np.testing.assert_array_equal(one.losses, three.losses)
+    assert one.losses.shape == (200,)
+    assert one.losses[0] != two.losses[0]
+    for found in (one, two):
+        assert found.losses[-1] < 1e-3 < found.losses[0]
+        np.testing.assert_allclose(found.model["w"], SLOPES, atol=0.05)
+        assert found.seconds > 0
+    assert parameters(one.model) == 3
+
+
+def test_texts_end_before_their_first_stop():
+    assert cut(np.array([[4, 9, 5, 9], [9, 1, 1, 1], [1, 2, 3, 4]]), stop=9) == [[4], [], [1, 2, 3, 4]]
+
+
+def test_writing_in_parts_is_writing_at_once():
+    """The last part is filled up to the size of the others and cut again."""
+    model = pair_model("dot", 7, 6, Sizes(width=8))(jax.random.key(0))
+    sources = [np.arange(n) % 7 for n in (3, 5, 2, 6, 4)]
+    together = write(model, sources, start=4, stop=5, most=4)
+    assert len(together) == 5
+    assert write(model, sources, start=4, stop=5, most=4, batch_size=2) == together
+
+
+def test_every_name_is_a_model():
+    sizes = Sizes(width=8, depth=1, heads=2)
+    kinds = {
+        name: jax.eval_shape(pair_model(name, 7, 6, sizes, 9), jax.random.key(0)) for name in (*RULES, TRANSFORMER)
+    }
+    assert isinstance(kinds.pop(TRANSFORMER), models.EncoderDecoder)
+    assert all(isinstance(model, models.RNNSeq2Seq) for model in kinds.values())
+    assert {name for name, model in kinds.items() if model.config.score is None} == {"no attention"}
+    assert kinds["location"].config.context == 9
