@@ -98,7 +98,7 @@ def main(given: Options) -> None:
     show(numbers)
     every = sorted({*config.recurrent.seeds, *config.transformer.seeds})
     record.write(given.out, config, every, numbers, time.perf_counter() - began)
-    for name, figure in draw(config, found).items():
+    for name, figure in draw(found).items():
         figures.save(figure, given.out / f"{name}.png")
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from experiments import seeds
-from experiments.question_answering import LOOKS, Config, Results, reading
+from experiments.question_answering import LOOKS, Results, reading
 from jax_attention import viz
 
 
-def draw(config: Config, found: Results) -> dict[str, Figure]:
+def draw(found: Results) -> dict[str, Figure]:
     """Every figure by its file's name; a strip only if there is such an answer."""
     losses = {name: made.losses for name, made in found.answers.items()}
     drawn = {"right": right(found), "losses": seeds.curves(losses, "Every seed", "training loss, nats an answer")}
     answers = found.answers[LOOKS].right["new passages"][0]
     for name, wanted in (("strip_right", True), ("strip_wrong", False)):
         if (answers == wanted).any():
-            drawn[name] = strip(config, found, int((answers == wanted).argmax()), wanted)
+            drawn[name] = strip(found, int((answers == wanted).argmax()), wanted)
     return drawn
 
 
@@ -31,7 +31,7 @@ def right(found: Results) -> Figure:
     return figure
 
 
-def strip(config: Config, found: Results, number: int, right: bool) -> Figure:
+def strip(found: Results, number: int, right: bool) -> Figure:
     """What one new passage's answer looks at, from the first seed."""
     passage = found.asked["new passages"][number]
     words = reading.source(passage).split(" ")
