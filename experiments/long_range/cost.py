@@ -1,0 +1,119 @@
+"""Time and memory of one layer, forward and backward, by length: a GRU, and self-attention run in two ways.
+
+Self-attention is the same layer twice: `attend_heads` as the library chooses it, which keeps no scores beyond a tile,
+and `implementation="reference"`, which writes all T x T scores out. Memory is XLA's own figure and runs nothing; times
+are medians of rounds that call every layer once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jax_attention import attend_heads, masks, nn
+
+GRU, CHOSEN, DENSE = "GRU", "attention", "attention, all scores at once"
+LAYERS = (GRU, CHOSEN, DENSE)
+
+
+@dataclass(frozen=True)
+class CostConfig:
+    """Width of every layer, heads of attention, lengths T for time and for memory, rounds of timing."""
+
+    width: int = 64
+    heads: int = 2
+    lengths: tuple[int, ...] = (128, 256, 512, 1024, 2048, 4096)
+    memory_lengths: tuple[int, ...] = (128, 256, 512, 1024, 2048, 4096, 8192)
+    rounds: int = 5
+
+
+class SelfAttention(nnx.Module):
+    """`attend_heads` between two linear layers, causal, by the implementation of this name."""
+
+    def __init__(self, config: CostConfig, implementation: str | None) -> None:
+        rngs = nnx.Rngs(0)
+        self.project = nn.Linear(config.width, 3 * config.width, rngs=rngs)
+        self.out = nn.Linear(config.width, config.width, rngs=rngs)
+        self.heads, self.implementation = config.heads, implementation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[T, D] -> [T, D]`."""
+        rows = self.project(x).reshape(len(x), 3, self.heads, -1)
+        found = attend_heads(
+            rows[:, 0], rows[:, 1], rows[:, 2], mask=masks.causal(), implementation=self.implementation
+        )
+        return self.out(found.reshape(x.shape))
+
+
+class Recurrent(nnx.Module):
+    """The outputs of `nn.GRU`."""
+
+    def __init__(self, config: CostConfig) -> None:
+        self.rnn = nn.GRU(config.width, config.width, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[T, D] -> [T, D]`."""
+        return self.rnn(x)[0]
+
+
+def layers(config: CostConfig) -> dict[str, Any]:
+    """The three of the figure."""
+    return {
+        GRU: Recurrent(config),
+        CHOSEN: SelfAttention(config, None),
+        DENSE: SelfAttention(config, "reference"),
+    }
+
+
+@jax.jit
+def gradient(layer: Any, x: jax.Array) -> Any:
+    """Of sum(sin(output)), to the parameters and the input."""
+    return jax.grad(lambda both: jnp.sum(jnp.sin(both[0](both[1]))))((layer, x))
+
+
+def seconds(config: CostConfig) -> dict[str, np.ndarray]:
+    """Medians `[lengths]`."""
+    calls = {}
+    for length in config.lengths:
+        x = jax.random.normal(jax.random.key(0), (length, config.width))
+        for name, layer in layers(config).items():
+            calls[name, length] = lambda layer=layer, x=x: gradient(layer, x)
+    times = interleaved(calls, config.rounds)
+    return {name: np.array([np.median(times[name, length]) for length in config.lengths]) for name in LAYERS}
+
+
+def interleaved(calls: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, list[float]]:
+    """Seconds of each call: a round calls all of them, so that what else the machine does hits all."""
+    for call in calls.values():
+        jax.block_until_ready(call())
+    times: dict[Any, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            jax.block_until_ready(call())
+            times[name].append(time.perf_counter() - began)
+    return times
+
+
+def memory(config: CostConfig) -> dict[str, np.ndarray]:
+    """Temporary MiB `[memory_lengths]`."""
+    found: dict[str, list[float]] = {name: [] for name in LAYERS}
+    for length in config.memory_lengths:
+        x = jax.ShapeDtypeStruct((length, config.width), jnp.float32)
+        for name, layer in layers(config).items():
+            size = gradient.lower(layer, x).compile().memory_analysis().temp_size_in_bytes
+            found[name].append(round(size / 2**20, 3))
+    return {name: np.array(sizes) for name, sizes in found.items()}
+
+
+def growth(lengths: tuple[int, ...], values: np.ndarray, last: int = 3) -> float:
+    """The slope over the last lengths on logarithmic axes: 1 is linear, 2 quadratic."""
+    x, y = np.log(np.array(lengths[-last:], float)), np.log(values[-last:])
+    return float(np.polyfit(x, y, 1)[0])

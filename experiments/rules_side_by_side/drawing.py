@@ -1,0 +1,60 @@
+"""Figures: accuracy per rule and task with a dot for each seed, and who looks where when 8 tokens are reversed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.rules_side_by_side.tasks import Judged
+from jax_attention import training
+
+SHOWN = ("dot", "cosine", "additive", "concat", "location")
+COLOURS = ("#9ecae1", "#08519c")
+
+
+def accuracy(found: dict[str, dict[str, Judged]]) -> Figure:
+    """A bar to the mean, its bootstrap band, and the seeds."""
+    names = list(next(iter(found.values())))
+    figure = Figure(figsize=(7.5, 0.36 * len(names) + 1.2), layout="constrained")
+    for axes, (task, by_rule) in zip(
+        figure.subplots(1, len(found), sharey=True, squeeze=False)[0], found.items(), strict=True
+    ):
+        for row, name in enumerate(names):
+            shares = by_rule[name].sequences
+            band = training.bootstrap(shares)
+            axes.barh(row, band.mean, color=COLOURS[0], height=0.7)
+            axes.plot([band.low, band.high], [row, row], color=COLOURS[1], lw=2)
+            axes.plot(shares, [row] * len(shares), "o", color=COLOURS[1], ms=4)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlim(0, 1.03)
+        axes.set_title(task, fontsize=11)
+        axes.set_xlabel("share of held-out rows written rightly")
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.invert_yaxis()
+    return figure
+
+
+def alignments(found: dict[str, Judged], seed: int = 0) -> Figure:
+    """The maps of one row side by side, with the same scale: 0 white, 1 dark."""
+    names = [name for name in SHOWN if name in found]
+    figure = Figure(figsize=(2.1 * len(names) + 1.2, 3.0), layout="constrained")
+    grid = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(grid, names, strict=True):
+        judged = found[name]
+        drawn = axes.imshow(judged.maps[seed], cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axes.set_title(f"{name}: {judged.sequences[seed]:.0%} right", fontsize=10)
+        words = [str(token) for token in judged.source]
+        _ticks(axes, words, [*words[::-1], "stop"])
+        axes.set_xlabel("read")
+    grid[0].set_ylabel("written")
+    figure.colorbar(drawn, ax=grid, label="weight")
+    return figure
+
+
+def _ticks(axes: Any, across: Sequence[str], down: Sequence[str]) -> None:
+    axes.set_xticks(np.arange(len(across)), across, fontsize=8)
+    axes.set_yticks(np.arange(len(down)), down, fontsize=8)
+    axes.tick_params(length=0)

@@ -1,0 +1,90 @@
+"""C3: attention finds what is far back where a single code does not; what grows how with the length."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.long_range import SMALL, Config, Results, __main__, cost, recall
+from tests.experiments.folder import left_behind
+
+COST = cost.CostConfig(width=8, lengths=(16, 32), memory_lengths=(1024, 2048), rounds=2)
+CONFIG = Config(SMALL.few, SMALL.few, COST)
+COMMITTED = Path(__file__).parents[2] / "experiments" / "long_range" / "results.json"
+
+
+@pytest.fixture(scope="module")
+def found():
+    asked = recall.run(SMALL.few)
+    return Results({"few": asked, "many": asked}, cost.seconds(COST), cost.memory(COST))
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return json.loads(COMMITTED.read_text(encoding="utf-8"))["numbers"]
+
+
+def test_c3_dot_finds_keys_at_every_distance(found):
+    runs = found.recall["few"]["dot"]
+    assert runs.inside.shape == (2, 2)
+    assert runs.inside.min() > 0.8, "by chance it is 1 / keys, and 1 / 2 for who knows the values of the source alone"
+
+
+def test_c3_memory_grows_linearly_unless_all_scores_are_kept(found):
+    slopes = {name: cost.growth(COST.memory_lengths, sizes) for name, sizes in found.memory.items()}
+    assert slopes[cost.DENSE] > 1.9
+    assert slopes[cost.GRU] < 1.1
+    assert slopes[cost.CHOSEN] < 1.1
+    assert found.memory[cost.DENSE][-1] > 5 * found.memory[cost.CHOSEN][-1]
+
+
+def test_c3_the_committed_run_holds_the_claims(numbers):
+    few, many = numbers["recall"].values()
+    assert np.min(few["dot"]["inside"]) > 0.95
+    assert np.min(many["dot"]["inside"]) > 0.95
+    assert np.max(np.mean(many["no attention"]["inside"], axis=0)) < 0.5
+    mib = numbers["mib"]
+    assert mib[cost.DENSE]["growth"] > 1.9
+    assert max(mib[cost.GRU]["growth"], mib[cost.CHOSEN]["growth"]) < 1.1
+    assert mib[cost.DENSE]["values"][-1] > 20 * mib[cost.CHOSEN]["values"][-1]
+
+
+def test_both_attentions_are_one_layer():
+    x = np.random.default_rng(0).standard_normal((16, 8), np.float32)
+    made = cost.layers(COST)
+    np.testing.assert_allclose(made[cost.CHOSEN](x), made[cost.DENSE](x), rtol=1e-5, atol=1e-6)
+
+
+def test_questions_ask_at_their_distance():
+    batch = recall.rows(SMALL.few, 5, 20, 3, 2).rows
+    asked = batch.source[:, 2]  # of 3 keys the second from the end is the second
+    assert (batch.source[:, -1] == asked).all()
+    assert (batch.targets[:, 0] == batch.source[:, 3]).all()
+
+
+def test_who_knows_the_values_alone_says_the_most_frequent():
+    assert recall.most_frequent(SMALL.few, 1) == 1
+    assert 0.5 < recall.most_frequent(SMALL.few, 2) < 0.7, "0.5 + 0.5 / 5"
+
+
+def test_growth_is_the_slope():
+    assert cost.growth((1, 2, 4, 8), np.array([5.0, 4.0, 16.0, 64.0])) == pytest.approx(2)
+
+
+def test_the_command_leaves_its_files(found, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(__main__, "run", lambda config: found)
+    monkeypatch.setattr(__main__, "SMALL", CONFIG)
+    __main__.main(__main__.Options(small=True, out=tmp_path))
+    assert "grows as T^" in capsys.readouterr().out
+    assert list(left_behind(tmp_path, "cost.png", "few_keys.png", "many_keys.png")) == ["recall", "seconds", "mib"]
+
+
+def test_figures_are_labelled(found):
+    drawn = __main__.draw(CONFIG, found)
+    assert [axes.get_ylabel() for axes in drawn["cost"].axes] == ["milliseconds", "MiB"]
+    assert "keys" in drawn["few_keys"].axes[0].get_xlabel()
+    legend = drawn["cost"].axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == list(cost.LAYERS)

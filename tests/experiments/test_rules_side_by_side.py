@@ -1,0 +1,123 @@
+"""B1, B2, B3, B5, C1: every rule on the same tasks, what concat cannot do and why, attention as a layer, cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.learn import Schooling
+from experiments.rules_side_by_side import NAMES, SMALL, Config, Results, __main__, cost, layer, tasks
+from experiments.rules_side_by_side.rules import PLAIN_SUM, VALUES, reader, score_of
+from tests.experiments.folder import left_behind
+from tests.tolerances import FORWARD
+
+REVERSE = replace(SMALL.reverse, held_out=60)
+LAYER = replace(SMALL.layer, schooling=Schooling(150, 16, 2e-2, (0, 1)), rules=("dot", "location"))
+COMMITTED = Path(__file__).parents[2] / "experiments" / "rules_side_by_side" / "results.json"
+
+
+@pytest.fixture(scope="module")
+def found():
+    small = cost.CostConfig(rounds=2, length=64, width=8)
+    return Results(
+        {"reverse": tasks.run(REVERSE, ("dot", "concat"), 16)},
+        layer.run(LAYER),
+        {"dot": 1.0, "concat": 1.0},
+        cost.memory(small, ("dot", "concat")),
+    )
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return json.loads(COMMITTED.read_text(encoding="utf-8"))["numbers"]
+
+
+def test_b1_concat_gives_every_query_the_same_weights(found):
+    concat, dot = (found.tasks["reverse"][name] for name in ("concat", "dot"))
+    assert concat.spread.max() < FORWARD["float32"]
+    assert dot.spread.min() > 0.3
+    np.testing.assert_allclose(concat.maps, np.broadcast_to(concat.maps[:, :1], concat.maps.shape), atol=1e-6)
+
+
+def test_b3_dot_aims_where_concat_cannot(found):
+    concat, dot = (found.tasks["reverse"][name] for name in ("concat", "dot"))
+    assert dot.aim.min() > 1.5 * concat.aim.max()
+    assert (dot.last_loss < concat.last_loss).all()
+    for judged in (concat, dot):
+        np.testing.assert_allclose(judged.maps.sum(-1), 1, rtol=FORWARD["float32"])
+        assert (judged.sequences <= judged.tokens).all()
+
+
+def test_b5_the_layer_learns_what_its_rule_can_see(found):
+    by_place, by_content = found.layer["by place"], found.layer["by content"]
+    assert by_place["location"].error.max() < 0.3 < 0.9 < by_place["dot"].error.min()
+    assert by_content["dot"].error.max() < 0.3 < 0.9 < by_content["location"].error.min()
+    assert by_content["dot"].aim.min() > 0.9
+    for by_rule in found.layer.values():
+        for judged in by_rule.values():
+            assert judged.sums_off_by.max() < FORWARD["float32"]
+
+
+def test_b1_c1_the_committed_run_holds_the_claims(numbers):
+    reverse, recall = numbers["reverse"], numbers["recall"]
+    for by_rule in (reverse, recall):
+        assert max(by_rule["concat"]["spread"]) < FORWARD["float32"]
+        for name in ("dot", "cosine, scale 10"):
+            assert min(by_rule[name]["sequences"]) > 0.95, name
+            assert min(by_rule[name]["aim"]) > 2 * max(by_rule["cosine"]["aim"]), name
+    assert max(reverse["concat"]["sequences"] + reverse["cosine"]["sequences"]) < 0.8
+    assert min(reverse["location"]["sequences"]) > 0.95
+    assert max(recall["location"]["sequences"]) < 0.95
+    assert all(mib["reference"] > mib["chosen"] for mib in numbers["memory_mib"].values())
+    assert numbers["memory_mib"]["additive"]["reference"] > 100 * numbers["memory_mib"]["additive"]["chosen"]
+    errors = {task: {name: layer["error"] for name, layer in found.items()} for task, found in numbers["layer"].items()}
+    assert max(errors["by content"]["dot"] + errors["by place"]["location"]) < 0.01
+    assert min(errors["by content"]["location"] + errors["by place"]["dot"]) > 0.9
+
+
+def test_held_out_rows_are_new_and_places_hold_the_target():
+    for config in (SMALL.reverse, SMALL.recall):
+        trained, held_out = tasks.rows(config)
+        known = {tuple(row) for batch in trained.evaluation_batches(256) for row in batch.source}
+        assert not known & {tuple(row) for row in held_out.source}
+        places = tasks.places(config, held_out.source)
+        answers = np.take_along_axis(held_out.source, places, axis=1)
+        assert (answers == held_out.targets[:, : places.shape[1]]).all()
+
+
+def test_every_rule_has_a_model_and_a_score():
+    assert set(NAMES) == set(VALUES) | {PLAIN_SUM} == set(Config().rules)
+    model = reader(PLAIN_SUM, 5, 4, 8)(jax.random.key(0))
+    assert model.decoder.score.vector is None
+    row = jax.ShapeDtypeStruct((3, 4), np.float32)
+    for name in NAMES[1:]:
+        assert jax.eval_shape(lambda q, k, name=name: score_of(name, 4, 3)(q, k), row, row).shape == (3, 3), name
+
+
+def test_ratios_are_to_dot_of_the_same_round():
+    slow = {"dot": lambda: np.zeros(()), "other": lambda: np.zeros(())}
+    times = cost.interleaved(slow, 4)
+    assert [len(taken) for taken in times.values()] == [4, 4]
+    assert all((taken > 0).all() for taken in times.values())
+
+
+def test_the_command_leaves_its_files(found, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(__main__, "run", lambda config: found)
+    __main__.main(__main__.Options(small=True, out=tmp_path))
+    assert "nn.Attn by content, dot" in capsys.readouterr().out
+    numbers = left_behind(tmp_path, "accuracy.png", "alignments.png")
+    assert list(numbers) == ["reverse", "layer", "time_over_dot", "memory_mib"]
+
+
+def test_figures_are_labelled(found):
+    drawn = __main__.draw(found)
+    assert [label.get_text() for label in drawn["accuracy"].axes[0].get_yticklabels()] == ["dot", "concat"]
+    axes = drawn["alignments"].axes[0]
+    across = [label.get_text() for label in axes.get_xticklabels()]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*across[::-1], "stop"]
+    assert axes.get_xlabel() == "read"
