@@ -83,8 +83,8 @@ def test_every_picture_belongs_to_a_rule():
     assert sorted(path.stem for path in (RULES / "img").glob("*.svg")) == sorted(CATALOGUE)
 
 
-LONG = ("docs/models.md", "docs/decoding.md")
-"""Pages whose examples compile for half a minute; `make test-all` runs them."""
+LONG = ("docs/models.md", "docs/decoding.md", "docs/interop.md", "docs/modules.md")
+"""Pages whose examples compile for 10 seconds and more; `make test-all` runs them."""
 RUN = [path for path in PAGES if sessions(read(path))]
 
 
