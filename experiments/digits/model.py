@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -108,7 +107,7 @@ def told(model: Describer, images: np.ndarray, words: np.ndarray, places: np.nda
     return Told(*map(np.asarray, _told(model, images, jnp.asarray(words[:, :-1]), places.astype(np.int32))))
 
 
-@partial(jax.jit)
+@jax.jit
 def _told(model: Describer, images: jax.Array, tokens: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
     out = model.given(images, positions=places)(tokens, capture=models.Capture(cross=(0,)))
     return out.logits.argmax(-1), out.captured.cross[0].mean(-3)

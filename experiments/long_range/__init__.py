@@ -53,11 +53,11 @@ SHORT = replace(
     distances=(1, 2),
     beyond=4,
     beyond_distances=(1, 4),
-    taught=(TAUGHT,),
+    taught=(TAUGHT, replace(TAUGHT, name="no attention")),
 )
 SMALL = Config(
     SHORT,
-    replace(SHORT, keys=6, taught=(replace(TAUGHT, name="no attention"),)),
+    replace(SHORT, keys=6),
     cost.CostConfig(lengths=(64, 128), memory_lengths=(256, 512, 2048), rounds=2),
 )
 

@@ -185,6 +185,12 @@ def test_committed_results_hold_the_claims():
     reach = numbers("inside_a_transformer")["E5"]
     assert reach["above_the_diagonal"] == 0.0
     assert (np.triu(reach["masked"], 1) == 0).all()
+    for norms in map(
+        np.array, (numbers("inside_a_transformer")["E4"][kind] for kind in ("norm, no residual", "residual and norm"))
+    ):
+        assert (norms[:, 0] > 0.1 * norms[:, -1]).all(), "the norm alone holds the gradient"
+    layers = numbers("self_attention_zh")
+    assert min(layers["one head"]["falls"] + layers["several heads"]["falls"]) > 100
     products = numbers("batched_product")
     assert max(products["distances"].values()) < 1e-6
     assert np.shape(products["products"]) == (10, 3, 5)

@@ -73,6 +73,7 @@ def test_e4_what_the_gradient_loses_on_its_way(gradients):
     assert {norms.shape for norms in gradients.values()} == {(len(SMALL.deep.seeds), 24)}
     assert (ratio["neither"] < 1e-3).all(), ratio
     assert (ratio["residual and norm"] > 0.3).all(), ratio
+    assert (ratio["norm, no residual"] > 1e4 * ratio["neither"]).all(), ratio
 
 
 def test_e4_the_norms_are_those_of_the_gradient():

@@ -28,9 +28,10 @@ def numbers():
 
 
 def test_c3_dot_finds_keys_at_every_distance(found):
-    runs = found.recall["few"]["dot"]
+    runs, without = found.recall["few"]["dot"], found.recall["few"]["no attention"]
     assert runs.inside.shape == (2, 2)
     assert runs.inside.min() > 0.8, "by chance it is 1 / keys, and 1 / 2 for who knows the values of the source alone"
+    assert runs.inside.mean() > without.inside.mean() + 0.15
 
 
 def test_c3_memory_grows_linearly_unless_all_scores_are_kept(found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.tolerances import FORWARD
 
 REVERSE = replace(SMALL.reverse, held_out=60)
 LAYER = replace(SMALL.layer, schooling=Schooling(150, 16, 2e-2, (0, 1)), rules=("dot", "location"))
+TRAINED = ("dot", "additive", "concat", "cosine", "cosine, scale 10")
 COMMITTED = Path(__file__).parents[2] / "experiments" / "rules_side_by_side" / "results.json"
 
 
@@ -25,7 +27,7 @@ COMMITTED = Path(__file__).parents[2] / "experiments" / "rules_side_by_side" / "
 def found():
     small = cost.CostConfig(rounds=2, length=64, width=8)
     return Results(
-        {"reverse": tasks.run(REVERSE, ("dot", "concat"), 16)},
+        {"reverse": tasks.run(REVERSE, TRAINED, 16)},
         layer.run(LAYER),
         {"dot": 1.0, "concat": 1.0},
         cost.memory(small, ("dot", "concat")),
@@ -51,6 +53,13 @@ def test_b3_dot_aims_where_concat_cannot(found):
     for judged in (concat, dot):
         np.testing.assert_allclose(judged.maps.sum(-1), 1, rtol=FORWARD["float32"])
         assert (judged.sequences <= judged.tokens).all()
+
+
+def test_b2_c1_the_tanh_and_the_scale_let_a_rule_aim(found):
+    aim = {name: judged.aim.mean() for name, judged in found.tasks["reverse"].items()}
+    assert aim["additive"] > aim["concat"] + 0.15
+    assert aim["cosine, scale 10"] > aim["cosine"] + 0.15
+    assert aim["cosine"] < 0.4
 
 
 def test_b5_the_layer_learns_what_its_rule_can_see(found):
@@ -100,10 +109,16 @@ def test_every_rule_has_a_model_and_a_score():
 
 
 def test_ratios_are_to_dot_of_the_same_round():
-    slow = {"dot": lambda: np.zeros(()), "other": lambda: np.zeros(())}
-    times = cost.interleaved(slow, 4)
-    assert [len(taken) for taken in times.values()] == [4, 4]
-    assert all((taken > 0).all() for taken in times.values())
+    waits = {"dot": 0.002, "other": 0.02, "last": 0.002}
+    times = cost.interleaved({name: lambda wait=wait: time.sleep(wait) for name, wait in waits.items()}, 4)
+    assert [len(taken) for taken in times.values()] == [4, 4, 4]
+    assert np.median(times["other"] / times["dot"]) > 2
+
+
+def test_time_over_dot_is_of_the_models(monkeypatch):
+    task = replace(SMALL.reverse, rows=8, held_out=4)
+    monkeypatch.setattr(cost, "interleaved", lambda calls, rounds: {n: np.arange(1.0, 4) * len(n) for n in calls})
+    assert cost.ratios(cost.CostConfig(rounds=3), ("dot", "concat"), 8, task) == {"dot": 1.0, "concat": 2.0}
 
 
 def test_the_command_leaves_its_files(found, tmp_path, capsys, monkeypatch):
@@ -116,7 +131,7 @@ def test_the_command_leaves_its_files(found, tmp_path, capsys, monkeypatch):
 
 def test_figures_are_labelled(found):
     drawn = __main__.draw(found)
-    assert [label.get_text() for label in drawn["accuracy"].axes[0].get_yticklabels()] == ["dot", "concat"]
+    assert [label.get_text() for label in drawn["accuracy"].axes[0].get_yticklabels()] == list(TRAINED)
     axes = drawn["alignments"].axes[0]
     across = [label.get_text() for label in axes.get_xticklabels()]
     assert [label.get_text() for label in axes.get_yticklabels()] == [*across[::-1], "stop"]
