@@ -14,8 +14,24 @@ import flax
 import jax
 import numpy as np
 
+SCRATCH = Path(".experiments")
 DIGITS = 6
 """Significant digits of a written float: more than two machines agree on."""
+
+
+def place(given: Any, here: Path) -> Path:
+    """Where a command writes: what is committed belongs to the plain command alone.
+
+    Args:
+        given: the options, a dataclass with `out`.
+        here: the experiment's folder.
+
+    Returns:
+        `given.out` if there is one; `here` if no option was given; else `.experiments/NAME`.
+    """
+    if given.out is not None:
+        return given.out
+    return here if given == type(given)() else SCRATCH / here.name
 
 
 def write(folder: Path, config: Any, seeds: Sequence[int], numbers: dict[str, Any], seconds: float) -> Path:

@@ -22,11 +22,11 @@ class Options:
 
     Args:
         config: sizes and seed.
-        out: where results.json and the figure go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
-    out: Path = HERE
+    out: Path | None = None
 
 
 def show(found: Products) -> None:
@@ -56,12 +56,13 @@ def draw(found: Products) -> Figure:
 
 def main(given: Options) -> None:
     """Multiply, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     found = run(given.config)
     show(found)
     numbers = {"shape": found.ways["vmap of @"].shape, "distances": found.distances(), "products": found.ways["einsum"]}
-    record.write(given.out, given.config, (given.config.seed,), numbers, time.perf_counter() - began)
-    figures.save(draw(found), given.out / "products.png")
+    record.write(out, given.config, (given.config.seed,), numbers, time.perf_counter() - began)
+    figures.save(draw(found), out / "products.png")
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ class Options:
     Args:
         config: sizes, training, hiding.
         small: a short training of one narrow model of each kind, in place of config.
-        out: where results.json and the figures go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
     small: bool = False
-    out: Path = HERE
+    out: Path | None = None
 
 
 def numbers_of(found: Results) -> dict[str, Any]:
@@ -82,13 +82,14 @@ def _bands(name: str, values: np.ndarray) -> None:
 
 def main(given: Options) -> None:
     """Train, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     show(config, found)
-    record.write(given.out, config, config.schooling.seeds, numbers_of(found), time.perf_counter() - began)
+    record.write(out, config, config.schooling.seeds, numbers_of(found), time.perf_counter() - began)
     for name, figure in draw(config, found).items():
-        figures.save(figure, given.out / f"{name}.png")
+        figures.save(figure, out / f"{name}.png")
 
 
 if __name__ == "__main__":

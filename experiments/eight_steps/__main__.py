@@ -22,10 +22,10 @@ class Options:
     """Walk through self-attention in eight steps.
 
     Args:
-        out: where results.json and the figure go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
-    out: Path = HERE
+    out: Path | None = None
 
 
 def table(rows: jax.Array, digits: int, labels: str, indent: str = "    ") -> str:
@@ -90,13 +90,14 @@ def draw(config: Config, steps: Steps) -> Figure:
 
 def main(given: Options) -> None:
     """Compute, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     config = Config()
     steps = run(config)
     show(config, steps)
     numbers = steps._asdict() | {"mixed": {name: mixed._asdict() for name, mixed in steps.mixed.items()}}
-    record.write(given.out, config, (), numbers, time.perf_counter() - began)
-    figures.save(draw(config, steps), given.out / "steps.png")
+    record.write(out, config, (), numbers, time.perf_counter() - began)
+    figures.save(draw(config, steps), out / "steps.png")
 
 
 if __name__ == "__main__":

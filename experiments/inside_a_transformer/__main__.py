@@ -26,13 +26,13 @@ class Options:
         config: the sentence and all sizes.
         text: a file to train the small model on, in place of our own sentences; it must have the sentence's characters.
         small: small sizes, in place of those of config.
-        out: where results.json and the figures go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
     text: Path | None = None
     small: bool = False
-    out: Path = HERE
+    out: Path | None = None
 
 
 def show(config: Config, found: Results) -> None:
@@ -87,13 +87,14 @@ def numbers_of(found: Results) -> dict[str, Any]:
 
 def main(given: Options) -> None:
     """Run, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     config = dataclasses.replace(SMALL, sentence=given.config.sentence) if given.small else given.config
     found = run(config, given.text)
     show(config, found)
-    record.write(given.out, config, config.characters.seeds, numbers_of(found), time.perf_counter() - began)
+    record.write(out, config, config.characters.seeds, numbers_of(found), time.perf_counter() - began)
     for name, figure in draw(config, found).items():
-        figures.save(figure, given.out / f"{name}.png")
+        figures.save(figure, out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ class Options:
         config: sizes, training, schemes.
         text: a file to read; sources of Python's standard library if none.
         small: three schemes, short, in place of config.
-        out: where results.json and the figures go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
     text: Path | None = None
     small: bool = False
-    out: Path = HERE
+    out: Path | None = None
 
 
 def stretches(config: Config) -> dict[str, slice]:
@@ -73,15 +73,16 @@ def show(config: Config, numbers: dict[str, Any]) -> None:
 
 def main(given: Options) -> None:
     """Train, read, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     training.keep_freed_memory()
     config = SMALL if given.small else given.config
     curves = run(config, given.text or ())
     numbers = numbers_of(config, curves)
     show(config, numbers)
-    record.write(given.out, config, config.schooling.seeds, numbers, time.perf_counter() - began)
+    record.write(out, config, config.schooling.seeds, numbers, time.perf_counter() - began)
     for name, figure in draw(config, curves).items():
-        figures.save(figure, given.out / f"{name}.png")
+        figures.save(figure, out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -26,12 +26,12 @@ class Options:
     Args:
         config: recall of few and of many keys, and cost.
         small: one model for each setting, short sources and lengths, in place of config.
-        out: where results.json and the figures go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
     small: bool = False
-    out: Path = HERE
+    out: Path | None = None
 
 
 def numbers_of(config: Config, found: Results) -> dict[str, Any]:
@@ -80,14 +80,15 @@ def draw(config: Config, found: Results) -> dict[str, Figure]:
 
 def main(given: Options) -> None:
     """Run, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     show(config, found)
     seeds = config.many.taught[0].schooling.seeds
-    record.write(given.out, config, seeds, numbers_of(config, found), time.perf_counter() - began)
+    record.write(out, config, seeds, numbers_of(config, found), time.perf_counter() - began)
     for name, figure in draw(config, found).items():
-        figures.save(figure, given.out / f"{name}.png")
+        figures.save(figure, out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -24,12 +24,12 @@ class Options:
     Args:
         config: passages, sizes, training.
         small: shorter passages and training, in place of config.
-        out: where results.json and the figures go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
     small: bool = False
-    out: Path = HERE
+    out: Path | None = None
 
 
 def numbers_of(found: Results) -> dict[str, Any]:
@@ -91,15 +91,16 @@ def show(numbers: dict[str, Any]) -> None:
 
 def main(given: Options) -> None:
     """Train, ask, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     numbers = numbers_of(found)
     show(numbers)
     every = sorted({*config.recurrent.seeds, *config.transformer.seeds})
-    record.write(given.out, config, every, numbers, time.perf_counter() - began)
+    record.write(out, config, every, numbers, time.perf_counter() - began)
     for name, figure in draw(found).items():
-        figures.save(figure, given.out / f"{name}.png")
+        figures.save(figure, out / f"{name}.png")
 
 
 if __name__ == "__main__":

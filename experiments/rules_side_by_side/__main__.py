@@ -24,12 +24,12 @@ class Options:
     Args:
         config: rules, tasks, training, cost.
         small: fewer rules, two seeds and a short training, in place of config.
-        out: where results.json and the figures go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
     small: bool = False
-    out: Path = HERE
+    out: Path | None = None
 
 
 def numbers_of(found: Results) -> dict[str, Any]:
@@ -84,13 +84,14 @@ def draw(found: Results) -> dict[str, Figure]:
 
 def main(given: Options) -> None:
     """Train, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     show(found)
-    record.write(given.out, config, SEEDS, numbers_of(found), time.perf_counter() - began)
+    record.write(out, config, SEEDS, numbers_of(found), time.perf_counter() - began)
     for name, figure in draw(found).items():
-        figures.save(figure, given.out / f"{name}.png")
+        figures.save(figure, out / f"{name}.png")
 
 
 if __name__ == "__main__":

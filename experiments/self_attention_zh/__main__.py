@@ -25,12 +25,12 @@ class Options:
     Args:
         config: sentences, sizes, training.
         small: a short training of two seeds, in place of config.
-        out: where results.json and the figures go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
     small: bool = False
-    out: Path = HERE
+    out: Path | None = None
 
 
 def numbers_of(config: Config, found: Results) -> dict[str, Any]:
@@ -97,13 +97,14 @@ def losses(config: Config, found: Results) -> Figure:
 
 def main(given: Options) -> None:
     """Train, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     show(config, found)
-    record.write(given.out, config, config.seeds, numbers_of(config, found), time.perf_counter() - began)
+    record.write(out, config, config.seeds, numbers_of(config, found), time.perf_counter() - began)
     for name, figure in draw(config, found).items():
-        figures.save(figure, given.out / f"{name}.png")
+        figures.save(figure, out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ class Options:
 
     Args:
         config: how decided the queries are.
-        out: where results.json and the figure go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
-    out: Path = HERE
+    out: Path | None = None
 
 
 def table(weights: dict[str, float]) -> str:
@@ -75,11 +75,12 @@ def bars(axes: object, places: list[float], weights: dict[str, float], **look: o
 
 def main(given: Options) -> None:
     """Look, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     found = run(given.config)
     show(found)
-    record.write(given.out, given.config, (), found._asdict(), time.perf_counter() - began)
-    figures.save(draw(found), given.out / "lookups.png")
+    record.write(out, given.config, (), found._asdict(), time.perf_counter() - began)
+    figures.save(draw(found), out / "lookups.png")
 
 
 if __name__ == "__main__":

@@ -27,13 +27,13 @@ class Options:
         config: sizes, training, variants.
         text: a file to read; sources of Python's standard library if none.
         small: five variants, short, in place of config.
-        out: where results.json and the figures go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
     text: Path | None = None
     small: bool = False
-    out: Path = HERE
+    out: Path | None = None
 
 
 def numbers_of(config: Config, found: Results) -> dict[str, Any]:
@@ -74,15 +74,16 @@ def show(numbers: dict[str, Any]) -> None:
 
 def main(given: Options) -> None:
     """Train, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     training.keep_freed_memory()
     config = SMALL if given.small else given.config
     found = run(config, given.text or ())
     numbers = numbers_of(config, found)
     show(numbers)
-    record.write(given.out, config, config.schooling.seeds, numbers, time.perf_counter() - began)
+    record.write(out, config, config.schooling.seeds, numbers, time.perf_counter() - began)
     for name, figure in draw(found).items():
-        figures.save(figure, given.out / f"{name}.png")
+        figures.save(figure, out / f"{name}.png")
 
 
 if __name__ == "__main__":

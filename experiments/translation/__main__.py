@@ -25,13 +25,13 @@ class Options:
         config: sentences, models, training.
         pairs: a file of pairs, its columns parted by tabs: what to read, what to write. None takes the grammar.
         small: three small models and short sentences, in place of config.
-        out: where results.json and the figures go.
+        out: where results.json and figures go; if None, the plain command writes here, any other into .experiments.
     """
 
     config: Config = field(default_factory=Config)
     pairs: Path | None = None
     small: bool = False
-    out: Path = HERE
+    out: Path | None = None
 
 
 def corpus_of(config: Config, path: Path | None) -> Corpus:
@@ -82,15 +82,16 @@ def show(corpus: Corpus, found: dict[str, Measured]) -> None:
 
 def main(given: Options) -> None:
     """Train, print, write."""
+    out = record.place(given, HERE)
     began = time.perf_counter()
     config = SMALL if given.small else given.config
     corpus = corpus_of(config, given.pairs)
     found = run(config, corpus)
     show(corpus, found)
     seconds = time.perf_counter() - began
-    record.write(given.out, config, config.schooling.seeds, numbers_of(corpus, found), seconds)
+    record.write(out, config, config.schooling.seeds, numbers_of(corpus, found), seconds)
     for name, figure in draw(config, corpus, found).items():
-        figures.save(figure, given.out / f"{name}.png")
+        figures.save(figure, out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+from dataclasses import fields, replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,9 @@ import numpy as np
 import pytest
 
 from experiments import record
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/__main__.py"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,3 +45,14 @@ def test_numbers_that_json_cannot_say_leave_no_file(tmp_path, bad):
     with pytest.raises(ValueError, match="not JSON compliant"):
         record.write(tmp_path, Config(), (), {"x": bad}, 1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [name for name in PACKAGES if name != "shakespeare_char"])
+def test_only_the_plain_command_writes_over_what_is_committed(name):
+    command = importlib.import_module(f"experiments.{name}.__main__")
+    plain = command.Options()
+    assert record.place(plain, command.HERE) == command.HERE == ROOT / "experiments" / name
+    assert record.place(replace(plain, out=Path("elsewhere")), command.HERE) == Path("elsewhere")
+    for changed in ({"small": True}, {"text": Path("other.txt")}, {"pairs": Path("other.tsv")}):
+        if set(changed) <= {field.name for field in fields(plain)}:
+            assert record.place(replace(plain, **changed), command.HERE) == Path(".experiments") / name
