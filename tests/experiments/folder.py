@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import pytest
+
+from jax_attention import models
 
 PNG = b"\x89PNG\r\n\x1a\n"
 KEYS = ["config", "seeds", "numbers", "seconds", "command", "versions", "device"]
@@ -48,3 +52,15 @@ def commanded(command: Any, config: Any, folder: Path) -> Done:
             patch.setattr(command, name, keeping(name, getattr(command, name)))
         command.main(command.Options(config=config, out=folder))
     return Done(kept["run"], kept["draw"], folder)
+
+
+def same_start(one: Any, other: Any) -> int:
+    """Assert that two configs make the same numbers from one key wherever both have a parameter; returns how many."""
+    key = jax.random.key(3)
+    leaves = [
+        dict(jax.tree_util.tree_leaves_with_path(models.to_dict(jax.jit(partial(models.create, config))(key))))
+        for config in (one, other)
+    ]
+    shared = leaves[0].keys() & leaves[1].keys()
+    assert all((leaves[0][path] == leaves[1][path]).all() for path in shared)
+    return sum(leaves[0][path].size for path in shared)
