@@ -46,6 +46,15 @@ def test_every_seed_starts_elsewhere_and_comes_again():
     assert parameters(one.model) == 3
 
 
+def test_a_seed_gives_the_start_and_the_batches():
+    """Of one row there is one batch, so only the start can differ; from one start only the batches can."""
+    anywhere, still = lambda rng: {"w": jax.random.normal(rng, (3,))}, lambda rng: {"w": jnp.zeros(3)}
+    one_row = Rows(x=np.ones((1, 3), np.float32), y=np.ones(1, np.float32))
+    for create, rows in ((anywhere, one_row), (still, source())):
+        first, other = learn(create, rows, Schooling(steps=1, batch_size=4, seeds=(0, 1)), line)
+        assert first.losses[0] != other.losses[0]
+
+
 def test_texts_end_before_their_first_stop():
     assert cut(np.array([[4, 9, 5, 9], [9, 1, 1, 1], [1, 2, 3, 4]]), stop=9) == [[4], [], [1, 2, 3, 4]]
 

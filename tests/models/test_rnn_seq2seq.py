@@ -344,3 +344,23 @@ def test_models_in_a_batch():
     run = small.jit(lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits)
     found = jax.jit(jax.vmap(lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits))(stacked)
     np.testing.assert_allclose(found, jnp.stack([run(model) for model in single]), **small.CLOSE)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_last_of_several_layers_gives_code_and_queries(cell):
+    """C is what the last layer said after its last token in each direction; a query is the last layer's state."""
+    written = target(2, T)
+
+    @small.jit
+    def run(model):
+        memory = model.encode(SOURCE, positions=RIGHT)
+        out = model(SOURCE, written, source_positions=RIGHT, capture=models.Capture(cross="all"))
+        return memory, model.decoder.hidden(written[:, :2], memory=memory)[1].state, out.captured.cross[0]
+
+    memory, state, maps = run(seq2seq("dot", cell=cell, num_layers=2))
+    ahead, back = memory.states[..., : H // 2], memory.states[..., H // 2 :]
+    ends = jnp.stack([ahead[0, 4], ahead[1, 2]])  # five tokens and three
+    np.testing.assert_allclose(memory.code, jnp.concatenate([ends, back[:, 0]], axis=-1), **small.CLOSE)
+    query = (state[0] if cell == "lstm" else state)[:, -1]
+    raw = jnp.where(memory.real, jnp.einsum("bh,bsh->bs", query, memory.states), -jnp.inf)
+    np.testing.assert_allclose(maps[:, 0, 2], jax.nn.softmax(raw), **small.CLOSE)
