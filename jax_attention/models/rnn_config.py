@@ -33,6 +33,8 @@ class RNNConfig:
             `nn.Additive`, `nn.General`, `nn.Concat`, `nn.Location`.
         normalize: of the scores; None is softmax.
         attention_size: A of `nn.Additive`; H if None.
+        attention_vector: False for `nn.Additive` as the plain sum of its A units, without a learned vector.
+        train_rule: floats inside score and normalize are parameters instead of constants.
         dropout: share of the features of embeddings and read-out set to 0 in training.
         param_dtype: of the parameters.
 
@@ -63,6 +65,8 @@ class RNNConfig:
     score: Any = None
     normalize: Any = None
     attention_size: int | None = None
+    attention_vector: bool = True
+    train_rule: bool = False
     dropout: float = 0.0
     param_dtype: Dtype = "float32"
 
@@ -75,8 +79,13 @@ class RNNConfig:
                 self.score is Additive,
                 f"attention_size: expected None beside a score that has none, got {self.attention_size}. Leave it out.",
             )
+        fail_unless(
+            self.attention_vector or self.score is Additive,
+            "attention_vector: expected True beside a score that has none, got False. Leave it out.",
+        )
         fail_unless(self.cell in get_args(Cell), f"cell: expected one of {get_args(Cell)}, got {self.cell!r}.")
-        check_instance("bidirectional", self.bidirectional, bool, "True or False")
+        for name in ("bidirectional", "attention_vector", "train_rule"):
+            check_instance(name, getattr(self, name), bool, "True or False")
         fail_unless(
             not self.bidirectional or self.hidden_size % 2 == 0,
             f"hidden_size: expected an even number, half for each direction of the encoder, got {self.hidden_size}. Or "

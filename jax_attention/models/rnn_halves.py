@@ -15,7 +15,7 @@ from jax_attention.dispatch.attend import attend, attention_weights
 from jax_attention.ground.checks import broadcasts, check_instance, check_positions, check_tokens, fail_unless
 from jax_attention.ground.numerics import compute_dtype, varying_like
 from jax_attention.ground.trees import pytree
-from jax_attention.models.block import drop, fold, table_rows
+from jax_attention.models.block import drop, fold, table_rows, trained
 from jax_attention.models.results import Capture, Captured, LMOutput
 from jax_attention.models.rnn_config import RNNConfig
 from jax_attention.nn import GRU, LSTM, Additive, Linear, Location
@@ -99,6 +99,7 @@ class RNNDecoder(nnx.Module):
         self.rnn = CELLS[config.cell](config.width + size, size, num_layers=config.num_layers, **options)
         self.bridge = Linear(size, len(self.rnn.parts) * config.num_layers * size, **options)
         self.score = None if config.score is None else hold(_score(config, options))
+        self.normalize = hold(trained(config.normalize, config) if config.train_rule else config.normalize)
         self.combine = Linear(2 * size, size, **options)
         self.head = Linear(size, config.vocab_size, **options)
 
@@ -176,7 +177,7 @@ class RNNDecoder(nnx.Module):
             return jnp.broadcast_to(memory.code, (*x.shape[:-1], memory.code.shape[-1])), None
         query = self._parts(state)[0][..., -1:, :]
         key = x[..., None, :] if self.config.fixed_length else memory.states
-        rule = {"score": release(self.score), "normalize": self.config.normalize}
+        rule = {"score": release(self.score), "normalize": release(self.normalize)}
         rule["mask"] = masks.dense(memory.real[..., None, :])
         context = attend(query, key, memory.states, **rule)[..., 0, :]
         return context, attention_weights(query, key, memory.states, **rule)[..., 0, :] if maps else None
@@ -216,10 +217,12 @@ def _score(config: RNNConfig, options: dict[str, Any]) -> Any:
     """The module of a learned score, or the value."""
     size = config.hidden_size
     if config.score is Additive:
-        return Additive(size, size, config.attention_size or size, **options)
+        return Additive(size, size, config.attention_size or size, use_vector=config.attention_vector, **options)
     if config.score is Location:
         return Location(size, config.width, config.context, **options)
-    return config.score(size, size, **options) if isinstance(config.score, type) else config.score
+    if isinstance(config.score, type):
+        return config.score(size, size, **options)
+    return trained(config.score, config) if config.train_rule else config.score
 
 
 def _table(rows: int, config: RNNConfig, rngs: nnx.Rngs) -> nnx.Param:

@@ -24,6 +24,7 @@ SCORES = {
     "concat": nn.Concat,
     "location": nn.Location,
     "dot": scores.dot(),
+    "cosine": scores.cosine(3.0),
     "plain": lambda q, k: jnp.sin(q @ jnp.swapaxes(k, -1, -2)),
 }
 FEW = [s if s in ("none", "additive", "location") else pytest.param(s, marks=pytest.mark.slow) for s in SCORES]
@@ -240,6 +241,35 @@ def test_other_normalizers_and_sizes():
     assert wide.decoder.score.key_kernel.shape == (H, 3)
 
 
+def test_the_plain_sum_has_no_vector():
+    whole = seq2seq("additive")
+    whole.decoder.score.vector[...] = jnp.ones(H)
+    params = models.to_dict(whole)
+    assert params["decoder"]["score"].pop("vector").shape == (H,)
+    plain = models.from_dict(config("additive", attention_vector=False), params)
+    assert plain.decoder.score.vector is None
+    logits = small.jit(lambda *both: [model(SOURCE, target(2, T)).logits for model in both])(plain, whole)
+    np.testing.assert_allclose(*logits, **small.CLOSE)
+
+
+def test_train_rule_makes_the_rules_numbers_parameters():
+    """As constants they give the same logits; as parameters they have a gradient, in the dtype of the parameters."""
+    rule = {"normalize": normalizers.softmax(sinks=jnp.zeros(()))}
+    fixed, learned = (models.create(config("cosine", train_rule=train, **rule)) for train in (False, True))
+    count = lambda model: len(jax.tree.leaves(model))  # noqa: E731
+    assert count(learned) == count(fixed) + 2
+    loss = lambda model: jnp.sin(model(SOURCE, target(2, T)).logits).sum()  # noqa: E731
+    (plain, _), (value, gradient) = small.jit(lambda *both: [jax.value_and_grad(loss)(model) for model in both])(
+        fixed, learned
+    )
+    np.testing.assert_allclose(plain, value, **small.CLOSE)
+    for held in (gradient.decoder.score, gradient.decoder.normalize):
+        (slope,) = jax.tree.leaves(held)
+        assert abs(slope) > 1e-6
+    half = models.create(config("cosine", train_rule=True, param_dtype="bfloat16", **rule))
+    assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype("bfloat16")}
+
+
 def test_dropout_is_drawn_in_both_halves():
     model = seq2seq("additive", dropout=0.5)
     run = small.jit(lambda model, seed: model(SOURCE, target(2, T), rng=jax.random.key(seed)).logits)
@@ -261,9 +291,9 @@ def test_derivatives_in_both_modes(score, order):
 
 def test_configs_are_json_and_values():
     for score in ("none", "additive", "location", "dot"):
-        one = config(score, cell="lstm", dropout=0.1)
+        one = config(score, cell="lstm", dropout=0.1, train_rule=score == "dot")
         assert models.config_from_json(json.loads(json.dumps(models.config_to_json(one)))) == one
-        assert hash(one) == hash(config(score, cell="lstm", dropout=0.1))
+        assert hash(one) == hash(config(score, cell="lstm", dropout=0.1, train_rule=score == "dot"))
     with pytest.raises(ValueError, match="expected fields of RNNConfig, got also depth"):
         models.config_from_json(models.config_to_json(config()) | {"depth": 3})
 
@@ -276,6 +306,8 @@ BAD = {
     "another class": (lambda: models.RNNConfig(source_vocab_size=3, vocab_size=3, score=nn.GRU), "score: expected"),
     "no size": (lambda: config(num_layers=0), "num_layers: expected an int >= 1"),
     "a size too many": (lambda: config("dot", attention_size=3), "attention_size: expected None"),
+    "a vector too few": (lambda: config("dot", attention_vector=False), "attention_vector: expected True"),
+    "no truth": (lambda: config("dot", train_rule=1), "train_rule: expected True or False"),
     "dropout": (lambda: config(dropout=1.0), "dropout: expected 0 <= rate < 1"),
     "a dtype": (lambda: config(param_dtype="int8"), "param_dtype: expected one of"),
     "more sources": (lambda: seq2seq()(SOURCE, target(T)), "target: expected the leading axes of the source"),
