@@ -11,17 +11,32 @@ import jax
 from experiments.learn import cut
 from jax_attention import data, decoding, models, nn, scores
 
-RULES: dict[str, Any] = {
-    "no attention": None,
-    "dot": scores.dot(),
-    "cosine": scores.cosine(),
-    "general": nn.General,
-    "additive": nn.Additive,
-    "concat": nn.Concat,
-    "location": nn.Location,
-}
-"""The score of a recurrent encoder and decoder, by name."""
 TRANSFORMER = "Transformer"
+
+
+def rules(size: int) -> dict[str, dict[str, Any]]:
+    """What `models.RNNConfig` says of the attention of a recurrent encoder and decoder, by the name of the rule.
+
+    Args:
+        size: features of a state, for the cosine divided by their root.
+    """
+    return {
+        "no attention": {},
+        "dot": {"score": scores.dot()},
+        "scaled dot": {"score": scores.scaled_dot()},
+        "cosine": {"score": scores.cosine()},
+        "cosine, scale 10": {"score": scores.cosine(10.0)},
+        "cosine / sqrt(d)": {"score": scores.cosine(size**-0.5)},
+        "general": {"score": nn.General},
+        "additive": {"score": nn.Additive},
+        "additive, plain sum": {"score": nn.Additive, "attention_vector": False},
+        "concat": {"score": nn.Concat},
+        "location": {"score": nn.Location},
+    }
+
+
+RULES = tuple(rules(1))
+"""The names, in the order of tables and figures."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +69,8 @@ def pair_model(
             context=longest,
             width=sizes.width,
             hidden_size=sizes.width,
-            score=RULES[name],
             dropout=sizes.dropout,
+            **rules(sizes.width)[name],
         )
     return lambda rng: models.create(config, rng)
 

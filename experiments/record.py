@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 import flax
 import jax
 import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import figures
 
 SCRATCH = Path(".experiments")
 DIGITS = 6
@@ -34,18 +38,28 @@ def place(given: Any, here: Path) -> Path:
     return here if given == type(given)() else SCRATCH / here.name
 
 
-def write(folder: Path, config: Any, seeds: Sequence[int], numbers: dict[str, Any], seconds: float) -> Path:
-    """Write `folder/results.json`: config, seeds, numbers, seconds, command, versions, device.
+def keep(
+    given: Any, here: Path, config: Any, seeds: Sequence[int], numbers: dict[str, Any], drawn: dict[str, Figure]
+) -> Path:
+    """Write results.json and the figures, NAME.png each, into the `place` of a command, which it returns."""
+    out = place(given, here)
+    write(out, config, seeds, numbers)
+    for name, figure in drawn.items():
+        figures.save(figure, out / f"{name}.png")
+    return out
+
+
+def write(folder: Path, config: Any, seeds: Sequence[int], numbers: dict[str, Any]) -> Path:
+    """Write `folder/results.json`: config, seeds, numbers, CPU time, command, versions, device.
 
     Args:
         folder: made if it is not there.
         config: a frozen dataclass.
         seeds: all that the numbers depend on; empty where nothing is random.
         numbers: what was measured; arrays, also of JAX, become lists, and floats keep 6 digits.
-        seconds: how long it took.
 
     Returns:
-        The path of the file.
+        The path of the file; its `cpu_seconds` are those of the process so far, over all threads.
 
     Raises:
         ValueError: if a number is NaN or infinite, which JSON cannot say and no experiment should conclude from.
@@ -54,7 +68,7 @@ def write(folder: Path, config: Any, seeds: Sequence[int], numbers: dict[str, An
         "config": dataclasses.asdict(config),
         "seeds": list(seeds),
         "numbers": numbers,
-        "seconds": seconds,
+        "cpu_seconds": time.process_time(),
         "command": " ".join(["python", *sys.orig_argv[1:]]),
         "versions": {"jax": jax.__version__, "flax": flax.__version__, "python": platform.python_version()},
         "device": jax.devices()[0].device_kind,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,13 +55,10 @@ def draw(found: Products) -> Figure:
 
 def main(given: Options) -> None:
     """Multiply, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     found = run(given.config)
     show(found)
     numbers = {"shape": found.ways["vmap of @"].shape, "distances": found.distances(), "products": found.ways["einsum"]}
-    record.write(out, given.config, (given.config.seed,), numbers, time.perf_counter() - began)
-    figures.save(draw(found), out / "products.png")
+    record.keep(given, HERE, given.config, (given.config.seed,), numbers, {"products": draw(found)})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import figures, record
+from experiments import record
 from experiments.digits import SMALL, Config, Results, run
 from experiments.digits.descriptions import KINDS
 from experiments.digits.drawing import draw
@@ -82,14 +81,10 @@ def _bands(name: str, values: np.ndarray) -> None:
 
 def main(given: Options) -> None:
     """Train, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     show(config, found)
-    record.write(out, config, config.schooling.seeds, numbers_of(found), time.perf_counter() - began)
-    for name, figure in draw(config, found).items():
-        figures.save(figure, out / f"{name}.png")
+    record.keep(given, HERE, config, config.schooling.seeds, numbers_of(found), draw(config, found))
 
 
 if __name__ == "__main__":

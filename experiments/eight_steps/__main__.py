@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,14 +89,11 @@ def draw(config: Config, steps: Steps) -> Figure:
 
 def main(given: Options) -> None:
     """Compute, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     config = Config()
     steps = run(config)
     show(config, steps)
     numbers = steps._asdict() | {"mixed": {name: mixed._asdict() for name, mixed in steps.mixed.items()}}
-    record.write(out, config, (), numbers, time.perf_counter() - began)
-    figures.save(draw(config, steps), out / "steps.png")
+    record.keep(given, HERE, config, (), numbers, {"steps": draw(config, steps)})
 
 
 if __name__ == "__main__":

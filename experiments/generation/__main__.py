@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import figures, record, seeds
+from experiments import record, seeds
 from experiments.generation import SMALL, Config, Made, Results, judging, run
 from experiments.generation.drawing import draw
 
@@ -92,15 +91,11 @@ def show(numbers: dict[str, Any]) -> None:
 
 def main(given: Options) -> None:
     """Train, write, judge, print."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     numbers = numbers_of(found)
     show(numbers)
-    record.write(out, config, config.schooling.seeds, numbers, time.perf_counter() - began)
-    for name, figure in draw(found).items():
-        figures.save(figure, out / f"{name}.png")
+    record.keep(given, HERE, config, config.schooling.seeds, numbers, draw(found))
 
 
 if __name__ == "__main__":

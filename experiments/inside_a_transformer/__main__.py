@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from experiments import figures, record
+from experiments import record
 from experiments.inside_a_transformer import SMALL, Config, Results, run
 from experiments.inside_a_transformer.drawing import draw
 from experiments.inside_a_transformer.stages import Stage
@@ -87,14 +86,10 @@ def numbers_of(found: Results) -> dict[str, Any]:
 
 def main(given: Options) -> None:
     """Run, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     config = dataclasses.replace(SMALL, sentence=given.config.sentence) if given.small else given.config
     found = run(config, given.text)
     show(config, found)
-    record.write(out, config, config.characters.seeds, numbers_of(found), time.perf_counter() - began)
-    for name, figure in draw(config, found).items():
-        figures.save(figure, out / f"{name}.png")
+    record.keep(given, HERE, config, config.characters.seeds, numbers_of(found), draw(config, found))
 
 
 if __name__ == "__main__":

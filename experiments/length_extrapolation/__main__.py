@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import figures, record
+from experiments import record
 from experiments.length_extrapolation import SMALL, Config, run
 from experiments.length_extrapolation.drawing import draw
 from jax_attention import training
@@ -73,16 +72,12 @@ def show(config: Config, numbers: dict[str, Any]) -> None:
 
 def main(given: Options) -> None:
     """Train, read, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     training.keep_freed_memory()
     config = SMALL if given.small else given.config
     curves = run(config, given.text or ())
     numbers = numbers_of(config, curves)
     show(config, numbers)
-    record.write(out, config, config.schooling.seeds, numbers, time.perf_counter() - began)
-    for name, figure in draw(config, curves).items():
-        figures.save(figure, out / f"{name}.png")
+    record.keep(given, HERE, config, config.schooling.seeds, numbers, draw(config, curves))
 
 
 if __name__ == "__main__":

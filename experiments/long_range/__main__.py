@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import tyro
 from matplotlib.figure import Figure
 
-from experiments import figures, record
+from experiments import record
 from experiments.long_range import SMALL, Config, Results, drawing, run
 from experiments.long_range.cost import growth
 from experiments.long_range.recall import Found
@@ -80,15 +79,11 @@ def draw(config: Config, found: Results) -> dict[str, Figure]:
 
 def main(given: Options) -> None:
     """Run, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     show(config, found)
     seeds = config.many.taught[0].schooling.seeds
-    record.write(out, config, seeds, numbers_of(config, found), time.perf_counter() - began)
-    for name, figure in draw(config, found).items():
-        figures.save(figure, out / f"{name}.png")
+    record.keep(given, HERE, config, seeds, numbers_of(config, found), draw(config, found))
 
 
 if __name__ == "__main__":

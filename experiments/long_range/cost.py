@@ -7,8 +7,6 @@ are medians of rounds that call every layer once.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments import measure
 from jax_attention import attend_heads, masks, nn
 
 GRU, CHOSEN, DENSE = "GRU", "attention", "attention, all scores at once"
@@ -34,7 +33,7 @@ class CostConfig:
     rounds: int = 5
 
 
-class SelfAttention(nnx.Module):
+class Attending(nnx.Module):
     """`attend_heads` between two linear layers, causal, by the implementation of this name."""
 
     def __init__(self, config: CostConfig, implementation: str | None) -> None:
@@ -67,8 +66,8 @@ def layers(config: CostConfig) -> dict[str, Any]:
     """The three of the figure."""
     return {
         GRU: Recurrent(config),
-        CHOSEN: SelfAttention(config, None),
-        DENSE: SelfAttention(config, "reference"),
+        CHOSEN: Attending(config, None),
+        DENSE: Attending(config, "reference"),
     }
 
 
@@ -85,21 +84,8 @@ def seconds(config: CostConfig) -> dict[str, np.ndarray]:
         x = jax.random.normal(jax.random.key(0), (length, config.width))
         for name, layer in layers(config).items():
             calls[name, length] = lambda layer=layer, x=x: gradient(layer, x)
-    times = interleaved(calls, config.rounds)
+    times = measure.interleaved(calls, config.rounds)
     return {name: np.array([np.median(times[name, length]) for length in config.lengths]) for name in LAYERS}
-
-
-def interleaved(calls: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, list[float]]:
-    """Seconds of each call: a round calls all of them, so that what else the machine does hits all."""
-    for call in calls.values():
-        jax.block_until_ready(call())
-    times: dict[Any, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            times[name].append(time.perf_counter() - began)
-    return times
 
 
 def memory(config: CostConfig) -> dict[str, np.ndarray]:
@@ -108,8 +94,7 @@ def memory(config: CostConfig) -> dict[str, np.ndarray]:
     for length in config.memory_lengths:
         x = jax.ShapeDtypeStruct((length, config.width), jnp.float32)
         for name, layer in layers(config).items():
-            size = gradient.lower(layer, x).compile().memory_analysis().temp_size_in_bytes
-            found[name].append(round(size / 2**20, 3))
+            found[name].append(measure.temporary(gradient, layer, x))
     return {name: np.array(sizes) for name, sizes in found.items()}
 
 

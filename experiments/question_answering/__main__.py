@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import figures, record, seeds
+from experiments import record, seeds
 from experiments.question_answering import LOOKS, SMALL, Config, Results, reading, run
 from experiments.question_answering.drawing import draw
 
@@ -91,16 +90,12 @@ def show(numbers: dict[str, Any]) -> None:
 
 def main(given: Options) -> None:
     """Train, ask, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     numbers = numbers_of(found)
     show(numbers)
     every = sorted({*config.recurrent.seeds, *config.transformer.seeds})
-    record.write(out, config, every, numbers, time.perf_counter() - began)
-    for name, figure in draw(found).items():
-        figures.save(figure, out / f"{name}.png")
+    record.keep(given, HERE, config, every, numbers, draw(found))
 
 
 if __name__ == "__main__":

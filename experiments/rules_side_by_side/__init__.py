@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from experiments.learn import Schooling
+from experiments.pair_models import RULES
 from experiments.rules_side_by_side import cost, layer, tasks
-from experiments.rules_side_by_side.rules import NAMES
 
 SEEDS = (0, 1, 2)
 REVERSE = tasks.TaskConfig("reverse", length=8, vocabulary=12, schooling=Schooling(300, 64, 1e-2, SEEDS))
@@ -32,7 +32,7 @@ COST = cost.CostConfig()
 class Config:
     """Rules, tasks, trainings, and what cost is taken of."""
 
-    rules: tuple[str, ...] = NAMES
+    rules: tuple[str, ...] = RULES
     width: int = 32
     reverse: tasks.TaskConfig = REVERSE
     recall: tasks.TaskConfig = RECALL
@@ -55,7 +55,7 @@ class Results(NamedTuple):
 
     tasks: dict[str, dict[str, tasks.Judged]]
     layer: dict[str, dict[str, layer.Judged]]
-    ratios: dict[str, float]
+    times: dict[str, float]
     memory: dict[str, cost.Memory]
 
 
@@ -65,6 +65,6 @@ def run(config: Config | None = None) -> Results:
     return Results(
         {task.name: tasks.run(task, config.rules, config.width) for task in (config.reverse, config.recall)},
         layer.run(config.layer),
-        cost.ratios(config.cost, config.rules, config.width, config.reverse),
+        cost.times(config.cost, config.rules, config.width, config.reverse),
         cost.memory(config.cost, config.rules),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import tyro
 from matplotlib.figure import Figure
 
-from experiments import figures, record
+from experiments import record
 from experiments.rules_side_by_side import SEEDS, SMALL, Config, Results, drawing, run
 from jax_attention import training
 
@@ -42,7 +41,7 @@ def numbers_of(found: Results) -> dict[str, Any]:
         task: {name: judged._asdict() for name, judged in by_rule.items()} for task, by_rule in found.layer.items()
     }
     memory = {name: mib._asdict() for name, mib in found.memory.items()}
-    return {**tasks, "layer": layer, "time_over_dot": found.ratios, "memory_mib": memory}
+    return {**tasks, "layer": layer, "time_over_dot": found.times, "memory_mib": memory}
 
 
 def told(judged: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def show(found: Results) -> None:
         for name, judged in by_rule.items():
             ends = f"error {judged.first_loss.mean():.2f} -> {judged.error.mean():.2g}, aim {judged.aim.mean():.3f}"
             print(f"nn.Attn {task}, {name}: {ends}, seeds {', '.join(f'{error:.2g}' for error in judged.error)}")
-    for name, ratio in found.ratios.items():
+    for name, ratio in found.times.items():
         mib = found.memory.get(name)
         print(
             f"{name:24} time over dot {ratio:5.2f}" + (f", MiB {mib.chosen:7.2f} {mib.reference:7.2f}" if mib else "")
@@ -84,14 +83,10 @@ def draw(found: Results) -> dict[str, Figure]:
 
 def main(given: Options) -> None:
     """Train, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     show(found)
-    record.write(out, config, SEEDS, numbers_of(found), time.perf_counter() - began)
-    for name, figure in draw(found).items():
-        figures.save(figure, out / f"{name}.png")
+    record.keep(given, HERE, config, SEEDS, numbers_of(found), draw(found))
 
 
 if __name__ == "__main__":

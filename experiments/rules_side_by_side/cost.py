@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from experiments import measure
 from experiments.rules_side_by_side import tasks
 from experiments.rules_side_by_side.rules import reader, score_of
-from jax_attention import attend, training
+from jax_attention import attend
 
 
 @dataclass(frozen=True)
@@ -32,27 +31,12 @@ class Memory(NamedTuple):
     reference: float
 
 
-def ratios(config: CostConfig, names: tuple[str, ...], width: int, task: tasks.TaskConfig) -> dict[str, float]:
-    """The time of a gradient of the task's loss over that with "dot": medians over rounds that run every rule once."""
+def times(config: CostConfig, names: tuple[str, ...], width: int, task: tasks.TaskConfig) -> dict[str, float]:
+    """The time of a gradient of the task's loss over that with "dot", by rule."""
     trained, _ = tasks.rows(task)
-    batch = jax.device_put(trained.batch(0, 0, task.schooling.batch_size))
-    gradient = jax.jit(jax.grad(lambda model: training.pair_loss(model, batch).objective))
     found = {name: reader(name, task.vocabulary, task.length, width)(jax.random.key(0)) for name in names}
-    times = interleaved({name: lambda model=model: gradient(model) for name, model in found.items()}, config.rounds)
-    return {name: float(np.median(times[name] / times["dot"])) for name in names}
-
-
-def interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds `[rounds]` of each call: a round calls all of them, so that what else the machine does hits all."""
-    for call in calls.values():
-        jax.block_until_ready(call())
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            times[name].append(time.perf_counter() - began)
-    return {name: np.array(taken) for name, taken in times.items()}
+    batch = trained.batch(0, 0, task.schooling.batch_size)
+    return {name: cost.time for name, cost in measure.gradients(found, batch, "dot", config.rounds).items()}
 
 
 def memory(config: CostConfig, names: tuple[str, ...]) -> dict[str, Memory]:
@@ -62,7 +46,9 @@ def memory(config: CostConfig, names: tuple[str, ...]) -> dict[str, Memory]:
     for name in names:
         if name != "no attention":
             score = score_of(name, config.width, config.length)
-            found[name] = Memory(*(temporary(gradient(how), (row, row, row, score)) for how in (None, "reference")))
+            found[name] = Memory(
+                *(measure.temporary(gradient(how), (row, row, row, score)) for how in (None, "reference"))
+            )
     return found
 
 
@@ -74,9 +60,3 @@ def gradient(implementation: str | None) -> Callable:
         return jnp.sum(jnp.sin(attend(q, k, v, score=score, implementation=implementation)))
 
     return jax.grad(total)
-
-
-def temporary(function: Callable, operands: Any) -> float:
-    """MiB."""
-    compiled = jax.jit(function).lower(operands).compile()
-    return round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 2)

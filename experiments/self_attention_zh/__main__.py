@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from experiments import figures, record
+from experiments import record
 from experiments.self_attention_zh import SMALL, WATCHED, Config, Results, run, watched
 from jax_attention import viz
 
@@ -97,14 +96,10 @@ def losses(config: Config, found: Results) -> Figure:
 
 def main(given: Options) -> None:
     """Train, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     show(config, found)
-    record.write(out, config, config.seeds, numbers_of(config, found), time.perf_counter() - began)
-    for name, figure in draw(config, found).items():
-        figures.save(figure, out / f"{name}.png")
+    record.keep(given, HERE, config, config.seeds, numbers_of(config, found), draw(config, found))
 
 
 if __name__ == "__main__":

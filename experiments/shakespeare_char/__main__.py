@@ -142,7 +142,6 @@ class Options:
 
 def main(given: Options) -> None:
     """Train and write."""
-    began = time.perf_counter()
     training.keep_freed_memory()
     config = Config(steps=given.steps)
     corpus = data.prepare(given.text, tokenizer="characters", length=config.context)
@@ -158,7 +157,7 @@ def main(given: Options) -> None:
         "target": TARGET,
         "runs": runs,
     }
-    record.write(given.out, config, given.seeds, numbers, time.perf_counter() - began)
+    record.write(given.out, config, given.seeds, numbers)
     for run in runs:
         name = f"{run['position']}, seed {run['seed']}"
         print(f"{name}: validation loss {run['validation_loss']:.4f} in {run['seconds']:.0f} s")

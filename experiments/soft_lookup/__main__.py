@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 from matplotlib.figure import Figure
 
-from experiments import figures, record
+from experiments import record
 from experiments.soft_lookup import Config, Lookups, run
 
 HERE = Path(__file__).parent
@@ -75,12 +74,9 @@ def bars(axes: object, places: list[float], weights: dict[str, float], **look: o
 
 def main(given: Options) -> None:
     """Look, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     found = run(given.config)
     show(found)
-    record.write(out, given.config, (), found._asdict(), time.perf_counter() - began)
-    figures.save(draw(found), out / "lookups.png")
+    record.keep(given, HERE, given.config, (), found._asdict(), {"lookups": draw(found)})
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from experiments import figures, record, seeds
+from experiments import record, seeds
 from experiments.summarisation import NEW, SMALL, Config, Results, run, scores, telling
 from experiments.summarisation.drawing import draw
 
@@ -84,16 +83,12 @@ def show(numbers: dict[str, Any]) -> None:
 
 def main(given: Options) -> None:
     """Train, write, print."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     config = SMALL if given.small else given.config
     found = run(config)
     numbers = numbers_of(found)
     show(numbers)
     every = sorted({*config.recurrent.seeds, *config.transformer.seeds})
-    record.write(out, config, every, numbers, time.perf_counter() - began)
-    for name, figure in draw(found).items():
-        figures.save(figure, out / f"{name}.png")
+    record.keep(given, HERE, config, every, numbers, draw(found))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import figures, record
+from experiments import record
 from experiments.swap_the_rule import SMALL, Config, Results, run
 from experiments.swap_the_rule.drawing import draw
 from experiments.swap_the_rule.variants import BASE, group_of
@@ -74,16 +73,12 @@ def show(numbers: dict[str, Any]) -> None:
 
 def main(given: Options) -> None:
     """Train, print, write."""
-    out = record.place(given, HERE)
-    began = time.perf_counter()
     training.keep_freed_memory()
     config = SMALL if given.small else given.config
     found = run(config, given.text or ())
     numbers = numbers_of(config, found)
     show(numbers)
-    record.write(out, config, config.schooling.seeds, numbers, time.perf_counter() - began)
-    for name, figure in draw(found).items():
-        figures.save(figure, out / f"{name}.png")
+    record.keep(given, HERE, config, config.schooling.seeds, numbers, draw(found))
 
 
 if __name__ == "__main__":

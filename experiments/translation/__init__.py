@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import measure
 from experiments.learn import Learned, Schooling, learn, parameters
-from experiments.pair_models import TRANSFORMER, Sizes, pair_model, write
+from experiments.pair_models import RULES, TRANSFORMER, Sizes, pair_model, write
 from experiments.translation.alignment import agreement, word_maps
 from experiments.translation.sentences import CHINESE, Corpus
 from jax_attention import data, training
@@ -37,7 +38,7 @@ class Config:
 
     Args:
         names: the models, by the names of `pair_models.RULES`, and "Transformer".
-        pairs: sentences of the grammar to learn from.
+        sentences: pairs of the grammar to learn from.
         words: the least and the most English words of a sentence in training.
         lengths: English words of the test sentences.
         each: test sentences of each length.
@@ -46,10 +47,11 @@ class Config:
         transformer_width: of the Transformer, so that it has about as many parameters.
         multiple: lengths in a batch are rounded up to one of it; fewer shapes compile faster and pad more.
         schooling: steps and seeds.
+        rounds: of the timing of one gradient.
     """
 
-    names: tuple[str, ...] = ("no attention", "dot", "general", "additive", "concat", "location", TRANSFORMER)
-    pairs: int = 20000
+    names: tuple[str, ...] = (*RULES, TRANSFORMER)
+    sentences: int = 20000
     words: tuple[int, int] = (3, 12)
     lengths: tuple[int, ...] = (4, 6, 8, 10, 12, 14, 16, 18, 20)
     each: int = 150
@@ -58,6 +60,7 @@ class Config:
     transformer_width: int = 64
     multiple: int = 8
     schooling: Schooling = field(default_factory=lambda: Schooling(steps=2000, learning_rate=3e-3))
+    rounds: int = 20
 
     def sizes(self, name: str) -> Sizes:
         """Of one model."""
@@ -66,7 +69,7 @@ class Config:
 
 SMALL = Config(
     names=("no attention", "additive", TRANSFORMER),
-    pairs=3000,
+    sentences=3000,
     words=(3, 6),
     lengths=(4, 5, 6, 8, 10),
     each=40,
@@ -78,7 +81,7 @@ SMALL = Config(
 
 
 class Measured(NamedTuple):
-    """One model over all seeds.
+    """One model over all seeds, and the cost of its gradient over that of the first model.
 
     `bleu` and `exact` are `[seeds, lengths]`, `agreements` `[seeds, layers, lengths]`; `watched` are the translations
     of the first shown sentence, `maps` where the words of each look, `[seeds, layers, T, S]`.
@@ -86,31 +89,33 @@ class Measured(NamedTuple):
 
     parameters: int
     losses: np.ndarray
-    seconds: float
     bleu: np.ndarray
     exact: np.ndarray
     watched: list[str]
     maps: list[np.ndarray] | None
     agreements: np.ndarray | None
+    cost: measure.Cost | None = None
 
 
 def run(config: Config, corpus: Corpus) -> dict[str, Measured]:
     """Train and measure every model."""
     batches = corpus.batches(config.multiple)
-    found = {}
+    found, first = {}, {}
     for name in config.names:
         words = corpus.source.vocab_size, corpus.target.vocab_size
         create = pair_model(name, *words, config.sizes(name), corpus.longest)
-        found[name] = measured(name, corpus, learn(create, batches, config.schooling))
+        learned = learn(create, batches, config.schooling)
+        found[name], first[name] = measured(name, corpus, learned), learned[0].model
         line = ", ".join(f"{score:.0f}" for score in found[name].bleu.mean(axis=0))
         print(f"{name}: BLEU {line} at {', '.join(map(str, corpus.tests))} words", flush=True)
-    return found
+    batch = batches.batch(0, 0, config.schooling.batch_size)
+    costs = measure.gradients(first, batch, config.names[0], config.rounds)
+    return {name: one._replace(cost=costs[name]) for name, one in found.items()}
 
 
 def measured(name: str, corpus: Corpus, seeds: Sequence[Learned]) -> Measured:
     """Quality by length, and where the words look."""
     attends, written = name != "no attention", [translations(one.model, corpus) for one in seeds]
-    aligned = all(pair.alignment is not None for pairs in corpus.tests.values() for pair in pairs)
 
     def by_length(judge: Any) -> np.ndarray:
         return np.array([[judge(texts[n], pairs) for n, pairs in corpus.tests.items()] for texts in written])
@@ -118,12 +123,11 @@ def measured(name: str, corpus: Corpus, seeds: Sequence[Learned]) -> Measured:
     return Measured(
         parameters(seeds[0].model),
         np.stack([one.losses for one in seeds]),
-        float(np.median([one.seconds for one in seeds])),
         by_length(quality),
         by_length(exact),
         [translated(one.model, corpus, [corpus.shown[0].source])[0] for one in seeds],
         [np.stack([word_maps(one.model, corpus, pair) for one in seeds]) for pair in corpus.shown] if attends else None,
-        np.stack([agreement(one.model, corpus) for one in seeds]) if attends and aligned else None,
+        np.stack([agreement(one.model, corpus) for one in seeds]) if attends and corpus.generated else None,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from experiments.translation import Config, Measured
@@ -12,11 +13,28 @@ from jax_attention import training, viz
 COLOURS = {
     "no attention": "#252525",
     "dot": "#08519c",
+    "scaled dot": "#3182bd",
+    "cosine": "#fc9272",
+    "cosine, scale 10": "#de2d26",
+    "cosine / sqrt(d)": "#969696",
     "general": "#6baed6",
     "additive": "#d94801",
+    "additive, plain sum": "#fdae6b",
     "concat": "#969696",
     "location": "#54278f",
     "Transformer": "#238b45",
+}
+PANELS = {
+    "what is attended to, and how": ("no attention", "dot", "general", "additive", "concat", "location", "Transformer"),
+    "scale and sum": (
+        "no attention",
+        "dot",
+        "scaled dot",
+        "cosine",
+        "cosine, scale 10",
+        "cosine / sqrt(d)",
+        "additive, plain sum",
+    ),
 }
 DRAWN = ("additive", "Transformer")
 
@@ -45,9 +63,19 @@ def best_layer(one: Measured) -> int:
 
 def curves(config: Config, corpus: Corpus, found: dict[str, Measured]) -> Figure:
     """BLEU against the length of the source: means over seeds, with bands, and a shade over the training lengths."""
-    figure = Figure(figsize=(7.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    lengths = list(corpus.tests)
+    panels = {title: names for title, names in PANELS.items() if found.keys() & set(names) - {"no attention"}}
+    figure = Figure(figsize=(5.0 * len(panels) + 0.6, 4.6), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, names) in zip(grid, panels.items(), strict=True):
+        _panel(axes, config, list(corpus.tests), {name: found[name] for name in names if name in found})
+        axes.set_title(title, fontsize=10)
+    grid[0].set_ylabel("BLEU, 0 to 100")
+    seeds = len(next(iter(found.values())).bleu)
+    figure.suptitle(f"Translation of new sentences, {seeds} seeds, 95 % bands", fontsize=11)
+    return figure
+
+
+def _panel(axes: Any, config: Config, lengths: list[int], found: dict[str, Measured]) -> None:
     axes.axvspan(*config.words, color="#eeeeee", lw=0)
     axes.text(config.words[1] - 0.1, 1, "training lengths", ha="right", va="bottom", fontsize=8, color="#555555")
     for name, one in found.items():
@@ -57,8 +85,5 @@ def curves(config: Config, corpus: Corpus, found: dict[str, Measured]) -> Figure
     axes.set_ylim(0, 102)
     axes.set_xticks(lengths)
     axes.set_xlabel("words of the source")
-    axes.set_ylabel("BLEU, 0 to 100")
-    axes.set_title(f"Translation of new sentences, {np.shape(one.bleu)[0]} seeds, 95 % bands", fontsize=11)
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure

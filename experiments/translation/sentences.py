@@ -31,6 +31,11 @@ class Corpus:
     """Whose maps are drawn; the translations of the first are printed."""
 
     @property
+    def generated(self) -> bool:
+        """Whether the grammar made them, and so knows the true alignment; those of a file may not be ours to repeat."""
+        return self.shown[0].alignment is not None
+
+    @property
     def start(self) -> int:
         """Stands before every target."""
         return self.target.vocabulary.index(START)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +10,11 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import measure
 from experiments.learn import Schooling
-from experiments.rules_side_by_side import NAMES, SMALL, Config, Results, __main__, cost, layer, tasks
-from experiments.rules_side_by_side.rules import PLAIN_SUM, VALUES, reader, score_of
+from experiments.pair_models import RULES
+from experiments.rules_side_by_side import SMALL, Config, Results, __main__, cost, layer, tasks
+from experiments.rules_side_by_side.rules import score_of
 from tests.experiments.folder import left_behind
 from tests.tolerances import FORWARD
 
@@ -100,25 +101,16 @@ def test_held_out_rows_are_new_and_places_hold_the_target():
 
 
 def test_every_rule_has_a_model_and_a_score():
-    assert set(NAMES) == set(VALUES) | {PLAIN_SUM} == set(Config().rules)
-    model = reader(PLAIN_SUM, 5, 4, 8)(jax.random.key(0))
-    assert model.decoder.score.vector is None
+    assert set(Config().rules) == set(RULES)
     row = jax.ShapeDtypeStruct((3, 4), np.float32)
-    for name in NAMES[1:]:
+    for name in RULES[1:]:
         assert jax.eval_shape(lambda q, k, name=name: score_of(name, 4, 3)(q, k), row, row).shape == (3, 3), name
-
-
-def test_ratios_are_to_dot_of_the_same_round():
-    waits = {"dot": 0.002, "other": 0.02, "last": 0.002}
-    times = cost.interleaved({name: lambda wait=wait: time.sleep(wait) for name, wait in waits.items()}, 4)
-    assert [len(taken) for taken in times.values()] == [4, 4, 4]
-    assert np.median(times["other"] / times["dot"]) > 2
 
 
 def test_time_over_dot_is_of_the_models(monkeypatch):
     task = replace(SMALL.reverse, rows=8, held_out=4)
-    monkeypatch.setattr(cost, "interleaved", lambda calls, rounds: {n: np.arange(1.0, 4) * len(n) for n in calls})
-    assert cost.ratios(cost.CostConfig(rounds=3), ("dot", "concat"), 8, task) == {"dot": 1.0, "concat": 2.0}
+    monkeypatch.setattr(measure, "interleaved", lambda calls, rounds: {n: np.arange(1.0, 4) * len(n) for n in calls})
+    assert cost.times(cost.CostConfig(rounds=3), ("dot", "concat"), 8, task) == {"dot": 1.0, "concat": 2.0}
 
 
 def test_the_command_leaves_its_files(found, tmp_path, capsys, monkeypatch):

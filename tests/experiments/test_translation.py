@@ -8,23 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import measure
 from experiments.learn import Schooling, learn
 from experiments.pair_models import TRANSFORMER, Sizes, pair_model
-from experiments.translation import Config, alignment, exact, quality
+from experiments.translation import Config, Measured, alignment, exact, quality
 from experiments.translation import measured as measured_model
-from experiments.translation.__main__ import HERE, Options, corpus_of, main
+from experiments.translation.__main__ import HERE, Options, corpus_of, main, numbers_of
 from experiments.translation.sentences import WATCHED, Corpus, commonest, moved, of_grammar, parted
 from jax_attention import data
 from tests.experiments.folder import left_behind
 
 TINY = Config(
     names=("no attention", "dot"),
-    pairs=1500,
-    words=(3, 4),
-    lengths=(3, 4),
-    each=40,
-    width=32,
-    schooling=Schooling(steps=200, learning_rate=1e-2, seeds=(0, 1)),
+    sentences=1500,
+    words=(3, 6),
+    lengths=(3, 6),
+    each=30,
+    width=48,
+    multiple=16,
+    schooling=Schooling(steps=300, learning_rate=1e-2, seeds=(0, 1)),
+    rounds=2,
 )
 
 
@@ -40,11 +43,21 @@ def full():
     return json.loads((HERE / "results.json").read_text(encoding="utf-8"))
 
 
-def test_b9_attention_translates_new_combinations_that_one_code_does_not(measured):
-    plain, dot = np.array(measured["no attention"]["bleu"]), np.array(measured["dot"]["bleu"])
+def test_b9_b10_length_costs_one_code_more(measured):
+    """A code does for three words, nearly; at six, the longest of training, it is far behind."""
+    plain, dot = (np.array(measured[name]["bleu"]) for name in TINY.names)
     assert plain.shape == dot.shape == (2, 2)
-    assert (dot.min(axis=0) > plain.max(axis=0) + 15).all(), (plain, dot)
+    assert (dot.min(axis=0) > plain.max(axis=0)).all(), (plain, dot)
+    falls = [found[:, 0] - found[:, 1] for found in (plain, dot)]
+    assert falls[0].min() > falls[1].max() + 15, (plain, dot)
     assert measured["no attention"]["parameters"] == measured["dot"]["parameters"]
+
+
+def test_time_and_memory_are_next_to_those_without_attention(measured):
+    plain, dot = (measured[name]["cost"] for name in TINY.names)
+    assert plain["time"] == 1
+    assert dot["time"] > 0
+    assert 0 < plain["mib"] < dot["mib"]
 
 
 def test_b9_the_alignment_is_learned(measured):
@@ -54,17 +67,19 @@ def test_b9_the_alignment_is_learned(measured):
     assert "map" not in measured["no attention"]
 
 
-def test_e7_a_transformer_translates_them_too():
-    corpus = of_grammar(TINY.pairs, TINY.words, TINY.lengths, TINY.each)
+def test_e7_a_transformer_translates_them_too(measured):
+    corpus = of_grammar(TINY.sentences, TINY.words, TINY.lengths, TINY.each)
     words = corpus.source.vocab_size, corpus.target.vocab_size
     create = pair_model(TRANSFORMER, *words, Sizes(width=32, depth=1), corpus.longest)
     schooling = Schooling(steps=400, learning_rate=5e-3, seeds=(0,))
     found = measured_model(TRANSFORMER, corpus, learn(create, corpus.batches(8), schooling))
-    assert found.bleu.min() > 60
-    assert found.agreements.min() > 0.7
+    short, long = found.bleu[0]
+    assert short > 80
+    assert long > np.max(measured["no attention"]["bleu"], axis=0)[1]
+    assert found.agreements.min() > 0.5
 
 
-def test_b10_length_costs_one_code_more(full):
+def test_b10_length_costs_one_code_more_in_the_committed_results(full):
     lengths = full["config"]["lengths"]
     inside = lengths.index(full["config"]["words"][1])
     bleu = {name: np.array(full["numbers"][name]["bleu"]) for name in full["config"]["names"]}
@@ -94,7 +109,7 @@ def test_b9_tom_chases_jerry_in_the_committed_results(full):
 
 
 def test_no_test_sentence_was_learned_from():
-    corpus = of_grammar(TINY.pairs, TINY.words, TINY.lengths, TINY.each)
+    corpus = of_grammar(TINY.sentences, TINY.words, TINY.lengths, TINY.each)
     learned = {fact for pair in corpus.training for fact in pair.note.split("; ")}
     for n, pairs in corpus.tests.items():
         assert {len(pair.source.split()) for pair in pairs} == {n}
@@ -127,6 +142,19 @@ def test_files_are_parted_and_longer_sentences_are_for_tests(tmp_path):
     assert corpus.source.vocab_size == corpus.target.vocab_size == 20
     assert corpus.target.decode(corpus.target.encode("mot7 est bon")).split()[1:] == ["est", "bon"]
     assert len(corpus.shown) == 1
+    assert not corpus.generated
+
+
+def test_sentences_of_a_file_are_not_written_down():
+    """They may not be ours to hand on; numbers are."""
+    pair = data.Pair("one two three", "un deux trois")
+    corpus = Corpus([pair], {3: [pair]}, data.Words(("one",)), data.Words(("un",)), (pair,))
+    scores, maps = np.ones((1, 1)), [np.ones((1, 1, 3, 3))]
+    one = Measured(7, np.ones((1, 30)), scores, scores, ["un deux"], maps, None, measure.Cost(1.0, 2.0))
+    told = numbers_of(corpus, {"dot": one})
+    assert told["training_pairs"] == 1
+    assert sorted(told["dot"]) == ["bleu", "cost", "exact", "last_loss", "parameters"]
+    assert "deux" not in str(told)
 
 
 def test_quality_takes_chinese_by_characters():

@@ -1,0 +1,58 @@
+"""Costs: rounds that call everything, ratios to the base, XLA's figure for memory."""
+
+from __future__ import annotations
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import measure
+from experiments.pair_models import RULES, Sizes, pair_model, rules
+from jax_attention import data, nn, scores
+
+
+def test_a_round_calls_everything():
+    called = []
+    waits = {"dot": 0.002, "other": 0.02, "last": 0.002}
+    times = measure.interleaved(
+        {name: lambda name=name, wait=wait: (called.append(name), time.sleep(wait))[1] for name, wait in waits.items()},
+        4,
+    )
+    assert called == list(waits) * 5, "once before the clock runs"
+    assert [len(taken) for taken in times.values()] == [4, 4, 4]
+    assert np.median(times["other"] / times["dot"]) > 2
+
+
+def test_memory_grows_with_what_is_held():
+    total = lambda x: jnp.sum(jnp.sin(x @ x.T) @ x)  # noqa: E731
+    small, large = (measure.temporary(total, jax.ShapeDtypeStruct((n, 4), jnp.float32)) for n in (256, 512))
+    assert large == pytest.approx(4 * small, rel=0.1)
+    assert 1 <= large <= 2.1, "one or two matrices of 512 x 512 numbers"
+
+
+def test_gradients_are_compared_with_the_base(monkeypatch):
+    pairs = data.Pairs([[1, 2, 0]] * 8, [[2, 1]] * 8, start=3, stop=4, multiple=1)
+    made = {name: pair_model(name, 3, 5, Sizes(width=8), 3)(jax.random.key(0)) for name in ("no attention", "additive")}
+    monkeypatch.setattr(measure, "interleaved", lambda calls, rounds: {n: np.ones(rounds) * len(n) for n in calls})
+    none, additive = measure.gradients(made, pairs.batch(0, 0, 4), "additive", 3).values()
+    assert (none.time, additive.time) == (1.5, 1.0)
+    assert 0 < none.mib < additive.mib
+
+
+def test_rules_are_those_of_their_names():
+    """C1 divides the cosine by the root of the features; B2 leaves the vector out."""
+    q, k = np.array([[3.0, 4.0]]), np.array([[4.0, 3.0], [-3.0, -4.0]])
+    found = {
+        name: rule["score"](q, k) for name, rule in rules(4).items() if isinstance(rule.get("score"), scores.Cosine)
+    }
+    np.testing.assert_allclose(found["cosine"], [[0.96, -1]], rtol=1e-6)
+    np.testing.assert_allclose(found["cosine, scale 10"], [[9.6, -10]], rtol=1e-6)
+    np.testing.assert_allclose(found["cosine / sqrt(d)"], [[0.48, -0.5]], rtol=1e-6)
+    plain = pair_model("additive, plain sum", 5, 7, Sizes(width=8))(jax.random.key(0)).decoder.score
+    assert isinstance(plain, nn.Additive)
+    assert plain.vector is None
+    assert pair_model("no attention", 5, 7, Sizes(width=8))(jax.random.key(0)).decoder.score is None
+    assert len(RULES) == len({str(rule) for rule in rules(4).values()}), "no rule twice"
