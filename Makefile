@@ -66,7 +66,7 @@ experiments: $(VENV)/.test
 	$(BIN)/python -m experiments.translation --small --out $(SMALL)/translation
 	$(BIN)/python -m experiments.rules_side_by_side --small --out $(SMALL)/rules_side_by_side
 	$(BIN)/python -m experiments.long_range --small --out $(SMALL)/long_range
-	$(BIN)/python -m experiments.shakespeare_char --text README.md --steps 150 --seeds 0 --out $(SMALL)/shakespeare_char
+	$(BIN)/python -m experiments.shakespeare_char --text README.md --small --out $(SMALL)/shakespeare_char
 
 docs: $(VENV)/.test
 	$(BIN)/python -m docs.pictures

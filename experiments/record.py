@@ -35,7 +35,9 @@ def place(given: Any, here: Path) -> Path:
     """
     if given.out is not None:
         return given.out
-    return here if given == type(given)() else SCRATCH / here.name
+    needed = [f for f in dataclasses.fields(given) if f.default is dataclasses.MISSING is f.default_factory]
+    plain = not needed and given == type(given)()
+    return here if plain else SCRATCH / here.name
 
 
 def keep(

@@ -5,8 +5,8 @@ Question: a report tells in any order who came where and when and did what, and 
           who and where that it never saw, and how does that compare with the first sentences?
 Command:  python -m experiments.summarisation
 Time:     5 minutes of CPU time.
-Result:   exact summaries of new reports: none without attention, 0.90, 0.59, 0.92 with additive attention, 0.71, 0.36,
-          0.37 by the Transformer; ROUGE-2 43.8, 97.0, 89.3, where the first three sentences have 10.5. With attention,
+Result:   exact summaries of new reports: none without attention, 0.59 to 0.92 with additive attention, 0.36 to 0.71
+          by the Transformer; ROUGE-2 43.8, 97.0, 89.3, where the first three sentences have 10.5. With attention,
           pairs of who and where that were held out cost nothing.
 
     telling.py      reports as rows of words; what of a summary is right

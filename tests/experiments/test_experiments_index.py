@@ -27,7 +27,6 @@ SYSTEMS = {
 DASH = "\u2013"
 """In place of an id, where an experiment is beyond the list."""
 PACKAGES = sorted(path.parent.name for path in HERE.glob("*/__main__.py"))
-WITH_PAGE = [name for name in PACKAGES if name != "shakespeare_char"]
 
 
 def rows(section: str) -> list[list[str]]:
@@ -63,7 +62,7 @@ def test_every_experiment_has_its_committed_results(name):
     assert results["command"].startswith(f"python -m experiments.{name}")
 
 
-@pytest.mark.parametrize("name", WITH_PAGE)
+@pytest.mark.parametrize("name", PACKAGES)
 def test_every_experiment_has_a_page_that_shows_its_figures(name):
     page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
     pictures = sorted((HERE / name).glob("*.png"))
@@ -162,10 +161,51 @@ def said(name: str) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_PAGE if said(name)])
+@pytest.mark.parametrize("name", [name for name in PACKAGES if said(name)])
 def test_pages_say_what_was_measured(name):
     page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
     assert [number for number in said(name) if number not in page] == []
+
+
+NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:,\d{3})*(?:\.(\d+))?(?:e(-?\d+))?(?!\w)")
+
+
+def figures_in(text: str) -> dict[str, tuple[float, float]]:
+    """Every number of a text by how it is written: its value, and half a unit of its last digit."""
+    return {
+        found[0]: (float(found[0].replace(",", "")), 0.5 * 10.0 ** (int(found[2] or 0) - len(found[1] or "")))
+        for found in NUMBER.finditer(text.replace("+", ""))
+    }
+
+
+def unsaid(claim: str, page: str) -> list[str]:
+    """The numbers of a claim that no number of the page rounds to; percents may be shares there."""
+    there = [value for value, _ in figures_in(page).values()]
+    there += [100 * value for value in there if 0 < value < 1]
+    return [
+        text
+        for text, (value, half) in figures_in(claim).items()
+        if not any(abs(other - value) <= 1.000001 * half for other in there)
+    ]
+
+
+def test_what_is_unsaid():
+    page = "| dot | 0.953 | -12.5 | 1,234 | 8.1e-09 | 62 times |"
+    assert unsaid("95 % in 1234 steps, 0.95, 8e-9, -12.5 and 62", page) == []
+    assert unsaid("0.96, 94 %, 9e-9, 12.5, 63, 8", page) == ["0.96", "94", "9e-9", "12.5", "63", "8"]
+
+
+@pytest.mark.parametrize("row", rows("Answers"), ids=lambda row: row[0])
+def test_answers_are_those_of_the_page(row):
+    link = re.search(r"\]\((.*?)(#.*)?\)", row[1])[1]
+    assert unsaid(row[2], (HERE / link).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_results_at_the_top_are_those_of_the_page(name):
+    top = (HERE / name / "__init__.py").read_text(encoding="utf-8").split('"""')[1]
+    (result,) = re.findall(r"^Result:(.*?)(?:\n\n|\Z)", top, re.M | re.S)
+    assert unsaid(result, (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")) == []
 
 
 def test_the_page_of_three_challenges_says_what_was_measured():

@@ -71,3 +71,8 @@ def test_only_the_plain_command_writes_over_what_is_committed(name):
     for changed in ({"small": True}, {"text": Path("other.txt")}, {"pairs": Path("other.tsv")}):
         if set(changed) <= {field.name for field in fields(plain)}:
             assert record.place(replace(plain, **changed), here) == Path(".experiments") / name
+
+
+def test_a_command_that_needs_an_option_is_never_plain():
+    found = command("shakespeare_char")
+    assert record.place(found.Options(Path("input.txt")), found.HERE) == Path(".experiments") / "shakespeare_char"

@@ -1,0 +1,74 @@
+"""nanoGPT's setting on characters: it learns, and the committed losses are where its README has them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.shakespeare_char import SMALL, TARGET, Config, read
+from experiments.shakespeare_char.__main__ import HERE, Options, draw, main
+from jax_attention import training
+from tests.experiments.folder import left_behind
+
+TINY = Config(
+    context=16,
+    batch_size=8,
+    depth=1,
+    num_heads=2,
+    width=32,
+    seeds=(0, 1),
+    steps=50,
+    evaluate_every=25,
+    optimizer=training.OptimizerConfig(learning_rate=1e-2, warmup=5),
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shakespeare_char")
+    text = folder / "text.txt"
+    text.write_text("to be or not to be, that is the question.\n" * 60, encoding="utf-8")
+    main(Options(text, TINY, out=folder / "out"))
+    return text, left_behind(folder / "out", "losses.png")
+
+
+def test_every_scheme_learns_from_every_seed(done):
+    text, numbers = done
+    assert numbers["text"] == {"name": "text.txt", "bytes": text.stat().st_size}
+    assert list(numbers["positions"]) == ["rotary", "learned"]
+    chance = np.log(read(TINY, text).tokenizer.vocab_size)
+    for made in numbers["positions"].values():
+        curves = np.array(made["curves"])
+        assert curves.shape == (2, 2)
+        assert (curves[:, 1] < curves[:, 0]).all()
+        assert curves[:, 1].max() < 0.7 * chance
+        assert made["validation_loss"] == curves[:, 1].tolist()
+        assert made["band"]["low"] <= np.mean(curves[:, 1]) <= made["band"]["high"]
+        assert len({*curves[:, 1]}) == 2, "a seed is a start of its own"
+
+
+def test_the_setting_is_nanogpts():
+    model = Config().model(65, "learned")
+    assert (model.context, model.width, model.depth, model.num_heads, model.dropout) == (64, 128, 4, 4, 0.0)
+    assert (Config().steps, Config().batch_size, SMALL.steps) == (2000, 12, 150)
+    optimizer = Config().optimizer
+    assert (optimizer.beta1, optimizer.beta2, optimizer.weight_decay, optimizer.clip) == (0.9, 0.99, 0.1, 1.0)
+
+
+def test_committed_losses_hold_the_claim():
+    numbers = json.loads((HERE / "results.json").read_text(encoding="utf-8"))["numbers"]
+    rotary, learned = (np.array(numbers["positions"][name]["validation_loss"]) for name in ("rotary", "learned"))
+    assert len(rotary) == len(learned) == 3
+    assert rotary.max() < TARGET
+    assert abs(learned - TARGET).max() < 0.04
+
+
+def test_the_figure_is_labelled():
+    found = {"rotary": np.array([[3.0, 2.0]]), "learned": np.array([[3.0, 2.5]])}
+    (axes,) = draw(TINY, found).axes
+    assert axes.get_ylabel() == "validation loss, nats a character"
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    assert drawn["rotary"] == [25, 50]
+    assert f"nanoGPT's README, {TARGET}" in drawn
