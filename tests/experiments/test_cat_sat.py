@@ -78,7 +78,9 @@ def claims(found: dict, seeds: int) -> None:
 
 def test_d1_cat_and_mat_are_looked_at_and_needed(found):
     claims(found, seeds=1)
-    assert found["softmax"]["instead"] == [["dozed", "ran", "sat"]]
+    ((hen, hill, near),) = found["softmax"]["instead"]
+    assert near == "sat", "the preposition does not matter"
+    assert "sat" not in (hen, hill), "the nouns do"
 
 
 def test_d1_the_committed_numbers_say_so_too():

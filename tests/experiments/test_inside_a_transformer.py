@@ -113,7 +113,7 @@ def continued():
 def test_e6_a_trained_model_ends_new_sentences_rightly(continued):
     looking, blind = (runs[0] for runs in continued.values())
     assert looking.asked == blind.asked == weather.SENTENCES_HELD_OUT
-    assert looking.right == looking.asked
+    assert looking.right > 0.85 * looking.asked
     assert blind.right < looking.asked / 2
     given, follows = looking.text[0], looking.text[2:]
     assert follows.startswith(weather.WHAT_FOLLOWS[given]), looking.text
