@@ -1,0 +1,68 @@
+"""Layer norm and RMS norm: PyTorch's numbers and gradients, statistics in float32, derivatives of second order."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from jax.test_util import check_grads
+
+from jax_attention.nn.norms import LayerNorm, RMSNorm
+from tests.tolerances import FORWARD, GRADIENT
+
+D, EPSILON = 7, 1e-5
+KINDS = {"layer norm": (LayerNorm, torch.nn.LayerNorm), "RMS norm": (RMSNorm, torch.nn.RMSNorm)}
+X = 3 + 2 * np.random.default_rng(0).standard_normal((2, 3, D))
+SCALE, BIAS = 1 + np.arange(D) / D, np.arange(D) / 5
+
+
+def filled(kind, dtype="float32", **options):
+    """The norm with a scale and a bias that are not 1 and 0."""
+    norm = kind(D, epsilon=EPSILON, param_dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0), **options)
+    norm.scale[...] = jnp.asarray(SCALE, dtype)
+    if getattr(norm, "bias", None) is not None:
+        norm.bias[...] = jnp.asarray(BIAS, dtype)
+    return norm
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_numbers_and_gradients_are_pytorchs(name):
+    ours, theirs = KINDS[name]
+    norm, module = filled(ours), theirs(D, eps=EPSILON, dtype=torch.float64)
+    module.weight.data[:] = torch.tensor(SCALE)
+    if name == "layer norm":
+        module.bias.data[:] = torch.tensor(BIAS)
+    wanted = torch.tensor(X, requires_grad=True)
+    out = module(wanted)
+    torch.sin(out).sum().backward()
+    x = jnp.asarray(X, jnp.float32)
+    np.testing.assert_allclose(norm(x), out.detach(), rtol=FORWARD["float32"], atol=FORWARD["float32"])
+    slopes = jax.jit(jax.grad(lambda norm, x: jnp.sin(norm(x)).sum(), argnums=(0, 1)))(norm, x)
+    tolerance = {"rtol": GRADIENT["float32"], "atol": GRADIENT["float32"]}
+    np.testing.assert_allclose(slopes[0].scale[...], module.weight.grad, **tolerance)
+    np.testing.assert_allclose(slopes[1], wanted.grad, **tolerance)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_statistics_of_narrow_rows_are_those_of_float32(name, dtype):
+    """Rounded once, at the end; large rows would overflow float16 and lose their mean in bfloat16."""
+    norm = filled(KINDS[name][0], dtype)
+    x = jnp.asarray(200 * X, dtype)
+    wide = filled(KINDS[name][0])
+    for part in ("scale", "bias"):
+        if getattr(norm, part, None) is not None:
+            getattr(wide, part)[...] = getattr(norm, part)[...].astype(jnp.float32)
+    found, exact = jax.jit(lambda x: (norm(x), wide(x.astype(jnp.float32)).astype(dtype)))(x)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.astype(jnp.float32), exact.astype(jnp.float32))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_derivatives_of_second_order_in_both_modes(name):
+    norm = filled(KINDS[name][0])
+    x = jnp.asarray(X[0], jnp.float32)
+    check_grads(lambda x: jnp.sin(norm(x)), (x,), order=2, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
