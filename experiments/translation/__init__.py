@@ -3,10 +3,11 @@
 Question: does attention keep the quality of long translations, and does it find by itself which word translates which?
 Command:  python -m experiments.translation
           python -m experiments.translation --pairs FILE.tsv --out FOLDER   # English-Chinese, English-French, …
-Time:     19 minutes of CPU time.
+Time:     32 minutes of CPU time.
 Result:   with one code BLEU falls from 100 at 4 words to 46 at 12, the longest of training, and 22 at 20; with dot
           product attention, as many parameters, it is 99 and 82. Additive attention puts its largest weight on the word
-          that is translated in 95 % of all cases up to 12 words; the tanh-free concat rule cannot, and gains nothing.
+          that is translated in 95 % of all cases up to 12 words; the tanh-free concat rule and the cosine divided by
+          sqrt(d) cannot, and gain nothing.
 
 A GRU reads the source from both ends and a GRU writes the target; they see one code of the whole source, or attend to
 its states by a rule. The Transformer reads the same sentences. Tests are sentences of held-out combinations, of the

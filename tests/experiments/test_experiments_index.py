@@ -123,8 +123,19 @@ def said(name: str) -> list[str]:
         written = [text for made in found["models"].values() for text in made["written"][:2]]
         return [*counts, *losses, *checks, *written]
     if name == "translation":
-        models = [found[model] for model in found if model not in ("training_pairs", "test_sentences")]
-        return [" | ".join(f"{score:.0f}" for score in np.mean(model["bleu"], axis=0)) for model in models]
+        made = {model: x for model, x in found.items() if isinstance(x, dict) and "cost" in x}
+        scores = {
+            model: " | ".join(f"{score:.0f}" for score in np.mean(x["bleu"], axis=0)) for model, x in made.items()
+        }
+        costs = {model: f"{x['cost']['time']:.2f} | {x['cost']['mib']:.0f}" for model, x in made.items()}
+        shares = {model: np.mean(x["agreement"], axis=0)[-1] for model, x in made.items() if "agreement" in x}
+        return [
+            *(f"| {model} | {x['parameters']:,} | {costs[model]} | {scores[model]} |" for model, x in made.items()),
+            *(
+                f"| {model} | {' | '.join(f'{share:.2f}' for share in by_length)} |"
+                for model, by_length in shares.items()
+            ),
+        ]
     if name == "swap_the_rule":
         rules = {rule: row for rule, row in found.items() if isinstance(row, dict)}
         means = {rule: (row["band"]["mean"], row["difference_band"]["mean"]) for rule, row in rules.items()}

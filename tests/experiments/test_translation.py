@@ -83,7 +83,7 @@ def test_b10_length_costs_one_code_more_in_the_committed_results(full):
     lengths = full["config"]["lengths"]
     inside = lengths.index(full["config"]["words"][1])
     bleu = {name: np.array(full["numbers"][name]["bleu"]) for name in full["config"]["names"]}
-    for name in ("dot", "general", "additive", "Transformer"):
+    for name in ("dot", "scaled dot", "cosine, scale 10", "general", "additive", "additive, plain sum", "Transformer"):
         fall, plain = (
             bleu[name][:, 0] - bleu[name][:, inside],
             bleu["no attention"][:, 0] - bleu["no attention"][:, inside],
@@ -93,6 +93,24 @@ def test_b10_length_costs_one_code_more_in_the_committed_results(full):
     assert len(full["seeds"]) >= 3
 
 
+def test_c1_the_scale_decides_about_the_cosine(full):
+    bleu = {name: np.array(full["numbers"][name]["bleu"]).mean(axis=0) for name in full["config"]["names"]}
+    flat, plain, sharp = (bleu[name][4] for name in ("cosine / sqrt(d)", "cosine", "cosine, scale 10"))
+    assert full["config"]["lengths"][4] == 12
+    assert flat < bleu["no attention"][4] < flat + 10
+    assert flat + 20 < plain < sharp - 20
+    weights = np.array(full["numbers"]["cosine / sqrt(d)"]["map"])
+    assert weights.max() < np.exp(2 / 96**0.5) * weights.min(), "no weight is more than 1.23 times another"
+
+
+def test_b2_the_vector_of_the_additive_score_changes_little(full):
+    vector, plain = (
+        np.array(full["numbers"][name]["bleu"]).mean(axis=0) for name in ("additive", "additive, plain sum")
+    )
+    assert np.abs(vector - plain).max() < 5
+    assert np.abs(vector - plain)[:6].max() < 1
+
+
 def test_b9_the_concat_rule_without_tanh_cannot_align(full):
     maps = np.array(full["numbers"]["concat"]["map"])
     np.testing.assert_allclose(maps, np.broadcast_to(maps[:, :, :1], maps.shape), atol=1e-4)
@@ -100,7 +118,7 @@ def test_b9_the_concat_rule_without_tanh_cannot_align(full):
 
 
 def test_b9_tom_chases_jerry_in_the_committed_results(full):
-    for name in ("dot", "general", "additive"):
+    for name in ("dot", "general", "additive", "additive, plain sum"):
         found = full["numbers"][name]
         assert found["watched"] == [WATCHED.target] * len(full["seeds"])
         for (weights,) in found["map"]:
