@@ -20,12 +20,16 @@ class Cost(NamedTuple):
 
 
 def interleaved(calls: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, np.ndarray]:
-    """Seconds `[rounds]` of each call: a round calls all of them, so that what else the machine does hits all."""
+    """Seconds `[rounds]` of each call: a round calls all of them, so that what else the machine does hits all.
+
+    Before the first round each is called once, which compiles it; every round has an order of its own.
+    """
     for call in calls.values():
         jax.block_until_ready(call())
     times: dict[Any, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
+    for turn in range(rounds):
+        for number in np.random.default_rng(turn).permutation(len(calls)):
+            name, call = list(calls.items())[number]
             began = time.perf_counter()
             jax.block_until_ready(call())
             times[name].append(time.perf_counter() - began)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from experiments import measure
 from experiments.learn import Schooling
 from jax_attention import data, models, training
 
@@ -16,26 +16,19 @@ from jax_attention import data, models, training
 def step_seconds(
     configs: Mapping[str, models.LMConfig], corpus: data.Corpus, schooling: Schooling, rounds: int
 ) -> dict[str, np.ndarray]:
-    """Seconds of a step `[rounds]` of each; in every round each takes one step, in another order each time."""
+    """Seconds of a step `[rounds]` of each; in every round each takes one step."""
     batch = jax.device_put(corpus.train.batch(0, 0, schooling.batch_size))
-    steps = {name: compiled_step(config, schooling, batch) for name, config in configs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds):
-        for number in np.random.default_rng(turn).permutation(len(steps)):
-            name = list(steps)[number]
-            began = time.perf_counter()
-            jax.block_until_ready(steps[name]())
-            seconds[name].append(time.perf_counter() - began)
-    return {name: np.array(found) for name, found in seconds.items()}
+    return measure.interleaved(
+        {name: compiled_step(config, schooling, batch) for name, config in configs.items()}, rounds
+    )
 
 
 def compiled_step(config: models.LMConfig, schooling: Schooling, batch: data.Batch) -> Callable[[], Any]:
-    """One step, compiled and run before; on a list of arrays, as `training.fit` does, to spare Python the module."""
+    """One step, compiled; on a list of arrays, as `training.fit` does, to spare Python the module."""
     rates = training.OptimizerConfig(learning_rate=schooling.learning_rate, weight_decay=0.0)
     optimizer = training.make_optimizer(rates, steps=schooling.steps)
     step = training.make_train_step(optimizer)
     state = training.init_state(models.create(config, 0), optimizer, rng=jax.random.key(0))
     arrays, structure = jax.tree.flatten(state)
     program = jax.jit(lambda arrays, batch: jax.tree.leaves(step(jax.tree.unflatten(structure, arrays), batch)[0]))
-    jax.block_until_ready(program(arrays, batch))
     return lambda: program(arrays, batch)
