@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jax_attention import models, nn, training
+from jax_attention import data, models, nn, training
 from jax_attention.cache import EMPTY
 from tests.models import pairs, small
 
@@ -101,3 +101,25 @@ def test_rows_without_weight_may_hold_anything():
     losses = [small.jit(lambda model, b=b: training.pair_loss(model, b).nats)(model) for b in (batch, spoilt)]
     np.testing.assert_array_equal(*losses)
     assert jnp.isfinite(losses[0])
+
+
+def test_the_loop_counts_both_sides_of_pairs():
+    """The speed of a model of pairs is that of reading and writing."""
+    counted = []
+
+    class Counting(training.Meter):
+        def count(self, step, tokens):
+            counted.append(tokens)
+            super().count(step, tokens)
+
+    optimizer = training.make_optimizer(training.OptimizerConfig(), steps=3)
+    source = data.Pairs([[1, 2, 3]] * 8, [[4, 3]] * 8, start=5, stop=5, multiple=1)
+    training.fit(
+        training.init_state(rnn(width=4, hidden_size=4), optimizer, rng=jax.random.key(0)),
+        training.make_train_step(optimizer, loss=training.pair_loss),
+        source,
+        training.LoopConfig(steps=3, batch_size=4, evaluate_every=0),
+        meter=Counting(),
+    )
+    assert counted == [4 * (3 + 3)] * len(counted)
+    assert len(counted) >= 2
