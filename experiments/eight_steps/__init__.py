@@ -2,7 +2,7 @@
 
 Question: what exactly happens between three input vectors and three outputs of self-attention?
 Command:  python -m experiments.eight_steps
-Time:     about 2 seconds on a CPU, without training.
+Time:     2 seconds of CPU time.
 Result:   keys, queries, values and raw scores are whole numbers; word 2 gives 0.9820 of its weight to itself, because
           its score 16 is 4 above the next; its output is [2.0000, 7.9640, 0.0540], close to its own value [2, 8, 0].
           Dividing the scores by sqrt(3) flattens the weights (0.9088 instead of 0.9820) and mixes more.

@@ -3,7 +3,7 @@
 Question: two short sentences as fixed random vectors; trained so that the output of self-attention is its input again,
           where does each word look in the end, and does it depend on the start?
 Command:  python -m experiments.self_attention_zh
-Time:     12 seconds of CPU time.
+Time:     7 seconds of CPU time.
 Result:   with one head the loss falls 861-fold or more from each of six seeds, with four heads ten-million-fold. 写
           then attends to 代码 by 0.95, 0.23, 0.11, 0.99, 0.04, 0.75: the seed decides, as many maps reconstruct.
           Without parameters each word looks at itself, and the loss is 1.6e-05 from the beginning.

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import seeds
-from experiments.generation import judging
+from tests.experiments import said
 from tests.experiments.folder import KEYS, PNG
 
 ROOT = Path(__file__).parents[2]
@@ -82,100 +81,20 @@ def test_every_experiment_says_question_command_time_result(name):
         assert re.search(rf"^{word}: +\S", top, re.M), word
 
 
-def said(name: str) -> list[str]:
-    """What the page of an experiment must say, written from its results."""
-    found = numbers(name)
-    if name == "soft_lookup":
-        lookups = (found["unasked"], found["living_things"], found["shop"])
-        return [f"{weight:.2f}" for weights in lookups for weight in weights.values() if weight > 0.04]
-    if name == "self_attention_zh":
-        falls = [f"{round(min(found['one head']['falls']))} times"]
-        ends = [f"{weight:.2f}" for (weight,) in found["one head"]["watched_after"]]
-        one = [f"{found['one head'][when][0][0]:.2f}" for when in ("watched_before", "watched_after")]
-        return [*falls, ", ".join(ends), *one, f"{found['no parameters']['loss']:.1e}"]
-    if name == "cat_sat":
-        softmax = found["softmax"]
-        weights = np.mean(softmax["weights_masked"], 1)
-        table = ["| " + " | ".join(f"{weight:.2f}" for weight in row) + " | 1 |" for row in weights]
-        right = [f"{share:.2f}" for share in [*np.mean(softmax["right"], 0), np.mean(found["alone"]["right"])]]
-        sums = ", ".join(f"{row.sum():.2f}" for row in np.mean(found["sigmoid"]["weights_masked"], 1))
-        lengths = [f"{np.linalg.norm(softmax[which][0]):.2f}" for which in ("mixed_masked", "mixed_read")]
-        read = [", ".join(f"{row[i]:.2f}" for row in np.mean(softmax["weights_read"], 1)) for i in (1, 5)]
-        return [*table, "| " + " | ".join(right) + " |", sums, *lengths, *read]
-    if name == "digits":
-        table = {"commonest": found["commonest"], "blind": np.mean(found["blind"], 0)}
-        table |= {key: np.mean(found["apart"][key], 0) for key in ("right", "written", "elsewhere")}
-        table["together"] = np.mean(found["together"]["right"], 0)
-        ways = found["apart"]["hidden"].values()
-        hidden = [np.mean(way, 0)[:, 2, 1] for way in ways]  # 4 patches, the digit word
-        return [" | ".join(f"{share:.2f}" for share in row) for row in (*table.values(), *hidden)]
-    if name == "inside_a_transformer":
-        ratios = [np.median([row[0] / row[-1] for row in norms]) for norms in found["E4"].values()]
-        trained = [made for runs in found["E6"]["trained"].values() for made in runs]
-        ends = [f"{made['right']} of {made['asked']}" for made in trained]
-        return [*(f"{ratio:.1e}" if ratio < 0.1 else f"{ratio:.2f}" for ratio in ratios), *ends]
-    if name == "generation":
-        counts = [f"{x['nats_per_token']:.3f}" for both in found["counts"].values() for x in both.values()]
-        losses, checks = [], []
-        for made in found["models"].values():
-            losses += [seeds.said(held["nats_per_token"]) for held in made["held_out"].values()]
-            checks += [f"{made['judged'][check]['mean']:.3f}" for check in ("sentences", *judging.CHECKS)]
-        written = [text for made in found["models"].values() for text in made["written"][:2]]
-        return [*counts, *losses, *checks, *written]
-    if name == "translation":
-        made = {model: x for model, x in found.items() if isinstance(x, dict) and "cost" in x}
-        scores = {
-            model: " | ".join(f"{score:.0f}" for score in np.mean(x["bleu"], axis=0)) for model, x in made.items()
-        }
-        costs = {model: f"{x['cost']['time']:.2f} | {x['cost']['mib']:.0f}" for model, x in made.items()}
-        shares = {model: np.mean(x["agreement"], axis=0)[-1] for model, x in made.items() if "agreement" in x}
-        return [
-            *(f"| {model} | {x['parameters']:,} | {costs[model]} | {scores[model]} |" for model, x in made.items()),
-            *(
-                f"| {model} | {' | '.join(f'{share:.2f}' for share in by_length)} |"
-                for model, by_length in shares.items()
-            ),
-        ]
-    if name == "swap_the_rule":
-        rules = {rule: row for rule, row in found.items() if isinstance(row, dict)}
-        means = {rule: (row["band"]["mean"], row["difference_band"]["mean"]) for rule, row in rules.items()}
-        return [f"| {rule} | {loss:.3f} | {difference:+.3f} (" for rule, (loss, difference) in means.items()]
-    if name == "length_extrapolation":
-        means = [[f"{band['mean']:.3f}" for band in row["band"].values()] for row in found.values()]
-        rises = [f"{row['rise_band']['mean']:+.3f}" for row in found.values()]
-        return [
-            f"| {reading} | {' | '.join(row)} | {rise} ("
-            for reading, row, rise in zip(found, means, rises, strict=True)
-        ]
-    if name == "question_answering":
-        shares = [seeds.said(share) for made in found["answers"].values() for share in made["right"].values()]
-        looks = [f"{np.mean(x['most_at_answer']):.3f}" for x in found["looks"].values()]
-        return [*shares, *looks, *(f"{chance['guessed']:.3f}" for chance in found["chance"].values())]
-    if name == "summarisation":
-        leads = [f"{lead['rouge2']:.1f}" for leads in found["leads"].values() for lead in leads.values()]
-        scores = [each for made in found["models"].values() for each in made["scores"].values()]
-        exact = [seeds.said(each["exact"]) for each in scores]
-        return [*leads, *exact, *(f"{each['rouge2']['mean']:.1f}" for each in scores)]
-    if name == "rules_side_by_side":
-        shares = [np.mean(rule["sequences"]) for task in ("reverse", "recall") for rule in found[task].values()]
-        dense = [f"{found['memory_mib'][rule]['reference']:.0f} " for rule in ("additive, plain sum",)]
-        errors = [np.mean(rule["error"]) for task in found["layer"].values() for rule in task.values()]
-        return [*(f"| {share:.2f} (" for share in shares), *dense, *(f" {error:.2g} |" for error in errors)]
-    if name == "long_range":
-        few, many = found["recall"].values()
-        worst = [f"{np.min(many['dot'][part]):.3f}" for part in ("inside", "beyond")]
-        none = many["no attention"]["bands"]["inside"]["mean"]
-        each = [f"{share:.2f}" for share in np.mean(few["Transformer"]["inside"], axis=1)]
-        mib = [f"{layer['values'][-1]:.1f}" for layer in found["mib"].values()]
-        powers = [f"| {layer['growth']:.2f} |" for part in ("mib", "seconds") for layer in found[part].values()]
-        return [*worst, f"{min(none):.2f} to {max(none):.2f}", *each, *mib, *powers]
-    return []
+@pytest.mark.parametrize("name", PACKAGES)
+def test_the_time_at_the_top_is_the_measured_one(name):
+    top = (HERE / name / "__init__.py").read_text(encoding="utf-8")
+    ((count, unit),) = re.findall(r"^Time: +([\d.]+) (seconds|minutes) of CPU time\.$", top, re.M)
+    measured = json.loads((HERE / name / "results.json").read_text(encoding="utf-8"))["cpu_seconds"]
+    assert 0.8 < float(count) * {"seconds": 1, "minutes": 60}[unit] / measured < 1.25, measured
 
 
-@pytest.mark.parametrize("name", [name for name in PACKAGES if said(name)])
+@pytest.mark.parametrize("name", PACKAGES)
 def test_pages_say_what_was_measured(name):
     page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
-    assert [number for number in said(name) if number not in page] == []
+    wanted = getattr(said, name)(numbers(name))
+    assert wanted
+    assert [text for text in wanted if text not in page] == []
 
 
 NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:,\d{3})*(?:\.(\d+))?(?:e(-?\d+))?(?!\w)")
@@ -222,14 +141,14 @@ def test_results_at_the_top_are_those_of_the_page(name):
 def test_the_page_of_three_challenges_says_what_was_measured():
     page = (ROOT / "docs" / "experiments" / "challenges.md").read_text(encoding="utf-8")
     memory = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text(encoding="utf-8"))["growth"]
-    said = [str(memory["jax_attention"][what]["MiB"]["32768"]) for what in ("forward", "gradient")]
+    wanted = [str(memory["jax_attention"][what]["MiB"]["32768"]) for what in ("forward", "gradient")]
     hidden = numbers("digits")["apart"]["hidden"]
-    said += [
+    wanted += [
         f"{np.mean(hidden[way], 0)[order, 2, 1]:.2f}" for way in ("out of sight", "white paper") for order in (0, 1)
     ]
-    said += [f"{np.mean(numbers('cat_sat')['softmax']['right'], 0)[place]:.2f}" for place in (2, 5)]
-    said += [f"{weight:.2f}" for (weight,) in numbers("self_attention_zh")["one head"]["watched_after"]]
-    assert [number for number in said if number not in page] == []
+    wanted += [f"{np.mean(numbers('cat_sat')['softmax']['right'], 0)[place]:.2f}" for place in (2, 5)]
+    wanted += [f"{weight:.2f}" for (weight,) in numbers("self_attention_zh")["one head"]["watched_after"]]
+    assert [number for number in wanted if number not in page] == []
 
 
 def test_committed_results_hold_the_claims():

@@ -81,6 +81,9 @@ def test_b1_c1_the_committed_run_holds_the_claims(numbers):
             assert min(by_rule[name]["sequences"]) > 0.95, name
             assert min(by_rule[name]["aim"]) > 2 * max(by_rule["cosine"]["aim"]), name
     assert max(reverse["concat"]["sequences"] + reverse["cosine"]["sequences"]) < 0.8
+    for by_rule in (reverse, recall):
+        assert np.mean(by_rule["cosine / sqrt(d)"]["sequences"]) < np.mean(by_rule["no attention"]["sequences"]) + 0.15
+        assert max(by_rule["cosine / sqrt(d)"]["aim"]) < min(by_rule["cosine, scale 10"]["aim"]) / 3
     assert min(reverse["location"]["sequences"]) > 0.95
     assert max(recall["location"]["sequences"]) < 0.95
     assert all(mib["reference"] > mib["chosen"] for mib in numbers["memory_mib"].values())
