@@ -2,7 +2,7 @@
 
 Question: is a batch of products anything else than one product, mapped over the batch?
 Command:  python -m experiments.batched_product
-Time:     about 5 seconds on a CPU.
+Time:     4 seconds of CPU time.
 Result:   no. `vmap` of `@`, `@` and einsum agree bit for bit, torch.bmm to 5e-7; attention mapped is attention on the
           batch, bit for bit.
 """

@@ -3,7 +3,7 @@
 Question: which shape has every stage, does order reach the output, why are inputs added to outputs, does nothing come
           from the future, and does a small trained model continue sensibly?
 Command:  python -m experiments.inside_a_transformer
-Time:     5 minutes on two cores busy with other work; 140 seconds of CPU time.
+Time:     91 seconds of CPU time.
 Result:   [6] -> [6, 768] -> [1, 768] -> [1, 50000]; swapped words move the last row under every scheme but none; in 32
           layers the gradient falls to 8e-9 with neither residual nor norm, and not with the norm alone; derivatives in
           later inputs are exactly 0; trained, 29 of 29 new sentences end rightly, 0 to 4 where nobody looks back.
