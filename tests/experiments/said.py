@@ -65,6 +65,17 @@ def generation(found: Numbers) -> list[str]:
 
 
 def translation(found: Numbers) -> list[str]:
+    real = json.loads((EXPERIMENTS / "translation" / "tatoeba.json").read_text(encoding="utf-8"))["numbers"]
+    rows = [
+        f"| {model} | {x['parameters']:,} | {' | '.join(f'{score:.0f}' for score in np.mean(x['bleu'], axis=0))} |"
+        for model, x in real.items()
+        if isinstance(x, dict) and "bleu" in x
+    ]
+    return [*rows, *of_grammar(found)]
+
+
+def of_grammar(found: Numbers) -> list[str]:
+    """The tables of the generated sentences."""
     made = {model: x for model, x in found.items() if isinstance(x, dict) and "cost" in x}
     scores = {model: " | ".join(f"{score:.0f}" for score in np.mean(x["bleu"], axis=0)) for model, x in made.items()}
     costs = {model: f"{x['cost']['time']:.2f} | {x['cost']['mib']:.0f}" for model, x in made.items()}

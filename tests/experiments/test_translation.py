@@ -126,6 +126,17 @@ def test_b9_tom_chases_jerry_in_the_committed_results(full):
             assert (tom, jerry) == (0, 2), name
 
 
+def test_b10_attention_is_better_on_real_sentences_too():
+    """Of a file that is not part of the library, so numbers alone are kept."""
+    results = json.loads((HERE / "tatoeba.json").read_text(encoding="utf-8"))
+    assert "--pairs" in results["command"]
+    numbers = results["numbers"]
+    bleu = {name: np.array(numbers[name]["bleu"]).mean(axis=0) for name in results["config"]["names"]}
+    assert (bleu["dot"] > bleu["no attention"] + 1).all()
+    assert numbers["test_sentences"].keys() == {str(n) for n in range(3, 15)}
+    assert not any({"watched", "map"} & numbers[name].keys() for name in bleu)
+
+
 def test_no_test_sentence_was_learned_from():
     corpus = of_grammar(TINY.sentences, TINY.words, TINY.lengths, TINY.each)
     learned = {fact for pair in corpus.training for fact in pair.note.split("; ")}
