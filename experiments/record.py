@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,17 @@ def place(given: Any, here: Path) -> Path:
 
 
 def keep(
-    given: Any, here: Path, config: Any, seeds: Sequence[int], numbers: dict[str, Any], drawn: dict[str, Figure]
+    given: Any,
+    here: Path,
+    config: Any,
+    seeds: Sequence[int],
+    numbers: dict[str, Any],
+    draw: Callable[[], dict[str, Figure]],
 ) -> Path:
-    """Write results.json and the figures, NAME.png each, into the `place` of a command, which it returns."""
+    """Write results.json, and then draw the figures, NAME.png each, into the `place` of a command, which it returns."""
     out = place(given, here)
     write(out, config, seeds, numbers)
-    for name, figure in drawn.items():
+    for name, figure in draw().items():
         figures.save(figure, out / f"{name}.png")
     return out
 
@@ -71,7 +77,7 @@ def write(folder: Path, config: Any, seeds: Sequence[int], numbers: dict[str, An
         "seeds": list(seeds),
         "numbers": numbers,
         "cpu_seconds": time.process_time(),
-        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "versions": {"jax": jax.__version__, "flax": flax.__version__, "python": platform.python_version()},
         "device": jax.devices()[0].device_kind,
     }

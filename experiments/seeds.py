@@ -15,11 +15,15 @@ SMOOTH = 50
 """So many steps are one point of a curve of losses."""
 
 
-def banded(values: Any) -> dict[str, Any]:
-    """One number for each seed, their mean, and its bootstrap band where there are two or more."""
+def band(values: Any) -> training.Band:
+    """The mean over seeds, the first axis, and its bootstrap band; of one seed all three are the same."""
     values = np.asarray(values, np.float64)
-    band = training.bootstrap(values) if len(values) > 1 else training.Band(values[0], values[0], values[0])
-    return {"by_seed": values, "mean": band.mean, "low": band.low, "high": band.high}
+    return training.bootstrap(values) if len(values) > 1 else training.Band(values[0], values[0], values[0])
+
+
+def banded(values: Any) -> dict[str, Any]:
+    """One number for each seed, their mean and its band."""
+    return {"by_seed": np.asarray(values, np.float64), **band(values)._asdict()}
 
 
 def said(numbers: Mapping[str, Any], digits: int = 3) -> str:
@@ -42,7 +46,7 @@ def bars(values: Mapping[str, Mapping[str, Any]], ylabel: str, title: str) -> Fi
     for i, (name, by_place) in enumerate(values.items()):
         where = np.arange(len(places)) + (i - (len(values) - 1) / 2) * wide
         found = [np.asarray(by_place[place]) for place in places]
-        axes.bar(where, [x.mean() for x in found], 0.92 * wide, color=COLOURS[i], label=name)
+        axes.bar(where, [x.mean() for x in found], 0.92 * wide, color=COLOURS[i % len(COLOURS)], label=name)
         for x, some in zip(where, found, strict=True):
             axes.plot([x] * len(some), some, "o", ms=3.5, mfc="white", mec="black", mew=0.7)
     axes.set_xticks(range(len(places)), places, fontsize=9)

@@ -58,7 +58,7 @@ def main(given: Options) -> None:
     found = run(given.config)
     show(found)
     numbers = {"shape": found.ways["vmap of @"].shape, "distances": found.distances(), "products": found.ways["einsum"]}
-    record.keep(given, HERE, given.config, (given.config.seed,), numbers, {"products": draw(found)})
+    record.keep(given, HERE, given.config, (given.config.seed,), numbers, lambda: {"products": draw(found)})
 
 
 if __name__ == "__main__":

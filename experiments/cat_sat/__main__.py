@@ -74,7 +74,7 @@ def main(given: Options) -> None:
     config = SMALL if given.small else given.config
     found = run(config)
     show(config, found)
-    record.keep(given, HERE, config, config.schooling.seeds, numbers_of(found), draw(config, found))
+    record.keep(given, HERE, config, config.schooling.seeds, numbers_of(found), lambda: draw(config, found))
 
 
 if __name__ == "__main__":

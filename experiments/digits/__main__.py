@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import record
+from experiments import record, seeds
 from experiments.digits import SMALL, Config, Results, run
 from experiments.digits.descriptions import KINDS
 from experiments.digits.drawing import draw
 from experiments.digits.hiding import ORDERS, WAYS
-from jax_attention import training
 
 HERE = Path(__file__).parent
 
@@ -75,7 +74,7 @@ def _bands(name: str, values: np.ndarray) -> None:
     if len(values) == 1:
         print(name.ljust(32), *(f"{share:18.3f}" for share in values[0]))
         return
-    band = training.bootstrap(values)
+    band = seeds.band(values)
     print(name.ljust(32), *(f" {m:.3f} ({a:.3f}-{b:.3f})" for m, a, b in zip(*band, strict=True)))
 
 
@@ -84,7 +83,7 @@ def main(given: Options) -> None:
     config = SMALL if given.small else given.config
     found = run(config)
     show(config, found)
-    record.keep(given, HERE, config, config.schooling.seeds, numbers_of(found), draw(config, found))
+    record.keep(given, HERE, config, config.schooling.seeds, numbers_of(found), lambda: draw(config, found))
 
 
 if __name__ == "__main__":

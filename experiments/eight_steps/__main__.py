@@ -93,7 +93,7 @@ def main(given: Options) -> None:
     steps = run(config)
     show(config, steps)
     numbers = steps._asdict() | {"mixed": {name: mixed._asdict() for name, mixed in steps.mixed.items()}}
-    record.keep(given, HERE, config, (), numbers, {"steps": draw(config, steps)})
+    record.keep(given, HERE, config, (), numbers, lambda: {"steps": draw(config, steps)})
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def main(given: Options) -> None:
     found = run(config)
     numbers = numbers_of(found)
     show(numbers)
-    record.keep(given, HERE, config, config.schooling.seeds, numbers, draw(found))
+    record.keep(given, HERE, config, config.schooling.seeds, numbers, lambda: draw(found))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def main(given: Options) -> None:
     config = dataclasses.replace(SMALL, sentence=given.config.sentence) if given.small else given.config
     found = run(config, given.text)
     show(config, found)
-    record.keep(given, HERE, config, config.characters.seeds, numbers_of(found), draw(config, found))
+    record.keep(given, HERE, config, config.characters.seeds, numbers_of(found), lambda: draw(config, found))
 
 
 if __name__ == "__main__":

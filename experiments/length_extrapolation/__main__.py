@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import record
+from experiments import record, seeds
 from experiments.length_extrapolation import SMALL, Config, run
 from experiments.length_extrapolation.drawing import draw
 from jax_attention import training
@@ -53,9 +53,9 @@ def numbers_of(config: Config, curves: dict[str, np.ndarray]) -> dict[str, Any]:
         first, *_, last = means.values()
         found[name] = {
             "loss": means,
-            "band": {stretch: training.bootstrap(mean)._asdict() for stretch, mean in means.items()},
+            "band": {stretch: seeds.band(mean)._asdict() for stretch, mean in means.items()},
             "rise": last - first,
-            "rise_band": training.bootstrap(last - first)._asdict(),
+            "rise_band": seeds.band(last - first)._asdict(),
             "curve": curve.reshape(len(curve), -1, max(config.sizes.context // 8, 1)).mean(-1),
         }
     return found
@@ -77,7 +77,7 @@ def main(given: Options) -> None:
     curves = run(config, given.text or ())
     numbers = numbers_of(config, curves)
     show(config, numbers)
-    record.keep(given, HERE, config, config.schooling.seeds, numbers, draw(config, curves))
+    record.keep(given, HERE, config, config.schooling.seeds, numbers, lambda: draw(config, curves))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import seeds
 from experiments.length_extrapolation import LONG, Config, readings
-from jax_attention import training
 
 COLOURS = ("#08519c", "#238b45", "#b8860b", "#d94801", "#6a51a3", "#c51b7d")
 
@@ -42,7 +42,7 @@ def against_position(config: Config, curves: dict[str, np.ndarray], title: str, 
     figure = Figure(figsize=(7.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
-        band = training.bootstrap(curve.reshape(len(curve), -1, width).mean(-1))
+        band = seeds.band(curve.reshape(len(curve), -1, width).mean(-1))
         axes.fill_between(middle, band.low, band.high, color=colour, alpha=0.2, lw=0)
         axes.plot(middle, band.mean, color=colour, lw=1.5, label=name)
     axes.axhline(0, color="#888888", lw=1)

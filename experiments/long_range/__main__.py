@@ -9,11 +9,10 @@ from typing import Any
 import tyro
 from matplotlib.figure import Figure
 
-from experiments import record
+from experiments import record, seeds
 from experiments.long_range import SMALL, Config, Results, drawing, run
 from experiments.long_range.cost import growth
 from experiments.long_range.recall import Found
-from jax_attention import training
 
 HERE = Path(__file__).parent
 
@@ -47,7 +46,7 @@ def numbers_of(config: Config, found: Results) -> dict[str, Any]:
 def told(runs: Found) -> dict[str, Any]:
     """The numbers of one model, and their bands over the seeds."""
     return runs._asdict() | {
-        "bands": {part: training.bootstrap(getattr(runs, part))._asdict() for part in ("inside", "beyond")}
+        "bands": {part: seeds.band(getattr(runs, part))._asdict() for part in ("inside", "beyond")}
     }
 
 
@@ -82,8 +81,8 @@ def main(given: Options) -> None:
     config = SMALL if given.small else given.config
     found = run(config)
     show(config, found)
-    seeds = config.many.taught[0].schooling.seeds
-    record.keep(given, HERE, config, seeds, numbers_of(config, found), draw(config, found))
+    used = config.many.taught[0].schooling.seeds
+    record.keep(given, HERE, config, used, numbers_of(config, found), lambda: draw(config, found))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import seeds
 from experiments.long_range.cost import CostConfig
 from experiments.long_range.recall import Found, RecallConfig, most_frequent
-from jax_attention import training
 
 COLOURS = ("#d94801", "#08519c", "#238b45")
 MARKS = ("o", "s", "^")
@@ -26,7 +26,7 @@ def answers(config: RecallConfig, found: dict[str, Found]) -> Figure:
     for axes, (title, length, distances, part) in zip(halves, told, strict=True):
         for (name, runs), colour, mark in zip(found.items(), COLOURS, MARKS, strict=False):
             shares = getattr(runs, part)
-            band = training.bootstrap(shares)
+            band = seeds.band(shares)
             axes.plot(distances, band.mean, color=colour, marker=mark, ms=4, label=name)
             axes.fill_between(distances, band.low, band.high, color=colour, alpha=0.2, lw=0)
             for seed in shares:

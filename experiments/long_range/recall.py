@@ -14,6 +14,8 @@ from experiments.pair_models import Sizes, pair_model
 from jax_attention import data
 
 TRAINED_SEED, ASKED_SEED = 1, 2
+DRAWN = 4
+"""So many rows are drawn for each that is asked, in case some are known."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def share(model: Any, batch: Any) -> jax.Array:
 def run(config: RecallConfig) -> dict[str, Found]:
     """Every model from every seed."""
     source = rows(config, TRAINED_SEED, config.rows, (1, config.most))
-    inside = questions(config, config.most, config.distances)
-    beyond = questions(config, config.beyond, config.beyond_distances)
+    inside = questions(config, config.most, config.distances, source)
+    beyond = questions(config, config.beyond, config.beyond_distances, source)
     found = {}
     for taught in config.taught:
         words, longest = config.vocabulary, 2 * config.beyond + 2
@@ -106,9 +108,15 @@ def run(config: RecallConfig) -> dict[str, Found]:
     return found
 
 
-def questions(config: RecallConfig, length: int, distances: tuple[int, ...]) -> list[Any]:
-    """A batch of new rows for each distance, all of one length."""
-    return [rows(config, ASKED_SEED, config.asked, length, distance).rows for distance in distances]
+def questions(config: RecallConfig, length: int, distances: tuple[int, ...], trained: Rows) -> list[Any]:
+    """A batch for each distance, all of one length, without the sources that were trained on."""
+    known = set(map(tuple, trained.rows.source.tolist()))
+    found = []
+    for distance in distances:
+        drawn = rows(config, ASKED_SEED, DRAWN * config.asked, length, distance).rows
+        new = [i for i, source in enumerate(drawn.source.tolist()) if tuple(source) not in known][: config.asked]
+        found.append(jax.tree.map(lambda x, new=new: x[new], drawn))
+    return found
 
 
 def most_frequent(config: RecallConfig, length: int) -> float:

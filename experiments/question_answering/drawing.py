@@ -13,6 +13,8 @@ def draw(found: Results) -> dict[str, Figure]:
     """Every figure by its file's name; a strip only if there is such an answer."""
     losses = {name: made.losses for name, made in found.answers.items()}
     drawn = {"right": right(found), "losses": seeds.curves(losses, "Every seed", "training loss, nats an answer")}
+    if LOOKS not in found.answers:
+        return drawn
     answers = found.answers[LOOKS].right["new passages"][0]
     for name, wanted in (("strip_right", True), ("strip_wrong", False)):
         if (answers == wanted).any():

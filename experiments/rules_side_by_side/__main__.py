@@ -9,9 +9,8 @@ from typing import Any
 import tyro
 from matplotlib.figure import Figure
 
-from experiments import record
-from experiments.rules_side_by_side import SEEDS, SMALL, Config, Results, drawing, run
-from jax_attention import training
+from experiments import record, seeds
+from experiments.rules_side_by_side import SMALL, Config, Results, drawing, run
 
 HERE = Path(__file__).parent
 
@@ -47,7 +46,7 @@ def numbers_of(found: Results) -> dict[str, Any]:
 def told(judged: dict[str, Any]) -> dict[str, Any]:
     """The fields that are there, and the band of the accuracy."""
     kept = {name: x for name, x in judged.items() if x is not None and name not in ("maps", "source")}
-    return kept | {"band": training.bootstrap(kept["sequences"])._asdict()}
+    return kept | {"band": seeds.band(kept["sequences"])._asdict()}
 
 
 def show(found: Results) -> None:
@@ -55,13 +54,13 @@ def show(found: Results) -> None:
     for task, by_rule in found.tasks.items():
         print(f"{task:24}{'tokens':>8}{'rows':>8}   band          aim    spread   seeds")
         for name, judged in by_rule.items():
-            band = training.bootstrap(judged.sequences)
+            band = seeds.band(judged.sequences)
             looks = (
                 "      -         -" if judged.aim is None else f"{judged.aim.mean():7.3f} {judged.spread.max():9.1e}"
             )
-            seeds = " ".join(f"{share:.3f}" for share in judged.sequences)
+            each = " ".join(f"{share:.3f}" for share in judged.sequences)
             ends = f"{band.low:.3f} - {band.high:.3f}"
-            print(f"  {name:22}{judged.tokens.mean():8.3f}{band.mean:8.3f}   {ends}{looks}   {seeds}")
+            print(f"  {name:22}{judged.tokens.mean():8.3f}{band.mean:8.3f}   {ends}{looks}   {each}")
     for task, by_rule in found.layer.items():
         for name, judged in by_rule.items():
             ends = f"error {judged.first_loss.mean():.2f} -> {judged.error.mean():.2g}, aim {judged.aim.mean():.3f}"
@@ -74,11 +73,10 @@ def show(found: Results) -> None:
 
 
 def draw(found: Results) -> dict[str, Figure]:
-    """Accuracy, and the maps of reversing."""
-    return {
-        "accuracy": drawing.accuracy(found.tasks),
-        "alignments": drawing.alignments(found.tasks["reverse"]),
-    }
+    """Accuracy, and the maps of reversing, if any rule has some."""
+    figures = {"accuracy": drawing.accuracy(found.tasks)}
+    attending = {name: judged for name, judged in found.tasks["reverse"].items() if judged.maps is not None}
+    return figures | ({"alignments": drawing.alignments(attending)} if attending else {})
 
 
 def main(given: Options) -> None:
@@ -86,7 +84,9 @@ def main(given: Options) -> None:
     config = SMALL if given.small else given.config
     found = run(config)
     show(found)
-    record.keep(given, HERE, config, SEEDS, numbers_of(found), draw(found))
+    parts = (config.reverse, config.recall, config.layer)
+    every = sorted({seed for part in parts for seed in part.schooling.seeds})
+    record.keep(given, HERE, config, every, numbers_of(found), lambda: draw(found))
 
 
 if __name__ == "__main__":

@@ -34,9 +34,10 @@ class Memory(NamedTuple):
 def times(config: CostConfig, names: tuple[str, ...], width: int, task: tasks.TaskConfig) -> dict[str, float]:
     """The time of a gradient of the task's loss over that with "dot", by rule."""
     trained, _ = tasks.rows(task)
-    found = {name: reader(name, task.vocabulary, task.length, width)(jax.random.key(0)) for name in names}
-    batch = trained.batch(0, 0, task.schooling.batch_size)
-    return {name: cost.time for name, cost in measure.gradients(found, batch, "dot", config.rounds).items()}
+    every = dict.fromkeys(("dot", *names))
+    found = {name: reader(name, task.vocabulary, task.length, width)(jax.random.key(0)) for name in every}
+    costs = measure.gradients(found, trained.batch(0, 0, task.schooling.batch_size), "dot", config.rounds)
+    return {name: costs[name].time for name in names}
 
 
 def memory(config: CostConfig, names: tuple[str, ...]) -> dict[str, Memory]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import seeds
 from experiments.rules_side_by_side.tasks import Judged
-from jax_attention import training
 
 SHOWN = ("dot", "cosine", "additive", "concat", "location")
 COLOURS = ("#9ecae1", "#08519c")
@@ -24,7 +24,7 @@ def accuracy(found: dict[str, dict[str, Judged]]) -> Figure:
     ):
         for row, name in enumerate(names):
             shares = by_rule[name].sequences
-            band = training.bootstrap(shares)
+            band = seeds.band(shares)
             axes.barh(row, band.mean, color=COLOURS[0], height=0.7)
             axes.plot([band.low, band.high], [row, row], color=COLOURS[1], lw=2)
             axes.plot(shares, [row] * len(shares), "o", color=COLOURS[1], ms=4)
@@ -39,7 +39,7 @@ def accuracy(found: dict[str, dict[str, Judged]]) -> Figure:
 
 def alignments(found: dict[str, Judged], seed: int = 0) -> Figure:
     """The maps of one row side by side, with the same scale: 0 white, 1 dark."""
-    names = [name for name in SHOWN if name in found]
+    names = [name for name in SHOWN if name in found] or list(found)[: len(SHOWN)]
     figure = Figure(figsize=(2.1 * len(names) + 1.2, 3.0), layout="constrained")
     grid = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(grid, names, strict=True):

@@ -16,11 +16,11 @@ import numpy as np
 from flax import nnx
 
 from experiments.learn import Schooling, learn
-from experiments.rules_side_by_side.rules import score_of
+from experiments.pair_models import rules
 from jax_attention import nn, training
 
 TASKS = ("by place", "by content")
-JOINED = ("location", "concat", "additive")
+JOINED = ("location", "concat", "additive", "additive, plain sum")
 """Rules of the joined vectors, whose layer hands the query on."""
 HELD_OUT_STEP = 10**6
 """No training comes so far."""
@@ -85,11 +85,17 @@ class Judged(NamedTuple):
 def layer_of(name: str, config: LayerConfig, rng: jax.Array) -> nn.Attn:
     """By location the layer has its own rule; else it gets a score between query and keys."""
     rngs = nnx.Rngs(rng)
-    learned = {"general": nn.General, "concat": nn.Concat, "additive": partial(nn.Additive, hidden_size=64)}
+    learned = {
+        "general": nn.General,
+        "concat": nn.Concat,
+        "additive": partial(nn.Additive, hidden_size=64),
+        "additive, plain sum": partial(nn.Additive, hidden_size=64, use_vector=False),
+    }
     score: Any = None
-    if name != "location":
-        make = learned.get(name)
-        score = make(config.query_size, config.key_size, rngs=rngs) if make else score_of(name, 1, 1)
+    if name in learned:
+        score = learned[name](config.query_size, config.key_size, rngs=rngs)
+    elif name != "location":
+        score = rules(config.query_size)[name]["score"]
     sizes = (config.query_size, config.key_size, config.value_size1, config.value_size2, config.output_size)
     return nn.Attn(*sizes, score=score, join=name in JOINED, rngs=rngs)
 

@@ -99,7 +99,7 @@ def main(given: Options) -> None:
     config = SMALL if given.small else given.config
     found = run(config)
     show(config, found)
-    record.keep(given, HERE, config, config.seeds, numbers_of(config, found), draw(config, found))
+    record.keep(given, HERE, config, config.seeds, numbers_of(config, found), lambda: draw(config, found))
 
 
 if __name__ == "__main__":

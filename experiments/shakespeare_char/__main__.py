@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from experiments import record
+from experiments import record, seeds
 from experiments.shakespeare_char import SMALL, TARGET, Config, read, run
 from jax_attention import training
 
@@ -41,7 +41,7 @@ def numbers_of(text: Path, found: dict[str, np.ndarray]) -> dict[str, Any]:
     numbers: dict[str, Any] = {"text": about, "target": TARGET, "positions": {}}
     for position, curves in found.items():
         last = curves[:, -1]
-        band = training.bootstrap(last)._asdict() if len(last) > 1 else None
+        band = seeds.band(last)._asdict()
         numbers["positions"][position] = {"validation_loss": last, "band": band, "curves": curves}
     return numbers
 
@@ -72,7 +72,9 @@ def main(given: Options) -> None:
     for position, curves in found.items():
         print(f"{position}: validation loss {', '.join(f'{loss:.4f}' for loss in curves[:, -1])}")
     print(f"nanoGPT's README: {TARGET}")
-    record.keep(given, HERE, config, config.seeds, numbers_of(given.text, found), {"losses": draw(config, found)})
+    record.keep(
+        given, HERE, config, config.seeds, numbers_of(given.text, found), lambda: {"losses": draw(config, found)}
+    )
 
 
 if __name__ == "__main__":

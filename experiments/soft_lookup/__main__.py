@@ -76,7 +76,7 @@ def main(given: Options) -> None:
     """Look, print, write."""
     found = run(given.config)
     show(found)
-    record.keep(given, HERE, given.config, (), found._asdict(), {"lookups": draw(found)})
+    record.keep(given, HERE, given.config, (), found._asdict(), lambda: {"lookups": draw(found)})
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def main(given: Options) -> None:
     numbers = numbers_of(found)
     show(numbers)
     every = sorted({*config.recurrent.seeds, *config.transformer.seeds})
-    record.keep(given, HERE, config, every, numbers, draw(found))
+    record.keep(given, HERE, config, every, numbers, lambda: draw(found))
 
 
 if __name__ == "__main__":

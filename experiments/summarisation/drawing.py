@@ -10,15 +10,13 @@ from jax_attention import viz
 
 
 def draw(found: Results) -> dict[str, Figure]:
-    """Every figure by its file's name."""
+    """Every figure by its file's name; an alignment only of the model that has one."""
     losses = {name: made.losses for name, made in found.made.items()}
-    aligned = found.aligned
-    title = f"{ALIGNED} attention, a new report"
-    return {
-        "right": right(found),
-        "losses": seeds.curves(losses, "Every seed"),
-        "alignment": viz.alignment_map(aligned.weights, aligned.document, aligned.summary, title=title),
-    }
+    drawn = {"right": right(found), "losses": seeds.curves(losses, "Every seed")}
+    if found.aligned is not None:
+        weights, document, summary = found.aligned
+        drawn["alignment"] = viz.alignment_map(weights, document, summary, title=f"{ALIGNED} attention, a new report")
+    return drawn
 
 
 def right(found: Results) -> Figure:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments import record
+from experiments import record, seeds
 from experiments.swap_the_rule import SMALL, Config, Results, run
 from experiments.swap_the_rule.drawing import draw
 from experiments.swap_the_rule.variants import BASE, group_of
@@ -45,9 +45,9 @@ def numbers_of(config: Config, found: Results) -> dict[str, Any]:
             "first_loss": variant.first,
             "training_loss": variant.training,
             "held_out_loss": variant.held_out,
-            "band": training.bootstrap(variant.held_out)._asdict(),
+            "band": seeds.band(variant.held_out)._asdict(),
             "difference": variant.held_out - base.held_out,
-            "difference_band": training.bootstrap(variant.held_out - base.held_out)._asdict(),
+            "difference_band": seeds.band(variant.held_out - base.held_out)._asdict(),
             "step_milliseconds": 1e3 * float(np.median(variant.seconds)),
             "speed": float(np.median(ratios)),
             "speed_quartiles": np.quantile(ratios, [0.25, 0.75]),
@@ -78,7 +78,7 @@ def main(given: Options) -> None:
     found = run(config, given.text or ())
     numbers = numbers_of(config, found)
     show(numbers)
-    record.keep(given, HERE, config, config.schooling.seeds, numbers, draw(found))
+    record.keep(given, HERE, config, config.schooling.seeds, numbers, lambda: draw(found))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import seeds
 from experiments.swap_the_rule import Results
 from experiments.swap_the_rule.variants import BASE, GROUPS, group_of
-from jax_attention import training
 
 COLOURS = dict(zip(GROUPS, ("#333333", "#08519c", "#6a51a3", "#d94801", "#238b45", "#b8860b"), strict=True))
 NEAR = 0.05
@@ -28,7 +28,7 @@ def losses(found: Results) -> Figure:
     base = found.variants[BASE]
     for place, (name, variant) in enumerate(found.variants.items()):
         colour, difference = COLOURS[group_of(name)], variant.held_out - base.held_out
-        band = training.bootstrap(difference)
+        band = seeds.band(difference)
         axes.plot([band.low, band.high], [place, place], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
         axes.plot(difference, np.full(len(difference), place), "o", color=colour, ms=4)
     axes.axvline(0, color="#888888", lw=1)

@@ -7,7 +7,7 @@ Time:     32 minutes of CPU time.
 Result:   with one code BLEU falls from 100 at 4 words to 46 at 12, the longest of training, and 22 at 20; with dot
           product attention, as many parameters, it is 99 and 82. Additive attention puts its largest weight on the word
           that is translated in 95 % of all cases up to 12 words; the tanh-free concat rule and the cosine divided by
-          sqrt(d) cannot, and gain nothing.
+          sqrt(d) cannot, and end below one code (43 and 40 at 12).
 
 A GRU reads the source from both ends and a GRU writes the target; they see one code of the whole source, or attend to
 its states by a rule. The Transformer reads the same sentences. Tests are sentences of held-out combinations, of the

@@ -84,7 +84,9 @@ def main(given: Options) -> None:
     corpus = corpus_of(config, given.pairs)
     found = run(config, corpus)
     show(corpus, found)
-    record.keep(given, HERE, config, config.schooling.seeds, numbers_of(corpus, found), draw(config, corpus, found))
+    record.keep(
+        given, HERE, config, config.schooling.seeds, numbers_of(corpus, found), lambda: draw(config, corpus, found)
+    )
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from experiments import seeds
 from experiments.translation import Config, Measured
 from experiments.translation.sentences import Corpus
-from jax_attention import training, viz
+from jax_attention import viz
 
 COLOURS = {
     "no attention": "#252525",
@@ -64,14 +65,15 @@ def best_layer(one: Measured) -> int:
 def curves(config: Config, corpus: Corpus, found: dict[str, Measured]) -> Figure:
     """BLEU against the length of the source: means over seeds, with bands, and a shade over the training lengths."""
     panels = {title: names for title, names in PANELS.items() if found.keys() & set(names) - {"no attention"}}
+    panels = panels or dict(list(PANELS.items())[:1])
     figure = Figure(figsize=(5.0 * len(panels) + 0.6, 4.6), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, names) in zip(grid, panels.items(), strict=True):
         _panel(axes, config, list(corpus.tests), {name: found[name] for name in names if name in found})
         axes.set_title(title, fontsize=10)
     grid[0].set_ylabel("BLEU, 0 to 100")
-    seeds = len(next(iter(found.values())).bleu)
-    figure.suptitle(f"Translation of new sentences, {seeds} seeds, 95 % bands", fontsize=11)
+    count = len(next(iter(found.values())).bleu)
+    figure.suptitle(f"Translation of new sentences, {count} seeds, 95 % bands", fontsize=11)
     return figure
 
 
@@ -79,7 +81,7 @@ def _panel(axes: Any, config: Config, lengths: list[int], found: dict[str, Measu
     axes.axvspan(*config.words, color="#eeeeee", lw=0)
     axes.text(config.words[1] - 0.1, 1, "training lengths", ha="right", va="bottom", fontsize=8, color="#555555")
     for name, one in found.items():
-        band = training.bootstrap(one.bleu)
+        band = seeds.band(one.bleu)
         axes.plot(lengths, band.mean, color=COLOURS.get(name), marker="o", ms=3, lw=1.5, label=name)
         axes.fill_between(lengths, band.low, band.high, color=COLOURS.get(name), alpha=0.2, lw=0)
     axes.set_ylim(0, 102)

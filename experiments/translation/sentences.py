@@ -83,6 +83,9 @@ def of_file(path: Path, words: tuple[int, int], longest: int, each: int, vocabul
 
     Held out are a tenth of the sources, with all their translations, and every pair above the training lengths. Words
     are lowered, punctuation stands alone, Chinese is parted into characters; words beyond the commonest are unknown.
+
+    Raises:
+        ValueError: if the file has no sentences of the training lengths, to learn from and to hold out.
     """
     pairs = [data.Pair(parted(pair.source), parted(pair.target)) for pair in data.read_pairs(path)]
     known, held_out = data.split_pairs(pairs)
@@ -91,6 +94,12 @@ def of_file(path: Path, words: tuple[int, int], longest: int, each: int, vocabul
     for pair in [*held_out, *(pair for pair in known if length(pair) > words[1])]:
         if words[0] <= length(pair) <= longest and len(tests.setdefault(length(pair), [])) < each:
             tests[length(pair)].append(pair)
+    near = [n for n in tests if n <= words[1]]
+    if not training or not near:
+        raise ValueError(
+            f"words: expected sentences of {words[0]} to {words[1]} words, to train on and to hold out, got "
+            f"{len(training)} and {sum(len(tests[n]) for n in near)} in {path.name}. Give other --config.words."
+        )
     sources = commonest([pair.source for pair in training], vocabulary - 1)
     targets = commonest([pair.target for pair in training], vocabulary - 3)
     return Corpus(
@@ -98,7 +107,7 @@ def of_file(path: Path, words: tuple[int, int], longest: int, each: int, vocabul
         dict(sorted(tests.items())),
         data.Words((UNKNOWN, *sources), unknown=UNKNOWN),
         data.Words((START, STOP, UNKNOWN, *targets), unknown=UNKNOWN),
-        (tests[max(n for n in tests if n <= words[1])][0],),
+        (tests[max(near)][0],),
     )
 
 

@@ -97,7 +97,9 @@ def as_prompts(prompt: Any) -> Prompts:
         "Encode text first: tokenizer.encode(text).",
         TypeError,
     )
-    fail_unless(prompt.size > 0, f"prompt: expected at least one token per row, got {describe_array(prompt)}. {_START}")
+    got = describe_array(prompt)
+    fail_unless(prompt.shape[-1] > 0, f"prompt: expected at least one token per row, got {got}. {_START}")
+    fail_unless(prompt.size > 0, f"prompt: expected at least one row, got {got}. Leave the call out.")
     length = prompt.shape[-1]
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), prompt.shape)
     return Prompts(prompt.astype(np.int32), positions, np.full(prompt.shape[:-1], length, np.int32))

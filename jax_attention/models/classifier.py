@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention.cache import EMPTY
-from jax_attention.ground.checks import check_instance, check_int, check_positions
+from jax_attention.ground.checks import check_instance, check_int, check_positions, fail_unless
 from jax_attention.ground.numerics import compute_dtype
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.results import Capture, LMOutput
@@ -36,7 +36,7 @@ class Classifier(nnx.Module):
 
     Raises:
         TypeError: if a size is no int; by the call, if tokens are no integers.
-        ValueError: by the call, if shapes do not fit.
+        ValueError: if the config has a memory; by the call, if shapes do not fit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -55,6 +55,10 @@ class Classifier(nnx.Module):
     def __init__(self, config: LMConfig, classes: int, *, each: bool = False, rngs: nnx.Rngs):
         check_instance("config", config, LMConfig, "models.LMConfig(...)")
         check_int("classes", classes, 1, "It is how many there are.")
+        fail_unless(
+            config.memory_size is None,
+            f"config: expected memory_size None, as a classifier reads nothing but tokens, got {config.memory_size}.",
+        )
         check_instance("each", each, bool, "True for every token, False for the text")
         config = dataclasses.replace(config, tied_head=True, head_transform=False, head_bias=False)
         self.encoder = TransformerLM(config, rngs=rngs)

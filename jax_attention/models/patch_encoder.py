@@ -70,6 +70,10 @@ class PatchEncoder(nnx.Module):
             f"position: expected 'learned', 'none' or one that belongs to the attention, got {config.position!r}: "
             "patches stand in two dimensions. Take 'learned'.",
         )
+        fail_unless(
+            config.memory_size is None,
+            f"config: expected memory_size None, as the encoder reads nothing but images, got {config.memory_size}.",
+        )
         param_dtype = jnp.dtype(config.param_dtype)
         options = {"dtype": model_dtype(config), "param_dtype": param_dtype, "rngs": rngs}
         self.embed = Linear(math.prod(self.patch) * self.image[2], config.width, **options)

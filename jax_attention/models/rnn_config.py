@@ -22,7 +22,8 @@ class RNNConfig:
     Args:
         source_vocab_size: tokens of the source.
         vocab_size: V, tokens of the target.
-        context: the most tokens of a source; a source of `nn.Location`, whose parameters fix S, is filled up to it.
+        context: the most tokens of a source of `nn.Location`, whose parameters fix S: it is filled up to them. Others
+            read sources of any length.
         width: D, of the embeddings.
         hidden_size: H, of the decoder's state and of what the encoder makes of a token; a bidirectional encoder has
             half of it in each direction, so that dot products need no projection.
@@ -93,6 +94,11 @@ class RNNConfig:
         )
         if self.score is not None and self.score not in LEARNED:
             check_part("score", self.score, scores.CATALOGUE, "Leave it out for none.")
+        fail_unless(
+            self.score is not None or (self.normalize is None and not self.train_rule),
+            "score: expected a score beside normalize or train_rule, got None, which attends to nothing. Leave both "
+            "out.",
+        )
         if self.normalize is not None:
             check_part("normalize", self.normalize, normalizers.CATALOGUE, "Leave it out for softmax().")
         fail_unless(
@@ -111,7 +117,7 @@ class RNNConfig:
 
     @property
     def endless(self) -> bool:
-        """Whether what is written may be longer than `context`, which bounds the source alone."""
+        """Whether what is written may be longer than `context`, which bounds the sources of `nn.Location` alone."""
         return True
 
     @property

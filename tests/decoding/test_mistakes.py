@@ -90,6 +90,12 @@ def test_text_and_floats_are_not_prompts():
             decoding.generate(MODEL, prompt, max_new_tokens=1)
 
 
+def test_no_rows_and_rows_of_nothing_are_not_the_same_mistake():
+    for shape, wanted in (((0, 1), r"at least one row, got int64\[0,1\]"), ((2, 0), "at least one token per row")):
+        with pytest.raises(ValueError, match=f"prompt: expected {wanted}"):
+            decoding.generate(MODEL, np.zeros(shape, int), max_new_tokens=1)
+
+
 def test_learned_positions_end_with_their_table_and_others_go_on_when_asked():
     with pytest.raises(ValueError, match=r"max_new_tokens: .*or lower max_new_tokens\.$"):
         call([1] * 39, LEARNED, 2)

@@ -123,7 +123,8 @@ def summarisation(found: Numbers) -> list[str]:
     leads = [f"{lead['rouge2']:.1f}" for leads in found["leads"].values() for lead in leads.values()]
     scores = [each for made in found["models"].values() for each in made["scores"].values()]
     exact = [seeds.said(each["exact"]) for each in scores]
-    return [*leads, *exact, *(f"{each['rouge2']['mean']:.1f}" for each in scores)]
+    written = [text for name, text in found["written"][0].items() if name in found["models"]]
+    return [*leads, *exact, *(f"{each['rouge2']['mean']:.1f}" for each in scores), *written]
 
 
 def rules_side_by_side(found: Numbers) -> list[str]:

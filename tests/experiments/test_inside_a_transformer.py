@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments.inside_a_transformer import SMALL, causality, characters, depth, order, stages, weather
 from experiments.inside_a_transformer.config import SENTENCE, CharacterConfig, PassConfig
-from jax_attention import data, masks, models
+from jax_attention import data, masks, models, nn
 from tests.tolerances import FORWARD
 
 TINY = PassConfig(vocabulary=300, width=24, heads=3, words_width=16, words_heads=2, subwords=300)
@@ -37,6 +38,17 @@ def test_e2_shapes_stay_and_order_is_seen_exactly_when_told():
 
 def test_e3_heads_are_joined_and_the_width_stays():
     assert [stage.shape for stage in stages.heads(TINY, 6)] == [(6, 16), (2, 6, 6), (6, 16)]
+
+
+def test_e3_the_output_is_made_of_every_heads_mixture():
+    layer = nn.MultiHeadAttention(2, 16, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (6, 16))
+    weights = np.asarray(layer.weights(x, mask=masks.causal()))
+    assert np.abs(weights[0] - weights[1]).max() > 0.1, "two heads"
+    value = np.asarray(layer.projections.value(x)).reshape(6, 2, 8)
+    joined = np.einsum("hts,shd->thd", weights, value).reshape(6, 16)
+    tolerance = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
+    np.testing.assert_allclose(layer(x, mask=masks.causal()), layer.out(joined), **tolerance)
 
 
 def test_e6_every_stage_of_the_full_pass():

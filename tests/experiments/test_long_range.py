@@ -30,7 +30,7 @@ def numbers():
 def test_c3_dot_finds_keys_at_every_distance(found):
     runs, without = found.recall["few"]["dot"], found.recall["few"]["no attention"]
     assert runs.inside.shape == (2, 2)
-    assert runs.inside.min() > 0.8, "by chance it is 1 / keys, and 1 / 2 for who knows the values of the source alone"
+    assert runs.inside.min() > 0.65, "by chance it is 1 / keys, and 1 / 2 for who knows the values of the source alone"
     assert runs.inside.mean() > without.inside.mean() + 0.15
 
 
@@ -57,6 +57,23 @@ def test_both_attentions_are_one_layer():
     x = np.random.default_rng(0).standard_normal((16, 8), np.float32)
     made = cost.layers(COST)
     np.testing.assert_allclose(made[cost.CHOSEN](x), made[cost.DENSE](x), rtol=1e-5, atol=1e-6)
+
+
+def test_c3_in_the_committed_run_time_grows_with_the_square_where_all_scores_are_kept(numbers):
+    seconds = numbers["seconds"]
+    assert seconds[cost.DENSE]["growth"] > seconds[cost.CHOSEN]["growth"] + 0.3
+    assert seconds[cost.DENSE]["values"][-1] > 2 * seconds[cost.CHOSEN]["values"][-1]
+    assert seconds[cost.GRU]["growth"] < 1.2
+
+
+def test_questions_are_new():
+    config = SMALL.few
+    trained = recall.rows(config, recall.TRAINED_SEED, config.rows, (1, config.most))
+    known = set(map(tuple, trained.rows.source.tolist()))
+    for batch in recall.questions(config, config.most, config.distances, trained):
+        assert len(batch.source) == config.asked == len(batch.targets)
+        assert not known & set(map(tuple, batch.source.tolist()))
+        assert batch.source.shape[1] == trained.rows.source.shape[1], "or no row could be known"
 
 
 def test_questions_ask_at_their_distance():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -58,8 +59,23 @@ def test_numbers_that_json_cannot_say_leave_no_file(tmp_path, bad):
 def test_results_and_figures_are_kept_together(tmp_path):
     given = command("soft_lookup").Options(out=tmp_path / "new")
     drawn = {"one": Figure(), "other": Figure()}
-    assert record.keep(given, tmp_path, Config(), (), {"x": 1}, drawn) == tmp_path / "new"
+    assert record.keep(given, tmp_path, Config(), (), {"x": 1}, lambda: drawn) == tmp_path / "new"
     assert left_behind(tmp_path / "new", "one.png", "other.png") == {"x": 1}
+
+
+def test_a_figure_that_fails_loses_no_numbers(tmp_path):
+    given = command("soft_lookup").Options(out=tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        record.keep(given, tmp_path, Config(), (), {"x": 1}, lambda: {"one": 1 / 0})
+    assert left_behind(tmp_path) == {"x": 1}
+
+
+def test_the_command_can_be_run_again_as_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "experiments.x", "--names", "no attention", "dot"])
+    path = record.write(tmp_path, Config(), (), {})
+    assert (
+        json.loads(path.read_text(encoding="utf-8"))["command"] == "python -m experiments.x --names 'no attention' dot"
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in PACKAGES if name != "shakespeare_char"])

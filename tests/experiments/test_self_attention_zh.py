@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import self_attention_zh
-from experiments.self_attention_zh import SMALL, embedded, watched
+from experiments import learn, self_attention_zh
+from experiments.self_attention_zh import SMALL, embedded, one_head, watched
 from experiments.self_attention_zh.__main__ import draw, numbers_of
+from jax_attention import attend
 from tests.tolerances import FORWARD
 
 
@@ -37,6 +39,20 @@ def test_a3_the_loss_falls_a_hundredfold(found, name):
     trained = found.trained[name]
     assert trained.losses.shape == (len(SMALL.seeds), SMALL.steps + 1)
     assert (trained.falls > 100).all(), trained.falls
+
+
+def test_a2_one_head_is_the_pure_rule_between_four_matrices():
+    layer, x = one_head(SMALL, jax.random.key(0)), embedded(SMALL)
+    q, k, v, out = (part.kernel[...] for part in (layer.query, layer.key, layer.value, layer.out))
+    assert {kernel.shape for kernel in (q, k, v, out)} == {(SMALL.size, SMALL.size)}
+    tolerance = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
+    np.testing.assert_allclose(layer(x), attend(x @ q, x @ k, x @ v) @ out, **tolerance)
+    assert learn.parameters(layer) == 4 * SMALL.size**2, "and nothing else"
+
+
+def test_a5_heads_look_in_different_places(found):
+    after = found.trained["several heads"].after
+    assert (np.abs(after - after[:, :, :1]).max(axis=(1, 2, 3, 4)) > 0.3).all()
 
 
 def test_a3_a5_maps_are_weights_and_training_moves_them(found):

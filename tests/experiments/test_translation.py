@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from experiments.pair_models import TRANSFORMER, Sizes, pair_model
 from experiments.translation import Config, Measured, alignment, exact, quality
 from experiments.translation import measured as measured_model
 from experiments.translation.__main__ import HERE, Options, corpus_of, main, numbers_of
+from experiments.translation.drawing import COLOURS, PANELS, draw
 from experiments.translation.sentences import WATCHED, Corpus, commonest, moved, of_grammar, parted
 from jax_attention import data
 from tests.experiments.folder import left_behind
@@ -22,7 +22,7 @@ TINY = Config(
     names=("no attention", "dot"),
     sentences=1500,
     words=(3, 6),
-    lengths=(3, 6),
+    lengths=(3, 6, 9),
     each=30,
     width=48,
     multiple=16,
@@ -44,12 +44,13 @@ def full():
 
 
 def test_b9_b10_length_costs_one_code_more(measured):
-    """A code does for three words, nearly; at six, the longest of training, it is far behind."""
+    """A code does for three words, nearly; at six, the longest of training, and beyond it is far behind."""
     plain, dot = (np.array(measured[name]["bleu"]) for name in TINY.names)
-    assert plain.shape == dot.shape == (2, 2)
+    assert plain.shape == dot.shape == (2, 3)
     assert (dot.min(axis=0) > plain.max(axis=0)).all(), (plain, dot)
     falls = [found[:, 0] - found[:, 1] for found in (plain, dot)]
     assert falls[0].min() > falls[1].max() + 15, (plain, dot)
+    assert dot[:, 2].min() > plain[:, 2].max() + 10, (plain, dot)
     assert measured["no attention"]["parameters"] == measured["dot"]["parameters"]
 
 
@@ -63,7 +64,9 @@ def test_time_and_memory_are_next_to_those_without_attention(measured):
 def test_b9_the_alignment_is_learned(measured):
     (maps,) = np.array(measured["dot"]["map"]).transpose(1, 0, 2, 3)
     np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
-    assert np.array(measured["dot"]["agreement"]).mean() > 0.6
+    assert np.array(measured["dot"]["agreement"])[..., :2].mean() > 0.6
+    assert maps.argmax(-1).tolist() == [[0, 1, 2]] * 2, "Tom for 汤姆, chases for 追逐, Jerry for 杰瑞"
+    assert measured["dot"]["watched"] == [WATCHED.target] * 2
     assert "map" not in measured["no attention"]
 
 
@@ -73,10 +76,10 @@ def test_e7_a_transformer_translates_them_too(measured):
     create = pair_model(TRANSFORMER, *words, Sizes(width=32, depth=1), corpus.longest)
     schooling = Schooling(steps=400, learning_rate=5e-3, seeds=(0,))
     found = measured_model(TRANSFORMER, corpus, learn(create, corpus.batches(8), schooling))
-    short, long = found.bleu[0]
+    short, long, _ = found.bleu[0]
     assert short > 80
     assert long > np.max(measured["no attention"]["bleu"], axis=0)[1]
-    assert found.agreements.min() > 0.5
+    assert found.agreements[..., :2].min() > 0.5
 
 
 def test_b10_length_costs_one_code_more_in_the_committed_results(full):
@@ -145,7 +148,7 @@ def test_no_test_sentence_was_learned_from():
         assert not learned & {fact for pair in pairs for fact in pair.note.split("; ")}
     assert all(pair.source != WATCHED.source for pair in corpus.training)
     assert corpus.shown[0] == WATCHED
-    assert moved(corpus.shown[1]) == max(moved(pair) for pairs in corpus.tests.values() for pair in pairs)
+    assert moved(corpus.shown[1]) == max(moved(pair) for n in (3, 6) for pair in corpus.tests[n])
 
 
 def test_agreement_counts_the_words_that_translate_one(monkeypatch):
@@ -186,6 +189,17 @@ def test_sentences_of_a_file_are_not_written_down():
     assert "deux" not in str(told)
 
 
+@pytest.mark.parametrize("words", [(30, 40), (3, 5)])
+def test_a_file_of_other_lengths_is_refused(tmp_path, words):
+    path = tmp_path / "pairs.tsv"
+    count = 14 if words[0] == 3 else 4
+    path.write_text("\n".join(f"{'word ' * count}{i}\tmot {i}" for i in range(100)), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=rf"words: expected sentences of {words[0]} to {words[1]} words.*--config.words"
+    ):
+        corpus_of(Config(words=words, lengths=(20,)), path)
+
+
 def test_quality_takes_chinese_by_characters():
     chinese, french = [data.Pair("", "他 抓 鱼 吃 饭")], [data.Pair("", "il mange une pomme rouge")]
     assert quality(["他抓鱼 吃饭"], chinese) == quality(["他 抓 鱼 吃 饭"], chinese) == pytest.approx(100)
@@ -194,10 +208,10 @@ def test_quality_takes_chinese_by_characters():
 
 
 def test_committed_figures_are_those_of_the_command():
-    assert sorted(path.name for path in Path(HERE).glob("*.png")) == [
-        "bleu.png",
-        "map_1_additive.png",
-        "map_1_transformer.png",
-        "map_2_additive.png",
-        "map_2_transformer.png",
-    ]
+    corpus = of_grammar(50, (3, 4), (3, 4), 2)
+    maps = [np.full((1, 1, len(pair.target.split()), len(pair.source.split())), 0.2) for pair in corpus.shown]
+    one = Measured(7, np.ones((1, 30)), np.ones((1, 2)), np.ones((1, 2)), [""], maps, np.ones((1, 1, 2)))
+    drawn = draw(Config(), corpus, dict.fromkeys(Config().names, one))
+    assert sorted(path.name for path in HERE.glob("*.png")) == sorted(f"{name}.png" for name in drawn)
+    assert [axes.get_title() for axes in drawn["bleu"].axes] == list(PANELS)
+    assert {name for names in PANELS.values() for name in names} == set(Config().names) == set(COLOURS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,6 +123,14 @@ BAD = {
         "position: expected 'learned', 'none' or one that belongs to the attention, got 'sinusoidal'",
     ),
     "another image": (lambda: encoder()(IMAGES[..., 0]), r"images: expected .*\[..., 6, 8, 2\], got float32\[2,6,8\]"),
+    "a memory of patches": (
+        lambda: models.PatchEncoder(dataclasses.replace(SMALL, memory_size=8), image=(6, 8, 1), patch=(3, 2), rngs=KEY),
+        "config: expected memory_size None, as the encoder reads nothing but images, got 8",
+    ),
+    "a memory of classes": (
+        lambda: models.Classifier(dataclasses.replace(SMALL, memory_size=8), 2, rngs=KEY),
+        "config: expected memory_size None, as a classifier reads nothing but tokens, got 8",
+    ),
     "no classes": (lambda: models.Classifier(SMALL, 0, rngs=KEY), "classes: expected an int >= 1"),
     "each of what": (lambda: models.Classifier(SMALL, 2, each=1, rngs=KEY), "each: expected True for every token"),
     "text": (lambda: classifier()(TOKENS * 1.0), "tokens: expected integers"),

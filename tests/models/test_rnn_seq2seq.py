@@ -294,6 +294,8 @@ def test_configs_are_json_and_values():
         one = config(score, cell="lstm", dropout=0.1, train_rule=score == "dot")
         assert models.config_from_json(json.loads(json.dumps(models.config_to_json(one)))) == one
         assert hash(one) == hash(config(score, cell="lstm", dropout=0.1, train_rule=score == "dot"))
+    plain = config("additive", attention_vector=False)
+    assert models.config_from_json(json.loads(json.dumps(models.config_to_json(plain)))) == plain != config("additive")
     with pytest.raises(ValueError, match="expected fields of RNNConfig, got also depth"):
         models.config_from_json(models.config_to_json(config()) | {"depth": 3})
 
@@ -301,7 +303,9 @@ def test_configs_are_json_and_values():
 BAD = {
     "odd halves": (lambda: config(hidden_size=7), "hidden_size: expected an even number"),
     "a cell": (lambda: config(cell="rnn"), "cell: expected one of"),
-    "a mask as score": (lambda: config(score="none", normalize=scores.dot()), "normalize: expected"),
+    "a mask as score": (lambda: config("dot", normalize=scores.dot()), "normalize: expected"),
+    "nothing to normalise": (lambda: config("none", normalize=normalizers.softmax()), "score: expected a score beside"),
+    "nothing to train": (lambda: config("none", train_rule=True), "score: expected a score beside"),
     "a factory": (lambda: models.RNNConfig(source_vocab_size=3, vocab_size=3, score=scores.dot), "Call it: scores.dot"),
     "another class": (lambda: models.RNNConfig(source_vocab_size=3, vocab_size=3, score=nn.GRU), "score: expected"),
     "no size": (lambda: config(num_layers=0), "num_layers: expected an int >= 1"),
