@@ -16,7 +16,7 @@ from jax_attention import training
 
 @dataclass(frozen=True)
 class Schooling:
-    """How long and how fast, and from which starts: AdamW, its rate on a cosine behind a warmup."""
+    """How long and how fast, and from which starts: Adam, its rate on a cosine behind a warmup."""
 
     steps: int = 1000
     batch_size: int = 64

@@ -51,7 +51,7 @@ def against_position(config: Config, curves: dict[str, np.ndarray], title: str, 
     axes.set_xticks(np.arange(config.times + 1) * length)
     axes.set_xlabel("position")
     axes.set_ylabel(label)
-    axes.set_title(title, fontsize=11)
+    axes.set_title(f"{title}; 95 % bands over seeds", fontsize=11)
     figure.legend(fontsize=8, frameon=False, loc="outside right center")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -37,6 +37,7 @@ def answers(config: RecallConfig, found: dict[str, Found]) -> Figure:
         axes.set_ylim(0, 1.04)
         _finish(axes, title, "distance of the key from the end, in keys")
     halves[0].set_ylabel("share of right answers")
+    figure.suptitle("Means and their 95 % bands; dots are seeds", fontsize=9)
     figure.legend(
         *halves[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, frameon=False
     )

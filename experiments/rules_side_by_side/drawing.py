@@ -18,7 +18,7 @@ COLOURS = ("#9ecae1", "#08519c")
 def accuracy(found: dict[str, dict[str, Judged]]) -> Figure:
     """A bar to the mean, its bootstrap band, and the seeds."""
     names = list(next(iter(found.values())))
-    figure = Figure(figsize=(7.5, 0.36 * len(names) + 1.2), layout="constrained")
+    figure = Figure(figsize=(7.5, 0.36 * len(names) + 1.4), layout="constrained")
     for axes, (task, by_rule) in zip(
         figure.subplots(1, len(found), sharey=True, squeeze=False)[0], found.items(), strict=True
     ):
@@ -34,6 +34,7 @@ def accuracy(found: dict[str, dict[str, Judged]]) -> Figure:
         axes.set_xlabel("share of held-out rows written rightly")
         axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()
+    figure.suptitle("Bars are means, dots seeds, lines 95 % bands of the means", fontsize=9)
     return figure
 
 

@@ -27,8 +27,8 @@ def _captured(model: Any, source: Any, places: Any, tokens: Any) -> dict[int, ja
 
 
 def word_maps(model: Any, corpus: Corpus, pair: data.Pair) -> np.ndarray:
-    """Of one sentence, `[layers, target words, source words]`; a location rule has weights for more."""
-    return maps_of(model, corpus, [pair])[:, 0, : len(pair.target.split()), : len(pair.source.split())]
+    """Of one sentence, `[layers, target words, source words]`."""
+    return maps_of(model, corpus, [pair])[:, 0, : len(pair.target.split())]
 
 
 def agreement(model: Any, corpus: Corpus) -> np.ndarray:
