@@ -10,7 +10,7 @@ from tests.experiments.folder import left_behind
 from tests.tolerances import PARITY
 
 
-def test_all_ways_give_the_same_numbers():
+def test_b4_all_ways_give_the_same_numbers():
     found = run()
     for product in found.ways.values():
         assert product.shape == (10, 3, 5)

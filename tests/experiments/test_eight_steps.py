@@ -21,7 +21,7 @@ def steps():
     return eight_steps.run()
 
 
-def test_eight_steps_whole_numbers(steps):
+def test_b7_eight_steps_whole_numbers(steps):
     assert steps.key.tolist() == [[0, 1, 1], [4, 4, 0], [2, 3, 1]]
     assert steps.query.tolist() == [[1, 0, 2], [2, 2, 2], [2, 1, 3]]
     assert steps.value.tolist() == [[1, 2, 3], [2, 8, 0], [2, 6, 3]]
@@ -29,14 +29,14 @@ def test_eight_steps_whole_numbers(steps):
 
 
 @pytest.mark.parametrize("rule", OUTPUTS)
-def test_eight_steps_outputs(steps, rule):
+def test_b7_eight_steps_outputs(steps, rule):
     mixed = steps.mixed[rule]
     assert np.round(np.asarray(mixed.output, np.float64), 4).tolist() == OUTPUTS[rule]
     np.testing.assert_allclose(mixed.weights.sum(-1), 1, rtol=FORWARD["float32"])
     np.testing.assert_allclose(mixed.weighted_values.sum(1), mixed.output, rtol=FORWARD["float32"])
 
 
-def test_eight_steps_claims(steps):
+def test_b7_eight_steps_claims(steps):
     plain, scaled = steps.mixed.values()
     assert round(float(plain.weights[1, 1]), 4) == 0.9820
     assert round(float(scaled.weights[1, 1]), 4) == 0.9088

@@ -14,6 +14,7 @@ from tests.experiments.folder import KEYS, PNG
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "experiments"
+TESTS = Path(__file__).parent
 INDEX = (HERE / "README.md").read_text(encoding="utf-8")
 SYSTEMS = {
     *(f"A{i}" for i in range(1, 6)),
@@ -138,7 +139,7 @@ def test_results_at_the_top_are_those_of_the_page(name):
     assert unsaid(result, (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")) == []
 
 
-def test_the_page_of_three_challenges_says_what_was_measured():
+def test_c4_the_page_of_three_challenges_says_what_was_measured():
     page = (ROOT / "docs" / "experiments" / "challenges.md").read_text(encoding="utf-8")
     memory = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text(encoding="utf-8"))["growth"]
     wanted = [str(memory["jax_attention"][what]["MiB"]["32768"]) for what in ("forward", "gradient")]
@@ -164,6 +165,13 @@ def test_committed_results_hold_the_claims():
     products = numbers("batched_product")
     assert max(products["distances"].values()) < 1e-6
     assert np.shape(products["products"]) == (10, 3, 5)
+
+
+def test_every_system_has_a_test_of_its_name():
+    """C4 is three claims that other systems measure, and a page."""
+    names = re.findall(r"^def (test_\w+)", "\n".join(path.read_text("utf-8") for path in TESTS.glob("test_*.py")), re.M)
+    tested = {part.upper() for name in names for part in name.split("_") if re.fullmatch(r"[a-e]\d+", part)}
+    assert tested == SYSTEMS
 
 
 def test_log_is_dated():

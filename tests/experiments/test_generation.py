@@ -35,7 +35,7 @@ def test_the_command_leaves_numbers_and_figures(done):
     assert len(numbers["models"][ATTENDS]["written"]) == command.SHOWN
 
 
-def test_attention_predicts_better_than_pairs_and_words_alone_do(done):
+def test_c2_attention_predicts_better_than_pairs_and_words_alone_do(done):
     found = done.found
     for which, counted in found.baselines.items():
         alone, attends = (found.made[name].held_out[which][0]["loss"] for name in (ALONE, ATTENDS))
@@ -44,7 +44,7 @@ def test_attention_predicts_better_than_pairs_and_words_alone_do(done):
         assert attends < alone - 0.2
 
 
-def test_attention_writes_more_sentences_that_the_generator_has(done):
+def test_c2_attention_writes_more_sentences_that_the_generator_has(done):
     alone, attends = (done.found.made[name].judged[0].sentences.mean() for name in (ALONE, ATTENDS))
     assert attends > alone + 0.1
 

@@ -19,12 +19,12 @@ def softmax_by_hand(products: dict[str, float]) -> dict[str, float]:
     return {name: math.exp(x) / total for name, x in products.items()}
 
 
-def test_without_a_query_the_saliencies_decide():
+def test_b6_without_a_query_the_saliencies_decide():
     total = sum(saliency for saliency, _ in THINGS.values())
     assert run().unasked == pytest.approx({name: saliency / total for name, (saliency, _) in THINGS.items()}, **CLOSE)
 
 
-def test_living_things_are_person_and_tree():
+def test_b6_living_things_are_person_and_tree():
     found = run().living_things
     alive = {name: math.log(saliency) + 8.0 * features[0] for name, (saliency, features) in THINGS.items()}
     assert found == pytest.approx(softmax_by_hand(alive), **CLOSE)
@@ -32,7 +32,7 @@ def test_living_things_are_person_and_tree():
     assert found["tree"] + found["person"] > 0.99
 
 
-def test_the_title_that_matches_takes_nine_tenths():
+def test_b6_the_title_that_matches_takes_nine_tenths():
     found = run()
     products = {name: 1.5 * sum(a * b for a, b in zip(SHOPPER, key, strict=True)) for name, (_, key) in TITLES.items()}
     assert found.shop == pytest.approx(softmax_by_hand(products), **CLOSE)

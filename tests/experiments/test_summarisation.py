@@ -37,7 +37,7 @@ def test_the_command_leaves_numbers_and_figures(done):
     assert len(numbers["written"]) == command.SHOWN
 
 
-def test_attention_predicts_and_writes_better(done):
+def test_c2_attention_predicts_and_writes_better(done):
     without, attends = (done.found.made[name] for name in TINY.models)
     assert without.losses[0, -20:].mean() < 0.5 * without.losses[0, 0]
     assert attends.losses[0, -20:].mean() < without.losses[0, -20:].mean() - 0.05

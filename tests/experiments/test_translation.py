@@ -43,11 +43,12 @@ def full():
     return json.loads((HERE / "results.json").read_text(encoding="utf-8"))
 
 
-def test_b9_b10_length_costs_one_code_more(measured):
+def test_b8_b9_b10_length_costs_one_code_more(measured):
     """A code does for three words, nearly; at six, the longest of training, and beyond it is far behind."""
     plain, dot = (np.array(measured[name]["bleu"]) for name in TINY.names)
     assert plain.shape == dot.shape == (2, 3)
     assert (dot.min(axis=0) > plain.max(axis=0)).all(), (plain, dot)
+    assert plain[:, 0].min() > 60, "one code is enough for three words"
     falls = [found[:, 0] - found[:, 1] for found in (plain, dot)]
     assert falls[0].min() > falls[1].max() + 15, (plain, dot)
     assert dot[:, 2].min() > plain[:, 2].max() + 10, (plain, dot)
