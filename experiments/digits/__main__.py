@@ -71,9 +71,6 @@ def show(config: Config, found: Results) -> None:
 
 
 def _bands(name: str, values: np.ndarray) -> None:
-    if len(values) == 1:
-        print(name.ljust(32), *(f"{share:18.3f}" for share in values[0]))
-        return
     band = seeds.band(values)
     print(name.ljust(32), *(f" {m:.3f} ({a:.3f}-{b:.3f})" for m, a, b in zip(*band, strict=True)))
 

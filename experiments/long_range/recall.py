@@ -115,6 +115,11 @@ def questions(config: RecallConfig, length: int, distances: tuple[int, ...], tra
     for distance in distances:
         drawn = rows(config, ASKED_SEED, DRAWN * config.asked, length, distance).rows
         new = [i for i, source in enumerate(drawn.source.tolist()) if tuple(source) not in known][: config.asked]
+        if len(new) < config.asked:
+            raise ValueError(
+                f"rows: expected few enough that {config.asked} others are left to ask at distance {distance}, got "
+                f"{config.rows}, which leave {len(new)}. Take fewer, or more keys."
+            )
         found.append(jax.tree.map(lambda x, new=new: x[new], drawn))
     return found
 

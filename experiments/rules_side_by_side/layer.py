@@ -7,7 +7,6 @@ come with noise. The answer is the value of that place, or of that key.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,12 +15,14 @@ import numpy as np
 from flax import nnx
 
 from experiments.learn import Schooling, learn
-from experiments.pair_models import rules
+from experiments.rules_side_by_side.rules import part_of
 from jax_attention import nn, training
 
 TASKS = ("by place", "by content")
 JOINED = ("location", "concat", "additive", "additive, plain sum")
 """Rules of the joined vectors, whose layer hands the query on."""
+HIDDEN = 64
+"""Units of the additive rules."""
 HELD_OUT_STEP = 10**6
 """No training comes so far."""
 
@@ -85,17 +86,7 @@ class Judged(NamedTuple):
 def layer_of(name: str, config: LayerConfig, rng: jax.Array) -> nn.Attn:
     """By location the layer has its own rule; else it gets a score between query and keys."""
     rngs = nnx.Rngs(rng)
-    learned = {
-        "general": nn.General,
-        "concat": nn.Concat,
-        "additive": partial(nn.Additive, hidden_size=64),
-        "additive, plain sum": partial(nn.Additive, hidden_size=64, use_vector=False),
-    }
-    score: Any = None
-    if name in learned:
-        score = learned[name](config.query_size, config.key_size, rngs=rngs)
-    elif name != "location":
-        score = rules(config.query_size)[name]["score"]
+    score = None if name == "location" else part_of(name, config.query_size, config.key_size, HIDDEN, rngs)
     sizes = (config.query_size, config.key_size, config.value_size1, config.value_size2, config.output_size)
     return nn.Attn(*sizes, score=score, join=name in JOINED, rngs=rngs)
 

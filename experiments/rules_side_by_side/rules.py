@@ -24,11 +24,17 @@ def reader(name: str, words: int, longest: int, width: int) -> Callable[[jax.Arr
     return pair_model(name, words, words + 2, Sizes(width), longest)
 
 
+def part_of(name: str, query_size: int, key_size: int, hidden_size: int, rngs: nnx.Rngs) -> Any:
+    """What a layer takes as its score: a module where the rule has parameters, else a value; not for "location"."""
+    rule = rules(query_size)[name]
+    if rule["score"] is nn.Additive:
+        vector = rule.get("attention_vector", True)
+        return nn.Additive(query_size, key_size, hidden_size, use_vector=vector, rngs=rngs)
+    return rule["score"](query_size, key_size, rngs=rngs) if isinstance(rule["score"], type) else rule["score"]
+
+
 def score_of(name: str, size: int, length: int) -> Any:
     """The score itself between rows of `size` features, for `attend`, `length` of them for "location"."""
-    rule, options = rules(size)[name], {"rngs": nnx.Rngs(0)}
-    if rule["score"] is nn.Additive:
-        return nn.Additive(size, size, size, use_vector=rule.get("attention_vector", True), **options).as_score()
-    if rule["score"] is nn.Location:
-        return nn.Location(size, size, length, **options).as_score()
-    return rule["score"](size, size, **options).as_score() if isinstance(rule["score"], type) else rule["score"]
+    rngs = nnx.Rngs(0)
+    part = nn.Location(size, size, length, rngs=rngs) if name == "location" else part_of(name, size, size, size, rngs)
+    return part.as_score() if isinstance(part, nnx.Module) else part

@@ -161,8 +161,8 @@ def rule_of_layer(config: LMConfig, window: int | None) -> dict[str, Any]:
     if config.sinks:
         normalize = Learned(softmax(jnp.zeros(config.num_heads, config.param_dtype)))
     elif config.train_rule:
-        normalize = trained(normalize, config)
-    score = trained(config.score, config) if config.train_rule else config.score
+        normalize = trained(normalize, config.param_dtype)
+    score = trained(config.score, config.param_dtype) if config.train_rule else config.score
     return {"score": score, "mask": mask, "normalize": normalize}
 
 
@@ -172,7 +172,7 @@ def mods_of_layer(config: LMConfig) -> tuple:
     if config.position == "alibi":
         with jax.ensure_compile_time_eval():
             place = (mods.alibi(positions.alibi_slopes(config.num_heads)),)
-    own = tuple(trained(mod, config) for mod in config.mods) if config.train_rule else config.mods
+    own = tuple(trained(mod, config.param_dtype) for mod in config.mods) if config.train_rule else config.mods
     return (*place, *own, *cap_of(config))
 
 
@@ -181,12 +181,12 @@ def cap_of(config: LMConfig) -> tuple:
     return () if config.score_cap is None else (mods.soft_cap(config.score_cap),)
 
 
-def trained(part: Any, config: LMConfig) -> Any:
-    """The part with its floats as parameters of the config's dtype, or as it is where it has none."""
+def trained(part: Any, dtype: str) -> Any:
+    """The part with its floats as parameters of this dtype, or as it is where it has none."""
     is_float = lambda x: not callable(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)  # noqa: E731
     if not any(is_float(x) for x in jax.tree.leaves(part)):
         return part
-    return Learned(jax.tree.map(lambda x: jnp.asarray(x, config.param_dtype) if is_float(x) else x, part))
+    return Learned(jax.tree.map(lambda x: jnp.asarray(x, dtype) if is_float(x) else x, part))
 
 
 def make_norm(config: LMConfig, rngs: nnx.Rngs) -> nnx.Module:

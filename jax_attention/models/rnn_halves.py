@@ -99,7 +99,7 @@ class RNNDecoder(nnx.Module):
         self.rnn = CELLS[config.cell](config.width + size, size, num_layers=config.num_layers, **options)
         self.bridge = Linear(size, len(self.rnn.parts) * config.num_layers * size, **options)
         self.score = None if config.score is None else hold(_score(config, options))
-        self.normalize = hold(trained(config.normalize, config) if config.train_rule else config.normalize)
+        self.normalize = hold(trained(config.normalize, config.param_dtype) if config.train_rule else config.normalize)
         self.combine = Linear(2 * size, size, **options)
         self.head = Linear(size, config.vocab_size, **options)
 
@@ -222,7 +222,7 @@ def _score(config: RNNConfig, options: dict[str, Any]) -> Any:
         return Location(size, config.width, config.context, **options)
     if isinstance(config.score, type):
         return config.score(size, size, **options)
-    return trained(config.score, config) if config.train_rule else config.score
+    return trained(config.score, config.param_dtype) if config.train_rule else config.score
 
 
 def _table(rows: int, config: RNNConfig, rngs: nnx.Rngs) -> nnx.Param:

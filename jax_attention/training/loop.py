@@ -330,5 +330,5 @@ class _Run:
 
 def _tokens(batch: Any) -> int:
     """Positions of a batch, padding included: what the device works on; of pairs those of both sides."""
-    sides = [getattr(batch, name).size for name in ("source", "tokens") if hasattr(batch, name)]
+    sides = [getattr(batch, name).size for name in ("source_positions", "tokens") if hasattr(batch, name)]
     return sum(sides) if sides else jax.tree.leaves(batch)[0].size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -12,37 +11,10 @@ import pytest
 import torch
 from jax.test_util import check_grads
 
-from jax_attention import decoding, models, nn, normalizers, scores
+from jax_attention import decoding, models
 from jax_attention.cache import EMPTY
 from tests.models import small
-
-S, T, H, D = 5, 4, 8, 6
-SCORES = {
-    "none": None,
-    "additive": nn.Additive,
-    "general": nn.General,
-    "concat": nn.Concat,
-    "location": nn.Location,
-    "dot": scores.dot(),
-    "cosine": scores.cosine(3.0),
-    "plain": lambda q, k: jnp.sin(q @ jnp.swapaxes(k, -1, -2)),
-}
-FEW = [s if s in ("none", "additive", "location") else pytest.param(s, marks=pytest.mark.slow) for s in SCORES]
-SOURCE, TARGET = small.tokens(2, S), small.tokens(2, T, seed=1)
-RIGHT = jnp.array([[0, 1, 2, 3, 4], [0, 1, 2, EMPTY, EMPTY]])
-
-
-def config(score="additive", **changes) -> models.RNNConfig:
-    sizes = {"source_vocab_size": small.VOCABULARY, "vocab_size": 7, "context": 9, "width": D, "hidden_size": H}
-    return models.RNNConfig(**sizes | {"score": SCORES[score]} | changes)
-
-
-def seq2seq(score="additive", **changes) -> models.RNNSeq2Seq:
-    return small.filled(lambda: models.create(config(score, **changes)))
-
-
-def target(*shape):
-    return small.tokens(*shape, seed=1) % 7
+from tests.models.small_rnn import FEW, RIGHT, SOURCE, D, H, T, config, seq2seq, target
 
 
 @pytest.mark.parametrize("score", FEW)
@@ -231,45 +203,6 @@ def test_models_with_and_without_attention_differ_by_the_score_alone():
     assert additive - none == 2 * H * H + 2 * H
 
 
-def test_other_normalizers_and_sizes():
-    model = seq2seq("dot", normalize=normalizers.sparsemax(), bidirectional=False)
-    out = small.jit(lambda model: model(SOURCE, target(2, T), capture=models.Capture(cross=(0,))))(model)
-    maps = out.captured.cross[0]
-    np.testing.assert_allclose(maps.sum(-1), 1, **small.CLOSE)
-    assert np.any(np.asarray(maps) == 0)
-    wide = seq2seq("additive", attention_size=3)
-    assert wide.decoder.score.key_kernel.shape == (H, 3)
-
-
-def test_the_plain_sum_has_no_vector():
-    whole = seq2seq("additive")
-    whole.decoder.score.vector[...] = jnp.ones(H)
-    params = models.to_dict(whole)
-    assert params["decoder"]["score"].pop("vector").shape == (H,)
-    plain = models.from_dict(config("additive", attention_vector=False), params)
-    assert plain.decoder.score.vector is None
-    logits = small.jit(lambda *both: [model(SOURCE, target(2, T)).logits for model in both])(plain, whole)
-    np.testing.assert_allclose(*logits, **small.CLOSE)
-
-
-def test_train_rule_makes_the_rules_numbers_parameters():
-    """As constants they give the same logits; as parameters they have a gradient, in the dtype of the parameters."""
-    rule = {"normalize": normalizers.softmax(sinks=jnp.zeros(()))}
-    fixed, learned = (models.create(config("cosine", train_rule=train, **rule)) for train in (False, True))
-    count = lambda model: len(jax.tree.leaves(model))  # noqa: E731
-    assert count(learned) == count(fixed) + 2
-    loss = lambda model: jnp.sin(model(SOURCE, target(2, T)).logits).sum()  # noqa: E731
-    (plain, _), (value, gradient) = small.jit(lambda *both: [jax.value_and_grad(loss)(model) for model in both])(
-        fixed, learned
-    )
-    np.testing.assert_allclose(plain, value, **small.CLOSE)
-    for held in (gradient.decoder.score, gradient.decoder.normalize):
-        (slope,) = jax.tree.leaves(held)
-        assert abs(slope) > 1e-6
-    half = models.create(config("cosine", train_rule=True, param_dtype="bfloat16", **rule))
-    assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype("bfloat16")}
-
-
 def test_dropout_is_drawn_in_both_halves():
     model = seq2seq("additive", dropout=0.5)
     run = small.jit(lambda model, seed: model(SOURCE, target(2, T), rng=jax.random.key(seed)).logits)
@@ -287,82 +220,6 @@ def test_derivatives_in_both_modes(score, order):
     model = seq2seq(score, width=3, hidden_size=4, context=3)
     call = jax.jit(lambda model: jnp.sin(model(SOURCE[0, :3], target(T)[:2]).logits).sum())
     check_grads(call, (model,), order=order, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
-
-
-def test_configs_are_json_and_values():
-    for score in ("none", "additive", "location", "dot"):
-        one = config(score, cell="lstm", dropout=0.1, train_rule=score == "dot")
-        assert models.config_from_json(json.loads(json.dumps(models.config_to_json(one)))) == one
-        assert hash(one) == hash(config(score, cell="lstm", dropout=0.1, train_rule=score == "dot"))
-    plain = config("additive", attention_vector=False)
-    assert models.config_from_json(json.loads(json.dumps(models.config_to_json(plain)))) == plain != config("additive")
-    with pytest.raises(ValueError, match="expected fields of RNNConfig, got also depth"):
-        models.config_from_json(models.config_to_json(config()) | {"depth": 3})
-
-
-BAD = {
-    "odd halves": (lambda: config(hidden_size=7), "hidden_size: expected an even number"),
-    "a cell": (lambda: config(cell="rnn"), "cell: expected one of"),
-    "a mask as score": (lambda: config("dot", normalize=scores.dot()), "normalize: expected"),
-    "nothing to normalise": (lambda: config("none", normalize=normalizers.softmax()), "score: expected a score beside"),
-    "nothing to train": (lambda: config("none", train_rule=True), "score: expected a score beside"),
-    "a factory": (lambda: models.RNNConfig(source_vocab_size=3, vocab_size=3, score=scores.dot), "Call it: scores.dot"),
-    "another class": (lambda: models.RNNConfig(source_vocab_size=3, vocab_size=3, score=nn.GRU), "score: expected"),
-    "no size": (lambda: config(num_layers=0), "num_layers: expected an int >= 1"),
-    "a size too many": (lambda: config("dot", attention_size=3), "attention_size: expected None"),
-    "a vector too few": (lambda: config("dot", attention_vector=False), "attention_vector: expected True"),
-    "no truth": (lambda: config("dot", train_rule=1), "train_rule: expected True or False"),
-    "dropout": (lambda: config(dropout=1.0), "dropout: expected 0 <= rate < 1"),
-    "a dtype": (lambda: config(param_dtype="int8"), "param_dtype: expected one of"),
-    "more sources": (lambda: seq2seq()(SOURCE, target(T)), "target: expected the leading axes of the source"),
-    "floats": (lambda: seq2seq()(SOURCE * 1.0, target(2, T)), "source: expected integers"),
-    "a long source": (lambda: seq2seq("location").given(jnp.zeros(10, int)), "source: expected at most context = 9"),
-    "fewer prompts": (
-        lambda: decoding.generate(seq2seq().given(SOURCE), [1], max_new_tokens=2),
-        r"memory: expected leading axes that broadcast to those of the target, \(\), got \(2,\)",
-    ),
-    "maps of no rule": (
-        lambda: seq2seq("none")(SOURCE, target(2, T), capture=models.Capture(cross="all")),
-        "capture.cross: expected nothing, as a model with score=None",
-    ),
-    "maps of blocks": (
-        lambda: seq2seq()(SOURCE, target(2, T), capture=models.Capture(weights="all")),
-        "capture: expected cross alone",
-    ),
-    "a foreign memory": (
-        lambda: seq2seq().decoder(target(2, T), memory=jnp.ones((2, S, H))),
-        "memory: expected models.RNNMemory, got a value of type ArrayImpl. Make it by model.encode",
-    ),
-    "a foreign cache": (
-        lambda: seq2seq().decoder(target(2, T), memory=seq2seq().encode(SOURCE), cache=3),
-        "cache: expected models.RNNState, got a value of type int",
-    ),
-    "scanned": (lambda: models.scanned(seq2seq()), "model: expected a Transformer"),
-    "a pair for generate": (lambda: decoding.generate(seq2seq(), [1], max_new_tokens=1), "reads a source first"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_wrong_calls_are_refused(name):
-    call, message = BAD[name]
-    with pytest.raises((ValueError, TypeError), match=message):
-        call()
-
-
-@pytest.mark.parametrize(("dtype", "x64"), [("float32", True), ("bfloat16", False), ("float64", True)])
-@pytest.mark.parametrize("score", FEW)
-def test_nothing_is_promoted_silently(score, dtype, x64):
-    """Tracing is enough to see it. Logits are at least float32."""
-    with jax.enable_x64(x64), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-
-        def run(rng):
-            model = models.create(config(score, param_dtype=dtype, cell="lstm"), rng)
-            found = lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits  # noqa: E731
-            return found(model), jax.grad(lambda model: jnp.sum(found(model)))(model)
-
-        logits, gradient = jax.eval_shape(run, jax.random.key(0))
-    assert logits.dtype == ("float64" if dtype == "float64" else "float32")
-    assert {x.dtype for x in jax.tree.leaves(gradient)} == {jnp.dtype(dtype)}
 
 
 @pytest.mark.parametrize("score", FEW)
