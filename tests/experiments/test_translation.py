@@ -201,6 +201,16 @@ def test_a_file_of_other_lengths_is_refused(tmp_path, words):
         corpus_of(Config(words=words, lengths=(20,)), path)
 
 
+def test_a_file_that_leaves_nothing_to_hold_out_is_refused(tmp_path):
+    far = [data.Pair(f"{'word ' * 14}{i}", f"mot {i}") for i in range(100)]
+    short = (data.Pair(f"one two three {i}", f"un {i}") for i in range(100))
+    near = next(pair for pair in short if pair in data.split_pairs([pair, *far])[0])
+    path = tmp_path / "pairs.tsv"
+    path.write_text("\n".join(f"{pair.source}\t{pair.target}" for pair in (near, *far)), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"to train on and to hold out, got 1 and 0 in pairs\.tsv"):
+        corpus_of(Config(words=(3, 5), lengths=(20,)), path)
+
+
 def test_quality_takes_chinese_by_characters():
     chinese, french = [data.Pair("", "他 抓 鱼 吃 饭")], [data.Pair("", "il mange une pomme rouge")]
     assert quality(["他抓鱼 吃饭"], chinese) == quality(["他 抓 鱼 吃 饭"], chinese) == pytest.approx(100)
