@@ -1,11 +1,14 @@
-# make run: the main job.  make test: everything that must pass.  make test-all: with the heavy sweeps, on optimised code.
+# make run: the main job.  make test: one test of everything.  make test-all: the other tests that CI runs.
+# make test-long: tests that CI does not run.
 PYTHON ?= python3
 VENV ?= .venv
 # Further options of jax-attention train, such as RUN='--steps 500'.
 RUN ?=
+# Another package index for PyTorch, such as that of its CPU builds: make test TORCH_INDEX=URL.
+TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: run test test-all format benchmarks experiments docs clean
+.PHONY: run test test-all test-long durations format benchmarks experiments docs clean
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12"'
@@ -18,7 +21,8 @@ $(VENV)/.run: $(VENV)/.core
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
 	touch $@
 
@@ -28,10 +32,13 @@ run: $(VENV)/.run
 test: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not long and not gpu"
 
 test-all: $(VENV)/.test
-	XLA_FLAGS= $(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "slow and not long and not gpu"
+
+test-long: $(VENV)/.test
+	XLA_FLAGS= $(BIN)/python -m pytest -m "long and not gpu"
 
 format: $(VENV)/.test
 	$(BIN)/ruff format .

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 from pathlib import Path
 
-# The suite compiles thousands of tiny programs that run once: in a third of the time if their code is not optimised.
-# `XLA_FLAGS= pytest` and `make test-all` test the code that users run. Newer versions refuse the second flag.
-QUICK = ("backend_optimization_level=0", "cpu_use_fusion_emitters=false", "cpu_parallel_codegen_split_count=1")
-if version("jaxlib").startswith("0.10."):
-    os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{flag}" for flag in QUICK))
+from tests import quick_compiles
+
+quick_compiles.set_flags()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -21,6 +18,8 @@ import pytest
 
 from jax_attention.dispatch import compiled
 
+quick_compiles.shorten_locations()
+quick_compiles.reuse_mlir_contexts()
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)

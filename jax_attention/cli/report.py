@@ -35,15 +35,15 @@ def multiplied_parameters(config: models.LMConfig) -> int:
     return count_parameters(config) - looked_up
 
 
-def meter(run: run_folder.Run, corpus: data.Corpus, trained: Any) -> training.Meter:
-    """For speed and bits per byte. Of a frozen model the gradients of most kernels are not computed."""
+def meter(run: run_folder.Run, corpus: data.Corpus, trained: Any, mesh: jax.sharding.Mesh) -> training.Meter:
+    """For speed on the devices of the mesh, and bits per byte. Of a frozen model the gradients of most kernels are not computed."""
     config, multiplied = run.config, multiplied_parameters(run.config)
     if isinstance(trained, nn.Adapters):
         sizes = [math.prod(x.shape[:-1]) * trained.up[name].shape[-1] for name, x in trained.down.items()]
         multiplied = (2 * multiplied + sum(sizes)) // 3
     flops = training.train_flops(multiplied, config.depth, run.length, config.num_heads * config.resolved_head_size)
     tokens = corpus.validation.predicted
-    return training.Meter(flops, training.matmul_peak(config.dtype), corpus.validation_bytes / tokens)
+    return training.Meter(flops, training.matmul_peak(config.dtype, mesh), corpus.validation_bytes / tokens)
 
 
 def prompt_ids(corpus: data.Corpus, context: int, text: str | None) -> np.ndarray:

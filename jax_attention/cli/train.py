@@ -104,7 +104,7 @@ def resume(out: Path) -> Path:
     """Go on with the run of a folder from its newest checkpoint, or from the start if it has none, bit for bit."""
     run = run_folder.open_run(out)
     settings, step = TrainSettings.from_json(run.settings), run.checkpoints.latest or 0
-    say(f"resuming {run.folder} at step {step} of {settings.loop.steps}")
+    say(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {_devices_text(settings.loop.batch_size)}")
     state, base = _later(run, settings, step) if step else _first(run, settings)
     return _train(run, settings, run.corpus(), state, base, resumed=step)
 
@@ -138,8 +138,9 @@ def _train(
 ) -> Path:
     checkpoints = training.Checkpoints(run.folder / run_folder.CHECKPOINTS, keep=settings.keep)
     prompt = report.prompt_ids(corpus, run.config.context, settings.prompt)
-    evaluate, show = _evaluate(corpus, settings.loop.batch_size), training.progress(settings.loop.steps)
-    meter = report.meter(run, corpus, state.model)
+    mesh = training.data_mesh(batch_size=settings.loop.batch_size)
+    evaluate, show = _evaluate(corpus, settings.loop.batch_size, mesh), training.progress(settings.loop.steps)
+    meter = report.meter(run, corpus, state.model, mesh)
     with contextlib.ExitStack() as closing:
         closing.callback(show.close)
         writers: list[Any] = [training.MetricsFile(run.folder / run_folder.METRICS, after=resumed)]
@@ -158,6 +159,7 @@ def _train(
             writers=writers,
             progress=show,
             meter=meter,
+            mesh=mesh,
             base=base,
         )
     if fitted.stopped is None:
@@ -207,9 +209,9 @@ def _sampler(run: run_folder.Run, settings: TrainSettings, prompt: np.ndarray) -
     return lambda model: report.sample_text(run, model, prompt, settings.sample_tokens)
 
 
-def _evaluate(corpus: data.Corpus, batch_size: int) -> Any:
+def _evaluate(corpus: data.Corpus, batch_size: int, mesh: jax.sharding.Mesh) -> Any:
     """Bits per byte as the corpus counts them, escapes included."""
-    inner = training.make_evaluate(corpus.validation, batch_size)
+    inner = training.make_evaluate(corpus.validation, batch_size, mesh=mesh)
 
     def evaluate(model: Any) -> dict[str, float]:
         found = inner(model)
@@ -236,9 +238,18 @@ def _describe(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus,
         say(f"adapters   {count:,} parameters: rank {settings.lora} beside {len(trained.down)} kernels")
     say(
         f"training   {settings.loop.steps} steps of {settings.loop.batch_size} x {run.length} tokens on "
-        f"{len(jax.devices())} {jax.devices()[0].platform} device(s)"
+        f"{_devices_text(settings.loop.batch_size)}"
     )
     say(f"folder     {run.folder}")
+
+
+def _devices_text(batch_size: int) -> str:
+    """The devices that training uses, and why some of them are left out."""
+    used, shown = training.data_mesh(batch_size=batch_size).size, len(jax.devices())
+    platform, plural = jax.devices()[0].platform, "" if shown == 1 else "s"
+    if used == shown:
+        return f"{used} {platform} device{plural}"
+    return f"{used} of {shown} {platform} devices, the largest number that divides a batch of {batch_size} rows"
 
 
 def _default_folder(preset: str) -> Path:

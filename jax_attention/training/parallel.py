@@ -18,23 +18,26 @@ AXIS = "data"
 """The name of the mesh axis that batches are split over."""
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with one axis, `data`, over all devices or the given ones.
+def data_mesh(devices: Sequence[jax.Device] | None = None, *, batch_size: int | None = None) -> Mesh:
+    """A mesh with one axis, `data`, over all devices, the given ones, or as many of them as divide a batch.
 
         device i holds rows i B/n, …, (i + 1) B/n - 1 of every batch of B rows, and all of the state
 
     Args:
-        devices: n devices; `jax.devices()` if None.
+        devices: the devices to choose from; `jax.devices()` if None.
+        batch_size: B. The mesh then takes the first n devices, with the largest n that divides B. When several
+            processes train together it takes all of them, since each process must own a part of every batch.
 
     Returns:
         A mesh for `fit(..., mesh=)`, `replicate` and `split_rows`.
 
     Raises:
-        ValueError: if there is no device in the list.
+        ValueError: if there is no device in the list, or `batch_size` is not positive.
+        TypeError: if `batch_size` is not an int.
 
     Example:
         >>> from jax_attention import training
-        >>> dict(training.data_mesh().shape)
+        >>> dict(training.data_mesh(batch_size=12).shape)
         {'data': 1}
 
     Reference:
@@ -42,6 +45,11 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """
     devices = jax.devices() if devices is None else list(devices)
     fail_unless(len(devices) > 0, "devices: expected at least one device, got none. Leave it out for all devices.")
+    if batch_size is not None:
+        check_int("batch_size", batch_size, 1, "It is the number of rows of the global batch.")
+        if jax.process_count() == 1:
+            count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
+            devices = devices[:count]
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
@@ -140,5 +148,5 @@ def check_divides(batch_size: int, mesh: Mesh) -> None:
     fail_unless(
         batch_size % count == 0,
         f"batch_size: expected a multiple of the {count} devices of the mesh, got {batch_size}. Take "
-        f"{-(-batch_size // count) * count}, or fewer devices: mesh=training.data_mesh(jax.devices()[:n]).",
+        f"{-(-batch_size // count) * count}, or fewer devices: mesh=training.data_mesh(batch_size={batch_size}).",
     )

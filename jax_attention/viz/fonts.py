@@ -148,20 +148,26 @@ def _plainness(entry: object) -> tuple[bool, int]:
     return entry.style != "normal", abs(weight - 400)
 
 
+def bundled_fonts() -> tuple[str, ...]:
+    """Paths of the font files of the package zhplot, which the `viz` extra installs: Noto Sans SC.
+
+    The package is not imported, because its import changes the settings of all matplotlib figures.
+    """
+    spec = importlib.util.find_spec("zhplot")
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return tuple(sorted(str(path) for folder in folders for path in Path(folder).rglob("*.[to]tf")))
+
+
 @functools.cache
 def register_new_fonts() -> None:
-    """Make known the fonts that matplotlib's stored list lacks: zhplot's, and those installed after it was written.
+    """Register the fonts that matplotlib's stored list lacks: the bundled ones, and any installed since it was written.
 
-    Without this, the advice of our warning would not help: matplotlib keeps its list between runs. zhplot is not
-    imported, as that would change the settings of all figures.
+    Without this, the advice of our warning would not help: matplotlib keeps its list between runs.
     """
     from matplotlib import font_manager
 
     known = {str(entry.fname) for entry in font_manager.fontManager.ttflist}
-    spec = importlib.util.find_spec("zhplot")
-    folders = (spec.submodule_search_locations or ()) if spec else ()
-    bundled = [str(path) for folder in folders for path in Path(folder).rglob("*.[to]tf")]
-    for path in sorted({*font_manager.findSystemFonts(), *bundled} - known):
+    for path in sorted({*font_manager.findSystemFonts(), *bundled_fonts()} - known):
         try:
             font_manager.fontManager.addfont(path)
         except (OSError, RuntimeError, ValueError):  # matplotlib skips what it cannot read, and so do we
@@ -171,7 +177,7 @@ def register_new_fonts() -> None:
 def _explanation(missing: frozenset[str]) -> str:
     few = ", ".join(sorted(missing)[:5]) + (", …" if len(missing) > 5 else "")
     chinese = any(low <= ord(c) <= high for c in missing for low, high in HAN_AND_NEIGHBOURS)
-    cure = "apt-get install fonts-wqy-microhei on Debian and Ubuntu, or pip install zhplot, brings one"
+    cure = "pip install zhplot, or apt-get install fonts-wqy-microhei on Debian and Ubuntu, brings one"
     return (
         f"No installed font has a glyph for {len(missing)} of the characters in the labels ({few}): they are written "
         f"as code points, such as {code_point(min(missing))}. "

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jax_attention.viz.fonts import bundled_fonts
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio",
@@ -30,6 +32,16 @@ def installed() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
+def font_settings(folder: Path) -> dict[str, str]:
+    """Environment with the bundled font as the only one: on a machine without any font Chromium ends at once."""
+    fonts = sorted({Path(path).parent for path in bundled_fonts()})
+    assert fonts, "the package zhplot, of the viz extra, brings a font"
+    config = folder / "fonts.conf"
+    lines = "".join(f"<dir>{path}</dir>" for path in fonts)
+    config.write_text(f"<fontconfig>{lines}<cachedir>{folder}</cachedir></fontconfig>\n", encoding="utf-8")
+    return {"FONTCONFIG_FILE": str(config)}
+
+
 class Browser:
     """One page of a headless Chromium: cut off from every network, with a mouse that really moves."""
 
@@ -40,7 +52,7 @@ class Browser:
         self.process = subprocess.Popen(
             ["bash", "-c", JOINED, "bash", program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
             pass_fds=ends,
-            env={**os.environ, "READS": str(ends[0]), "WRITES": str(ends[1])},
+            env={**os.environ, **font_settings(profile.parent), "READS": str(ends[0]), "WRITES": str(ends[1])},
             stderr=subprocess.DEVNULL,
         )
         for end in (reads, writes, *ends):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-import warnings
 from pathlib import Path
 
 import matplotlib
@@ -134,13 +133,34 @@ def test_the_font_of_zhplot_is_found_without_importing_it(tmp_path, monkeypatch)
     assert "zhplot" not in sys.modules
 
 
-def test_chinese_with_a_font_of_this_machine():
-    if fonts.covered(frozenset("".join(CHINESE)), fonts.installed()) != frozenset("".join(CHINESE)):
-        pytest.skip("no installed font has these characters")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = viz.heat_map(np.eye(4), CHINESE, title="我喜欢写代码")
-        draw(figure)
+@pytest.fixture
+def bare_machine(monkeypatch):
+    """No font beyond those that matplotlib and the viz extra bring."""
+    own = [entry for entry in font_manager.fontManager.ttflist if str(entry.fname).startswith(str(BUNDLED))]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda *args, **options: [])
+    fonts.register_new_fonts.cache_clear()
+    yield
+    fonts.register_new_fonts.cache_clear()
+
+
+def test_chinese_is_drawn_where_no_font_is_installed(bare_machine):
+    """The viz extra brings a font. Warnings are errors here, and matplotlib warns of a glyph that it cannot draw."""
+    settings = dict(matplotlib.rcParams)
+    figure = viz.heat_map(np.eye(4), CHINESE, title="我喜欢写代码")
+    drawn = draw(figure)
+    label = figure.axes[0].get_xticklabels()[0]
+    assert label.get_text() == CHINESE[0]
+    assert label.get_fontfamily()[-1] == "Noto Sans SC"
+    (file,) = fonts.bundled_fonts()
+    glyphs = [FT2Font(file).get_char_index(ord(character)) for character in "我喜欢写代码"]
+    assert [f"NotoSansSC-Regular-{glyph:x}".encode() in drawn for glyph in glyphs] == [True] * 6
+    assert dict(matplotlib.rcParams) == settings
+
+
+def test_chinese_is_drawn_with_the_fonts_of_this_machine():
+    figure = viz.heat_map(np.eye(4), CHINESE, title="我喜欢写代码")
+    draw(figure)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == CHINESE
 
 

@@ -1,0 +1,95 @@
+"""How long the tests take and how much memory they need.
+
+    python -m benchmarks.suite test                 runs `make test` and keeps its figures
+    python -m benchmarks.suite test test-all        several tiers, one after the other
+    python -m benchmarks.tables                     then rewrites the tables of CONTRIBUTING.md
+
+Figures go to `results/suite.json`, for each version of Python. Tests compare the times in README.md with them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+from xml.etree import ElementTree
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "suite.json"
+TIERS = ("test", "test-all", "test-long")
+"""Targets of the Makefile."""
+PACKAGES = ("jax", "flax", "torch", "transformers", "pytest")
+CLOSING_LINE = re.compile(r"^(\d+ passed.*) in ([\d.]+)s", re.M)
+"""The last line of pytest: what happened to how many tests, and the seconds from collection to the end."""
+SAMPLING_SECONDS = 1.0
+
+
+def memory_of_tree(process: psutil.Process) -> int:
+    """Bytes of a process and all of its descendants. Pages that several of them share are counted once."""
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += member.memory_full_info().pss
+        except psutil.Error:  # it ended between the listing and the reading
+            continue
+    return total
+
+
+def run_tier(tier: str) -> dict:
+    """Run a target of the Makefile; returns what its closing line says, its peak memory and the seconds by file."""
+    with tempfile.TemporaryDirectory() as folder:
+        report, log = Path(folder) / "report.xml", Path(folder) / "log.txt"
+        options = f"--junitxml={report} -o junit_family=xunit1"
+        environment = {**os.environ, "PYTEST_ADDOPTS": options}
+        command = ["make", f"VENV={Path(sys.prefix)}", f"PYTHON={sys.executable}", tier]
+        with log.open("w", encoding="utf-8") as output:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            peak = 0
+            while process.poll() is None:
+                peak = max(peak, memory_of_tree(psutil.Process(process.pid)))
+                time.sleep(SAMPLING_SECONDS)
+        text = log.read_text(encoding="utf-8")
+        closing = CLOSING_LINE.search(text)
+        if process.returncode != 0 or closing is None:
+            sys.exit(f"make {tier} failed, nothing was kept:\n{text[-3000:]}")
+        files: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
+        for case in ElementTree.parse(report).getroot().iter("testcase"):
+            entry = files[case.get("file")]
+            entry[0] += 1
+            entry[1] += float(case.get("time"))
+    slowest_first = sorted(files.items(), key=lambda item: -item[1][1])
+    return {
+        "closing_line": closing[0],
+        "tests": sum(count for count, _ in files.values()),
+        "seconds": float(closing[2]),
+        "peak_memory_gib": round(peak / 2**30, 2),
+        "files": {name: [count, round(seconds, 1)] for name, (count, seconds) in slowest_first},
+    }
+
+
+def main(tiers: list[str]) -> None:
+    """Run the tiers and keep their figures with those of the other tiers and versions of Python."""
+    unknown = [tier for tier in tiers if tier not in TIERS]
+    if unknown or not tiers:
+        sys.exit(f"expected some of {', '.join(TIERS)}, got {', '.join(unknown) or 'none'}")
+    for tier in tiers:
+        figures = run_tier(tier)
+        print(f"make {tier}: {figures['closing_line']}, {figures['peak_memory_gib']} GiB")
+        results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        pair = results.setdefault(f"Python {sys.version_info.major}.{sys.version_info.minor}", {"tiers": {}})
+        pair |= {"versions": {name: version(name) for name in PACKAGES}, "cpus": os.cpu_count()}
+        pair["tiers"][tier] = figures
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
