@@ -2,9 +2,9 @@
 
     python -m benchmarks.suite test                 runs `make test` and keeps its figures
     python -m benchmarks.suite test test-all        several tiers, one after the other
-    python -m benchmarks.tables                     then rewrites the tables of CONTRIBUTING.md
+    python -m benchmarks.tables                     then rewrites the tables of README.md and CONTRIBUTING.md
 
-Figures go to `results/suite.json`, for each version of Python. Tests compare the times in README.md with them.
+Figures go to `results/suite.json`, for each version of Python. A test compares the tables with them.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def main(tiers: list[str]) -> None:
         figures = run_tier(tier)
         print(f"make {tier}: {figures['closing_line']}, {figures['peak_memory_gib']} GiB")
         results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        pair = results.setdefault(f"Python {sys.version_info.major}.{sys.version_info.minor}", {"tiers": {}})
+        name = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+        pair = results.setdefault("pairs", {}).setdefault(name, {"tiers": {}})
         pair |= {"versions": {name: version(name) for name in PACKAGES}, "cpus": os.cpu_count()}
         pair["tiers"][tier] = figures
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGES = (
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     ROOT / "benchmarks" / "README.md",
     ROOT / "docs" / "blockwise.md",
     ROOT / "docs" / "interop.md",
@@ -27,6 +28,8 @@ PEERS = {"jax.nn": "jax.nn", "tokamax": "tokamax", "torch": "torch", "flex": "Fl
 """Name in the JSON -> heading."""
 SIZE = 64
 """The head size of tables that show single cases."""
+SHOWN_FILES = 12
+"""Rows of the table of test files."""
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -283,6 +286,39 @@ def decode_length() -> str:
     )
 
 
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+
+def minutes(seconds: float) -> str:
+    """A duration such as `4 min 10 s`."""
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s"
+
+
+def suite() -> str:
+    """Time and memory of each tier of the tests, on both supported pairs."""
+    pairs = read("suite")["pairs"]
+    tiers = dict.fromkeys(tier for pair in pairs.values() for tier in pair["tiers"])
+    header = ["command", "tests", *(f"{name}, jax {pair['versions']['jax']}" for name, pair in pairs.items()), "memory"]
+    rows = []
+    for tier in tiers:
+        found = [pair["tiers"].get(tier) for pair in pairs.values()]
+        known = [figures for figures in found if figures]
+        times = [figures and minutes(figures["seconds"]) for figures in found]
+        peak = max(figures["peak_memory_gib"] for figures in known)
+        rows.append([f"`make {tier}`", f"{known[0]['tests']:,}", *times, f"{peak:.1f} GiB"])
+    return table(header, rows)
+
+
+def suite_files() -> str:
+    """The files in which `make test` spends most time: seconds of one worker."""
+    pairs = {name: pair["tiers"]["test"]["files"] for name, pair in read("suite")["pairs"].items()}
+    first = next(iter(pairs.values()))
+    seconds = lambda files, name: f"{files[name][1]:.1f}" if name in files else None  # noqa: E731
+    rows = [[f"`{name}`", first[name][0], *(seconds(files, name) for files in pairs.values())] for name in first]
+    return table(["file", "tests", *(f"{name}, s" for name in pairs)], rows[:SHOWN_FILES])
+
+
 TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "headline": (headline, "attention", "cases"),
     "means": (means, "attention", "cases"),
@@ -300,6 +336,8 @@ TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "additive": (additive, "additive", "cases"),
     "rules": (rules, "rules", "ms"),
     "crossover": (crossover, "crossover", "cases"),
+    "suite": (suite, "suite", "pairs"),
+    "suite-files": (suite_files, "suite", "pairs"),
 }
 """Name -> what makes it, the file and the part of it that it is made from."""
 

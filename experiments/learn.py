@@ -6,6 +6,7 @@ import time
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -32,11 +33,17 @@ class Learned(NamedTuple):
     seconds: float
 
 
+@cache
+def _batch_type(fields: tuple[str, ...]) -> Any:
+    """One type for equal fields: a batch of another type would be another pytree, and compile every program again."""
+    return namedtuple("Batch", fields)
+
+
 class Rows:
     """Arrays with one leading axis, as a source of batches: rows are drawn with replacement, by seed and step."""
 
     def __init__(self, **arrays: Any) -> None:
-        self.rows = namedtuple("Batch", arrays)(*map(np.asarray, arrays.values()))
+        self.rows = _batch_type(tuple(arrays))(*map(np.asarray, arrays.values()))
 
     def batch(self, seed: int, step: int, batch_size: int) -> Any:
         """A named tuple of the arrays' rows."""
@@ -61,10 +68,16 @@ def learn(
     Returns:
         One `Learned` for each seed.
     """
-    rates = training.OptimizerConfig(learning_rate=schooling.learning_rate, weight_decay=0.0)
-    optimizer = training.make_optimizer(rates, steps=schooling.steps)
-    step = jax.jit(training.make_train_step(optimizer, loss=loss), donate_argnums=0)
+    optimizer, step = _optimizer_and_step(schooling.learning_rate, schooling.steps, loss)
     return [_learned(create, optimizer, step, source, schooling, seed) for seed in schooling.seeds]
+
+
+@cache
+def _optimizer_and_step(learning_rate: float, steps: int, loss: Callable[..., training.Losses]) -> tuple[Any, Any]:
+    """Kept, so that models of one kind that learn from different sources compile one program."""
+    rates = training.OptimizerConfig(learning_rate=learning_rate, weight_decay=0.0)
+    optimizer = training.make_optimizer(rates, steps=steps)
+    return optimizer, jax.jit(training.make_train_step(optimizer, loss=loss), donate_argnums=0)
 
 
 def _learned(create: Any, optimizer: Any, step: Any, source: Any, schooling: Schooling, seed: int) -> Learned:

@@ -38,7 +38,9 @@ def interleaved(calls: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, n
 
 def temporary(function: Callable, *operands: Any) -> float:
     """MiB that the compiled function needs beside its operands and results; nothing is run."""
-    compiled = jax.jit(function).lower(*operands).compile()
+    # A function that is jitted already keeps its trace; another jit around it would trace the same program again.
+    jitted = function if hasattr(function, "lower") else jax.jit(function)
+    compiled = jitted.lower(*operands).compile()
     return round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 3)
 
 

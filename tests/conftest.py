@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import hypothesis
 import jax
+import psutil
 import pytest
 
 from jax_attention.dispatch import compiled
@@ -24,6 +26,8 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("default")
+MEMORY_OF_A_WORKER = 2.5 * 2**30
+"""Bytes. Two workers and what one file adds stay below 8 GB."""
 
 
 @pytest.fixture
@@ -34,10 +38,16 @@ def x64():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def forgotten_programs():
-    """Forget the programs of a file: kept to the end they fill 7 GB, and the suite takes a quarter longer."""
+def bounded_memory():
+    """Forget all compiled programs between files once a worker holds much memory.
+
+    Programs of single operations are shared by many files, so forgetting them after every file would compile them
+    again and again; never forgetting them fills gigabytes in `make test-all`.
+    """
     yield
-    jax.clear_caches()
+    if psutil.Process().memory_info().rss > MEMORY_OF_A_WORKER:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

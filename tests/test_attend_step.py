@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jax_attention import attend, attend_step, masks, normalizers, scores
+from tests.tiers import slow_except
 
 B, T, N, K, H, E, F = 2, 9, 4, 2, 3, 2, 5
 X = jnp.ones((3, 4))
@@ -35,7 +36,11 @@ def rows() -> tuple[jax.Array, ...]:
     return normal(0, B, K, 2, T, H), normal(1, B, K, 1, T, H), normal(2, B, K, 1, T, E)
 
 
-@pytest.mark.parametrize(("name", "pieces"), [*((name, (4, 1, 0, 4)) for name in STEPS), ("elu_plus_one", (1,) * T)])
+PIECES = [*(pytest.param(name, (4, 1, 0, 4), id=name) for name in STEPS)]
+PIECES += [pytest.param("elu_plus_one", (1,) * T, id="one row at a time")]
+
+
+@pytest.mark.parametrize(("name", "pieces"), slow_except(("elu_plus_one", "random_features", "concat"), PIECES))
 def test_step_by_step_is_all_at_once(name, pieces, x64):
     """Outputs and gradients: a prompt, then rows, then none, then several; and one row at a time."""
     score, normalize = STEPS[name]()

@@ -9,8 +9,9 @@ import subprocess
 import sys
 
 import jax
+import pytest
 
-PROGRAM = """
+SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from jax_attention import Blockwise, Dropout, attend, attend_heads, masks, mods, normalizers, positions, scores
@@ -46,7 +47,9 @@ for implementation in ("reference", Blockwise(tile=(4, 3))):
     np.testing.assert_array_equal(one[0][1] == 0, many[0][1] == 0)
     results.append(one)
 same(*results)
+"""
 
+SHARD_MAP = """
 specs = P("batch", None, "heads"), P("batch", None, "heads"), P("batch", None, "heads"), P("heads"), P("batch")
 parts = jax.shard_map(
     lambda *arrays: attention(*arrays, None, Blockwise(tile=(4, 3))), mesh=mesh, in_specs=specs, out_specs=specs[0],
@@ -90,18 +93,19 @@ with jax.set_mesh(explicit):
 sparse = lambda q: attend_heads(q, q, q, normalize=normalizers.sparsemax())
 same(sparse(q), jax.jit(jax.shard_map(sparse, mesh=mesh, in_specs=specs[0], out_specs=specs[0],
                                       axis_names={"batch", "heads"}))(q))
-print("equal on", len(jax.devices()))
 """
 
 
-def test_sharded_equals_unsharded_on_eight_devices():
+@pytest.mark.parametrize(
+    "program", [SHARDED, pytest.param(SHARDED + SHARD_MAP, marks=pytest.mark.slow)], ids=["sharded", "shard_map"]
+)
+def test_sharded_equals_unsharded_on_eight_devices(program):
     environment = {
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False, timeout=600
-    )
+    program += 'print("equal on", len(jax.devices()))'
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "equal on 8", done.stderr[-2000:]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jax_attention import masks, mods, normalizers, positions, scores
+from tests.tiers import slow_except
 
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "docs" / "rules"
@@ -83,14 +84,12 @@ def test_every_picture_belongs_to_a_rule():
     assert sorted(path.stem for path in (RULES / "img").glob("*.svg")) == sorted(CATALOGUE)
 
 
-LONG = ("docs/models.md", "docs/decoding.md", "docs/interop.md", "docs/modules.md")
-"""Pages whose examples compile for 10 seconds and more; `make test-all` runs them."""
-RUN = [path for path in PAGES if sessions(read(path))]
+EXPENSIVE = ("models", "decoding", "interop", "modules", "adding_a_rule")
+"""Pages whose examples compile for more than three seconds."""
+RUN = [path for path in (ROOT / "README.md", *PAGES) if sessions(read(path))]
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(x, marks=pytest.mark.slow) if short(x) in LONG else x for x in RUN], ids=short
-)
+@pytest.mark.parametrize("path", slow_except([x for x in RUN if x.stem not in EXPENSIVE], RUN), ids=short)
 def test_examples_run(path):
     session = doctest.DocTestParser().get_doctest("\n".join(sessions(read(path))), {}, short(path), str(path), 0)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)

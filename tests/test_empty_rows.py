@@ -28,6 +28,7 @@ from jax_attention import (
     scores,
 )
 from tests import cases
+from tests.tiers import slow
 from tests.tolerances import GRADIENT
 
 SHAPE = cases.Shape(3, 4)
@@ -94,7 +95,7 @@ def check_zeros(found: dict) -> None:
 
 
 @pytest.mark.parametrize(("part", "case"), cases.named_parts("score", "mod", "normalize"))
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("poison", [np.nan, *slow(np.inf)])
 def test_what_nobody_may_see_changes_nothing(part, case, poison):
     """Every score, mod and normaliser: NaN and infinity give bit for bit what a harmless 1 gives."""
     ours = case.build(draw())[0]
@@ -169,14 +170,14 @@ def test_a_bias_that_is_nan_where_the_mask_forbids():
     np.testing.assert_array_equal(gradient, expected)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", *slow("float64")])
 def test_other_dtypes(dtype):
     """No mask constant, so none that overflows: jax#34114, flax#982."""
     with jax.enable_x64(dtype == "float64"):
         check_zeros(everything(poisoned(draw(dtype), np.inf), mask=masks.dense(WHERE)))
 
 
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("residual", [*slow(False), True])
 def test_padding_through_two_layers(residual):
     """NaN in padded tokens: the real ones do not notice through two layers, gradients and a second derivative."""
     real = np.arange(5) < 3
@@ -233,7 +234,7 @@ def test_heads_with_their_own_masks():
 
 
 @pytest.mark.parametrize("case", cases.NORMALIZERS, ids=lambda case: case.name)
-@pytest.mark.parametrize("rows", [(3, 0), (0, 4), (3, 4)], ids=["S=0", "T=0", "nothing allowed"])
+@pytest.mark.parametrize("rows", [*slow((3, 0), (0, 4)), (3, 4)], ids=["S=0", "T=0", "nothing allowed"])
 def test_nothing_at_all(rows, case):
     """No keys, no queries, or no allowed pair."""
     d = cases.Draw(np.random.default_rng(0), cases.Shape(*rows))

@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from benchmarks.gpu import Results
 from benchmarks.gpu_competitors import COMPETITORS
 
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     output = tmp_path / "gpu.json"
     command = [sys.executable, "-m", "benchmarks.gpu", "--smoke", "--output", str(output)]

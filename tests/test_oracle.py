@@ -11,6 +11,7 @@ import pytest
 from jax_attention import attend, attend_heads, attend_heads_with_stats, attend_with_stats, attention_weights
 from jax_attention import attention_weights_heads as weights_heads
 from tests import cases, oracle
+from tests.tiers import slow
 from tests.tolerances import FORWARD
 
 NO_MOD = cases.Case("none", None, lambda d: (None, lambda *i: None))
@@ -91,7 +92,7 @@ def compare(got, expected, dtype: str, label: str = "") -> None:
 SLICES = 6
 
 
-@pytest.mark.parametrize("part", [pytest.param(part, marks=pytest.mark.slow) for part in range(SLICES)])
+@pytest.mark.parametrize("part", slow(*range(SLICES)))
 def test_pairwise_float32(part):
     for row in ROWS[part::SLICES]:
         check_row(row, "float32")
@@ -102,14 +103,14 @@ def test_a_sample_in_float32():
         check_row(row, "float32")
 
 
-@pytest.mark.parametrize("part", range(SLICES))
+@pytest.mark.parametrize("part", [0, *slow(*range(1, SLICES))])
 def test_pairwise_float64(part, x64):
     for row in ROWS[part::SLICES]:
         check_row(row, "float64")
 
 
 @pytest.mark.parametrize(("part", "case"), cases.named_parts())
-@pytest.mark.parametrize("batch", [(), (2,)], ids=["", "batch"])
+@pytest.mark.parametrize("batch", [*slow(()), (2,)], ids=["", "batch"])
 def test_grouped_heads_with_parameters_per_head(part, case, batch, x64):
     """N = 4 query heads over K = 2 key heads, every array with its own numbers for every head (and batch element)."""
     shape, heads, kv_heads = cases.SHAPES["moved"], 4, 2
@@ -132,7 +133,7 @@ def test_grouped_heads_with_parameters_per_head(part, case, batch, x64):
         compare(statistics.entropy[rows], expected.entropy, "float64", str(index))
 
 
-@pytest.mark.parametrize("kv_lead", [(2, 3), (3,), (2, 1), ()], ids=str)
+@pytest.mark.parametrize("kv_lead", [*slow((2, 3)), (3,), (2, 1), *slow(())], ids=str)
 def test_leading_axes_broadcast(kv_lead, x64):
     """Keys without the batch axes of the query are shared."""
     shape = cases.SHAPES["wide"]

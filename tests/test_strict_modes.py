@@ -19,6 +19,7 @@ from jax_attention import (
     positions,
     scores,
 )
+from tests.tiers import slow
 
 RNG = np.random.default_rng(0)
 B, T, N, K, H = 2, 5, 4, 2, 6
@@ -90,7 +91,7 @@ def strict():
         yield
 
 
-@pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])
+@pytest.mark.parametrize("x64", [*slow(False), True], ids=["x32", "x64"])
 @pytest.mark.parametrize(("part", "name"), CASES)
 def test_every_rule_forward_and_backward(part, name, x64):
     with jax.enable_x64(x64):

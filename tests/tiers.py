@@ -6,6 +6,7 @@ all exercise the same code is thinned there with these functions; the rest of it
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -22,13 +23,13 @@ def slow(*values: Any) -> list[ParameterSet]:
 def slow_except(quick: Collection[Any], values: Iterable[Any]) -> list[Any]:
     """All values as parameters: those named in `quick` run in `make test` too.
 
-    A value is named by its id if it is a `pytest.param`, by its attribute `name` if it has one, or by itself.
+    A value is named by its id if it is a `pytest.param`; else by itself, or by its attribute `name`.
     A name that no value has is an error, so that a renamed case cannot leave `make test` unnoticed.
     """
     values = list(values)
-    unknown = [name for name in quick if name not in map(_name, values)]
+    unknown = [name for name in quick if not any(_has_name(value, name) for value in values)]
     assert unknown == [], f"no value is named {unknown}"
-    return [value if _name(value) in quick else _marked_slow(value) for value in values]
+    return [value if any(_has_name(value, name) for name in quick) else _marked_slow(value) for value in values]
 
 
 def slow_except_every(nth: int, values: Iterable[Any], first: int = 0) -> list[Any]:
@@ -36,13 +37,23 @@ def slow_except_every(nth: int, values: Iterable[Any], first: int = 0) -> list[A
     return [value if i % nth == first else _marked_slow(value) for i, value in enumerate(values)]
 
 
-def _name(value: Any) -> Any:
+def long_except_every(nth: int, values: Iterable[Any], first: int = 0) -> list[Any]:
+    """All values as parameters: every nth of them runs in `make test-all`, the others in `make test-long` alone."""
+    marks = (pytest.mark.slow if i % nth == first else pytest.mark.long for i in itertools.count())
+    return [_marked(value, mark) for value, mark in zip(values, marks, strict=False)]
+
+
+def _has_name(value: Any, name: Any) -> bool:
     if isinstance(value, ParameterSet):
-        return value.id if value.id is not None else value.values[0]
-    return getattr(value, "name", value)
+        return name == (value.values[0] if value.id is None else value.id)
+    return name in (value, getattr(value, "name", value))
 
 
 def _marked_slow(value: Any) -> ParameterSet:
+    return _marked(value, pytest.mark.slow)
+
+
+def _marked(value: Any, mark: pytest.MarkDecorator) -> ParameterSet:
     if not isinstance(value, ParameterSet):
-        return pytest.param(value, marks=pytest.mark.slow)
-    return pytest.param(*value.values, id=value.id, marks=(*value.marks, pytest.mark.slow))
+        return pytest.param(value, marks=mark)
+    return pytest.param(*value.values, id=value.id, marks=(*value.marks, mark))

@@ -7,6 +7,7 @@ come with noise. The answer is the value of that place, or of that key.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -96,6 +97,7 @@ def operands(name: str, batch: VectorBatch) -> tuple:
     return (batch.query, batch.query if name == "location" else batch.key, batch.value)
 
 
+@cache
 def squared_error(name: str) -> Any:
     """The loss of a layer, as `training.make_train_step` takes it: the mean over features, summed over rows."""
 

@@ -36,7 +36,10 @@ def multiplied_parameters(config: models.LMConfig) -> int:
 
 
 def meter(run: run_folder.Run, corpus: data.Corpus, trained: Any, mesh: jax.sharding.Mesh) -> training.Meter:
-    """For speed on the devices of the mesh, and bits per byte. Of a frozen model the gradients of most kernels are not computed."""
+    """For speed on the devices of the mesh, and bits per byte.
+
+    Of a frozen model the gradients of most kernels are not computed.
+    """
     config, multiplied = run.config, multiplied_parameters(run.config)
     if isinstance(trained, nn.Adapters):
         sizes = [math.prod(x.shape[:-1]) * trained.up[name].shape[-1] for name, x in trained.down.items()]

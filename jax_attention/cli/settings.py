@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import jax
 import optax
 import tyro
 
@@ -61,6 +62,11 @@ class TrainSettings:
     sample_tokens: int = 120
     tensorboard: bool = False
 
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        """Training uses the largest number of devices that divides the batch."""
+        return training.data_mesh(batch_size=self.loop.batch_size)
+
     def parts(self) -> tuple[optax.GradientTransformation, Any]:
         """The optimiser and the train step; all settings are checked on the way."""
         check_int("sample_tokens", self.sample_tokens, 0, "0 draws no samples.")
@@ -71,7 +77,7 @@ class TrainSettings:
             f"accumulate: expected a divisor of the batch size {self.loop.batch_size}, got {self.accumulate}.",
         )
         self._check_adapters()
-        training.check_divides(self.loop.batch_size, training.data_mesh())
+        training.check_divides(self.loop.batch_size, self.mesh)
         steps = self.loop.steps
         optimizer = training.make_optimizer(self.optimizer, steps=steps)
         schedule = training.make_schedule(self.optimizer, steps=steps)

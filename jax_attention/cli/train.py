@@ -104,7 +104,7 @@ def resume(out: Path) -> Path:
     """Go on with the run of a folder from its newest checkpoint, or from the start if it has none, bit for bit."""
     run = run_folder.open_run(out)
     settings, step = TrainSettings.from_json(run.settings), run.checkpoints.latest or 0
-    say(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {_devices_text(settings.loop.batch_size)}")
+    say(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {_devices_text(settings)}")
     state, base = _later(run, settings, step) if step else _first(run, settings)
     return _train(run, settings, run.corpus(), state, base, resumed=step)
 
@@ -138,7 +138,7 @@ def _train(
 ) -> Path:
     checkpoints = training.Checkpoints(run.folder / run_folder.CHECKPOINTS, keep=settings.keep)
     prompt = report.prompt_ids(corpus, run.config.context, settings.prompt)
-    mesh = training.data_mesh(batch_size=settings.loop.batch_size)
+    mesh = settings.mesh
     evaluate, show = _evaluate(corpus, settings.loop.batch_size, mesh), training.progress(settings.loop.steps)
     meter = report.meter(run, corpus, state.model, mesh)
     with contextlib.ExitStack() as closing:
@@ -238,18 +238,18 @@ def _describe(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus,
         say(f"adapters   {count:,} parameters: rank {settings.lora} beside {len(trained.down)} kernels")
     say(
         f"training   {settings.loop.steps} steps of {settings.loop.batch_size} x {run.length} tokens on "
-        f"{_devices_text(settings.loop.batch_size)}"
+        f"{_devices_text(settings)}"
     )
     say(f"folder     {run.folder}")
 
 
-def _devices_text(batch_size: int) -> str:
+def _devices_text(settings: TrainSettings) -> str:
     """The devices that training uses, and why some of them are left out."""
-    used, shown = training.data_mesh(batch_size=batch_size).size, len(jax.devices())
-    platform, plural = jax.devices()[0].platform, "" if shown == 1 else "s"
+    used, shown, platform = settings.mesh.size, len(jax.devices()), jax.devices()[0].platform
     if used == shown:
-        return f"{used} {platform} device{plural}"
-    return f"{used} of {shown} {platform} devices, the largest number that divides a batch of {batch_size} rows"
+        return f"{used} {platform} device{'' if used == 1 else 's'}"
+    rows = settings.loop.batch_size
+    return f"{used} of {shown} {platform} devices, the largest number that divides a batch of {rows} rows"
 
 
 def _default_folder(preset: str) -> Path:

@@ -53,6 +53,16 @@ def data_mesh(devices: Sequence[jax.Device] | None = None, *, batch_size: int | 
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def must_run_alone(mesh: Mesh) -> bool:
+    """Whether a program on the mesh must end before an independent one is started.
+
+    Several devices of a CPU share one pool of threads. When two programs with collectives run at once, each can hold
+    a part of the threads while it waits for the rest: after 40 seconds XLA ends the process. Accelerators run the
+    programs of a device in their order, and so does a CPU if one program needs the results of the other.
+    """
+    return mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

@@ -6,6 +6,8 @@ import io
 import json
 import re
 
+import pytest
+
 from jax_attention import training
 from jax_attention.cli.main import main
 from tests.cli.fox import QUICK, TEXT, refused
@@ -38,15 +40,29 @@ def test_generate_stops_at_the_context_and_says_so(run, capsys):
     assert "stopped at the model's context of 16 tokens" in printed.err
 
 
-def test_generate_by_beam_search_prints_the_best_of_its_beams(run, capsys):
-    """The best two of three, and the best one alone."""
-    command = ["generate", str(run), "--prompt", "the ", "--max-new-tokens", "5", "--beams", "3"]
-    assert main([*command, "--num-samples", "2"]) == 0
+BEAMS = ["--prompt", "the ", "--max-new-tokens", "5", "--beams", "3"]
+
+
+def best_two_beams(run, capsys):
+    """Two texts, the better one first, printed with their scores."""
+    assert main(["generate", str(run), *BEAMS, "--num-samples", "2"]) == 0
     head, best, other, second = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"--- sample 1, score -\d\.\d{4}", head)
     assert float(head.split()[-1]) >= float(other.split()[-1])
     assert all(text.startswith("the ") and len(text) == len("the ") + 5 for text in (best, second))
     assert best != second
+    return best, second
+
+
+def test_generate_by_beam_search_prints_scores(run, capsys):
+    best_two_beams(run, capsys)
+
+
+@pytest.mark.slow
+def test_generate_by_beam_search_prints_the_best_of_its_beams(run, capsys):
+    """The best two of three, and the best one alone."""
+    best, _ = best_two_beams(run, capsys)
+    command = ["generate", str(run), *BEAMS]
     assert main([*command, "--repetition-penalty", "1.0"]) == 0
     assert capsys.readouterr().out == best + "\n"
     assert main([*command, "--max-new-tokens", "50"]) == 0
@@ -82,12 +98,14 @@ def test_show_draws(run, tmp_path, capsys):
     assert "lazy" not in (tmp_path / "attention.html").read_text(encoding="utf-8")[:200]
 
 
+@pytest.mark.slow
 def test_standard_input_is_text_too(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
     assert main(["train", "-", "--out", str(tmp_path / "out"), *QUICK, "--sample-tokens", "0"]) == 0
     assert main(["train", "--resume", "--out", str(tmp_path / "out")]) == 0
 
 
+@pytest.mark.slow
 def test_rules_with_negative_weights_train_and_say_what_is_not_drawn(text, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["train", str(text), "--out", str(out), *QUICK, "--normalize", "linear()"]) == 0
@@ -95,6 +113,7 @@ def test_rules_with_negative_weights_train_and_say_what_is_not_drawn(text, tmp_p
     assert (out / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_characters_that_training_never_saw_are_paid_for(tmp_path, capsys):
     """A model that says 'unknown' at every place must not look good: 20 bits for 3 bytes are what spelling costs."""
     path, strange = tmp_path / "some.txt", tmp_path / "strange.txt"

@@ -31,6 +31,7 @@ def test_equal_models_give_a_table_a_page_and_status_0(folder, tmp_path, capsys)
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_other_dtypes(folder, capsys):
     assert main(["compare", str(folder), "--dtype", "bfloat16"]) == 0
     assert capsys.readouterr().out.endswith("bfloat16: rounding\n")
@@ -38,6 +39,7 @@ def test_other_dtypes(folder, capsys):
     assert capsys.readouterr().out.endswith("float32: rounding\n")
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_reads_a_source(tmp_path, capsys):
     hf_models.build("t5").save_pretrained(tmp_path)
     data.Characters("abcdefgh").save(tmp_path)

@@ -17,6 +17,7 @@ from jax_attention.cli.run_folder import open_model, open_run
 from tests.cli.fox import QUICK, TEXT, refused
 from tests.cli.hugging_face import logits, write_base
 from tests.interop.parity_of import relative
+from tests.tiers import slow
 from tests.tolerances import FORWARD
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -89,6 +90,7 @@ def test_adapters_merged(adapters, tmp_path):
     check_equal(transformers_model(out), open_run(adapters))
 
 
+@pytest.mark.slow
 def test_a_model_of_our_own(text, tmp_path, capsys):
     """Subwords become a tokenizer.json; and what was exported is trained further."""
     run, out = tmp_path / "run", tmp_path / "out"
@@ -102,6 +104,7 @@ def test_a_model_of_our_own(text, tmp_path, capsys):
     assert main([*again, "--sample-tokens", "0", "--batch-size", "4"]) == 0
 
 
+@pytest.mark.slow
 def test_characters_are_ours_alone(text, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out"
     options = ["--activation", "swiglu", "--steps", "1", "--sample-tokens", "0"]
@@ -134,7 +137,7 @@ def test_what_cannot_be_exported(run, tuned, tmp_path, capsys):
 # --- Commands on a Hugging Face folder -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ["gpt2", "gemma2"])
+@pytest.mark.parametrize("case", ["gpt2", *slow("gemma2")])
 def test_generate_says_what_transformers_says(case, tmp_path, capsys):
     """The prompt begins with <s>, as theirs does; tokens that the tokenizer does not have are never chosen."""
     theirs = write_base(tmp_path, case)

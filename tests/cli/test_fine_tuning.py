@@ -29,6 +29,7 @@ def assert_same(one, other, tolerance=0.0):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_a_run_is_a_plain_loop_over_the_loaded_model(tuned, base):
     run = open_run(tuned)
     source, optimizer = run.corpus().train, optax.adamw(3e-3, b2=0.99, weight_decay=0.0)
@@ -53,6 +54,13 @@ def test_a_run_is_a_plain_loop_over_the_loaded_model(tuned, base):
     assert run.config.context == 64, "the table's length stays what it was"
 
 
+def test_losses_fall(tuned, adapters):
+    for run in (tuned, adapters):
+        (_, middle), (_, last) = evaluations(run)
+        assert last < middle
+
+
+@pytest.mark.slow
 def test_losses_fall_and_begin_at_those_of_the_base(tuned, adapters, base, capsys):
     capsys.readouterr()
     for run in (tuned, adapters):
@@ -83,6 +91,7 @@ def test_only_adapters_are_trained_and_saved(adapters, base):
     np.testing.assert_allclose(run.load(6)[0](ids).logits, model(ids).logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tuned", "adapters"])
 def test_a_resumed_run_ends_at_the_same_numbers(kind, request, tmp_path):
     """A whole model needs no base any more; adapters do."""
@@ -98,6 +107,7 @@ def test_a_resumed_run_ends_at_the_same_numbers(kind, request, tmp_path):
     assert evaluations(run) == evaluations(copy)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_begins_again(adapters, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(adapters, copy)

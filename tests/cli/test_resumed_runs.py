@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import pytest
 
 from jax_attention import training
 from jax_attention.cli.main import main
@@ -28,6 +29,7 @@ def _arrays(state):
     return [np.asarray(keys(x)) for x in jax.tree.leaves(state)]
 
 
+@pytest.mark.slow
 def test_resume_of_a_finished_run_changes_no_number(run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
@@ -58,6 +60,7 @@ def test_resume_refuses_options_that_it_would_ignore(run, capsys):
     assert "--out" in refused(["train", "--resume"], capsys)
 
 
+@pytest.mark.slow
 def test_resume_needs_the_folder_alone(run, tmp_path):
     """The text may be gone or changed: a run keeps its tokens. And without a checkpoint it begins again."""
     copy = tmp_path / "copy"

@@ -19,6 +19,7 @@ from jax_attention import (
     normalizers,
 )
 from tests.contract.operands import qkv
+from tests.tiers import slow
 
 
 def test_order_of_the_stages():
@@ -70,7 +71,7 @@ def test_soft_cap_and_bias_do_not_commute():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [*slow("float32"), "bfloat16"])
 def test_asking_for_statistics_changes_no_bit(rule, dtype):
     """transformers#33996, flax#4744: to look at the weights must not be to compute something else."""
     q, k, v = qkv(dtype=dtype)

@@ -154,6 +154,7 @@ def test_every_word_with_a_meaning_is_translated_once():
         assert not pronouns & left
 
 
+@pytest.mark.slow
 def test_one_english_sentence_has_one_translation():
     short = GRAMMAR.pairs(2, 8000, (3, 5), "all")
     found: dict[str, tuple] = {}

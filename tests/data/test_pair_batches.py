@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jax_attention import cache, data, models, training
 from jax_attention.training.pair_loss import pair_loss
+from tests.models import small
 
 START, STOP = 1, 2
 SIZES = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12)
@@ -189,19 +190,20 @@ def test_bad_addresses_and_rows(pairs):
         data.padded([[1], []])
 
 
-def small_model() -> models.EncoderDecoder:
+def pair_config() -> models.PairConfig:
     half = {"vocab_size": 14, "width": 8, "depth": 1, "num_heads": 2}
     encoder, decoder = models.LMConfig(mask=None, **half), models.LMConfig(memory_size=8, **half)
-    return models.create(models.PairConfig(encoder=encoder, decoder=decoder))
+    return models.PairConfig(encoder=encoder, decoder=decoder)
 
 
+@pytest.mark.slow
 def test_pairs_train_a_model_and_judge_it():
     sources, targets = data.tasks.copy(np.random.default_rng(0), 40, (1, 3), 12)
     pairs = data.Pairs(sources, targets, start=12, stop=13, multiple=4)
     assert list(pairs.shapes) == [(4, 4)]
     assert isinstance(pairs, data.Batches)
     optimizer = training.make_optimizer(training.OptimizerConfig(learning_rate=3e-2, warmup=2), steps=20)
-    state = training.init_state(small_model(), optimizer, rng=jax.random.key(0))
+    state = training.init_state(models.create(pair_config()), optimizer, rng=jax.random.key(0))
     evaluate = training.make_evaluate(pairs, 16, evaluate_step=pair_loss)
     before = evaluate(state.model)
     assert before["tokens"] == pairs.predicted
@@ -212,7 +214,7 @@ def test_pairs_train_a_model_and_judge_it():
 
 
 def test_padding_and_rows_that_fill_up_change_no_loss_and_no_gradient():
-    model = small_model()
+    model = small.filled(lambda: models.create(pair_config()))
     sources, targets = [[3, 4, 5], [6]], [[7], [8, 9]]
     loss = jax.jit(jax.value_and_grad(lambda model, batch: pair_loss(model, batch).objective))
     tight = [data.Pairs([x], [y], start=12, stop=13, multiple=1) for x, y in zip(sources, targets, strict=True)]

@@ -7,6 +7,7 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jax_attention import decoding
 from jax_attention.decoding import loop
@@ -47,6 +48,7 @@ def test_one_trace_of_each_program_whatever_the_numbers():
     assert counting.COUNTS["prefill"] > 0
 
 
+@pytest.mark.slow
 def test_new_parameters_of_a_transformer_do_not_recompile():
     first, second = counting.model(seed=0), counting.model(seed=1)
     one = decoding.generate(first, [1, 2, 3], max_new_tokens=5)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import pytest
 
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
@@ -18,7 +19,7 @@ from tests.models import pairs, small
 devices = jax.devices()
 assert len(devices) == 8
 mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
-model = pairs.pair("post-norm, learned")
+model = pairs.pair("post-norm, learned", depth=1)
 lengths, count = jnp.array([5, 3, 1, 5, 4, 2, 5, 5]), jnp.arange(5)
 data = small.tokens(8, 5), small.tokens(8, 4, seed=1), jnp.where(count < lengths[:, None], count, EMPTY)
 
@@ -48,6 +49,7 @@ print("equal on", len(devices))
 """
 
 
+@pytest.mark.slow
 def test_a_batch_over_eight_devices_and_all_on_the_last():
     environment = {
         **os.environ,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 
 from jax_attention import decoding
 from tests.decoding import counting
@@ -41,6 +42,7 @@ def test_a_row_depends_neither_on_other_rows_nor_on_padding():
     np.testing.assert_array_equal(draw(PROMPTS[0]).tokens, tokens[0])
 
 
+@pytest.mark.slow
 def test_samples_are_the_calls_with_folded_keys_and_vmap_agrees():
     prompts = np.array(PROMPTS[:2])
     together = draw(prompts, num_samples=3)
@@ -56,6 +58,7 @@ def test_samples_are_the_calls_with_folded_keys_and_vmap_agrees():
     np.testing.assert_array_equal(alone.tokens[0], together.tokens[0, 0])
 
 
+@pytest.mark.slow
 def test_samples_share_one_reading_of_the_prompt_in_a_real_cache():
     """The axis of the samples goes to its place in every array of the cache."""
     options = dict(max_new_tokens=4, sampler=decoding.sampler(decoding.temperature(2.0)))

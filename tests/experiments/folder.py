@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,8 +36,8 @@ class Done(NamedTuple):
     folder: Path
 
 
-def commanded(command: Any, config: Any, folder: Path) -> Done:
-    """Run the command of an experiment once, and keep what it found and drew."""
+def commanded(command: Any, config: Any, folder: Path, **options: Any) -> Done:
+    """Run the command of an experiment once, and keep what it found and drew; `options` are further ones of it."""
     kept = {}
 
     def keeping(name: str, call: Any) -> Any:
@@ -50,17 +50,20 @@ def commanded(command: Any, config: Any, folder: Path) -> Done:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("run", "draw"):
             patch.setattr(command, name, keeping(name, getattr(command, name)))
-        command.main(command.Options(config=config, out=folder))
+        command.main(command.Options(config=config, out=folder, **options))
     return Done(kept["run"], kept["draw"], folder)
 
 
 def same_start(one: Any, other: Any) -> int:
     """Assert that two configs make the same numbers from one key wherever both have a parameter; returns how many."""
-    key = jax.random.key(3)
-    leaves = [
-        dict(jax.tree_util.tree_leaves_with_path(models.to_dict(jax.jit(partial(models.create, config))(key))))
-        for config in (one, other)
-    ]
+    leaves = [_start(config) for config in (one, other)]
     shared = leaves[0].keys() & leaves[1].keys()
     assert all((leaves[0][path] == leaves[1][path]).all() for path in shared)
     return sum(leaves[0][path].size for path in shared)
+
+
+@cache
+def _start(config: Any) -> dict[Any, Any]:
+    """The parameters of one key by their paths, kept because a file compares several models with the same one."""
+    made = jax.jit(partial(models.create, config))(jax.random.key(3))
+    return dict(jax.tree_util.tree_leaves_with_path(models.to_dict(made)))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from experiments.batched_product import Config, run
+from experiments.batched_product import run
 from experiments.batched_product.__main__ import Options, main
 from tests.experiments.folder import left_behind
 from tests.tolerances import PARITY
 
 
-def test_b4_all_ways_give_the_same_numbers():
-    found = run()
+@pytest.fixture(scope="module")
+def found():
+    return run()
+
+
+def test_b4_all_ways_give_the_same_numbers(found):
     for product in found.ways.values():
         assert product.shape == (10, 3, 5)
     by_hand = np.stack([a @ b for a, b in zip(np.asarray(found.left), np.asarray(found.right), strict=True)])
@@ -20,8 +25,7 @@ def test_b4_all_ways_give_the_same_numbers():
     assert max(found.distances().values()) < PARITY
 
 
-def test_a_distance_would_be_seen():
-    found = run(Config(b=2, n=1, m=2, p=1))
+def test_a_distance_would_be_seen(found):
     wrong = found._replace(ways=found.ways | {"einsum": found.ways["einsum"].at[1, 0, 0].add(0.5)})
     assert abs(wrong.distances()["einsum"] - 0.5) < PARITY
 

@@ -9,28 +9,45 @@ import numpy as np
 import pytest
 
 from experiments import cat_sat
-from experiments.cat_sat import HIDDEN, SMALL, sentences
+from experiments.cat_sat import HIDDEN, sentences
 from experiments.cat_sat.__main__ import HERE, Options, main
 from experiments.cat_sat.sentences import SENTENCE, VERB, WORDS
 from experiments.learn import Schooling
 from tests.experiments.folder import left_behind
 from tests.tolerances import FORWARD
 
-TINY = cat_sat.Config(schooling=Schooling(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
+LEARNS = cat_sat.Config(schooling=Schooling(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
+TINY = cat_sat.Config(width=8, schooling=Schooling(2, batch_size=4, seeds=(0,)))
 CAT, MAT = 1, 5
+KINDS = cat_sat.kinds
+
+
+def run_command(config, out):
+    main(Options(config=config, out=out))
+    return left_behind(out, "hidden.png", "masked.png", "read.png")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """What the command leaves, with one seed."""
-    out = tmp_path_factory.mktemp("cat_sat")
-    main(Options(config=TINY, out=out))
-    return out
+def untrained(tmp_path_factory):
+    """The numbers of two steps of one kind on a few sentences: all that holds before anything is learned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cat_sat, "kinds", lambda config: {"softmax": KINDS(config)["softmax"]})
+        return run_command(TINY, tmp_path_factory.mktemp("cat_sat"))
 
 
 @pytest.fixture(scope="module")
-def found(folder):
-    return left_behind(folder, "hidden.png", "masked.png", "read.png")
+def found(tmp_path_factory):
+    """The numbers of one seed."""
+    return run_command(LEARNS, tmp_path_factory.mktemp("cat_sat"))
+
+
+def test_the_command_leaves_numbers_and_figures(untrained):
+    assert list(untrained) == ["words", "hidden", "softmax"]
+    numbers = untrained["softmax"]
+    assert np.shape(numbers["right"]) == np.shape(numbers["probability_of_sat"]) == (1, 1 + len(HIDDEN))
+    for weights in (numbers["weights_read"], numbers["weights_masked"]):
+        assert np.shape(weights) == (1, 2, 6)
+        np.testing.assert_allclose(np.sum(weights, axis=-1), 1, atol=1e-5)
 
 
 def test_the_sentence_and_a_seventh_of_the_pairs_are_held_out():
@@ -76,6 +93,7 @@ def claims(found: dict, seeds: int) -> None:
     assert (np.array(found["alone"]["right"]) < 0.15).all()
 
 
+@pytest.mark.slow
 def test_d1_cat_and_mat_are_looked_at_and_needed(found):
     claims(found, seeds=1)
     ((hen, hill, near),) = found["softmax"]["instead"]
@@ -93,7 +111,7 @@ def test_d1_the_committed_numbers_say_so_too():
 
 
 def test_the_mixed_vector_is_the_mixture_of_the_words():
-    made = cat_sat.models.create(cat_sat.kinds(SMALL)["softmax"], 3)
+    made = cat_sat.models.create(KINDS(TINY)["softmax"], 3)
     looked = cat_sat.looked(cat_sat.Learned(made, np.zeros(1), 0.0))
     block = made.blocks.layers()[0]
     x = made(jnp.array(sentences.ids(SENTENCE)), capture=cat_sat.models.Capture(hidden=(-1,))).captured.hidden[-1]

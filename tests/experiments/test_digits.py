@@ -17,8 +17,11 @@ from experiments.learn import Schooling
 from jax_attention.cache import EMPTY
 from tests.experiments.folder import left_behind
 
-TINY = digits.Config(
-    sizes=Sizes(width=32, dropout=0.0), schooling=Schooling(1, learning_rate=8e-3, seeds=(0,)), counts=(4,)
+LEARNS = digits.Config(
+    sizes=Sizes(width=32, dropout=0.0), schooling=Schooling(300, learning_rate=8e-3, seeds=(0,)), counts=(4,)
+)
+TINY = dataclasses.replace(
+    LEARNS, sizes=Sizes(width=8, heads=2, dropout=0.0), schooling=Schooling(2, 4, seeds=(0,)), held_out=0.02
 )
 DIGIT, TOP, BOTTOM = (KINDS.index(kind) for kind in ("digit", "top", "bottom"))
 MOST, ANY, LEAST = range(3)
@@ -28,9 +31,8 @@ MOST, ANY, LEAST = range(3)
 def found():
     """A model of patches that see each other, after 300 steps."""
     training, held_out = described(0.2)
-    schooling = dataclasses.replace(TINY.schooling, steps=300)
-    (made,) = trained(TINY.sizes, Pictures(training), schooling, together=True)
-    return digits.seen(made.model, held_out, TINY)
+    (made,) = trained(LEARNS.sizes, Pictures(training), LEARNS.schooling, together=True)
+    return digits.seen(made.model, held_out, LEARNS)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,7 @@ def test_patches_are_ranked_by_their_weight():
 
 
 def test_the_command_leaves_numbers_and_figures(tmp_path):
+    """Two steps: all that holds before anything is learned."""
     main(Options(config=TINY, out=tmp_path))
     numbers = left_behind(tmp_path, "hiding.png", "maps.png", "words.png")
     assert np.shape(numbers["together"]["hidden"]["empty"]) == (1, 3, 1, len(KINDS))
@@ -83,6 +86,7 @@ def needed(right: np.ndarray, hidden: dict[str, np.ndarray]) -> None:
     assert (empty[..., LEAST] + 0.1 < empty[..., MOST]).all()
 
 
+@pytest.mark.slow
 def test_b11_words_look_at_what_they_are_about_and_need_it(found):
     needed(found.right[DIGIT], {way: shares[:, 0, DIGIT] for way, shares in found.hidden.items()})
     assert found.elsewhere[DIGIT] < 0.2, "the words are about this image"

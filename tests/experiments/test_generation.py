@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import generation, learn
 from experiments.generation import Config, judging, texts
 from experiments.generation import __main__ as command
+from jax_attention import models
 from tests.experiments.folder import commanded, left_behind, same_start
 
 ALONE, ATTENDS = generation.WINDOWS
-TINY = Config(
+LEARNS = Config(
     people=(2, 2),
     train=2000,
     test=60,
@@ -22,19 +26,35 @@ TINY = Config(
     width=32,
     schooling=learn.Schooling(steps=120, batch_size=16, learning_rate=8e-3, seeds=(0,)),
 )
+TINY = replace(
+    LEARNS,
+    train=300,
+    test=4,
+    samples=20,
+    schooling=learn.Schooling(steps=40, batch_size=16, learning_rate=8e-3, seeds=(0,)),
+)
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """A few steps of the model that attends: enough that it writes sentences, which the figure needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "WINDOWS", {ATTENDS: generation.WINDOWS[ATTENDS]})
+        return commanded(command, TINY, tmp_path_factory.mktemp("generation"))
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    return commanded(command, TINY, tmp_path_factory.mktemp("generation"))
+    return commanded(command, LEARNS, tmp_path_factory.mktemp("generation"))
 
 
-def test_the_command_leaves_numbers_and_figures(done):
-    numbers = left_behind(done.folder, "checks.png", "losses.png")
-    assert list(numbers["models"]) == [ALONE, ATTENDS]
+def test_the_command_leaves_numbers_and_figures(untrained):
+    numbers = left_behind(untrained.folder, "checks.png", "losses.png")
+    assert list(numbers["models"]) == [ATTENDS]
     assert len(numbers["models"][ATTENDS]["written"]) == command.SHOWN
 
 
+@pytest.mark.slow
 def test_c2_attention_predicts_better_than_pairs_and_words_alone_do(done):
     found = done.found
     for which, counted in found.baselines.items():
@@ -44,21 +64,23 @@ def test_c2_attention_predicts_better_than_pairs_and_words_alone_do(done):
         assert attends < alone - 0.2
 
 
+@pytest.mark.slow
 def test_c2_attention_writes_more_sentences_that_the_generator_has(done):
     alone, attends = (done.found.made[name].judged[0].sentences.mean() for name in (ALONE, ATTENDS))
     assert attends > alone + 0.1
 
 
-def test_both_have_as_many_parameters_and_start_equally(done):
-    alone, attends = (done.found.made[name] for name in (ALONE, ATTENDS))
-    assert alone.parameters == attends.parameters
-    assert same_start(TINY.model(50, None), TINY.model(50, 1)) > 1000
+@pytest.mark.slow
+def test_both_have_as_many_parameters_and_start_equally():
+    sizes = [TINY.model(50, generation.WINDOWS[name]) for name in (ALONE, ATTENDS)]
+    shapes = [jax.eval_shape(partial(models.create, size), jax.random.key(0)) for size in sizes]
+    assert learn.parameters(shapes[0]) == learn.parameters(shapes[1]) == same_start(*sizes) > 1000
 
 
-def test_figures_name_what_they_show(done):
-    drawn = done.drawn
+def test_figures_name_what_they_show(untrained):
+    drawn = untrained.drawn
     assert [label.get_text() for label in drawn["checks"].axes[0].get_xticklabels()][-1] == "answers\nrightly"
-    assert [text.get_text() for text in drawn["checks"].legends[0].get_texts()] == [ALONE, ATTENDS]
+    assert [text.get_text() for text in drawn["checks"].legends[0].get_texts()] == [ATTENDS]
     assert drawn["losses"].axes[0].get_xlabel() == "step"
 
 

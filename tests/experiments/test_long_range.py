@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments.long_range import SMALL, Config, Results, __main__, cost, recall
-from tests.experiments.folder import left_behind
+from experiments.learn import Schooling
+from experiments.long_range import SMALL, Config, __main__, cost, recall
+from tests.experiments.folder import commanded, left_behind
 
 COST = cost.CostConfig(width=8, lengths=(16, 32), memory_lengths=(1024, 2048), rounds=2)
-CONFIG = Config(SMALL.few, SMALL.few, COST)
+TAUGHT = recall.Taught("dot", Schooling(2, 4, 1e-2, (0, 1)))
+FEW = replace(SMALL.few, width=8, rows=20, asked=10, taught=(TAUGHT,))
+TINY = Config(
+    FEW,
+    replace(FEW, keys=6, taught=(replace(TAUGHT, name="no attention"),)),
+    cost.CostConfig(width=8, lengths=(16, 32), memory_lengths=(16, 32), rounds=1),
+)
 COMMITTED = Path(__file__).parents[2] / "experiments" / "long_range" / "results.json"
 
 
 @pytest.fixture(scope="module")
-def found():
-    asked = recall.run(SMALL.few)
-    return Results({"few": asked, "many": asked}, cost.seconds(COST), cost.memory(COST))
+def untrained(tmp_path_factory):
+    """Two steps on a few rows: all that holds before anything is learned."""
+    return commanded(__main__, TINY, tmp_path_factory.mktemp("long_range"))
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +35,23 @@ def numbers():
     return json.loads(COMMITTED.read_text(encoding="utf-8"))["numbers"]
 
 
-def test_c3_dot_finds_keys_at_every_distance(found):
-    runs, without = found.recall["few"]["dot"], found.recall["few"]["no attention"]
+@pytest.mark.slow
+def test_c3_dot_finds_keys_at_every_distance():
+    found = recall.run(SMALL.few)
+    runs, without = found["dot"], found["no attention"]
     assert runs.inside.shape == (2, 2)
     assert runs.inside.min() > 0.65, "by chance it is 1 / keys, and 1 / 2 for who knows the values of the source alone"
     assert runs.inside.mean() > without.inside.mean() + 0.15
 
 
-def test_c3_memory_grows_linearly_unless_all_scores_are_kept(found):
-    slopes = {name: cost.growth(COST.memory_lengths, sizes) for name, sizes in found.memory.items()}
+@pytest.mark.slow
+def test_c3_memory_grows_linearly_unless_all_scores_are_kept():
+    memory = cost.memory(COST)
+    slopes = {name: cost.growth(COST.memory_lengths, sizes) for name, sizes in memory.items()}
     assert slopes[cost.DENSE] > 1.9
     assert slopes[cost.GRU] < 1.1
     assert slopes[cost.CHOSEN] < 1.1
-    assert found.memory[cost.DENSE][-1] > 5 * found.memory[cost.CHOSEN][-1]
+    assert memory[cost.DENSE][-1] > 5 * memory[cost.CHOSEN][-1]
 
 
 def test_c3_the_committed_run_holds_the_claims(numbers):
@@ -92,16 +104,24 @@ def test_growth_is_the_slope():
     assert cost.growth((1, 2, 4, 8), np.array([5.0, 4.0, 16.0, 64.0])) == pytest.approx(2)
 
 
-def test_the_command_leaves_its_files(found, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(__main__, "run", lambda config: found)
-    monkeypatch.setattr(__main__, "SMALL", CONFIG)
+def test_the_command_leaves_its_files(untrained):
+    numbers = left_behind(untrained.folder, "cost.png", "few_keys.png", "many_keys.png")
+    assert list(numbers) == ["recall", "seconds", "mib"]
+    few, many = numbers["recall"].values()
+    assert np.shape(few["dot"]["inside"]) == np.shape(many["no attention"]["inside"]) == (2, 2)
+    assert all(np.shape(numbers[part][name]["values"]) == (2,) for part in ("seconds", "mib") for name in cost.LAYERS)
+
+
+def test_the_command_takes_small_sizes(untrained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(__main__, "run", lambda config: untrained.found)
+    monkeypatch.setattr(__main__, "SMALL", TINY)
     __main__.main(__main__.Options(small=True, out=tmp_path))
     assert "grows as T^" in capsys.readouterr().out
     assert list(left_behind(tmp_path, "cost.png", "few_keys.png", "many_keys.png")) == ["recall", "seconds", "mib"]
 
 
-def test_figures_are_labelled(found):
-    drawn = __main__.draw(CONFIG, found)
+def test_figures_are_labelled(untrained):
+    drawn = untrained.drawn
     assert [axes.get_ylabel() for axes in drawn["cost"].axes] == ["milliseconds", "MiB"]
     assert "keys" in drawn["few_keys"].axes[0].get_xlabel()
     legend = drawn["cost"].axes[0].get_legend()

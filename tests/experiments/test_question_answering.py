@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from jax_attention.data.story_words import INSTRUMENTS, KINDS, NAMES
 from tests.experiments.folder import commanded, left_behind
 
 NEW, PAIRS = "new passages", "new pairs"
-TINY = Config(
+LEARNS = Config(
     people=(3, 3),
     train=1000,
     test=100,
@@ -25,10 +26,17 @@ TINY = Config(
     sizes=pair_models.Sizes(width=48),
     recurrent=learn.Schooling(steps=400, batch_size=32, learning_rate=1e-2, seeds=(0, 1)),
 )
+TINY = replace(
+    LEARNS,
+    train=100,
+    test=8,
+    models=(LOOKS,),
+    sizes=pair_models.Sizes(width=8),
+    recurrent=learn.Schooling(steps=2, batch_size=4, seeds=(0, 1)),
+)
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def run_command(config, folder):
     """In a smaller world: three of four people, with one way to tell what they play, and one to ask for it."""
     generator = importlib.import_module("jax_attention.data.passages")
     (plays,) = (kind for kind in KINDS if kind.values == INSTRUMENTS)
@@ -36,44 +44,59 @@ def done(tmp_path_factory):
         patch.setattr(generator, "NAMES", NAMES[:4])
         for module in (generator, question_answering):
             patch.setattr(module, "KINDS", (plays._replace(told=plays.told[:1], asked=plays.asked[:1]),))
-        return commanded(command, TINY, tmp_path_factory.mktemp("question_answering"))
+        return commanded(command, config, folder)
 
 
-def test_the_command_leaves_numbers_and_figures(done):
-    outcomes = done.found.answers[LOOKS].right[NEW][0]
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """Two steps on a few passages: all that holds before anything is learned."""
+    return run_command(TINY, tmp_path_factory.mktemp("question_answering"))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return run_command(LEARNS, tmp_path_factory.mktemp("question_answering"))
+
+
+def test_the_command_leaves_numbers_and_figures(untrained):
+    outcomes = untrained.found.answers[LOOKS].right[NEW][0]
     strips = [f"strip_{name}.png" for name, wanted in (("right", True), ("wrong", False)) if (outcomes == wanted).any()]
-    numbers = left_behind(done.folder, "losses.png", "right.png", *strips)
+    numbers = left_behind(untrained.folder, "losses.png", "right.png", *strips)
     assert tuple(numbers["answers"]) == TINY.models
     assert list(numbers["answers"][LOOKS]["right_by_people"]) == ["3"]
 
 
+@pytest.mark.slow
 def test_c2_a_model_that_attends_answers_from_the_passage(done):
     """Also where the pair of person and instrument is new, which the other has no way to learn by heart."""
     right = {name: made.right for name, made in done.found.answers.items()}
     for which in (NEW, PAIRS):
-        without, attends = (right[name][which].mean(axis=1) for name in TINY.models)
+        without, attends = (right[name][which].mean(axis=1) for name in LEARNS.models)
         assert attends.min() > without.max() + 0.2, which
         assert attends.mean() > done.found.chance[which].guessed + 0.25, which
     assert right["no attention"][PAIRS].mean() < done.found.chance[PAIRS].guessed
 
 
+@pytest.mark.slow
 def test_c2_it_looks_at_the_answer(done):
     for one in done.found.looked[NEW]:
         assert one.most.mean() > 0.6
 
 
+@pytest.mark.slow
 def test_every_model_learns(done):
     for name, made in done.found.answers.items():
         assert made.losses[0, -10:].mean() < 0.75 * made.losses[0, 0], name
 
 
+@pytest.mark.slow
 def test_they_answer_more_than_the_commonest_answer(done):
     for name, made in done.found.answers.items():
         assert made.right[NEW].mean() > done.found.chance[NEW].commonest + 0.1, name
 
 
-def test_maps_are_over_passage_and_question(done):
-    found = done.found
+def test_maps_are_over_passage_and_question(untrained):
+    found = untrained.found
     for which, (one, _) in found.looked.items():
         np.testing.assert_allclose(one.map.sum(-1), 1, rtol=1e-5)
         assert (one.at_answer <= one.in_sentence + 1e-6).all()
@@ -81,8 +104,8 @@ def test_maps_are_over_passage_and_question(done):
             assert not row[len(reading.source(passage).split(" ")) :].any()
 
 
-def test_strips_carry_the_words(done):
-    figure = done.drawn.get("strip_wrong") or done.drawn["strip_right"]
+def test_strips_carry_the_words(untrained):
+    figure = untrained.drawn.get("strip_wrong") or untrained.drawn["strip_right"]
     drawn = {text.get_text() for text in figure.axes[0].texts}
     assert {"?", "looks at"} <= drawn
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from experiments.shakespeare_char.__main__ import HERE, Options, draw, main
 from jax_attention import training
 from tests.experiments.folder import left_behind
 
-TINY = Config(
+LEARNS = Config(
     context=16,
     batch_size=8,
     depth=1,
@@ -23,22 +24,40 @@ TINY = Config(
     evaluate_every=25,
     optimizer=training.OptimizerConfig(learning_rate=1e-2, warmup=5),
 )
+TINY = replace(
+    LEARNS,
+    width=16,
+    seeds=(0,),
+    steps=2,
+    evaluate_every=1,
+    optimizer=training.OptimizerConfig(learning_rate=1e-2, warmup=1),
+)
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shakespeare_char")
+def run_command(config, folder):
     text = folder / "text.txt"
     text.write_text("to be or not to be, that is the question.\n" * 60, encoding="utf-8")
-    main(Options(text, TINY, out=folder / "out"))
+    main(Options(text, config, out=folder / "out"))
     return text, left_behind(folder / "out", "losses.png")
 
 
-def test_every_scheme_learns_from_every_seed(done):
-    text, numbers = done
+def test_the_command_leaves_numbers_and_a_figure(tmp_path):
+    """Two steps: all that holds before anything is learned."""
+    text, numbers = run_command(TINY, tmp_path)
     assert numbers["text"] == {"name": "text.txt", "bytes": text.stat().st_size}
     assert list(numbers["positions"]) == ["rotary", "learned"]
-    chance = np.log(read(TINY, text).tokenizer.vocab_size)
+    for made in numbers["positions"].values():
+        assert np.shape(made["curves"]) == (1, 2)
+        assert made["validation_loss"] == [made["curves"][0][1]]
+        assert made["band"]["low"] == made["band"]["high"]
+
+
+@pytest.mark.slow
+def test_every_scheme_learns_from_every_seed(tmp_path):
+    text, numbers = run_command(LEARNS, tmp_path)
+    assert numbers["text"] == {"name": "text.txt", "bytes": text.stat().st_size}
+    assert list(numbers["positions"]) == ["rotary", "learned"]
+    chance = np.log(read(LEARNS, text).tokenizer.vocab_size)
     for made in numbers["positions"].values():
         curves = np.array(made["curves"])
         assert curves.shape == (2, 2)
@@ -67,7 +86,7 @@ def test_committed_losses_hold_the_claim():
 
 def test_the_figure_is_labelled():
     found = {"rotary": np.array([[3.0, 2.0]]), "learned": np.array([[3.0, 2.5]])}
-    (axes,) = draw(TINY, found).axes
+    (axes,) = draw(LEARNS, found).axes
     assert axes.get_ylabel() == "validation loss, nats a character"
     drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
     assert drawn["rotary"] == [25, 50]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from experiments.summarisation import __main__ as command
 from jax_attention import data
 from tests.experiments.folder import commanded, left_behind
 
-TINY = Config(
+LEARNS = Config(
     facts=(1, 1),
     fillers=(0, 0),
     train=2000,
@@ -24,21 +25,36 @@ TINY = Config(
     sizes=pair_models.Sizes(width=32),
     recurrent=learn.Schooling(steps=200, batch_size=16, learning_rate=1e-2, seeds=(0,)),
 )
+TINY = replace(
+    LEARNS,
+    train=200,
+    test=command.SHOWN,
+    models=(ALIGNED,),
+    sizes=pair_models.Sizes(width=8),
+    recurrent=learn.Schooling(steps=2, batch_size=4, seeds=(0,)),
+)
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """Two steps on a few reports: all that holds before anything is learned."""
+    return commanded(command, TINY, tmp_path_factory.mktemp("summarisation"))
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    return commanded(command, TINY, tmp_path_factory.mktemp("summarisation"))
+    return commanded(command, LEARNS, tmp_path_factory.mktemp("summarisation"))
 
 
-def test_the_command_leaves_numbers_and_figures(done):
-    numbers = left_behind(done.folder, "alignment.png", "losses.png", "right.png")
+def test_the_command_leaves_numbers_and_figures(untrained):
+    numbers = left_behind(untrained.folder, "alignment.png", "losses.png", "right.png")
     assert tuple(numbers["models"]) == TINY.models
     assert len(numbers["written"]) == command.SHOWN
 
 
+@pytest.mark.slow
 def test_c2_attention_predicts_and_writes_better(done):
-    without, attends = (done.found.made[name] for name in TINY.models)
+    without, attends = (done.found.made[name] for name in LEARNS.models)
     assert without.losses[0, -20:].mean() < 0.5 * without.losses[0, 0]
     assert attends.losses[0, -20:].mean() < without.losses[0, -20:].mean() - 0.05
     for which, wanted in done.found.reports.items():
@@ -46,17 +62,17 @@ def test_c2_attention_predicts_and_writes_better(done):
         assert found[1] > found[0] + 5, which
 
 
-def test_the_map_is_over_the_words_of_document_and_summary(done):
-    aligned = done.found.aligned
+def test_the_map_is_over_the_words_of_document_and_summary(untrained):
+    aligned = untrained.found.aligned
     assert aligned.weights.shape == (len(aligned.summary), len(aligned.document))
     np.testing.assert_allclose(aligned.weights.sum(-1), 1, rtol=1e-5)
-    axes = done.drawn["alignment"].axes[0]
+    axes = untrained.drawn["alignment"].axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == aligned.document
     assert [label.get_text() for label in axes.get_yticklabels()] == aligned.summary
 
 
-def test_figures_name_what_they_show(done):
-    drawn = done.drawn
+def test_figures_name_what_they_show(untrained):
+    drawn = untrained.drawn
     assert [text.get_text() for text in drawn["right"].legends[0].get_texts()] == list(TINY.models)
     assert [label.get_text() for label in drawn["right"].axes[0].get_xticklabels()] == ["exact", *telling.KINDS]
 

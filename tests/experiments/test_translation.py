@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from experiments.translation.sentences import WATCHED, Corpus, commonest, moved,
 from jax_attention import data
 from tests.experiments.folder import left_behind
 
-TINY = Config(
+LEARNS = Config(
     names=("no attention", "dot"),
     sentences=1500,
     words=(3, 6),
@@ -29,13 +30,31 @@ TINY = Config(
     schooling=Schooling(steps=300, learning_rate=1e-2, seeds=(0, 1)),
     rounds=2,
 )
+TINY = replace(
+    LEARNS,
+    names=("dot",),
+    sentences=20,
+    each=2,
+    width=8,
+    schooling=Schooling(steps=2, batch_size=4, seeds=(0, 1)),
+    rounds=1,
+)
+
+
+def run_command(config, out):
+    main(Options(config=config, out=out))
+    return left_behind(out, "bleu.png")
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """The numbers of two steps on a few sentences: all that holds before anything is learned."""
+    return run_command(TINY, tmp_path_factory.mktemp("translation"))
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    out = tmp_path_factory.mktemp("translation")
-    main(Options(config=TINY, out=out))
-    return left_behind(out, "bleu.png")
+    return run_command(LEARNS, tmp_path_factory.mktemp("translation"))
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +62,21 @@ def full():
     return json.loads((HERE / "results.json").read_text(encoding="utf-8"))
 
 
+def test_the_command_leaves_numbers_and_a_figure(untrained):
+    numbers = untrained["dot"]
+    assert np.shape(numbers["bleu"]) == np.shape(numbers["exact"]) == (2, 3)
+    assert len(numbers["watched"]) == len(numbers["last_loss"]) == 2
+    assert (numbers["cost"]["time"], numbers["cost"]["mib"] > 0) == (1, True)
+    maps = np.array(numbers["map"])
+    assert maps.shape == (2, 1, 3, 3), "seeds, layers, words of Tom chases Jerry in both languages"
+    np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
+    assert np.shape(numbers["agreement"]) == (2, 1, 3)
+
+
+@pytest.mark.slow
 def test_b8_b9_b10_length_costs_one_code_more(measured):
     """A code does for three words, nearly; at six, the longest of training, and beyond it is far behind."""
-    plain, dot = (np.array(measured[name]["bleu"]) for name in TINY.names)
+    plain, dot = (np.array(measured[name]["bleu"]) for name in LEARNS.names)
     assert plain.shape == dot.shape == (2, 3)
     assert (dot.min(axis=0) > plain.max(axis=0)).all(), (plain, dot)
     assert plain[:, 0].min() > 60, "one code is enough for three words"
@@ -55,13 +86,15 @@ def test_b8_b9_b10_length_costs_one_code_more(measured):
     assert measured["no attention"]["parameters"] == measured["dot"]["parameters"]
 
 
+@pytest.mark.slow
 def test_time_and_memory_are_next_to_those_without_attention(measured):
-    plain, dot = (measured[name]["cost"] for name in TINY.names)
+    plain, dot = (measured[name]["cost"] for name in LEARNS.names)
     assert plain["time"] == 1
     assert dot["time"] > 0
     assert 0 < plain["mib"] < dot["mib"]
 
 
+@pytest.mark.slow
 def test_b9_the_alignment_is_learned(measured):
     (maps,) = np.array(measured["dot"]["map"]).transpose(1, 0, 2, 3)
     np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
@@ -71,8 +104,9 @@ def test_b9_the_alignment_is_learned(measured):
     assert "map" not in measured["no attention"]
 
 
+@pytest.mark.slow
 def test_e7_a_transformer_translates_them_too(measured):
-    corpus = of_grammar(TINY.sentences, TINY.words, TINY.lengths, TINY.each)
+    corpus = of_grammar(LEARNS.sentences, LEARNS.words, LEARNS.lengths, LEARNS.each)
     words = corpus.source.vocab_size, corpus.target.vocab_size
     create = pair_model(TRANSFORMER, *words, Sizes(width=32, depth=1), corpus.longest)
     schooling = Schooling(steps=400, learning_rate=5e-3, seeds=(0,))
@@ -142,7 +176,7 @@ def test_b10_attention_is_better_on_real_sentences_too():
 
 
 def test_no_test_sentence_was_learned_from():
-    corpus = of_grammar(TINY.sentences, TINY.words, TINY.lengths, TINY.each)
+    corpus = of_grammar(LEARNS.sentences, LEARNS.words, LEARNS.lengths, LEARNS.each)
     learned = {fact for pair in corpus.training for fact in pair.note.split("; ")}
     for n, pairs in corpus.tests.items():
         assert {len(pair.source.split()) for pair in pairs} == {n}

@@ -26,6 +26,7 @@ from jax_attention import (
     viz,
 )
 from tests.house.sources import LIBRARY, module_name
+from tests.tiers import slow_except
 
 PUBLIC = {
     "jax_attention": """Attended Blockwise Dropout Explanation FeatureState Partial attend attend_heads
@@ -180,9 +181,15 @@ def test_docstring_is_complete(name):
 
 
 DOCTESTED = [module_name(path) for path in LIBRARY if ">>> " in path.read_text(encoding="utf-8")]
+EXPENSIVE = """interop.hugging_face interop.peft interop.report.compare interop.torch_modules.convert models.body
+    models.body_pair models.encoder_decoder models.patch_encoder models.pure models.rnn_seq2seq models.transformer
+    nn.lora nn.recurrent nn.rules training.optimizers training.pair_loss training.step viz.web_page"""
+"""Modules whose examples compile for more than a second."""
 
 
-@pytest.mark.parametrize("name", DOCTESTED)
+@pytest.mark.parametrize(
+    "name", slow_except([x for x in DOCTESTED if x.partition(".")[2] not in EXPENSIVE.split()], DOCTESTED)
+)
 def test_examples_run(name):
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)

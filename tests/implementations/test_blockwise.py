@@ -21,6 +21,7 @@ from jax_attention import (
 from jax_attention.dispatch.prepare import prepare
 from jax_attention.ground.values import leaf, value
 from jax_attention.implementations.blockwise.plan import SCORES_AT_ONCE, SMALLEST, TILES, make_plan
+from tests.tiers import slow
 from tests.tolerances import FORWARD, GRADIENT
 
 SMALL = Blockwise(tile=(4, 3))
@@ -30,7 +31,7 @@ def normal(seed: int, *shape: int, dtype: object = jnp.float32) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, *slow(jnp.float16)])
 def test_half_precision_is_summed_in_float32(dtype):
     """The reference sums in float32 too, so both differ by the last rounding of the output and of the gradients."""
     operands = [normal(n, 2, 13, 4, 8, dtype=dtype) for n in range(3)]
@@ -41,7 +42,7 @@ def test_half_precision_is_summed_in_float32(dtype):
         return jnp.sum(jnp.sin(output.astype(jnp.float32)))
 
     found, expected = (
-        jax.value_and_grad(lambda *x, own=own: loss(*x, implementation=own), (0, 1, 2))(*operands)
+        jax.jit(jax.value_and_grad(lambda *x, own=own: loss(*x, implementation=own), (0, 1, 2)))(*operands)
         for own in (SMALL, "reference")
     )
     step = float(jnp.finfo(dtype).eps)
@@ -106,7 +107,7 @@ def test_one_query_against_many_keys():
 
     def run(own):
         loss = lambda q, k: jnp.sum(attend(q, k, v, mask=mask, implementation=own))  # noqa: E731
-        return jax.value_and_grad(loss, (0, 1))(q, k)
+        return jax.jit(jax.value_and_grad(loss, (0, 1)))(q, k)
 
     for x, y in zip(jax.tree.leaves(run(None)), jax.tree.leaves(run("reference")), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)  # sums of 300,000 terms: sqrt(n) u = 3e-5
@@ -120,13 +121,13 @@ def test_sinks_larger_than_exp_can_hold_beside_rows_that_meet_no_tile(x64):
         return jnp.sum(attend(x, x, x, mask=mask, normalize=normalizers.softmax(sinks), implementation=own) ** 2)
 
     for way in (jax.grad, jax.hessian):
-        found, expected = (way(loss, (0, 1))(x, sinks, own) for own in (SMALL, "reference"))
+        found, expected = (jax.jit(way(loss, (0, 1)), static_argnums=2)(x, sinks, own) for own in (SMALL, "reference"))
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             assert jnp.all(jnp.isfinite(a))
             np.testing.assert_allclose(a, b, atol=FORWARD["float64"])
 
 
-@pytest.mark.parametrize("way", ["mod", "score"])
+@pytest.mark.parametrize("way", ["mod", *slow("score")])
 def test_values_of_keys_that_a_mod_or_a_score_forbids_are_not_touched(way):
     q, k, v = normal(0, 10, 3), normal(1, 7, 3), normal(2, 7, 2)
     row = jnp.zeros(7).at[jnp.array([1, 6])].set(-jnp.inf)
@@ -140,15 +141,15 @@ def test_values_of_keys_that_a_mod_or_a_score_forbids_are_not_touched(way):
     def run(v, own):
         return jnp.sum(jnp.sin(attend(q, k, v, **rule, implementation=own)))
 
-    found, expected = (jax.value_and_grad(run)(v, own) for own in (SMALL, "reference"))
+    found, expected = (jax.jit(jax.value_and_grad(run), static_argnums=1)(v, own) for own in (SMALL, "reference"))
     assert jnp.isfinite(found[0])
     np.testing.assert_allclose(found[0], expected[0], rtol=FORWARD["float32"])
     np.testing.assert_allclose(found[1], expected[1], atol=FORWARD["float32"])
     assert jnp.all(found[1][forbidden] == 0)
 
 
-@pytest.mark.parametrize("shape", [(1, 7), (10, 1), (1, 1), (2, 1, 7)], ids=str)
-@pytest.mark.parametrize("normalize", [None, normalizers.sparsemax()])
+@pytest.mark.parametrize("shape", [*slow((1, 7)), (10, 1), *slow((1, 1)), (2, 1, 7)], ids=str)
+@pytest.mark.parametrize("normalize", [None, *slow(normalizers.sparsemax())])
 def test_arrays_with_one_entry_for_all_queries_or_all_keys(shape, normalize, monkeypatch):
     monkeypatch.setattr("jax_attention.implementations.blockwise.rows.SCORES_AT_ONCE", 30)
     q, k, bias = normal(0, 2, 10, 3), normal(1, 2, 7, 3), normal(2, *shape)
@@ -158,7 +159,8 @@ def test_arrays_with_one_entry_for_all_queries_or_all_keys(shape, normalize, mon
         rule = {"mask": masks.dense(allowed) & masks.causal(3), "mods": (mods.bias(bias),), "normalize": normalize}
         return jnp.sum(jnp.sin(attend(q, k, k, **rule, implementation=own)))
 
-    found, expected = (jax.value_and_grad(loss, (0, 1))(q, bias, own) for own in (SMALL, "reference"))
+    gradients = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)
+    found, expected = (gradients(q, bias, own) for own in (SMALL, "reference"))
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
 
@@ -196,7 +198,7 @@ class Table(scores.Score):
         return query @ jnp.swapaxes(key, -1, -2) + self.pairs * self.rows[..., :, None]
 
 
-@pytest.mark.parametrize("normalize", [None, normalizers.sparsemax(), Sharpness])
+@pytest.mark.parametrize("normalize", [*slow(None, normalizers.sparsemax()), Sharpness])
 def test_values_of_users_may_have_an_entry_per_query_and_per_key(normalize, x64, monkeypatch):
     monkeypatch.setattr("jax_attention.implementations.blockwise.rows.SCORES_AT_ONCE", 30)
     q, k = normal(0, 2, 10, 3, dtype=jnp.float64), normal(1, 2, 7, 3, dtype=jnp.float64)
@@ -209,12 +211,13 @@ def test_values_of_users_may_have_an_entry_per_query_and_per_key(normalize, x64,
             rule["normalize"] = Sharpness(rows, columns)
         return jnp.sum(jnp.sin(attend(q, k, k, mask=masks.causal(2), implementation=implementation, **rule)))
 
-    found, expected = (jax.value_and_grad(loss)(own, implementation) for implementation in (SMALL, "reference"))
+    gradients = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    found, expected = (gradients(own, implementation) for implementation in (SMALL, "reference"))
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=GRADIENT["float64"], atol=GRADIENT["float64"])
 
 
-@pytest.mark.parametrize("shape", [(1, 64), (64, 1), (8, 8)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 64), *slow((64, 1), (8, 8))], ids=str)
 def test_gradients_of_biases_in_half_precision_are_summed_in_float32(shape):
     """Shared by 64 rows, columns or leading indices, of a number that half precision cannot sum."""
     x = normal(0, 8, 64 if 64 in shape else 8, 4)
@@ -224,9 +227,10 @@ def test_gradients_of_biases_in_half_precision_are_summed_in_float32(shape):
         rule = {"normalize": normalizers.sigmoid(), "mods": (mods.bias(bias),)}
         return jnp.sum(attend(x, x, 1 + x, **rule, implementation=own))
 
-    exact = jax.grad(loss)(bias.astype(jnp.float32), "reference")
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    exact = gradient(bias.astype(jnp.float32), "reference")
     for own in (SMALL, "reference"):
-        found = np.float32(jax.grad(loss)(bias, own))
+        found = np.float32(gradient(bias, own))
         np.testing.assert_allclose(found, exact, rtol=0.005, atol=0.005 * float(jnp.abs(exact).max()))
 
 
@@ -268,7 +272,9 @@ def test_an_unknown_implementation_is_refused():
             attend(x, x, x, implementation=wrong)
 
 
-@pytest.mark.parametrize("normalize", [None, normalizers.sparsemax(), lambda z, where: jax.nn.softmax(z * where)])
+@pytest.mark.parametrize(
+    "normalize", [*slow(None), normalizers.sparsemax(), *slow(lambda z, where: jax.nn.softmax(z * where))]
+)
 def test_weights_and_statistics_by_blocks_of_rows(normalize, x64, monkeypatch):
     monkeypatch.setattr("jax_attention.implementations.blockwise.rows.SCORES_AT_ONCE", 30)
     operands = [normal(n, 2, 11, 3, dtype=jnp.float64) for n in range(3)]
@@ -279,5 +285,5 @@ def test_weights_and_statistics_by_blocks_of_rows(normalize, x64, monkeypatch):
         numbers = lambda *x: sum(jnp.sum(jnp.sin(y)) for y in attend_with_stats(*x, **call))  # noqa: E731
         return attention_weights(*operands, **call), *attend_with_stats(*operands, **call), jax.grad(numbers)(*operands)
 
-    for found, expected in zip(answers(SMALL), answers("reference"), strict=True):
+    for found, expected in zip(*jax.jit(lambda: [answers(own) for own in (SMALL, "reference")])(), strict=True):
         np.testing.assert_allclose(found, expected, rtol=GRADIENT["float64"], atol=GRADIENT["float64"])

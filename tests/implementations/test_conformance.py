@@ -22,6 +22,7 @@ from jax_attention import (
 )
 from jax_attention.implementations import blockwise
 from jax_attention.implementations.blockwise import rows
+from tests.tiers import long_except_every, slow, slow_except_every
 from tests.tolerances import GRADIENT
 
 B, T, S, N, K, H, E, A = 2, 7, 5, 4, 2, 3, 2, 3
@@ -164,20 +165,39 @@ def check(names: tuple[str, ...], monkeypatch) -> None:
 
 
 ALL = pairwise()
+EACH = [tuple(list(table)[n % len(table)] for table in TABLES) for n in range(max(map(len, TABLES)))]
+"""Few rules in which every entry of every table occurs."""
 
 
-@pytest.mark.parametrize("names", ALL[::50], ids="; ".join)
+@pytest.mark.parametrize("names", EACH, ids="; ".join)
+def test_every_part_once(names, x64):
+    """The value and the gradients by operands and by the arrays of the rule; all other derivatives are in `check`."""
+    rule = rule_of(names)
+    arrays = {name: part for name, part in rule.items() if name != "mask" and not is_function(part)}
+    gradients = [
+        jax.jit(jax.value_and_grad(loss(own, rule), (0, 1)))(operands(names[0]), arrays) for own in IMPLEMENTATIONS
+    ]
+    for x, y in zip(*map(jax.tree.leaves, gradients), strict=True):
+        assert jnp.all(jnp.isfinite(x)), names
+        assert jnp.max(jnp.abs(x - y), initial=0) <= 1e-10 * (1 + jnp.max(jnp.abs(y), initial=0)), names
+
+
+def is_function(part: object) -> bool:
+    """Whether a part is a plain function or has one in it: `grad` takes arrays only."""
+    return any(callable(leaf) for leaf in jax.tree.leaves(part))
+
+
+@pytest.mark.parametrize("names", slow_except_every(4, ALL[::50]), ids="; ".join)
 def test_a_sample_of_rules(names, x64, monkeypatch):
     check(names, monkeypatch)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("names", [names for n, names in enumerate(ALL) if n % 25], ids="; ".join)
+@pytest.mark.parametrize("names", long_except_every(4, [names for n, names in enumerate(ALL) if n % 25]), ids="; ".join)
 def test_every_two_parts_meet(names, x64, monkeypatch):
     check(names, monkeypatch)
 
 
-@pytest.mark.parametrize("names", ALL[6::62], ids="; ".join)
+@pytest.mark.parametrize("names", slow_except_every(3, ALL[6::62], 1), ids="; ".join)
 def test_forward_mode_and_statistics_of_a_sample(names, x64, monkeypatch):
     monkeypatch.setattr(rows, "SCORES_AT_ONCE", 3 * S)
     rule, arrays = rule_of(names), operands(names[0])
@@ -197,7 +217,9 @@ def test_forward_mode_and_statistics_of_a_sample(names, x64, monkeypatch):
         assert jnp.max(jnp.abs(x - y)) <= 1e-10 * (1 + jnp.max(jnp.abs(y))), names
 
 
-@pytest.mark.parametrize("names", [names for names in ALL if "plain" not in names][4::58], ids="; ".join)
+@pytest.mark.parametrize(
+    "names", slow_except_every(2, [names for names in ALL if "plain" not in names][4::58]), ids="; ".join
+)
 def test_a_sample_in_float32(names, x64, monkeypatch):
     """Both sum in float32 in another order: each is within `GRADIENT` of the exact number, once more for each order."""
     narrow = lambda x: x.astype(jnp.float32) if getattr(x, "dtype", None) == jnp.float64 else x  # noqa: E731
@@ -207,7 +229,7 @@ def test_a_sample_in_float32(names, x64, monkeypatch):
         assert jnp.max(jnp.abs(x - y)) <= 4 * GRADIENT["float32"] * (1 + jnp.max(jnp.abs(y))), names
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [*slow(False), True])
 def test_dropout_has_the_same_bits(shared, x64):
     fixed = {"dropout": Dropout(jax.random.key(3), 0.4, shared)}
     rule = {"mask": masks.causal(), "mods": (mods.alibi(normal(9, N)),)}

@@ -13,6 +13,7 @@ from jax_attention.implementations.blockwise.plan import Plan, make_plan
 from jax_attention.implementations.blockwise.sums import Order
 from jax_attention.masks.cover import surely_used
 from tests.derivatives_of import check_memory_is_linear, derivatives_of
+from tests.tiers import slow, slow_except_every
 
 IDS = jnp.array([0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 5, 5, 5])
 BLOCKS = np.random.default_rng(0).random((5, 4)) < 0.5
@@ -46,7 +47,7 @@ POSITIONS = {
 
 @pytest.mark.parametrize("where", POSITIONS)
 @pytest.mark.parametrize("name", MASKS)
-@pytest.mark.parametrize("tile", [(4, 3), (1, 1), (13, 11), (5, 2)])
+@pytest.mark.parametrize("tile", [(4, 3), *slow((1, 1), (13, 11)), (5, 2)])
 def test_no_tile_is_called_what_it_is_not(name, where, tile):
     lead = 2 if "batch" in name else 1
     q, k = jnp.ones((lead, 13, 2)), jnp.ones((lead, 11, 2))
@@ -120,7 +121,7 @@ CASES = [("causal", what) for what in ("forward", "gradient", "jvp", "hvp")]
 CASES += [(rule, "gradient") for rule in RULES if rule != "causal"]
 
 
-@pytest.mark.parametrize(("rule", "what"), CASES)
+@pytest.mark.parametrize(("rule", "what"), slow_except_every(3, [pytest.param(*case) for case in CASES]))
 def test_memory_is_linear(rule, what):
     """A dense map of 8192 x 8192 scores would need 256 MiB."""
 

@@ -20,6 +20,7 @@ from jax_attention import (
 from jax_attention.dispatch.prepare import prepare_heads
 from jax_attention.implementations import linear_time, reference
 from tests.derivatives_of import check_memory_is_linear, derivatives_of
+from tests.tiers import long_except_every, slow, slow_except_every
 
 B, T, S, N, K, H, E, F = 2, 9, 7, 4, 2, 3, 2, 5
 CHUNK = 4
@@ -105,13 +106,12 @@ PAIRS = [(name, mask) for i, name in enumerate(RULES) for j, mask in enumerate(M
 OTHERS = [(name, mask) for name in RULES for mask in MASKS if (name, mask) not in PAIRS]
 
 
-@pytest.mark.parametrize(("name", "mask"), PAIRS)
+@pytest.mark.parametrize(("name", "mask"), slow_except_every(2, [pytest.param(*pair) for pair in PAIRS]))
 def test_every_derivative_is_that_of_the_dense_sentence(name, mask, x64):
     check(name, mask)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "mask"), OTHERS)
+@pytest.mark.parametrize(("name", "mask"), long_except_every(4, [pytest.param(*pair) for pair in OTHERS]))
 def test_every_rule_under_every_mask(name, mask, x64):
     check(name, mask)
 
@@ -119,7 +119,7 @@ def test_every_rule_under_every_mask(name, mask, x64):
 SIZES = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (13, 13), (1, 6), (6, 1), (5, 8), (8, 5), (0, 3), (3, 0)]
 
 
-@pytest.mark.parametrize("name", ["elu_plus_one", "concat, softmax", "l2, uniform"])
+@pytest.mark.parametrize("name", [*slow("elu_plus_one"), "concat, softmax", *slow("l2, uniform")])
 def test_any_shape_and_any_chunk(name, x64):
     """1, 2, chunk - 1, chunk, chunk + 1, odd, T != S; the size of a chunk changes nothing."""
     score, normalize = RULES[name]()
@@ -140,7 +140,7 @@ def test_any_shape_and_any_chunk(name, x64):
     assert max(errors([operands(*size) for size in SIZES])) <= 1e-12
 
 
-@pytest.mark.parametrize("name", ["elu_plus_one", "concat, softmax", "concat, sinks"])
+@pytest.mark.parametrize("name", ["elu_plus_one", *slow("concat, softmax"), "concat, sinks"])
 def test_leading_axes_broadcast(name, x64):
     """Keys without the batch axis of the query, and one value for all."""
     q, k, v = normal(0, 3, N, T, H), normal(1, 1, N, S, H), normal(2, S, E)
@@ -155,7 +155,7 @@ def test_leading_axes_broadcast(name, x64):
     assert jnp.max(jnp.abs(found - expected)) <= 1e-12
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", [*slow("float32"), "bfloat16", *slow("float16")])
 @pytest.mark.parametrize("name", ["elu_plus_one", "concat, softmax"])
 def test_precision(name, dtype):
     """Summed in float32, given back in the dtype of the query."""
@@ -183,7 +183,9 @@ def test_scores_far_beyond_exp(order):
 
 
 @pytest.mark.parametrize("poison", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["elu_plus_one", "random_features", "concat, softmax", "concat, sinks", "cosine"])
+@pytest.mark.parametrize(
+    "name", ["elu_plus_one", *slow("random_features", "concat, softmax"), "concat, sinks", *slow("cosine")]
+)
 def test_what_nobody_may_see_changes_nothing(name, poison, x64):
     """Padding rows, bit for bit; the empty batch element has output 0 and gradient 0."""
     mask = masks.lengths(jnp.array([[5], [0]]), jnp.array([[6], [9]])) & masks.causal()
@@ -210,11 +212,11 @@ def test_keys_beyond_the_last_query_change_nothing(name, x64):
     f = loss(partial(linear_time.attend, chunk=CHUNK), masks.causal(-3))
     q, k, v = operands(6)
     clean, bad = ((q, k.at[:, 3:].set(fill), v.at[:, 3:].set(fill)) for fill in (1, jnp.nan))
-    run = jax.value_and_grad(f, (0, 1))
+    run = jax.jit(jax.value_and_grad(f, (0, 1)))
     jax.tree.map(np.testing.assert_array_equal, run(bad, RULES[name]()), run(clean, RULES[name]()))
 
 
-@pytest.mark.parametrize("wide", [False, True], ids=["x32", "x64"])
+@pytest.mark.parametrize("wide", [*slow(False), True], ids=["x32", "x64"])
 @pytest.mark.parametrize("name", [pytest.param("random_features", marks=pytest.mark.slow), "cosine", "concat, sinks"])
 def test_nothing_is_promoted_silently(name, wide):
     """Under strict dtypes and ranks, with 64 bits allowed and not; float32 stays float32."""
@@ -246,8 +248,8 @@ def test_a_row_whose_scores_sum_to_zero():
 # --- Memory and choice -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["forward", "gradient", "jvp", "hvp"])
-@pytest.mark.parametrize("name", ["elu_plus_one", "concat, softmax"])
+@pytest.mark.parametrize("what", ["forward", "gradient", *slow("jvp"), "hvp"])
+@pytest.mark.parametrize("name", ["elu_plus_one", *slow("concat, softmax")])
 def test_memory_is_linear(name, what):
     """A map of 16384 x 16384 scores would need 1 GiB."""
     score = scores.features("elu_plus_one") if name == "elu_plus_one" else scores.concat(jnp.ones(16), jnp.ones(16))

@@ -34,13 +34,34 @@ class Setting(NamedTuple):
     targets: np.ndarray
 
 
+# Compiled once for all models of one structure; a new function for each call would be compiled at each call.
+
+
+@jax.jit
+def logits_of_tokens(model, tokens):
+    return model(tokens).logits
+
+
+@jax.jit
+def logits_of_padded_tokens(model, tokens, positions, indices, options):
+    """The logits at these indices, which are those of the tokens that are not padding."""
+    return model(tokens, positions=positions, **options).logits[indices]
+
+
+@jax.jit
+def logits_of_pair(model, source, target, source_positions):
+    return model(source, target, source_positions=source_positions).logits
+
+
 def setting_of(theirs) -> Setting:
     """Two rows of tokens; for encoders and pairs the second row of the source is padded and nobody sees its end."""
     family, tokens = family_of(theirs), hf_models.tokens()
     as_torch = torch.from_numpy
     if family in DECODERS:
         return Setting(
-            lambda model: model(as_torch(tokens)).logits, lambda model: model(tokens).logits, hf_models.tokens(seed=1)
+            lambda model: model(as_torch(tokens)).logits,
+            lambda model: logits_of_tokens(model, tokens),
+            hf_models.tokens(seed=1),
         )
     seen = np.arange(tokens.shape[1]) < np.array([[tokens.shape[1]], [9]])
     places = np.where(seen, np.arange(tokens.shape[1]), EMPTY)
@@ -50,13 +71,13 @@ def setting_of(theirs) -> Setting:
         own = {} if not types else {"token_types": kinds_of(theirs, tokens)}
         return Setting(
             lambda model: model(**given, **types).logits[as_torch(seen)],
-            lambda model: model(tokens, positions=places, **own).logits[np.nonzero(seen)],
+            lambda model: logits_of_padded_tokens(model, tokens, places, np.nonzero(seen), own),
             hf_models.tokens(seed=1)[seen],
         )
     target = hf_models.tokens(length=7, seed=2) % 28
     return Setting(
         lambda model: model(**given, decoder_input_ids=as_torch(target)).logits,
-        lambda model: model(tokens, target, source_positions=places).logits,
+        lambda model: logits_of_pair(model, tokens, target, places),
         hf_models.tokens(length=7, seed=3) % 28,
     )
 
@@ -71,7 +92,7 @@ def forward(theirs, ours) -> float:
     setting = setting_of(theirs)
     with torch.no_grad():
         expected = setting.theirs(theirs).numpy()
-    return relative(jax.jit(setting.ours)(ours), expected)
+    return relative(setting.ours(ours), expected)
 
 
 def gradients(theirs, ours) -> dict[str, float]:

@@ -8,39 +8,34 @@ import torch
 
 from jax_attention import interop
 from tests.interop import hf_models, parity_of
+from tests.tiers import slow_except
 from tests.tolerances import FORWARD, GRADIENT
 
 CASES = hf_models.CASES | hf_models.ENCODERS | hf_models.PAIRS
 FIRST = tuple({kind: name for name, (kind, _) in reversed(CASES.items())}.values())
 """One case for each family."""
+OPTIONS = ("neox, one half after the other, no biases", "llama, biases, YaRN")
+"""Options that no first case has."""
 
 
-def some(cases):
-    return [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in cases]
-
-
-SOME, SOME_DECODERS = some(CASES), some(hf_models.CASES)
-"""The rest is left to `make test-all` where each costs seconds to compile."""
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_except((*FIRST, *OPTIONS), CASES))
 def test_logits(pair, name):
     assert parity_of.forward(*pair(name)) <= FORWARD["float32"]
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", slow_except(("gpt2", "mistral", "t5"), CASES))
 def test_gradients_of_every_weight(pair, name):
     found = parity_of.gradients(*pair(name))
     assert {name: x for name, x in found.items() if not x <= GRADIENT["float32"]} == {}
 
 
-@pytest.mark.parametrize("name", some(hf_models.CASES | hf_models.PAIRS))
+@pytest.mark.parametrize("name", slow_except(("llama 2", "bart"), hf_models.CASES | hf_models.PAIRS))
 def test_greedy_decoding_of_a_ragged_batch_is_equal_token_for_token(pair, name):
     found, expected = parity_of.greedy(*pair(name))
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_except(FIRST, CASES))
 def test_a_saved_folder_gives_the_same_logits_in_transformers(pair, name, tmp_path):
     theirs, ours = pair(name)
     setting = parity_of.setting_of(theirs)
@@ -50,6 +45,6 @@ def test_a_saved_folder_gives_the_same_logits_in_transformers(pair, name, tmp_pa
         assert torch.equal(setting.theirs(again), setting.theirs(theirs))
 
 
-def test_every_family_has_a_case():
-    kinds = {parity_of.family_of(hf_models.build(name)).model_type for name in FIRST}
+def test_every_family_has_a_case(pair):
+    kinds = {parity_of.family_of(pair(name)[0]).model_type for name in FIRST}
     assert kinds == {family.model_type for family in parity_of.FAMILIES}

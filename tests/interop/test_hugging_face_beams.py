@@ -14,6 +14,7 @@ import torch
 from jax_attention import decoding, interop
 from jax_attention.cache import EMPTY
 from tests.interop import hf_models
+from tests.tiers import slow, slow_except
 from tests.tolerances import FORWARD
 
 NEW, SHARPER = 9, 3.0
@@ -23,7 +24,7 @@ PENALTIES, STOPPING = (0.0, 0.6, 1.0, 2.0, -0.5), (False, True, "never")
 STOPS = ((), (9, 14, 30))
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[MODELS[0], *slow(*MODELS[1:])])
 def pair(request, tmp_path_factory):
     theirs = hf_models.build(request.param)
     with torch.no_grad():
@@ -62,7 +63,7 @@ def padded_of(rows):
     return torch.tensor(padded), torch.tensor(seen)
 
 
-@pytest.mark.parametrize("beams", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("beams", slow_except((3,), (2, 3, 5)))
 def test_every_beam_is_theirs_in_every_mode(pair, beams):
     """30 calls, each of three ragged rows, for each model and number of beams: 180 calls, 1800 sequences."""
     theirs, ours = pair
@@ -82,6 +83,7 @@ def test_every_beam_is_theirs_in_every_mode(pair, beams):
         assert any(a != b for a, b in itertools.pairwise(kept))
 
 
+@pytest.mark.slow
 def test_rules_change_their_log_probabilities_too(pair):
     """One row, as they count padding as repeated; the penalty stays in the score."""
     theirs, ours = pair
@@ -96,7 +98,7 @@ def test_rules_change_their_log_probabilities_too(pair):
     assert not np.array_equal(plain.tokens, found.tokens)
 
 
-@pytest.mark.parametrize("name", ["t5", "bart", "marian"])
+@pytest.mark.parametrize("name", ["t5", *slow("bart", "marian")])
 def test_encoder_decoders_too(name, tmp_path):
     """12 calls, each of three ragged sources, for each family: 36 calls, 324 sequences."""
     theirs = hf_models.build(name)

@@ -13,7 +13,8 @@ import torch
 
 from jax_attention import data, interop, models
 from tests.interop import hf_models, planted
-from tests.interop.test_hugging_face import SOME_DECODERS
+from tests.models import small
+from tests.tiers import slow, slow_except
 
 PARTS = {
     "gpt2": ["attention norm", "attention", "feed-forward norm", "feed-forward", "block", "stream"],
@@ -48,19 +49,20 @@ def wrong(folder):
 # --- Rounding --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SOME_DECODERS)
+@pytest.mark.parametrize("name", slow_except(PARTS, hf_models.CASES))
 def test_sound_models_differ_by_rounding(name):
-    report = interop.compare(hf_models.build(name))
+    theirs = hf_models.build(name)
+    report = interop.compare(theirs)
     assert (report.verdict, report.cause, report.equal) == ("rounding", None, True)
     assert max(row.used for row in report.rows) < 0.5
     found = [row.point for row in report.rows if row.layer == 0]
     assert found[: len(PARTS.get(name, []))] == PARTS.get(name, [])
-    layers = hf_models.build(name).config.num_hidden_layers
+    layers = theirs.config.num_hidden_layers
     assert [row.layer for row in report.rows if row.point == "stream"] == list(range(layers))
     assert [row.point for row in report.rows if row.layer is None] == ["embedding", "final norm", "head", "logits"]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+@pytest.mark.parametrize("name", ["gpt2", *slow("gemma2")])
 def test_sound_models_in_bfloat16_differ_by_its_rounding(name):
     report = interop.compare(hf_models.build(name, torch.bfloat16), dtype=None)
     assert (report.verdict, report.dtype) == ("rounding", "bfloat16")
@@ -80,6 +82,7 @@ def deep():
     return hf_models.made(kind, fields | {"num_hidden_layers": 24})
 
 
+@pytest.mark.slow
 def test_in_24_layers_rounding_uses_no_more_than_in_3(deep, tmp_path):
     deep.save_pretrained(tmp_path)
     report = interop.compare(deep, interop.load(tmp_path, scan=True))
@@ -90,6 +93,7 @@ def test_in_24_layers_rounding_uses_no_more_than_in_3(deep, tmp_path):
     assert streams[-1].difference.max_abs > streams[0].difference.max_abs  # that rounding adds up is seen, and allowed
 
 
+@pytest.mark.slow
 def test_in_24_layers_a_fault_is_named_by_its_layer(deep, tmp_path):
     deep.save_pretrained(tmp_path)
     bad = planted.in_theirs(deep, lambda m: setattr(m.model.layers[17].self_attn, "scaling", 1.0))
@@ -124,13 +128,17 @@ def test_tokens_and_text_are_what_both_read(folder, sound):
     assert text.rows != sound.rows
 
 
+@pytest.mark.slow
 def test_padding_that_is_seen_is_not_hidden_by_the_choice_of_tokens():
+    kind, fields = hf_models.CASES["llama 2"]
     theirs = planted.in_theirs(
-        hf_models.build("llama 2"), lambda m: planted.remasked(m.model.layers[1].self_attn, planted.without_padding)
+        hf_models.made(kind, fields | {"num_hidden_layers": 2}),
+        lambda m: planted.remasked(m.model.layers[1].self_attn, planted.without_padding),
     )
     padded = interop.compare(theirs, tokens=np.array([[-1, -1, 3, 4, 5, 6]]))
     assert (padded.suspect.layer, padded.suspect.point) == (1, "attention")
-    assert interop.compare(theirs, tokens=np.array([[3, 4, 5, 6]])).equal
+    # As many tokens as before, so that nothing is compiled again.
+    assert interop.compare(theirs, tokens=np.array([[1, 2, 3, 4, 5, 6]])).equal
 
 
 def test_random_tokens_leave_the_window_or_say_that_they_do_not():
@@ -252,13 +260,15 @@ def test_wrong_models_are_refused(folder):
         interop.compare(hf_models.build("gpt2", torch.bfloat16))
     with pytest.raises(ValueError, match="got text, and no folder with a tokenizer"):
         interop.compare(theirs, text="ab")
-    small = models.create(models.gpt2(vocab_size=hf_models.V, width=hf_models.D, depth=2, num_heads=4))
+    # Only the structure of these models matters, so their numbers are made without compiling the initialisation.
+    config = models.gpt2(vocab_size=hf_models.V, width=hf_models.D, depth=2, num_heads=4)
     with pytest.raises(ValueError, match="ours: expected a model of the sizes of theirs, depth = 3, got 2"):
-        interop.compare(theirs, small)
-    normless = models.create(dataclasses.replace(interop.load(folder).config, norm_place="post"))
+        interop.compare(theirs, small.filled(lambda: models.create(config)))
+    post = dataclasses.replace(interop.load(folder).config, norm_place="post")
+    normless = small.filled(lambda: models.create(post))
     with pytest.raises(ValueError, match="ours: expected a model with a last norm"):
         interop.compare(theirs, normless)
     kind, fields = hf_models.CASES["llama 2"]
     tall = models.llama(vocab_size=hf_models.V, width=hf_models.D, depth=3, num_heads=2, kv_heads=1, qk_norm=True)
     with pytest.raises(ValueError, match=r"parts are those of theirs, got one with blocks.rest.0.attention.query_norm"):
-        interop.compare(hf_models.made(kind, fields), models.create(tall))
+        interop.compare(hf_models.made(kind, fields), small.filled(lambda: models.create(tall)))

@@ -11,6 +11,7 @@ import torch
 
 from jax_attention import interop, nn
 from tests.interop import hf_models, parity_of
+from tests.tiers import slow_except
 from tests.tolerances import FORWARD
 
 pytestmark = [
@@ -21,10 +22,14 @@ pytestmark = [
 FIVE = {"num_hidden_layers": 5, "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"]}
 """Two rounds of a pattern of two, and one layer that stands alone."""
 TOKENS = hf_models.tokens()
-LOGITS = jax.jit(lambda model: model(TOKENS).logits)
 
 
-@pytest.fixture(params=["gemma2", "llama 2"])
+def logits_of(model):
+    """By the compiled function that `parity_of.forward` uses as well."""
+    return parity_of.logits_of_tokens(model, TOKENS)
+
+
+@pytest.fixture
 def pair(request, tmp_path):
     """Theirs, and ours with scanned blocks."""
     kind, fields = hf_models.CASES[request.param]
@@ -46,7 +51,7 @@ def test_what_was_trained_scanned_is_read_by_peft_and_by_both_layouts(pair):
     for scan in (False, True):
         model = interop.load(folder / "base", scan=scan)
         again = nn.adapted(model, interop.load_adapters(model, folder / "adapter"))
-        assert parity_of.relative(LOGITS(again), LOGITS(tuned)) <= FORWARD["float32"]
+        assert parity_of.relative(logits_of(again), logits_of(tuned)) <= FORWARD["float32"]
     whole = peft.PeftModel.from_pretrained(theirs, folder / "adapter").eval()
     assert parity_of.forward(whole, tuned) <= FORWARD["float32"]
 
@@ -61,7 +66,11 @@ APART = {
 }
 
 
-@pytest.mark.parametrize(("pair", "options"), APART.values(), ids=APART, indirect=["pair"])
+@pytest.mark.parametrize(
+    ("pair", "options"),
+    slow_except(("some layers",), [pytest.param(*case, id=name) for name, case in APART.items()]),
+    indirect=["pair"],
+)
 def test_layers_that_peft_treats_apart(pair, options):
     """What a stack needs and PEFT does not have is zero, and stays zero in training."""
     theirs, scanned, folder = pair

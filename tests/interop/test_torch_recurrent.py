@@ -16,11 +16,15 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from jax_attention import interop, nn
 from tests.interop.converted import check_equal, check_round_trip, inputs, randomized
+from tests.tiers import slow, slow_except
 from tests.tolerances import FORWARD
 
 B, T, D, H = 3, 4, 5, 3
 KINDS = {"GRU": (torch.nn.GRU, nn.GRU), "LSTM": (torch.nn.LSTM, nn.LSTM)}
 BOTH = pytest.mark.parametrize("kind", KINDS)
+GRU_FIRST = pytest.mark.parametrize("kind", slow_except(("GRU",), KINDS))
+LSTM_FIRST = pytest.mark.parametrize("kind", slow_except(("LSTM",), KINDS))
+"""One of the two runs in `make test`; the other is another cell in the same loop over rows."""
 OPTIONS = {
     "plain": {},
     "no bias": {"bias": False},
@@ -70,25 +74,32 @@ def check(kind, options, dtype, batch=B, count=T, with_state=True, lengths=None)
     return check_equal(module, arrays, partial(theirs, lengths=lengths), partial(ours, lengths=lengths), dtype)
 
 
-@BOTH
-@pytest.mark.parametrize("options", OPTIONS)
+QUICK = {("plain", "GRU"), ("no bias", "GRU"), ("plain", "LSTM"), ("deep, two ways, sequence first", "LSTM")}
+GRID = [
+    pytest.param(options, kind, marks=() if (options, kind) in QUICK else pytest.mark.slow)
+    for options in OPTIONS
+    for kind in KINDS
+]
+
+
+@pytest.mark.parametrize(("options", "kind"), GRID)
 def test_float32(kind, options):
     check(kind, OPTIONS[options], "float32", with_state=options != "plain")
 
 
-@BOTH
-@pytest.mark.parametrize("options", ["plain", "deep, two ways, sequence first"])
+@LSTM_FIRST
+@pytest.mark.parametrize("options", ["plain", *slow("deep, two ways, sequence first")])
 def test_float64(kind, options, x64):
     check(kind, OPTIONS[options], "float64")
 
 
-@BOTH
+@GRU_FIRST
 def test_one_row_of_one_sequence(kind):
     check(kind, {"bidirectional": True}, "float32", batch=1, count=1)
 
 
-@BOTH
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@GRU_FIRST
+@pytest.mark.parametrize("dtype", ["float32", *slow("float64")])
 def test_lengths_are_those_of_packed_sequences(kind, dtype, x64):
     check(kind, {"num_layers": 2, "bidirectional": True}, dtype, lengths=LENGTHS)
 
@@ -100,7 +111,7 @@ def layer_of(kind, **options):
     return KINDS[kind][1](D, H, rngs=nnx.Rngs(0), **options)
 
 
-@BOTH
+@GRU_FIRST
 def test_rows_behind_the_length_change_nothing(kind):
     """Not even NaN does, and the gradients of the others stay finite; a length of 0 gives the state back."""
     layer, (x,) = layer_of(kind, bidirectional=True), inputs("float32", (B, T, D))
@@ -122,7 +133,7 @@ def test_rows_behind_the_length_change_nothing(kind):
         assert np.array_equal(part[2], np.full((2, H), 0.5))
 
 
-@BOTH
+@LSTM_FIRST
 def test_leading_axes_are_independent_sequences(kind):
     layer, (x,) = layer_of(kind, num_layers=2), inputs("float32", (2, B, T, D))
     run = jax.jit(lambda x, lengths: layer(x, None, lengths))
@@ -138,11 +149,11 @@ def test_leading_axes_are_independent_sequences(kind):
             np.testing.assert_allclose(part[index], its, **close)
 
 
-@BOTH
+@LSTM_FIRST
 def test_step_by_step_is_the_whole(kind):
     layer, (x,) = layer_of(kind, num_layers=2), inputs("float32", (B, T, D))
-    outputs, state = layer(x)
     step, carried = jax.jit(layer), None
+    outputs, state = step(x)
     for t in range(T):
         out, carried = step(x[:, t : t + 1], carried)
         np.testing.assert_allclose(out[:, 0], outputs[:, t], rtol=FORWARD["float32"], atol=FORWARD["float32"])
@@ -154,25 +165,27 @@ def test_step_by_step_is_the_whole(kind):
 def test_no_rows_and_no_sequences(kind):
     layer = layer_of(kind, bidirectional=True)
     state = whole([jnp.full((B, 2, H), 0.5)] * len(layer.parts))
-    outputs, final = layer(jnp.ones((B, 0, D)), state)
+    run = jax.jit(layer)
+    outputs, final = run(jnp.ones((B, 0, D)), state)
     assert outputs.shape == (B, 0, 2 * H)
     assert all(np.array_equal(part, np.full((B, 2, H), 0.5)) for part in parts(final))
-    outputs, final = layer(jnp.ones((0, T, D)), None, jnp.zeros(0, int))
+    outputs, final = run(jnp.ones((0, T, D)), None, jnp.zeros(0, int))
     assert outputs.shape == (0, T, 2 * H)
     assert [part.shape for part in parts(final)] == [(0, 2, H)] * len(layer.parts)
 
 
 @BOTH
 def test_dtypes(kind):
-    """bfloat16 parameters compute in bfloat16; `dtype` says otherwise."""
-    x = jnp.ones((T, D), jnp.bfloat16)
+    """bfloat16 parameters compute in bfloat16; `dtype` says otherwise. The abstract call shows it without compiling."""
+    x = jax.ShapeDtypeStruct((T, D), jnp.bfloat16)
     for dtype, expected in ((None, jnp.bfloat16), (jnp.float32, jnp.float32)):
-        outputs, state = layer_of(kind, param_dtype=jnp.bfloat16, dtype=dtype)(x)
+        options = {"param_dtype": jnp.bfloat16, "dtype": dtype}
+        outputs, state = jax.eval_shape(lambda x, options=options: layer_of(kind, **options)(x), x)
         assert {y.dtype for y in (outputs, *parts(state))} == {jnp.dtype(expected)}
-    assert layer_of(kind)(x)[0].dtype == jnp.float32
+    assert jax.eval_shape(lambda x: layer_of(kind)(x), x)[0].dtype == jnp.float32
 
 
-@BOTH
+@GRU_FIRST
 def test_every_derivative(kind, x64):
     layer = layer_of(kind, bidirectional=True, param_dtype=jnp.float64)
     leaves, structure = jax.tree.flatten(layer)

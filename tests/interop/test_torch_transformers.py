@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,8 @@ from flax import nnx
 from jax_attention import interop, masks, models, nn
 from jax_attention.cache import EMPTY
 from tests.interop.converted import check_equal, check_round_trip, inputs, randomized
+from tests.models import small
+from tests.tiers import slow_except
 from tests.tolerances import PARITY
 
 S, T, D, N, F = 5, 4, 15, 3, 11
@@ -95,15 +96,21 @@ def check(name, dtype, **options):
     return check_equal(module, used, theirs, ours, dtype)
 
 
-@pytest.mark.parametrize(
-    "options", [x if i in (1, 2) else pytest.param(x, marks=pytest.mark.slow) for i, x in enumerate(OPTIONS)]
-)
-@pytest.mark.parametrize("name", MODULES)
+QUICK = {("encoder", "pre-norm, GELU"), ("encoder layer", "no biases, SiLU"), ("decoder layer", "no biases, SiLU")}
+QUICK |= {("both", "pre-norm, GELU")}
+GRID = [
+    pytest.param(name, options, marks=() if (name, options) in QUICK else pytest.mark.slow)
+    for name in MODULES
+    for options in OPTIONS
+]
+
+
+@pytest.mark.parametrize(("name", "options"), GRID)
 def test_transformers_float32(name, options):
     check(name, "float32", **OPTIONS[options])
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", slow_except(("decoder layer",), MODULES))
 def test_transformers_float64(name, x64):
     check(name, "float64", norm_first=True)
 
@@ -125,7 +132,9 @@ def test_padding_of_the_source():
         expected = module(
             torch.tensor(x), torch.tensor(y), src_key_padding_mask=padding, memory_key_padding_mask=padding
         )
-    found = interop.from_torch(module)(x, y, source_positions=np.where(hidden, EMPTY, np.arange(S))).hidden
+    places = np.where(hidden, EMPTY, np.arange(S))
+    run = jax.jit(lambda pair, *arrays: pair(*arrays, source_positions=places).hidden)
+    found = run(interop.from_torch(module), x, y)
     np.testing.assert_allclose(found, expected, rtol=PARITY, atol=PARITY)
 
 
@@ -205,17 +214,19 @@ BAD_BODIES = {
 @pytest.mark.parametrize("name", BAD_BODIES)
 def test_bodies_that_pytorch_has_not(name):
     changes, message = BAD_BODIES[name]
-    body = models.Body(dataclasses.replace(PLAIN, **changes), rngs=nnx.Rngs(0))
+    config = dataclasses.replace(PLAIN, **changes)
+    body = small.filled(lambda: models.Body(config, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=message):
         interop.to_torch(body)
 
 
 def test_a_plain_body_goes_to_pytorch():
-    body = models.Body(PLAIN, rngs=nnx.Rngs(0))
-    x = jnp.asarray(inputs("float32", (2, S, 6))[0])
+    body = small.filled(lambda: models.Body(PLAIN, rngs=nnx.Rngs(0)))
+    (x,) = inputs("float32", (2, S, 6))
     module = interop.to_torch(body).eval()
+    found = jax.jit(lambda body, x: body(x).hidden)(body, x)
     with torch.no_grad():
-        np.testing.assert_allclose(module(torch.tensor(np.asarray(x))), body(x).hidden, rtol=PARITY, atol=PARITY)
+        np.testing.assert_allclose(module(torch.tensor(x)), found, rtol=PARITY, atol=PARITY)
 
 
 def test_other_layers_are_still_found():

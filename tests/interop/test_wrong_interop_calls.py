@@ -9,6 +9,7 @@ import torch
 from flax import nnx
 
 from jax_attention import decoding, interop, models, nn
+from tests.models import small
 
 CONFIG = models.llama(vocab_size=19, context=8, width=8, depth=1, num_heads=2, kv_heads=1, ff_size=12, scan=False)
 PAIR = models.PairConfig(
@@ -19,7 +20,7 @@ PAIR = models.PairConfig(
 
 @pytest.fixture(scope="module")
 def model():
-    return models.create(CONFIG)
+    return small.filled(lambda: models.create(CONFIG))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ WRONG = {
         "model: expected a models.TransformerLM or EncoderDecoder",
     ),
     "save a body": (
-        lambda m, p, new: interop.save(models.Body(CONFIG, rngs=nnx.Rngs(0)), new),
+        lambda m, p, new: interop.save(small.filled(lambda: models.Body(CONFIG, rngs=nnx.Rngs(0))), new),
         "got a value of type Body",
     ),
     "save into a number": (lambda m, p, new: interop.save(m, 3), "path: expected the name of a folder, got"),
@@ -133,7 +134,7 @@ WRONG = {
     ),
     "a number as JSON": (lambda m, p, new: models.config_to_json(3), "config: expected models.LMConfig"),
     "a pair generates": (
-        lambda m, p, new: decoding.generate(models.create(PAIR), [1], max_new_tokens=2),
+        lambda m, p, new: decoding.generate(small.filled(lambda: models.create(PAIR)), [1], max_new_tokens=2),
         r"got an EncoderDecoder, which reads a source first. Give its decoder: model.given\(source\)",
     ),
 }

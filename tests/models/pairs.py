@@ -27,8 +27,8 @@ def pair_config(kind: str, **changes) -> models.PairConfig:
     given = KINDS[kind]
     shared = {"depth": 2, "num_heads": 4} | SIZES | given["shared"] | changes
     return models.PairConfig(
-        encoder=models.LMConfig(**shared | given["encoder"], mask=None),
-        decoder=models.LMConfig(**shared | given["decoder"], memory_size=shared["width"]),
+        encoder=models.LMConfig(**shared | given["encoder"] | changes, mask=None),
+        decoder=models.LMConfig(**shared | given["decoder"] | changes, memory_size=shared["width"]),
         shared_embedding=SHARING.get(kind, False),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-import pytest
 
 from jax_attention import models, nn, scores
 from jax_attention.cache import EMPTY
@@ -20,7 +19,6 @@ SCORES = {
     "cosine": scores.cosine(3.0),
     "plain": lambda q, k: jnp.sin(q @ jnp.swapaxes(k, -1, -2)),
 }
-FEW = [s if s in ("none", "additive", "location") else pytest.param(s, marks=pytest.mark.slow) for s in SCORES]
 SOURCE, TARGET = small.tokens(2, S), small.tokens(2, T, seed=1)
 RIGHT = jnp.array([[0, 1, 2, 3, 4], [0, 1, 2, EMPTY, EMPTY]])
 

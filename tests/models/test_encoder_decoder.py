@@ -14,9 +14,10 @@ from jax_attention import attend_heads, models, normalizers, scores
 from jax_attention.cache import EMPTY
 from tests.models import small
 from tests.models.pairs import KINDS, SOURCE, TARGET, D, S, T, logits, pair, pair_config
+from tests.tiers import slow, slow_except
 
-ONE = [kind if "rotary" in kind else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-"""Each kind more costs seconds to compile."""
+ONE = slow_except(("post-norm, learned",), KINDS)
+"""This kind compiles fastest; each of the others takes seconds more, and they run in test_encoder_decoder_use.py."""
 
 
 @pytest.mark.parametrize("kind", ONE)
@@ -80,9 +81,9 @@ def test_layouts_remat_and_captures_agree(kind):
 def test_cross_attention_is_the_rule_over_the_memory():
     """By hand, with every part of the rule that crosses: score, cap, normalizer; no mask, no positions, no mods."""
     model = pair("t5, own rule, groups")
-    out = small.jit(lambda model: model(SOURCE, TARGET, capture=models.Capture(weights=(0,), hidden="all", cross=(0,))))
-    captured = out(model).captured
-    states = small.jit(lambda model: model.encode(SOURCE))(model)
+    asked = models.Capture(hidden=(-1, 0))
+    run = small.jit(lambda model: (model(SOURCE, TARGET, capture=asked).captured, model.encode(SOURCE)))
+    captured, states = run(model)
     block = model.decoder.blocks.rest[0]
 
     def by_hand(x):
@@ -105,8 +106,9 @@ def test_cross_attention_is_the_rule_over_the_memory():
     np.testing.assert_allclose(small.jit(by_hand)(captured.hidden[-1]), captured.hidden[0], **small.CLOSE)
 
 
-def test_a_token_never_sees_later_ones_and_always_the_source():
-    model = pair("sandwich, rotary")
+@pytest.mark.parametrize("depth", [1, *slow(3)])
+def test_a_token_never_sees_later_ones_and_always_the_source(depth):
+    model = pair("sandwich, rotary", depth=depth)
 
     def through(shift):
         """Logits with a shift of the embedding of every target token; its derivative shows who sees whom."""
@@ -126,7 +128,7 @@ def test_a_token_never_sees_later_ones_and_always_the_source():
 
 
 def test_a_shared_table_gets_the_gradients_of_both_halves():
-    model = pair("post-norm, learned")
+    model = pair("post-norm, learned", depth=1)
     config = dataclasses.replace(model.config, shared_embedding=False)
     apart = jax.tree.map(lambda x: x, model)
     apart.encoder.embedding, apart.config = model.decoder.embedding, config

@@ -13,6 +13,13 @@ from tests.models.pairs import SIZES, SOURCE, TARGET, D, S, pair
 
 ENCODER = models.LMConfig(**SIZES, num_heads=2, mask=None)
 DECODER = models.LMConfig(**SIZES, num_heads=2, memory_size=D)
+
+
+def made(config):
+    """A model with random numbers that are made without compiling its initialisation."""
+    return small.filled(lambda: models.create(config))
+
+
 BAD = {
     "no memory size": (
         lambda: models.PairConfig(encoder=ENCODER, decoder=dataclasses.replace(DECODER, memory_size=None)),
@@ -34,25 +41,25 @@ BAD = {
         r"memory_size: expected None beside norm_place='parallel'",
     ),
     "forgotten memory": (
-        lambda: models.create(DECODER)(TARGET),
+        lambda: made(DECODER)(TARGET),
         r"memory: expected models.Memory, got a value of type NoneType. Make it by model.remember\(states\)\.",
     ),
     "forgotten to remember": (
-        lambda: models.create(DECODER)(TARGET, memory=jnp.ones((2, S, D))),
+        lambda: made(DECODER)(TARGET, memory=jnp.ones((2, S, D))),
         r"memory: expected models.Memory, got a value of type ArrayImpl",
     ),
     "a cache": (
-        lambda: models.create(DECODER)(TARGET, memory=models.create(DECODER).init_cache((2,))),
+        lambda: made(DECODER)(TARGET, memory=made(DECODER).init_cache((2,))),
         r"memory: expected models.Memory, got a value of type LMCache",
     ),
     "a memory of another layout": (
-        lambda: models.create(DECODER)(
-            TARGET, memory=models.create(dataclasses.replace(DECODER, scan=True)).remember(jnp.ones((2, S, D)))
+        lambda: made(DECODER)(
+            TARGET, memory=made(dataclasses.replace(DECODER, scan=True)).remember(jnp.ones((2, S, D)))
         ),
         r"memory: expected 0 stacked and 4 single layers, got 1 and 0\.",
     ),
     "a memory of more sources": (
-        lambda: models.create(DECODER)(TARGET, memory=models.create(DECODER).remember(jnp.ones((3, S, D)))),
+        lambda: made(DECODER)(TARGET, memory=made(DECODER).remember(jnp.ones((3, S, D)))),
         r"memory: expected leading axes that broadcast to those of the target, \(2,\), got \(3,\)\.",
     ),
     "more sources": (
@@ -80,7 +87,7 @@ BAD = {
         r"shared_embedding: expected True or False",
     ),
     "a memory too many": (
-        lambda: small.model("none")(TARGET, memory=models.create(DECODER).remember(jnp.ones((S, D)))),
+        lambda: small.model("none")(TARGET, memory=made(DECODER).remember(jnp.ones((S, D)))),
         r"memory: expected None, as memory_size of the config is None",
     ),
     "remember nothing": (
@@ -88,7 +95,7 @@ BAD = {
         r"memory_size: expected a model with cross-attention, got None",
     ),
     "states of another size": (
-        lambda: models.create(DECODER).remember(jnp.ones((S, D + 1))),
+        lambda: made(DECODER).remember(jnp.ones((S, D + 1))),
         r"states: expected a memory \[..., S, memory_size = 16\], got float32\[5,17\]",
     ),
     "positions": (

@@ -14,9 +14,10 @@ from jax_attention import decoding, models
 from jax_attention.cache import EMPTY
 from tests.models import small
 from tests.models.pairs import KINDS, SOURCE, TARGET, logits, pair, pair_config
+from tests.tiers import slow_except
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_except(("t5, own rule, groups",), KINDS))
 def test_greedy_decoding_is_the_argmax_of_the_full_pass(kind):
     model, start, count = pair(kind), [[1], [2]], 5
     places = jnp.array([[0, 1, 2, 3, 4], [0, 1, 2, EMPTY, EMPTY]])
@@ -52,18 +53,18 @@ def test_a_pair_of_configs_is_json():
 
 
 def test_samples_share_the_memory():
-    model = pair("post-norm, learned")
+    model = pair("post-norm, learned", depth=1)
     given, key = model.given(SOURCE), jax.random.key(0)
     options = {"max_new_tokens": 3, "sampler": decoding.temperature(1.0)}
-    out = decoding.generate(given, [[1], [2]], rng=key, num_samples=3, **options)
-    assert out.tokens.shape == (3, 2, 3)
-    for sample in range(3):
+    out = decoding.generate(given, [[1], [2]], rng=key, num_samples=2, **options)
+    assert out.tokens.shape == (2, 2, 3)
+    for sample in range(2):
         alone = decoding.generate(given, [[1], [2]], rng=jax.random.fold_in(key, sample), **options)
         np.testing.assert_array_equal(alone.tokens, out.tokens[sample])
 
 
 def test_dropout_is_drawn_in_both_halves():
-    model = pair("post-norm, learned", dropout=0.5, attention_dropout=0.5)
+    model = pair("post-norm, learned", depth=1, dropout=0.5, attention_dropout=0.5)
 
     @small.jit
     def run(model, seed):
@@ -78,7 +79,7 @@ def test_dropout_is_drawn_in_both_halves():
 
 def test_maps_under_dropout_are_those_that_were_applied():
     """The stream behind a block, put together from the captured maps and the values."""
-    model = pair("sandwich, rotary", attention_dropout=0.5)
+    model = pair("sandwich, rotary", depth=1, attention_dropout=0.5)
     asked = models.Capture(weights=(0,), hidden=(-1, 0), cross=(0,))
 
     @small.jit

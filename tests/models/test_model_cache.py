@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from jax_attention import models
 from jax_attention.cache import EMPTY
 from tests.models import small
+from tests.tiers import slow, slow_except
 
 T = 9
+ONE_LAYOUT = [pytest.param(False, id="unrolled", marks=pytest.mark.slow), pytest.param(True, id="scanned")]
 
 
 @small.jit
@@ -37,10 +39,13 @@ def in_chunks(model, tokens, sizes, cache):
     return np.concatenate(found, axis=-2), cache
 
 
-LAYOUTS = [(scheme, False) for scheme in small.SCHEMES] + [("rotary", True), ("t5", True)]
+LAYOUTS = [("t5", False), ("rotary", True)]
+SLOW_LAYOUTS = [(scheme, False) for scheme in small.SCHEMES if scheme != "t5"] + [("t5", True)]
 
 
-@pytest.mark.parametrize(("scheme", "scan"), LAYOUTS)
+@pytest.mark.parametrize(
+    ("scheme", "scan"), LAYOUTS + [pytest.param(*layout, marks=pytest.mark.slow) for layout in SLOW_LAYOUTS]
+)
 def test_prompt_in_chunks_equals_the_full_call(scheme, scan):
     """flax#1317 (one token at a time only), flash-attention#1414 (no such test exists)."""
     model, tokens = small.model(scheme), small.tokens(3, T)
@@ -63,7 +68,7 @@ def test_any_chunking(sizes):
     np.testing.assert_allclose(found, full(model, tokens)[: sum(sizes)], **small.CLOSE)
 
 
-@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize("scan", ONE_LAYOUT)
 def test_layers_with_a_window_may_keep_a_ring(scan):
     model, tokens = small.model("rotary", windows=(3, None)), small.tokens(2, small.CONTEXT)
     model = models.scanned(model) if scan else model
@@ -102,8 +107,8 @@ def padded(side):
     return jnp.asarray(tokens), jnp.asarray(positions)
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("scheme", small.SCHEMES)
+@pytest.mark.parametrize("side", ["left", *slow("right")])
+@pytest.mark.parametrize("scheme", slow_except(("rotary", "learned"), small.SCHEMES))
 def test_ragged_rows_equal_rows_alone(scheme, side):
     """mlx-lm#1906: left padding lost in decoding. Later tokens stand behind the last of their own row by themselves."""
     model = small.model(scheme)
@@ -121,7 +126,7 @@ def test_ragged_rows_equal_rows_alone(scheme, side):
     np.testing.assert_array_equal(cache.next_positions(2), np.asarray(LENGTHS)[:, None] + DECODED + np.arange(2))
 
 
-@pytest.mark.parametrize("scheme", ["rotary", "learned"])
+@pytest.mark.parametrize("scheme", ["rotary", *slow("learned")])
 def test_padding_makes_no_nan_anywhere(scheme):
     """transformers#38690. A row of nothing but padding, too; forward, with a cache, and in every gradient."""
     model, (tokens, positions) = small.model(scheme), padded("left")
@@ -140,7 +145,7 @@ def test_padding_makes_no_nan_anywhere(scheme):
 # --- What does not fit -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize("scan", ONE_LAYOUT)
 def test_overflow_is_an_error_and_under_jit_nan(scan):
     """Never clamped: a scanned model cannot raise in its layers, so the model itself looks."""
     model = small.model("rotary", depth=2)

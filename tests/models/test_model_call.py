@@ -12,11 +12,12 @@ import pytest
 
 from jax_attention import models, mods
 from tests.models import small
+from tests.tiers import slow
 
 T = 7
 
 
-@pytest.mark.parametrize("scheme", ["learned", "rotary"])
+@pytest.mark.parametrize("scheme", ["learned", *slow("rotary")])
 def test_vmap_of_one_sequence_is_the_batch(scheme):
     @small.jit
     def both(model, tokens):
@@ -82,10 +83,11 @@ def everything(model, tokens):
     }
 
 
-def test_scanned_equals_unrolled():
+@pytest.mark.parametrize("scheme", ["learned", *slow("rotary")])
+def test_scanned_equals_unrolled(scheme):
     """Five layers, a pattern of two: the scan runs two rounds and one layer is left over."""
     options = {"depth": 5, "windows": (3, None), "dropout": 0.2}
-    plain = small.model("rotary", **options)
+    plain = small.model(scheme, **options)
     stacked = models.scanned(plain)
     assert (stacked.blocks.repeats, len(stacked.blocks.scanned), len(stacked.blocks.rest)) == (2, 2, 1)
     tokens = small.tokens(2, T)
@@ -123,8 +125,9 @@ def test_attention_dropout_is_the_same_in_both_layouts_and_differs_between_layer
     assert 0.2 < kept[0].sum() / (4 * 15) < 0.8
 
 
-def test_both_layouts_start_with_the_same_numbers():
-    config = small.config("rotary", depth=4)
+@pytest.mark.parametrize(("scheme", "depth"), [("learned", 2), pytest.param("rotary", 4, marks=pytest.mark.slow)])
+def test_both_layouts_start_with_the_same_numbers(scheme, depth):
+    config = small.config(scheme, depth=depth)
     rng = jax.random.key(5)
     make = small.jit(lambda: [models.create(dataclasses.replace(config, scan=scan), rng) for scan in (False, True)])
     plain, stacked = make()
@@ -189,10 +192,10 @@ def count_products(jaxpr) -> int:
     return total
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [*slow(False), True])
 def test_remat_changes_what_is_kept_and_no_number(scan):
     """flax#4626."""
-    model, tokens = small.model("rotary", depth=2, windows=(3,)), small.tokens(2, T)
+    model, tokens = small.model("learned"), small.tokens(2, T)
     model = models.scanned(model) if scan else model
 
     def loss(model):
@@ -214,7 +217,7 @@ def test_remat_changes_what_is_kept_and_no_number(scan):
 # --- Capture ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [*slow(False), True])
 def test_capture_changes_no_bit_and_gives_what_the_layers_see(scan):
     """flax#4744: asking for weights."""
     model, tokens = small.model("rotary", depth=3), small.tokens(2, T)

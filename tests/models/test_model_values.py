@@ -12,6 +12,7 @@ import pytest
 
 from jax_attention import masks, models, mods, normalizers, positions, scores
 from tests.models import small
+from tests.tiers import slow
 
 TOKENS = small.tokens(2, 6)
 
@@ -24,7 +25,7 @@ def loss(model, tokens=TOKENS):
 # --- Dicts and ensembles ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [*slow(False), True])
 def test_dicts_and_modules_are_the_same_model(scan):
     model = small.model("rotary")
     model = models.scanned(model) if scan else model
@@ -69,9 +70,9 @@ def test_wrong_dicts_are_named():
 def test_vmap_over_an_ensemble_of_models():
     """As modules and as dicts; each member equals its own call, and each is trained by its own gradient."""
     config = small.config("rotary", depth=1)
-    members = [small.model("rotary", seed, depth=1) for seed in range(3)]
-    stack = jax.tree.map(lambda *x: jnp.stack(x), *members)
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *map(models.to_dict, members))
+    members = [small.model("rotary", seed, depth=1) for seed in range(2)]
+    stack = jax.tree.map(lambda *x: np.stack(x), *members)
+    stacked = jax.tree.map(lambda *x: np.stack(x), *map(models.to_dict, members))
     apply = models.pure(config).apply
 
     @small.jit
@@ -87,7 +88,7 @@ def test_vmap_over_an_ensemble_of_models():
     alone, together, logits, expected = run(members, stack, stacked)
     for i, (value, gradient) in enumerate(alone):
         np.testing.assert_allclose(together[0][i], value, **small.CLOSE)
-        own = jax.tree.map(lambda x, i=i: x[i], together[1])
+        own = jax.tree.map(lambda x, i=i: np.asarray(x)[i], together[1])
         small.assert_trees_close(models.to_dict(own), models.to_dict(gradient), **small.CLOSE_GRADIENT)
         np.testing.assert_allclose(logits[i], expected[i], **small.CLOSE)
     fresh = jax.eval_shape(jax.vmap(models.pure(config).init), jax.random.split(jax.random.key(0), 5))
@@ -154,21 +155,24 @@ def rule_parameters(params):
     return {name: x for name, x in flat.items() if "parameters" in name}
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [*slow(False), True])
 def test_train_rule_makes_the_rules_numbers_parameters(scan):
     config = small.config("none", qk_norm=False, scan=scan, **RULE)
     assert rule_parameters(models.to_dict(jax.eval_shape(lambda: models.create(config)))) == {}
     trained = dataclasses.replace(config, train_rule=True)
     rng = jax.random.key(0)
-    fixed, (_, gradient) = small.jit(
-        lambda: (models.create(config, rng)(TOKENS).logits, jax.value_and_grad(loss)(models.create(trained, rng)))
-    )()
+
+    @small.jit
+    def run():
+        model = models.create(trained, rng)
+        return models.create(config, rng)(TOKENS).logits, model(TOKENS).logits, jax.grad(loss)(model)
+
+    fixed, created, gradient = run()
     gradients = rule_parameters(models.to_dict(gradient))
     assert len(gradients) == (5 if scan else 10)
     zero = [name for name, x in gradients.items() if not np.any(x)]
     assert zero == [], "a bias per head cancels in a softmax, but not beside a sink"
     assert all(x.dtype == jnp.float32 and not x.weak_type for x in gradients.values())
-    created = small.jit(lambda: models.create(trained, rng)(TOKENS).logits)()
     np.testing.assert_allclose(created, fixed, **small.CLOSE)
 
 
@@ -216,7 +220,7 @@ def test_order_of_mods_is_position_own_cap():
 # --- Dtypes and strict modes -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [True, *slow(False)])
 def test_bfloat16_keeps_parameters_and_logits_float32(tied):
     plain = small.model("rotary", tied_head=tied)
     config = dataclasses.replace(plain.config, dtype="bfloat16")
@@ -251,10 +255,20 @@ def test_float64_is_float64(x64):
 
 
 WIDTHS = (("float32", False), ("float32", True), ("bfloat16", False), ("float64", True))
+GRID = [
+    pytest.param(
+        scheme,
+        *width,
+        id=f"{scheme}-{width[0]}-{'x64' if width[1] else 'x32'}",
+        # Every scheme and every width once, and no more, as tracing a gradient takes half a second.
+        marks=() if i % len(WIDTHS) == j else pytest.mark.slow,
+    )
+    for i, scheme in enumerate(small.SCHEMES)
+    for j, width in enumerate(WIDTHS)
+]
 
 
-@pytest.mark.parametrize(("dtype", "x64"), WIDTHS, ids=lambda x: {True: "x64", False: "x32"}.get(x, x))
-@pytest.mark.parametrize("scheme", small.SCHEMES)
+@pytest.mark.parametrize(("scheme", "dtype", "x64"), GRID)
 def test_strict_promotion_through_forward_and_backward(scheme, dtype, x64):
     """Tracing is enough: promotion happens, or is refused, before anything runs."""
     with jax.enable_x64(x64), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):

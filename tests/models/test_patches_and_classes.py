@@ -14,6 +14,7 @@ from flax import nnx
 from jax_attention import decoding, masks, models
 from jax_attention.cache import EMPTY
 from tests.models import small
+from tests.tiers import slow
 
 IMAGE, PATCH = (6, 8, 2), (3, 2)
 IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((2, *IMAGE)), jnp.float32)
@@ -56,20 +57,21 @@ def test_only_positions_know_where_a_patch_stands():
     turned = jnp.roll(IMAGES, PATCH[1], axis=2)
     order = np.array([3, 0, 1, 2, 7, 4, 5, 6])
     for position, equal in (("none", True), ("learned", False)):
-        here, there = small.jit(lambda model: (model(IMAGES), model(turned)))(encoder(position))
+        here, there = small.jit(lambda model: (model(IMAGES), model(turned)))(encoder(position, depth=1))
         assert bool(jnp.allclose(here[:, order], there, atol=1e-5)) == equal
 
 
 def test_a_decoder_writes_of_an_image():
-    decoder = small.model("learned", memory_size=16)
-    memory = decoder.remember(encoder()(IMAGES))
+    decoder = small.model("learned", depth=1, memory_size=16)
+    memory = small.jit(lambda decoder, encoder: decoder.remember(encoder(IMAGES)))(decoder, encoder(depth=1))
     out = decoding.generate(models.Given(decoder, memory), [[1], [2]], max_new_tokens=3)
-    full = decoder(jnp.concatenate([jnp.array([[1], [2]]), out.tokens], axis=1), memory=memory).logits
-    np.testing.assert_array_equal(jnp.argmax(full[:, :-1], axis=-1), out.tokens)
+    written = np.concatenate([[[1], [2]], out.tokens], axis=1)
+    full = small.jit(lambda decoder, memory: decoder(written, memory=memory).logits)(decoder, memory)
+    np.testing.assert_array_equal(np.argmax(full[:, :-1], axis=-1), out.tokens)
 
 
 def test_dropout_of_patches():
-    model = encoder(dropout=0.5)
+    model = encoder(depth=1, dropout=0.5)
     run = small.jit(lambda model, seed: model(IMAGES, rng=jax.random.key(seed)))
     np.testing.assert_array_equal(run(model, 0), run(model, 0))
     assert np.abs(run(model, 0) - run(model, 1)).max() > 0.1
@@ -146,8 +148,10 @@ def test_wrong_calls_are_refused(name):
         call()
 
 
-@pytest.mark.parametrize("positions", [None, jnp.zeros((2, 0), jnp.int32)], ids=["none", "given"])
+@pytest.mark.parametrize(
+    "positions", [None, *slow(pytest.param(jnp.zeros((2, 0), jnp.int32), id="given"))], ids=lambda x: "none"
+)
 def test_a_text_of_no_tokens_has_the_logits_of_the_bias(positions):
     model = classifier()
-    found = model(jnp.zeros((2, 0), jnp.int32), positions=positions).logits
+    found = small.jit(lambda model: model(jnp.zeros((2, 0), jnp.int32), positions=positions).logits)(model)
     np.testing.assert_array_equal(found, jnp.broadcast_to(model.head.bias[...], (2, 3)))

@@ -38,18 +38,20 @@ def test_the_plain_sum_has_no_vector():
 def test_train_rule_makes_the_rules_numbers_parameters():
     """As constants they give the same logits; as parameters they have a gradient, in the dtype of the parameters."""
     rule = {"normalize": normalizers.softmax(sinks=jnp.zeros(()))}
-    fixed, learned = (models.create(config("cosine", train_rule=train, **rule)) for train in (False, True))
-    count = lambda model: len(jax.tree.leaves(model))  # noqa: E731
-    assert count(learned) == count(fixed) + 2
     loss = lambda model: jnp.sin(model(SOURCE, target(2, T)).logits).sum()  # noqa: E731
-    (plain, _), (value, gradient) = small.jit(lambda *both: [jax.value_and_grad(loss)(model) for model in both])(
-        fixed, learned
-    )
+
+    @small.jit
+    def run():
+        fixed, learned = (models.create(config("cosine", train_rule=train, **rule)) for train in (False, True))
+        assert len(jax.tree.leaves(learned)) == len(jax.tree.leaves(fixed)) + 2
+        return loss(fixed), *jax.value_and_grad(loss)(learned)
+
+    plain, value, gradient = run()
     np.testing.assert_allclose(plain, value, **small.CLOSE)
     for held in (gradient.decoder.score, gradient.decoder.normalize):
         (slope,) = jax.tree.leaves(held)
         assert abs(slope) > 1e-6
-    half = models.create(config("cosine", train_rule=True, param_dtype="bfloat16", **rule))
+    half = jax.eval_shape(lambda: models.create(config("cosine", train_rule=True, param_dtype="bfloat16", **rule)))
     assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype("bfloat16")}
 
 
@@ -86,7 +88,7 @@ BAD = {
         r"memory: expected leading axes that broadcast to those of the target, \(\), got \(2,\)",
     ),
     "maps of no rule": (
-        lambda: seq2seq("none")(SOURCE, target(2, T), capture=models.Capture(cross="all")),
+        lambda: jax.eval_shape(lambda: seq2seq("none")(SOURCE, target(2, T), capture=models.Capture(cross="all"))),
         "capture.cross: expected nothing, as a model with score=None",
     ),
     "maps of blocks": (
@@ -113,15 +115,21 @@ def test_wrong_calls_are_refused(name):
         call()
 
 
-@pytest.mark.parametrize(("dtype", "x64"), [("float32", True), ("bfloat16", False), ("float64", True)])
-@pytest.mark.parametrize(
-    ("score", "changes"),
-    [
-        *(("none", {}), ("additive", {}), ("additive", {"attention_vector": False}), ("location", {})),
-        ("cosine", {"train_rule": True, "normalize": normalizers.softmax(sinks=jnp.zeros(()))}),
-        *(pytest.param(score, {}, marks=pytest.mark.slow) for score in ("general", "concat", "dot", "plain")),
-    ],
-)
+WIDTHS = [("float32", True), ("bfloat16", False), ("float64", True)]
+KINDS = [
+    *(("none", {}), ("additive", {}), ("additive", {"attention_vector": False}), ("location", {})),
+    ("cosine", {"train_rule": True, "normalize": normalizers.softmax(sinks=jnp.zeros(()))}),
+]
+SLOW_KINDS = [(score, {}) for score in ("general", "concat", "dot", "plain")]
+GRID = [
+    # Each of the first five kinds runs with one of the widths in `make test`.
+    pytest.param(*kind, *width, marks=() if i < len(KINDS) and i % len(WIDTHS) == j else pytest.mark.slow)
+    for i, kind in enumerate(KINDS + SLOW_KINDS)
+    for j, width in enumerate(WIDTHS)
+]
+
+
+@pytest.mark.parametrize(("score", "changes", "dtype", "x64"), GRID)
 def test_nothing_is_promoted_silently(score, changes, dtype, x64):
     """Tracing is enough to see it. Logits are at least float32."""
     with jax.enable_x64(x64), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):

@@ -14,10 +14,11 @@ from jax.test_util import check_grads
 from jax_attention import decoding, models
 from jax_attention.cache import EMPTY
 from tests.models import small
-from tests.models.small_rnn import FEW, RIGHT, SOURCE, D, H, T, config, seq2seq, target
+from tests.models.small_rnn import RIGHT, SCORES, SOURCE, D, H, T, config, seq2seq, target
+from tests.tiers import slow, slow_except
 
 
-@pytest.mark.parametrize("score", FEW)
+@pytest.mark.parametrize("score", slow_except(("additive",), SCORES))
 def test_leading_axes_and_padding_change_nothing(score):
     """Every row alone is the row in the batch; behind a source anything may stand, even what gives NaN."""
     left = jnp.array([[0, 1, 2, 3, 4], [EMPTY, EMPTY, 0, 1, 2]])
@@ -102,7 +103,7 @@ def as_torch(model) -> Bahdanau:
     return theirs
 
 
-@pytest.mark.parametrize("score", ["none", "additive"])
+@pytest.mark.parametrize("score", [*slow("none"), "additive"])
 def test_equals_pytorch_forward_maps_and_gradients(score):
     model, written = seq2seq(score), target(2, T)
     theirs = as_torch(model)
@@ -132,7 +133,7 @@ def test_equals_pytorch_forward_maps_and_gradients(score):
         np.testing.assert_allclose(ours[...], other.numpy(), **small.CLOSE_GRADIENT)
 
 
-@pytest.mark.parametrize("score", FEW)
+@pytest.mark.parametrize("score", slow_except(("location",), SCORES))
 def test_greedy_decoding_is_the_argmax_of_the_full_pass(score):
     """Also beyond `context`, which bounds the source alone."""
     model, start = seq2seq(score, cell="lstm", num_layers=2), jnp.array([[1, 3], [2, 0]])
@@ -145,6 +146,7 @@ def test_greedy_decoding_is_the_argmax_of_the_full_pass(score):
     np.testing.assert_array_equal(best.tokens, out.tokens)
 
 
+@pytest.mark.slow
 def test_ragged_prompts_and_beams_do_not_know_each_other():
     model = seq2seq("additive")
     given = model.given(SOURCE, positions=RIGHT)
@@ -157,7 +159,7 @@ def test_ragged_prompts_and_beams_do_not_know_each_other():
         np.testing.assert_allclose(together.scores[:, row], alone.scores, **small.CLOSE)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("cell", ["gru", *slow("lstm")])
 def test_a_state_goes_on_where_the_last_call_ended(cell):
     decoder = seq2seq("additive", cell=cell).decoder
 
@@ -177,14 +179,18 @@ def test_a_state_goes_on_where_the_last_call_ended(cell):
 def test_without_a_score_nothing_but_the_code_reaches_the_target():
     """And with one, the states do: the derivative by them is 0 in the first case only."""
     for score, some in (("none", False), ("additive", True)):
-        model = seq2seq(score)
 
-        def through(states, model=model):
-            memory = dataclasses.replace(model.encode(SOURCE), states=states)
-            return jnp.sin(model.decoder(target(2, T), memory=memory).logits).sum()
+        @small.jit
+        def run(model):
+            memory = model.encode(SOURCE)
 
-        gradient = small.jit(jax.grad(through))(model.encode(SOURCE).states)
-        assert bool(jnp.any(gradient != 0)) == some
+            def through(states):
+                own = dataclasses.replace(memory, states=states)
+                return jnp.sin(model.decoder(target(2, T), memory=own).logits).sum()
+
+            return jax.grad(through)(memory.states)
+
+        assert bool(np.any(run(seq2seq(score)))) == some
 
 
 def test_the_tanh_free_concat_rule_gives_every_word_the_same_map():
@@ -205,11 +211,15 @@ def test_models_with_and_without_attention_differ_by_the_score_alone():
 
 def test_dropout_is_drawn_in_both_halves():
     model = seq2seq("additive", dropout=0.5)
-    run = small.jit(lambda model, seed: model(SOURCE, target(2, T), rng=jax.random.key(seed)).logits)
-    encode = small.jit(lambda model, seed: model.encode(SOURCE, rng=jax.random.key(seed)).states)
-    for call in (run, encode):
-        np.testing.assert_array_equal(call(model, 0), call(model, 0))
-        assert np.abs(call(model, 0) - call(model, 1)).max() > 0.01
+
+    @small.jit
+    def run(model, seed):
+        rng = jax.random.key(seed)
+        return model(SOURCE, target(2, T), rng=rng).logits, model.encode(SOURCE, rng=rng).states
+
+    for first, same, other in zip(*(run(model, seed) for seed in (0, 0, 1)), strict=True):
+        np.testing.assert_array_equal(first, same)
+        assert np.abs(first - other).max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -222,7 +232,7 @@ def test_derivatives_in_both_modes(score, order):
     check_grads(call, (model,), order=order, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("score", FEW)
+@pytest.mark.parametrize("score", slow_except(("additive",), SCORES))
 def test_a_source_of_padding_alone_has_derivatives(score):
     rows = jnp.array([[0, 1, EMPTY, 2, 3], [EMPTY] * 5])
     found = lambda model: model(SOURCE, target(2, T), source_positions=rows).logits  # noqa: E731
@@ -232,14 +242,14 @@ def test_a_source_of_padding_alone_has_derivatives(score):
 
 def test_models_in_a_batch():
     """`vmap` over parameters is one model after the other."""
-    single = [models.create(config(), jax.random.key(seed)) for seed in (0, 1)]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *single)
+    single = [small.filled(lambda: models.create(config()), seed) for seed in (0, 1)]
+    stacked = jax.tree.map(lambda *x: np.stack(x), *single)
     run = small.jit(lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits)
     found = jax.jit(jax.vmap(lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits))(stacked)
-    np.testing.assert_allclose(found, jnp.stack([run(model) for model in single]), **small.CLOSE)
+    np.testing.assert_allclose(found, np.stack([run(model) for model in single]), **small.CLOSE)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("cell", [*slow("gru"), "lstm"])
 def test_the_last_of_several_layers_gives_code_and_queries(cell):
     """C is what the last layer said after its last token in each direction; a query is the last layer's state."""
     written = target(2, T)

@@ -11,6 +11,7 @@ import torch
 from flax import nnx
 
 from jax_attention import cache, masks, mods, nn, normalizers, positions
+from tests.tiers import slow
 from tests.tolerances import FORWARD, GRADIENT, PARITY
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
@@ -38,10 +39,12 @@ def test_linear_is_flax_linear_with_any_leading_axes(use_bias):
     def loss(layer, x):
         return jnp.sum(jnp.sin(layer(x)))
 
-    for x in (X, X[0], X[0, 0], X[0, 0, 0], X[:0], X[:, :0]):
-        assert ours(x).shape == (*x.shape[:-1], 7)
-        np.testing.assert_allclose(ours(x), theirs(x), **CLOSE)
-    found, expected = (jax.grad(loss, (0, 1))(layer, X) for layer in (ours, theirs))
+    inputs = [np.asarray(X)[index] for index in ((), 0, (0, 0), (0, 0, 0), np.s_[:0], np.s_[:, :0])]
+    run = jax.jit(lambda *layers: [[layer(x) for x in inputs] for layer in layers])
+    for x, found, expected in zip(inputs, *run(ours, theirs), strict=True):
+        assert found.shape == (*x.shape[:-1], 7)
+        np.testing.assert_allclose(found, expected, **CLOSE)
+    found, expected = jax.jit(lambda *layers: [jax.grad(loss, (0, 1))(layer, X) for layer in layers])(ours, theirs)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, **CLOSE_GRADIENT)
 
@@ -73,7 +76,7 @@ def test_linear_has_every_derivative():
             jax.vmap(jax.grad(loss), (None, 0))(kernel, X[0]),
         )
 
-    found, expected = (jax.jit(derivatives)(layer) for layer in layers)
+    found, expected = jax.jit(lambda *layers: [derivatives(layer) for layer in layers])(*layers)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, **CLOSE_GRADIENT)
 
@@ -166,16 +169,22 @@ def test_head_norm_acts_on_queries_and_keys_before_the_rotation():
     """Before: the scale of a feature is not rotated with it."""
     layer = normed(rope=positions.rotary(), mask=masks.causal())
     norm = lambda x, scale: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * np.asarray(scale[...])  # noqa: E731
-    heads = [part(ROWS).reshape(2, 5, -1, 4) for part in (layer.projections.query, layer.projections.key)]
+
+    def project(part):
+        return (np.asarray(ROWS) @ np.asarray(part.kernel[...]) + np.asarray(part.bias[...])).reshape(2, 5, -1, 4)
+
+    heads = [project(part) for part in (layer.projections.query, layer.projections.key)]
     q, k = (norm(x, own.scale) for x, own in zip(heads, (layer.query_norm, layer.key_norm), strict=True))
-    q, k = (np.asarray(positions.rotary().heads(x, jnp.arange(5))) for x in (q, k))
+    rotate = jax.jit(lambda *heads: [positions.rotary().heads(x, jnp.arange(5)) for x in heads])
+    q, k = map(np.asarray, rotate(q, k))
     z = np.einsum("btnh,bsnh->bnts", q, np.repeat(k, 2, axis=2)) / 2
     z = np.where(np.tril(np.ones((5, 5), bool)), z, -np.inf)
     expected = np.exp(z - z.max(-1, keepdims=True))
-    np.testing.assert_allclose(layer.weights(ROWS), expected / expected.sum(-1, keepdims=True), **CLOSE)
+    found = jax.jit(lambda layer: layer.weights(ROWS))(layer)
+    np.testing.assert_allclose(found, expected / expected.sum(-1, keepdims=True), **CLOSE)
 
 
-@pytest.mark.parametrize("extra", [False, True])
+@pytest.mark.parametrize("extra", [*slow(False), True])
 def test_step_and_its_weights_equal_the_full_call(extra):
     """With norms on heads and mods of the call; free slots of the cache have weight 0."""
     layer = normed(rope=positions.rotary(), mask=masks.causal(), mods=(mods.temperature(2.0),), extra_key=extra)
@@ -202,8 +211,9 @@ def test_step_and_its_weights_equal_the_full_call(extra):
 
 def test_no_rows_at_all():
     layer = normed(mask=masks.causal())
-    assert layer(ROWS[:, :0]).shape == (2, 0, 16)
-    assert layer(ROWS[:0]).shape == (0, 5, 16)
+    no_rows, no_examples = jax.jit(lambda layer: (layer(ROWS[:, :0]), layer(ROWS[:0])))(layer)
+    assert no_rows.shape == (2, 0, 16)
+    assert no_examples.shape == (0, 5, 16)
 
 
 def test_numbers_in_a_constant_rule_do_not_widen_float32(x64):

@@ -68,7 +68,8 @@ def test_recall_of_what_was_remembered_is_the_call(name):
 def test_value_is_the_key_by_default():
     layer = layer_of("packed, groups, rotary")
     query, key = numbers(T, D), numbers(S, D)
-    np.testing.assert_allclose(layer.recall(query, layer.remember(key)), layer(query, key), **CLOSE)
+    run = jax.jit(lambda layer: (layer.recall(query, layer.remember(key)), layer(query, key)))
+    np.testing.assert_allclose(*run(layer), **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["packed, groups, rotary", "one key more"])
@@ -77,27 +78,40 @@ def test_padding_is_seen_by_nobody_even_if_it_is_nan(name):
     query, key = numbers(2, T, D), numbers(2, S, D)
     places = jnp.array([[0, 1, 2, EMPTY, EMPTY], [EMPTY, 0, 1, 2, 3]])
     spoilt = jnp.where((places == EMPTY)[..., None], jnp.nan, key)
-    found = layer.recall(query, layer.remember(spoilt, positions=places))
-    np.testing.assert_allclose(found[0], layer.recall(query[0], layer.remember(key[0, :3])), **CLOSE)
-    np.testing.assert_allclose(found[1], layer.recall(query[1], layer.remember(key[1, 1:])), **CLOSE)
+
+    @jax.jit
+    def run(layer):
+        return (
+            layer.recall(query, layer.remember(spoilt, positions=places)),
+            layer.recall(query[0], layer.remember(key[0, :3])),
+            layer.recall(query[1], layer.remember(key[1, 1:])),
+        )
+
+    found, first, second = run(layer)
+    np.testing.assert_allclose(found[0], first, **CLOSE)
+    np.testing.assert_allclose(found[1], second, **CLOSE)
 
 
 def test_one_memory_for_many_queries():
     """Leading axes of a memory broadcast: samples and beams share it."""
     layer = layer_of("packed, groups, rotary")
-    query, memory = numbers(3, 2, T, D), layer.remember(numbers(2, S, D), positions=jnp.arange(S))
-    found = layer.recall(query, memory)
-    for i in range(3):
-        np.testing.assert_allclose(found[i], layer.recall(query[i], memory), **CLOSE)
+    query, key = numbers(3, 2, T, D), numbers(2, S, D)
+
+    @jax.jit
+    def run(layer):
+        memory = layer.remember(key, positions=jnp.arange(S))
+        return layer.recall(query, memory), [layer.recall(x, memory) for x in query]
+
+    found, alone = run(layer)
+    np.testing.assert_allclose(found, alone, **CLOSE)
 
 
 def test_masks_and_dropout_of_the_call():
     layer = layer_of("one key more")
     query, key = numbers(T, D), numbers(S, D)
     options = {"mask": masks.causal(), "query_positions": jnp.arange(T), "dropout": Dropout(jax.random.key(0), 0.5)}
-    np.testing.assert_allclose(
-        layer.recall(query, layer.remember(key), **options), layer(query, key, **options), **CLOSE
-    )
+    run = jax.jit(lambda layer: (layer.recall(query, layer.remember(key), **options), layer(query, key, **options)))
+    np.testing.assert_allclose(*run(layer), **CLOSE)
 
 
 def test_frequencies_that_change_with_the_length_are_refused():

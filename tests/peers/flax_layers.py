@@ -41,8 +41,16 @@ def linen_layer(attention_fn=linen.dot_product_attention, **options):
 
 @functools.cache
 def linen_variables():
-    with jax.ensure_compile_time_eval():  # the first call may come while something is traced
-        return linen_layer(bias_init=linen.initializers.normal()).init(jax.random.key(0), X)
+    """Parameters of `linen_layer()`, of the size that Flax draws them in.
+
+    They are drawn by NumPy: the first call may come while something is traced, and nothing has to be compiled.
+    """
+    rng = np.random.default_rng(2)
+
+    def draw(path, x):
+        return np.float32(rng.normal(size=x.shape) * (D**-0.5 if path[-1].key == "kernel" else 0.01))
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(linen_layer().init, jax.random.key(0), X))
 
 
 def nnx_layer(attention_fn=nnx.dot_product_attention, **options):

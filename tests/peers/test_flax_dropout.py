@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -15,14 +14,15 @@ from tests.peers.flax_layers import CLOSE, B, N, T, X, linen_layer, linen_variab
 def dropped_weights(**options):
     """With one-hot values the output is the weights, `[B, N, T, S]`."""
     q, k, _, _ = operands()
-    one_hot = jnp.broadcast_to(jnp.eye(T)[:, None], (B, T, N, T))
-    out = flax_attention_fn()(q, k, one_hot, dropout_rate=0.5, dropout_rng=jax.random.key(3), **options)
-    return np.asarray(jnp.swapaxes(out, 1, 2))
+    one_hot = np.broadcast_to(np.eye(T, dtype=np.float32)[:, None], (B, T, N, T))
+    options |= {"dropout_rate": 0.5, "dropout_rng": jax.random.key(3)}
+    out = jax.jit(lambda *x: flax_attention_fn()(*x, **options))(q, k, one_hot)
+    return np.swapaxes(np.asarray(out), 1, 2)
 
 
 def test_dropout_keeps_or_doubles_the_weights():
     q, k, v, _ = operands()
-    weights = np.asarray(attention_weights_heads(q, k, v))
+    weights = np.asarray(jax.jit(attention_weights_heads)(q, k, v))
     dropped = dropped_weights()
     kept = dropped > 0
     assert 0.2 < kept.mean() < 0.8
@@ -52,15 +52,18 @@ def test_dropout_without_rng_is_refused():
 
 
 def test_dropout_in_linen():
-    layer = linen_layer(flax_attention_fn(), dropout_rate=0.5)
+    layer, variables = linen_layer(flax_attention_fn(), dropout_rate=0.5), linen_variables()
 
-    def run(seed=None, **options):
-        rngs = None if seed is None else {"dropout": jax.random.key(seed)}
-        return np.asarray(layer.apply(linen_variables(), X, rngs=rngs, **options))
+    @jax.jit
+    def run(rng):
+        return layer.apply(variables, X, rngs={"dropout": rng}, deterministic=False)
 
-    np.testing.assert_array_equal(run(1, deterministic=False), run(1, deterministic=False))
-    assert not np.allclose(run(1, deterministic=False), run(2, deterministic=False))
-    np.testing.assert_array_equal(run(deterministic=True), linen_layer(flax_attention_fn()).apply(linen_variables(), X))
+    first, same, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert not np.allclose(first, other)
+    without = jax.jit(lambda x: layer.apply(variables, x, deterministic=True))(X)
+    plain = jax.jit(lambda x: linen_layer(flax_attention_fn()).apply(variables, x))(X)
+    np.testing.assert_array_equal(without, plain)
 
 
 def test_dropout_in_nnx():

@@ -12,6 +12,7 @@ from flax import linen, nnx
 
 from jax_attention import flax_attention_fn
 from tests.peers.flax_layers import CAUSAL, CLOSE, MASKS, PADDING, X, linen_layer, linen_variables, nnx_layer, operands
+from tests.tiers import slow_except
 from tests.tolerances import GRADIENT
 
 
@@ -47,7 +48,7 @@ def test_every_parameter_of_flax_exists(theirs):
         assert ours[name].default == known[name].default, name
 
 
-@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("name", slow_except(("causal, float", "per head"), MASKS))
 def test_linen_equals_flax(name):
     ours, theirs = (
         output_and_gradients(lambda v, x, f=f: linen_layer(f).apply(v, x, mask=MASKS[name]), linen_variables(), X)
@@ -59,8 +60,8 @@ def test_linen_equals_flax(name):
 @pytest.mark.parametrize(
     ("name", "options", "call"),
     [
-        *((name, {}, {}) for name in MASKS),
-        ("none", {}, {"is_causal": True}),
+        *(pytest.param(name, {}, {}, marks=() if name == "both" else pytest.mark.slow) for name in MASKS),
+        pytest.param("none", {}, {"is_causal": True}, marks=pytest.mark.slow),
         ("padding", {}, {"is_causal": True}),
         ("both", {"num_kv_heads": 1, "normalize_qk": True}, {}),  # grouped queries
     ],
@@ -79,15 +80,21 @@ def test_nnx_equals_flax(name, options, call):
 
 def test_linen_cross_attention():
     x = X[:, :3] + 1
-    ours, theirs = (
-        linen_layer(f).apply(linen_variables(), x, X, X * 2, mask=PADDING[:, :, :3])
-        for f in (flax_attention_fn(), linen.dot_product_attention)
-    )
+    layers = [linen_layer(f) for f in (flax_attention_fn(), linen.dot_product_attention)]
+    run = jax.jit(lambda *given: [layer.apply(*given, mask=PADDING[:, :, :3]) for layer in layers])
+    ours, theirs = run(linen_variables(), x, X, X * 2)
     np.testing.assert_allclose(ours, theirs, **CLOSE)
 
 
-@pytest.mark.parametrize("theirs", [linen.dot_product_attention, nnx.dot_product_attention])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("masked", "theirs"),
+    [
+        (False, linen.dot_product_attention),
+        pytest.param(True, linen.dot_product_attention, marks=pytest.mark.slow),
+        pytest.param(False, nnx.dot_product_attention, marks=pytest.mark.slow),
+        (True, nnx.dot_product_attention),
+    ],
+)
 def test_bias(theirs, masked):
     """No module passes one, but callers of the function do."""
     q, k, v, bias = operands()

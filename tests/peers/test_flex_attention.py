@@ -17,6 +17,7 @@ import torch
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
 from jax_attention import attend_heads_with_stats, masks, mods, positions
+from tests.tiers import slow_except
 from tests.tolerances import PARITY
 
 # Eager execution is what we compare with; torch only recommends to compile it.
@@ -189,12 +190,16 @@ def check(rule: Rule, kv_heads: int):
             np.testing.assert_allclose(mine, theirs.numpy(), **CLOSE)
 
 
-@pytest.mark.parametrize("name", RULES)
+QUICK = ("prefix LM", "documents, causal", "block sparse", "empty rows", "relative bias")
+GROUPED = ("full", "documents, causal", "relative bias", "soft cap, then ALiBi, in a window")
+
+
+@pytest.mark.parametrize("name", slow_except(QUICK, RULES))
 def test_rule(name):
     check(RULES[name], N)
 
 
-@pytest.mark.parametrize("name", ["full", "documents, causal", "relative bias", "soft cap, then ALiBi, in a window"])
+@pytest.mark.parametrize("name", slow_except(("soft cap, then ALiBi, in a window",), GROUPED))
 def test_grouped_queries(name):
     check(RULES[name], K)
 

@@ -76,10 +76,12 @@ def test_decay_pulls_at_matrices_alone_also_in_stacked_blocks(scan):
     config = models.tiny(
         vocab_size=11, width=8, num_heads=2, use_bias=True, norm="layer", position="learned", scan=scan, sinks=True
     )
-    model = models.TransformerLM(config, rngs=nnx.Rngs(0))
-    zeros = jax.tree.map(jnp.zeros_like, model)
+    shapes = jax.eval_shape(lambda: models.TransformerLM(config, rngs=nnx.Rngs(0)))
+    # Ones everywhere: a bias that starts at 0 would not move, although decay pulled at it.
+    model = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    zeros = jax.tree.map(np.zeros_like, model)
     optimizer = training.make_optimizer(training.OptimizerConfig(schedule="constant", warmup=0), steps=1)
-    updates, _ = optimizer.update(zeros, optimizer.init(model), model)
+    updates, _ = jax.jit(lambda: optimizer.update(zeros, optimizer.init(model), model))()
     moved = {
         ".".join(str(getattr(e, "name", getattr(e, "key", e))) for e in path)
         for path, x in jax.tree_util.tree_leaves_with_path(updates)

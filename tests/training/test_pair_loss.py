@@ -13,6 +13,7 @@ import pytest
 from jax_attention import data, models, nn, training
 from jax_attention.cache import EMPTY
 from tests.models import pairs, small
+from tests.tiers import slow_except
 
 V, START = 5, 5
 
@@ -48,12 +49,12 @@ def transformer():
 
 
 MODELS = {"transformer": lambda: pairs.pair("post-norm, learned"), "rnn": lambda: small.filled(rnn)}
+GRID = [pytest.param(name, smoothing, id=f"{smoothing}-{name}") for smoothing in (0.0, 0.2) for name in MODELS]
 
 
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_definition(make, smoothing):
-    batch, model = Copies.make(0), make()
+@pytest.mark.parametrize(("name", "smoothing"), slow_except(["0.0-transformer", "0.2-rnn"], GRID))
+def test_the_definition(name, smoothing):
+    batch, model = Copies.make(0), MODELS[name]()
     found = small.jit(lambda model: training.pair_loss(model, batch, label_smoothing=smoothing, z_loss=0.1))(model)
     call = small.jit(lambda model: model(batch.source, batch.tokens, source_positions=batch.source_positions).logits)
     logits = np.asarray(call(model), np.float64)
@@ -65,7 +66,8 @@ def test_the_definition(make, smoothing):
     assert found.weight == batch.weights.sum()
 
 
-@pytest.mark.parametrize("make", [rnn, pytest.param(transformer, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [rnn, transformer])
 def test_a_model_learns_to_copy(make):
     optimizer = optax.adam(5e-3)
     state = training.init_state(make(), optimizer, rng=jax.random.key(0))

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jax_attention import data, models, training
+from tests.tiers import slow
 from tests.tolerances import FORWARD
 
 B, T, V = 4, 6, 11
@@ -41,7 +42,7 @@ def assert_close(a, b):
         np.testing.assert_allclose(x, y, rtol=FORWARD["float32"], atol=FORWARD["float32"])
 
 
-@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("accumulate", [2, *slow(4)])
 def test_accumulation_counts_every_target_the_same(accumulate):
     """https://github.com/google-deepmind/optax/issues/472."""
     whole, metrics = step(start(), RAGGED)
@@ -134,6 +135,7 @@ def test_accumulate_must_divide_the_rows():
         step(start(), RAGGED, accumulate=3)
 
 
+@pytest.mark.slow
 def test_training_learns_something_that_can_be_learnt():
     """Tokens that count up: after 60 steps less than a tenth of the first loss, log V, is left."""
     config = training.OptimizerConfig(learning_rate=1e-2, warmup=5)

@@ -21,8 +21,8 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
     "--window-size=1000,1400", "--remote-debugging-pipe",
 )  # fmt: skip
-PATIENCE = 60
-"""Seconds for one answer."""
+PATIENCE = 600
+"""Seconds for one answer, which takes none of them: other tests may load the machine."""
 JOINED = 'exec "$@" 3<&"$READS" 4>&"$WRITES"'
 """Chromium reads commands from file 3 and answers in file 4."""
 

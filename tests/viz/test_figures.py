@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from jax_attention import attention_weights, masks, normalizers, viz
+from tests.tiers import slow, slow_except
 
 WORDS = ["The", " cat", " sat", " on", "the", "mat", "\n"]
 
@@ -90,8 +91,11 @@ def test_numbers_stand_out_from_their_cells(colours):
 SHAPES = ((1, 1), (1, 3), (1, 90), (3, 30), (6, 6), (17, 16), (40, 5), (70, 2), (100, 100), (110, 40))
 
 
-@pytest.mark.parametrize("length", [1, 12])
-@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+LABELLED = [pytest.param(*shape, n, id="-".join(map(str, (*shape, n)))) for n in (1, 12) for shape in SHAPES]
+QUICK = ["1-1-12", "1-3-12", "1-90-1", "3-30-12", "6-6-1", "17-16-12", "40-5-12", "70-2-1"]
+
+
+@pytest.mark.parametrize(("rows", "columns", "length"), slow_except(QUICK, LABELLED))
 def test_no_label_is_cut_off_or_lies_on_its_neighbour(rows, columns, length):
     words = ["W" * length + str(i) for i in range(max(rows, columns))]
     weights = np.full((rows, columns), 1 / columns)
@@ -107,7 +111,7 @@ def test_no_label_is_cut_off_or_lies_on_its_neighbour(rows, columns, length):
     assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) > 0.05
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (2, 3, 7, 7), (1, 1, 2, 20), (12, 4, 64, 64)])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 3, 7, 7), (1, 1, 2, 20), *slow((12, 4, 64, 64))])
 def test_nothing_of_a_grid_is_cut_off(shape):
     shape = shape if len(shape) > 2 else (5, *shape)
     words = [f"word{i}" for i in range(max(shape))]
