@@ -51,9 +51,16 @@ def reuse_mlir_contexts() -> None:
 
     def make_ir_context():
         context, count = getattr(local, "used", (None, PROGRAMS_PER_CONTEXT))
-        if count == PROGRAMS_PER_CONTEXT:
+        if count == PROGRAMS_PER_CONTEXT or is_entered(context):
             context, count = create(), 0
         local.used = context, count + 1
         return context
+
+    def is_entered(context) -> bool:
+        """Whether a program is being lowered in it, which itself runs another: `jax.ensure_compile_time_eval`."""
+        try:
+            return lowering.ir.Context.current == context
+        except ValueError:  # there is no current context
+            return False
 
     lowering.make_ir_context = make_ir_context

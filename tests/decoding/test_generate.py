@@ -77,7 +77,7 @@ def test_rows_of_a_ragged_batch_equal_rows_alone():
 
 def test_any_leading_axes():
     """One sequence, a batch, a batch of batches; NumPy, JAX or lists."""
-    model, tokens = counting.model(), small.tokens(2, 3, 4)
+    model, tokens = counting.model("none"), small.tokens(2, 3, 4)
     out = decoding.generate(model, tokens, max_new_tokens=COUNT)
     assert out.tokens.shape == out.logprobs.shape == (2, 3, COUNT)
     assert out.lengths.shape == out.stopped.shape == (2, 3)
@@ -96,7 +96,7 @@ def test_scanned_and_unrolled_models_give_the_same_tokens():
 
 def test_repetition_penalty_counts_prompt_and_new_tokens_but_no_padding():
     """With a ban on all that was seen, no token comes twice; token 0, which pads, may come once. By full passes."""
-    model = counting.model()
+    model = counting.model("none")
 
     def ban(logits, seen):
         return jnp.where(seen, -jnp.inf, logits)

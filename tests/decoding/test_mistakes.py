@@ -121,7 +121,7 @@ def test_masks_that_look_at_tokens_which_are_not_there_yet(name):
 
 def test_a_prefix_that_the_prompt_covers_is_seen_whole_and_generated_from():
     """The tokens are those of full passes; read in parts the prompt could not see itself whole, so that is refused."""
-    model = small.model("rotary", depth=1, mask=masks.causal() | masks.prefix(3))
+    model = small.model("none", depth=1, mask=masks.causal() | masks.prefix(3))
     made = decoding.generate(model, [1, 2, 3], max_new_tokens=2).tokens
     # The mask lets the prompt see all of itself and every later token what is before it, so one pass gives both tokens.
     full = small.jit(lambda model, x: model(x).logits)(model, np.array([1, 2, 3, *made]))

@@ -46,7 +46,8 @@ def test_leading_axes_and_padding_change_nothing(kind):
     np.testing.assert_allclose(from_left, jnp.stack([first, shorter]), **small.CLOSE)
 
 
-@pytest.mark.parametrize("kind", ONE)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_layouts_remat_and_captures_agree(kind):
     model, asked = pair(kind), models.Capture("all", (-1,), "all")
     stacked = models.scanned(model)

@@ -63,6 +63,7 @@ def test_samples_share_the_memory():
         np.testing.assert_array_equal(alone.tokens, out.tokens[sample])
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_in_both_halves():
     model = pair("post-norm, learned", depth=1, dropout=0.5, attention_dropout=0.5)
 

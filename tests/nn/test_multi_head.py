@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jax_attention import Dropout, cache, masks, mods, nn, normalizers, positions, scores
-from tests.tiers import slow_except
+from tests.tiers import slow, slow_except
 from tests.tolerances import FORWARD
 
 TOLERANCE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
@@ -37,7 +37,7 @@ def linear(layer, x):
     return x @ np.asarray(layer.kernel[...]) + np.asarray(layer.bias[...])
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("kv_heads", [1, 2, *slow(4)])
 def test_heads_and_groups_against_a_loop(kv_heads):
     module = layer(kv_heads=kv_heads, mask=masks.causal())
     expected = np.stack([by_hand(module, np.asarray(x), np.tril(np.ones((5, 5), bool))) for x in X])
@@ -61,7 +61,7 @@ RULES = {
 }
 
 
-QUICK = ("cosine", "additive module", "learned relative", "sparsemax", "learned sinks", "rotary", "window")
+QUICK = ("cosine", "additive module", "learned relative", "learned sinks", "rotary")
 
 
 @pytest.mark.parametrize("name", slow_except(QUICK, RULES))
@@ -129,7 +129,7 @@ def test_rotary_depends_on_differences_of_positions_only():
     assert np.abs(run(3 * places) - plain).max() > 1e-3
 
 
-@pytest.mark.parametrize("extra", [False, True])
+@pytest.mark.parametrize("extra", [*slow(False), True])
 def test_prefill_and_decode_equal_the_full_pass(extra):
     module = layer(rope=positions.rotary(), kv_heads=2, mask=masks.causal(), extra_key=extra)
 
