@@ -23,7 +23,7 @@ from jax_attention.dispatch import compiled
 quick_compiles.shorten_locations()
 quick_compiles.reuse_mlir_contexts()
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("default")
 MEMORY_OF_A_WORKER = 2.5 * 2**30

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.coming_from import flash_rows, flax_rows, flex_rows, huggingface_rows, jax_nn_rows, torch_rows
+from tests.tiers import slow_except
 
 PAGE = Path(__file__).parents[2] / "docs" / "coming_from.md"
 PEERS = (torch_rows, flex_rows, jax_nn_rows, flax_rows, huggingface_rows, flash_rows)
@@ -47,6 +48,10 @@ def test_output_on_the_page_is_real():
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", ROWS)
+EXPENSIVE = ("flash-8", "flax-2", "flex-1", "flex-3", "flex-5", "flex-6", "flex-7", "flex-11", "jaxnn-6", "torch-4")
+"""Rows that compile for half a second, next to cheaper ones about the same function."""
+
+
+@pytest.mark.parametrize("name", slow_except([name for name in ROWS if name not in EXPENSIVE], ROWS))
 def test_row(name):
     ROWS[name]()

@@ -67,7 +67,7 @@ def test_soft_cap_and_bias_do_not_commute():
         {},
         {"mask": masks.causal(-1), "mods": (mods.alibi(0.2),)},
         {"normalize": normalizers.softmax(0.5), "dropout": Dropout(jax.random.key(1), 0.3)},
-        {"normalize": normalizers.entmax15()},
+        *slow({"normalize": normalizers.entmax15()}),
     ],
     ids=str,
 )
