@@ -84,8 +84,20 @@ def test_every_picture_belongs_to_a_rule():
     assert sorted(path.stem for path in (RULES / "img").glob("*.svg")) == sorted(CATALOGUE)
 
 
-EXPENSIVE = """README adding_a_rule blockwise decoding features interop linear_time models modules random_features
-    relative training""".split()
+EXPENSIVE = (
+    "README",
+    "adding_a_rule",
+    "blockwise",
+    "decoding",
+    "features",
+    "interop",
+    "linear_time",
+    "models",
+    "modules",
+    "random_features",
+    "relative",
+    "training",
+)
 """Pages whose examples compile for more than a second, and whose code other tests of `make test` run."""
 RUN = [path for path in (ROOT / "README.md", *PAGES) if sessions(read(path))]
 

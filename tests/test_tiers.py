@@ -36,7 +36,7 @@ def test_marks_of_a_value_are_kept():
 
 
 def test_the_makefile_runs_every_test_in_some_tier():
-    """`make test` and `make test-all` share no test; a test is in one of them, or in `make test-long`, or needs a GPU."""
+    """`make test` and `make test-all` share no test. The others run in `make test-long`, or need a GPU."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for expression in (
         "not slow and not long and not gpu",
