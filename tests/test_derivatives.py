@@ -53,7 +53,9 @@ def close(got, expected, label=""):
 
 
 SMOOTH = [p for p in cases.named_parts() if p.values[1].name != "hard"]
-BOTH_MODES = ("score-additive", "mod-relative", "mask-causal", "normalize-entmax15")
+BOTH_MODES = ("mod-relative", "normalize-entmax15")
+ONE_MASK = [part.id for part in SMOOTH if not part.id.startswith("mask-") or part.id == "mask-causal"]
+"""A mask has no array to differentiate by, and it enters every derivative in the same way."""
 
 
 def output_of_arrays(part: str, case: cases.Case):
@@ -74,7 +76,7 @@ def test_second_order_in_both_modes(part, case):
     check(jax.jit(f), operands)
 
 
-@pytest.mark.parametrize(("part", "case"), SMOOTH)
+@pytest.mark.parametrize(("part", "case"), slow_except(ONE_MASK, SMOOTH))
 def test_gradient_and_hessian_product_are_those_of_differences(part, case):
     """Forward over reverse in one program, against central differences of the value and of the gradient.
 
@@ -137,9 +139,9 @@ def test_statistics_to_second_order(field):
         return got[1:]
 
     q, k, _ = arrays(draw())
-    check(f, (q, k, jnp.asarray(0.7)))
+    check(jax.jit(f), (q, k, jnp.asarray(0.7)))
     whole = lambda q: getattr(attend_with_stats(q, k, jnp.ones((4, 2)), **rule), field)  # noqa: E731
-    assert jnp.all(jax.jacobian(whole)(q)[0] == 0)
+    assert jnp.all(jax.jit(jax.jacobian(whole))(q)[0] == 0)
 
 
 RULES = {

@@ -148,6 +148,7 @@ def test_bias_of_minus_infinity_with_every_normalizer(case):
     check_zeros(everything(poisoned(draw(), 1.0), mods=(mods.bias(BIAS),), normalize=case.build(draw())[0]))
 
 
+@pytest.mark.slow
 def test_parameters_of_mods_behind_a_bias_of_minus_infinity():
     """-inf / temperature has the derivative inf; times the 0 that comes back it would be NaN."""
 

@@ -213,6 +213,7 @@ def test_pairs_train_a_model_and_judge_it():
     assert fitted.evaluation["loss"] < before["loss"] - 0.5
 
 
+@pytest.mark.slow
 def test_padding_and_rows_that_fill_up_change_no_loss_and_no_gradient():
     model = small.filled(lambda: models.create(pair_config()))
     sources, targets = [[3, 4, 5], [6]], [[7], [8, 9]]

@@ -181,9 +181,10 @@ def test_docstring_is_complete(name):
 
 
 DOCTESTED = [module_name(path) for path in LIBRARY if ">>> " in path.read_text(encoding="utf-8")]
-EXPENSIVE = """interop.hugging_face interop.peft interop.report.compare interop.torch_modules.convert models.body
-    models.body_pair models.encoder_decoder models.patch_encoder models.pure models.rnn_seq2seq models.transformer
-    nn.lora nn.recurrent nn.rules training.optimizers training.pair_loss training.step viz.web_page"""
+EXPENSIVE = """decoding.beams interop.hugging_face interop.peft interop.report.compare interop.torch_modules.convert
+    models.body models.classifier models.body_pair models.encoder_decoder models.patch_encoder models.pure
+    models.rnn_seq2seq models.transformer nn.lora nn.recurrent nn.rules training.optimizers training.pair_loss
+    training.step viz.web_page"""
 """Modules whose examples compile for more than a second."""
 
 

@@ -185,6 +185,7 @@ def test_dtypes(kind):
     assert jax.eval_shape(lambda x: layer_of(kind)(x), x)[0].dtype == jnp.float32
 
 
+@pytest.mark.slow
 @GRU_FIRST
 def test_every_derivative(kind, x64):
     layer = layer_of(kind, bidirectional=True, param_dtype=jnp.float64)
