@@ -53,6 +53,7 @@ def test_a_feature_map_may_close_over_traced_arrays(x64):
         assert jnp.max(jnp.abs(gradient(name) - expected)) <= 1e-10
 
 
+@pytest.mark.slow
 def test_multi_head_attention_takes_the_rule():
     """By value, with a rotary-free cache too; long inputs take O(T) time by themselves."""
     layer = nn.MultiHeadAttention(

@@ -54,6 +54,7 @@ def test_a_run_is_a_plain_loop_over_the_loaded_model(tuned, base):
     assert run.config.context == 64, "the table's length stays what it was"
 
 
+@pytest.mark.slow
 def test_losses_fall(tuned, adapters):
     for run in (tuned, adapters):
         (_, middle), (_, last) = evaluations(run)

@@ -25,6 +25,7 @@ def losses(folder):
     return [entry["loss"] for entry in entries if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_training_uses_the_devices_that_divide_the_batch(run, text, tmp_path):
     """The default batch of 12 on 8 devices was refused, with a cure that was Python."""
     environment = os.environ | {

@@ -163,6 +163,7 @@ def ban_all_seen(logprobs, seen):
     return jnp.where(seen, -jnp.inf, logprobs)
 
 
+@pytest.mark.slow
 def test_forbidden_tokens_do_not_come_and_make_no_nan():
     """From the definition without them; two tokens left, fewer than beams; in the end none at all."""
     model, prompt = history.random(5, V), [1, 2]

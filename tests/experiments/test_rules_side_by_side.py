@@ -96,6 +96,7 @@ def test_b2_no_hidden_unit_of_every_pair_is_kept(found):
         assert found.memory[name].chosen < found.memory[name].reference / 8, name
 
 
+@pytest.mark.slow
 def test_b5_the_layer_takes_every_rule():
     config, key = layer.LayerConfig(), jax.random.key(0)
     batch = layer.Vectors("by content", config).batch(0, 0, 2)

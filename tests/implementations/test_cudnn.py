@@ -28,7 +28,7 @@ from jax_attention.dispatch.prepare import prepare, prepare_heads
 from jax_attention.implementations import cudnn, reference
 from jax_attention.implementations.cudnn import eligible, fused
 from jax_attention.implementations.problem import Problem
-from tests.tiers import slow, slow_except
+from tests.tiers import slow, slow_except, slow_except_every
 from tests.tolerances import GRADIENT
 
 B, T, S, N, K, H = 2, 7, 5, 4, 2, 8
@@ -163,7 +163,7 @@ def check(make, arrays: tuple, rule: dict, tolerance: float = GRADIENT["float32"
         assert jnp.max(jnp.abs(x - y), initial=0) <= tolerance * (1 + jnp.max(jnp.abs(y), initial=0))
 
 
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("mask", slow_except_every(2, MASKS, 1))
 @pytest.mark.parametrize("kv_heads", [*slow(1), K, *slow(N)])
 def test_masks_and_heads(mask, kv_heads, as_if):
     arrays = normal(0, B, T, N, H), normal(1, B, T, kv_heads, H), normal(2, B, T, kv_heads, H)
@@ -182,7 +182,7 @@ LEADS = {
 }
 
 
-@pytest.mark.parametrize("name", slow_except(("none", "three", "shared inside", "shared in turn"), LEADS))
+@pytest.mark.parametrize("name", slow_except(("none", "shared in turn"), LEADS))
 def test_leading_axes(name, as_if):
     arrays = tuple(normal(n, *lead, rows, H) for n, (lead, rows) in enumerate(zip(LEADS[name], (T, S, S), strict=True)))
     check(prepare, arrays, {"score": scores.dot(), "mask": masks.lengths(4)})
@@ -215,7 +215,7 @@ MAPPED = [x for x in itertools.product([0, None], repeat=3) if any(n == 0 for n 
 
 
 @pytest.mark.parametrize("mask", [*slow("causal"), "causal & lengths"])
-@pytest.mark.parametrize("mapped", slow_except(((0, None, None), (None, 0, 0)), MAPPED))
+@pytest.mark.parametrize("mapped", slow_except(((0, None, None),), MAPPED))
 def test_maps_of_any_operands(mapped, mask, as_if):
     arrays = tuple(
         normal(n, *((3,) if axis == 0 else ()), B, T, heads, H)

@@ -106,7 +106,7 @@ PAIRS = [(name, mask) for i, name in enumerate(RULES) for j, mask in enumerate(M
 OTHERS = [(name, mask) for name in RULES for mask in MASKS if (name, mask) not in PAIRS]
 
 
-@pytest.mark.parametrize(("name", "mask"), slow_except_every(2, [pytest.param(*pair) for pair in PAIRS]))
+@pytest.mark.parametrize(("name", "mask"), slow_except_every(4, [pytest.param(*pair) for pair in PAIRS]))
 def test_every_derivative_is_that_of_the_dense_sentence(name, mask, x64):
     check(name, mask)
 
@@ -119,8 +119,9 @@ def test_every_rule_under_every_mask(name, mask, x64):
 SIZES = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (13, 13), (1, 6), (6, 1), (5, 8), (8, 5), (0, 3), (3, 0)]
 
 
+@pytest.mark.parametrize("sizes", [[(1, 6), (5, 8), (0, 3)], *slow(SIZES)], ids=["three", "all"])
 @pytest.mark.parametrize("name", [*slow("elu_plus_one"), "concat, softmax", *slow("l2, uniform")])
-def test_any_shape_and_any_chunk(name, x64):
+def test_any_shape_and_any_chunk(name, sizes, x64):
     """1, 2, chunk - 1, chunk, chunk + 1, odd, T != S; the size of a chunk changes nothing."""
     score, normalize = RULES[name]()
 
@@ -137,10 +138,10 @@ def test_any_shape_and_any_chunk(name, x64):
                 found.append(jnp.max(jnp.abs(output - expected), initial=0))
         return found
 
-    assert max(errors([operands(*size) for size in SIZES])) <= 1e-12
+    assert max(errors([operands(*size) for size in sizes])) <= 1e-12
 
 
-@pytest.mark.parametrize("name", ["elu_plus_one", *slow("concat, softmax"), "concat, sinks"])
+@pytest.mark.parametrize("name", [*slow("elu_plus_one", "concat, softmax"), "concat, sinks"])
 def test_leading_axes_broadcast(name, x64):
     """Keys without the batch axis of the query, and one value for all."""
     q, k, v = normal(0, 3, N, T, H), normal(1, 1, N, S, H), normal(2, S, E)
@@ -177,14 +178,14 @@ def test_scores_far_beyond_exp(order):
     rule = {"score": scores.concat(jnp.ones(1), jnp.ones(1)), "mask": masks.causal()}
     f = lambda k, name: attend(1e3 + 0 * k, k, jnp.sin(k), implementation=name, **rule)  # noqa: E731
     for run in (f, lambda k, name: jax.grad(lambda k: jnp.sum(f(k, name)))(k)):
-        found, expected = run(k, "linear_time"), run(k, "reference")
+        found, expected = (jax.jit(run, static_argnums=1)(k, name) for name in ("linear_time", "reference"))
         assert jnp.all(jnp.isfinite(found))
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("poison", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "name", ["elu_plus_one", *slow("random_features", "concat, softmax"), "concat, sinks", *slow("cosine")]
+    "name", [*slow("elu_plus_one", "random_features", "concat, softmax"), "concat, sinks", *slow("cosine")]
 )
 def test_what_nobody_may_see_changes_nothing(name, poison, x64):
     """Padding rows, bit for bit; the empty batch element has output 0 and gradient 0."""

@@ -35,6 +35,7 @@ def test_the_plain_sum_has_no_vector():
     np.testing.assert_allclose(*logits, **small.CLOSE)
 
 
+@pytest.mark.slow
 def test_train_rule_makes_the_rules_numbers_parameters():
     """As constants they give the same logits; as parameters they have a gradient, in the dtype of the parameters."""
     rule = {"normalize": normalizers.softmax(sinks=jnp.zeros(()))}

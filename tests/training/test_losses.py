@@ -61,6 +61,7 @@ def test_weights_that_are_left_out_are_one():
     np.testing.assert_array_equal(losses(HIDDEN, HEAD, None).nats, losses(HIDDEN, HEAD, np.ones((B, T))).nats)
 
 
+@pytest.mark.slow
 def test_rows_without_weight_may_hold_anything():
     """NaN and wild targets in padding: neither the loss nor a gradient notices."""
     wild = HIDDEN.copy()
