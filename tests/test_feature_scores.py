@@ -37,6 +37,7 @@ def test_mistakes(make, error, message):
         make()
 
 
+@pytest.mark.slow
 def test_a_feature_map_may_close_over_traced_arrays(x64):
     """Differentiated through jit, in every evaluation."""
     q, k, v = (normal(n, *shape) for n, shape in enumerate([(T, K, H), (S, K, H), (S, K, E)], 7))

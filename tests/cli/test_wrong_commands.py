@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from jax_attention.cli.main import main
 from tests.cli.fox import QUICK, refused, tree
+from tests.tiers import slow
 
 
 def test_train_refuses_a_folder_that_holds_something(run, text, capsys):
@@ -120,7 +121,7 @@ def test_damaged_checkpoint(run, tmp_path, capsys):
     assert "checkpoint" in refused(["generate", str(copy), "--prompt", "the"], capsys)
 
 
-@pytest.mark.parametrize("option", ["--greedy", "--beams=2"])
+@pytest.mark.parametrize("option", ["--greedy", *slow("--beams=2")])
 def test_weights_that_are_no_numbers(base, option, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(base, copy)

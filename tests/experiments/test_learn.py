@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from experiments.learn import Rows, Schooling, cut, learn, parameters
 from experiments.pair_models import RULES, TRANSFORMER, Sizes, pair_model, write
@@ -59,6 +60,7 @@ def test_texts_end_before_their_first_stop():
     assert cut(np.array([[4, 9, 5, 9], [9, 1, 1, 1], [1, 2, 3, 4]]), stop=9) == [[4], [], [1, 2, 3, 4]]
 
 
+@pytest.mark.slow
 def test_writing_in_parts_is_writing_at_once():
     """The last part is filled up to the size of the others and cut again."""
     shapes = jax.eval_shape(pair_model("dot", 7, 6, Sizes(width=8)), jax.random.key(0))

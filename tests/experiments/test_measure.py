@@ -45,6 +45,7 @@ def test_memory_grows_with_what_is_held():
     assert 1 <= large <= 2.1, "one or two matrices of 512 x 512 numbers"
 
 
+@pytest.mark.slow
 def test_gradients_are_compared_with_the_base(monkeypatch):
     pairs = data.Pairs([[1, 2, 0]] * 8, [[2, 1]] * 8, start=3, stop=4, multiple=1)
     made = {

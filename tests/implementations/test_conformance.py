@@ -263,19 +263,40 @@ def test_any_shape(rows_, columns, x64):
         assert jnp.max(jnp.abs(found - expected), initial=0) <= 1e-12
 
 
+AT_RUN_TIME = {"query_positions": [[3, 4, 9, 1, 0, 6, 7]], "key_positions": [[0, 5, 2, 3, 9]]}
+
+
+def test_gradients_with_positions_at_run_time(x64):
+    fixed = {name: jnp.array(positions) for name, positions in AT_RUN_TIME.items()}
+    check_value_and_gradients({"mask": masks.causal() & masks.sliding_window(3)}, (operands(), {}), **fixed)
+
+
+@pytest.mark.slow
 def test_positions_at_run_time(x64):
     rule = {"mask": masks.causal() & masks.sliding_window(3)}
-    fixed = {"query_positions": jnp.array([[3, 4, 9, 1, 0, 6, 7]]), "key_positions": jnp.array([[0, 5, 2, 3, 9]])}
+    fixed = {name: jnp.array(positions) for name, positions in AT_RUN_TIME.items()}
     found, expected = (answers(loss(name, rule, **fixed), (operands(), {})) for name in ("blockwise", "reference"))
     for x, y in zip(found, expected, strict=True):
         assert jnp.max(jnp.abs(x - y)) <= 1e-10
 
 
-def test_nan_in_padding_goes_nowhere(x64):
+def poisoned_operands() -> tuple[tuple, dict]:
+    """NaN and infinity in the padding of every operand, and the rule that hides it."""
     q, k, v = operands()
     lengths = masks.lengths(jnp.array([[3], [4]]), jnp.array([[5], [6]]))
     bad = (q.at[0, 5:].set(jnp.nan).at[1, 6:].set(jnp.inf), k.at[0, 3:].set(jnp.nan).at[1, 4:].set(jnp.nan), v)
     bad = (*bad[:2], v.at[0, 3:].set(jnp.inf).at[1, 4:].set(jnp.nan))
-    rule = {"mask": lengths, "score": scores.general(normal(1, N, H, H))}
+    return bad, {"mask": lengths, "score": scores.general(normal(1, N, H, H))}
+
+
+def test_nan_in_padding_reaches_no_gradient(x64):
+    bad, rule = poisoned_operands()
+    gradients = jax.jit(jax.value_and_grad(loss("blockwise", rule), (0, 1)))(bad, {"score": rule["score"]})
+    assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients))
+
+
+@pytest.mark.slow
+def test_nan_in_padding_goes_nowhere(x64):
+    bad, rule = poisoned_operands()
     found = answers(loss("blockwise", rule), (bad, {"score": rule["score"]}))
     assert all(jnp.all(jnp.isfinite(x)) for x in found[:6])

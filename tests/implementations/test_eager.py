@@ -9,6 +9,7 @@ import pytest
 
 from jax_attention import attend, attention_weights, masks, mods, normalizers, scores
 from jax_attention.implementations import blockwise
+from tests.tiers import slow
 from tests.tolerances import FORWARD
 
 X = jax.random.normal(jax.random.key(0), (11, 3))
@@ -32,9 +33,9 @@ def test_equal_calls_share_one_program(monkeypatch):
     "around",
     [
         jax.grad,
-        lambda f: lambda x: jax.jvp(jax.grad(f), (x,), (x,))[1],
+        *slow(lambda f: lambda x: jax.jvp(jax.grad(f), (x,), (x,))[1]),
         lambda f: lambda x: jax.vmap(jax.grad(f))(jnp.stack([x, x]))[1],
-        lambda f: jax.grad(jax.checkpoint(f)),
+        *slow(lambda f: jax.grad(jax.checkpoint(f))),
     ],
     ids=["grad", "hvp", "vmap of grad", "grad of checkpoint"],
 )

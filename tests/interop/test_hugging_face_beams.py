@@ -98,6 +98,7 @@ def test_rules_change_their_log_probabilities_too(pair):
     assert not np.array_equal(plain.tokens, found.tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["t5", *slow("bart", "marian")])
 def test_encoder_decoders_too(name, tmp_path):
     """12 calls, each of three ragged sources, for each family: 36 calls, 324 sequences."""

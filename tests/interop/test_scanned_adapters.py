@@ -66,6 +66,7 @@ APART = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pair", "options"),
     slow_except(("some layers",), [pytest.param(*case, id=name) for name, case in APART.items()]),

@@ -20,6 +20,7 @@ ONE = slow_except(("post-norm, learned",), KINDS)
 """This kind compiles fastest; each of the others takes seconds more, and they run in test_encoder_decoder_use.py."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ONE)
 def test_leading_axes_and_padding_change_nothing(kind):
     """Every row alone is the row in the batch; behind a source anything may stand, even what gives NaN."""
@@ -128,6 +129,7 @@ def test_a_token_never_sees_later_ones_and_always_the_source(depth):
     assert np.all(np.abs(of_source).max(axis=(1, 3)) > 0)
 
 
+@pytest.mark.slow
 def test_a_shared_table_gets_the_gradients_of_both_halves():
     model = pair("post-norm, learned", depth=1)
     config = dataclasses.replace(model.config, shared_embedding=False)

@@ -17,6 +17,7 @@ from tests.models.pairs import KINDS, SOURCE, TARGET, logits, pair, pair_config
 from tests.tiers import slow_except
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", slow_except(("t5, own rule, groups",), KINDS))
 def test_greedy_decoding_is_the_argmax_of_the_full_pass(kind):
     model, start, count = pair(kind), [[1], [2]], 5
@@ -52,6 +53,7 @@ def test_a_pair_of_configs_is_json():
         assert hash(config) == hash(pair_config(kind))
 
 
+@pytest.mark.slow
 def test_samples_share_the_memory():
     model = pair("post-norm, learned", depth=1)
     given, key = model.given(SOURCE), jax.random.key(0)
@@ -78,6 +80,7 @@ def test_dropout_is_drawn_in_both_halves():
         assert np.abs(first - other).max() > 0.1
 
 
+@pytest.mark.slow
 def test_maps_under_dropout_are_those_that_were_applied():
     """The stream behind a block, put together from the captured maps and the values."""
     model = pair("sandwich, rotary", depth=1, attention_dropout=0.5)

@@ -255,6 +255,7 @@ def test_capture_gives_only_what_was_asked_for():
     assert (out.captured.weights[1].shape, out.captured.hidden[0].shape) == ((4, 4, 4), (4, 16))
 
 
+@pytest.mark.slow
 def test_captured_weights_with_a_cache_stand_over_its_slots():
     model, tokens = small.model("rotary", depth=3), small.tokens(2, T)
     capture = models.Capture(weights=(1,))

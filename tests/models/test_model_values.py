@@ -67,6 +67,7 @@ def test_wrong_dicts_are_named():
     refused(lambda p: p.update(embedding=p.pop("position")), r"missing: position; wrong shape: embedding")
 
 
+@pytest.mark.slow
 def test_vmap_over_an_ensemble_of_models():
     """As modules and as dicts; each member equals its own call, and each is trained by its own gradient."""
     config = small.config("rotary", depth=1)

@@ -222,6 +222,7 @@ def test_dropout_is_drawn_in_both_halves():
         assert np.abs(first - other).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("score", "order"),
     [("additive", 1), *(pytest.param(score, 2, marks=pytest.mark.slow) for score in ("additive", "location"))],
@@ -232,6 +233,7 @@ def test_derivatives_in_both_modes(score, order):
     check_grads(call, (model,), order=order, modes=("fwd", "rev"), rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", slow_except(("additive",), SCORES))
 def test_a_source_of_padding_alone_has_derivatives(score):
     rows = jnp.array([[0, 1, EMPTY, 2, 3], [EMPTY] * 5])
@@ -249,6 +251,7 @@ def test_models_in_a_batch():
     np.testing.assert_allclose(found, np.stack([run(model) for model in single]), **small.CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [*slow("gru"), "lstm"])
 def test_the_last_of_several_layers_gives_code_and_queries(cell):
     """C is what the last layer said after its last token in each direction; a query is the last layer's state."""

@@ -61,7 +61,7 @@ RULES = {
 }
 
 
-QUICK = ("cosine", "additive module", "learned relative", "learned sinks", "rotary")
+QUICK = ("additive module", "learned relative", "rotary")
 
 
 @pytest.mark.parametrize("name", slow_except(QUICK, RULES))

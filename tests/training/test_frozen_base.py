@@ -78,6 +78,7 @@ def test_the_base_is_neither_changed_nor_saved(base, fitted):
     assert 3 * trained <= sum(np.prod(x["stored"]) for x in saved) < 3 * trained + 12
 
 
+@pytest.mark.slow
 def test_evaluations_are_given_the_model_with_its_adapters(base, fitted):
     state, seen, _ = fitted
     assert len(seen) == 2

@@ -105,6 +105,7 @@ def test_rows_without_weight_may_hold_anything():
     assert jnp.isfinite(losses[0])
 
 
+@pytest.mark.slow
 def test_the_loop_counts_both_sides_of_pairs():
     """The speed of a model of pairs is that of reading and writing."""
     counted = []
