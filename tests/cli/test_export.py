@@ -47,6 +47,7 @@ def check_tokens(folder, run):
     assert theirs.decode(ids) == run.tokenizer.decode(ids)
 
 
+@pytest.mark.slow
 def test_a_whole_model_with_the_tokenizer_of_its_base(tuned, base, tmp_path, capsys):
     out, run = exported(tuned, tmp_path / "out"), open_run(tuned)
     assert capsys.readouterr().out == f"llama of step 6 in {out}\n"
@@ -167,6 +168,7 @@ def test_generate_ends_at_the_stop_token(base, tmp_path, capsys):
     assert capsys.readouterr().out == "the quick\n" != text
 
 
+@pytest.mark.slow
 def test_evaluate_and_show_take_the_folder(base, text, tmp_path, capsys):
     assert main(["evaluate", str(base), "--files", str(text)]) == 0
     line = capsys.readouterr().out.splitlines()[1].split("\t")

@@ -75,6 +75,7 @@ def test_rows_of_a_ragged_batch_equal_rows_alone():
         np.testing.assert_allclose(together.logprobs[i], alone.logprobs, **CLOSE)
 
 
+@pytest.mark.slow
 def test_any_leading_axes():
     """One sequence, a batch, a batch of batches; NumPy, JAX or lists."""
     model, tokens = counting.model("none"), small.tokens(2, 3, 4)
@@ -94,6 +95,7 @@ def test_scanned_and_unrolled_models_give_the_same_tokens():
     np.testing.assert_array_equal(ours.tokens, unrolled.tokens)
 
 
+@pytest.mark.slow
 def test_repetition_penalty_counts_prompt_and_new_tokens_but_no_padding():
     """With a ban on all that was seen, no token comes twice; token 0, which pads, may come once. By full passes."""
     model = counting.model("none")

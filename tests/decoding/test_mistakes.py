@@ -96,6 +96,7 @@ def test_no_rows_and_rows_of_nothing_are_not_the_same_mistake():
             decoding.generate(MODEL, np.zeros(shape, int), max_new_tokens=1)
 
 
+@pytest.mark.slow
 def test_learned_positions_end_with_their_table_and_others_go_on_when_asked():
     with pytest.raises(ValueError, match=r"max_new_tokens: .*or lower max_new_tokens\.$"):
         call([1] * 39, LEARNED, 2)

@@ -33,6 +33,7 @@ def test_equal_prompts_in_a_batch_draw_differently():
     assert (tokens[0] != tokens[1]).any()
 
 
+@pytest.mark.slow
 def test_a_row_depends_neither_on_other_rows_nor_on_padding():
     """A shorter batch, other neighbours, the other side: the same tokens in the rows that stay."""
     tokens = np.asarray(draw(PROMPTS).tokens)

@@ -73,6 +73,7 @@ def test_top_p_and_min_p(shape, p, keep):
         np.testing.assert_array_equal(call(ours(p, min_tokens_to_keep=keep), x), expected)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(-4, 4), min_size=13, max_size=13), st.floats(0.01, 1.0), st.integers(1, 3))
 def test_top_p_with_ties_keeps_as_many_of_each_value(values, p, keep):
     """Which of equal logits stay is arbitrary in PyTorch's sort; how many is not. Ours: those with larger numbers."""

@@ -55,6 +55,7 @@ def test_sound_models_differ_by_rounding(pair, name):
     assert all(f"{place} stream " in str(report) for place in streams)
 
 
+@pytest.mark.slow
 def test_a_pair_whose_blocks_are_scanned(pair):
     theirs, ours = pair("t5")
     assert interop.compare(theirs, ours.stacked(True)).equal

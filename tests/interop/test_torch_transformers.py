@@ -229,6 +229,7 @@ def test_a_plain_body_goes_to_pytorch():
         np.testing.assert_allclose(module(torch.tensor(x)), found, rtol=PARITY, atol=PARITY)
 
 
+@pytest.mark.slow
 def test_other_layers_are_still_found():
     assert isinstance(interop.from_torch(torch.nn.MultiheadAttention(6, 2)), nn.MultiHeadAttention)
     assert jax.tree.leaves(interop.from_torch(torch.nn.Linear(2, 2)))

@@ -61,6 +61,7 @@ def test_only_positions_know_where_a_patch_stands():
         assert bool(jnp.allclose(here[:, order], there, atol=1e-5)) == equal
 
 
+@pytest.mark.slow
 def test_a_decoder_writes_of_an_image():
     decoder = small.model("learned", depth=1, memory_size=16)
     memory = small.jit(lambda decoder, encoder: decoder.remember(encoder(IMAGES)))(decoder, encoder(depth=1))
@@ -81,6 +82,7 @@ TOKENS = small.tokens(2, 5)
 PLACES = jnp.array([[0, 1, 2, 3, 4], [EMPTY, 0, 1, 2, EMPTY]])
 
 
+@pytest.mark.slow
 def test_a_class_is_read_from_the_mean_of_real_tokens():
     model = classifier()
 

@@ -82,6 +82,7 @@ def test_a_model_learns_to_copy(make):
     assert held_out.nats / held_out.weight < 0.1
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_in_training_alone():
     batch, model = Copies.make(0), rnn(dropout=0.5)
     loss = small.jit(lambda model, rng: training.pair_loss(model, batch, rng).nats)

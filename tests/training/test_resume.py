@@ -100,6 +100,7 @@ def written(folder):
     return len(read_metrics(path)) if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_beyond_the_last_checkpoint(tmp_path):
     folder = tmp_path / "victim"
     folder.mkdir()

@@ -72,6 +72,7 @@ def test_smoothing_and_z_loss_move_the_objective_not_the_loss():
     assert float(other["objective"]) > float(plain["objective"])
 
 
+@pytest.mark.slow
 def test_packed_batches_are_used_as_packed():
     tokens, zeros = RAGGED.tokens, np.zeros((B, T), np.int32)
     two = data.Batch(
