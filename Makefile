@@ -43,7 +43,6 @@ test-long: $(VENV)/.test
 # Times and memory of the tests, for benchmarks/results/suite.json and the tables made from it.
 durations: $(VENV)/.test
 	$(BIN)/python -m benchmarks.suite test test-all
-	$(BIN)/python -m benchmarks.tables
 
 format: $(VENV)/.test
 	$(BIN)/ruff format .

@@ -2,9 +2,9 @@
 
     python -m benchmarks.suite test                 runs `make test` and keeps its figures
     python -m benchmarks.suite test test-all        several tiers, one after the other
-    python -m benchmarks.tables                     then rewrites the tables of README.md and CONTRIBUTING.md
 
-Figures go to `results/suite.json`, for each version of Python. A test compares the tables with them.
+Figures go to `results/suite.json`, for each version of Python, and from there into the tables of README.md and
+CONTRIBUTING.md. A test compares the two.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import psutil
+
+from benchmarks import tables
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "suite.json"
@@ -90,6 +92,7 @@ def main(tiers: list[str]) -> None:
         pair |= {"versions": {name: version(name) for name in PACKAGES}, "cpus": os.cpu_count()}
         pair["tiers"][tier] = figures
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        tables.main([])  # at once, since the next tier compares the tables with the figures
 
 
 if __name__ == "__main__":

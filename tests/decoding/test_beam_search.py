@@ -200,7 +200,7 @@ def test_the_cache_of_a_transformer_follows_its_beams():
     prompts = [[5, 6, 7], [8]]
     found = decoding.beam_search(model, prompts, num_beams=3, max_new_tokens=6, num_return=3, length_penalty=0.5)
     for i, prompt in enumerate(prompts):
-        # All of one length, so that one program reads them: no token sees the zeros behind it.
+        # All of one length, so that one program reads them: no token sees the zeros after it.
         whole = np.array([[*prompt, *row, 0, 0][:9] for row in np.asarray(found.tokens[:, i]).tolist()])
         logprobs, first = np.asarray(forward(whole)), len(prompt) - 1
         chosen = np.take_along_axis(logprobs[:, :-1], whole[:, 1:, None], axis=-1)

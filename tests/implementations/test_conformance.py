@@ -178,7 +178,7 @@ def test_every_part_forward(names, x64):
 
 @pytest.mark.parametrize("names", slow_except_every(4, EACH), ids="; ".join)
 def test_gradients_of_every_part(names, x64):
-    """By operands and by the arrays of the rule; all other derivatives are in `check`."""
+    """Gradients by operands and by the arrays of the rule. `check` compares all other derivatives."""
     rule = rule_of(names)
     arrays = {name: part for name, part in rule.items() if name != "mask" and not is_function(part)}
     check_value_and_gradients(rule, (operands(names[0]), arrays))

@@ -25,7 +25,7 @@ TOKENS = hf_models.tokens()
 
 
 def logits_of(model):
-    """By the compiled function that `parity_of.forward` uses as well."""
+    """Call the compiled function that `parity_of.forward` uses as well."""
     return parity_of.logits_of_tokens(model, TOKENS)
 
 
