@@ -32,7 +32,8 @@ TIERS = ("test", "test-all", "test-long")
 PACKAGES = ("jax", "flax", "torch", "transformers", "pytest")
 CLOSING_LINE = re.compile(r"^(\d+ passed.*) in ([\d.]+)s", re.M)
 """The last line of pytest: what happened to how many tests, and the seconds from collection to the end."""
-SAMPLING_SECONDS = 1.0
+SAMPLING_SECONDS = 5.0
+"""Reading the memory of a process stops it for a moment; every second it cost 4 % of the machine."""
 
 
 def memory_of_tree(process: psutil.Process) -> int:
