@@ -30,17 +30,6 @@ MEMORY_OF_A_WORKER = 2.5 * 2**30
 """Bytes. Two workers and what one file adds stay below 8 GB."""
 
 
-def pytest_collection_finish():
-    """Look for reference cycles less often.
-
-    With PyTorch, transformers and JAX loaded every search goes through millions of objects, a tenth of the time of the
-    tests. Those that are there before the first test are left out of it.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
 @pytest.fixture
 def x64():
     """True float64 for one test."""

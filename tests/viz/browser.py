@@ -22,7 +22,7 @@ FLAGS = (
     "--window-size=1000,1400", "--remote-debugging-pipe",
 )  # fmt: skip
 PATIENCE = 600
-"""Seconds for one answer, which takes none of them: other tests may load the machine."""
+"""Seconds for one answer: far more than it takes, since other tests may load the machine."""
 JOINED = 'exec "$@" 3<&"$READS" 4>&"$WRITES"'
 """Chromium reads commands from file 3 and answers in file 4."""
 
