@@ -12,8 +12,11 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks import suite_tables
+from benchmarks.markdown import number, ratio, table
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
@@ -28,8 +31,6 @@ PEERS = {"jax.nn": "jax.nn", "tokamax": "tokamax", "torch": "torch", "flex": "Fl
 """Name in the JSON -> heading."""
 SIZE = 64
 """The head size of tables that show single cases."""
-SHOWN_FILES = 12
-"""Rows of the table of test files."""
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -37,25 +38,6 @@ def read(name: str) -> dict:
     """`results/name.json`, or nothing if it was not measured yet."""
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    """Markdown; None is a dash."""
-    lines = [list(header), *map(list, rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "".join("| " + " | ".join("-" if x is None else str(x) for x in line) + " |\n" for line in lines)
-
-
-def number(x: float | None) -> str | None:
-    """Three digits or more."""
-    if x is None:
-        return None
-    return f"{x:,.2f}" if x < 10 else f"{x:,.1f}" if x < 100 else f"{x:,.0f}"
-
-
-def ratio(x: float | None) -> str | None:
-    """Peer over ours."""
-    return None if x is None else f"{x:.2f}" if x < 10 else f"{x:.1f}"
 
 
 def shape(case: dict) -> str:
@@ -286,39 +268,6 @@ def decode_length() -> str:
     )
 
 
-# --- the tests --------------------------------------------------------------------------------------------------------
-
-
-def minutes(seconds: float) -> str:
-    """A duration such as `4 min 10 s`."""
-    whole = round(seconds)
-    return f"{whole // 60} min {whole % 60} s"
-
-
-def suite() -> str:
-    """Time and memory of each tier of the tests, on both supported pairs."""
-    pairs = read("suite")["pairs"]
-    tiers = dict.fromkeys(tier for pair in pairs.values() for tier in pair["tiers"])
-    header = ["command", "tests", *(f"{name}, jax {pair['versions']['jax']}" for name, pair in pairs.items()), "memory"]
-    rows = []
-    for tier in tiers:
-        found = [pair["tiers"].get(tier) for pair in pairs.values()]
-        known = [figures for figures in found if figures]
-        times = [figures and minutes(figures["seconds"]) for figures in found]
-        peak = max(figures["peak_memory_gib"] for figures in known)
-        rows.append([f"`make {tier}`", f"{known[0]['tests']:,}", *times, f"{peak:.1f} GiB"])
-    return table(header, rows)
-
-
-def suite_files() -> str:
-    """The files in which `make test` spends most time: seconds of one worker."""
-    pairs = {name: pair["tiers"]["test"]["files"] for name, pair in read("suite")["pairs"].items()}
-    first = next(iter(pairs.values()))
-    seconds = lambda files, name: f"{files[name][1]:.1f}" if name in files else None  # noqa: E731
-    rows = [[f"`{name}`", first[name][0], *(seconds(files, name) for files in pairs.values())] for name in first]
-    return table(["file", "tests", *(f"{name}, s" for name in pairs)], rows[:SHOWN_FILES])
-
-
 TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "headline": (headline, "attention", "cases"),
     "means": (means, "attention", "cases"),
@@ -336,8 +285,8 @@ TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "additive": (additive, "additive", "cases"),
     "rules": (rules, "rules", "ms"),
     "crossover": (crossover, "crossover", "cases"),
-    "suite": (suite, "suite", "pairs"),
-    "suite-files": (suite_files, "suite", "pairs"),
+    "suite": (lambda: suite_tables.tiers(read("suite")["pairs"]), "suite", "pairs"),
+    "suite-files": (lambda: suite_tables.slowest_files(read("suite")["pairs"]), "suite", "pairs"),
 }
 """Name -> what makes it, the file and the part of it that it is made from."""
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from jax_attention import training
 
@@ -68,21 +69,35 @@ def learn(
     Returns:
         One `Learned` for each seed.
     """
-    optimizer, step = _optimizer_and_step(schooling.learning_rate, schooling.steps, loss)
+    optimizer, step = _optimizer_and_step(adam, schooling.learning_rate, schooling.steps, loss)
     return [_learned(create, optimizer, step, source, schooling, seed) for seed in schooling.seeds]
 
 
+def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """The optimizer of a `Schooling`."""
+    return training.make_optimizer(training.OptimizerConfig(learning_rate=learning_rate, weight_decay=0.0), steps=steps)
+
+
+def start(create: Callable[[jax.Array], Any], rng: jax.Array) -> Any:
+    """The model before its first step."""
+    return jax.jit(create)(rng)
+
+
 @cache
-def _optimizer_and_step(learning_rate: float, steps: int, loss: Callable[..., training.Losses]) -> tuple[Any, Any]:
+def _optimizer_and_step(
+    make: Callable[[float, int], optax.GradientTransformation],
+    learning_rate: float,
+    steps: int,
+    loss: Callable[..., training.Losses],
+) -> tuple[Any, Any]:
     """Kept, so that models of one kind that learn from different sources compile one program."""
-    rates = training.OptimizerConfig(learning_rate=learning_rate, weight_decay=0.0)
-    optimizer = training.make_optimizer(rates, steps=steps)
+    optimizer = make(learning_rate, steps)
     return optimizer, jax.jit(training.make_train_step(optimizer, loss=loss), donate_argnums=0)
 
 
 def _learned(create: Any, optimizer: Any, step: Any, source: Any, schooling: Schooling, seed: int) -> Learned:
-    start, dropout = jax.random.split(jax.random.key(seed))
-    state = training.init_state(jax.jit(create)(start), optimizer, rng=dropout)
+    first, dropout = jax.random.split(jax.random.key(seed))
+    state = training.init_state(start(create, first), optimizer, rng=dropout)
     losses, times = [], []
     for n in range(schooling.steps):
         began = time.perf_counter()

@@ -28,6 +28,19 @@ hypothesis.settings.register_profile("default", deadline=None, derandomize=True,
 hypothesis.settings.load_profile("default")
 MEMORY_OF_A_WORKER = 2.5 * 2**30
 """Bytes. Two workers and what one file adds stay below 8 GB."""
+GROWTH = 0.5 * 2**30
+"""Bytes by which a worker must have grown since programs were forgotten, before they are forgotten again."""
+
+
+def pytest_collection_finish():
+    """Look for reference cycles less often.
+
+    With PyTorch, transformers and JAX loaded every search goes through millions of objects. Those that are there
+    before the first test are left out of it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @pytest.fixture
@@ -37,17 +50,30 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="session")
+def limit_of_memory():
+    """Bytes beyond which compiled programs are forgotten, as the only entry of a list."""
+    return [MEMORY_OF_A_WORKER]
+
+
 @pytest.fixture(autouse=True, scope="module")
-def bounded_memory():
+def bounded_memory(limit_of_memory):
     """Forget all compiled programs between files once a worker holds much memory.
 
     Programs of single operations are shared by many files, so forgetting them after every file would compile them
-    again and again; never forgetting them fills gigabytes in `make test-all`.
+    again and again; never forgetting them fills gigabytes in `make test-all`. Memory that is freed in small pieces
+    stays with the process: it must grow again before it is worth the second that this takes.
     """
     yield
-    if psutil.Process().memory_info().rss > MEMORY_OF_A_WORKER:
+    if resident_memory() > limit_of_memory[0]:
         jax.clear_caches()
         gc.collect()
+        limit_of_memory[0] = max(MEMORY_OF_A_WORKER, resident_memory() + GROWTH)
+
+
+def resident_memory() -> int:
+    """Bytes of this process."""
+    return psutil.Process().memory_info().rss
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 
 from jax_attention import attend, attend_step, masks, normalizers, scores
+from tests.arrays import check_close, normal
 from tests.tiers import slow_except
 
 B, T, N, K, H, E, F = 2, 9, 4, 2, 3, 2, 5
 X = jnp.ones((3, 4))
 PROPORTIONAL = normalizers.proportional()
 KERNEL = {"score": scores.features("relu"), "normalize": PROPORTIONAL}
-
-
-def normal(seed: int, *shape: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape)
 
 
 STEPS = {
@@ -65,8 +62,7 @@ def test_step_by_step_is_all_at_once(name, pieces, x64):
 
     *found, expected = all_of((jax.tree.map(jnp.asarray, score), *rows()))
     for form in found:
-        for x, y in zip(jax.tree.leaves(form), jax.tree.leaves(expected), strict=True):
-            assert jnp.max(jnp.abs(x - y), initial=0) <= 1e-10 * (1 + jnp.max(jnp.abs(y), initial=0))
+        check_close(form, expected, 1e-10)
 
 
 def test_decoding_in_a_scan():

@@ -11,6 +11,7 @@ import pytest
 
 from jax_attention import Dropout, attend, attend_heads, masks, mods, normalizers, scores
 from tests import cases
+from tests.tiers import slow_except_every
 
 SHAPE = cases.Shape(3, 4)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4)), jnp.float32)
@@ -51,7 +52,7 @@ FRESH = {
 CONSTANT = {"causal", "sliding_window"}
 
 
-@pytest.mark.parametrize("name", FRESH)
+@pytest.mark.parametrize("name", slow_except_every(3, FRESH))
 def test_fresh_values_of_the_same_structure_are_traced_once(name):
     """jax#3596, flax#5158: and yet the new numbers count."""
     traced = Traced()

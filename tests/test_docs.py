@@ -84,25 +84,15 @@ def test_every_picture_belongs_to_a_rule():
     assert sorted(path.stem for path in (RULES / "img").glob("*.svg")) == sorted(CATALOGUE)
 
 
-EXPENSIVE = (
-    "README",
-    "adding_a_rule",
-    "blockwise",
-    "decoding",
-    "features",
-    "interop",
-    "linear_time",
-    "models",
-    "modules",
-    "random_features",
-    "relative",
-    "training",
-)
-"""Pages whose examples compile for more than a second, and whose code other tests of `make test` run."""
+QUICK = [
+    *(RULES / f"{rule}.md" for rule in ("causal", "dot", "learned", "soft_cap", "softmax")),
+    *(ROOT / "docs" / page for page in ("coming_from.md", "data.md", "experiments/batched_product.md")),
+]
+"""One page of every part of a rule, and pages that compile next to nothing."""
 RUN = [path for path in (ROOT / "README.md", *PAGES) if sessions(read(path))]
 
 
-@pytest.mark.parametrize("path", slow_except([x for x in RUN if x.stem not in EXPENSIVE], RUN), ids=short)
+@pytest.mark.parametrize("path", slow_except(QUICK, RUN), ids=short)
 def test_examples_run(path):
     session = doctest.DocTestParser().get_doctest("\n".join(sessions(read(path))), {}, short(path), str(path), 0)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)

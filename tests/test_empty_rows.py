@@ -28,13 +28,16 @@ from jax_attention import (
     scores,
 )
 from tests import cases
-from tests.tiers import slow, slow_except
+from tests.tiers import slow, slow_except, slow_except_every
 from tests.tolerances import GRADIENT
 
 SHAPE = cases.Shape(3, 4)
 RULES = cases.named_parts("score", "mod", "normalize")
-PLAIN_FORMS = [rule.id for rule in RULES if "(" not in rule.id or "sinks" in rule.id or "elu" in rule.id]
-"""Every rule, without the variants that other arguments make of it."""
+TELLING = (
+    *("score-additive", "score-location", "score-features(elu_plus_one)", "mod-relative", "mod-soft_cap"),
+    *("normalize-softmax(sinks)", "normalize-proportional", "normalize-sparsemax"),
+)
+"""Rules whose derivative at a masked pair is a formula of its own."""
 EMPTY_ROW, HIDDEN_COLUMN = 1, 2
 WHERE = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1]], bool)
 """Query 1 may attend to nothing, nobody may attend to key 2."""
@@ -66,7 +69,7 @@ def poisoned(d: cases.Draw, poison: float, score=None) -> list[jax.Array]:
 
 def everything(operands, **rule) -> dict:
     """Output, weights, statistics, gradients of both, and the gradient of a gradient."""
-    tangents = [jnp.cos(1.0 + jnp.arange(x.size)).reshape(x.shape).astype(x.dtype) for x in operands]
+    tangents = [jnp.asarray(np.cos(1.0 + np.arange(x.size)).reshape(x.shape).astype(x.dtype)) for x in operands]
 
     def loss(q, k, v):
         found = attend_with_stats(q, k, v, **rule)
@@ -85,19 +88,20 @@ def everything(operands, **rule) -> dict:
 
 
 def check_zeros(found: dict) -> None:
-    assert jnp.all(found["output"][EMPTY_ROW] == 0)
-    assert jnp.all(found["weights"][EMPTY_ROW] == 0)
-    assert jnp.all(found["weights"][:, HIDDEN_COLUMN] == 0)
-    assert found["logsumexp"][EMPTY_ROW] == found["max_score"][EMPTY_ROW] == -jnp.inf
+    found = jax.tree.map(np.asarray, found)
+    assert np.all(found["output"][EMPTY_ROW] == 0)
+    assert np.all(found["weights"][EMPTY_ROW] == 0)
+    assert np.all(found["weights"][:, HIDDEN_COLUMN] == 0)
+    assert found["logsumexp"][EMPTY_ROW] == found["max_score"][EMPTY_ROW] == -np.inf
     assert found["entropy"][EMPTY_ROW] == 0
     for query, _, value in (found["gradients"], found["second"]):
-        assert jnp.all(query[EMPTY_ROW] == 0)
-        assert jnp.all(value[HIDDEN_COLUMN] == 0)
+        assert np.all(query[EMPTY_ROW] == 0)
+        assert np.all(value[HIDDEN_COLUMN] == 0)
     for array in jax.tree.leaves((found["output"], found["gradients"], found["second"])):
-        assert jnp.all(jnp.isfinite(array))
+        assert np.all(np.isfinite(array.astype(np.float64)))
 
 
-@pytest.mark.parametrize(("part", "case"), slow_except(PLAIN_FORMS, RULES))
+@pytest.mark.parametrize(("part", "case"), slow_except(TELLING, RULES))
 @pytest.mark.parametrize("poison", [np.nan, *slow(np.inf)])
 def test_what_nobody_may_see_changes_nothing(part, case, poison):
     """Every score, mod and normaliser: NaN and infinity give bit for bit what a harmless 1 gives."""
@@ -111,7 +115,7 @@ def test_what_nobody_may_see_changes_nothing(part, case, poison):
     jax.tree.map(np.testing.assert_array_equal, found, clean)
 
 
-@pytest.mark.parametrize("case", cases.NORMALIZERS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", slow_except_every(2, cases.NORMALIZERS), ids=lambda case: case.name)
 def test_scores_that_overflow_where_the_mask_forbids(case):
     """Query 0 times key 2 is infinite, both are in use, but not together."""
     q = jnp.zeros((3, 2)).at[0, 0].set(1e30).at[2, 1].set(1.0)
@@ -254,7 +258,7 @@ def test_nothing_at_all(rows, case):
     assert all(jnp.all(x == 0) for x in gradient(*operands))
 
 
-@pytest.mark.parametrize("case", cases.SCORES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", slow_except_every(2, cases.SCORES), ids=lambda case: case.name)
 @pytest.mark.parametrize("rows", [(3, 0), (0, 4)], ids=["S=0", "T=0"])
 def test_every_score_without_keys_or_queries(rows, case):
     d = cases.Draw(np.random.default_rng(0), cases.Shape(*rows))

@@ -9,14 +9,11 @@ import pytest
 from flax import nnx
 
 from jax_attention import attend, attend_heads, masks, nn, normalizers, scores
+from tests.arrays import difference, normal
 
 B, T, S, N, K, H, E, F = 2, 9, 7, 4, 2, 3, 2, 5
 X = jnp.ones((3, 4))
 PROPORTIONAL = normalizers.proportional()
-
-
-def normal(seed: int, *shape: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +48,7 @@ def test_a_feature_map_may_close_over_traced_arrays(x64):
 
     expected = gradient("reference")
     for name in ("linear_time", "blockwise"):
-        assert jnp.max(jnp.abs(gradient(name) - expected)) <= 1e-10
+        assert difference(gradient(name), expected) <= 1e-10
 
 
 @pytest.mark.slow

@@ -93,20 +93,35 @@ def strict():
         yield
 
 
+EVERY_RULE = [pytest.param(*case, id=" ".join(case)) for case in CASES]
+
+
+def gradients_of(part: str, name: str):
+    """Those of a call with dropout and statistics, as a function of its operands; and the operands."""
+
+    def loss(q, k, v):
+        rule = {part: PARTS[part][name]}
+        return attend_heads_with_stats(q, k, v, **rule, dropout=Dropout(jax.random.key(0), 0.2)).output.sum()
+
+    return jax.grad(loss, argnums=(0, 1, 2)), (array(B, T, N, H), array(B, T, K, H), array(B, T, K, 3))
+
+
 @pytest.mark.parametrize("x64", [*slow(False), True], ids=["x32", "x64"])
-@pytest.mark.parametrize(
-    ("part", "name"), slow_except(QUICK, [pytest.param(*case, id=" ".join(case)) for case in CASES])
-)
+@pytest.mark.parametrize(("part", "name"), slow_except(QUICK, EVERY_RULE))
+def test_every_rule_is_traced_forward_and_backward(part, name, x64):
+    """Dtypes and ranks are checked while tracing."""
+    with jax.enable_x64(x64):
+        gradients, operands = gradients_of(part, name)
+        assert all(g.dtype == jnp.float32 for g in jax.eval_shape(gradients, *operands))
+
+
+@pytest.mark.parametrize("x64", [*slow(False), True], ids=["x32", "x64"])
+@pytest.mark.parametrize(("part", "name"), slow_except(("score additive", "mask joined"), EVERY_RULE))
 def test_every_rule_forward_and_backward(part, name, x64):
     with jax.enable_x64(x64):
-        q, k, v = array(B, T, N, H), array(B, T, K, H), array(B, T, K, 3)
-
-        def loss(q, k, v):
-            rule = {part: PARTS[part][name]}
-            return attend_heads_with_stats(q, k, v, **rule, dropout=Dropout(jax.random.key(0), 0.2)).output.sum()
-
-        gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
-    assert all(g.dtype == jnp.float32 and np.isfinite(g).all() for g in gradients)
+        gradients, operands = gradients_of(part, name)
+        found = jax.jit(gradients)(*operands)
+    assert all(g.dtype == jnp.float32 and np.isfinite(g).all() for g in found)
 
 
 @pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])

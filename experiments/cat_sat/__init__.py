@@ -91,22 +91,26 @@ def trained(kind: models.LMConfig, source: sentences.Cloze, config: Config) -> l
 def looked(made: Learned) -> Looked:
     """All that is measured of one model."""
     model = made.model
-    sentence = np.array([sentences.ids(SENTENCE)])
-    both = np.concatenate([sentences.masked(sentence), sentence])
-    out = model(jnp.asarray(both), capture=models.Capture(weights="all", hidden=(-1,)))
-    block = model.blocks.layers()[0]
-    mixed = block.attention(block.attention_norm(out.captured.hidden[-1]))
-    held_out = sentences.sentences(held_out=True)
-    verbs, places = held_out[:, VERB], (None, *HIDDEN)
-    guesses = np.stack([guess(model, held_out, place) for place in places])
+    sentence, held_out = np.array([sentences.ids(SENTENCE)]), sentences.sentences(held_out=True)
+    weights, mixed = _weights_and_mixed(model, np.concatenate([sentences.masked(sentence), sentence]))
+    rows = np.concatenate([sentence, exchanged(), held_out])  # all at once, so that one program guesses
+    guesses = np.stack([guess(model, rows, place) for place in (None, *HIDDEN)])
+    likeliest = sentences.VERB_IDS[guesses.argmax(-1)]
     sat = sentences.VERB_IDS.tolist().index(WORDS.index("sat"))
     return Looked(
-        np.asarray(out.captured.weights[0][:, :, VERB]),
+        np.asarray(weights[:, :, VERB]),
         np.asarray(mixed[:, VERB]),
-        np.array([guess(model, sentence, place)[0, sat] for place in places]),
-        np.mean(sentences.VERB_IDS[guesses.argmax(-1)] == verbs, axis=-1),
-        tuple(exchanged(model)),
+        guesses[:, 0, sat],
+        np.mean(likeliest[:, -len(held_out) :] == held_out[:, VERB], axis=-1),
+        tuple(WORDS[verb] for verb in likeliest[0, 1 : 1 + len(EXCHANGED)]),
     )
+
+
+@jax.jit
+def _weights_and_mixed(model: models.TransformerLM, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    out = model(tokens, capture=models.Capture(weights="all", hidden=(-1,)))
+    block = model.blocks.layers()[0]
+    return out.captured.weights[0], block.attention(block.attention_norm(out.captured.hidden[-1]))
 
 
 def guess(model: models.TransformerLM, rows: np.ndarray, hidden: int | None = None) -> np.ndarray:
@@ -125,8 +129,7 @@ def _verb_logits(model: models.TransformerLM, tokens: jax.Array, places: jax.Arr
     return model(tokens, positions=places).logits[:, VERB]
 
 
-def exchanged(model: models.TransformerLM) -> list[str]:
-    """The likeliest verb after each exchange."""
+def exchanged() -> np.ndarray:
+    """The sentence after each exchange, as ids `[exchanges, 6]`."""
     rows = [[new if word == old else word for word in SENTENCE] for old, new in EXCHANGED.items()]
-    found = guess(model, np.array([sentences.ids(tuple(row)) for row in rows]))
-    return [WORDS[verb] for verb in sentences.VERB_IDS[found.argmax(-1)]]
+    return np.array([sentences.ids(tuple(row)) for row in rows])

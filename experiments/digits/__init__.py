@@ -19,13 +19,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from experiments.digits.descriptions import KINDS, START, STOP, WORDS, Described, described, of_kind
 from experiments.digits.hiding import hidden, shares
 from experiments.digits.model import SEES, Describer, Pictures, Sizes, told, trained
 from experiments.learn import Schooling
-from jax_attention import decoding
+from jax_attention import decoding, models
 
 SHOWN = ("four", "seven", "zero")
 """The first held-out image of each is drawn."""
@@ -112,7 +113,13 @@ def seen(model: Describer, given: Described, config: Config) -> Seen:
 def written(model: Describer, images: np.ndarray) -> np.ndarray:
     """The likeliest word after the other, `[N, 6]`."""
     prompts = [[START]] * len(images)
-    return np.asarray(decoding.generate(model.given(images), prompts, max_new_tokens=6, stop_tokens=STOP).tokens)
+    given = _given(model, images)
+    return np.asarray(decoding.generate(given, prompts, max_new_tokens=6, stop_tokens=STOP).tokens)
+
+
+@jax.jit
+def _given(model: Describer, images: jax.Array) -> models.Given:
+    return model.given(images)
 
 
 def commonest(training: Described, held_out: Described) -> np.ndarray:

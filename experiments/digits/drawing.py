@@ -41,7 +41,7 @@ def words(shown: Shown) -> Figure:
 def maps(found: Results) -> Figure:
     """The mean weight of each patch, by kind of word, mean over seeds; even weights would be 0.06 everywhere."""
     figure = Figure(figsize=(9.2, 4.2), layout="constrained")
-    grid = figure.subplots(len(SEES), len(KINDS))
+    grid = figure.subplots(len(SEES), len(KINDS), squeeze=False)
     means = {name: np.mean([model.maps for model in models], 0) for name, models in found.models.items()}
     top = max(mean.max() for mean in means.values())
     for row, (name, mean) in zip(grid, means.items(), strict=True):
@@ -59,7 +59,7 @@ def maps(found: Results) -> Figure:
 def hiding(config: Config, found: Results) -> Figure:
     """How many digit words stay right, for both encoders and both ways to hide; the bands span all seeds."""
     figure = Figure(figsize=(9.2, 5.6), layout="constrained")
-    grid = figure.subplots(len(SEES), len(WAYS), sharex=True, sharey=True)
+    grid = figure.subplots(len(SEES), len(WAYS), sharex=True, sharey=True, squeeze=False)
     kind = KINDS.index("digit")
     for row, (name, models) in zip(grid, found.models.items(), strict=True):
         for axes, way in zip(row, WAYS, strict=True):

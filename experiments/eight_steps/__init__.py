@@ -11,6 +11,7 @@ Result:   keys, queries, values and raw scores are whole numbers; word 2 gives 0
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -51,6 +52,13 @@ class Steps(NamedTuple):
     mixed: dict[str, Mixed]
 
 
+@partial(jax.jit, static_argnums=0)
+def _mixed(name: str, query: jax.Array, key: jax.Array, value: jax.Array) -> Mixed:
+    rule = {"score": RULES[name], "precision": "highest"}
+    weights = attention_weights(query, key, value, **rule)
+    return Mixed(weights, weights[:, :, None] * value[None, :, :], attend(query, key, value, **rule))
+
+
 def run(config: Config | None = None) -> Steps:
     """Compute every step."""
     config = Config() if config is None else config
@@ -58,9 +66,5 @@ def run(config: Config | None = None) -> Steps:
         jnp.asarray(rows, jnp.float32) for rows in (config.inputs, config.key, config.query, config.value)
     )
     key, query, value = x @ w_key, x @ w_query, x @ w_value
-    mixed = {}
-    for name, rule in RULES.items():
-        weights = attention_weights(query, key, value, score=rule, precision="highest")
-        weighted = weights[:, :, None] * value[None, :, :]
-        mixed[name] = Mixed(weights, weighted, attend(query, key, value, score=rule, precision="highest"))
+    mixed = {name: _mixed(name, query, key, value) for name in RULES}
     return Steps(x, key, query, value, scores.dot()(query, key), mixed)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 
+from experiments import learn
 from experiments.inside_a_transformer import weather
 from experiments.inside_a_transformer.config import CharacterConfig
 from jax_attention import data, decoding, models, training
@@ -49,7 +50,8 @@ def train(
     ours: bool,
 ) -> Continued:
     """One model, and what it says."""
-    model = models.create(model_config(config, corpus, windows), seed)
+    sizes = model_config(config, corpus, windows)
+    model = learn.start(lambda rng: models.create(sizes, rng), jax.random.key(seed))
     optimizer = training.make_optimizer(
         training.OptimizerConfig(learning_rate=config.learning_rate, warmup=config.steps // 10), steps=config.steps
     )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments import learn
 from experiments.inside_a_transformer.config import PassConfig
 from jax_attention import data, masks, models, nn
 
@@ -59,20 +60,30 @@ def cuts(config: PassConfig, sentence: str, text: str) -> dict[str, Cut]:
     found = {}
     for name, tokenizer in made.items():
         ids = tokenizer.encode(sentence)
-        table = nnx.Embed(tokenizer.vocab_size, config.words_width, rngs=nnx.Rngs(config.seed))
-        found[name] = Cut(ids.tolist(), tokenizer.vocab_size, table(jnp.asarray(ids)).shape)
+        found[name] = Cut(ids.tolist(), tokenizer.vocab_size, embedded(tokenizer.vocab_size, config, ids))
     return found
+
+
+def embedded(vocabulary: int, config: PassConfig, ids: np.ndarray) -> tuple[int, ...]:
+    """The shape of the rows of a table; JAX finds it without drawing the table."""
+    make = lambda ids: nnx.Embed(vocabulary, config.words_width, rngs=nnx.Rngs(config.seed))(ids)  # noqa: E731
+    return jax.eval_shape(make, ids).shape
 
 
 def heads(config: PassConfig, length: int) -> list[Stage]:
     """E3: self-attention by several heads; an output projection joins them, and the width stays."""
-    layer = nn.MultiHeadAttention(config.words_heads, config.words_width, rngs=nnx.Rngs(config.seed))
-    x = jax.random.normal(jax.random.key(config.seed), (length, config.words_width))
+
+    def weights_and_output(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        layer = nn.MultiHeadAttention(config.words_heads, config.words_width, rngs=nnx.Rngs(config.seed))
+        return layer.weights(x, mask=masks.causal()), layer(x, mask=masks.causal())
+
+    x = jax.ShapeDtypeStruct((length, config.words_width), jnp.float32)
+    weights, output = jax.eval_shape(weights_and_output, x)  # shapes alone are looked at
     size = config.words_width // config.words_heads
     return [
         Stage("words", x.shape),
-        Stage("weights", layer.weights(x, mask=masks.causal()).shape, f"{config.words_heads} heads of {size} features"),
-        Stage("output", layer(x, mask=masks.causal()).shape, "the heads joined: the width stays"),
+        Stage("weights", weights.shape, f"{config.words_heads} heads of {size} features"),
+        Stage("output", output.shape, "the heads joined: the width stays"),
     ]
 
 
@@ -94,12 +105,10 @@ def _every_stage(model: models.TransformerLM, ids: jax.Array) -> dict[str, Any]:
 def full_pass(config: PassConfig, sentence: str) -> Pass:
     """E6: from characters to the next character."""
     tokenizer = han_characters(config.vocabulary)
-    model = models.create(
-        models.LMConfig(
-            vocab_size=config.vocabulary, width=config.width, depth=config.depth, num_heads=config.heads, context=64
-        ),
-        config.seed,
+    sizes = models.LMConfig(
+        vocab_size=config.vocabulary, width=config.width, depth=config.depth, num_heads=config.heads, context=64
     )
+    model = learn.start(lambda rng: models.create(sizes, rng), jax.random.key(config.seed))
     ids = tokenizer.encode(sentence)
     found = _every_stage(model, jnp.asarray(ids))
     next_id = int(found["logits"][0].argmax())

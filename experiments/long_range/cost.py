@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments import measure
+from experiments import learn, measure
 from jax_attention import attend_heads, masks, nn
 
 GRU, CHOSEN, DENSE = "GRU", "attention", "attention, all scores at once"
@@ -36,8 +36,7 @@ class CostConfig:
 class Attending(nnx.Module):
     """`attend_heads` between two linear layers, causal, by the implementation of this name."""
 
-    def __init__(self, config: CostConfig, implementation: str | None) -> None:
-        rngs = nnx.Rngs(0)
+    def __init__(self, config: CostConfig, implementation: str | None, *, rngs: nnx.Rngs) -> None:
         self.project = nn.Linear(config.width, 3 * config.width, rngs=rngs)
         self.out = nn.Linear(config.width, config.width, rngs=rngs)
         self.heads, self.implementation = config.heads, implementation
@@ -54,8 +53,8 @@ class Attending(nnx.Module):
 class Recurrent(nnx.Module):
     """The outputs of `nn.GRU`."""
 
-    def __init__(self, config: CostConfig) -> None:
-        self.rnn = nn.GRU(config.width, config.width, rngs=nnx.Rngs(0))
+    def __init__(self, config: CostConfig, *, rngs: nnx.Rngs) -> None:
+        self.rnn = nn.GRU(config.width, config.width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[T, D] -> [T, D]`."""
@@ -64,11 +63,15 @@ class Recurrent(nnx.Module):
 
 def layers(config: CostConfig) -> dict[str, Any]:
     """The three of the figure."""
-    return {
-        GRU: Recurrent(config),
-        CHOSEN: Attending(config, None),
-        DENSE: Attending(config, "reference"),
-    }
+
+    def create(rng: jax.Array) -> dict[str, Any]:
+        return {
+            GRU: Recurrent(config, rngs=nnx.Rngs(rng)),
+            CHOSEN: Attending(config, None, rngs=nnx.Rngs(rng)),
+            DENSE: Attending(config, "reference", rngs=nnx.Rngs(rng)),
+        }
+
+    return learn.start(create, jax.random.key(0))
 
 
 @jax.jit
@@ -81,7 +84,7 @@ def seconds(config: CostConfig) -> dict[str, np.ndarray]:
     """Medians `[lengths]`."""
     calls = {}
     for length in config.lengths:
-        x = jax.random.normal(jax.random.key(0), (length, config.width))
+        x = jnp.asarray(np.random.default_rng(0).standard_normal((length, config.width), np.float32))
         for name, layer in layers(config).items():
             calls[name, length] = lambda layer=layer, x=x: gradient(layer, x)
     times = measure.interleaved(calls, config.rounds)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import measure
+from experiments import learn, measure
 from experiments.rules_side_by_side import tasks
 from experiments.rules_side_by_side.rules import reader, score_of
 from jax_attention import attend
@@ -35,7 +35,7 @@ def times(config: CostConfig, names: tuple[str, ...], width: int, task: tasks.Ta
     """The time of a gradient of the task's loss over that with "dot", by rule."""
     trained, _ = tasks.rows(task)
     every = dict.fromkeys(("dot", *names))
-    found = {name: reader(name, task.vocabulary, task.length, width)(jax.random.key(0)) for name in every}
+    found = {name: learn.start(reader(name, task.vocabulary, task.length, width), jax.random.key(0)) for name in every}
     costs = measure.gradients(found, trained.batch(0, 0, task.schooling.batch_size), "dot", config.rounds)
     return {name: costs[name].time for name in names}
 

@@ -121,8 +121,13 @@ def train(name: str, source: Vectors) -> Judged:
     columns = []
     for run, seed in zip(learned, config.schooling.seeds, strict=True):
         batch = source.batch(seed, HELD_OUT_STEP, config.held_out)
-        weights = np.asarray(run.model.weights(*operands(name, batch)))[:, 0]
-        error = float(jnp.square(run.model(*operands(name, batch)) - batch.target).mean())
+        weights, output = map(np.asarray, _weights_and_output(run.model, *operands(name, batch)))
+        weights, error = weights[:, 0], np.square(output - batch.target).mean()
         aim = weights[np.arange(len(weights)), batch.place].mean()
         columns.append((run.losses[0], error, aim, np.abs(weights.sum(-1) - 1).max()))
     return Judged(*map(np.array, zip(*columns, strict=True)))
+
+
+@jax.jit
+def _weights_and_output(model: nn.Attn, *operands: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return model.weights(*operands), model(*operands)

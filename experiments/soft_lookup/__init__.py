@@ -15,6 +15,7 @@ chosen, as training would choose the length of the queries.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -62,7 +63,12 @@ class Lookups(NamedTuple):
 
 def run(config: Config | None = None) -> Lookups:
     """Look three times; values are unit vectors, one for each name, so the output says how much of each was taken."""
-    config = Config() if config is None else config
+    unasked, asked, found = _look(Config() if config is None else config)
+    return Lookups(named(THINGS, unasked), named(THINGS, asked), named(TITLES, found), float(found[0, -1]))
+
+
+@partial(jax.jit, static_argnums=0)
+def _look(config: Config) -> tuple[jax.Array, jax.Array, jax.Array]:
     saliency, features = columns(THINGS)
     prior = mods.bias(jnp.log(saliency)[None])  # so that a query that asks nothing takes them as salient as they are
     names = jnp.eye(len(THINGS))
@@ -72,7 +78,7 @@ def run(config: Config | None = None) -> Lookups:
     prices, keys = columns(TITLES)
     values = jnp.concatenate([jnp.eye(len(TITLES)), prices[:, None]], axis=1)
     found = attend(jnp.array([SHOPPER]), keys, values, score=scores.scaled_dot(config.shop_sharpness))
-    return Lookups(named(THINGS, unasked), named(THINGS, asked), named(TITLES, found), float(found[0, -1]))
+    return unasked, asked, found
 
 
 def columns(table: dict[str, tuple[float, tuple[float, ...]]]) -> tuple[jax.Array, jax.Array]:

@@ -94,14 +94,18 @@ def run(config: Config | None = None, text: Any = ()) -> Results:
 
 def judged(learned: list[Learned], windows: data.Batch) -> tuple[np.ndarray, ...]:
     """First and last loss in training, loss on the windows, entropies and sums of the rows of all maps; by seed."""
-    look = jax.jit(lambda model, tokens: model(tokens, capture=models.Capture(weights="all")))
+
+    @jax.jit
+    def look(model: models.TransformerLM, tokens: jax.Array, targets: jax.Array) -> tuple[jax.Array, Any]:
+        out = model(tokens, capture=models.Capture(weights="all"))
+        return small_lm.loss_of(out.logits, targets).mean(), out.captured.weights
+
     rows = []
     for each in learned:
-        out = look(each.model, windows.tokens)
-        loss = float(small_lm.loss_of(out.logits, windows.targets).mean())
-        layers = [np.asarray(out.captured.weights[n][:LOOKED_AT], np.float64) for n in sorted(out.captured.weights)]
+        loss, weights = look(each.model, windows.tokens, windows.targets)
+        layers = [np.asarray(weights[n][:LOOKED_AT], np.float64) for n in sorted(weights)]
         last = each.losses[-max(len(each.losses) // 10, 1) :].mean()
-        rows.append((each.losses[0], last, loss, *spread(np.stack(layers))))
+        rows.append((each.losses[0], last, float(loss), *spread(np.stack(layers))))
     return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import measure
+from experiments import learn, measure
 from experiments.learn import Schooling
 from jax_attention import data, models, training
 
@@ -25,10 +25,10 @@ def step_seconds(
 
 def compiled_step(config: models.LMConfig, schooling: Schooling, batch: data.Batch) -> Callable[[], Any]:
     """One step, compiled; on a list of arrays, as `training.fit` does, to spare Python the module."""
-    rates = training.OptimizerConfig(learning_rate=schooling.learning_rate, weight_decay=0.0)
-    optimizer = training.make_optimizer(rates, steps=schooling.steps)
+    optimizer = learn.adam(schooling.learning_rate, schooling.steps)
     step = training.make_train_step(optimizer)
-    state = training.init_state(models.create(config, 0), optimizer, rng=jax.random.key(0))
+    model = learn.start(lambda rng: models.create(config, rng), jax.random.key(0))
+    state = training.init_state(model, optimizer, rng=jax.random.key(0))
     arrays, structure = jax.tree.flatten(state)
     program = jax.jit(lambda arrays, batch: jax.tree.leaves(step(jax.tree.unflatten(structure, arrays), batch)[0]))
     return lambda: program(arrays, batch)

@@ -117,25 +117,28 @@ def run(config: Config, corpus: Corpus) -> dict[str, Measured]:
 def measured(name: str, corpus: Corpus, seeds: Sequence[Learned]) -> Measured:
     """Quality by length, and where the words look."""
     attends, written = name != "no attention", [translations(one.model, corpus) for one in seeds]
+    maps = [word_maps(one.model, corpus) for one in seeds] if attends else []
 
     def by_length(judge: Any) -> np.ndarray:
-        return np.array([[judge(texts[n], pairs) for n, pairs in corpus.tests.items()] for texts in written])
+        return np.array([[judge(texts[n], pairs) for n, pairs in corpus.tests.items()] for _, texts in written])
 
     return Measured(
         parameters(seeds[0].model),
         np.stack([one.losses for one in seeds]),
         by_length(quality),
         by_length(exact),
-        [translated(one.model, corpus, [corpus.shown[0].source])[0] for one in seeds],
-        [np.stack([word_maps(one.model, corpus, pair) for one in seeds]) for pair in corpus.shown] if attends else None,
+        [watched for watched, _ in written],
+        [np.stack(of_seeds) for of_seeds in zip(*maps, strict=True)] if attends else None,
         np.stack([agreement(one.model, corpus) for one in seeds]) if attends and corpus.generated else None,
     )
 
 
-def translations(model: Any, corpus: Corpus) -> dict[int, list[str]]:
-    """Of all test sentences, by length."""
-    rest = iter(translated(model, corpus, [pair.source for pairs in corpus.tests.values() for pair in pairs]))
-    return {n: [next(rest) for _ in pairs] for n, pairs in corpus.tests.items()}
+def translations(model: Any, corpus: Corpus) -> tuple[str, dict[int, list[str]]]:
+    """Of the first shown sentence, and of all test sentences, by length."""
+    tests = [pair for pairs in corpus.tests.values() for pair in pairs]
+    watched, *texts = translated(model, corpus, [pair.source for pair in (corpus.shown[0], *tests)])
+    rest = iter(texts)
+    return watched, {n: [next(rest) for _ in pairs] for n, pairs in corpus.tests.items()}
 
 
 def translated(model: Any, corpus: Corpus, sentences: Sequence[str]) -> list[str]:

@@ -26,9 +26,11 @@ def _captured(model: Any, source: Any, places: Any, tokens: Any) -> dict[int, ja
     return model(source, tokens, source_positions=places, capture=wanted).captured.cross
 
 
-def word_maps(model: Any, corpus: Corpus, pair: data.Pair) -> np.ndarray:
-    """Of one sentence, `[layers, target words, source words]`."""
-    return maps_of(model, corpus, [pair])[:, 0, : len(pair.target.split())]
+def word_maps(model: Any, corpus: Corpus) -> list[np.ndarray]:
+    """Of each shown sentence, `[layers, target words, source words]`."""
+    maps = maps_of(model, corpus, list(corpus.shown)).swapaxes(0, 1)
+    sizes = [(len(pair.target.split()), len(pair.source.split())) for pair in corpus.shown]
+    return [each[:, :t, :s] for each, (t, s) in zip(maps, sizes, strict=True)]
 
 
 def agreement(model: Any, corpus: Corpus) -> np.ndarray:

@@ -41,6 +41,15 @@ def tuned(text, base, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def whole(text, base, tmp_path_factory):
+    """A run of all of it that ends before its first step."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    options = ["--steps", "0", "--warmup", "0", "--sample-tokens", "0", "--batch-size", "4", "--length", "16"]
+    assert main(["train", str(text), "--from", str(base), "--out", str(folder), *options]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def adapters(text, base, tmp_path_factory):
     """A run that trained adapters beside it, its blocks scanned."""
     folder = tmp_path_factory.mktemp("runs") / "adapters"

@@ -37,7 +37,8 @@ def write_base(folder, case="llama 3"):
     """A model of `hf_models` with the tokenizer, and fond of the ids that it does not have; returns theirs."""
     kind, fields = hf_models.CASES[case]
     size = write_tokenizer(folder)
-    theirs = hf_models.made(kind, fields | {"vocab_size": size + IDS, "bos_token_id": 0, "eos_token_id": 1})
+    layers = {"num_hidden_layers": 2} if kind == "Llama" else {}
+    theirs = hf_models.made(kind, fields | layers | {"vocab_size": size + IDS, "bos_token_id": 0, "eos_token_id": 1})
     with torch.no_grad():
         theirs.get_output_embeddings().weight[size:] *= 4
     theirs.save_pretrained(folder)

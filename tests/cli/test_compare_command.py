@@ -16,7 +16,8 @@ from tests.interop import hf_models
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("llama")
-    hf_models.build("llama 2").save_pretrained(path)
+    kind, fields = hf_models.CASES["llama 2"]
+    hf_models.made(kind, fields | {"num_hidden_layers": 1}).save_pretrained(path)
     data.Characters("abcdefgh").save(path)
     return path
 

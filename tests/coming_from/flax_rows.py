@@ -10,13 +10,16 @@ from flax import linen, nnx
 from jax_attention import Dropout, attend_heads, attention_weights_heads, flax_attention_fn, masks, mods
 from tests.coming_from.operands import BIAS, KK, SELF, B, H, N, Q, S, T, V, same
 
+theirs_of = jax.jit(linen.dot_product_attention, static_argnames=("dropout_rate", "broadcast_dropout"))
+"""Their function in one program: call by call it compiles each of its operations."""
+
 
 def flax_1():
     x = Q.reshape(B, T, N * H)
     theirs = linen.MultiHeadDotProductAttention(N)
-    variables = theirs.init(jax.random.key(0), x)
+    variables = jax.jit(theirs.init)(jax.random.key(0), x)
     ours = linen.MultiHeadDotProductAttention(N, attention_fn=flax_attention_fn())
-    same(ours.apply(variables, x), theirs.apply(variables, x))
+    same(*jax.jit(lambda *given: (ours.apply(*given), theirs.apply(*given)))(variables, x))
 
 
 def flax_2():
@@ -27,12 +30,12 @@ def flax_2():
 
 
 def flax_3():
-    same(attend_heads(Q, KK, V), linen.dot_product_attention(Q, KK, V))
+    same(attend_heads(Q, KK, V), theirs_of(Q, KK, V))
 
 
 def flax_4():
     mask = linen.make_causal_mask(np.ones((B, S)))
-    same(attend_heads(SELF, KK, V, mask=masks.causal()), linen.dot_product_attention(SELF, KK, V, mask=mask))
+    same(attend_heads(SELF, KK, V, mask=masks.causal()), theirs_of(SELF, KK, V, mask=mask))
 
 
 def flax_5():
@@ -40,7 +43,7 @@ def flax_5():
     q_lengths, k_lengths = np.array([2, T]), np.array([S, 2])
     real = np.arange(T) < q_lengths[:, None]
     array = linen.make_attention_mask(real, np.arange(S) < k_lengths[:, None])
-    theirs = linen.dot_product_attention(Q, KK, V, mask=array)
+    theirs = theirs_of(Q, KK, V, mask=array)
     for mask in (masks.dense(array > 0), masks.lengths(k_lengths[:, None], q_lengths[:, None])):
         ours = attend_heads(Q, KK, V, mask=mask)
         same(ours[real], theirs[real])
@@ -52,7 +55,7 @@ def flax_6():
     mask = linen.make_attention_mask(ids, ids, jnp.equal)
     same(
         attend_heads(SELF, KK, V, mask=masks.segments(ids[:, None])),
-        linen.dot_product_attention(SELF, KK, V, mask=mask),
+        theirs_of(SELF, KK, V, mask=mask),
     )
 
 
@@ -60,17 +63,17 @@ def flax_7():
     valid = np.arange(S)[None] < np.array([[S], [2]])
     mask = linen.combine_masks(linen.make_causal_mask(valid), linen.make_attention_mask(np.ones((B, S)), valid))
     ours = attend_heads(SELF, KK, V, mask=masks.causal() & masks.lengths(np.array([[S], [2]])))
-    same(ours, linen.dot_product_attention(SELF, KK, V, mask=mask))
+    same(ours, theirs_of(SELF, KK, V, mask=mask))
 
 
 def flax_8():
-    same(attend_heads(Q, KK, V, mods=(mods.bias(BIAS),)), linen.dot_product_attention(Q, KK, V, bias=BIAS))
+    same(attend_heads(Q, KK, V, mods=(mods.bias(BIAS),)), theirs_of(Q, KK, V, bias=BIAS))
 
 
 def flax_9():
     """One pattern, as in Flax; the bits are others."""
     rng, one_hot = jax.random.key(0), np.broadcast_to(np.eye(S, dtype=np.float32)[:, None], (B, S, N, S))
-    theirs = linen.dot_product_attention(Q, KK, one_hot, dropout_rng=rng, dropout_rate=0.5, broadcast_dropout=True)
+    theirs = theirs_of(Q, KK, one_hot, dropout_rng=rng, dropout_rate=0.5, broadcast_dropout=True)
     ours = attend_heads(Q, KK, one_hot, dropout=Dropout(rng, 0.5, shared=True))
     for out in (ours, theirs):
         kept = np.swapaxes(np.asarray(out) > 0, 1, 2)
@@ -88,7 +91,7 @@ def flax_10():
 
 def flax_11():
     """Step t over a cache is row t of Flax's own causal pass."""
-    full = linen.dot_product_attention(SELF, KK, V, mask=linen.make_causal_mask(np.ones((B, S))))
+    full = theirs_of(SELF, KK, V, mask=linen.make_causal_mask(np.ones((B, S))))
     step = jax.jit(lambda x, t: attend_heads(x, KK, V, mask=masks.causal(), query_positions=t[None]))
     for t in range(S):
         same(step(SELF[:, t : t + 1], jnp.array(t)), full[:, t : t + 1])

@@ -48,10 +48,11 @@ def test_output_on_the_page_is_real():
     assert result.failed == 0
 
 
-EXPENSIVE = ("flash-8", "flax-2", "flex-1", "flex-3", "flex-5", "flex-6", "flex-7", "flex-11", "jaxnn-6", "torch-4")
-"""Rows that compile for half a second, next to cheaper ones about the same function."""
+QUICK = ("torch-10", "torch-11", "flex-9", "jaxnn-3", "jaxnn-4", "jaxnn-7", "jaxnn-9")
+QUICK += ("flax-3", "flax-6", "flax-8", "hf-1", "hf-3", "hf-8", "hf-13", "hf-14", "flash-2", "flash-4", "flash-9")
+"""Rows of every library and every part of a rule that compile little; tests/peers/ compares the same functions."""
 
 
-@pytest.mark.parametrize("name", slow_except([name for name in ROWS if name not in EXPENSIVE], ROWS))
+@pytest.mark.parametrize("name", slow_except(QUICK, ROWS))
 def test_row(name):
     ROWS[name]()

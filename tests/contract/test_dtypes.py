@@ -28,10 +28,9 @@ def test_output_has_the_dtype_of_the_query_and_statistics_at_least_float32(dtype
     with jax.enable_x64(dtype == "float64"):
         q, k, v = qkv(dtype=dtype)
         wide = "float64" if dtype == "float64" else "float32"
-        assert attend(q, k, v, **rule).dtype == dtype
-        assert attention_weights(q, k, v, **rule).dtype == dtype
-        output, *statistics = attend_with_stats(q, k, v, **rule)
-        assert output.dtype == dtype
+        every = jax.eval_shape(lambda: [f(q, k, v, **rule) for f in (attend, attention_weights, attend_with_stats)])
+        alone, weights, (output, *statistics) = every
+        assert alone.dtype == weights.dtype == output.dtype == dtype
         assert {x.dtype.name for x in statistics} == {wide}
 
 

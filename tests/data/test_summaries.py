@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jax_attention import data, training
 from jax_attention.data.report_words import AGENTS, DAYS, FILLERS, NUMBERS, SUBJECTS, WHAT, WHEN, WHERE, WHO
 from jax_attention.data.story_words import CITIES
+from tests.tiers import slow
 
 FACTS = {"who": WHO, "where": WHERE, "when": WHEN, "what": WHAT, "filler": FILLERS}
 GAPS = {"agent": "|".join(AGENTS), "city": "|".join(CITIES), "day": "|".join(DAYS), "number": "|".join(NUMBERS)}
@@ -110,7 +111,7 @@ def test_every_fact_stands_anywhere_equally_often():
 # --- No short way ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize("first", [1, *slow(2, 3)])
 def test_the_first_sentences_are_no_summary(first):
     made = data.reports(0, 300)
     summaries = [report.summary for report in made]

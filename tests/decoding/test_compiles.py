@@ -60,7 +60,7 @@ def test_new_parameters_of_a_transformer_do_not_recompile():
 
 def compiled_decode(capacity):
     """The loop for one row and a cache of so many slots, compiled but not run."""
-    model = counting.model(context=capacity, depth=2)
+    model = counting.model("none", context=capacity, depth=2)
     sampler, stop = decoding.sampler(decoding.greedy()), jnp.full(4, -1, jnp.int32)
     row = jnp.zeros((1, 16), jnp.int32)
     prompts = decoding.Prompts(row, row, jnp.ones(1, jnp.int32))

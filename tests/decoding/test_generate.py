@@ -51,7 +51,7 @@ def test_cached_decoding_equals_full_passes_in_every_scheme(scheme):
         np.testing.assert_array_equal(out.tokens, tokens)
         np.testing.assert_allclose(out.logprobs, logprobs, **CLOSE)
         np.testing.assert_array_equal(out.lengths, [COUNT] * 3)
-        assert not out.stopped.any()
+        assert not np.any(np.asarray(out.stopped))
 
 
 @pytest.mark.slow
@@ -88,8 +88,9 @@ def test_any_leading_axes():
     np.testing.assert_array_equal(one.tokens, out.tokens[1, 2])
 
 
+@pytest.mark.slow
 def test_scanned_and_unrolled_models_give_the_same_tokens():
-    model = counting.model("none", scan=True, depth=2)
+    model = counting.model("none", scan=True)
     ours = decoding.generate(model, RAGGED, max_new_tokens=COUNT)
     unrolled = decoding.generate(models.unrolled(model), RAGGED, max_new_tokens=COUNT)
     np.testing.assert_array_equal(ours.tokens, unrolled.tokens)
@@ -131,9 +132,10 @@ def test_stop_tokens_end_rows_and_the_loop():
     assert out.text == ["bcde", "e"]
     np.testing.assert_array_equal(out.lengths, [5, 2])
     np.testing.assert_array_equal(out.stopped, [True, True])
-    np.testing.assert_array_equal(out.tokens[:, :6], [[1, 2, 3, 4, 5, 0], [4, 5, 0, 0, 0, 0]])
-    assert (out.logprobs[0, :5] < 0).all()
-    assert not out.logprobs[1, 2:].any()
+    np.testing.assert_array_equal(np.asarray(out.tokens)[:, :6], [[1, 2, 3, 4, 5, 0], [4, 5, 0, 0, 0, 0]])
+    logprobs = np.asarray(out.logprobs)
+    assert (logprobs[0, :5] < 0).all()
+    assert not logprobs[1, 2:].any()
 
 
 def test_a_stop_token_may_come_first_or_never():
@@ -144,6 +146,6 @@ def test_a_stop_token_may_come_first_or_never():
 
 
 def test_nan_parameters_show_and_do_not_hang():
-    model = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), counting.model())
+    model = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, np.nan, x.dtype)), counting.model("none"))
     out = decoding.generate(model, [1, 2], max_new_tokens=3)
-    assert np.isnan(out.logprobs).all()
+    assert np.isnan(np.asarray(out.logprobs)).all()

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process as peer
 
 from jax_attention import decoding
+from tests.tiers import slow_except
 from tests.tolerances import PARITY
 
 CLOSE = {"rtol": PARITY, "atol": PARITY}
 RNG = np.random.default_rng(0)
-SHAPES = [(1, 1), (3, 60)]
+ONE_SHAPE = slow_except([(3, 60)], [(1, 1), (3, 60)])
 EDGE = 1e-5
 """A cumulative probability this near to the border may fall on either side in float32."""
 
@@ -33,7 +34,7 @@ def theirs(processor, logits, ids=None):
     return processor(None if ids is None else torch.tensor(ids), torch.tensor(logits)).numpy()
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", ONE_SHAPE, ids=str)
 @pytest.mark.parametrize("value", [0.1, 1.0, 1.7])
 def test_temperature(shape, value):
     x = draw(shape)
@@ -55,7 +56,7 @@ def test_repetition_penalty(value):
 
 
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", ONE_SHAPE, ids=str)
 @pytest.mark.parametrize("k", [1, 3, 10**9])
 def test_top_k(shape, k, ties):
     """Ties with the k-th stay, as theirs do; k larger than V keeps everything."""
@@ -64,7 +65,7 @@ def test_top_k(shape, k, ties):
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", ONE_SHAPE, ids=str)
 @pytest.mark.parametrize("p", [1.0, 0.9, 0.3, 1e-6])
 def test_top_p_and_min_p(shape, p, keep):
     x = draw(shape)
@@ -107,8 +108,8 @@ def test_top_p_of_1_drops_only_what_is_impossible_in_float32():
 
 
 def test_zero_and_minus_zero_are_equal_logits():
-    x = jnp.array([0.0, -0.0, -1.0])
-    np.testing.assert_array_equal(jnp.isfinite(decoding.top_k(1)(x)), [True, True, False])
+    x = np.array([0.0, -0.0, -1.0], np.float32)
+    np.testing.assert_array_equal(np.isfinite(call(decoding.top_k(1), x)), [True, True, False])
 
 
 RULES = {
@@ -132,11 +133,11 @@ def test_another_number_is_the_same_program_and_rows_may_differ(name):
         traces.append(rule)
         return rule(x, seen)
 
-    rows = np.stack([counted(make(number), x, seen)[i] for i, number in enumerate(numbers)])
+    rows = np.stack([np.asarray(counted(make(number), x, seen))[i] for i, number in enumerate(numbers)])
     assert len(traces) == 1
     np.testing.assert_allclose(rows, [call(make(n), x[i], seen[i]) for i, n in enumerate(numbers)], **CLOSE)
     np.testing.assert_allclose(counted(make(jnp.array(numbers)), x, seen), rows, **CLOSE)
-    np.testing.assert_allclose(call(make(numbers[0]), x[None], seen[None])[0, 0], rows[0], **CLOSE)
+    np.testing.assert_allclose(np.asarray(call(make(numbers[0]), x[None], seen[None]))[0, 0], rows[0], **CLOSE)
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
+from experiments import learn
 from jax_attention import models
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -54,6 +60,35 @@ def commanded(command: Any, config: Any, folder: Path, **options: Any) -> Done:
     return Done(kept["run"], kept["draw"], folder)
 
 
+def drawn(config: Any, seed: int = 0) -> Any:
+    """The model of a config with parameters drawn by NumPy."""
+    return numpy_start(partial(models.create, config), jax.random.key(seed))
+
+
+def numpy_start(create: Any, rng: jax.Array) -> Any:
+    """The model that `create` makes, with parameters drawn by NumPy: JAX compiles a large program to draw them."""
+    draws = np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+    shapes = jax.eval_shape(create, rng)
+    return jax.tree.map(lambda leaf: jnp.asarray(draws.normal(scale=0.3, size=leaf.shape), leaf.dtype), shapes)
+
+
+@contextmanager
+def small_programs() -> Iterator[None]:
+    """Let a tiny run start with numbers of NumPy and learn by plain gradient descent.
+
+    More than half of what it compiles otherwise is initial values and Adam, which test_learn.py runs.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learn, "start", numpy_start)
+        patch.setattr(learn, "adam", descent)
+        yield
+
+
+def descent(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """In place of `learn.adam`."""
+    return optax.sgd(learning_rate)
+
+
 def same_start(one: Any, other: Any) -> int:
     """Assert that two configs make the same numbers from one key wherever both have a parameter; returns how many."""
     leaves = [_start(config) for config in (one, other)]
@@ -65,5 +100,5 @@ def same_start(one: Any, other: Any) -> int:
 @cache
 def _start(config: Any) -> dict[Any, Any]:
     """The parameters of one key by their paths, kept because a file compares several models with the same one."""
-    made = jax.jit(partial(models.create, config))(jax.random.key(3))
-    return dict(jax.tree_util.tree_leaves_with_path(models.to_dict(made)))
+    made = jax.jit(lambda rng: models.create(config, rng))(jax.random.key(3))
+    return dict(jax.tree_util.tree_leaves_with_path(jax.tree.map(np.asarray, models.to_dict(made))))

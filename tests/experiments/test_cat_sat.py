@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
@@ -13,7 +13,8 @@ from experiments.cat_sat import HIDDEN, sentences
 from experiments.cat_sat.__main__ import HERE, Options, main
 from experiments.cat_sat.sentences import SENTENCE, VERB, WORDS
 from experiments.learn import Schooling
-from tests.experiments.folder import left_behind
+from jax_attention import models
+from tests.experiments.folder import drawn, left_behind, small_programs
 from tests.tolerances import FORWARD
 
 LEARNS = cat_sat.Config(schooling=Schooling(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
@@ -30,7 +31,7 @@ def run_command(config, out):
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """The numbers of two steps of one kind on a few sentences: all that holds before anything is learned."""
-    with pytest.MonkeyPatch.context() as patch:
+    with small_programs(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(cat_sat, "kinds", lambda config: {"softmax": KINDS(config)["softmax"]})
         return run_command(TINY, tmp_path_factory.mktemp("cat_sat"))
 
@@ -111,22 +112,26 @@ def test_d1_the_committed_numbers_say_so_too():
 
 
 def test_the_mixed_vector_is_the_mixture_of_the_words():
-    made = cat_sat.models.create(KINDS(TINY)["softmax"], 3)
+    made = drawn(KINDS(TINY)["softmax"], 3)
     looked = cat_sat.looked(cat_sat.Learned(made, np.zeros(1), 0.0))
-    block = made.blocks.layers()[0]
-    x = made(jnp.array(sentences.ids(SENTENCE)), capture=cat_sat.models.Capture(hidden=(-1,))).captured.hidden[-1]
-    value = np.asarray(block.attention.remember(block.attention_norm(x)).value, np.float64)  # [6, heads, size]
-    mixed = np.einsum("ns,snh->nh", looked.weights[1].astype(np.float64), value)
-    expected = np.asarray(block.attention.out(jnp.asarray(mixed.reshape(-1), jnp.float32)))
+
+    @jax.jit
+    def values(model, tokens):
+        x, block = model(tokens, capture=models.Capture(hidden=(-1,))).captured.hidden[-1], model.blocks.layers()[0]
+        return block.attention.remember(block.attention_norm(x)).value
+
+    value = np.asarray(values(made, np.array(sentences.ids(SENTENCE))), np.float64)  # [6, heads, size]
+    mixed = np.einsum("ns,snh->nh", looked.weights[1].astype(np.float64), value).astype(np.float32)
+    expected = jax.jit(lambda model, mixed: model.blocks.layers()[0].attention.out(mixed))(made, mixed.reshape(-1))
     np.testing.assert_allclose(looked.mixed[1], expected, rtol=1e-4, atol=FORWARD["float32"])
 
 
 def test_figures_carry_the_words():
     rng = np.random.default_rng(0)
     looked = cat_sat.Looked(rng.dirichlet(np.ones(6), (2, 2)), np.ones((2, 4)), np.ones(6), np.ones(6), ("sat",) * 3)
-    drawn = cat_sat.__main__.draw(TINY, {"softmax": [looked]})
-    labels = [[label.get_text() for label in drawn[name].axes[0].get_xticklabels()] for name in drawn]
+    figures = cat_sat.__main__.draw(TINY, {"softmax": [looked]})
+    labels = [[label.get_text() for label in figure.axes[0].get_xticklabels()] for figure in figures.values()]
     assert labels[0] == ["the", "cat", "[mask]", "on", "the", "mat"]
     assert labels[1] == list(SENTENCE)
     assert labels[2] == ["the", "cat", "on", "the", "mat"]
-    assert [label.get_text() for label in drawn["masked"].axes[0].get_yticklabels()][-1] == "seed 0, mean"
+    assert [label.get_text() for label in figures["masked"].axes[0].get_yticklabels()][-1] == "seed 0, mean"

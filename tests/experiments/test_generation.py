@@ -28,6 +28,7 @@ LEARNS = Config(
 )
 TINY = replace(
     LEARNS,
+    depth=1,
     train=300,
     test=4,
     samples=20,

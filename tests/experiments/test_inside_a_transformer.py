@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from experiments.inside_a_transformer import SMALL, causality, characters, depth
 from experiments.inside_a_transformer import __main__ as command
 from experiments.inside_a_transformer.config import SENTENCE, CharacterConfig, Config, PassConfig
 from jax_attention import data, masks, models, nn
-from tests.experiments.folder import commanded, left_behind
+from tests.arrays import normal
+from tests.experiments.folder import commanded, drawn, left_behind, numpy_start, small_programs
 from tests.tolerances import FORWARD
 
 TINY = PassConfig(vocabulary=300, width=24, heads=3, words_width=16, words_heads=2, subwords=300)
@@ -36,7 +38,7 @@ def walked(tmp_path_factory):
     text = folder / "text.txt"
     text.write_text("一丁七三" * 60, encoding="utf-8")
     out = folder / "out"
-    with pytest.MonkeyPatch.context() as patch:
+    with small_programs(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(order, "POSITIONS", ("rotary", "none"))
         return commanded(command, CONFIG, out, text=text)
 
@@ -83,14 +85,17 @@ def test_e3_heads_are_joined_and_the_width_stays(walked):
 
 
 def test_e3_the_output_is_made_of_every_heads_mixture():
-    layer = nn.MultiHeadAttention(2, 16, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (6, 16))
-    weights = np.asarray(layer.weights(x, mask=masks.causal()))
+    layer = numpy_start(lambda rng: nn.MultiHeadAttention(2, 16, rngs=nnx.Rngs(rng)), jax.random.key(0))
+
+    @jax.jit
+    def parts(layer, x):
+        weights, value = layer.weights(x, mask=masks.causal()), layer.projections.value(x).reshape(6, 2, 8)
+        joined = jnp.einsum("hts,shd->thd", weights, value).reshape(6, 16)
+        return weights, layer(x, mask=masks.causal()), layer.out(joined)
+
+    weights, output, expected = map(np.asarray, parts(layer, normal(0, 6, 16)))
     assert np.abs(weights[0] - weights[1]).max() > 0.1, "two heads"
-    value = np.asarray(layer.projections.value(x)).reshape(6, 2, 8)
-    joined = np.einsum("hts,shd->thd", weights, value).reshape(6, 16)
-    tolerance = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
-    np.testing.assert_allclose(layer(x, mask=masks.causal()), layer.out(joined), **tolerance)
+    np.testing.assert_allclose(output, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"])
 
 
 def test_e6_every_stage_of_the_full_pass(walked):
@@ -102,7 +107,7 @@ def test_e6_every_stage_of_the_full_pass(walked):
     assert shapes["block 1: weights"] == found.weights.shape[1:] == (3, 6, 6)
     assert shapes["last row"] == (1, 24)
     assert shapes["logits"] == found.logits.shape == (1, 300)
-    model = models.create(models.LMConfig(vocab_size=300, context=64, width=24, depth=2, num_heads=3), TINY.seed)
+    model = drawn(models.LMConfig(vocab_size=300, context=64, width=24, depth=2, num_heads=3), TINY.seed)
     last = jax.jit(lambda ids: model(ids).logits[-1])(jnp.array([0, 1, 3, 0, 1, 3]))
     np.testing.assert_allclose(found.logits[0], last, rtol=FORWARD["float32"], atol=FORWARD["float32"])
     assert found.next_id == found.logits[0].argmax()
@@ -128,19 +133,18 @@ def test_e4_what_the_gradient_loses_on_its_way(walked):
 
 def test_e4_the_norms_are_those_of_the_gradient():
     config = dataclasses.replace(SMALL.deep, depth=2, width=4, length=3)
-    layer = depth.make_layer(config, jax.random.key(1))
-    x = jax.random.normal(jax.random.key(2), (3, 4))
-    stacked = jax.tree.map(lambda leaf: leaf[None], layer)
+    layer = numpy_start(partial(depth.make_layer, config), jax.random.key(1))
+    names = ("residual and norm", "neither")
 
     @jax.jit
-    def by_hand(layer, x):
+    def by_hand_and_through(layer, x):
         y = x + layer["attention"](layer["attention_norm"](x))
         y = y + layer["feed_forward"](layer["feed_forward_norm"](y))
-        return y, layer["feed_forward"](layer["attention"](x))
+        stacked = jax.tree.map(lambda leaf: leaf[None], layer)
+        through = [depth.through(stacked, depth.KINDS[name], x) for name in names]
+        return (y, layer["feed_forward"](layer["attention"](x))), through
 
-    through = jax.jit(depth.through)
-    for name, expected in zip(("residual and norm", "neither"), by_hand(layer, x), strict=True):
-        found = through(stacked, depth.KINDS[name], x)
+    for name, expected, found in zip(names, *by_hand_and_through(layer, normal(2, 3, 4)), strict=True):
         np.testing.assert_allclose(found, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"], err_msg=name)
 
 
@@ -160,6 +164,7 @@ def test_e5_nothing_comes_from_later_inputs_of_two_layers():
     assert_nothing_comes_from_later_inputs(causality.run(SMALL.causal, 6))
 
 
+@pytest.mark.slow
 def test_e5_a_mask_that_looks_one_ahead_would_be_seen():
     x, states = jax.random.normal(jax.random.key(0), (2, 6, CONFIG.causal.width))
     norms, memory = causality.jacobians(CONFIG.causal, masks.causal(1), x, states)

@@ -16,8 +16,7 @@ from experiments.length_extrapolation import LONG, SCHEMES, Config, model_config
 from experiments.length_extrapolation.__main__ import Options, main, stretches
 from experiments.length_extrapolation.drawing import draw
 from experiments.small_lm import Sizes
-from jax_attention import models
-from tests.experiments.folder import left_behind
+from tests.experiments.folder import drawn, left_behind, small_programs
 from tests.tolerances import FORWARD
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +29,7 @@ LEARNS = Config(
     held_out=32,
 )
 COMMITTED = json.loads((ROOT / "experiments" / "length_extrapolation" / "results.json").read_text(encoding="utf-8"))
-TINY = replace(LEARNS, schooling=replace(LEARNS.schooling, steps=10))
+TINY = replace(LEARNS, schooling=replace(LEARNS.schooling, steps=10, batch_size=4))
 
 
 def run_command(config, out):
@@ -45,7 +44,8 @@ def run_command(config, out):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The curves and numbers of a few steps."""
-    return run_command(TINY, tmp_path_factory.mktemp("length_extrapolation"))
+    with small_programs():
+        return run_command(TINY, tmp_path_factory.mktemp("length_extrapolation"))
 
 
 def test_curves_have_every_position(made):
@@ -75,18 +75,19 @@ def test_scalings_change_what_is_read_within_the_trained_length(made):
         assert np.abs(curves[name][:, 1:8] - curves["rotary"][:, 1:8]).max() > 1e-4, name
 
 
+@pytest.mark.slow
 def test_one_layer_with_a_window_reads_on_as_it_would_read_the_last_bytes_alone():
-    tokens = jax.random.randint(jax.random.key(1), (32,), 0, 256)
-    model = read_as(models.create(model_config(TINY, "rotary"), 0), context=32, windows=(8,))
+    tokens = np.random.default_rng(1).integers(256, size=32)
+    model = read_as(drawn(model_config(TINY, "rotary")), context=32, windows=(8,))
     read = jax.jit(lambda model, tokens: model(tokens).logits[-1])
     whole, last = read(model, tokens), read(model, tokens[-8:])
     np.testing.assert_allclose(whole, last, atol=10 * FORWARD["float32"])
 
 
 def test_learned_positions_end():
-    model = models.create(model_config(TINY, "rotary").replaced(position="learned"), 0)
+    model = drawn(model_config(TINY, "rotary").replaced(position="learned"))
     with pytest.raises(ValueError, match="at most context = 8"):
-        model(jax.numpy.zeros(9, int))
+        model(np.zeros(9, int))
     with pytest.raises(ValueError, match="position"):
         read_as(model, context=32)
 

@@ -15,7 +15,7 @@ from experiments.question_answering import LOOKS, Config, looking, reading
 from experiments.question_answering import __main__ as command
 from jax_attention import data
 from jax_attention.data.story_words import INSTRUMENTS, KINDS, NAMES
-from tests.experiments.folder import commanded, left_behind
+from tests.experiments.folder import commanded, left_behind, small_programs
 
 NEW, PAIRS = "new passages", "new pairs"
 LEARNS = Config(
@@ -50,7 +50,8 @@ def run_command(config, folder):
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """Two steps on a few passages: all that holds before anything is learned."""
-    return run_command(TINY, tmp_path_factory.mktemp("question_answering"))
+    with small_programs():
+        return run_command(TINY, tmp_path_factory.mktemp("question_answering"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from experiments.learn import Schooling
 from experiments.pair_models import RULES
 from experiments.rules_side_by_side import SMALL, Config, Results, __main__, cost, layer, tasks
 from experiments.rules_side_by_side.rules import score_of
-from tests.experiments.folder import commanded, left_behind
+from tests.experiments.folder import commanded, left_behind, small_programs
 from tests.tolerances import FORWARD
 
 REVERSE = replace(SMALL.reverse, held_out=60)
@@ -36,7 +36,8 @@ COMMITTED = Path(__file__).parents[2] / "experiments" / "rules_side_by_side" / "
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """Two steps on a few rows: all that holds before anything is learned."""
-    return commanded(__main__, TINY, tmp_path_factory.mktemp("rules_side_by_side"))
+    with small_programs():
+        return commanded(__main__, TINY, tmp_path_factory.mktemp("rules_side_by_side"))
 
 
 @pytest.fixture(scope="module")

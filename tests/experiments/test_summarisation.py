@@ -13,7 +13,7 @@ from experiments import learn, pair_models, summarisation
 from experiments.summarisation import ALIGNED, NEW, Config, scores, telling
 from experiments.summarisation import __main__ as command
 from jax_attention import data
-from tests.experiments.folder import commanded, left_behind
+from tests.experiments.folder import commanded, left_behind, small_programs
 
 LEARNS = Config(
     facts=(1, 1),
@@ -28,7 +28,7 @@ LEARNS = Config(
 TINY = replace(
     LEARNS,
     train=200,
-    test=command.SHOWN,
+    test=4,
     models=(ALIGNED,),
     sizes=pair_models.Sizes(width=8),
     recurrent=learn.Schooling(steps=2, batch_size=4, seeds=(0,)),
@@ -38,7 +38,8 @@ TINY = replace(
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """Two steps on a few reports: all that holds before anything is learned."""
-    return commanded(command, TINY, tmp_path_factory.mktemp("summarisation"))
+    with small_programs():
+        return commanded(command, TINY, tmp_path_factory.mktemp("summarisation"))
 
 
 @pytest.fixture(scope="module")

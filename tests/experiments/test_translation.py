@@ -17,7 +17,7 @@ from experiments.translation.__main__ import HERE, Options, corpus_of, main, num
 from experiments.translation.drawing import COLOURS, PANELS, draw
 from experiments.translation.sentences import WATCHED, Corpus, commonest, moved, of_grammar, parted
 from jax_attention import data
-from tests.experiments.folder import left_behind
+from tests.experiments.folder import left_behind, small_programs
 
 LEARNS = Config(
     names=("no attention", "dot"),
@@ -49,7 +49,8 @@ def run_command(config, out):
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """The numbers of two steps on a few sentences: all that holds before anything is learned."""
-    return run_command(TINY, tmp_path_factory.mktemp("translation"))
+    with small_programs():
+        return run_command(TINY, tmp_path_factory.mktemp("translation"))
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
 
 from tests.house.sources import HOUSE, ROOT, SOURCES
-
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 
 VALUES = ("scores", "mods", "masks", "normalizers", "positions", "dropout", "cache")
 FLOORS = (
@@ -35,14 +34,20 @@ def floor(module: str) -> int:
     raise AssertionError(f"{module} stands on no floor: add it to FLOORS")
 
 
+@functools.cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(SOURCES[module].read_text(encoding="utf-8"))
+
+
 def type_checking_only(tree: ast.Module) -> set[ast.AST]:
     guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
     return {inner for guard in guards for inner in ast.walk(guard)}
 
 
-def imports(module: str, run_time_only: bool = False) -> set[str]:
+@functools.cache
+def imports(module: str, run_time_only: bool = False) -> frozenset[str]:
     """Everything the module imports, also inside functions, by the full name of the module that is meant."""
-    tree = TREES[module]
+    tree = tree_of(module)
     hidden = type_checking_only(tree) if run_time_only else set()
     found = set()
     for node in ast.walk(tree):
@@ -55,7 +60,7 @@ def imports(module: str, run_time_only: bool = False) -> set[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.add(inner if inner in SOURCES else node.module)
-    return found
+    return frozenset(found)
 
 
 def ours(module: str) -> set[str]:
@@ -110,7 +115,7 @@ def test_optional_packages_are_imported_inside_functions():
     guilty = []
     for name in SOURCES:
         if name.startswith("jax_attention"):
-            top = [node for node in TREES[name].body if isinstance(node, (ast.Import, ast.ImportFrom))]
+            top = [node for node in tree_of(name).body if isinstance(node, (ast.Import, ast.ImportFrom))]
             found = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
             found |= {node.module for node in top if isinstance(node, ast.ImportFrom)}
             guilty += [(name, other) for other in found if other.split(".")[0] in optional]
@@ -120,7 +125,7 @@ def test_optional_packages_are_imported_inside_functions():
 def test_only_nn_and_above_import_flax_at_the_top_of_a_file():
     below = [name for name in SOURCES if name.startswith("jax_attention") and floor(name) < floor("jax_attention.nn")]
     for name in below:
-        top = [node for node in TREES[name].body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        top = [node for node in tree_of(name).body if isinstance(node, (ast.Import, ast.ImportFrom))]
         found = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
         found |= {node.module for node in top if isinstance(node, ast.ImportFrom)}
         assert {other.split(".")[0] for other in found} & {"flax", "optax", "jaxtyping", "torch"} == set(), name

@@ -123,7 +123,7 @@ CASES += [(rule, "gradient") for rule in RULES if rule != "causal"]
 
 @pytest.mark.parametrize(
     ("rule", "what"),
-    slow_except_every(3, [pytest.param(*case) for case in CASES[:5]])
+    slow_except_every(5, [pytest.param(*case) for case in CASES[:5]], 1)
     + slow(*[pytest.param(*case) for case in CASES[5:]]),
 )
 def test_memory_is_linear(rule, what):

@@ -9,6 +9,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jax_attention import (
@@ -28,14 +29,11 @@ from jax_attention.dispatch.prepare import prepare, prepare_heads
 from jax_attention.implementations import cudnn, reference
 from jax_attention.implementations.cudnn import eligible, fused
 from jax_attention.implementations.problem import Problem
-from tests.tiers import slow, slow_except, slow_except_every
+from tests.arrays import check_close, difference, normal
+from tests.tiers import slow, slow_except
 from tests.tolerances import GRADIENT
 
 B, T, S, N, K, H = 2, 7, 5, 4, 2, 8
-
-
-def normal(seed: int, *shape: int, dtype: str = "float32") -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
 BY_XLA = functools.partial(fused.kernel, implementation="xla")
@@ -159,11 +157,10 @@ def check(make, arrays: tuple, rule: dict, tolerance: float = GRADIENT["float32"
     for x, y in zip(found, expected, strict=True):
         assert x.shape == y.shape
         assert x.dtype == y.dtype
-        assert jnp.all(jnp.isfinite(x))
-        assert jnp.max(jnp.abs(x - y), initial=0) <= tolerance * (1 + jnp.max(jnp.abs(y), initial=0))
+    check_close(found, expected, tolerance)
 
 
-@pytest.mark.parametrize("mask", slow_except_every(2, MASKS, 1))
+@pytest.mark.parametrize("mask", slow_except(("causal & lengths", "window"), MASKS))
 @pytest.mark.parametrize("kv_heads", [*slow(1), K, *slow(N)])
 def test_masks_and_heads(mask, kv_heads, as_if):
     arrays = normal(0, B, T, N, H), normal(1, B, T, kv_heads, H), normal(2, B, T, kv_heads, H)
@@ -182,7 +179,7 @@ LEADS = {
 }
 
 
-@pytest.mark.parametrize("name", slow_except(("none", "shared in turn"), LEADS))
+@pytest.mark.parametrize("name", slow_except(("shared in turn",), LEADS))
 def test_leading_axes(name, as_if):
     arrays = tuple(normal(n, *lead, rows, H) for n, (lead, rows) in enumerate(zip(LEADS[name], (T, S, S), strict=True)))
     check(prepare, arrays, {"score": scores.dot(), "mask": masks.lengths(4)})
@@ -202,13 +199,12 @@ def test_any_shape(shape, as_if):
 
 def test_in_bfloat16_through_the_front_door(as_if):
     arrays = tuple(normal(n, B, T, heads, H, dtype="bfloat16") for n, heads in enumerate((N, K, K)))
-    found, expected = (
-        attend_heads(*arrays, mask=masks.causal(), implementation=name) for name in ("cudnn", "reference")
-    )
+    call = lambda *x: [attend_heads(*x, mask=masks.causal(), implementation=n) for n in ("cudnn", "reference")]  # noqa: E731
+    found, expected = jax.jit(call)(*arrays)
     assert found.dtype == jnp.bfloat16
-    assert jnp.max(jnp.abs(found - expected)) < 0.03
-    there = dot_product_attention(*arrays, is_causal=True, implementation="cudnn")
-    assert jnp.array_equal(found, there)
+    assert difference(found, expected) < 0.03
+    there = jax.jit(lambda *x: dot_product_attention(*x, is_causal=True, implementation="cudnn"))(*arrays)
+    assert np.array_equal(found, there)
 
 
 MAPPED = [x for x in itertools.product([0, None], repeat=3) if any(n == 0 for n in x)]
@@ -240,8 +236,7 @@ def test_maps_of_any_operands(mapped, mask, as_if):
         jax.tree.leaves(jax.jit(functools.partial(maps, implementation))(*arrays))
         for implementation in (cudnn, reference)
     )
-    for x, y in zip(found, expected, strict=True):
-        assert jnp.max(jnp.abs(x - y)) <= 2 * GRADIENT["float32"] * (1 + jnp.max(jnp.abs(y)))
+    check_close(found, expected, 2 * GRADIENT["float32"])
 
 
 def test_maps_of_lengths_and_scans(as_if):
@@ -255,16 +250,17 @@ def test_maps_of_lengths_and_scans(as_if):
 
         return jnp.sum(jnp.sin(jax.lax.scan(step, q, (k, v))[0]))
 
-    found, expected = (jax.vmap(jax.grad(functools.partial(loss, x)))(q, lengths) for x in (cudnn, reference))
-    assert jnp.max(jnp.abs(found - expected)) <= GRADIENT["float32"]
+    maps = lambda *x: [jax.vmap(jax.grad(functools.partial(loss, own)))(*x) for own in (cudnn, reference)]  # noqa: E731
+    found, expected = jax.jit(maps)(q, lengths)
+    assert difference(found, expected) <= GRADIENT["float32"]
 
 
 def test_nan_in_padding_goes_nowhere(as_if):
-    arrays = [normal(n, B, T, H) for n in range(3)]
-    arrays[0] = arrays[0].at[0, 3:].set(jnp.nan)
-    arrays[1] = arrays[1].at[0, 2:].set(jnp.inf).at[1].set(jnp.nan)
-    arrays[2] = arrays[2].at[0, 2:].set(jnp.nan).at[1].set(jnp.inf)
-    check(prepare, tuple(arrays), {"mask": masks.lengths(jnp.array([2, 0]), jnp.array([3, 7]))})
+    q, k, v = (np.array(normal(n, B, T, H)) for n in range(3))
+    q[0, 3:] = np.nan
+    k[0, 2:], k[1] = np.inf, np.nan
+    v[0, 2:], v[1] = np.nan, np.inf
+    check(prepare, (q, k, v), {"mask": masks.lengths(jnp.array([2, 0]), jnp.array([3, 7]))})
 
 
 def test_one_derivative_only(as_if):
@@ -335,7 +331,6 @@ def compare_with_float32(arrays: list, rule: dict, dtype: str, mapped: tuple | N
 
     with jax.default_matmul_precision("highest"):
         expected = all_of("reference", *(x.astype(jnp.float32) for x in arrays))
-    for x, y in zip(all_of("cudnn", *arrays), expected, strict=True):
-        assert x.dtype == dtype
-        assert jnp.all(jnp.isfinite(x))
-        assert jnp.max(jnp.abs(x.astype(jnp.float32) - y)) <= HALF[dtype] * (1 + jnp.max(jnp.abs(y)))
+    found = all_of("cudnn", *arrays)
+    assert all(x.dtype == dtype for x in found)
+    check_close(found, expected, HALF[dtype])

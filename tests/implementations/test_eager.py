@@ -9,10 +9,11 @@ import pytest
 
 from jax_attention import attend, attention_weights, masks, mods, normalizers, scores
 from jax_attention.implementations import blockwise
+from tests.arrays import normal
 from tests.tiers import slow
 from tests.tolerances import FORWARD
 
-X = jax.random.normal(jax.random.key(0), (11, 3))
+X = normal(0, 11, 3)
 
 
 def close(found, expected):

@@ -132,13 +132,23 @@ PAIRS = {
         BART | {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 31, "tie_word_embeddings": False},
     ),
 }
+SHALLOW = {
+    "gemma2, one layer": ("Gemma2", CASES["gemma2"][1] | {"num_hidden_layers": 1}),
+    "pythia, two layers": ("GPTNeoX", CASES["pythia"][1] | {"num_hidden_layers": 2}),
+    "t5, three layers": ("T5", T5 | {"num_layers": 1, "num_decoder_layers": 2}),
+    "t5 1.1, three layers": ("T5", PAIRS["t5 1.1"][1] | {"num_layers": 1, "num_decoder_layers": 2}),
+    "bert, one layer": ("Bert", BERT | {"num_hidden_layers": 1}),
+    "bert, two layers": ("Bert", BERT | {"num_hidden_layers": 2}),
+    "marian, three layers": ("Marian", PAIRS["marian"][1] | {"encoder_layers": 1, "decoder_layers": 2}),
+}
+"""For tests that depth means nothing to: a program grows with every layer."""
 HEADS = {"GPT2": "LMHeadModel", "T5": "ForConditionalGeneration", "Bart": "ForConditionalGeneration"}
 HEADS |= {"Marian": "MTModel"} | dict.fromkeys(("Bert", "Roberta", "DistilBert"), "ForMaskedLM")
 
 
 def build(name, dtype=torch.float32):
     """One of the cases."""
-    return made(*(CASES | ENCODERS | PAIRS)[name]).to(dtype)
+    return made(*(CASES | ENCODERS | PAIRS | SHALLOW)[name]).to(dtype)
 
 
 def made(kind, fields):

@@ -64,7 +64,7 @@ def test_adapters_of_peft_are_read(pair, tmp_path):
     check_read(theirs, ours, tmp_path / "adapter", target_modules=TARGETS[name], fan_in_fan_out=name == "gpt2")
 
 
-QUICK = {("pythia", r"\.projections\."), ("llama 3", "")}
+QUICK = {("pythia", r"\.projections\.")}
 OPTIONS = {
     "patterns": {
         "target_modules": ["q_proj", "k_proj", "up_proj"],
@@ -77,7 +77,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", slow_except(("patterns", "root of the rank"), OPTIONS))
+@pytest.mark.parametrize("name", slow_except(("patterns",), OPTIONS))
 def test_options_of_peft(tmp_path, name):
     """Phi 3 turning whole heads says the same as Llama, but for the names."""
     kind, fields = hf_models.CASES["phi3" if "Phi" in name else "llama 2"]
@@ -107,7 +107,7 @@ def test_adapters_of_ours_are_read_by_peft(pair, tmp_path, targets):
 
 @pytest.mark.parametrize("name", slow_except(("t5",), ("bert", "roberta", "distilbert", "t5", "bart", "marian")))
 def test_encoders_and_pairs_too(name, tmp_path):
-    theirs = hf_models.build(name)
+    theirs = hf_models.build("t5, three layers" if name == "t5" else name)
     theirs.save_pretrained(tmp_path / "base")
     ours = interop.load(tmp_path / "base")
     adapters = randomised(nn.lora(ours, 2, 0))
@@ -125,19 +125,29 @@ def test_encoders_and_pairs_too(name, tmp_path):
 
 # --- The value -------------------------------------------------------------------------------------------------------
 
-MODEL = models.create(models.llama(vocab_size=19, context=16, width=8, depth=2, num_heads=2, kv_heads=1, scan=False))
+CONFIG = models.llama(vocab_size=19, context=16, width=8, depth=2, num_heads=2, kv_heads=1, scan=False)
+MODEL = small.filled(lambda: models.create(CONFIG))
 TOKENS = jnp.asarray(hf_models.tokens(length=5) % 19)
 
 
 def test_only_adapters_are_trained_and_a_fresh_one_changes_nothing():
     adapters = nn.lora(MODEL, 2, 0)
     assert (adapters.scale, nn.lora(MODEL, 2, 0, alpha=3.0).scale) == (1.0, 1.5)
-    loss = jax.jit(lambda a: jnp.mean(jnp.sin(nn.adapted(MODEL, a)(TOKENS).logits)))
-    assert loss(adapters) == jnp.mean(jnp.sin(jax.jit(lambda m: m(TOKENS).logits)(MODEL)))
-    gradient = jax.jit(jax.grad(loss))(adapters)
-    assert all(jnp.all(x == 0) for x in gradient.down.values())
-    assert all(jnp.any(x != 0) for x in gradient.up.values())
-    assert loss(jax.tree.map(lambda a, g: a - g, adapters, gradient)) < loss(adapters)
+
+    @jax.jit
+    def run(model, adapters):
+        def loss(adapters):
+            logits = nn.adapted(model, adapters)(TOKENS).logits
+            return jnp.mean(jnp.sin(logits)), logits
+
+        return jax.value_and_grad(loss, has_aux=True)(adapters)
+
+    (before, logits), gradient = run(MODEL, adapters)
+    np.testing.assert_array_equal(logits, jax.jit(lambda m: m(TOKENS).logits)(MODEL))
+    assert all(np.all(np.asarray(x) == 0) for x in gradient.down.values())
+    assert all(np.any(np.asarray(x) != 0) for x in gradient.up.values())
+    (after, _), _ = run(MODEL, jax.tree.map(lambda a, g: np.asarray(a) - np.asarray(g), adapters, gradient))
+    assert after < before
 
 
 def test_a_scanned_model_has_stacked_adapters():
@@ -154,7 +164,7 @@ def test_a_scanned_model_has_stacked_adapters():
 
 
 def test_half_precision_kernels_stay_in_half_precision():
-    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), MODEL)
+    half = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), MODEL)
     changed = nn.adapted(half, randomised(nn.lora(half, 2, 0)))
     assert {x.dtype for x in jax.tree.leaves(changed)} == {jnp.dtype(jnp.bfloat16)}
 

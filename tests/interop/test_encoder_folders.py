@@ -26,6 +26,9 @@ def saved(theirs, folder):
     return folder
 
 
+TWO = "marian, two vocabularies"
+
+
 @pytest.fixture(scope="module")
 def built():
     """Their models, each made once; tests only read them."""
@@ -38,7 +41,7 @@ def built():
 
 def test_pooler_and_next_sentence_are_not_read(tmp_path):
     """What bert-base-uncased holds: the heads of both tasks of its training."""
-    config = transformers.BertConfig(**hf_models.BERT)
+    config = transformers.BertConfig(**hf_models.BERT | {"num_hidden_layers": 1})
     theirs = transformers.BertForPreTraining(config).eval()
     ours = interop.load(saved(theirs, tmp_path))
     tokens = hf_models.tokens()
@@ -47,7 +50,7 @@ def test_pooler_and_next_sentence_are_not_read(tmp_path):
     assert parity_of.relative(parity_of.logits_of_tokens(ours, tokens), expected) <= FORWARD["float32"]
 
 
-@pytest.mark.parametrize("name", ["bert", *slow("roberta"), "distilbert"])
+@pytest.mark.parametrize("name", ["bert", *slow("roberta", "distilbert")])
 def test_bare_encoders_give_hidden_states(built, tmp_path, name):
     whole = built(name)
     bare = getattr(whole, whole.base_model_prefix)
@@ -85,7 +88,7 @@ def test_bare_pairs_have_their_tied_head(built, tmp_path, name):
 # --- Copies and names of old -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "t5", "bart", "marian", "marian, two vocabularies"])
+@pytest.mark.parametrize("name", ["bert", *slow("roberta", "distilbert"), "t5", *slow("bart", "marian", TWO)])
 def test_everything_that_a_state_dict_holds(built, tmp_path, name):
     """Files of old hold tied arrays under each of their names; then the first of them may be missing as well."""
     theirs = built(name)
@@ -112,7 +115,7 @@ def test_copies_that_differ_are_refused(built, tmp_path, name):
 
 def test_a_t5_whose_file_holds_another_head(built, tmp_path):
     """Flan-T5: its config says that the head is tied, or that it is not; the file has the last word, as in theirs."""
-    folder = saved(built("t5 1.1"), tmp_path)
+    folder = saved(built("t5 1.1, three layers"), tmp_path)
     head = np.float32(np.random.default_rng(0).standard_normal((hf_models.V, hf_models.D)))
     rewrite(folder, lambda x: x | {"lm_head.weight": head})
     for fields in ({}, {"tie_word_embeddings": False, "scale_decoder_outputs": None}):
@@ -159,7 +162,8 @@ def test_flax_file_of_bert(built, tmp_path):
 # --- Precision, layout, refusal --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["roberta", *slow("bart")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["roberta", "bart"])
 def test_half_precision_and_stacked_blocks(built, tmp_path, name):
     theirs = hf_models.build(name, torch.bfloat16)
     ours = interop.load(saved(theirs, tmp_path / "a"), scan=True)
@@ -236,7 +240,7 @@ def test_pairs_that_no_family_has(tmp_path):
         interop.save(model, tmp_path, family="llama")
 
 
-@pytest.mark.parametrize("name", ["bert, untied, ReLU, three types", "roberta, untied"])
+@pytest.mark.parametrize("name", ["bert, untied, ReLU, three types", *slow("roberta, untied")])
 def test_an_untied_head_writes_its_bias_under_both_names(built, tmp_path, name):
     """Older versions of transformers read the one that version 5 does not."""
     ours = interop.load(saved(built(name), tmp_path / "a"))

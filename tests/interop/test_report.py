@@ -49,7 +49,7 @@ def wrong(folder):
 # --- Rounding --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", slow_except(PARTS, hf_models.CASES))
+@pytest.mark.parametrize("name", slow_except(("gpt2",), hf_models.CASES))
 def test_sound_models_differ_by_rounding(name):
     theirs = hf_models.build(name)
     report = interop.compare(theirs)
@@ -69,6 +69,7 @@ def test_sound_models_in_bfloat16_differ_by_its_rounding(name):
     assert report.tolerance == (8 * 2.0**-7 + 2.0**-23) / 2
 
 
+@pytest.mark.slow
 def test_a_fault_is_found_in_bfloat16():
     theirs = hf_models.build("gpt2", torch.bfloat16)
     bad = planted.in_theirs(theirs, lambda m: setattr(m.transformer.h[1].attn, "scaling", 1.0))
@@ -145,7 +146,9 @@ def test_random_tokens_leave_the_window_or_say_that_they_do_not():
     kind, fields = hf_models.CASES["mistral"]
     near = hf_models.made(kind, fields | {"sliding_window": 20, "num_hidden_layers": 1})
     assert interop.compare(near).notes == ()
-    report = interop.compare(near, tokens=np.arange(20))
+    # As many tokens as before, so that nothing is compiled again.
+    tokens = np.where(np.arange(24) < 20, np.arange(24), -1)
+    report = interop.compare(near, tokens=np.stack([tokens, tokens]))
     assert report.notes == ("A window of 20 keys is not left by 20 tokens: its size is not compared.",)
     assert report.notes[0] in str(report)
     assert report.notes[0] in report.html()

@@ -66,7 +66,7 @@ THEIRS = {
         (1, "feed-forward norm", "norm scale", "theirs multiplies by scale + 1 of the norm, ours by the scale"),
     ),
     "scale of a norm one too small": (
-        ("gemma", planted.plus(lambda m: m.model.norm, -1.0)),
+        ("gemma2, one layer", planted.plus(lambda m: m.model.norm, -1.0)),
         (None, "final norm", "norm scale", "theirs multiplies by the scale of the norm, ours by scale + 1"),
     ),
     "scores not scaled": (
@@ -124,7 +124,7 @@ THEIRS = {
         (1, "attention", "score cap", "the soft cap on scores is none in theirs, 1.5 in ours"),
     ),
     "cap on logits missing": (
-        ("gemma2", lambda m: setattr(m.config, "final_logit_softcapping", None)),
+        ("gemma2, one layer", lambda m: setattr(m.config, "final_logit_softcapping", None)),
         (None, "head", "logit cap", "the soft cap on logits is none in theirs, 3 in ours"),
     ),
     "output kernel transposed, GPT-2": (
@@ -136,11 +136,11 @@ THEIRS = {
         (2, "attention", "transposed kernel", "the kernel of query is transposed on one side"),
     ),
     "halves": (
-        ("pythia", sequential),
+        ("pythia, two layers", sequential),
         (1, "block", "halves", "theirs has its halves one after the other, ours beside each other"),
     ),
     "embedding": (
-        ("gemma", unscaled),
+        ("gemma2, one layer", unscaled),
         (None, "embedding", "embedding scale", "theirs takes embeddings as they are, ours times sqrt(D)"),
     ),
 }

@@ -11,8 +11,7 @@ from flax import nnx
 
 from jax_attention import interop, mods, nn, normalizers, positions
 from tests.interop.converted import randomized
-
-RNGS = {"rngs": nnx.Rngs(0)}
+from tests.models import small
 
 
 class Own(torch.nn.Linear):
@@ -21,11 +20,12 @@ class Own(torch.nn.Linear):
 
 
 def heads(**options):
-    return nn.MultiHeadAttention(3, 15, **options, **RNGS)
+    """Made without compiling its initialisation."""
+    return small.filled(lambda: nn.MultiHeadAttention(3, 15, **options, rngs=nnx.Rngs(0)))
 
 
 def linear(**numbers):
-    return interop.from_state_dict(nn.Linear(2, 3, **RNGS), numbers)
+    return interop.from_state_dict(small.filled(lambda: nn.Linear(2, 3, rngs=nnx.Rngs(0))), numbers)
 
 
 def array(*shape, dtype="float32"):
@@ -41,11 +41,11 @@ NO_SUCH_LAYER = {
     "another forward": (lambda: interop.from_torch(Own(1, 1)), r"a subclass with the same forward, got Own"),
     "no module": (lambda: interop.from_torch({"weight": array(1, 1)}), r"module: expected one of .*got dict"),
     "unsupported layer": (
-        lambda: interop.to_state_dict(nn.FeedForward(2, 3, **RNGS)),
+        lambda: interop.to_state_dict(nn.FeedForward(2, 3, rngs=nnx.Rngs(0))),
         r"layer: expected one of .*MultiHeadAttention, Attn, GRU, .*got FeedForward. Convert the layers",
     ),
     "no module like it": (
-        lambda: interop.to_torch(nn.Attn(2, 2, 3, 4, 5, **RNGS)),
+        lambda: interop.to_torch(nn.Attn(2, 2, 3, 4, 5, rngs=nnx.Rngs(0))),
         r"layer: expected one that torch.nn has, got Attn. Use to_state_dict",
     ),
     "integers": (
@@ -83,7 +83,7 @@ NO_SUCH_OPTION = {
         r"got one with head_size=4, output_size=2",
     ),
     "head norm": (
-        lambda: interop.to_state_dict(heads(head_norm=lambda size: nnx.RMSNorm(size, **RNGS))),
+        lambda: interop.to_state_dict(heads(head_norm=lambda size: nnx.RMSNorm(size, rngs=nnx.Rngs(0)))),
         r"got one with head_norm",
     ),
     "rope and mods": (
@@ -99,11 +99,13 @@ NO_SUCH_OPTION = {
         r"layer: expected the parameters of torch.nn.MultiheadAttention, got not in PyTorch: mods.0.parameters.0. Make",
     ),
     "a norm without scale": (
-        lambda: interop.to_state_dict(nnx.LayerNorm(3, use_scale=False, use_bias=False, **RNGS)),
+        lambda: interop.to_state_dict(nnx.LayerNorm(3, use_scale=False, use_bias=False, rngs=nnx.Rngs(0))),
         r"layer: expected the parameters of torch.nn.LayerNorm, got missing: scale. Make",
     ),
     "another score": (
-        lambda: interop.to_state_dict(nn.Attn(2, 2, 3, 4, 5, score=nn.General(2, 2, **RNGS), join=False, **RNGS)),
+        lambda: interop.to_state_dict(
+            nn.Attn(2, 2, 3, 4, 5, score=nn.General(2, 2, rngs=nnx.Rngs(0)), join=False, rngs=nnx.Rngs(0))
+        ),
         r"layer: expected an nn.Attn as it is by default, .*got score General and join=False",
     ),
 }
@@ -113,7 +115,9 @@ OTHER_NAMES = {
         r"state_dict: expected the arrays of torch.nn.Linear, got missing: bias; unused: beta\.",
     ),
     "a prefix": (
-        lambda: interop.from_state_dict(nn.GRU(1, 1, use_bias=False, **RNGS), {"rnn.weight_ih_l0": array(3, 1)}),
+        lambda: interop.from_state_dict(
+            nn.GRU(1, 1, use_bias=False, rngs=nnx.Rngs(0)), {"rnn.weight_ih_l0": array(3, 1)}
+        ),
         r"got missing: weight_hh_l0, weight_ih_l0; unused: rnn.weight_ih_l0",
     ),
     "shape": (
@@ -150,7 +154,7 @@ def test_mistakes_are_explained(name):
 
 
 def test_without_pytorch_the_extra_is_named(monkeypatch):
-    module, layer = randomized(torch.nn.Linear(2, 3)), nn.Linear(2, 3, **RNGS)
+    module, layer = randomized(torch.nn.Linear(2, 3)), nn.Linear(2, 3, rngs=nnx.Rngs(0))
     numbers = {name: x.detach().numpy() for name, x in module.state_dict().items()}
     monkeypatch.setitem(sys.modules, "torch", None)
     for call in (

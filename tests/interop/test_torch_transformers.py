@@ -14,7 +14,6 @@ from jax_attention import interop, masks, models, nn
 from jax_attention.cache import EMPTY
 from tests.interop.converted import check_equal, check_round_trip, inputs, randomized
 from tests.models import small
-from tests.tiers import slow_except
 from tests.tolerances import PARITY
 
 S, T, D, N, F = 5, 4, 15, 3, 11
@@ -50,8 +49,8 @@ def decoder(depth=2, norm=True, **options):
     return torch.nn.TransformerDecoder(decoder_layer(**options), depth, norm_like(options) if norm else None)
 
 
-def both(**options):
-    halves = {"custom_encoder": encoder(2, **options), "custom_decoder": decoder(3, **options)}
+def both(depths=(2, 3), **options):
+    halves = {"custom_encoder": encoder(depths[0], **options), "custom_decoder": decoder(depths[1], **options)}
     return torch.nn.Transformer(D, N, batch_first=True, **halves)
 
 
@@ -96,21 +95,25 @@ def check(name, dtype, **options):
     return check_equal(module, used, theirs, ours, dtype)
 
 
-QUICK = {("encoder", "pre-norm, GELU"), ("encoder layer", "no biases, SiLU"), ("decoder layer", "no biases, SiLU")}
-QUICK |= {("both", "pre-norm, GELU")}
+SHALLOW = {"depths": (1, 2)}
+QUICK = {("encoder layer", "no biases, SiLU")}
+"""The layers and stacks are parts of both; the padding of a source is that of a post-norm model."""
 GRID = [
     pytest.param(name, options, marks=() if (name, options) in QUICK else pytest.mark.slow)
     for name in MODULES
     for options in OPTIONS
 ]
+GRID.append(("both", "pre-norm, GELU, shallow"))
 
 
 @pytest.mark.parametrize(("name", "options"), GRID)
 def test_transformers_float32(name, options):
-    check(name, "float32", **OPTIONS[options])
+    shallow = {"pre-norm, GELU, shallow": OPTIONS["pre-norm, GELU"] | SHALLOW}
+    check(name, "float32", **(OPTIONS | shallow)[options])
 
 
-@pytest.mark.parametrize("name", slow_except(("decoder layer",), MODULES))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODULES)
 def test_transformers_float64(name, x64):
     check(name, "float64", norm_first=True)
 
@@ -124,7 +127,7 @@ def test_without_a_norm_behind_and_with_one_layer(make):
 
 
 def test_padding_of_the_source():
-    module = randomized(both(), scale=0.25).eval()
+    module = randomized(both(**SHALLOW), scale=0.25).eval()
     x, y = inputs("float32", (2, S, D), (2, T, D))
     hidden = np.arange(S) >= np.array([[S], [3]])
     padding = torch.tensor(hidden)

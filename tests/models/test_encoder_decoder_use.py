@@ -34,7 +34,7 @@ def test_greedy_decoding_is_the_argmax_of_the_full_pass(kind):
 
 
 def test_nearby_lengths_of_a_source_run_one_program(caplog):
-    model = pair("t5, own rule, groups")
+    model = pair("post-norm, learned", depth=1)
 
     def run(length):
         return decoding.generate(model.given(small.tokens(2, length)), [[1], [2]], max_new_tokens=3).tokens

@@ -48,11 +48,11 @@ SLOW_LAYOUTS = [(scheme, False) for scheme in small.SCHEMES] + [("t5", True)]
 )
 def test_prompt_in_chunks_equals_the_full_call(scheme, scan):
     """flax#1317 (one token at a time only), flash-attention#1414 (no such test exists)."""
-    model, tokens = small.model(scheme), small.tokens(3, T)
+    model, tokens = small.model(scheme), small.tokens(2, small.CONTEXT)
     model = models.scanned(model) if scan else model
-    found, cache = in_chunks(model, tokens, (4, 1, 4), model.init_cache((3,)))
+    found, cache = in_chunks(model, tokens, (4, 1, 4, 1, 1, 1), model.init_cache((2,)))
     np.testing.assert_allclose(found, full(model, tokens), **small.CLOSE)
-    assert (int(cache.length), cache.capacity) == (T, small.CONTEXT)
+    assert (int(cache.length), cache.capacity) == (small.CONTEXT, small.CONTEXT)
 
 
 SIZES = st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=T)
@@ -69,7 +69,8 @@ def test_any_chunking(sizes):
     np.testing.assert_allclose(found, full(model, tokens)[: sum(sizes)], **small.CLOSE)
 
 
-@pytest.mark.parametrize("scan", ONE_LAYOUT)
+@pytest.mark.slow
+@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
 def test_layers_with_a_window_may_keep_a_ring(scan):
     model, tokens = small.model("rotary", windows=(3, None)), small.tokens(2, small.CONTEXT)
     model = models.scanned(model) if scan else model
@@ -81,13 +82,13 @@ def test_layers_with_a_window_may_keep_a_ring(scan):
 
 
 def test_a_ring_goes_on_beyond_its_capacity_and_no_further_than_told():
-    model, tokens = small.model("rotary", windows=(3,), depth=2), small.tokens(30)
+    model, tokens = small.model("rotary", windows=(3,), depth=1), small.tokens(30)
     cache = model.init_cache(ring_chunk=2)
     assert cache.capacity is None
     found, _ = in_chunks(model, tokens, [2] * 15, cache)
     np.testing.assert_allclose(found, full(model, tokens), **small.CLOSE)
     with pytest.raises(ValueError, match=r"cache: expected a ring with at least window \+ 3 - 1 slots"):
-        model(tokens[:3], cache=cache)
+        jax.eval_shape(lambda: model(tokens[:3], cache=cache))
     assert not model.init_cache(capacity=4, ring_chunk=2).rest[0].ring, "a ring would save nothing"
 
 
@@ -109,11 +110,11 @@ def padded(side):
 
 
 @pytest.mark.parametrize("side", ["left", *slow("right")])
-@pytest.mark.parametrize("scheme", slow_except(("rotary",), small.SCHEMES))
+@pytest.mark.parametrize("scheme", slow_except(("learned",), small.SCHEMES))
 def test_ragged_rows_equal_rows_alone(scheme, side):
     """mlx-lm#1906: left padding lost in decoding. Later tokens stand behind the last of their own row by themselves."""
     model = small.model(scheme)
-    expected = np.asarray(full(model, ROWS))
+    expected, rows = np.asarray(full(model, ROWS)), np.asarray(ROWS)
     tokens, positions = padded(side)
     cache = model.init_cache((len(LENGTHS),))
     logits, cache = step(model, tokens, cache, positions)
@@ -122,19 +123,19 @@ def test_ragged_rows_equal_rows_alone(scheme, side):
         np.testing.assert_allclose(np.asarray(logits)[row][real[row]], expected[row, :length], **small.CLOSE)
     for i in range(DECODED):
         at = [length + i for length in LENGTHS]
-        logits, cache = step(model, ROWS[np.arange(len(LENGTHS)), at][:, None], cache)
-        np.testing.assert_allclose(logits[:, 0], expected[np.arange(len(LENGTHS)), at], **small.CLOSE)
+        logits, cache = step(model, rows[np.arange(len(LENGTHS)), at][:, None], cache)
+        np.testing.assert_allclose(np.asarray(logits)[:, 0], expected[np.arange(len(LENGTHS)), at], **small.CLOSE)
     np.testing.assert_array_equal(cache.next_positions(2), np.asarray(LENGTHS)[:, None] + DECODED + np.arange(2))
 
 
-@pytest.mark.parametrize("scheme", ["rotary", *slow("learned")])
+@pytest.mark.parametrize("scheme", ["learned", *slow("rotary")])
 def test_padding_makes_no_nan_anywhere(scheme):
     """transformers#38690. A row of nothing but padding, too; forward, with a cache, and in every gradient."""
-    model, (tokens, positions) = small.model(scheme), padded("left")
-    positions = positions.at[2].set(EMPTY)
+    model, (tokens, positions) = small.model(scheme, depth=1), map(np.array, padded("left"))
+    positions[2] = EMPTY
 
     def loss(model):
-        return (jnp.where(positions == EMPTY, 0, 1)[..., None] * model(tokens, positions=positions).logits).sum()
+        return (np.where(positions == EMPTY, 0, 1)[..., None] * model(tokens, positions=positions).logits).sum()
 
     with jax.debug_nans(True):
         gradient = small.jit(jax.grad(loss))(model)
@@ -149,13 +150,13 @@ def test_padding_makes_no_nan_anywhere(scheme):
 @pytest.mark.parametrize("scan", ONE_LAYOUT)
 def test_overflow_is_an_error_and_under_jit_nan(scan):
     """Never clamped: a scanned model cannot raise in its layers, so the model itself looks."""
-    model = small.model("rotary", depth=2)
+    model = small.model("none", depth=2)
     model = models.scanned(model) if scan else model
-    _, cache = step(model, small.tokens(3), model.init_cache(capacity=4))
-    with pytest.raises(ValueError, match="tokens: expected at most 4 rows in the cache, which holds 3, got 2 more"):
+    _, cache = step(model, small.tokens(2), model.init_cache(capacity=3))
+    with pytest.raises(ValueError, match="tokens: expected at most 3 rows in the cache, which holds 2, got 2 more"):
         model(small.tokens(2), cache=cache)
-    with pytest.raises(ValueError, match="tokens: expected at most 4 rows"):
-        jax.eval_shape(lambda: step(model, small.tokens(5), model.init_cache(capacity=4)))
+    with pytest.raises(ValueError, match="tokens: expected at most 3 rows"):
+        jax.eval_shape(lambda: step(model, small.tokens(5), model.init_cache(capacity=3)))
     assert np.all(np.isnan(step(model, small.tokens(2), cache)[0]))
     assert np.all(np.isfinite(step(model, small.tokens(1), cache)[0]))
 

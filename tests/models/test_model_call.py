@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.extend
@@ -24,17 +25,18 @@ def test_vmap_of_one_sequence_is_the_batch(scheme):
         single = lambda row: model(row).logits  # noqa: E731
         return model(tokens).logits, jax.vmap(jax.vmap(single))(tokens), single(tokens[1, 2])
 
-    batch, mapped, single = both(small.model(scheme), small.tokens(2, 3, T))
+    batch, mapped, single = both(small.model(scheme, depth=1), small.tokens(2, 3, T))
     assert batch.shape == (2, 3, T, small.VOCABULARY)
     np.testing.assert_allclose(batch, mapped, **small.CLOSE)
     np.testing.assert_allclose(batch[1, 2], single, **small.CLOSE)
     assert np.std(batch) > 0.3
 
 
+@pytest.mark.slow
 def test_any_length_up_to_the_context_gives_the_prefix():
-    model, tokens = small.model("learned"), small.tokens(2, small.CONTEXT)
+    model, tokens = small.model("learned", depth=1), small.tokens(2, small.CONTEXT)
     call = small.jit(lambda model, tokens: model(tokens).logits)
-    full = call(model, tokens)
+    full = np.asarray(call(model, tokens))
     for count in (1, 11):
         np.testing.assert_allclose(call(model, tokens[:, :count]), full[:, :count], **small.CLOSE)
     for empty in ((2, 0), (0, 3)):
@@ -66,8 +68,8 @@ def test_positions_may_be_one_row_for_all_or_a_list():
 # --- Layouts ---------------------------------------------------------------------------------------------------------
 
 
-@small.jit
-def everything(model, tokens):
+@partial(small.jit, static_argnums=2)
+def everything(model, tokens, with_gradient):
     """All that a call can give, and a gradient."""
     capture = models.Capture("all", "all")
 
@@ -75,26 +77,35 @@ def everything(model, tokens):
         out = model(tokens, rng=jax.random.key(3), capture=capture)
         return (out.logits**2).sum(), out
 
-    (_, dropped), gradient = jax.value_and_grad(loss, has_aux=True)(model)
-    return {
+    (_, dropped), gradient = jax.value_and_grad(loss, has_aux=True)(model) if with_gradient else (loss(model), None)
+    found = {
         "dropped": (dropped.logits, dropped.captured),
-        "gradient": (gradient.embedding[...], [jax.tree.leaves(block) for block in gradient.blocks.layers()]),
         "layers": [jax.tree.leaves(block) for block in model.blocks.layers()],
     }
+    if with_gradient:
+        found["gradient"] = gradient.embedding[...], [jax.tree.leaves(block) for block in gradient.blocks.layers()]
+    return found
 
 
-@pytest.mark.parametrize("scheme", ["learned", *slow("rotary")])
-def test_scanned_equals_unrolled(scheme):
-    """Five layers, a pattern of two: the scan runs two rounds and one layer is left over."""
-    options = {"depth": 5, "windows": (3, None), "dropout": 0.2}
-    plain = small.model(scheme, **options)
+@pytest.mark.parametrize(
+    ("scheme", "depth", "windows"),
+    [("none", 2, (3,)), *(pytest.param(x, 5, (3, None), marks=pytest.mark.slow) for x in ("learned", "rotary"))],
+)
+def test_scanned_equals_unrolled(scheme, depth, windows):
+    """Five layers, a pattern of two: the scan runs two rounds, one layer is left over; gradients are compared, too."""
+    with_gradient = depth == 5
+    plain = small.model(scheme, depth=depth, windows=windows, dropout=0.2, attention_dropout=0.2)
     stacked = models.scanned(plain)
-    assert (stacked.blocks.repeats, len(stacked.blocks.scanned), len(stacked.blocks.rest)) == (2, 2, 1)
+    assert (stacked.blocks.repeats, len(stacked.blocks.scanned)) == (2, len(windows))
+    assert len(stacked.blocks.rest) == depth - 2 * len(windows)
     tokens = small.tokens(2, T)
-    found, expected = everything(stacked, tokens), everything(plain, tokens)
-    scale = max(float(np.abs(x).max()) for x in jax.tree.leaves(expected["gradient"]))
-    small.assert_trees_close(found.pop("gradient"), expected.pop("gradient"), rtol=1e-5, atol=1e-5 * scale)
+    found, expected = everything(stacked, tokens, with_gradient), everything(plain, tokens, with_gradient)
+    if with_gradient:
+        scale = max(float(np.abs(x).max()) for x in jax.tree.leaves(expected["gradient"]))
+        small.assert_trees_close(found.pop("gradient"), expected.pop("gradient"), rtol=1e-5, atol=1e-5 * scale)
     small.assert_trees_close(found, expected, **small.CLOSE)
+    kept = [np.asarray(expected["dropped"][1].weights[layer]) > 0 for layer in (0, 1)]
+    assert not np.array_equal(*kept), "layers drop different weights"
 
 
 def test_dropout_falls_on_the_embedding_and_on_both_halves_of_a_block_by_itself():
@@ -102,11 +113,12 @@ def test_dropout_falls_on_the_embedding_and_on_both_halves_of_a_block_by_itself(
     model = small.model("learned", depth=1, dropout=0.5)
     block = model.blocks.rest[0]
     for linear in (block.attention.out, block.feed_forward.down):
-        linear.kernel[...], linear.bias[...] = jnp.zeros_like(linear.kernel[...]), jnp.ones(16)
+        linear.kernel[...] = jnp.asarray(np.zeros(linear.kernel.shape, np.float32))
+        linear.bias[...] = jnp.asarray(np.ones(16, np.float32))
     capture = models.Capture(hidden="all")
     run = small.jit(lambda rng: model(small.tokens(small.CONTEXT), rng=rng, capture=capture).captured.hidden)
     dropped, clean = run(jax.random.key(0)), run(None)
-    added = np.round(np.asarray(dropped[0] - dropped[-1]), 3)
+    added = np.round(np.asarray(dropped[0]) - np.asarray(dropped[-1]), 3)
     values, counts = np.unique(added, return_counts=True)
     assert list(values) == [0, 2, 4]
     np.testing.assert_allclose(counts / counts.sum(), [0.25, 0.5, 0.25], atol=0.12)
@@ -115,6 +127,7 @@ def test_dropout_falls_on_the_embedding_and_on_both_halves_of_a_block_by_itself(
     assert 0.4 < kept.mean() < 0.6
 
 
+@pytest.mark.slow
 def test_attention_dropout_is_the_same_in_both_layouts_and_differs_between_layers():
     plain = small.model("none", depth=2, attention_dropout=0.5)
     call = small.jit(lambda model: model(small.tokens(5), rng=jax.random.key(0), capture=models.Capture("all")))
@@ -125,16 +138,24 @@ def test_attention_dropout_is_the_same_in_both_layouts_and_differs_between_layer
     assert 0.2 < kept[0].sum() / (4 * 15) < 0.8
 
 
-@pytest.mark.parametrize(("scheme", "depth"), [("learned", 2), pytest.param("rotary", 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("scheme", "depth"),
+    [("none", 2), *(pytest.param(*x, marks=pytest.mark.slow) for x in (("learned", 2), ("rotary", 4)))],
+)
 def test_both_layouts_start_with_the_same_numbers(scheme, depth):
     config = small.config(scheme, depth=depth)
     rng = jax.random.key(5)
-    make = small.jit(lambda: [models.create(dataclasses.replace(config, scan=scan), rng) for scan in (False, True)])
-    plain, stacked = make()
-    small.assert_trees_close(models.unrolled(stacked), plain)
-    small.assert_trees_close(models.scanned(plain), stacked)
-    assert models.unrolled(stacked).config == config
-    kernels = [block.feed_forward.up.kernel[...] for block in plain.blocks.layers()]
+
+    @small.jit
+    def make():
+        plain, stacked = (models.create(dataclasses.replace(config, scan=scan), rng) for scan in (False, True))
+        kernels = [block.feed_forward.up.kernel[...] for block in plain.blocks.layers()]
+        return (plain, models.unrolled(stacked)), (stacked, models.scanned(plain)), kernels
+
+    (plain, unrolled), (stacked, scanned), kernels = make()
+    small.assert_trees_close(unrolled, plain)
+    small.assert_trees_close(scanned, stacked)
+    assert unrolled.config == config
     assert not np.array_equal(kernels[0], kernels[1])
 
 
@@ -159,9 +180,9 @@ def test_initial_numbers_are_those_of_gpt2():
         "down": (block.feed_forward.down.kernel, 0.02 / 4),
     }
     for name, (kernel, deviation) in deviations.items():
-        np.testing.assert_allclose(np.std(kernel[...]), deviation, rtol=0.1, err_msg=name)
-    assert np.all(block.attention_norm.scale[...] == 1)
-    assert np.all(block.feed_forward.up.bias[...] == 0)
+        np.testing.assert_allclose(np.std(np.asarray(kernel[...])), deviation, rtol=0.1, err_msg=name)
+    assert np.all(np.asarray(block.attention_norm.scale[...]) == 1)
+    assert np.all(np.asarray(block.feed_forward.up.bias[...]) == 0)
 
 
 def test_post_norm_stands_after_each_sum():
@@ -192,10 +213,16 @@ def count_products(jaxpr) -> int:
     return total
 
 
-@pytest.mark.parametrize("scan", [*slow(False), True])
-def test_remat_changes_what_is_kept_and_no_number(scan):
+@pytest.mark.parametrize(
+    ("scan", "depth", "compared"),
+    [
+        (False, 1, ("full",)),
+        *(pytest.param(scan, 2, ("dots", "full"), marks=pytest.mark.slow) for scan in (False, True)),
+    ],
+)
+def test_remat_changes_what_is_kept_and_no_number(scan, depth, compared):
     """flax#4626."""
-    model, tokens = small.model("learned"), small.tokens(2, T)
+    model, tokens = small.model("learned", depth=depth), small.tokens(2, T)
     model = models.scanned(model) if scan else model
 
     def loss(model):
@@ -205,10 +232,11 @@ def test_remat_changes_what_is_kept_and_no_number(scan):
     for remat in ("none", "dots", "full"):
         own = jax.tree.map(lambda x: x, model)
         own.config = dataclasses.replace(model.config, remat=remat, dropout=0.1)
-        found[remat] = small.jit(jax.value_and_grad(loss))(own) if scan else None
+        if remat in ("none", *compared):
+            found[remat] = small.jit(jax.value_and_grad(loss))(own)
         products[remat] = count_products(jax.make_jaxpr(jax.grad(loss))(own).jaxpr)
     assert products["none"] < products["dots"] < products["full"], products
-    for remat in ("dots", "full") if scan else ():
+    for remat in compared:
         np.testing.assert_allclose(found[remat][0], found["none"][0], **small.CLOSE)
         for x, y in zip(jax.tree.leaves(found[remat][1]), jax.tree.leaves(found["none"][1]), strict=True):
             np.testing.assert_allclose(x, y, **small.CLOSE_GRADIENT)
@@ -230,27 +258,29 @@ def test_capture_changes_no_bit_and_gives_what_the_layers_see(scan):
     weights, hidden, cross = asked.captured
     assert cross == {}
     assert (list(weights), list(hidden)) == ([0, 1, 2], [-1, 0, 1, 2])
-    np.testing.assert_array_equal(
-        hidden[-1], model.embedding[...][tokens] * jnp.asarray(model.config.width**0.5, jnp.float32)
-    )
-    logits = jax.jit(lambda model, x: model.unembed(model.final_norm(x)))(model, hidden[2])
-    np.testing.assert_allclose(logits, asked.logits, **small.CLOSE)
+    embedded = np.asarray(model.embedding[...])[tokens] * np.float32(model.config.width**0.5)
+    np.testing.assert_array_equal(hidden[-1], embedded)
 
     @small.jit
-    def by_hand(layer, x):
-        attention = layer.attention.weights(layer.attention_norm(x), mods=(mods.soft_cap(model.config.score_cap),))
-        return attention
+    def by_hand(model, hidden):
+        cap = (mods.soft_cap(model.config.score_cap),)
+        layers = enumerate(model.blocks.rest)
+        maps = [layer.attention.weights(layer.attention_norm(hidden[n - 1]), mods=cap) for n, layer in layers]
+        return model.unembed(model.final_norm(hidden[2])), maps
 
-    for n, layer in enumerate(model.blocks.rest):
-        np.testing.assert_allclose(weights[n], by_hand(layer, hidden[n - 1]), **small.CLOSE)
-        np.testing.assert_allclose(weights[n].sum(-1), np.ones((2, 4, T)), **small.CLOSE)
+    logits, maps = by_hand(model, hidden)
+    np.testing.assert_allclose(logits, asked.logits, **small.CLOSE)
+    for n, expected in enumerate(maps):
+        np.testing.assert_allclose(weights[n], expected, **small.CLOSE)
+        np.testing.assert_allclose(np.asarray(weights[n]).sum(-1), np.ones((2, 4, T)), **small.CLOSE)
     assert np.all(np.asarray(weights[0])[..., 6, :4] == 0), "layer 0 has a window of 3"
     assert np.all(np.asarray(weights[1])[..., 6, :4] > 0), "layer 1 has none"
 
 
 def test_capture_gives_only_what_was_asked_for():
     model = models.scanned(small.model("rotary", depth=3))
-    out = small.jit(lambda model: model(small.tokens(4), capture=models.Capture(weights=(2, 1), hidden=(0,))))(model)
+    asked = models.Capture(weights=(2, 1), hidden=(0,))
+    out = jax.eval_shape(lambda model: model(small.tokens(4), capture=asked), model)
     assert (sorted(out.captured.weights), list(out.captured.hidden)) == ([1, 2], [0])
     assert (out.captured.weights[1].shape, out.captured.hidden[0].shape) == ((4, 4, 4), (4, 16))
 

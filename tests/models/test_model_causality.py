@@ -41,14 +41,14 @@ def assert_causal(found):
     assert np.all(np.diag(found) > 1e-6), found
 
 
-# Every scheme runs in one of the tests of schemes, and the scanned model is rotary.
-@pytest.mark.parametrize("scheme", slow_except(("sinusoidal", "t5"), small.SCHEMES))
+@pytest.mark.parametrize("scheme", slow_except(("t5",), small.SCHEMES))
 def test_every_position_scheme(scheme):
     found = influence(small.model(scheme, tied_head=False))
     assert_causal(found)
     assert np.all(found[np.tril_indices(T)] > 1e-7), "two layers reach every earlier token, windows of 3 too"
 
 
+@pytest.mark.slow
 def test_a_scanned_model_is_causal_too():
     assert_causal(influence(models.scanned(small.model("rotary", tied_head=False))))
 
@@ -58,7 +58,7 @@ def test_without_a_mask_the_future_is_seen():
     assert np.all(np.asarray(influence(small.model("none", depth=1, tied_head=False, mask=None))) > 1e-7)
 
 
-QUICK = ("score-location", "score-additive", "mod-relative", "mask-prefix", "mask-segments", "normalize-hard")
+QUICK = ("mask-prefix", "normalize-hard")
 
 
 @pytest.mark.parametrize(("part", "case"), slow_except(QUICK, cases.named_parts()))
@@ -79,8 +79,8 @@ def test_every_rule(part, case, monkeypatch):
 
 # --- Packed documents ------------------------------------------------------------------------------------------------
 
-FIRST, SECOND = jnp.asarray([3, 1, 4], jnp.int32), jnp.asarray([0, 5, 2, 6], jnp.int32)
-PACKED = jnp.concatenate([FIRST, SECOND])
+FIRST, SECOND = np.asarray([3, 1, 4], np.int32), np.asarray([0, 5, 2, 6], np.int32)
+PACKED = jnp.asarray(np.concatenate([FIRST, SECOND]))
 PLACES = jnp.asarray([0, 1, 2, 0, 1, 2, 3], jnp.int32)
 SEGMENTS = jnp.asarray([1, 1, 1, 2, 2, 2, 2], jnp.int32)
 
@@ -109,12 +109,13 @@ def pack(model, tokens):
     return packed, alone, gradient, mean_loss(packed[inner], PACKED[inner + 1]), losses
 
 
-@pytest.mark.parametrize("scheme", slow_except(("rotary",), small.SCHEMES))
+@pytest.mark.parametrize("scheme", slow_except(("learned",), small.SCHEMES))
 def test_packed_documents_do_not_leak(scheme):
     """nanoVLM#204, WrinkleFree#53, nanochat#78."""
     model = small.model(scheme, depth=1, tied_head=False)
     packed, alone, gradient, loss, losses = pack(model, PACKED)
-    changed = pack(model, PACKED.at[:3].set(jnp.asarray([7, 8, 9])))[0]
+    changed = np.asarray(pack(model, jnp.asarray([7, 8, 9, *SECOND.tolist()], jnp.int32))[0])
+    packed = np.asarray(packed)
     np.testing.assert_array_equal(packed[3:], changed[3:])
     assert not np.allclose(packed[:3], changed[:3], atol=1e-2)
     assert np.all(np.asarray(gradient)[FIRST] == 0)
@@ -126,8 +127,8 @@ def test_packed_documents_do_not_leak(scheme):
 def test_padding_is_seen_by_nobody_under_any_mask():
     """A mask that is not causal shows a token at EMPTY to all; the model does not."""
     model = small.model("rotary", mask=None, windows=(None,), depth=1)
-    row, places = jnp.asarray([1, 2, 3, 4]), jnp.asarray([0, 1, cache.EMPTY, 2])
+    row, changed, places = (np.asarray(x, np.int32) for x in ([1, 2, 3, 4], [1, 2, 9, 4], [0, 1, cache.EMPTY, 2]))
     call = small.jit(lambda row: model(row, positions=places).logits)
-    first, second = np.asarray(call(row)), np.asarray(call(row.at[2].set(9)))
+    first, second = np.asarray(call(row)), np.asarray(call(changed))
     np.testing.assert_array_equal(first[[0, 1, 3]], second[[0, 1, 3]])
     assert np.all(np.isfinite(first))

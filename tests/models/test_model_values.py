@@ -27,7 +27,7 @@ def loss(model, tokens=TOKENS):
 
 @pytest.mark.parametrize("scan", [*slow(False), True])
 def test_dicts_and_modules_are_the_same_model(scan):
-    model = small.model("rotary")
+    model = small.model("rotary", windows=(3,))
     model = models.scanned(model) if scan else model
     params = models.to_dict(model)
     assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(params))
@@ -40,7 +40,7 @@ def test_dicts_and_modules_are_the_same_model(scan):
 
 
 def test_pure_init_is_create():
-    config = small.config("t5")
+    config = small.config("t5", depth=1)
     init = models.pure(config).init
     small.assert_trees_close(init(3), models.to_dict(models.create(config, 3)))
     small.assert_trees_close(init(jax.random.key(3)), init(3))
@@ -98,7 +98,7 @@ def test_vmap_over_an_ensemble_of_models():
 
 def test_optax_trains_the_module_itself_and_traces_once():
     """flax#5158, flax#5548: fifty steps, one trace; models.create as a start."""
-    model = models.create(small.config("learned", depth=1))
+    model = models.create(small.config("t5", depth=1))
     optimiser = optax.adam(1e-2)
     traces = 0
 
@@ -110,7 +110,7 @@ def test_optax_trains_the_module_itself_and_traces_once():
         updates, state = optimiser.update(gradient, state, model)
         return optax.apply_updates(model, updates), state, value
 
-    state, losses = optimiser.init(model), []
+    state, losses = small.jit(optimiser.init)(model), []
     for _ in range(50):
         model, state, value = step(model, state, TOKENS)
         losses.append(float(value))
@@ -156,21 +156,27 @@ def rule_parameters(params):
     return {name: x for name, x in flat.items() if "parameters" in name}
 
 
-@pytest.mark.parametrize("scan", [*slow(False), True])
-def test_train_rule_makes_the_rules_numbers_parameters(scan):
-    config = small.config("none", qk_norm=False, scan=scan, **RULE)
+@pytest.mark.parametrize(
+    ("scan", "depth"), [(False, 1), *(pytest.param(scan, 2, marks=pytest.mark.slow) for scan in (False, True))]
+)
+def test_train_rule_makes_the_rules_numbers_parameters(scan, depth):
+    config = small.config("none", qk_norm=False, scan=scan, depth=depth, **RULE)
     assert rule_parameters(models.to_dict(jax.eval_shape(lambda: models.create(config)))) == {}
     trained = dataclasses.replace(config, train_rule=True)
     rng = jax.random.key(0)
 
     @small.jit
     def run():
-        model = models.create(trained, rng)
-        return models.create(config, rng)(TOKENS).logits, model(TOKENS).logits, jax.grad(loss)(model)
+        def loss_and_logits(model):
+            logits = model(TOKENS).logits
+            return optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], TOKENS[:, 1:]).mean(), logits
+
+        gradient, logits = jax.grad(loss_and_logits, has_aux=True)(models.create(trained, rng))
+        return models.create(config, rng)(TOKENS).logits, logits, gradient
 
     fixed, created, gradient = run()
     gradients = rule_parameters(models.to_dict(gradient))
-    assert len(gradients) == (5 if scan else 10)
+    assert len(gradients) == (5 if scan else 5 * depth)
     zero = [name for name, x in gradients.items() if not np.any(x)]
     assert zero == [], "a bias per head cancels in a softmax, but not beside a sink"
     assert all(x.dtype == jnp.float32 and not x.weak_type for x in gradients.values())
@@ -223,7 +229,7 @@ def test_order_of_mods_is_position_own_cap():
 
 @pytest.mark.parametrize("tied", [True, *slow(False)])
 def test_bfloat16_keeps_parameters_and_logits_float32(tied):
-    plain = small.model("rotary", tied_head=tied)
+    plain = small.model("rotary", tied_head=tied, depth=1)
     config = dataclasses.replace(plain.config, dtype="bfloat16")
     model = models.from_dict(config, models.to_dict(plain))
 
@@ -247,7 +253,7 @@ def test_float64_is_float64(x64):
     logits = small.jit(lambda model: model(TOKENS).logits)(model)
     assert {x.dtype for x in jax.tree.leaves(model)} == {jnp.dtype("float64")}
     assert logits.dtype == jnp.float64
-    narrow = jax.tree.map(lambda x: x.astype(jnp.float32), models.to_dict(model))
+    narrow = jax.tree.map(lambda x: np.asarray(x, np.float32), models.to_dict(model))
     config = dataclasses.replace(model.config, dtype="float32", param_dtype="float32")
     single = small.jit(lambda params: models.pure(config).apply(params, TOKENS).logits)(narrow)
     assert single.dtype == jnp.float32
@@ -260,21 +266,23 @@ GRID = [
     pytest.param(
         scheme,
         *width,
-        id=f"{scheme}-{width[0]}-{'x64' if width[1] else 'x32'}",
-        # Every width once, each with another scheme: tracing a gradient takes half a second and more.
-        marks=() if i == j else pytest.mark.slow,
+        depth,
+        id=f"{scheme}-{width[0]}-{'x64' if width[1] else 'x32'}-{depth}",
+        # Every width once, each with another scheme and one layer: tracing a gradient takes half a second and more.
+        marks=() if i == j and depth == 1 else pytest.mark.slow,
     )
     for i, scheme in enumerate(small.SCHEMES)
     for j, width in enumerate(WIDTHS)
+    for depth in ((1, 2) if i == j else (2,))
 ]
 
 
-@pytest.mark.parametrize(("scheme", "dtype", "x64"), GRID)
-def test_strict_promotion_through_forward_and_backward(scheme, dtype, x64):
+@pytest.mark.parametrize(("scheme", "dtype", "x64", "depth"), GRID)
+def test_strict_promotion_through_forward_and_backward(scheme, dtype, x64, depth):
     """Tracing is enough: promotion happens, or is refused, before anything runs."""
     with jax.enable_x64(x64), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         kept = jnp.dtype("float64" if dtype == "float64" else "float32")
-        config = small.config(scheme, dropout=0.1, dtype=dtype, param_dtype=kept.name)
+        config = small.config(scheme, depth=depth, dropout=0.1, dtype=dtype, param_dtype=kept.name)
 
         def run(tokens, segments):
             def objective(model):

@@ -13,16 +13,19 @@ from jax.test_util import check_grads
 
 from jax_attention import decoding, models
 from jax_attention.cache import EMPTY
+from tests.arrays import difference
 from tests.models import small
 from tests.models.small_rnn import RIGHT, SCORES, SOURCE, D, H, T, config, seq2seq, target
 from tests.tiers import slow, slow_except
 
 
-@pytest.mark.parametrize("score", slow_except(("additive",), SCORES))
-def test_leading_axes_and_padding_change_nothing(score):
+@pytest.mark.parametrize(
+    ("score", "num_layers"), [("additive", 1), *(pytest.param(score, 2, marks=pytest.mark.slow) for score in SCORES)]
+)
+def test_leading_axes_and_padding_change_nothing(score, num_layers):
     """Every row alone is the row in the batch; behind a source anything may stand, even what gives NaN."""
-    left = jnp.array([[0, 1, 2, 3, 4], [EMPTY, EMPTY, 0, 1, 2]])
-    turned = jnp.stack([SOURCE[0], jnp.roll(SOURCE[1], 2)])
+    left = np.array([[0, 1, 2, 3, 4], [EMPTY, EMPTY, 0, 1, 2]])
+    turned = np.stack([SOURCE[0], np.roll(SOURCE[1], 2)])
     written = target(2, T)
 
     @small.jit
@@ -36,11 +39,13 @@ def test_leading_axes_and_padding_change_nothing(score):
             model(jnp.where(left == EMPTY, -1, turned), written, source_positions=left).logits,
         )
 
-    together, first, shorter, nested, padded, from_left = run(seq2seq(score, num_layers=2, cell="lstm"))
+    together, first, shorter, nested, padded, from_left = map(
+        np.asarray, run(seq2seq(score, num_layers=num_layers, cell="lstm"))
+    )
     np.testing.assert_allclose(first, together[0], **small.CLOSE)
     np.testing.assert_allclose(nested[0], together, **small.CLOSE)
-    np.testing.assert_allclose(padded, jnp.stack([first, shorter]), **small.CLOSE)
-    np.testing.assert_allclose(from_left, jnp.stack([first, shorter]), **small.CLOSE)
+    np.testing.assert_allclose(padded, np.stack([first, shorter]), **small.CLOSE)
+    np.testing.assert_allclose(from_left, np.stack([first, shorter]), **small.CLOSE)
 
 
 class Bahdanau(torch.nn.Module):
@@ -118,7 +123,7 @@ def test_equals_pytorch_forward_maps_and_gradients(score):
     gradient, out = small.jit(jax.grad(loss, has_aux=True))(model)
     np.testing.assert_allclose(out.logits, logits.detach().numpy(), **small.CLOSE)
     if maps is not None:
-        np.testing.assert_allclose(out.captured.cross[0][:, 0], maps.detach().numpy(), **small.CLOSE)
+        np.testing.assert_allclose(np.asarray(out.captured.cross[0])[:, 0], maps.detach().numpy(), **small.CLOSE)
     pairs = [
         (gradient.encoder.embedding, theirs.source.weight.grad),
         (gradient.encoder.rnn.cells[1].hidden.kernel, theirs.encoder.weight_hh_l0_reverse.grad.T),
@@ -133,15 +138,25 @@ def test_equals_pytorch_forward_maps_and_gradients(score):
         np.testing.assert_allclose(ours[...], other.numpy(), **small.CLOSE_GRADIENT)
 
 
-@pytest.mark.parametrize("score", slow_except(("location",), SCORES))
-def test_greedy_decoding_is_the_argmax_of_the_full_pass(score):
+@pytest.mark.parametrize(
+    ("score", "num_layers"), [("location", 1), *(pytest.param(score, 2, marks=pytest.mark.slow) for score in SCORES)]
+)
+def test_greedy_decoding_is_the_argmax_of_the_full_pass(score, num_layers):
     """Also beyond `context`, which bounds the source alone."""
-    model, start = seq2seq(score, cell="lstm", num_layers=2), jnp.array([[1, 3], [2, 0]])
+    model, start = seq2seq(score, cell="lstm", num_layers=num_layers), np.array([[1, 3], [2, 0]])
     given = model.given(SOURCE, positions=RIGHT)
     out = decoding.generate(given, start, max_new_tokens=9)
-    written = jnp.concatenate([start, out.tokens], axis=1)
+    written = np.concatenate([start, out.tokens], axis=1)
     full = small.jit(lambda model: model(SOURCE, written, source_positions=RIGHT).logits)(model)
-    np.testing.assert_array_equal(jnp.argmax(full[:, 1:-1], axis=-1), out.tokens)
+    np.testing.assert_array_equal(np.argmax(np.asarray(full)[:, 1:-1], axis=-1), out.tokens)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("score", SCORES)
+def test_one_beam_is_greedy(score):
+    model, start = seq2seq(score, cell="lstm", num_layers=2), np.array([[1, 3], [2, 0]])
+    given = model.given(SOURCE, positions=RIGHT)
+    out = decoding.generate(given, start, max_new_tokens=9)
     best = decoding.beam_search(given, start, max_new_tokens=9, num_beams=1)
     np.testing.assert_array_equal(best.tokens, out.tokens)
 
@@ -176,6 +191,7 @@ def test_a_state_goes_on_where_the_last_call_ended(cell):
     np.testing.assert_allclose(*run(seq2seq("additive", cell=cell)), **small.CLOSE)
 
 
+@pytest.mark.slow
 def test_without_a_score_nothing_but_the_code_reaches_the_target():
     """And with one, the states do: the derivative by them is 0 in the first case only."""
     for score, some in (("none", False), ("additive", True)):
@@ -193,6 +209,7 @@ def test_without_a_score_nothing_but_the_code_reaches_the_target():
         assert bool(np.any(run(seq2seq(score)))) == some
 
 
+@pytest.mark.slow
 def test_the_tanh_free_concat_rule_gives_every_word_the_same_map():
     """Its score is a_t + b_s, so the softmax over s forgets t: it cannot align."""
     capture = models.Capture(cross="all")
@@ -219,7 +236,7 @@ def test_dropout_is_drawn_in_both_halves():
 
     for first, same, other in zip(*(run(model, seed) for seed in (0, 0, 1)), strict=True):
         np.testing.assert_array_equal(first, same)
-        assert np.abs(first - other).max() > 0.01
+        assert difference(first, other) > 0.01
 
 
 @pytest.mark.slow
@@ -242,13 +259,14 @@ def test_a_source_of_padding_alone_has_derivatives(score):
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(run(seq2seq(score))))
 
 
+@pytest.mark.slow
 def test_models_in_a_batch():
     """`vmap` over parameters is one model after the other."""
     single = [small.filled(lambda: models.create(config()), seed) for seed in (0, 1)]
     stacked = jax.tree.map(lambda *x: np.stack(x), *single)
-    run = small.jit(lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits)
-    found = jax.jit(jax.vmap(lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits))(stacked)
-    np.testing.assert_allclose(found, np.stack([run(model) for model in single]), **small.CLOSE)
+    run = lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits  # noqa: E731
+    found = small.jit(jax.vmap(run))(stacked)
+    np.testing.assert_allclose(found, np.stack([small.jit(run)(model) for model in single]), **small.CLOSE)
 
 
 @pytest.mark.slow

@@ -11,6 +11,9 @@ import torch
 from flax import nnx
 
 from jax_attention import attend, attention_weights, nn, scores
+from tests.arrays import normal
+from tests.models import small
+from tests.tiers import slow, slow_except
 from tests.tolerances import PARITY
 
 CLOSE = {"rtol": PARITY, "atol": PARITY}
@@ -32,7 +35,7 @@ class TorchAttn(torch.nn.Module):
 def b5(batch: int, rows: int):
     torch.manual_seed(batch)
     theirs = TorchAttn(32, 32, 32, 64, 64)
-    ours = nn.Attn(32, 32, 32, 64, 64, rngs=nnx.Rngs(0))
+    ours = small.filled(lambda: nn.Attn(32, 32, 32, 64, 64, rngs=nnx.Rngs(0)))
     for param, tensor in zip(b5_params(ours), b5_tensors(theirs), strict=True):
         assert param[...].shape == tuple(tensor.shape)
         param[...] = jnp.asarray(tensor.detach().numpy())
@@ -49,15 +52,24 @@ def b5_tensors(layer, get=lambda tensor: tensor):
     return get(layer.attn.weight).T, get(layer.attn.bias), get(layer.combine.weight).T, get(layer.combine.bias)
 
 
-@pytest.mark.parametrize(("batch", "rows"), [(1, 1), pytest.param(3, 1, marks=pytest.mark.slow), (3, 4)])
+@pytest.mark.parametrize(("batch", "rows"), [*slow(pytest.param(1, 1), pytest.param(3, 1)), (3, 4)])
 def test_b5_equals_pytorch_forward_and_gradients(batch, rows):
     theirs, ours, arrays = b5(batch, rows)
     tensors = [torch.tensor(x, requires_grad=True) for x in arrays]
     output, weights = theirs(*tensors)
     torch.sin(output).sum().backward()
+
+    @jax.jit
+    def run(layer, x):
+        def loss(layer, x):
+            output = layer(*x)
+            return jnp.sin(output).sum(), output
+
+        (_, output), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(layer, x)
+        return (output, layer.weights(*x)), gradients
+
     with jax.default_matmul_precision("highest"):
-        found = jax.jit(lambda layer, x: (layer(*x), layer.weights(*x)))(ours, arrays)
-        gradient, inputs = jax.jit(jax.grad(lambda m, x: jnp.sin(m(*x)).sum(), argnums=(0, 1)))(ours, arrays)
+        found, (gradient, inputs) = run(ours, arrays)
     for x, tensor in zip(found, (output, weights), strict=True):
         np.testing.assert_allclose(x, tensor.detach().numpy(), **CLOSE)
     for x, tensor in zip(inputs, tensors, strict=True):
@@ -77,8 +89,13 @@ def test_b5_shapes_of_the_page():
 
 
 def test_attn_with_another_rule_and_without_join():
-    layer = nn.Attn(6, 5, None, 3, 4, score=nn.Additive(6, 5, 8, rngs=nnx.Rngs(1)), join=False, rngs=nnx.Rngs(0))
-    query, key, value = jnp.ones((2, 4, 6)), jnp.ones((2, 9, 5)), jnp.ones((2, 9, 3))
+
+    def make():
+        score = nn.Additive(6, 5, 8, rngs=nnx.Rngs(1))
+        return nn.Attn(6, 5, None, 3, 4, score=score, join=False, rngs=nnx.Rngs(0))
+
+    layer = small.filled(make)
+    query, key, value = (np.ones(shape, np.float32) for shape in ((2, 4, 6), (2, 9, 5), (2, 9, 3)))
     run = jax.jit(lambda layer: (layer(query, key, value), layer.combine(value[:, :4])))
     np.testing.assert_allclose(*run(layer), **CLOSE)
 
@@ -94,7 +111,7 @@ def embedded(size: int = 16):
     plateau near 0.04. With width 8 two of three seeds do.
     """
     table = jax.random.normal(jax.random.key(7), (len(WORDS), size))
-    return table[jnp.array([[WORDS.index(word) for word in sentence] for sentence in SENTENCES])]
+    return np.asarray(table)[np.array([[WORDS.index(word) for word in sentence] for sentence in SENTENCES])]
 
 
 def trained(layer, x, steps: int = 1000):
@@ -117,10 +134,11 @@ def trained(layer, x, steps: int = 1000):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: nn.SelfAttention(16, rngs=nnx.Rngs(0)),
-        lambda: nn.MultiHeadAttention(2, 16, use_bias=False, rngs=nnx.Rngs(0)),
+        pytest.param(lambda: nn.SelfAttention(16, rngs=nnx.Rngs(0)), id="A2 one head"),
+        *slow(
+            pytest.param(lambda: nn.MultiHeadAttention(2, 16, use_bias=False, rngs=nnx.Rngs(0)), id="A5 two heads"),
+        ),
     ],
-    ids=["A2 one head", "A5 two heads"],
 )
 def test_trained_self_attention_reconstructs_its_input(make):
     x = embedded()
@@ -136,7 +154,7 @@ def test_trained_self_attention_reconstructs_its_input(make):
 
 
 def test_a2_is_the_pure_rule_between_projections():
-    layer, x = nn.SelfAttention(16, 6, rngs=nnx.Rngs(0)), embedded()
+    layer, x = small.filled(lambda: nn.SelfAttention(16, 6, rngs=nnx.Rngs(0))), normal(7, 2, 4, 16)
 
     @jax.jit
     def run(layer):
@@ -157,9 +175,9 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", slow_except(MODULES.keys() - {"additive sum"}, MODULES))
 def test_learned_scores_are_plain_pytrees(name):
-    module = MODULES[name]()
+    module = small.filled(MODULES[name])
     rows = 4 if name == "location" else 6
     rng = np.random.default_rng(0)
     query, key, value = (np.float32(rng.normal(size=shape)) for shape in [(2, 4, 3), (2, rows, 5), (2, 6, 7)])
@@ -198,19 +216,20 @@ def make_like(name, rng):
 
 
 def test_additive_module_equals_one_layer_over_the_joined_vector():
-    module = nn.Additive(3, 5, 4, rngs=nnx.Rngs(0))
-    query, key = jnp.arange(3.0), jnp.arange(5.0)
-    joined = jnp.concatenate([module.query_kernel[...], module.key_kernel[...]])
-    expected = jnp.tanh(jnp.concatenate([query, key]) @ joined + module.bias[...]) @ module.vector[...]
-    np.testing.assert_allclose(module.as_score()(query[None], key[None])[0, 0], expected, **CLOSE)
+    module = small.filled(MODULES["additive"])
+    query, key = np.arange(3, dtype=np.float32), np.arange(5, dtype=np.float32)
+    joined = np.concatenate([module.query_kernel[...], module.key_kernel[...]])
+    expected = np.tanh(np.concatenate([query, key]) @ joined + np.asarray(module.bias[...])) @ module.vector[...]
+    found = jax.jit(lambda module: module.as_score()(query[None], key[None]))(module)
+    np.testing.assert_allclose(found[0, 0], expected, **CLOSE)
 
 
 def test_modules_hold_parameters_only():
     """Design section 5: no stored rngs, no caches; every leaf is a floating parameter."""
-    layers = [make() for make in MODULES.values()]
-    layers += [nn.SelfAttention(8, rngs=nnx.Rngs(0)), nn.MultiHeadAttention(2, 8, extra_key=True, rngs=nnx.Rngs(0))]
-    layers += [nn.Attn(3, 5, 6, 7, 2, rngs=nnx.Rngs(0)), nn.Learned(scores.cosine(jnp.ones(2)))]
-    for layer in layers:
+    makers = [*MODULES.values(), lambda: nn.SelfAttention(8, rngs=nnx.Rngs(0))]
+    makers += [lambda: nn.MultiHeadAttention(2, 8, extra_key=True, rngs=nnx.Rngs(0))]
+    makers += [lambda: nn.Attn(3, 5, 6, 7, 2, rngs=nnx.Rngs(0)), lambda: nn.Learned(scores.cosine(jnp.ones(2)))]
+    for layer in map(jax.eval_shape, makers):
         kinds = {type(x) for x in jax.tree.leaves(layer, is_leaf=lambda x: isinstance(x, nnx.Variable))}
         assert kinds == {nnx.Param}
         assert all(jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(layer))

@@ -40,8 +40,10 @@ def test_broadcast_dropout_is_one_pattern():
 def test_dropout_is_that_of_attend_heads():
     q, k, v, _ = operands()
     rng = jax.random.key(5)
-    ours = flax_attention_fn()(q, k, v, dropout_rate=0.3, dropout_rng=rng, broadcast_dropout=False)
-    np.testing.assert_array_equal(ours, attend_heads(q, k, v, dropout=Dropout(rng, 0.3)))
+    options = {"dropout_rate": 0.3, "dropout_rng": rng, "broadcast_dropout": False}
+    dropout = Dropout(rng, 0.3)
+    run = jax.jit(lambda *x: (flax_attention_fn()(*x, **options), attend_heads(*x, dropout=dropout)))
+    np.testing.assert_array_equal(*run(q, k, v))
 
 
 def test_dropout_without_rng_is_refused():
@@ -69,9 +71,10 @@ def test_dropout_in_linen():
 def test_dropout_in_nnx():
     layer = nnx_layer(flax_attention_fn(), dropout_rate=0.5)
 
-    def run(seed):
-        return np.asarray(layer(X, rngs=nnx.Rngs(dropout=seed), deterministic=False))
-
-    np.testing.assert_array_equal(run(1), run(1))
-    assert not np.allclose(run(1), run(2))
-    np.testing.assert_array_equal(layer(X, deterministic=True), nnx_layer(flax_attention_fn())(X))
+    run = nnx.jit(lambda layer, rngs: layer(X, rngs=rngs, deterministic=False))
+    first, same, other = (np.asarray(run(layer, nnx.Rngs(dropout=seed))) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert not np.allclose(first, other)
+    layers = layer, nnx_layer(flax_attention_fn())
+    without, plain = nnx.jit(lambda one, other: (one(X, deterministic=True), other(X)))(*layers)
+    np.testing.assert_array_equal(without, plain)

@@ -22,7 +22,7 @@ MASK = (RNG.random((B, N, T, S)) < 0.7) | (np.arange(S) == 0)
 def operands(kv_heads: int = N, keys: int = S, dtype=jnp.float32, lead: tuple[int, ...] = (B,)):
     rng = np.random.default_rng(1)
     shapes = (T, N, H), (keys, kv_heads, H), (keys, kv_heads, H)
-    return [jnp.asarray(rng.normal(size=(*lead, *shape)), dtype) for shape in shapes]
+    return [jnp.asarray(rng.normal(size=(*lead, *shape)).astype(dtype)) for shape in shapes]
 
 
 CASES = {
@@ -80,7 +80,8 @@ def test_signature_is_the_same():
     ]
 
 
-QUICK = ("bias", "mask broadcasts", "both lengths", "window, int", "window, pair", "xla", "everything")
+QUICK = ("mask broadcasts", "both lengths", "xla")
+"""Grouped queries and calls without a batch have the other options."""
 
 
 @pytest.mark.parametrize("name", slow_except(QUICK, CASES))
@@ -94,12 +95,13 @@ def test_grouped_queries(name):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"is_causal": True, "local_window_size": 2}, *slow({"mask": MASK[:1], "bias": BIAS[:1]})]
+    "options", [{"is_causal": True, "local_window_size": 2}, *slow({}, {"mask": MASK[:1], "bias": BIAS[:1]})]
 )
 def test_without_batch(options):
     compare(*operands(lead=()), options)
 
 
+@pytest.mark.slow
 def test_more_queries_than_keys():
     compare(*operands(keys=3), {"is_causal": True, "bias": BIAS[..., :3]})
 
@@ -137,7 +139,8 @@ def test_differs_empty_rows_are_zero():
     def run(q, k, v):
         ours, pull = jax.vjp(lambda *x: dot_product_attention(*x, mask=mask), q, k, v)
         residual = dot_product_attention(q, k, v, mask=mask, return_residual=True)[1]
-        only_empty = jnp.zeros_like(ours).at[:, 1].set(1.0)
+        only_empty = np.zeros(ours.shape, np.float32)
+        only_empty[:, 1] = 1.0
         return jax.nn.dot_product_attention(q, k, v, mask=mask)[:, 1], ours[:, 1], pull(only_empty), residual[:, 1]
 
     theirs, ours, gradients, residual = run(q, k, v)

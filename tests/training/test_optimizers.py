@@ -13,6 +13,7 @@ import torch
 from flax import nnx
 
 from jax_attention import models, normalizers, training
+from tests.models.small import filled
 from tests.tolerances import FORWARD
 
 CONFIG = training.OptimizerConfig(learning_rate=0.1, warmup=3, beta2=0.95, weight_decay=0.2, clip=0.7)
@@ -95,7 +96,7 @@ def test_decay_leaves_the_arrays_of_a_rule_alone():
     config = models.tiny(
         vocab_size=11, width=8, num_heads=2, depth=1, normalize=normalizers.softmax(jnp.ones(2)), train_rule=True
     )
-    flags = jax.tree_util.tree_leaves_with_path(training.optimizers.decayed(models.create(config)))
+    flags = jax.tree_util.tree_leaves_with_path(training.optimizers.decayed(filled(lambda: models.create(config))))
     inside = [flag for path, flag in flags if "rule" in jax.tree_util.keystr(path)]
     assert inside == [False]
 

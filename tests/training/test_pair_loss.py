@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -48,16 +47,21 @@ def transformer():
     return models.create(models.PairConfig(encoder=encoder, decoder=decoder))
 
 
-MODELS = {"transformer": lambda: pairs.pair("post-norm, learned"), "rnn": lambda: small.filled(rnn)}
+MODELS = {"transformer": lambda: pairs.pair("post-norm, learned", depth=1), "rnn": lambda: small.filled(rnn)}
 GRID = [pytest.param(name, smoothing, id=f"{smoothing}-{name}") for smoothing in (0.0, 0.2) for name in MODELS]
 
 
 @pytest.mark.parametrize(("name", "smoothing"), slow_except(["0.0-transformer", "0.2-rnn"], GRID))
 def test_the_definition(name, smoothing):
     batch, model = Copies.make(0), MODELS[name]()
-    found = small.jit(lambda model: training.pair_loss(model, batch, label_smoothing=smoothing, z_loss=0.1))(model)
-    call = small.jit(lambda model: model(batch.source, batch.tokens, source_positions=batch.source_positions).logits)
-    logits = np.asarray(call(model), np.float64)
+
+    @small.jit
+    def run(model):
+        logits = model(batch.source, batch.tokens, source_positions=batch.source_positions).logits
+        return training.pair_loss(model, batch, label_smoothing=smoothing, z_loss=0.1), logits
+
+    found, logits = run(model)
+    logits = np.asarray(logits, np.float64)
     lse = np.log(np.exp(logits).sum(-1))
     nats = lse - np.take_along_axis(logits, batch.targets[..., None], axis=-1)[..., 0]
     smooth = (1 - smoothing) * nats + smoothing * (lse - logits.mean(-1)) + 0.1 * lse**2
@@ -95,15 +99,16 @@ def test_each_loss_names_the_other_for_models_that_are_not_its_own():
     with pytest.raises(TypeError, match=r"model: expected one that reads a source.*language_model_loss"):
         training.pair_loss(small.model("none"), batch)
     with pytest.raises(TypeError, match=r"model: expected a language model.*RNNSeq2Seq"):
-        training.language_model_loss(rnn(), batch)
+        training.language_model_loss(small.filled(rnn), batch)
 
 
 def test_rows_without_weight_may_hold_anything():
     batch, model = Copies.make(0), small.filled(rnn)
     spoilt = batch._replace(targets=np.where(batch.weights > 0, batch.targets, -7))
-    losses = [small.jit(lambda model, b=b: training.pair_loss(model, b).nats)(model) for b in (batch, spoilt)]
+    loss = small.jit(lambda model, batch: training.pair_loss(model, batch).nats)
+    losses = [loss(model, b) for b in (batch, spoilt)]
     np.testing.assert_array_equal(*losses)
-    assert jnp.isfinite(losses[0])
+    assert np.isfinite(losses[0])
 
 
 @pytest.mark.slow

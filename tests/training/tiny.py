@@ -57,12 +57,11 @@ class Text:
             yield Batch(*(x[start : start + batch_size] for x in rows[:3]))
 
 
-def make(steps: int = 1000, accumulate: int = 1) -> tuple[Any, Any]:
+def make(steps: int = 1000, accumulate: int = 1, seed: int = 1) -> tuple[Any, Any]:
     """A fresh state and its train step."""
     optimizer = make_optimizer(OptimizerConfig(learning_rate=0.05, warmup=2), steps=steps)
-    return init_state(Bigram(nnx.Rngs(0)), optimizer, rng=jax.random.key(1)), make_train_step(
-        optimizer, accumulate=accumulate
-    )
+    start = jax.jit(lambda rng: init_state(Bigram(nnx.Rngs(0)), optimizer, rng=rng))
+    return start(jax.random.key(seed)), make_train_step(optimizer, accumulate=accumulate)
 
 
 def config(**changes: Any) -> LoopConfig:

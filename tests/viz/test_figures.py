@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,8 +60,8 @@ def test_any_kind_of_array_is_drawn(convert):
 
 
 def test_rules_whose_rows_exceed_one_are_drawn_on_their_own_scale():
-    x = 3 * jnp.eye(3)
-    weights = attention_weights(x, x, x, normalize=normalizers.sigmoid())
+    x = 3 * np.eye(3, dtype=np.float32)
+    weights = np.asarray(jax.jit(lambda x: attention_weights(x, x, x, normalize=normalizers.sigmoid()))(x))
     assert float(weights.sum(-1).max()) > 1.5
     assert viz.heat_map(weights).axes[0].images[0].norm.vmax == float(weights.max())
     assert viz.heat_map(10 * weights).axes[0].images[0].norm.vmax == float(10 * weights.max())
@@ -92,7 +93,7 @@ SHAPES = ((1, 1), (1, 3), (1, 90), (3, 30), (6, 6), (17, 16), (40, 5), (70, 2), 
 
 
 LABELLED = [pytest.param(*shape, n, id="-".join(map(str, (*shape, n)))) for n in (1, 12) for shape in SHAPES]
-QUICK = ["1-1-12", "1-3-12", "1-90-1", "3-30-12", "6-6-1", "17-16-12", "40-5-12", "70-2-1"]
+QUICK = ["1-3-12", "6-6-1", "17-16-12", "70-2-1"]
 
 
 @pytest.mark.parametrize(("rows", "columns", "length"), slow_except(QUICK, LABELLED))
@@ -182,7 +183,7 @@ def test_alignment_is_grey_with_white_for_one_and_the_source_above():
 
 def test_entropy_map_shows_head_entropy_up_to_log_s():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5, 4)), jnp.float32)
-    weights = np.array(attention_weights(x, x, x, mask=masks.causal()))
+    weights = np.array(jax.jit(lambda x: attention_weights(x, x, x, mask=masks.causal()))(x))
     weights[1, 2] = 0  # a head that attends to nothing
     axes = viz.entropy_map(weights, layers=("first", "last")).axes[0]
     shown = axes.images[0].get_array()
