@@ -17,6 +17,7 @@ import hypothesis
 import jax
 import psutil
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from jax_attention.dispatch import compiled
 
@@ -41,6 +42,19 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+class CommandsOnOneWorker(LoadFileScheduling):
+    """As `--dist loadfile`, but all tests of commands go to one worker: they share runs that take seconds."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "tests/cli" if file.startswith("tests/cli/") else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Which tests run in one process; other choices of `--dist` stay as they are."""
+    return CommandsOnOneWorker(config, log) if config.option.dist == "loadfile" else None
 
 
 @pytest.fixture

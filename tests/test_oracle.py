@@ -112,7 +112,7 @@ def test_pairwise_float64(part, x64):
         check_row(row, "float64")
 
 
-@pytest.mark.parametrize(("part", "case"), slow_except_every(2, cases.named_parts()))
+@pytest.mark.parametrize(("part", "case"), slow_except_every(3, cases.named_parts()))
 @pytest.mark.parametrize("batch", [*slow(()), (2,)], ids=["", "batch"])
 def test_grouped_heads_with_parameters_per_head(part, case, batch, x64):
     """N = 4 query heads over K = 2 key heads, every array with its own numbers for every head (and batch element)."""

@@ -65,7 +65,7 @@ def test_soft_cap_and_bias_do_not_commute():
     "rule",
     [
         {},
-        {"mask": masks.causal(-1), "mods": (mods.alibi(0.2),)},
+        *slow({"mask": masks.causal(-1), "mods": (mods.alibi(0.2),)}),
         {"normalize": normalizers.softmax(0.5), "dropout": Dropout(jax.random.key(1), 0.3)},
         *slow({"normalize": normalizers.entmax15()}),
     ],

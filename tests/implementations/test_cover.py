@@ -46,7 +46,7 @@ POSITIONS = {
 
 
 @pytest.mark.parametrize("where", POSITIONS)
-@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("name", slow_except_every(2, MASKS))
 @pytest.mark.parametrize("tile", [(4, 3), *slow((1, 1), (13, 11), (5, 2))])
 def test_no_tile_is_called_what_it_is_not(name, where, tile):
     lead = 2 if "batch" in name else 1

@@ -83,7 +83,7 @@ def filled(make: Callable[[], Any], seed: int = 0) -> Any:
             numbers = 1 + 0.3 * numbers
         else:
             numbers *= 0.5
-        return jnp.asarray(numbers, x.dtype)
+        return jnp.asarray(numbers.astype(x.dtype))
 
     return jax.tree_util.tree_map_with_path(fill, abstract)
 
