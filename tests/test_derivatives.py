@@ -91,9 +91,8 @@ def test_gradient_and_hessian_product_are_those_of_differences(part, case):
 
     @jax.jit
     def derivatives(x):
-        value, gradient = jax.value_and_grad(loss, every)(*x)
-        product = jax.jvp(jax.grad(loss, every), x, dx)[1]
-        return value, gradient, jax.jvp(loss, x, dx)[1], product
+        (value, gradient), (tangent, product) = jax.jvp(jax.value_and_grad(loss, every), x, dx)
+        return value, gradient, tangent, product
 
     h = 1e-4
     x, dx = jax.tree.map(np.asarray, (x, dx))

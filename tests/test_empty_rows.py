@@ -178,7 +178,7 @@ def test_a_bias_that_is_nan_where_the_mask_forbids():
     np.testing.assert_array_equal(gradient, expected)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", *slow("float64")])
+@pytest.mark.parametrize("dtype", ["float16", *slow("bfloat16", "float64")])
 def test_other_dtypes(dtype):
     """No mask constant, so none that overflows: jax#34114, flax#982."""
     with jax.enable_x64(dtype == "float64"):
@@ -264,10 +264,10 @@ def test_every_score_without_keys_or_queries(rows, case):
     d = cases.Draw(np.random.default_rng(0), cases.Shape(*rows))
     score = case.build(d)[0]
     operands = [x.jax for x in cases.operands(d, score)]
-    for mask in (None, masks.causal()):
-        output = attend(*operands, score=score, mask=mask)
+    both = jax.jit(lambda *x: [attend(*x, score=score, mask=mask) for mask in (None, masks.causal())])
+    for output in both(*operands):
         assert output.shape == (rows[0], cases.VALUE_HEAD)
-        assert jnp.all(output == 0)
+        assert np.all(output == 0)
 
 
 def test_sinks_take_all_weight_of_an_empty_row():

@@ -66,12 +66,14 @@ def test_b1_read_pair_by_pair_has_gradient_zero_in_the_query(x64):
     q, v = np.arange(12.0).reshape(T, HQ), np.arange(20.0).reshape(4, 5) ** 2
     cotangent = np.arange(20.0).reshape(T, 5)[::-1]
 
-    def loss(q, k):
+    @jax.jit
+    @jax.grad
+    def gradient_of_loss(q, k):
         rule = scores.concat(jnp.ones(HQ), jnp.ones(HK))
         return jnp.sum(cotangent * attend(q, k, v, score=rule))
 
-    assert np.all(jax.grad(loss)(q, np.zeros((4, HK))) == 0)
-    gradient = jax.grad(loss)(q, normal(10, 4, HK).astype(np.float64))
+    assert np.all(gradient_of_loss(q, np.zeros((4, HK))) == 0)
+    gradient = gradient_of_loss(q, normal(10, 4, HK).astype(np.float64))
     assert np.max(np.abs(gradient)) < FORWARD["float64"] * np.abs(v).max()
 
 
@@ -108,8 +110,8 @@ def test_b4_batched_product_is_vmap_of_the_product():
     assert product.shape == (10, 3, 5)
     np.testing.assert_allclose(product, jnp.einsum("bnm,bmp->bnp", a, b), **PEER)
     np.testing.assert_allclose(product, torch.bmm(torch.from_numpy(a), torch.from_numpy(b)).numpy(), **PEER)
-    batched = jax.vmap(attend)(a, a, b[:, :3])
-    np.testing.assert_allclose(batched, attend(a, a, b[:, :3]), **CLOSE)
+    batched = jax.jit(jax.vmap(attend))(a, a, b[:, :3])
+    np.testing.assert_allclose(batched, jax.jit(attend)(a, a, b[:, :3]), **CLOSE)
 
 
 # --- B6: soft lookup -------------------------------------------------------------------------------------------------
@@ -230,14 +232,15 @@ def attends(kind: str, x):
 def test_e2_attention_sees_order_exactly_when_told(kind):
     """Without position information attention is equivariant: reversed words give the reversed output."""
     x = normal(27, 2, 6, 8)
-    output, reversed_output = attends(kind, x), attends(kind, x[:, ::-1])[:, ::-1]
+    run = jax.jit(lambda x: attends(kind, x))
+    output, reversed_output = run(x), np.asarray(run(x[:, ::-1]))[:, ::-1]
     assert output.shape == x.shape
     if kind in ("none", "alibi"):  # |q - k| is the same from both ends
         np.testing.assert_allclose(output, reversed_output, **CLOSE)
     else:
         assert np.max(np.abs(output - reversed_output)) > 1e-2
     shuffled = np.array([2, 0, 1, 5, 3, 4])
-    moved = np.max(np.abs(attends(kind, x[:, shuffled]) - output[:, shuffled]))
+    moved = np.max(np.abs(run(x[:, shuffled]) - np.asarray(output)[:, shuffled]))
     assert (moved < FORWARD["float32"]) == (kind == "none")
 
 
