@@ -27,7 +27,7 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("default")
-MEMORY_OF_A_WORKER = 2.5 * 2**30
+MEMORY_OF_A_WORKER = 3 * 2**30
 """Bytes. Two workers and what one file adds stay below 8 GB."""
 GROWTH = 0.5 * 2**30
 """Bytes by which a worker must have grown since programs were forgotten, before they are forgotten again."""
@@ -41,7 +41,7 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(100_000, 20, 20)
 
 
 class CommandsOnOneWorker(LoadFileScheduling):

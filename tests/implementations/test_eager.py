@@ -73,9 +73,8 @@ def test_equal_layers_share_one_trace(monkeypatch):
     [
         {"mask": masks.causal(1)},
         {"query_positions": np.arange(11) + 2},
-        {"normalize": normalizers.softmax(plus_one=True)},
+        *slow({"normalize": normalizers.softmax(plus_one=True)}, {"score": scores.scaled_dot(0.7)}),
         {"precision": "highest"},
-        {"score": scores.scaled_dot(0.7)},
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ import torch
 
 from jax_attention import interop, nn
 from tests.interop import hf_models, parity_of
-from tests.tiers import slow_except
+from tests.tiers import slow, slow_except
 from tests.tolerances import FORWARD
 
 pytestmark = [
@@ -40,7 +40,7 @@ def pair(request, tmp_path):
 
 @pytest.mark.parametrize(
     ("pair", "shapes"),
-    [("llama 2", {(3,)}), pytest.param("gemma2", {(2,), ()}, marks=pytest.mark.slow)],
+    slow(pytest.param("llama 2", {(3,)}), pytest.param("gemma2", {(2,), ()})),
     indirect=["pair"],
 )
 def test_what_was_trained_scanned_is_read_by_peft_and_by_both_layouts(pair, shapes):

@@ -18,7 +18,8 @@ from tests.tiers import slow
 T = 7
 
 
-@pytest.mark.parametrize("scheme", ["learned", *slow("rotary")])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["learned", "rotary"])
 def test_vmap_of_one_sequence_is_the_batch(scheme):
     @small.jit
     def both(model, tokens):
@@ -140,7 +141,7 @@ def test_attention_dropout_is_the_same_in_both_layouts_and_differs_between_layer
 
 @pytest.mark.parametrize(
     ("scheme", "depth"),
-    [("none", 2), *(pytest.param(*x, marks=pytest.mark.slow) for x in (("learned", 2), ("rotary", 4)))],
+    slow(*(pytest.param(*x) for x in (("none", 2), ("learned", 2), ("rotary", 4)))),
 )
 def test_both_layouts_start_with_the_same_numbers(scheme, depth):
     config = small.config(scheme, depth=depth)

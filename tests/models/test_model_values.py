@@ -248,6 +248,7 @@ def test_bfloat16_keeps_parameters_and_logits_float32(tied):
     assert not np.array_equal(logits, rounded), "the last product is not rounded to bfloat16"
 
 
+@pytest.mark.slow
 def test_float64_is_float64(x64):
     model = small.model("rotary", depth=1, dtype="float64", param_dtype="float64", train_rule=True, mods=RULE["mods"])
     logits = small.jit(lambda model: model(TOKENS).logits)(model)
@@ -268,8 +269,8 @@ GRID = [
         *width,
         depth,
         id=f"{scheme}-{width[0]}-{'x64' if width[1] else 'x32'}-{depth}",
-        # Every width once, each with another scheme and one layer: tracing a gradient takes half a second and more.
-        marks=() if i == j and depth == 1 else pytest.mark.slow,
+        # With and without 64 bits, and half precision: tracing a gradient takes half a second and more.
+        marks=() if i == j in (1, 2) and depth == 1 else pytest.mark.slow,
     )
     for i, scheme in enumerate(small.SCHEMES)
     for j, width in enumerate(WIDTHS)

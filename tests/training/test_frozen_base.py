@@ -50,6 +50,7 @@ def fitted(base, tmp_path_factory):
     return done.state, seen, checkpoints
 
 
+@pytest.mark.slow
 def test_a_run_is_a_plain_loop_over_the_adapters(base, fitted):
     """Decay pulls at both factors."""
     adapters, optimizer = nn.lora(base, 2, 0), optax.adamw(RATE, b2=0.99, weight_decay=DECAY)
