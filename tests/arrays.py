@@ -21,18 +21,17 @@ def coin(seed: int, *shape: int) -> jax.Array:
 
 
 def difference(found: Any, expected: Any) -> float:
-    """The largest absolute difference of two arrays of equal shape; NaN if one has NaN, 0 if they have no entry."""
-    found, expected = (_wide(x) for x in (found, expected))
+    """The largest absolute difference of two finite arrays of equal shape, 0 if they have no entry."""
+    found, expected = (np.asarray(x).astype(np.float64) for x in (found, expected))
     assert found.shape == expected.shape
+    assert np.all(np.isfinite(found))
+    assert np.all(np.isfinite(expected))
     return float(np.max(np.abs(found - expected), initial=0))
 
 
 def check_close(found: Any, expected: Any, tolerance: float) -> None:
     """All arrays of two trees: finite, and equal up to `tolerance` times one more than the largest entry."""
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert np.all(np.isfinite(_wide(x)))
-        assert difference(x, y) <= tolerance * (1 + np.max(np.abs(_wide(y)), initial=0))
-
-
-def _wide(array: Any) -> np.ndarray:
-    return np.asarray(array).astype(np.float64)
+    pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
+    assert pairs
+    for x, y in pairs:
+        assert difference(x, y) <= tolerance * (1 + difference(y, np.zeros(y.shape)))

@@ -27,7 +27,7 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("default")
-MEMORY_OF_A_WORKER = 3 * 2**30
+MEMORY_OF_A_WORKER, MOST_MEMORY = 3 * 2**30, 3.5 * 2**30
 """Bytes. Two workers and what one file adds stay below 8 GB."""
 GROWTH = 0.5 * 2**30
 """Bytes by which a worker must have grown since programs were forgotten, before they are forgotten again."""
@@ -82,7 +82,7 @@ def bounded_memory(limit_of_memory):
     if resident_memory() > limit_of_memory[0]:
         jax.clear_caches()
         gc.collect()
-        limit_of_memory[0] = max(MEMORY_OF_A_WORKER, resident_memory() + GROWTH)
+        limit_of_memory[0] = min(resident_memory() + GROWTH, MOST_MEMORY)
 
 
 def resident_memory() -> int:

@@ -85,7 +85,7 @@ def test_every_picture_belongs_to_a_rule():
 
 
 QUICK = [
-    *(RULES / f"{rule}.md" for rule in ("causal", "learned", "softmax")),
+    *(RULES / f"{rule}.md" for rule in ("causal", "dot", "learned", "softmax", "temperature")),
     *(ROOT / "docs" / page for page in ("coming_from.md", "data.md", "experiments/batched_product.md")),
 ]
 """One page of every part of a rule, and pages that compile next to nothing."""

@@ -33,7 +33,7 @@ from tests.tolerances import GRADIENT
 
 SHAPE = cases.Shape(3, 4)
 RULES = cases.named_parts("score", "mod", "normalize")
-TELLING = (*("score-additive", "score-location", "mod-relative", "normalize-softmax(sinks)", "normalize-sparsemax"),)
+TELLING = ("score-additive", "score-location", "mod-relative", "normalize-softmax(sinks)", "normalize-sparsemax")
 """Rules whose derivative at a masked pair is a formula of its own."""
 EMPTY_ROW, HIDDEN_COLUMN = 1, 2
 WHERE = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1]], bool)

@@ -1,7 +1,7 @@
 """Which parameters of a test run in `make test`, and which in `make test-all` alone.
 
-`make test` runs every test function, every rule, implementation and error at least once. A grid of many parameters that
-all exercise the same code is thinned there with these functions; the rest of it carries the mark `slow`.
+`make test` runs every contract, rule, implementation and error at least once. A grid of many parameters that all
+exercise the same code is thinned there with these functions; the rest of it carries the mark `slow`.
 """
 
 from __future__ import annotations

@@ -96,13 +96,14 @@ def looked(made: Learned) -> Looked:
     rows = np.concatenate([sentence, exchanged(), held_out])  # all at once, so that one program guesses
     guesses = np.stack([guess(model, rows, place) for place in (None, *HIDDEN)])
     likeliest = sentences.VERB_IDS[guesses.argmax(-1)]
+    _, after_exchange, of_held_out = np.split(likeliest, [1, 1 + len(EXCHANGED)], axis=1)
     sat = sentences.VERB_IDS.tolist().index(WORDS.index("sat"))
     return Looked(
         np.asarray(weights[:, :, VERB]),
         np.asarray(mixed[:, VERB]),
         guesses[:, 0, sat],
-        np.mean(likeliest[:, -len(held_out) :] == held_out[:, VERB], axis=-1),
-        tuple(WORDS[verb] for verb in likeliest[0, 1 : 1 + len(EXCHANGED)]),
+        np.mean(of_held_out == held_out[:, VERB], axis=-1),
+        tuple(WORDS[verb] for verb in after_exchange[0]),
     )
 
 

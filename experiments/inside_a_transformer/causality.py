@@ -49,16 +49,13 @@ def jacobians(
     )
 
     @jax.jit
-    def make(rng: jax.Array) -> models.Body:  # by itself, as the same program draws the numbers under every mask
-        return bold(models.Body(sizes, rngs=nnx.Rngs(rng)), config)
-
-    @jax.jit
-    def norms(body: models.Body, x: jax.Array, states: jax.Array) -> tuple[jax.Array, ...]:
+    def norms(rng: jax.Array, x: jax.Array, states: jax.Array) -> tuple[jax.Array, ...]:
+        body = bold(models.Body(sizes, rngs=nnx.Rngs(rng)), config)
         output = lambda x, states: body(x, memory=body.remember(states)).hidden  # noqa: E731
         found = jax.jacrev(output, argnums=(0, 1))(x, states)
         return tuple(jnp.sqrt(jnp.sum(jnp.square(jacobian), axis=(1, 3))) for jacobian in found)
 
-    by_input, by_memory = norms(make(jax.random.key(config.seed)), x, states)
+    by_input, by_memory = norms(jax.random.key(config.seed), x, states)
     return np.asarray(by_input), np.asarray(by_memory)
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 
-from experiments import learn
 from experiments.inside_a_transformer import weather
 from experiments.inside_a_transformer.config import CharacterConfig
 from jax_attention import data, decoding, models, training
@@ -50,8 +49,7 @@ def train(
     ours: bool,
 ) -> Continued:
     """One model, and what it says."""
-    sizes = model_config(config, corpus, windows)
-    model = learn.start(lambda rng: models.create(sizes, rng), jax.random.key(seed))
+    model = models.create(model_config(config, corpus, windows), seed)
     optimizer = training.make_optimizer(
         training.OptimizerConfig(learning_rate=config.learning_rate, warmup=config.steps // 10), steps=config.steps
     )

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments import learn
 from experiments.inside_a_transformer.config import PassConfig
 from jax_attention import data, masks, models, nn
 
@@ -105,10 +104,12 @@ def _every_stage(model: models.TransformerLM, ids: jax.Array) -> dict[str, Any]:
 def full_pass(config: PassConfig, sentence: str) -> Pass:
     """E6: from characters to the next character."""
     tokenizer = han_characters(config.vocabulary)
-    sizes = models.LMConfig(
-        vocab_size=config.vocabulary, width=config.width, depth=config.depth, num_heads=config.heads, context=64
+    model = models.create(
+        models.LMConfig(
+            vocab_size=config.vocabulary, width=config.width, depth=config.depth, num_heads=config.heads, context=64
+        ),
+        config.seed,
     )
-    model = learn.start(lambda rng: models.create(sizes, rng), jax.random.key(config.seed))
     ids = tokenizer.encode(sentence)
     found = _every_stage(model, jnp.asarray(ids))
     next_id = int(found["logits"][0].argmax())

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments import learn, measure
+from experiments import measure
 from jax_attention import attend_heads, masks, nn
 
 GRU, CHOSEN, DENSE = "GRU", "attention", "attention, all scores at once"
@@ -36,7 +36,8 @@ class CostConfig:
 class Attending(nnx.Module):
     """`attend_heads` between two linear layers, causal, by the implementation of this name."""
 
-    def __init__(self, config: CostConfig, implementation: str | None, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: CostConfig, implementation: str | None) -> None:
+        rngs = nnx.Rngs(0)
         self.project = nn.Linear(config.width, 3 * config.width, rngs=rngs)
         self.out = nn.Linear(config.width, config.width, rngs=rngs)
         self.heads, self.implementation = config.heads, implementation
@@ -53,8 +54,8 @@ class Attending(nnx.Module):
 class Recurrent(nnx.Module):
     """The outputs of `nn.GRU`."""
 
-    def __init__(self, config: CostConfig, *, rngs: nnx.Rngs) -> None:
-        self.rnn = nn.GRU(config.width, config.width, rngs=rngs)
+    def __init__(self, config: CostConfig) -> None:
+        self.rnn = nn.GRU(config.width, config.width, rngs=nnx.Rngs(0))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[T, D] -> [T, D]`."""
@@ -63,15 +64,13 @@ class Recurrent(nnx.Module):
 
 def layers(config: CostConfig) -> dict[str, Any]:
     """The three of the figure."""
-
-    def create(rng: jax.Array) -> dict[str, Any]:
-        return {
-            GRU: Recurrent(config, rngs=nnx.Rngs(rng)),
-            CHOSEN: Attending(config, None, rngs=nnx.Rngs(rng)),
-            DENSE: Attending(config, "reference", rngs=nnx.Rngs(rng)),
+    return jax.jit(
+        lambda: {
+            GRU: Recurrent(config),
+            CHOSEN: Attending(config, None),
+            DENSE: Attending(config, "reference"),
         }
-
-    return learn.start(create, jax.random.key(0))
+    )()
 
 
 @jax.jit
@@ -83,9 +82,10 @@ def gradient(layer: Any, x: jax.Array) -> Any:
 def seconds(config: CostConfig) -> dict[str, np.ndarray]:
     """Medians `[lengths]`."""
     calls = {}
+    made = layers(config)
     for length in config.lengths:
-        x = jnp.asarray(np.random.default_rng(0).standard_normal((length, config.width), np.float32))
-        for name, layer in layers(config).items():
+        x = jax.random.normal(jax.random.key(0), (length, config.width))
+        for name, layer in made.items():
             calls[name, length] = lambda layer=layer, x=x: gradient(layer, x)
     times = measure.interleaved(calls, config.rounds)
     return {name: np.array([np.median(times[name, length]) for length in config.lengths]) for name in LAYERS}

@@ -22,7 +22,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import learn
 from jax_attention import data, models, training
 
 TARGET = 1.88
@@ -81,8 +80,7 @@ def trained(config: Config, corpus: data.Corpus, position: str, seed: int) -> li
     """The validation losses of one training by the library's loop."""
     optimizer = training.make_optimizer(config.optimizer, steps=config.steps)
     schedule = training.make_schedule(config.optimizer, steps=config.steps)
-    sizes = config.model(corpus.tokenizer.vocab_size, position)
-    model = learn.start(lambda rng: models.create(sizes, rng), jax.random.key(seed))
+    model = models.create(config.model(corpus.tokenizer.vocab_size, position), seed)
     inner, curve = training.make_evaluate(corpus.validation, 64), []
 
     def evaluate(model: Any) -> dict[str, float]:

@@ -27,8 +27,7 @@ def compiled_step(config: models.LMConfig, schooling: Schooling, batch: data.Bat
     """One step, compiled; on a list of arrays, as `training.fit` does, to spare Python the module."""
     optimizer = learn.adam(schooling.learning_rate, schooling.steps)
     step = training.make_train_step(optimizer)
-    model = learn.start(lambda rng: models.create(config, rng), jax.random.key(0))
-    state = training.init_state(model, optimizer, rng=jax.random.key(0))
+    state = training.init_state(models.create(config, 0), optimizer, rng=jax.random.key(0))
     arrays, structure = jax.tree.flatten(state)
     program = jax.jit(lambda arrays, batch: jax.tree.leaves(step(jax.tree.unflatten(structure, arrays), batch)[0]))
     return lambda: program(arrays, batch)

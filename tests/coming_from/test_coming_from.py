@@ -48,7 +48,7 @@ def test_output_on_the_page_is_real():
     assert result.failed == 0
 
 
-QUICK = ("torch-10", "torch-11", "flex-9", "jaxnn-3", "jaxnn-7", "jaxnn-9")
+QUICK = ("torch-10", "torch-11", "flex-9", "jaxnn-3", "jaxnn-5", "jaxnn-7", "jaxnn-9")
 QUICK += ("flax-3", "flax-8", "hf-1", "hf-8", "hf-14", "flash-2", "flash-9")
 """Rows of every library and every part of a rule that compile little; tests/peers/ compares the same functions."""
 

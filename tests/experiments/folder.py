@@ -78,7 +78,15 @@ def small_programs() -> Iterator[None]:
 
     More than half of what it compiles otherwise is initial values and Adam, which test_learn.py runs.
     """
+    create = models.create
+
+    def create_quickly(config: Any, rng: Any) -> Any:
+        if isinstance(rng, jax.core.Tracer):  # a part of a larger model, whose parameters `start` draws
+            return create(config, rng)
+        return drawn(config, rng)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "create", create_quickly)
         patch.setattr(learn, "start", numpy_start)
         patch.setattr(learn, "adam", descent)
         yield

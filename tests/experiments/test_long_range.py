@@ -38,6 +38,11 @@ def numbers():
     return json.loads(COMMITTED.read_text(encoding="utf-8"))["numbers"]
 
 
+def test_the_name_of_a_setting_says_its_sizes():
+    assert SMALL.few.name != SMALL.many.name
+    assert str(SMALL.few.keys) in SMALL.few.name
+
+
 @pytest.mark.slow
 def test_c3_dot_finds_keys_at_every_distance():
     found = recall.run(SMALL.few)

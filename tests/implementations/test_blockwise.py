@@ -251,7 +251,7 @@ def test_a_function_of_the_whole_row_is_told_so(part):
 
 def test_a_function_after_a_part_in_float64(x64):
     """Scores in float32 meet a table in float64; the function sees the dtype that they have then."""
-    x, table, slope = normal(0, 7, 3), np.ones((7, 7)), jnp.arange(7, dtype=jnp.float32)
+    x, table, slope = normal(0, 7, 3, dtype="float32"), np.ones((7, 7)), jnp.arange(7, dtype=jnp.float32)
     rule = {"mods": (mods.bias(table), lambda z, s, t: z * slope[s], lambda z, s, t: z - 1)}
     both = lambda x: [attend(x, x, x, **rule, implementation=own) for own in (SMALL, "reference")]  # noqa: E731
     found, expected = jax.jit(both)(x)

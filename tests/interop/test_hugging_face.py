@@ -15,7 +15,7 @@ CASES = hf_models.CASES | hf_models.ENCODERS | hf_models.PAIRS
 FIRST = tuple({kind: name for name, (kind, _) in reversed(CASES.items())}.values())
 """One case for each family."""
 QUICK = ("gpt2", "llama, biases, YaRN", "gemma2", "olmo2", "roberta")
-"""Every place of a norm, every kind of position but T5's table, which test_report_encoders.py compares."""
+"""Learned and rotary positions, norms in three places; other files load T5, Pythia and Phi 3."""
 
 
 @pytest.mark.parametrize("name", [*slow_except(QUICK, CASES), "marian, three layers"])

@@ -20,7 +20,7 @@ from tests.tolerances import FORWARD
 NEW, SHARPER = 9, 3.0
 ROWS = [[5, 6, 7, 8, 9], [11], [20, 3, 21]]
 MODELS = ("gpt2, untied, exact GELU", "llama 2")
-PENALTIES, STOPPING = (0.0, 2.0, 0.6, 1.0, -0.5), (False, True, "never")
+PENALTIES, STOPPING = (0.0, 0.6, 1.0, 2.0, -0.5), (False, True, "never")
 STOPS = ((), (9, 14, 30))
 
 
@@ -63,12 +63,12 @@ def padded_of(rows):
     return torch.tensor(padded), torch.tensor(seen)
 
 
-@pytest.mark.parametrize(("beams", "penalties"), slow(*(pytest.param(beams, PENALTIES) for beams in (2, 3, 5))))
-def test_every_beam_is_theirs_in_every_mode(pair, beams, penalties):
+@pytest.mark.parametrize("beams", slow(2, 3, 5))
+def test_every_beam_is_theirs_in_every_mode(pair, beams):
     """30 calls, each of three ragged rows, for each model and number of beams: 180 calls, 1800 sequences."""
     theirs, ours = pair
     ends = {}
-    for penalty, stopping, stops in itertools.product(penalties, STOPPING, STOPS):
+    for penalty, stopping, stops in itertools.product(PENALTIES, STOPPING, STOPS):
         options = {"num_beams": beams, "length_penalty": penalty, "early_stopping": stopping}
         tokens, lengths, scores = theirs_of(theirs, ROWS, stops, **options)
         found = decoding.beam_search(ours, ROWS, max_new_tokens=NEW, stop_tokens=stops, num_return=beams, **options)
@@ -79,7 +79,7 @@ def test_every_beam_is_theirs_in_every_mode(pair, beams, penalties):
     # The cases differ: beams of many lengths, and each choice changes what is found.
     assert {NEW} < set(np.ravel(list(ends.values())))
     for choice in range(2):
-        kept = [{v for k, v in ends.items() if k[choice] == one} for one in (penalties, STOPPING)[choice]]
+        kept = [{v for k, v in ends.items() if k[choice] == one} for one in (PENALTIES, STOPPING)[choice]]
         assert any(a != b for a, b in itertools.pairwise(kept))
 
 

@@ -153,7 +153,7 @@ QUICK_IN_THEIRS = (
     "halves",
     "embedding",
 )
-"""Hypotheses of every kind but norms, which `test_a_fault_in_ours_is_recognised` has."""
+"""Activation, scale, mask, position, weights, embedding; `test_a_fault_in_ours_is_recognised` has a norm."""
 
 
 @pytest.mark.parametrize("fault", slow_except(QUICK_IN_THEIRS, THEIRS))

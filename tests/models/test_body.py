@@ -27,10 +27,11 @@ ENCODER = {
 }
 
 
+@pytest.mark.parametrize("depth", [1, *slow(2)])
 @pytest.mark.parametrize("scheme", [*slow("rotary"), "t5"])
-def test_a_model_is_its_body_between_embedding_and_head(scheme):
+def test_a_model_is_its_body_between_embedding_and_head(scheme, depth):
     """The body with the same numbers, over the embedded tokens; the mask of a call joins the config's."""
-    model = small.model(scheme, depth=1)
+    model = small.model(scheme, depth=depth)
     arrays = {name: getattr(model, name) for name in ("relative", "blocks", "final_norm")}
     body = jax.eval_shape(lambda: models.Body(model.config, rngs=nnx.Rngs(0)))
     for name, x in arrays.items():
@@ -53,8 +54,9 @@ def test_a_model_is_its_body_between_embedding_and_head(scheme):
         np.testing.assert_allclose(found, expected, **small.CLOSE)
 
 
-def test_an_encoder_step_by_step():
-    model = small.model("learned", depth=1, **ENCODER)
+@pytest.mark.parametrize("depth", [1, *slow(2)])
+def test_an_encoder_step_by_step(depth):
+    model = small.model("learned", depth=depth, **ENCODER)
     config, types = model.config, np.array([0, 0, 1, 1, 0, 1])
     foreign = np.array([0, 0, 1, 1, 2, -1])
 
