@@ -13,6 +13,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+gc.disable()  # until all tests are imported
 import hypothesis
 import jax
 import psutil
@@ -39,6 +40,7 @@ def pytest_collection_finish():
     With PyTorch, transformers and JAX loaded every search goes through millions of objects. Those that are there
     before the first test are left out of it.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)

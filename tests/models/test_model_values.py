@@ -96,6 +96,7 @@ def test_vmap_over_an_ensemble_of_models():
     assert fresh["embedding"].shape == (5, small.VOCABULARY, 16)
 
 
+@pytest.mark.slow
 def test_optax_trains_the_module_itself_and_traces_once():
     """flax#5158, flax#5548: fifty steps, one trace; models.create as a start."""
     model = models.create(small.config("t5", depth=1))

@@ -139,7 +139,7 @@ def test_equals_pytorch_forward_maps_and_gradients(score):
 
 
 @pytest.mark.parametrize(
-    ("score", "num_layers"), [("location", 1), *(pytest.param(score, 2, marks=pytest.mark.slow) for score in SCORES)]
+    ("score", "num_layers"), slow(pytest.param("location", 1), *(pytest.param(score, 2) for score in SCORES))
 )
 def test_greedy_decoding_is_the_argmax_of_the_full_pass(score, num_layers):
     """Also beyond `context`, which bounds the source alone."""
