@@ -201,7 +201,7 @@ def test_every_two_parts_meet(names, x64, monkeypatch):
     check(names, monkeypatch)
 
 
-@pytest.mark.parametrize("names", [CHEAP, *slow(*ALL[6::62])], ids="; ".join)
+@pytest.mark.parametrize("names", slow(CHEAP, *ALL[6::62]), ids="; ".join)
 def test_forward_mode_and_statistics_of_a_sample(names, x64, monkeypatch):
     monkeypatch.setattr(rows, "SCORES_AT_ONCE", 3 * S)
     rule, arrays = rule_of(names), operands(names[0])

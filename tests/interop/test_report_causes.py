@@ -148,7 +148,6 @@ QUICK_IN_THEIRS = (
     "erf in place of tanh, GPT-2",
     "scores not scaled",
     "mask inverted",
-    "rotary style",
     "output kernel transposed, GPT-2",
     "halves",
     "embedding",
