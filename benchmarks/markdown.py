@@ -20,5 +20,5 @@ def number(x: float | None) -> str | None:
 
 
 def ratio(x: float | None) -> str | None:
-    """Peer over ours."""
+    """The time of a peer divided by that of jax_attention, in three digits or fewer."""
     return None if x is None else f"{x:.2f}" if x < 10 else f"{x:.1f}"

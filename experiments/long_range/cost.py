@@ -64,7 +64,7 @@ class Recurrent(nnx.Module):
 
 def layers(config: CostConfig) -> dict[str, Any]:
     """The three of the figure."""
-    return jax.jit(
+    return jax.jit(  # one program draws all parameters
         lambda: {
             GRU: Recurrent(config),
             CHOSEN: Attending(config, None),

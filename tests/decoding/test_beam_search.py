@@ -198,7 +198,7 @@ def test_nan_parameters_show_and_do_not_hang():
 
 
 def test_the_cache_of_a_transformer_follows_its_beams():
-    """With a window: scores by full passes without a cache. A scanned model is unrolled for the same programs."""
+    """Scores equal those of full passes without a cache, with a window; a scanned model is unrolled by `search`."""
     model = counting.model("learned", scan=True, windows=(3,), depth=2)
     forward = jax.jit(lambda tokens: jax.nn.log_softmax(model(tokens).logits))
     prompts = [[5, 6, 7], [8]]

@@ -28,13 +28,18 @@ def filled(kind, dtype="float32", **options):
     return norm
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_numbers_and_gradients_are_pytorchs(name):
-    ours, theirs = KINDS[name]
-    norm, module = filled(ours), theirs(D, eps=EPSILON, dtype=torch.float64)
+def pytorchs(name):
+    """The module of PyTorch with the same scale and bias, in float64."""
+    module = KINDS[name][1](D, eps=EPSILON, dtype=torch.float64)
     module.weight.data[:] = torch.tensor(SCALE)
     if name == "layer norm":
         module.bias.data[:] = torch.tensor(BIAS)
+    return module
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_numbers_and_gradients_are_pytorchs(name):
+    norm, module = filled(KINDS[name][0]), pytorchs(name)
     wanted = torch.tensor(X, requires_grad=True)
     out = module(wanted)
     torch.sin(out).sum().backward()
@@ -68,11 +73,7 @@ def test_statistics_of_narrow_rows_are_those_of_float32(name, dtype):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_second_derivatives_are_pytorchs_in_both_modes(name):
-    ours, theirs = KINDS[name]
-    norm, module = filled(ours), theirs(D, eps=EPSILON, dtype=torch.float64)
-    module.weight.data[:] = torch.tensor(SCALE)
-    if name == "layer norm":
-        module.bias.data[:] = torch.tensor(BIAS)
+    norm, module = filled(KINDS[name][0]), pytorchs(name)
     x = X[0, 0]
     expected = torch.autograd.functional.hessian(lambda x: torch.sin(module(x)).sum(), torch.tensor(x))
 

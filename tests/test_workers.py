@@ -1,0 +1,39 @@
+"""Programs are forgotten when memory grows, not after every file; the tests of commands share a worker."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import workers
+from tests.workers import GIB, CommandsOnOneWorker, CompiledPrograms
+
+
+@pytest.fixture
+def resident(monkeypatch):
+    """The memory that the worker seems to hold, as the only entry of a list; and no program is really forgotten."""
+    held = [0.0]
+    monkeypatch.setattr(workers, "resident_memory", lambda: held[0])
+    monkeypatch.setattr(workers.jax, "clear_caches", lambda: None)
+    return held
+
+
+def test_programs_are_forgotten_again_only_after_memory_grew(resident):
+    """Memory stays with the process: without this every file paid a second once a worker was large."""
+    programs, forgotten = CompiledPrograms(), []
+    for resident[0] in (2.9 * GIB, 3.1 * GIB, 3.1 * GIB, 3.4 * GIB):
+        forgotten.append(programs.forget_if_large())
+    assert forgotten == [False, True, False, False]
+
+
+def test_the_limits_of_two_workers_are_below_8_gb_together(resident):
+    programs = CompiledPrograms()
+    for resident[0] in (3.3 * GIB, 3.6 * GIB, 3.6 * GIB):
+        programs.forget_if_large()
+    assert programs.limit == CompiledPrograms.MOST
+    assert 2 * programs.limit < 8e9
+
+
+def test_commands_share_a_worker():
+    scheduler = object.__new__(CommandsOnOneWorker)
+    names = ("tests/cli/test_a.py::test[x]", "tests/cli/test_b.py::test", "tests/nn/test_a.py::test")
+    assert [scheduler._split_scope(name) for name in names] == ["tests/cli", "tests/cli", "tests/nn/test_a.py"]
