@@ -14,8 +14,8 @@ from tests.tolerances import FORWARD, GRADIENT
 CASES = hf_models.CASES | hf_models.ENCODERS | hf_models.PAIRS
 FIRST = tuple({kind: name for name, (kind, _) in reversed(CASES.items())}.values())
 """One case for each family."""
-QUICK = ("gpt2", "llama, biases, YaRN", "gemma2", "roberta")
-"""Learned and rotary positions, norms in two places; other files load T5, Pythia and Phi 3."""
+QUICK = ("gpt2", "llama, biases, YaRN", "gemma3", "roberta")
+"""Learned and rotary positions, two rotary bases in one model, norms in two places; other files load the rest."""
 
 
 @pytest.mark.parametrize("name", [*slow_except(QUICK, CASES), "marian, three layers"])
