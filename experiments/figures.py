@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jax_attention.viz.fonts import lettering
-from jax_attention.viz.matrix import Look, matrix_figure
+from jax_attention.viz.matrix import MatrixStyle, matrix_figure
 
 DPI = 100
 
@@ -25,7 +25,7 @@ def save(figure: Figure, path: Path) -> Path:
 def word_matrix(array: Any, words: Sequence[str], title: str, axes: tuple[str, str, str]) -> Figure:
     """One `[T, T]` matrix of any quantity, with the same words on both axes; `axes` names x, y and the colours."""
     array = np.asarray(array)
-    look = Look(title, *axes, top=array.max() or 1.0)
+    look = MatrixStyle(title, *axes, top=array.max() or 1.0)
     return matrix_figure(array, tuple(words), tuple(words), look, lettering(words, title))
 
 

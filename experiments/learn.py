@@ -56,7 +56,7 @@ def learn(
     create: Callable[[jax.Array], Any],
     source: Any,
     schooling: Schooling,
-    loss: Callable[..., training.Losses] = training.pair_loss,
+    loss: Callable[..., training.Losses] = training.seq2seq_loss,
 ) -> list[Learned]:
     """The same model from every seed, which gives the start, the order of the batches and the dropout.
 

@@ -45,16 +45,16 @@ def temporary(function: Callable, *operands: Any) -> float:
 
 
 def gradients(models: dict[str, Any], batch: Any, base: str, rounds: int) -> dict[str, Cost]:
-    """The gradient of `training.pair_loss` for every model, on one batch.
+    """The gradient of `training.seq2seq_loss` for every model, on one batch.
 
     Args:
         models: by name.
-        batch: of `data.Pairs`.
+        batch: of `data.Seq2SeqBatches`.
         base: the name whose time is 1.
         rounds: of timing; the ratio is the median over them.
     """
     batch = jax.device_put(batch)
-    gradient = jax.jit(jax.grad(lambda model: training.pair_loss(model, batch).objective))
+    gradient = jax.jit(jax.grad(lambda model: training.seq2seq_loss(model, batch).objective))
     times = interleaved({name: lambda model=model: gradient(model) for name, model in models.items()}, rounds)
     return {
         name: Cost(float(np.median(times[name] / times[base])), temporary(gradient, model))

@@ -75,7 +75,7 @@ def pair_model(
     return lambda rng: models.create(config, rng)
 
 
-def transformer(source_words: int, target_words: int, sizes: Sizes) -> models.PairConfig:
+def transformer(source_words: int, target_words: int, sizes: Sizes) -> models.EncoderDecoderConfig:
     """Encoder and decoder of equal sizes with rotary positions, which are relative."""
     shared = {
         "width": sizes.width,
@@ -86,7 +86,7 @@ def transformer(source_words: int, target_words: int, sizes: Sizes) -> models.Pa
     }
     encoder = models.LMConfig(vocab_size=source_words, mask=None, **shared)
     decoder = models.LMConfig(vocab_size=target_words, memory_size=sizes.width, **shared)
-    return models.PairConfig(encoder=encoder, decoder=decoder)
+    return models.EncoderDecoderConfig(encoder=encoder, decoder=decoder)
 
 
 def write(
@@ -97,8 +97,8 @@ def write(
     for first in range(0, len(sources), batch_size):
         part = list(sources[first : first + batch_size])
         part += [part[-1]] * (batch_size - len(part) if first else 0)  # the same program for the last batch
-        tokens, positions = data.padded(part)
-        given, starts = model.given(tokens, positions=positions), [[start]] * len(part)
+        tokens, positions = data.pad_rows(part)
+        given, starts = model.condition(tokens, positions=positions), [[start]] * len(part)
         found = decoding.generate(given, starts, max_new_tokens=most, stop_tokens=stop, beyond_context=True)
         written += cut(found.tokens, stop)
     return written[: len(sources)]

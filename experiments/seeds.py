@@ -15,10 +15,12 @@ SMOOTH = 50
 """So many steps are one point of a curve of losses."""
 
 
-def band(values: Any) -> training.Band:
+def band(values: Any) -> training.ConfidenceInterval:
     """The mean over seeds, the first axis, and its bootstrap band; of one seed all three are the same."""
     values = np.asarray(values, np.float64)
-    return training.bootstrap(values) if len(values) > 1 else training.Band(values[0], values[0], values[0])
+    return (
+        training.bootstrap(values) if len(values) > 1 else training.ConfidenceInterval(values[0], values[0], values[0])
+    )
 
 
 def banded(values: Any) -> dict[str, Any]:

@@ -10,35 +10,41 @@ Importing this package loads neither Flax nor any optional dependency; `jax_atte
 """
 
 from jax_attention import cache, masks, mods, normalizers, positions, scores
-from jax_attention.dispatch.attend import (
+from jax_attention.attention.attend import (
     attend,
     attend_heads,
-    attend_heads_with_stats,
     attend_with_stats,
+    attend_with_stats_heads,
     attention_weights,
     attention_weights_heads,
 )
-from jax_attention.dispatch.explain import Explanation, explain
-from jax_attention.dispatch.flax_adapter import flax_attention_fn
-from jax_attention.dispatch.jax_nn import dot_product_attention
-from jax_attention.dispatch.merge import Partial, merge_partials
-from jax_attention.dispatch.recurrent import FeatureState, attend_step
+from jax_attention.attention.explain import Explanation, explain
+from jax_attention.attention.flax_adapter import flax_attention_fn
+from jax_attention.attention.jax_nn import dot_product_attention
+from jax_attention.attention.merge import Partial, merge_partials
+from jax_attention.attention.recurrent import FeatureState, attend_step
 from jax_attention.dropout import Dropout
-from jax_attention.implementations.blockwise.plan import Blockwise
-from jax_attention.implementations.problem import Attended
+from jax_attention.implementations.blockwise import Blockwise
+from jax_attention.implementations.call import AttentionOutput
+from jax_attention.implementations.cudnn import Cudnn
+from jax_attention.implementations.dense import Dense
+from jax_attention.implementations.linear_attention import LinearAttention
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
-    "Attended",
+    "AttentionOutput",
     "Blockwise",
+    "Cudnn",
+    "Dense",
     "Dropout",
     "Explanation",
     "FeatureState",
+    "LinearAttention",
     "Partial",
     "attend",
     "attend_heads",
-    "attend_heads_with_stats",
+    "attend_with_stats_heads",
     "attend_step",
     "attend_with_stats",
     "attention_weights",

@@ -7,15 +7,14 @@ sliding-window mask excludes them by itself; for other masks add `& filled()`.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_int, check_operand, check_positions, describe_array, fail_unless
-from jax_attention.ground.numerics import EMPTY_POSITION
-from jax_attention.ground.trees import pytree
+from jax_attention.core.checks import check_int, check_operand, check_positions, describe_array, fail_unless
+from jax_attention.core.numerics import EMPTY_POSITION
+from jax_attention.core.struct import data_field, struct
 from jax_attention.masks import Mask, prefix
 
 if TYPE_CHECKING:
@@ -25,16 +24,15 @@ EMPTY = EMPTY_POSITION
 """The position of a slot that holds nothing."""
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
+@struct
 class KVCache:
     """Keys `[..., C, K, H]`, values `[..., C, K, E]`, positions `[..., C]`, and how many rows were ever appended."""
 
-    key: jax.Array
-    value: jax.Array
-    positions: jax.Array
-    length: jax.Array
-    ring: bool = dataclasses.field(default=False, metadata={"static": True})
+    key: jax.Array = data_field()
+    value: jax.Array = data_field()
+    positions: jax.Array = data_field()
+    length: jax.Array = data_field()
+    ring: bool = False
 
     @property
     def capacity(self) -> int:

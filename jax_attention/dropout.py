@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.trees import pytree
+from jax_attention.core.struct import data_field, struct
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
+@struct
 class Dropout:
     """Drop weights after the normalizer and scale up the rest.
 
@@ -50,9 +48,9 @@ class Dropout:
         Srivastava et al. (2014), "Dropout: a simple way to prevent neural networks from overfitting".
     """
 
-    rng: PRNGKeyArray
-    rate: float = dataclasses.field(metadata={"static": True})
-    shared: bool = dataclasses.field(default=False, metadata={"static": True})
+    rng: PRNGKeyArray = data_field()
+    rate: float
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if self.rng is None or isinstance(self.rng, (int, float)):

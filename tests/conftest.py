@@ -18,7 +18,7 @@ import hypothesis
 import jax
 import pytest
 
-from jax_attention.dispatch import compiled
+from jax_attention.attention import cached_jit
 from tests import workers
 
 quick_compiles.shorten_locations()
@@ -59,7 +59,7 @@ def nothing_remembered_from_before_a_patch(request):
     """Traces are kept for equal rules and shapes, which would not notice that a test patches something."""
     patches = "monkeypatch" in request.fixturenames
     if patches:
-        compiled._run.clear_cache()
+        cached_jit._run.clear_cache()
     yield
     if patches:
-        compiled._run.clear_cache()
+        cached_jit._run.clear_cache()

@@ -57,7 +57,7 @@ def test_step_by_step_is_all_at_once(name, pieces, x64):
 
     @jax.jit
     def all_of(held):
-        forms = (stepped, at_once("linear_time"), at_once("reference"))
+        forms = (stepped, at_once("linear_attention"), at_once("reference"))
         return [(f(*held), jax.grad(lambda held, f=f: jnp.sum(weight * f(*held)))(held)) for f in forms]
 
     *found, expected = all_of((jax.tree.map(jnp.asarray, score), *rows()))

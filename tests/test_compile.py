@@ -87,7 +87,7 @@ def test_another_structure_is_another_program(name):
 
 def test_values_of_different_kinds_have_different_structures():
     """JAX's own registration of dataclasses has them equal, and `jit` then takes the program of the other: see
-    ground/trees.py.
+    core/struct.py.
     """
     values = [build(p.values[1]) for p in VALUES]
     kinds = {type(value): value for value in values}

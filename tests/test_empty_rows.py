@@ -19,8 +19,8 @@ from jax_attention import (
     Dropout,
     attend,
     attend_heads,
-    attend_heads_with_stats,
     attend_with_stats,
+    attend_with_stats_heads,
     attention_weights,
     masks,
     mods,
@@ -60,7 +60,7 @@ def poisoned(d: cases.Draw, poison: float, score=None) -> list[jax.Array]:
     """Operands with `poison` where nothing may look: the empty query, the hidden key and its value."""
     q, k, v = (x.array for x in cases.operands(d, score))
     q[EMPTY_ROW] = v[HIDDEN_COLUMN] = poison
-    k[EMPTY_ROW if getattr(score, "paired", False) else HIDDEN_COLUMN] = poison
+    k[EMPTY_ROW if getattr(score, "key_per_query", False) else HIDDEN_COLUMN] = poison
     return [with_nan(x) for x in (q, k, v)]
 
 
@@ -226,7 +226,7 @@ def test_heads_with_their_own_masks():
     where = jnp.ones((4, 3, 3), bool).at[0].set(False).at[:, :, 2].set(False).at[3, :, 2].set(True)
     k[2, 0] = np.nan  # hidden from heads 0 and 1; head 3, in the other group, sees its key 2
     q, k, v = (with_nan(x) for x in (q, k, v))
-    found = jax.jit(attend_heads_with_stats)(q, k, v, mask=masks.dense(where))
+    found = jax.jit(attend_with_stats_heads)(q, k, v, mask=masks.dense(where))
     assert jnp.all(found.output[:, 0] == 0)
     assert jnp.all(found.logsumexp[:, 0] == -jnp.inf)
     assert jnp.all(jnp.isfinite(found.output))

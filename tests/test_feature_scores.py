@@ -47,7 +47,7 @@ def test_a_feature_map_may_close_over_traced_arrays(x64):
         return jax.jit(jax.hessian(f))(0.3 * normal(3, H, F))
 
     expected = gradient("reference")
-    for name in ("linear_time", "blockwise"):
+    for name in ("linear_attention", "blockwise"):
         assert difference(gradient(name), expected) <= 1e-10
 
 

@@ -8,7 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from jax_attention import attend, attend_heads, attend_heads_with_stats, attend_with_stats, attention_weights
+from jax_attention import (
+    attend,
+    attend_heads,
+    attend_with_stats,
+    attend_with_stats_heads,
+    attention_weights,
+)
 from jax_attention import attention_weights_heads as weights_heads
 from tests import cases, oracle
 from tests.tiers import slow, slow_except_every
@@ -123,7 +129,7 @@ def test_grouped_heads_with_parameters_per_head(part, case, batch, x64):
     q, k, v = cases.operands(draw, ours if part == "score" else None, kv_lead=(*batch, kv_heads))
     rule = cases.rule_arguments(part, ours) | shape.positions()
     arrays = [np.swapaxes(x.array, -2, -3) for x in (q, k, v)]
-    forms = attend_heads, weights_heads, attend_heads_with_stats
+    forms = attend_heads, weights_heads, attend_with_stats_heads
     output, weights, statistics = jax.jit(lambda *x: [form(*x, **rule) for form in forms])(*arrays)
     for index in np.ndindex(*batch, heads):
         kv_index = (*index[:-1], index[-1] * kv_heads // heads)

@@ -121,7 +121,7 @@ GOOD = {
     "attention_weights": [(PLAIN, {})],
     "attention_weights_heads": [(HEADS, {})],
     "attend_with_stats": [(PLAIN, {})],
-    "attend_heads_with_stats": [(HEADS, {})],
+    "attend_with_stats_heads": [(HEADS, {})],
     "explain": [(PLAIN, {}), (HEADS, {"heads": True})],
     "dot_product_attention": [
         ((ones(B, T, N, H), ones(B, S, K, H), ones(B, S, K, E)), {"mask": flag(B, 1, 1, S), "is_causal": True}),
@@ -203,7 +203,7 @@ GOOD = {
         ((GRU, ones(B, T, H), ones(B, 1, K)), {"lengths": whole(B)}),
     ],
     "nn.lora": [((LAYER, 2, jax.random.key(0)), {}), ((LAYER, 2, 0), {"targets": "", "alpha": 1.0})],
-    "nn.adapted": [((LAYER, nn.lora(LAYER, 2, 0)), {})],
+    "nn.apply_adapters": [((LAYER, nn.lora(LAYER, 2, 0)), {})],
     "Dropout.__call__": [
         ((jax_attention.Dropout(jax.random.key(0), 0.5), ones(B, T, S), whole(T, 1), whole(1, S)), {}),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from jax_attention import (
     Dropout,
-    attend_heads_with_stats,
+    attend_with_stats_heads,
     cache,
     dot_product_attention,
     masks,
@@ -101,7 +101,7 @@ def gradients_of(part: str, name: str):
 
     def loss(q, k, v):
         rule = {part: PARTS[part][name]}
-        return attend_heads_with_stats(q, k, v, **rule, dropout=Dropout(jax.random.key(0), 0.2)).output.sum()
+        return attend_with_stats_heads(q, k, v, **rule, dropout=Dropout(jax.random.key(0), 0.2)).output.sum()
 
     return jax.grad(loss, argnums=(0, 1, 2)), (array(B, T, N, H), array(B, T, K, H), array(B, T, K, 3))
 
@@ -136,7 +136,7 @@ def test_everything_around_the_rule(x64):
                 positions.sinusoidal(jnp.arange(T), H),
                 positions.learned(array(T, H), jnp.arange(T)),
                 cache.append(cache.create(8, K, H, batch=(B,)), k, k).key,
-                merge_partials(*[attend_heads_with_stats(q, k, k)[:2]] * 2).output,
+                merge_partials(*[attend_with_stats_heads(q, k, k)[:2]] * 2).output,
                 dot_product_attention(
                     q, k, k, array(1, N, T, T), is_causal=True, key_value_seq_lengths=lengths, local_window_size=2
                 ),

@@ -11,10 +11,11 @@ from tests.workers import GIB, CommandsOnOneWorker, CompiledPrograms
 @pytest.fixture
 def resident(monkeypatch):
     """The memory that the worker seems to hold, as the only entry of a list; and no program is really forgotten."""
-    held = [0.0]
-    monkeypatch.setattr(workers, "resident_memory", lambda: held[0])
+    memory = [0.0]
+    monkeypatch.setattr(workers, "resident_memory", lambda: memory[0])
     monkeypatch.setattr(workers.jax, "clear_caches", lambda: None)
-    return held
+    monkeypatch.setattr(workers.gc, "collect", lambda: None)  # seconds, in a worker that holds millions of objects
+    return memory
 
 
 def test_programs_are_forgotten_again_only_after_memory_grew(resident):

@@ -72,8 +72,8 @@ def kinds(config: Config) -> dict[str, models.LMConfig]:
     softmax = models.LMConfig(
         vocab_size=len(WORDS), context=6, width=config.width, depth=1, num_heads=config.heads, mask=None
     )
-    sigmoid = softmax.replaced(normalize=normalizers.sigmoid(config.bias))
-    return {"softmax": softmax, "sigmoid": sigmoid, "alone": softmax.replaced(mask=alone)}
+    sigmoid = softmax.replace(normalize=normalizers.sigmoid(config.bias))
+    return {"softmax": softmax, "sigmoid": sigmoid, "alone": softmax.replace(mask=alone)}
 
 
 def run(config: Config | None = None) -> dict[str, list[Looked]]:

@@ -118,8 +118,8 @@ def written(model: Describer, images: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def _given(model: Describer, images: jax.Array) -> models.Given:
-    return model.given(images)
+def _given(model: Describer, images: jax.Array) -> models.ConditionedDecoder:
+    return model.condition(images)
 
 
 def commonest(training: Described, held_out: Described) -> np.ndarray:

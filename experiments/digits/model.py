@@ -30,7 +30,7 @@ class Sizes:
 
 
 class Batch(NamedTuple):
-    """What `training.pair_loss` asks for, with images for a source."""
+    """What `training.seq2seq_loss` asks for, with images for a source."""
 
     source: np.ndarray
     source_positions: np.ndarray
@@ -75,14 +75,16 @@ class Describer(nnx.Module):
         self.encoder = models.PatchEncoder(encoder, image=(8, 8, 1), patch=(2, 2), rngs=rngs)
         self.decoder = models.TransformerLM(decoder, rngs=rngs)
 
-    def given(self, source: Any, *, positions: Any = None, rng: Any = None) -> models.Given:
+    def given(self, source: Any, *, positions: Any = None, rng: Any = None) -> models.ConditionedDecoder:
         """The language model of these images; patches at position `EMPTY` are seen by no word."""
-        return models.Given(self.decoder, self.decoder.remember(self.encoder(source, rng=rng), positions))
+        return models.ConditionedDecoder(
+            self.decoder, self.decoder.project_memory(self.encoder(source, rng=rng), positions)
+        )
 
     def hidden(self, source: Any, tokens: Any, *, source_positions: Any = None, rng: Any = None) -> jax.Array:
         """What the head sees, teacher forced."""
         first, second = (None, None) if rng is None else jax.random.split(rng)
-        return self.given(source, positions=source_positions, rng=first).hidden(tokens, rng=second)[0]
+        return self.condition(source, positions=source_positions, rng=first).hidden(tokens, rng=second)[0]
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Logits of hidden states."""
@@ -109,5 +111,5 @@ def told(model: Describer, images: np.ndarray, words: np.ndarray, places: np.nda
 
 @jax.jit
 def _told(model: Describer, images: jax.Array, tokens: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
-    out = model.given(images, positions=places)(tokens, capture=models.Capture(cross=(0,)))
+    out = model.condition(images, positions=places)(tokens, capture=models.Capture(cross=(0,)))
     return out.logits.argmax(-1), out.captured.cross[0].mean(-3)

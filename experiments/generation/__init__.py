@@ -114,11 +114,11 @@ def _made(
     known: judging.Known,
 ) -> Made:
     sizes = config.model(words.vocab_size, window)
-    source = data.Packed(ids, config.length)
+    source = data.PackedDocuments(ids, config.length)
     learned = learn.learn(lambda rng: models.create(sizes, rng), source, config.schooling, training.language_model_loss)
     measured = {}
     for name, some in held_out.items():
-        packed = data.Packed(texts.encoded(some, words), config.length)
+        packed = data.PackedDocuments(texts.encoded(some, words), config.length)
         evaluate = training.make_evaluate(packed, config.schooling.batch_size, text_bytes=texts.size(some))
         measured[name] = [evaluate(one.model) for one in learned]
     seeds = config.schooling.seeds

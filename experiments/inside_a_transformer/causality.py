@@ -50,8 +50,8 @@ def jacobians(
 
     @jax.jit
     def norms(rng: jax.Array, x: jax.Array, states: jax.Array) -> tuple[jax.Array, ...]:
-        body = bold(models.Body(sizes, rngs=nnx.Rngs(rng)), config)
-        output = lambda x, states: body(x, memory=body.remember(states)).hidden  # noqa: E731
+        body = bold(models.TransformerStack(sizes, rngs=nnx.Rngs(rng)), config)
+        output = lambda x, states: body(x, memory=body.project_memory(states)).hidden  # noqa: E731
         found = jax.jacrev(output, argnums=(0, 1))(x, states)
         return tuple(jnp.sqrt(jnp.sum(jnp.square(jacobian), axis=(1, 3))) for jacobian in found)
 
@@ -59,6 +59,6 @@ def jacobians(
     return np.asarray(by_input), np.asarray(by_memory)
 
 
-def bold(body: models.Body, config: CausalConfig) -> models.Body:
+def bold(body: models.TransformerStack, config: CausalConfig) -> models.TransformerStack:
     """With kernels of deviation `width^-1/2` in place of GPT-2's 0.02, under which words hardly look at each other."""
     return jax.tree.map(lambda x: x * (config.width**-0.5 / 0.02) if x.ndim == 2 else x, body)

@@ -101,7 +101,7 @@ def model_config(config: Config, scheme: str) -> models.LMConfig:
 
     Sinusoids are about 0.7 large and embeddings start at 0.02; as in the paper, these are multiplied by sqrt(width).
     """
-    return small_lm.base(config.sizes).replaced(position=scheme, scale_embedding=scheme == "sinusoidal")
+    return small_lm.base(config.sizes).replace(position=scheme, scale_embedding=scheme == "sinusoidal")
 
 
 def trained_long(config: Config, text: Any = ()) -> Iterator[Learned]:
@@ -126,4 +126,4 @@ def by_position(learned: list[Learned], windows: data.Batch, changes: dict[str, 
 
 def read_as(model: models.TransformerLM, **changes: Any) -> models.TransformerLM:
     """The same parameters under another config."""
-    return models.from_dict(model.config.replaced(**changes), models.to_dict(model))
+    return models.from_dict(model.config.replace(**changes), models.to_dict(model))

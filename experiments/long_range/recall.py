@@ -76,7 +76,7 @@ def rows(config: RecallConfig, seed: int, count: int, length: Any, distance: int
     """Sources, filled up to one length, and the one token of each answer."""
     rng = np.random.default_rng((seed, distance or 0))
     sources, targets = data.tasks.recall(rng, count, length, config.vocabulary, distance=distance)
-    source, positions = data.padded(sources)
+    source, positions = data.pad_rows(sources)
     answers = np.stack(targets)
     start = np.full_like(answers, config.vocabulary)
     weights = np.ones(answers.shape, np.float32)

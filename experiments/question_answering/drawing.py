@@ -40,4 +40,4 @@ def strip(found: Results, number: int, right: bool) -> Figure:
     weights = found.looked["new passages"][0].map[number : number + 1, : len(words)]
     outcome = "right" if right else "wrong"
     title = f"{LOOKS} attention of the step that answers ({outcome}); the answer is {passage.answer}"
-    return viz.strip(weights, words, ["looks at"], title=title)
+    return viz.text_heatmap(weights, words, ["looks at"], title=title)

@@ -24,8 +24,8 @@ def words(passages: list[data.Passage]) -> data.Words:
 
 
 def rows(passages: list[data.Passage], words: data.Words) -> dict[str, np.ndarray]:
-    """What `training.pair_loss` reads: one step that answers, with nothing written before it."""
-    tokens, positions = data.padded(words.encode_many(source(passage) for passage in passages))
+    """What `training.seq2seq_loss` reads: one step that answers, with nothing written before it."""
+    tokens, positions = data.pad_rows(words.encode_many(source(passage) for passage in passages))
     answers = words.encode(" ".join(passage.answer for passage in passages))
     return {
         "source": tokens,

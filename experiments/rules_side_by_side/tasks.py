@@ -50,7 +50,7 @@ class Judged(NamedTuple):
     source: np.ndarray
 
 
-def rows(config: TaskConfig) -> tuple[data.Pairs, data.PairBatch]:
+def rows(config: TaskConfig) -> tuple[data.Seq2SeqBatches, data.Seq2SeqBatch]:
     """Pairs to train on, and a batch of others: no source of it is among the first."""
     make = getattr(data.tasks, config.name)
     trained = make(np.random.default_rng(TRAINED_SEED), config.rows, config.length, config.vocabulary)
@@ -58,8 +58,8 @@ def rows(config: TaskConfig) -> tuple[data.Pairs, data.PairBatch]:
     known = {tuple(source) for source in trained[0]}
     new = [pair for pair in zip(*others, strict=True) if tuple(pair[0]) not in known][: config.held_out]
     ends = {"start": config.vocabulary, "stop": config.vocabulary + 1, "multiple": 1}
-    held_out = data.Pairs(*zip(*new, strict=True), **ends)
-    return data.Pairs(*trained, **ends), next(held_out.evaluation_batches(len(new)))
+    held_out = data.Seq2SeqBatches(*zip(*new, strict=True), **ends)
+    return data.Seq2SeqBatches(*trained, **ends), next(held_out.evaluation_batches(len(new)))
 
 
 def places(config: TaskConfig, source: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ def places(config: TaskConfig, source: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="maps")
-def judge(model: Any, batch: data.PairBatch, maps: bool) -> tuple[jax.Array, jax.Array | None]:
+def judge(model: Any, batch: data.Seq2SeqBatch, maps: bool) -> tuple[jax.Array, jax.Array | None]:
     """Which tokens are likeliest where they should be `[B, T]`, and the alignment `[B, T, S]`."""
     capture = models.Capture(cross="all") if maps else None
     output = model(batch.source, batch.tokens, source_positions=batch.source_positions, capture=capture)
@@ -94,7 +94,7 @@ def run(config: TaskConfig, names: tuple[str, ...], width: int) -> dict[str, Jud
     return found
 
 
-def judged(config: TaskConfig, name: str, model: Any, batch: data.PairBatch) -> tuple:
+def judged(config: TaskConfig, name: str, model: Any, batch: data.Seq2SeqBatch) -> tuple:
     """Tokens, sequences, aim, spread and the first map of one model."""
     right, maps = jax.device_get(judge(model, batch, name != "no attention"))
     shares = right.mean(), right.all(-1).mean()

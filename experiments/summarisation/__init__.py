@@ -94,7 +94,7 @@ def run(config: Config | None = None) -> Results:
     told = reports(config, 0, config.train)
     asked = {NEW: reports(config, 1, config.test), "new pairs": reports(config, 2, config.test, "held_out")}
     documents, summaries = telling.words(told)
-    pairs = data.Pairs(
+    pairs = data.Seq2SeqBatches(
         documents.encode_many(report.document for report in told),
         summaries.encode_many(report.summary for report in told),
         start=telling.START,

@@ -13,9 +13,9 @@ from jax_attention import data, models
 
 def maps_of(model: Any, corpus: Corpus, pairs: list[data.Pair]) -> np.ndarray:
     """Weights `[layers, pairs, T, S]`, means over heads, as the model reads the right translations."""
-    source, places = data.padded(corpus.source.encode_many(pair.source for pair in pairs))
+    source, places = data.pad_rows(corpus.source.encode_many(pair.source for pair in pairs))
     written = corpus.target.encode_many(pair.target for pair in pairs)
-    tokens, _ = data.padded([np.append(corpus.start, row) for row in written])
+    tokens, _ = data.pad_rows([np.append(corpus.start, row) for row in written])
     cross = _captured(model, source, places, tokens)
     return np.stack([np.asarray(layer).mean(axis=1) for layer in cross.values()])
 

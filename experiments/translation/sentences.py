@@ -55,11 +55,11 @@ class Corpus:
         """The most words of a translation in the tests."""
         return max(len(pair.target.split()) for pairs in self.tests.values() for pair in pairs)
 
-    def batches(self, multiple: int) -> data.Pairs:
+    def batches(self, multiple: int) -> data.Seq2SeqBatches:
         """The training pairs as a source of batches; lengths are rounded up to a multiple."""
         sources = self.source.encode_many(pair.source for pair in self.training)
         targets = self.target.encode_many(pair.target for pair in self.training)
-        return data.Pairs(sources, targets, start=self.start, stop=self.stop, multiple=multiple)
+        return data.Seq2SeqBatches(sources, targets, start=self.start, stop=self.stop, multiple=multiple)
 
 
 def of_grammar(count: int, words: tuple[int, int], lengths: Sequence[int], each: int) -> Corpus:

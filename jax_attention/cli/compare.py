@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jax_attention.cli.output import console, say, table
+from jax_attention.cli.output import console, print_line, table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Compare:
             table(TITLES, report.cells())
         if self.html is not None:
             self.html.write_text(report.html(), encoding="utf-8")
-            say(str(self.html))
+            print_line(str(self.html))
         for line in (*report.notes, f"{report.title}, {report.dtype}: {report.verdict}"):
-            say(line)
+            print_line(line)
         return 0 if report.equal else 1

@@ -45,7 +45,7 @@ class Explain:
 
     def run(self) -> None:
         """Print the report."""
-        from jax_attention.cli.output import say
+        from jax_attention.cli.output import print_line
 
         rule = {
             name: parse(name, getattr(self, name))
@@ -60,6 +60,8 @@ class Explain:
         ]
         # Traced, so that arrays of any size are explained without being made.
         jax.eval_shape(
-            lambda *operands: say(str(explain(*operands, heads=True, **rule, implementation=self.implementation))),
+            lambda *operands: print_line(
+                str(explain(*operands, heads=True, **rule, implementation=self.implementation))
+            ),
             *shapes,
         )

@@ -10,10 +10,10 @@ import tyro
 
 from jax_attention import interop, nn
 from jax_attention.cli import pretrained, run_folder
-from jax_attention.cli.output import say
+from jax_attention.cli.output import print_line
+from jax_attention.core.checks import fail_unless
 from jax_attention.data.subwords import DEFINITION
 from jax_attention.data.tokenizer import SETTINGS
-from jax_attention.ground.checks import fail_unless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Export:
         trained, step = run.load_trained(self.step)
         what = self.write(run, trained)
         write_tokenizer(run, self.out)
-        say(f"{what} of step {step} in {self.out}")
+        print_line(f"{what} of step {step} in {self.out}")
 
     def write(self, run: run_folder.Run, trained: Any) -> str:
         """The arrays and their config; returns in a word what they are."""
@@ -53,7 +53,7 @@ class Export:
         if adapters and not self.merge:
             interop.save_adapters(run.base(), trained, self.out, family=family, base=origin["folder"])
             return f"adapters for {origin['folder']}"
-        model = nn.adapted(run.base(), trained) if adapters else trained
+        model = nn.apply_adapters(run.base(), trained) if adapters else trained
         fields = pretrained.token_ids(run.folder / run_folder.ORIGIN) if origin else {}
         return interop.save(model, self.out, family=family, fields=fields)
 
@@ -63,7 +63,9 @@ def write_tokenizer(run: run_folder.Run, out: Path) -> None:
     contents = run.tokenizer.contents()
     if DEFINITION not in contents:
         run.tokenizer.save(out)
-        say(f"tokenizer  {run.tokenizer.kind}, which transformers does not have; data.load_tokenizer reads {SETTINGS}")
+        print_line(
+            f"tokenizer  {run.tokenizer.kind}, which transformers does not have; data.load_tokenizer reads {SETTINGS}"
+        )
         return
     (out / DEFINITION).write_bytes(contents[DEFINITION])
     if run.origin is not None:

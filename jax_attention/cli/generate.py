@@ -13,8 +13,8 @@ import tyro
 
 from jax_attention import decoding, models
 from jax_attention.cli import report, run_folder
-from jax_attention.cli.output import say
-from jax_attention.ground.checks import check_int
+from jax_attention.cli.output import print_line
+from jax_attention.core.checks import check_int
 
 NOT_BESIDE_BEAMS = ("greedy", "temperature", "top_k", "top_p", "min_p", "stop", "seed")
 
@@ -79,14 +79,14 @@ class Generate:
             raise ValueError(
                 f"prompt: expected fewer tokens than the context of {run.config.context}, got {len(ids)}. Shorten it."
             )
-        model = models.unrolled(run.load(self.step)[0])
+        model = models.unroll_layers(run.load(self.step)[0])
         sampler = decoding.sampler(*rules, *report.only_spelled(run))
         if self.beams is not None:
             self._search(model, run, prompt, min(self.max_new_tokens, room), samples)
             return
         for sample in range(samples):
             if samples > 1:
-                say(f"--- sample {sample + 1}")
+                print_line(f"--- sample {sample + 1}")
             sys.stdout.write(prompt)
             made = decoding.generate(
                 model,
@@ -99,7 +99,7 @@ class Generate:
                 tokenizer=run.tokenizer,
                 stream=_write,
             )
-            say()
+            print_line()
             _check_finite(made.logprobs)
             if self.max_new_tokens > room and not bool(made.stopped):
                 _say_full(run.config.context)
@@ -138,12 +138,12 @@ class Generate:
         _check_finite(found.scores)
         for sample, (text, score) in enumerate(zip(found.text, found.scores, strict=True)):
             if samples > 1:
-                say(f"--- sample {sample + 1}, score {float(score):.4f}")
-            say(prompt + text)
+                print_line(f"--- sample {sample + 1}, score {float(score):.4f}")
+            print_line(prompt + text)
         if self.max_new_tokens > count and not bool(found.stopped.all()):
             _say_full(model.config.context)
 
-    def rules(self) -> list[decoding.Rule]:
+    def rules(self) -> list[decoding.LogitTransform]:
         """The rules that were asked for; greedy takes none beside it."""
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
@@ -168,6 +168,6 @@ def _say_full(context: int) -> None:
     sys.stderr.write(f"stopped at the model's context of {context} tokens\n")
 
 
-def _write(piece: decoding.Piece) -> None:
+def _write(piece: decoding.StreamChunk) -> None:
     sys.stdout.write(piece.text or "")
     sys.stdout.flush()

@@ -14,7 +14,7 @@ def console() -> Any:
     return Console(soft_wrap=True, highlight=False)
 
 
-def say(text: str = "") -> None:
+def print_line(text: str = "") -> None:
     """One line on standard output, exactly as it is."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -25,7 +25,7 @@ def table(titles: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     rows = [tuple(str(cell) for cell in row) for row in rows]
     if not sys.stdout.isatty():
         for row in (tuple(titles), *rows):
-            say("\t".join(row))
+            print_line("\t".join(row))
         return
     from rich import box
     from rich.table import Table

@@ -62,7 +62,7 @@ class Pretrained:
             )
         model = interop.load(self.folder)
         if self.adapters is not None:
-            model = nn.adapted(model, interop.load_adapters(model, self.adapters, family=self.family))
+            model = nn.apply_adapters(model, interop.load_adapters(model, self.adapters, family=self.family))
         return model, "-"
 
     def origin(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jax_attention import data, decoding, models, nn, training, viz
 from jax_attention.cli import pretrained, run_folder
-from jax_attention.cli.output import say, table
+from jax_attention.cli.output import print_line, table
 
 PROMPT_TOKENS = 24
 PICTURE_TOKENS = 24
@@ -105,7 +105,7 @@ def finish(
         "bigram counts": (counts.bigram.nats_per_token, counts.bigram.bits_per_byte),
         "this model": (evaluation["loss"], evaluation["bits_per_byte"]),
     }
-    say(f"\nheld-out text, {corpus.validation_bytes:,} bytes, {corpus.validation.predicted:,} tokens:")
+    print_line(f"\nheld-out text, {corpus.validation_bytes:,} bytes, {corpus.validation.predicted:,} tokens:")
     table(
         ("predicted by", "nats per token", "bits per byte"), [(n, f"{a:.4f}", f"{b:.4f}") for n, (a, b) in rows.items()]
     )
@@ -113,8 +113,8 @@ def finish(
     run_folder.write_json(run.folder / run_folder.RESULTS, results)
     pictures = draw(run, model, prompt[:PICTURE_TOKENS], run.folder)
     if pictures:
-        say(f"\npictures   {', '.join(str(path) for path in pictures)}")
-    say(f"more text  jax-attention generate {run.folder} --prompt '...'")
+        print_line(f"\npictures   {', '.join(str(path) for path in pictures)}")
+    print_line(f"more text  jax-attention generate {run.folder} --prompt '...'")
 
 
 def token_labels(tokenizer: data.Tokenizer, ids: np.ndarray) -> list[str]:
@@ -156,5 +156,5 @@ def draw(
         try:
             made.append(viz.save(make(), folder / name))
         except (ImportError, ValueError) as error:
-            say(f"no {name}: {error}")
+            print_line(f"no {name}: {error}")
     return made

@@ -33,19 +33,19 @@ class Rules:
 
     def run(self) -> None:
         """Print the catalogue or one page of it."""
-        from jax_attention.cli.output import say, table
+        from jax_attention.cli.output import print_line, table
 
         found = {f.__name__: (part, f) for part, module in PARTS.items() for f in module.CATALOGUE}
         if self.name is None:
             rows = [(part, name, summary(f)) for name, (part, f) in found.items()]
             table(("part", "rule", "what it does"), rows)
-            say("\nOne rule in full: jax-attention rules NAME. Pages with pictures: docs/rules/.")
+            print_line("\nOne rule in full: jax-attention rules NAME. Pages with pictures: docs/rules/.")
             return
         if self.name not in found:
             raise ValueError(f"name: expected one of {', '.join(found)}, got {self.name!r}.")
         part, f = found[self.name]
         home = PARTS[part].__name__.removeprefix(jax_attention.__name__ + ".")
-        say(f"{home}.{self.name}({', '.join(inspect.signature(f).parameters)})\n\n{inspect.getdoc(f)}")
+        print_line(f"{home}.{self.name}({', '.join(inspect.signature(f).parameters)})\n\n{inspect.getdoc(f)}")
 
 
 def summary(factory: object) -> str:

@@ -22,7 +22,7 @@ import jax_attention
 from jax_attention import data, models, nn, training
 from jax_attention.cli import pretrained
 from jax_attention.cli.settings import TrainSettings
-from jax_attention.ground.files import replaced_file
+from jax_attention.core.files import replaced_file
 
 FORMAT = "jax_attention.run/1"
 CONFIG, TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS, METRICS, RESULTS = (
@@ -102,7 +102,7 @@ class Run:
     def load(self, step: int | None = None) -> tuple[models.TransformerLM, int]:
         """The model at a step, with its adapters if it has some; see `load_trained`."""
         trained, step = self.load_trained(step)
-        return nn.adapted(self.base(), trained) if isinstance(trained, nn.Adapters) else trained, step
+        return nn.apply_adapters(self.base(), trained) if isinstance(trained, nn.Adapters) else trained, step
 
 
 def begin(run: Run, corpus: data.Corpus) -> None:

@@ -11,7 +11,7 @@ import optax
 import tyro
 
 from jax_attention import models, nn, training
-from jax_attention.ground.checks import check_int, fail_unless
+from jax_attention.core.checks import check_int, fail_unless
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 
 from jax_attention.cli import report, run_folder
-from jax_attention.cli.output import say
+from jax_attention.cli.output import print_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,4 +41,4 @@ class Show:
         target = self.folder / "show" if self.out is None else self.out
         target.mkdir(parents=True, exist_ok=True)
         for path in report.draw(run, model, ids, target):
-            say(str(path))
+            print_line(str(path))

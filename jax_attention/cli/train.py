@@ -16,9 +16,9 @@ import tyro
 from jax_attention import data, models, nn, training
 from jax_attention.cli import pretrained, report, run_folder
 from jax_attention.cli.options import ModelOptions, PresetName, model_config, tuned_config
-from jax_attention.cli.output import say
+from jax_attention.cli.output import print_line
 from jax_attention.cli.settings import TrainSettings
-from jax_attention.ground.checks import check_int, fail_unless
+from jax_attention.core.checks import check_int, fail_unless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def resume(out: Path) -> Path:
     """Go on with the run of a folder from its newest checkpoint, or from the start if it has none, bit for bit."""
     run = run_folder.open_run(out)
     settings, step = TrainSettings.from_json(run.settings), run.checkpoints.latest or 0
-    say(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {_devices_text(settings)}")
+    print_line(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {_devices_text(settings)}")
     state, base = _later(run, settings, step) if step else _first(run, settings)
     return _train(run, settings, run.corpus(), state, base, resumed=step)
 
@@ -163,10 +163,10 @@ def _train(
             base=base,
         )
     if fitted.stopped is None:
-        model = fitted.state.model if base is None else nn.adapted(base, fitted.state.model)
+        model = fitted.state.model if base is None else nn.apply_adapters(base, fitted.state.model)
         report.finish(run, model, fitted.evaluation or evaluate(model), corpus, prompt)
     else:
-        say(f"continue with: jax-attention train --resume --out {run.folder}")
+        print_line(f"continue with: jax-attention train --resume --out {run.folder}")
     return run.folder
 
 
@@ -223,24 +223,24 @@ def _evaluate(corpus: data.Corpus, batch_size: int, mesh: jax.sharding.Mesh) -> 
 def _describe(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, trained: Any) -> None:
     config = run.config
     source = ", ".join(Path(file).name for file in settings.files) or "the sources of Python's standard library"
-    say(
+    print_line(
         f"text       {source}: {corpus.train_bytes:,} bytes to train on, {corpus.validation_bytes:,} held out "
         f"({len(corpus.names[1])} of {sum(map(len, corpus.names))} documents)"
     )
     kind = settings.tokenizer or "subwords" if run.origin is None else run.origin["folder"]
-    say(f"tokens     {kind}, {corpus.tokenizer.vocab_size} ids")
-    say(
+    print_line(f"tokens     {kind}, {corpus.tokenizer.vocab_size} ids")
+    print_line(
         f"model      {report.count_parameters(config):,} parameters: depth {config.depth}, width {config.width}, "
         f"{config.num_heads} heads, context {config.context}, position {config.position}"
     )
     if isinstance(trained, nn.Adapters):
         count = sum(x.size for x in jax.tree.leaves(trained))
-        say(f"adapters   {count:,} parameters: rank {settings.lora} beside {len(trained.down)} kernels")
-    say(
+        print_line(f"adapters   {count:,} parameters: rank {settings.lora} beside {len(trained.down)} kernels")
+    print_line(
         f"training   {settings.loop.steps} steps of {settings.loop.batch_size} x {run.length} tokens on "
         f"{_devices_text(settings)}"
     )
-    say(f"folder     {run.folder}")
+    print_line(f"folder     {run.folder}")
 
 
 def _devices_text(settings: TrainSettings) -> str:

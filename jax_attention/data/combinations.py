@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.data.split import name_hash
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
 
 COMBINATIONS = ("training", "held_out")
 ONE_HELD_OUT_IN = 4

@@ -12,20 +12,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.files import new_file
 from jax_attention.data.documents import Document, read_documents
-from jax_attention.data.library import standard_library_corpus
 from jax_attention.data.load import load_tokenizer
 from jax_attention.data.ngram import Baselines, ngram_baselines
-from jax_attention.data.packed import Packed
+from jax_attention.data.packed import PackedDocuments
 from jax_attention.data.sources import Source, Windows
 from jax_attention.data.split import split_documents
+from jax_attention.data.stdlib_corpus import standard_library_corpus
 from jax_attention.data.subwords import Subwords
 from jax_attention.data.symbols import Bytes, Characters
 from jax_attention.data.tokenizer import Tokenizer
 from jax_attention.data.tokens import Tokens, open_tokens, tokenize, write_tokens
 from jax_attention.data.words import Words
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
-from jax_attention.ground.files import new_file
 
 UNKNOWN = "\ufffd"
 """Stands for held-out characters that the training text does not have."""
@@ -75,13 +75,13 @@ class HeldOut(NamedTuple):
 def held_out(documents: Sequence[Document], tokenizer: Tokenizer, *, length: int, packed: bool = False) -> HeldOut:
     """A text to judge a model by, in rows for evaluation.
 
-        documents -> tokens -> Windows or Packed
+        documents -> tokens -> Windows or PackedDocuments
 
     Args:
         documents: from `read_documents`.
         tokenizer: the model's.
         length: T, the tokens in a row.
-        packed: whole documents (`Packed`) instead of windows over all of them (`Windows`).
+        packed: whole documents (`PackedDocuments`) instead of windows over all of them (`Windows`).
 
     Returns:
         `HeldOut(source, text_bytes, escape_bits)`.
@@ -98,7 +98,7 @@ def held_out(documents: Sequence[Document], tokenizer: Tokenizer, *, length: int
         See `Corpus`.
     """
     tokens = tokenize(documents, tokenizer)
-    source = (Packed if packed else Windows)(tokens, length)
+    source = (PackedDocuments if packed else Windows)(tokens, length)
     return HeldOut(source, _predicted_bytes(tokens, tokenizer, packed), _escape_bits(tokenizer, documents))
 
 
@@ -133,7 +133,7 @@ def open_corpus(folder: str | Path, tokenizer: Tokenizer, *, length: int, packed
         See `write_tokens`.
     """
     folder = Path(folder)
-    source = Packed if packed else Windows
+    source = PackedDocuments if packed else Windows
     train, validation = (open_tokens(folder / f"{name}.tokens", tokenizer) for name in ("train", "validation"))
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
@@ -206,7 +206,7 @@ class Corpus:
     def baselines(self) -> Baselines:
         """Unigram and bigram counts of the training tokens, judged on the tokens that a model is judged on."""
         sources = (self.train, self.validation)
-        train, held_out = (s.tokens if isinstance(s, Packed) else np.asarray(s.tokens.ids) for s in sources)
+        train, held_out = (s.tokens if isinstance(s, PackedDocuments) else np.asarray(s.tokens.ids) for s in sources)
         return ngram_baselines(
             train, held_out, self.tokenizer.vocab_size, self.validation_bytes, extra_bits=self.escape_bits
         )
@@ -223,7 +223,7 @@ def prepare(
 ) -> Corpus:
     """Read text, part it, make or load a tokenizer, and give training and validation sources.
 
-        documents -> (training, held out) -> tokenizer (of training text only) -> tokens -> Windows or Packed
+        documents -> (training, held out) -> tokenizer (of training text only) -> tokens -> Windows or PackedDocuments
 
     A character vocabulary is made of training text only. If the held-out text has other characters, U+FFFD joins the
     vocabulary and stands for them, and each adds `log2(1112064)`, about 20 bits, to `Corpus.escape_bits`: what it costs
@@ -235,7 +235,7 @@ def prepare(
             of a saved tokenizer, or a `Tokenizer`.
         vocab_size: of the subwords trained here, 2048 if None; of nothing else.
         length: T, the tokens in a row.
-        packed: whole documents with segment ids (`Packed`) instead of windows over all of them (`Windows`).
+        packed: whole documents with segment ids (`PackedDocuments`) instead of windows over all of them (`Windows`).
         validation_fraction: of the bytes to hold out, as `split_documents` does.
 
     Returns:
@@ -266,7 +266,7 @@ def prepare(
     )
     judge = held_out(kept, made, length=length, packed=packed)
     return Corpus(
-        train=(Packed if packed else Windows)(train, length),
+        train=(PackedDocuments if packed else Windows)(train, length),
         validation=judge.source,
         tokenizer=made,
         train_bytes=train.text_bytes,

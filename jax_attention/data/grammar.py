@@ -6,6 +6,7 @@ import functools
 import random
 from dataclasses import dataclass
 
+from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.data import grammar_words as table
 from jax_attention.data.grammar_phrases import (
     COORDINATORS,
@@ -18,7 +19,6 @@ from jax_attention.data.grammar_phrases import (
     known,
 )
 from jax_attention.data.pairs import Pair, share
-from jax_attention.ground.checks import check_int, fail_unless
 
 COMBINATIONS = ("training", "held_out", "all")
 NEXT = 4

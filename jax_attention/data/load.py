@@ -6,11 +6,11 @@ import dataclasses
 import json
 from pathlib import Path
 
+from jax_attention.core.checks import fail_unless
 from jax_attention.data.subwords import DEFINITION, Subwords
 from jax_attention.data.symbols import Bytes, Characters
 from jax_attention.data.tokenizer import SETTINGS, Tokenizer
 from jax_attention.data.words import Words
-from jax_attention.ground.checks import fail_unless
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:

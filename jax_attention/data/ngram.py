@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.data.tokens import Tokens, as_tokens
-from jax_attention.ground.checks import check_int, fail_unless
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UNIGRAM_GRID = 2.0 ** np.arange(-10, 5)
 BIGRAM_GRID = 2.0 ** np.arange(-4, 15)
 TABLE_ENTRIES = 2**24
-"""Pairs are counted in a table of at most so many entries (128 MB); beyond that they are sorted."""
+"""Seq2SeqBatches are counted in a table of at most so many entries (128 MB); beyond that they are sorted."""
 
 
 class Ngram(NamedTuple):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jax_attention.core.checks import fail_unless
 from jax_attention.data.sources import Batch, Source, check_address, row_numbers
 from jax_attention.data.tokens import Tokens
-from jax_attention.ground.checks import fail_unless
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -31,7 +31,7 @@ class Pieces(NamedTuple):
     """Its number in its row, from 1."""
 
 
-class Packed(Source):
+class PackedDocuments(Source):
     """Whole documents in rows of T tokens; those longer than T are cut into pieces of T and a rest.
 
         row:          a a a a b b b . .
@@ -56,7 +56,7 @@ class Packed(Source):
 
     Example:
         >>> from jax_attention import data
-        >>> batch = next(data.Packed([[5, 6, 7], [8, 9]], length=6).evaluation_batches(1))
+        >>> batch = next(data.PackedDocuments([[5, 6, 7], [8, 9]], length=6).evaluation_batches(1))
         >>> batch.tokens.tolist(), batch.segment_ids.tolist()
         ([[5, 6, 7, 8, 9, 0]], [[1, 1, 1, 2, 2, 0]])
 

@@ -1,4 +1,4 @@
-"""Pairs of sentences: what they are, reading them from a table, and holding some of them out."""
+"""Seq2SeqBatches of sentences: what they are, reading them from a table, and holding some of them out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.data.documents import decode_utf8
 from jax_attention.data.split import name_hash
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
 
 
 class Pair(NamedTuple):

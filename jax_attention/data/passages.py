@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.data.combinations import between, check_combinations, check_range, drawn, permitted
 from jax_attention.data.story_words import KINDS, NAMES, Kind, article
-from jax_attention.ground.checks import check_int, fail_unless
 
 MOST_TOLD = 8
 """So many values of one kind fit into a passage, all different, also when only held-out ones are allowed."""

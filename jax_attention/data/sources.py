@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.data.tokens import Tokens, as_tokens
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
         array([[2, 3, 4]], dtype=int32)
 
     Reference:
-        See `Windows` and `Packed`.
+        See `Windows` and `PackedDocuments`.
     """
 
     tokens: Int[np.ndarray, "B T"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from jax_attention.core.checks import fail_unless
 from jax_attention.data.documents import Document
-from jax_attention.ground.checks import fail_unless
 
 
 def split_documents(documents: Sequence[Document], fraction: float = 0.1) -> tuple[list[Document], list[Document]]:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jax_attention.core.checks import check_int
 from jax_attention.data.combinations import between, check_combinations, check_range, drawn, permitted
 from jax_attention.data.report_words import AGENTS, DAYS, FILLERS, NUMBERS, SUBJECTS, WHAT, WHEN, WHERE, WHO, Deed
 from jax_attention.data.story_words import CITIES
-from jax_attention.ground.checks import check_int
 
 MOST_FACTS = min(len(subject.deeds) for subject in SUBJECTS)
 

@@ -1,6 +1,6 @@
 """Synthetic tasks for models that read a source and write a target: what to do is known, and so is what it takes.
 
-Tokens are 0 … V-1; `start` and `stop` of `Pairs` come behind them, V and V + 1.
+Tokens are 0 … V-1; `start` and `stop` of `Seq2SeqBatches` come behind them, V and V + 1.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jax_attention.ground.checks import check_instance, check_int, fail_unless
+from jax_attention.core.checks import check_instance, check_int, fail_unless
 
 if TYPE_CHECKING:
     from jaxtyping import Int

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
-from jax_attention.ground.files import new_file
+from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.files import new_file
 
 if TYPE_CHECKING:
     from jaxtyping import Int

@@ -3,7 +3,7 @@
 A token file, all numbers little-endian:
 
     32 bytes        magic "jaxtoks1", place and length of the JSON (uint64), CRC-32 of boundaries and JSON, that of ids
-    ids             uint16 or uint32, chosen by the size of the vocabulary; padded to 8 bytes
+    ids             uint16 or uint32, chosen by the size of the vocabulary; pad_rows to 8 bytes
     boundaries      int64 [documents + 1]: where each document begins, and the end
     JSON            dtype, count, documents, vocab_size, text_bytes, fingerprint
 """
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.files import new_file
 from jax_attention.data.documents import Document
 from jax_attention.data.tokenizer import Tokenizer
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
-from jax_attention.ground.files import new_file
 
 if TYPE_CHECKING:
     from jaxtyping import Int

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.data.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
-from jax_attention.ground.checks import describe_array, fail_unless
 
 if TYPE_CHECKING:
     from jaxtyping import Int

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import models
+from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.decoding.checks import check_request
 from jax_attention.decoding.prompts import Prompts
-from jax_attention.decoding.rules import Greedy, Rule, greedy
+from jax_attention.decoding.rules import Greedy, LogitTransform, greedy
 from jax_attention.decoding.sampler import sampler
-from jax_attention.decoding.search import Goal, search, start
-from jax_attention.decoding.text import Followers
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
+from jax_attention.decoding.search import StoppingCriteria, search, start
+from jax_attention.decoding.text import TextStreamers
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
@@ -51,7 +51,7 @@ def beam_search(
     length_penalty: float = 1.0,
     early_stopping: bool | Literal["never"] = False,
     num_return: int | None = None,
-    rules: Rule | Callable | Sequence[Rule | Callable] = (),
+    rules: LogitTransform | Callable | Sequence[LogitTransform | Callable] = (),
     stop_tokens: int | Sequence[int] = (),
     tokenizer: Any = None,
     chunk: int | None = None,
@@ -109,7 +109,7 @@ def beam_search(
         f'early_stopping: expected False, True or "never", got {early_stopping!r}.',
     )
     rules = rules if isinstance(rules, (tuple, list)) else (rules,)
-    chance = [rule for rule in rules if isinstance(rule, Rule) and (rule.random or isinstance(rule, Greedy))]
+    chance = [rule for rule in rules if isinstance(rule, LogitTransform) and (rule.random or isinstance(rule, Greedy))]
     fail_unless(
         not chance,
         f"rules: expected rules that change log-probabilities, as beam search draws nothing and keeps the best, got "
@@ -131,9 +131,9 @@ def beam_search(
         beyond_context=beyond_context,
     )
     if getattr(model.config, "scan", False):
-        model = models.unrolled(model)
+        model = models.unroll_layers(model)
     patient = early_stopping == "never" and penalty > 0
-    goal = Goal(
+    goal = StoppingCriteria(
         stop=request.stop,
         limit=request.limit,
         penalty=penalty,
@@ -173,7 +173,7 @@ def _check_penalty(penalty: Any, longest: Any) -> np.float32:
 
 
 def _texts(tokenizer: Any, tokens: np.ndarray, lengths: np.ndarray, stopped: np.ndarray) -> Any:
-    rows = Followers(lengths.shape, tokenizer.decode, ())
+    rows = TextStreamers(lengths.shape, tokenizer.decode, ())
     for _ in rows.follow(tokens, lengths, stopped, last=True):
         pass
     return rows.texts(lengths.shape)

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_attention.core.buckets import bucket
+from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.decoding.prompts import Prompts, as_prompts, fill_up
 from jax_attention.decoding.sampler import Sampler, as_sampler
-from jax_attention.ground.buckets import bucket
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
 
 SEGMENT = 8
 FEWEST_STOPS = 4
@@ -93,9 +93,9 @@ def check_request(model: Any, prompt: Any, *, beyond_context: bool, **given: Any
 
 def _check_model(model: Any) -> None:
     fail_unless(
-        not hasattr(model, "given"),
+        not hasattr(model, "condition"),
         f"model: expected a language model, got an {type(model).__name__}, which reads a source first. Give its "
-        "decoder: model.given(source).",
+        "decoder: model.condition(source).",
         TypeError,
     )
     for name in ("hidden", "unembed", "init_cache", "config"):
@@ -219,7 +219,7 @@ def _check_watching(strings: tuple[str, ...], tokenizer: Any, stream: Any, segme
     )
     fail_unless(
         stream is None or callable(stream),
-        f"stream: expected a function that takes a Piece, got {describe_array(stream)}.",
+        f"stream: expected a function that takes a StreamChunk, got {describe_array(stream)}.",
         TypeError,
     )
     if segment is not None:

@@ -13,15 +13,15 @@ from jax_attention import models
 from jax_attention.decoding.checks import Request, check_request
 from jax_attention.decoding.loop import PAD, State, decode, prefill
 from jax_attention.decoding.prompts import Prompts
-from jax_attention.decoding.rules import Rule
+from jax_attention.decoding.rules import LogitTransform
 from jax_attention.decoding.sampler import Sampler
-from jax_attention.decoding.text import Followers, Piece
+from jax_attention.decoding.text import StreamChunk, TextStreamers
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
-class Generated(NamedTuple):
+class GenerationResult(NamedTuple):
     """What `generate` returns; `lead` are the prompt's leading axes, after one for the samples if asked for."""
 
     tokens: Int[Array, "*lead T"]
@@ -41,17 +41,17 @@ def generate(
     prompt: Prompts | Int[Array, "*lead T"] | Sequence[int] | Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    sampler: Sampler | Rule | None = None,
+    sampler: Sampler | LogitTransform | None = None,
     rng: PRNGKeyArray | None = None,
     num_samples: int | None = None,
     stop_tokens: int | Sequence[int] = (),
     stop_strings: str | Sequence[str] = (),
     tokenizer: Any = None,
-    stream: Callable[[Piece], None] | None = None,
+    stream: Callable[[StreamChunk], None] | None = None,
     segment: int | None = None,
     chunk: int | None = None,
     beyond_context: bool = False,
-) -> Generated:
+) -> GenerationResult:
     """Continue a prompt, token by token.
 
         cache, logits = read(prompt);    until all rows stop:  token = sampler(logits);  cache, logits = step(token)
@@ -62,7 +62,7 @@ def generate(
 
     Args:
         model: a `models.TransformerLM`, or anything with its `hidden`, `unembed`, `init_cache` and `config`. A scanned
-            model is unrolled first: pass `models.unrolled(model)` to do that only once.
+            model is unrolled first: pass `models.unroll_layers(model)` to do that only once.
         prompt: token ids: one sequence `[T]`, a batch `[..., T]`, a list, a list of lists of different lengths, or
             `pad_prompts(...)`.
         max_new_tokens: the most tokens to add to each row.
@@ -73,14 +73,14 @@ def generate(
         stop_tokens: a row ends after any of these.
         stop_strings: a row ends when its new text contains any of these; the text is cut in front of it.
         tokenizer: has `decode(ids) -> str`; for `text`, stop strings, and text in the stream.
-        stream: called with each `Piece` as it comes. An exception in it ends the generation and comes through.
+        stream: called with each `StreamChunk` as it comes. An exception in it ends the generation and comes through.
         segment: how many tokens the loop runs between two looks of the host; 8 if None. Only with `stream` or
             `stop_strings`.
         chunk: read the prompt in parts of so many tokens, which bounds the memory for scores; None is all at once.
         beyond_context: let prompt and new tokens exceed the model's context; not with learned positions.
 
     Returns:
-        `Generated(tokens, lengths, logprobs, stopped, text)`.
+        `GenerationResult(tokens, lengths, logprobs, stopped, text)`.
 
     Raises:
         ValueError: if the prompt is empty, holds an unknown token, or does not fit into the context with the new
@@ -115,14 +115,14 @@ def generate(
         beyond_context=beyond_context,
     )
     if getattr(model.config, "scan", False):
-        model = models.unrolled(model)
+        model = models.unroll_layers(model)
     state = _start(model, request)
     texts = None
     if request.watched:
         state, texts = _watch(model, request, state)
     else:
         state = decode(model, state, request.sampler, request.stop, request.limit)
-    return Generated(
+    return GenerationResult(
         state.tokens[..., :max_new_tokens], state.lengths, state.logprobs[..., :max_new_tokens], state.stopped, texts
     )
 
@@ -136,7 +136,7 @@ def _start(model: Any, request: Request) -> State:
 def _watch(model: Any, request: Request, state: State) -> tuple[State, Any]:
     """Run the loop in segments, the same compiled function with a nearer limit, and look at each."""
     lead = state.lengths.shape
-    rows = Followers(lead, None if request.tokenizer is None else request.tokenizer.decode, request.stop_strings)
+    rows = TextStreamers(lead, None if request.tokenizer is None else request.tokenizer.decode, request.stop_strings)
     while True:
         done, tokens = int(state.step), np.array(state.tokens)
         lengths, stopped = np.array(state.lengths), np.array(state.stopped)

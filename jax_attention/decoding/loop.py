@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.cache import EMPTY
+from jax_attention.core.struct import data_field, struct
 from jax_attention.decoding.prompts import Prompts
 from jax_attention.decoding.sampler import Sampler
-from jax_attention.ground.trees import pytree
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -32,32 +32,31 @@ PROBE = 1_000_003
 """An axis of this size marks the place of the copies' axis in the shapes of a cache; no real axis has it."""
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
+@struct
 class State:
     """Everything that generation carries from token to token."""
 
-    cache: Any
-    step: Int[Array, ""]
+    cache: Any = data_field()
+    step: Int[Array, ""] = data_field()
     """How many tokens were chosen."""
-    tokens: Int[Array, "*lead M"]
+    tokens: Int[Array, "*lead M"] = data_field()
     """What was chosen so far; `PAD` behind it."""
-    logprobs: Float[Array, "*lead M"]
+    logprobs: Float[Array, "*lead M"] = data_field()
     """Their log-probabilities under the model, before any sampling rule."""
-    lengths: Int[Array, "*lead"]
+    lengths: Int[Array, "*lead"] = data_field()
     """How many tokens each row has, its stop token included."""
-    stopped: Bool[Array, "*lead"]
-    token: Int[Array, "*lead"]
+    stopped: Bool[Array, "*lead"] = data_field()
+    token: Int[Array, "*lead"] = data_field()
     """The last token: the next input of the model."""
-    position: Int[Array, "*lead"]
+    position: Int[Array, "*lead"] = data_field()
     """Where that token stands."""
-    rngs: PRNGKeyArray | None
+    rngs: PRNGKeyArray | None = data_field()
     """One key per row."""
-    seen: Bool[Array, "*lead V"] | None
+    seen: Bool[Array, "*lead V"] | None = data_field()
     """Which tokens stand in the row; None when no rule asks."""
 
 
-class Reading(NamedTuple):
+class PrefillResult(NamedTuple):
     """What is known when the prompts were read and nothing is chosen yet."""
 
     cache: Any
@@ -150,7 +149,7 @@ def _choose(state: State, logits: jax.Array, sampler: Sampler, stop: jax.Array) 
 
 def read(
     model: Any, prompts: Prompts, *, capacity: int, chunk: int | None, copies: int | None, needs_seen: bool
-) -> Reading:
+) -> PrefillResult:
     """Read each prompt once into a fresh cache; `copies` of what follows stand on a new axis in front, None is without.
 
     Only the last row of each prompt goes through the head.
@@ -160,13 +159,13 @@ def read(
     logits, position = model.unembed(hidden), prompts.lengths - 1
     seen = _seen(prompts, logits.shape[-1]) if needs_seen else None
     if copies is None:
-        return Reading(cache, logits, position, seen)
+        return PrefillResult(cache, logits, position, seen)
 
     def repeat(x: jax.Array, axis: int = 0) -> jax.Array:
         return jnp.broadcast_to(jnp.expand_dims(x, axis), (*x.shape[:axis], copies, *x.shape[axis:]))
 
     cache = along_copies(repeat, model, cache, lead, capacity)
-    return Reading(cache, *jax.tree.map(repeat, (logits, position, seen)))
+    return PrefillResult(cache, *jax.tree.map(repeat, (logits, position, seen)))
 
 
 def along_copies(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.cache import EMPTY
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
+from jax_attention.core.checks import check_int, describe_array, fail_unless
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array, describe_array, fail_unless
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array, describe_array, fail_unless
+from jax_attention.core.parts import FactoryRepr
+from jax_attention.core.struct import array_field, struct
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-class Rule:
+class LogitTransform(FactoryRepr):
     """Base of the sampling rules: what `sampler` needs to know about each."""
 
     place: ClassVar[int]
@@ -34,11 +35,11 @@ class Rule:
         raise NotImplementedError
 
 
-@value
-class RepetitionPenalty(Rule):
+@struct
+class RepetitionPenalty(LogitTransform):
     """Logits of seen tokens, divided if positive and multiplied if negative; see `repetition_penalty`."""
 
-    penalty: jax.Array | float = leaf()
+    penalty: jax.Array | float = array_field()
 
     place, random, needs_seen = 0, False, True
 
@@ -48,8 +49,8 @@ class RepetitionPenalty(Rule):
         return jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-@value
-class PlainRule(Rule):
+@struct
+class UserLogitTransform(LogitTransform):
     """A plain function `f(logits, seen) -> logits` as a rule; it is static, so pass the same function each time."""
 
     function: Callable
@@ -69,11 +70,11 @@ class PlainRule(Rule):
         return getattr(self.function, "__name__", None) or repr(self.function)
 
 
-@value
-class Temperature(Rule):
+@struct
+class Temperature(LogitTransform):
     """`logits / temperature`; see `temperature`."""
 
-    temperature: jax.Array | float = leaf()
+    temperature: jax.Array | float = array_field()
 
     place = 2
 
@@ -81,8 +82,8 @@ class Temperature(Rule):
         return logits / per_row(self.temperature)
 
 
-@value
-class Greedy(Rule):
+@struct
+class Greedy(LogitTransform):
     """Take the token with the largest logit; see `greedy`."""
 
     place, random = 9, False

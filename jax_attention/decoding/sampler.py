@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.decoding.rules import Greedy, PlainRule, Rule
+from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.parts import FactoryRepr
+from jax_attention.core.struct import part_field, struct
+from jax_attention.decoding.rules import Greedy, LogitTransform, UserLogitTransform
 from jax_attention.decoding.rules import greedy as greedy_rule
-from jax_attention.ground.checks import describe_array, fail_unless
-from jax_attention.ground.values import child, value
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
-@value
-class Sampler:
+@struct
+class Sampler(FactoryRepr):
     """Rules in their order; made by `sampler`."""
 
-    rules: tuple[Rule, ...] = child(default=())
+    rules: tuple[LogitTransform, ...] = part_field(default=())
 
     @property
     def greedy(self) -> bool:
@@ -61,7 +62,7 @@ class Sampler:
         return f"sampler({', '.join(map(repr, self.rules))})"
 
 
-def sampler(*rules: Rule | Callable) -> Sampler:
+def sampler(*rules: LogitTransform | Callable) -> Sampler:
     """Compose rules into a way to choose the next token, in the order of Hugging Face's `generate`.
 
         repetition_penalty -> plain functions -> temperature -> top_k -> top_p -> min_p -> draw (or greedy)
@@ -89,7 +90,7 @@ def sampler(*rules: Rule | Callable) -> Sampler:
         Holtzman et al. (2020), "The curious case of neural text degeneration".
     """
     found = [_as_rule(rule) for rule in rules]
-    kinds = [type(rule) for rule in found if not isinstance(rule, PlainRule)]
+    kinds = [type(rule) for rule in found if not isinstance(rule, UserLogitTransform)]
     for kind in kinds:
         fail_unless(
             kinds.count(kind) == 1,
@@ -113,8 +114,8 @@ def as_sampler(x: Any) -> Sampler:
     return sampler(greedy_rule() if x is None else x)
 
 
-def _as_rule(x: Any) -> Rule:
-    if isinstance(x, Rule):
+def _as_rule(x: Any) -> LogitTransform:
+    if isinstance(x, LogitTransform):
         return x
     name = getattr(x, "__name__", type(x).__name__)
     module = getattr(x, "__module__", None)
@@ -129,4 +130,4 @@ def _as_rule(x: Any) -> Rule:
         f"{describe_array(x)}.",
         TypeError,
     )
-    return PlainRule(x)
+    return UserLogitTransform(x)

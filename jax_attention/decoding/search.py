@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.struct import data_field, struct
 from jax_attention.decoding.loop import PAD, along_copies, read
 from jax_attention.decoding.prompts import Prompts
 from jax_attention.decoding.sampler import Sampler
-from jax_attention.ground.trees import pytree
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
 
 
-class Goal(NamedTuple):
+class StoppingCriteria(NamedTuple):
     """When a beam and a row are finished; numbers, all of them traced: other ones run the same programs."""
 
     stop: Int[Array, "S"]
@@ -48,25 +48,24 @@ class Hypotheses(NamedTuple):
     lengths: Int[Array, "K *lead"]
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
+@struct
 class Search:
     """Everything that the search carries from token to token."""
 
-    cache: Any
-    step: Int[Array, ""]
+    cache: Any = data_field()
+    step: Int[Array, ""] = data_field()
     """How many tokens the running beams have."""
-    running: Hypotheses
-    finished: Hypotheses
-    open: Bool[Array, "*lead"]
+    running: Hypotheses = data_field()
+    finished: Hypotheses = data_field()
+    open: Bool[Array, "*lead"] = data_field()
     """Which rows go on; the others take no more finished beams."""
-    token: Int[Array, "K *lead"]
+    token: Int[Array, "K *lead"] = data_field()
     """The last token of each running beam: the next input of the model."""
-    parents: Int[Array, "K *lead"]
+    parents: Int[Array, "K *lead"] = data_field()
     """Which of the beams in the cache each running one continues."""
-    position: Int[Array, "K *lead"]
+    position: Int[Array, "K *lead"] = data_field()
     """Where that token stands."""
-    seen: Bool[Array, "K *lead V"] | None
+    seen: Bool[Array, "K *lead V"] | None = data_field()
     """Which tokens stand in the beam, prompt included; None when no rule asks."""
 
 
@@ -75,7 +74,7 @@ def start(
     model: Any,
     prompts: Prompts,
     rules: Sampler,
-    goal: Goal,
+    goal: StoppingCriteria,
     *,
     capacity: int,
     room: int,
@@ -103,7 +102,7 @@ def start(
 
 
 @partial(jax.jit, static_argnames="capacity", donate_argnums=1)
-def search(model: Any, state: Search, rules: Sampler, goal: Goal, *, capacity: int) -> Search:
+def search(model: Any, state: Search, rules: Sampler, goal: StoppingCriteria, *, capacity: int) -> Search:
     """Go on until no row is open, or the limit is reached."""
     lead = state.open.shape
 
@@ -119,7 +118,7 @@ def search(model: Any, state: Search, rules: Sampler, goal: Goal, *, capacity: i
     return jax.lax.while_loop(unfinished, step, state)
 
 
-def _choose(state: Search, logits: jax.Array, rules: Sampler, goal: Goal) -> Search:
+def _choose(state: Search, logits: jax.Array, rules: Sampler, goal: StoppingCriteria) -> Search:
     """Lengthen the beams by one token: of the K best those that end finish, the K best that do not end run on."""
     logprobs = rules.logits(jax.nn.log_softmax(logits.astype(jnp.float32)), state.seen)
     sums = state.running.scores[..., None] + logprobs
@@ -160,7 +159,7 @@ def _lengthen(state: Search, sums: jax.Array) -> tuple[Hypotheses, jax.Array, ja
     return Hypotheses(tokens, scores, jnp.full_like(token, state.step + 1)), token, parents
 
 
-def _scale(length: jax.Array, goal: Goal) -> jax.Array:
+def _scale(length: jax.Array, goal: StoppingCriteria) -> jax.Array:
     """What a sum over `length` tokens is divided by."""
     return length.astype(jnp.float32) ** goal.penalty
 

@@ -14,7 +14,7 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What decoders write for the first bytes of a character whose last bytes are still to come."""
 
 
-class Piece(NamedTuple):
+class StreamChunk(NamedTuple):
     """What `generate(stream=)` hands to its callback: the news of one row."""
 
     row: tuple[int, ...]
@@ -23,11 +23,11 @@ class Piece(NamedTuple):
     """Its new tokens, a stop token included."""
     text: str | None
     """New text, or None without a tokenizer. It never breaks a character, never shows a stop string or its beginning,
-    so it may lag behind the tokens; all pieces joined are `Generated.text`.
+    so it may lag behind the tokens; all pieces joined are `GenerationResult.text`.
     """
 
 
-class Follower:
+class TextStreamer:
     """One row as it grows: its tokens, its text, and where a stop string ends it."""
 
     def __init__(self, decode: Callable[[Any], str] | None, stops: tuple[str, ...]):
@@ -77,13 +77,13 @@ def _first(text: str, stops: tuple[str, ...]) -> int | None:
     return min((text.find(stop) for stop in stops if stop in text), default=None)
 
 
-class Followers:
+class TextStreamers:
     """All rows of a batch; `lead` are its leading axes."""
 
     def __init__(self, lead: tuple[int, ...], decode: Callable[[Any], str] | None, stops: tuple[str, ...]):
-        self._rows = {row: Follower(decode, stops) for row in np.ndindex(*lead)}
+        self._rows = {row: TextStreamer(decode, stops) for row in np.ndindex(*lead)}
 
-    def follow(self, tokens: np.ndarray, lengths: np.ndarray, stopped: np.ndarray, last: bool) -> Iterator[Piece]:
+    def follow(self, tokens: np.ndarray, lengths: np.ndarray, stopped: np.ndarray, last: bool) -> Iterator[StreamChunk]:
         """The news of every row; afterwards `lengths` and `stopped` know of stop strings, in place."""
         for row, follower in self._rows.items():
             by_token = bool(stopped[row]) and follower.length is None
@@ -91,7 +91,7 @@ class Followers:
             if follower.length is not None:
                 lengths[row], stopped[row] = follower.length, True
             if len(new) or text:
-                yield Piece(row, new, text)
+                yield StreamChunk(row, new, text)
 
     def texts(self, lead: tuple[int, ...], row: tuple[int, ...] = ()) -> Any:
         """The text of one sequence, or lists of texts nested as the leading axes are."""

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.struct import array_field, struct
 from jax_attention.decoding.ranking import kth_largest, light_tail, smallest, sort_keys
-from jax_attention.decoding.rules import Rule, check_number, per_row
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
-from jax_attention.ground.values import leaf, value
+from jax_attention.decoding.rules import LogitTransform, check_number, per_row
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 
-@value
-class TopK(Rule):
+@struct
+class TopK(LogitTransform):
     """The k largest logits and whatever equals the last of them; see `top_k`."""
 
-    k: jax.Array | int = leaf()
+    k: jax.Array | int = array_field()
 
     place = 3
 
@@ -33,11 +33,11 @@ class TopK(Rule):
         return jnp.where(keys < kth_largest(keys, self.k), -jnp.inf, logits)
 
 
-@value
-class TopP(Rule):
+@struct
+class TopP(LogitTransform):
     """The fewest tokens that together have probability p; see `top_p`. `tail` is 1 - p, rounded once, as in PyTorch."""
 
-    tail: jax.Array | float = leaf()
+    tail: jax.Array | float = array_field()
     min_tokens_to_keep: int = 1
 
     place = 4
@@ -53,11 +53,11 @@ class TopP(Rule):
         return f"top_p({p}{_shown(self.min_tokens_to_keep)})"
 
 
-@value
-class MinP(Rule):
+@struct
+class MinP(LogitTransform):
     """The tokens with at least p times the probability of the likeliest; see `min_p`."""
 
-    p: jax.Array | float = leaf()
+    p: jax.Array | float = array_field()
     min_tokens_to_keep: int = 1
 
     place = 5

@@ -1,1 +1,1 @@
-"""Implementations: ways to evaluate the one sentence. None imports another; `dispatch` chooses."""
+"""Implementations: ways to evaluate the formula. None imports another; `attention/choose.py` chooses."""

@@ -7,15 +7,15 @@ from jax_attention.interop.compare_rule import Comparison, compare_rule
 from jax_attention.interop.difference import Difference, difference
 from jax_attention.interop.hugging_face import load, save
 from jax_attention.interop.peft import load_adapters, save_adapters
-from jax_attention.interop.report import Cause, Report, Row, compare
+from jax_attention.interop.report import Diagnosis, ParityReport, ParityRow, compare
 from jax_attention.interop.torch_modules import from_state_dict, from_torch, to_state_dict, to_torch
 
 __all__ = [
-    "Cause",
+    "Diagnosis",
     "Comparison",
     "Difference",
-    "Report",
-    "Row",
+    "ParityReport",
+    "ParityRow",
     "compare",
     "compare_rule",
     "difference",

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.dispatch.attend import attend
-from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.attention.attend import attend
+from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.interop.difference import Difference, difference
 from jax_attention.interop.tensors import highest_precision, import_torch, to_jax, to_numpy, to_tensor
 

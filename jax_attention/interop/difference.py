@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import describe_array
+from jax_attention.core.checks import describe_array
 from jax_attention.interop.tensors import to_numpy
 
 if TYPE_CHECKING:

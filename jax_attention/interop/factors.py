@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.interop.entries import Arrays, Entry
 
 Factors = tuple[Any, Any]

@@ -8,9 +8,9 @@ from typing import Any
 
 from jax_attention.interop.entries import Entry
 from jax_attention.interop.fields import Fields
-from jax_attention.models import LMConfig, PairConfig
+from jax_attention.models import EncoderDecoderConfig, LMConfig
 
-Config = LMConfig | PairConfig
+Config = LMConfig | EncoderDecoderConfig
 
 
 @dataclass(frozen=True)

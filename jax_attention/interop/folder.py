@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_attention.ground.checks import check_instance
-from jax_attention.ground.files import replaced_file
+from jax_attention.core.checks import check_instance
+from jax_attention.core.files import replaced_file
 from jax_attention.interop.tensors import import_torch, to_numpy
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"

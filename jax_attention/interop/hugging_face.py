@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import models, normalizers, scores
-from jax_attention.ground.checks import check_instance, check_int
+from jax_attention.core.checks import check_instance, check_int
 from jax_attention.interop.entries import to_ours, to_theirs
 from jax_attention.interop.families import FAMILIES
 from jax_attention.interop.family import Config, Family
 from jax_attention.interop.fields import HARMLESS, Fields
 from jax_attention.interop.folder import SHARD, as_folder, read_config, read_weights, write_folder
 from jax_attention.interop.stored import settled
-from jax_attention.models import EncoderDecoder, LMConfig, PairConfig, TransformerLM
+from jax_attention.models import EncoderDecoder, EncoderDecoderConfig, LMConfig, TransformerLM
 from jax_attention.nn.named import filled, named
 from jax_attention.positions import Rotary, rotary
 
@@ -83,7 +83,7 @@ def load(
     family, config = described(folder)
     config, stored = settled(family, config, read_weights(folder, allow_pickle))
     param_dtype = _widest(stored) if param_dtype is None else param_dtype
-    config = config.replaced(dtype=dtype or param_dtype, param_dtype=param_dtype)
+    config = config.replace(dtype=dtype or param_dtype, param_dtype=param_dtype)
     what = (
         f"path: expected the arrays of a {family.model_type} of this config in {str(folder)!r}{_other(folder, family)}"
     )
@@ -91,7 +91,7 @@ def load(
     abstract = jax.eval_shape(lambda: models.create(config))
     cast = {name: jnp.asarray(np.ascontiguousarray(x), param_dtype) for name, x in arrays.items()}
     model = filled(abstract, cast, what)
-    return models.scanned(model) if scan else model
+    return models.scan_layers(model) if scan else model
 
 
 def save(
@@ -149,7 +149,7 @@ def save(
     wrong = sorted(name for name in added if name not in HARMLESS or own.get(name, added[name]) != added[name])
     if wrong:
         raise ValueError(f"fields: expected only what does not change the logits, got {', '.join(wrong)}.")
-    plain = models.unrolled(model) if model.config.scan else model
+    plain = models.unroll_layers(model) if model.config.scan else model
     ours = {name: np.asarray(x) for name, x in named(plain).items()}
     theirs = {
         name: x.astype(jnp.dtype(plain.config.param_dtype))
@@ -246,7 +246,7 @@ def expressions(config: Config, name: str | None) -> list[tuple[Family, dict[str
         raise ValueError(f"family: expected one of {', '.join(BY_TYPE)}, got {name!r}.")
     able, tried = [], []
     for family in FAMILIES if name is None else (BY_TYPE[name],):
-        fits = family.pair == isinstance(config, PairConfig)
+        fits = family.pair == isinstance(config, EncoderDecoderConfig)
         fields = _attempt(lambda family=family: family.write(config)) if fits else None
         pair = {"is_encoder_decoder": family.pair}
         back = None if fields is None else _attempt(lambda family=family, x=fields | pair: _config(family, x))

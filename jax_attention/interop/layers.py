@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jax_attention.models import LMConfig
-from jax_attention.models.stack import scanned_layers
+from jax_attention.models.blocks import scanned_layers
 from jax_attention.nn import Adapters
 
 SCANNED, REST = "blocks.scanned.", "blocks.rest."

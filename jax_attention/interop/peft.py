@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import check_instance, fail_unless
-from jax_attention.ground.numerics import compute_dtype
+from jax_attention.core.checks import check_instance, fail_unless
+from jax_attention.core.numerics import compute_dtype
 from jax_attention.interop.entries import Entry
 from jax_attention.interop.factors import Factors, our_factors, their_factors
 from jax_attention.interop.family import Family
@@ -32,8 +32,8 @@ from jax_attention.interop.folder import (
 )
 from jax_attention.interop.hugging_face import expressions
 from jax_attention.interop.layers import stacked, unstacked
-from jax_attention.models import EncoderDecoder, TransformerLM, unrolled
-from jax_attention.nn import Adapters, adapted
+from jax_attention.models import EncoderDecoder, TransformerLM, unroll_layers
+from jax_attention.nn import Adapters, apply_adapters
 from jax_attention.nn.named import listed, named
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -66,7 +66,7 @@ IGNORED = [
 def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, family: str | None = None) -> Adapters:
     """Adapters that PEFT saved, for the model that they were trained on.
 
-        nn.adapted(model, load_adapters(model, path))  =  PeftModel.from_pretrained(model, path)
+        nn.apply_adapters(model, load_adapters(model, path))  =  PeftModel.from_pretrained(model, path)
 
     Args:
         model: the base model. Where its blocks are scanned, layers that PEFT left out or gave a smaller rank are filled
@@ -100,7 +100,7 @@ def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, fa
             (folder / name).is_file(), f"path: expected {name} in {str(folder)!r}, got none.", FileNotFoundError
         )
     scale_of, arrays = _scales(read_json(folder / CONFIG)), read_safetensors(folder / WEIGHTS)
-    plain = jax.eval_shape(unrolled, model)
+    plain = jax.eval_shape(unroll_layers, model)
     kernels, down, up = named(plain), {}, {}
     chosen = _fitting(plain, family, arrays)
     _drop_bases(chosen, model, arrays)
@@ -130,7 +130,7 @@ def save_adapters(
 ) -> None:
     """Write adapters as PEFT does.
 
-        PeftModel.from_pretrained(base, path)  =  nn.adapted(model, adapters)
+        PeftModel.from_pretrained(base, path)  =  nn.apply_adapters(model, adapters)
 
     Args:
         model: the base model, in the layout that the adapters were made for.
@@ -162,8 +162,8 @@ def save_adapters(
     folder, arrays, ranks, conv = as_folder(path), {}, {}, False
     taken = [name for name in (CONFIG, WEIGHTS) if (folder / name).exists()]
     fail_unless(not taken, f"path: expected a folder without adapters, got {', '.join(taken)}.", FileExistsError)
-    jax.eval_shape(adapted, model, adapters)  # which checks the shapes
-    plain = jax.eval_shape(unrolled, model)
+    jax.eval_shape(apply_adapters, model, adapters)  # which checks the shapes
+    plain = jax.eval_shape(unroll_layers, model)
     if model.config.scan:
         adapters = unstacked(adapters, model.config)
     chosen, kernels, left = _families(plain, family)[0], named(plain), set(adapters.down)
@@ -193,7 +193,8 @@ def _check_base(model: Any) -> None:
     check_instance("model", model, (TransformerLM, EncoderDecoder), "a models.TransformerLM or EncoderDecoder")
     fail_unless(
         not (model.config.scan and isinstance(model, EncoderDecoder)),
-        "model: expected an encoder-decoder with single blocks, got scanned ones. Unroll it: models.unrolled(model).",
+        "model: expected an encoder-decoder with single blocks, got scanned ones. Unroll it: "
+        "models.unroll_layers(model).",
     )
 
 

@@ -17,15 +17,15 @@ def settled(family: Family, config: Config, stored: Arrays) -> tuple[Config, Arr
     buffers, with the prefix that a bare model leaves out, without copies.
     """
     stored = {_now(family, name): x for name, x in stored.items() if not re.search(family.buffers, name)}
-    head = _names(family, config.replaced(tied_head=False), "head")
+    head = _names(family, config.replace(tied_head=False), "head")
     if not any(name.startswith(family.prefix) for name in stored):
         stored = {name if name in head else family.prefix + name: x for name, x in stored.items()}
         if family.headless and not head & stored.keys():
-            config = config.replaced(**family.headless)
+            config = config.replace(**family.headless)
     copies = _copies(family, config)
     different = {name: source for name, source in copies.items() if not _is_copy(stored, name, source)}
     if family.head_decides and different.keys() & head:
-        config = config.replaced(tied_head=False)
+        config = config.replace(tied_head=False)
         copies = _copies(family, config)
         different = {name: source for name, source in different.items() if name in copies}
     for name, source in different.items():
@@ -64,7 +64,7 @@ def _copies(family: Family, config: Config) -> Mapping[str, str]:
         return family.copies(config)
     if not config.tied_head:
         return {}
-    entries = family.entries(config.replaced(tied_head=False))
+    entries = family.entries(config.replace(tied_head=False))
     head, embedding = (
         next(entry.theirs[0] for entry in entries if entry.ours[0] == name) for name in ("head.kernel", "embedding")
     )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import describe_array
+from jax_attention.core.checks import describe_array
 
 BFLOAT16 = np.dtype(jnp.bfloat16)
 

@@ -3,7 +3,7 @@
 A plain function `(q_pos[..., T, 1], k_pos[..., 1, S]) -> bool` is accepted wherever a mask is.
 """
 
-from jax_attention.masks.base import And, Mask, Not, Or, PlainMask, as_mask
+from jax_attention.masks.base import And, Mask, Not, Or, UserMask, as_mask
 from jax_attention.masks.convert import (
     MaskAndMods,
     from_flash_window,
@@ -26,7 +26,7 @@ from jax_attention.masks.positional import (
     prefix,
     sliding_window,
 )
-from jax_attention.masks.rows import fully_masked_rows
+from jax_attention.masks.properties import fully_masked_rows
 
 CATALOGUE = (causal, sliding_window, prefix, lengths, segments, dilated, chunked, dense, block_sparse)
 
@@ -43,7 +43,7 @@ __all__ = [
     "MaskAndMods",
     "Not",
     "Or",
-    "PlainMask",
+    "UserMask",
     "Prefix",
     "Segments",
     "SlidingWindow",

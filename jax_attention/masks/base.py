@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import check_bool, check_kind
-from jax_attention.ground.values import Plain, child, plain_value, value
-from jax_attention.masks.cover import Cover, Tiles
+from jax_attention.core.checks import check_bool, check_kind
+from jax_attention.core.parts import FactoryRepr, UserFunction
+from jax_attention.core.struct import part_field, struct
+from jax_attention.masks.block_coverage import BlockCoverage, TileRanges
 
 
-class Mask:
+class Mask(FactoryRepr):
     """`mask(q_pos[..., t, 1], k_pos[..., 1, s]) -> bool[..., t, s]`; True means "may attend", everywhere."""
 
     part = "mask"
@@ -22,7 +23,7 @@ class Mask:
         """Which pairs are allowed, broadcastable to the tile."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(q_pos, k_pos)")
 
-    def cover(self, tiles: Tiles) -> Cover:
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         """What can be said about whole tiles without looking at pairs; it may know less, but must not be wrong. A
         subclass that changes `__call__` must change this too.
         """
@@ -57,70 +58,70 @@ class Mask:
         return "\n".join([repr(self), f"{rows} queries x {columns} keys, # may attend:", *lines])
 
 
-@plain_value
-class PlainMask(Plain, Mask):
+@struct
+class UserMask(UserFunction, Mask):
     """A user's function with the signature of a mask."""
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
-        allowed = self.function(self.merged(q_pos), self.merged(k_pos))
+        allowed = self.function(self.merge_heads(q_pos), self.merge_heads(k_pos))
         check_bool(f"mask {self!r}", allowed)
-        return self.parted(allowed)
+        return self.split_heads(allowed)
 
 
-@value
+@struct
 class And(Mask):
     """Allowed by both."""
 
-    left: Mask = child()
-    right: Mask = child()
+    left: Mask = part_field()
+    right: Mask = part_field()
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return self.left(q_pos, k_pos) & self.right(q_pos, k_pos)
 
-    def cover(self, tiles: Tiles) -> Cover:
-        return self.left.cover(tiles) & self.right.cover(tiles)
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
+        return self.left.block_coverage(tiles) & self.right.block_coverage(tiles)
 
     def __repr__(self) -> str:
         return f"({self.left!r} & {self.right!r})"
 
 
-@value
+@struct
 class Or(Mask):
     """Allowed by either."""
 
-    left: Mask = child()
-    right: Mask = child()
+    left: Mask = part_field()
+    right: Mask = part_field()
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return self.left(q_pos, k_pos) | self.right(q_pos, k_pos)
 
-    def cover(self, tiles: Tiles) -> Cover:
-        return self.left.cover(tiles) | self.right.cover(tiles)
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
+        return self.left.block_coverage(tiles) | self.right.block_coverage(tiles)
 
     def __repr__(self) -> str:
         return f"({self.left!r} | {self.right!r})"
 
 
-@value
+@struct
 class Not(Mask):
     """Allowed where the inner mask forbids."""
 
-    mask: Mask = child()
+    mask: Mask = part_field()
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return ~self.mask(q_pos, k_pos)
 
-    def cover(self, tiles: Tiles) -> Cover:
-        return ~self.mask.cover(tiles)
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
+        return ~self.mask.block_coverage(tiles)
 
     def __repr__(self) -> str:
         return f"~{self.mask!r}"
 
 
-def joined_by_and(mask: Mask | None) -> list[Mask]:
-    """What `&` joins, in order; none where every pair is allowed."""
+def and_terms(mask: Mask | None) -> list[Mask]:
+    """The masks that `&` joins, in order; an empty list where every pair is allowed."""
     if isinstance(mask, And):
-        return joined_by_and(mask.left) + joined_by_and(mask.right)
+        return and_terms(mask.left) + and_terms(mask.right)
     return [] if mask is None else [mask]
 
 
@@ -154,4 +155,4 @@ def as_mask(x: Mask | Callable) -> Mask:
             f"{type(x).__name__}. Wrap a boolean array (True = may attend): masks.dense(array)."
         )
     check_kind("mask", x)
-    return PlainMask(x)
+    return UserMask(x)

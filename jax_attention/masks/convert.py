@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_int, describe_array
+from jax_attention.core.checks import check_int, describe_array
 from jax_attention.masks.base import Mask
 from jax_attention.masks.data import dense
 from jax_attention.masks.positional import SlidingWindow, sliding_window

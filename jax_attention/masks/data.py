@@ -8,22 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import check_array, check_int
-from jax_attention.ground.numerics import per_tile, take_last
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array, check_int
+from jax_attention.core.numerics import per_tile, take_last
+from jax_attention.core.struct import array_field, struct
 from jax_attention.masks.base import Mask
-from jax_attention.masks.cover import Cover, Tiles, low_and_high
+from jax_attention.masks.block_coverage import BlockCoverage, TileRanges, low_and_high
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Int
 
 
-@value
+@struct
 class Lengths(Mask):
     """`k_pos < key_lengths` and `q_pos < query_lengths`; see `lengths`."""
 
-    key_lengths: jax.Array | int | None = leaf(default=None, per_sequence=True)
-    query_lengths: jax.Array | int | None = leaf(default=None, per_sequence=True)
+    key_lengths: jax.Array | int | None = array_field(default=None, per_sequence=True)
+    query_lengths: jax.Array | int | None = array_field(default=None, per_sequence=True)
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         allowed = (q_pos == q_pos) & (k_pos == k_pos)
@@ -33,56 +33,56 @@ class Lengths(Mask):
             allowed = allowed & (q_pos < per_tile(self.query_lengths))
         return allowed
 
-    def cover(self, tiles: Tiles) -> Cover:
-        found = tiles.known(np.ones((), bool), np.ones((), bool))
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
+        found = tiles.coverage(np.ones((), bool), np.ones((), bool))
         if self.key_lengths is not None:
             length = per_tile(self.key_lengths)
-            found = found & tiles.known(tiles.k_low < length, tiles.k_high < length)
+            found = found & tiles.coverage(tiles.k_low < length, tiles.k_high < length)
         if self.query_lengths is not None:
             length = per_tile(self.query_lengths)
-            found = found & tiles.known(tiles.q_low < length, tiles.q_high < length)
+            found = found & tiles.coverage(tiles.q_low < length, tiles.q_high < length)
         return found
 
 
-@value
+@struct
 class Segments(Mask):
     """`query_ids[t] == key_ids[s]`; see `segments`."""
 
-    query_ids: jax.Array = leaf("T", per_sequence=True)
-    key_ids: jax.Array = leaf("S", per_sequence=True)
+    query_ids: jax.Array = array_field("T", per_sequence=True)
+    key_ids: jax.Array = array_field("S", per_sequence=True)
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return self.query_ids[..., :, None] == self.key_ids[..., None, :]
 
-    def cover(self, tiles: Tiles) -> Cover:
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         q_low, q_high = (x[..., :, None] for x in low_and_high(self.query_ids, tiles.height))
         k_low, k_high = (x[..., None, :] for x in low_and_high(self.key_ids, tiles.width))
         some = (q_low <= k_high) & (k_low <= q_high)
-        return tiles.known(some, some & (q_low == q_high) & (k_low == k_high))
+        return tiles.coverage(some, some & (q_low == q_high) & (k_low == k_high))
 
 
-@value
+@struct
 class Dense(Mask):
     """`array[..., t, s]`; see `dense`."""
 
-    array: jax.Array = leaf("T", "S")
+    array: jax.Array = array_field("T", "S")
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return jnp.asarray(self.array)
 
-    def cover(self, tiles: Tiles) -> Cover:
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         *lead, rows, columns = self.array.shape
         grid = (tiles.rows, tiles.height) if rows > 1 else (1, 1)
         grid += (tiles.columns, tiles.width) if columns > 1 else (1, 1)
         parts = jnp.asarray(self.array).reshape(*lead, *grid)
-        return tiles.known(jnp.any(parts, axis=(-3, -1)), np.zeros((), bool))
+        return tiles.coverage(jnp.any(parts, axis=(-3, -1)), np.zeros((), bool))
 
 
-@value
+@struct
 class BlockSparse(Mask):
     """`blocks[..., q_pos // block_size, k_pos // block_size]`; see `block_sparse`."""
 
-    blocks: jax.Array = leaf("rows", "columns", layout=True)
+    blocks: jax.Array = array_field("rows", "columns", layout=True)
     block_size: int = 1
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
@@ -92,7 +92,7 @@ class BlockSparse(Mask):
         flat = jnp.asarray(self.blocks).reshape(*self.blocks.shape[:-2], rows * columns)
         return inside & take_last(flat, jnp.where(inside, row * columns + column, 0))
 
-    def cover(self, tiles: Tiles) -> Cover:
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         """Blocks in each tile's range are counted by differences of sums from the corner."""
         known = not isinstance(self.blocks, jax.core.Tracer) and all(isinstance(x, np.ndarray) for x in tiles[-4:])
         if any(np.ndim(x) > 2 and np.shape(x)[:-2].count(1) < np.ndim(x) - 2 for x in tiles[-4:]):
@@ -107,7 +107,7 @@ class BlockSparse(Mask):
         left, right = (xp.clip(x, 0, blocks.shape[-1]) for x in (left, right + 1))
         at = lambda row, column: summed[..., row, column]  # noqa: E731
         count = at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left)
-        return tiles.known(count > 0, inside & (count == (bottom - top) * (right - left)))
+        return tiles.coverage(count > 0, inside & (count == (bottom - top) * (right - left)))
 
 
 def lengths(

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from jax_attention.ground.checks import check_array, check_int, fail_unless
-from jax_attention.ground.numerics import per_tile
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array, check_int, fail_unless
+from jax_attention.core.numerics import per_tile
+from jax_attention.core.struct import array_field, struct
 from jax_attention.masks.base import Mask
-from jax_attention.masks.cover import Cover, Tiles
+from jax_attention.masks.block_coverage import BlockCoverage, TileRanges
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
 
 
-@value
+@struct
 class Causal(Mask):
     """`k_pos <= q_pos + offset`; see `causal`."""
 
@@ -25,14 +25,14 @@ class Causal(Mask):
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return k_pos <= q_pos + self.offset
 
-    def cover(self, tiles: Tiles) -> Cover:
-        return tiles.known(
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
+        return tiles.coverage(
             tiles.k_low <= tiles.q_high + self.offset,
             tiles.k_high <= tiles.q_low + self.offset,
         )
 
 
-@value
+@struct
 class SlidingWindow(Mask):
     """`q_pos - left < k_pos - offset <= q_pos + right`; see `sliding_window`."""
 
@@ -49,7 +49,7 @@ class SlidingWindow(Mask):
             allowed = allowed & (ahead <= self.right)
         return allowed
 
-    def cover(self, tiles: Tiles) -> Cover:
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         low = tiles.k_low - (tiles.q_high + self.offset)
         high = tiles.k_high - (tiles.q_low + self.offset)
         some, all = low <= high, low <= high
@@ -57,23 +57,23 @@ class SlidingWindow(Mask):
             some, all = some & (high > -self.left), all & (low > -self.left)
         if self.right is not None:
             some, all = some & (low <= self.right), all & (high <= self.right)
-        return tiles.known(some, all)
+        return tiles.coverage(some, all)
 
 
-@value
+@struct
 class Prefix(Mask):
     """`k_pos < length`; see `prefix`."""
 
-    length: jax.Array | int = leaf(per_sequence=True)
+    length: jax.Array | int = array_field(per_sequence=True)
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return (k_pos < per_tile(self.length)) & (q_pos == q_pos)
 
-    def cover(self, tiles: Tiles) -> Cover:
-        return tiles.known(tiles.k_low < per_tile(self.length), tiles.k_high < per_tile(self.length))
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
+        return tiles.coverage(tiles.k_low < per_tile(self.length), tiles.k_high < per_tile(self.length))
 
 
-@value
+@struct
 class Dilated(Mask):
     """`(q_pos - k_pos) % step == 0`; see `dilated`."""
 
@@ -82,13 +82,13 @@ class Dilated(Mask):
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return (q_pos - k_pos) % self.step == 0
 
-    def cover(self, tiles: Tiles) -> Cover:
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         low, high = tiles.q_low - tiles.k_high, tiles.q_high - tiles.k_low
         some = high // self.step * self.step >= low
-        return tiles.known(some, some & ((low == high) | (self.step == 1)))
+        return tiles.coverage(some, some & ((low == high) | (self.step == 1)))
 
 
-@value
+@struct
 class Chunked(Mask):
     """`q_pos // size == k_pos // size`; see `chunked`."""
 
@@ -97,9 +97,9 @@ class Chunked(Mask):
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return q_pos // self.size == k_pos // self.size
 
-    def cover(self, tiles: Tiles) -> Cover:
+    def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         q_low, q_high, k_low, k_high = (x // self.size for x in tiles[-4:])
-        return tiles.known(
+        return tiles.coverage(
             (q_low <= k_high) & (k_low <= q_high),
             (q_low == q_high) & (k_low == k_high) & (q_low == k_low),
         )

@@ -1,40 +1,40 @@
 """Transformer language models around the rules: a frozen config, and a model that is a plain pytree of parameters."""
 
-from jax_attention.models.body import Body, Layer
-from jax_attention.models.body_pair import BodyPair
 from jax_attention.models.classifier import Classifier
 from jax_attention.models.config import LMConfig
 from jax_attention.models.config_json import config_from_json, config_to_json
-from jax_attention.models.create import create, scanned, unrolled
-from jax_attention.models.encoder_decoder import EncoderDecoder, PairConfig
+from jax_attention.models.create import create, scan_layers, unroll_layers
+from jax_attention.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from jax_attention.models.encoder_decoder_stack import EncoderDecoderStack
 from jax_attention.models.patch_encoder import PatchEncoder
 from jax_attention.models.presets import PRESETS, gemma2, gpt2, llama, tiny
-from jax_attention.models.pure import Pure, from_dict, pure, to_dict
-from jax_attention.models.results import BodyOutput, Capture, Captured, LMCache, LMOutput, Memory
+from jax_attention.models.pure import PureModel, from_dict, pure_model, to_dict
+from jax_attention.models.results import Capture, CaptureResult, LMCache, LMOutput, Memory, StackOutput
 from jax_attention.models.rnn_config import RNNConfig
-from jax_attention.models.rnn_halves import RNNMemory, RNNState
+from jax_attention.models.rnn_encoder_decoder import RNNMemory, RNNState
 from jax_attention.models.rnn_seq2seq import RNNSeq2Seq
-from jax_attention.models.source_model import Given
+from jax_attention.models.seq2seq_model import ConditionedDecoder
 from jax_attention.models.transformer import TransformerLM
+from jax_attention.models.transformer_stack import TransformerLayer, TransformerStack
 
 __all__ = [
-    "Body",
-    "BodyOutput",
-    "BodyPair",
+    "TransformerStack",
+    "StackOutput",
+    "EncoderDecoderStack",
     "Capture",
-    "Captured",
+    "CaptureResult",
     "Classifier",
     "EncoderDecoder",
-    "Given",
-    "Layer",
+    "ConditionedDecoder",
+    "TransformerLayer",
     "LMCache",
     "LMConfig",
     "LMOutput",
     "Memory",
     "PRESETS",
-    "PairConfig",
+    "EncoderDecoderConfig",
     "PatchEncoder",
-    "Pure",
+    "PureModel",
     "RNNConfig",
     "RNNMemory",
     "RNNSeq2Seq",
@@ -47,9 +47,9 @@ __all__ = [
     "gemma2",
     "gpt2",
     "llama",
-    "pure",
-    "scanned",
+    "pure_model",
+    "scan_layers",
     "tiny",
     "to_dict",
-    "unrolled",
+    "unroll_layers",
 ]

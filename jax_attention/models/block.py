@@ -14,8 +14,8 @@ from jax_attention import masks, mods, positions
 from jax_attention.cache import KVCache
 from jax_attention.dropout import Dropout
 from jax_attention.models.config import LMConfig, model_dtype
-from jax_attention.nn import FeedForward, Learned, MultiHeadAttention
-from jax_attention.nn.hold import hold, release
+from jax_attention.nn import FeedForward, LearnedPart, MultiHeadAttention
+from jax_attention.nn.freeze import freeze, unfreeze
 from jax_attention.nn.norms import LayerNorm, RMSNorm
 from jax_attention.normalizers import softmax
 from jax_attention.positions import Rotary
@@ -23,7 +23,7 @@ from jax_attention.positions import Rotary
 INITIAL_DEVIATION = 0.02
 
 
-class Shared(NamedTuple):
+class LayerInputs(NamedTuple):
     """What all layers of one call have in common."""
 
     positions: jax.Array | None
@@ -31,7 +31,7 @@ class Shared(NamedTuple):
     mods: tuple
 
 
-class Wanted(NamedTuple):
+class CaptureRequest(NamedTuple):
     """Which maps of a block are wanted."""
 
     weights: bool
@@ -53,13 +53,13 @@ class Block(nnx.Module):
             use_bias=config.has_bias("qkv"),
             out_bias=config.has_bias("out"),
             head_norm=partial(_head_norm, config, rngs) if config.qk_norm else None,
-            joined_norm=config.qk_norm == "joined",
+            norm_all_heads=config.qk_norm == "joined",
             **options,
         )
         rule = rule_of_layer(config, window)
         self.attention = MultiHeadAttention(packed=True, rope=rope_of_layer(config, window), **heads, **rule)
         # Not in the attention layer, whose own mods precede those of a call: T5's table, given by a call, comes first.
-        self.mods = nnx.List([hold(mod) for mod in mods_of_layer(config)])
+        self.mods = nnx.List([freeze(mod) for mod in mods_of_layer(config)])
         self.feed_forward = FeedForward(
             config.width,
             config.resolved_ff_size,
@@ -80,11 +80,11 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: jax.Array,
-        shared: Shared,
+        shared: LayerInputs,
         cache: KVCache | None,
         memory: KVCache | None,
         rng: jax.Array | None,
-        wanted: Wanted,
+        wanted: CaptureRequest,
     ) -> tuple[jax.Array, KVCache | None, tuple[jax.Array | None, jax.Array | None]]:
         """The stream after the block, the new cache, and the wanted maps over the sequence and over the memory."""
         count = 3 if self.cross is None else 5
@@ -93,7 +93,7 @@ class Block(nnx.Module):
 
         def attend(x: jax.Array) -> jax.Array:
             nonlocal cache
-            own = tuple(release(mod) for mod in self.mods)
+            own = tuple(unfreeze(mod) for mod in self.mods)
             options: dict[str, Any] = {"mask": shared.mask, "mods": (*shared.mods, *own)}
             layer, before = self.attention, cache
             if before is not None:
@@ -106,8 +106,8 @@ class Block(nnx.Module):
             return layer(x, **options)
 
         def recall(x: jax.Array) -> jax.Array:
-            maps[1] = self.cross.recall_weights(x, memory, **self._dropped(rngs[3])) if wanted.cross else None
-            return self.cross.recall(x, memory, **self._dropped(rngs[3]))
+            maps[1] = self.cross.cross_attention_weights(x, memory, **self._dropped(rngs[3])) if wanted.cross else None
+            return self.cross.cross_attend(x, memory, **self._dropped(rngs[3]))
 
         y = self._add(x, x, attend, self.attention_norm, self.attention_after, rngs[1])
         if self.cross is not None:
@@ -159,7 +159,7 @@ def rule_of_layer(config: LMConfig, window: int | None) -> dict[str, Any]:
         mask = masks.sliding_window(window) if mask is None else masks.as_mask(mask) & masks.sliding_window(window)
     normalize = config.normalize
     if config.sinks:
-        normalize = Learned(softmax(jnp.zeros(config.num_heads, config.param_dtype)))
+        normalize = LearnedPart(softmax(jnp.zeros(config.num_heads, config.param_dtype)))
     elif config.train_rule:
         normalize = trained(normalize, config.param_dtype)
     score = trained(config.score, config.param_dtype) if config.train_rule else config.score
@@ -186,7 +186,7 @@ def trained(part: Any, dtype: str) -> Any:
     is_float = lambda x: not callable(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)  # noqa: E731
     if not any(is_float(x) for x in jax.tree.leaves(part)):
         return part
-    return Learned(jax.tree.map(lambda x: jnp.asarray(x, dtype) if is_float(x) else x, part))
+    return LearnedPart(jax.tree.map(lambda x: jnp.asarray(x, dtype) if is_float(x) else x, part))
 
 
 def make_norm(config: LMConfig, rngs: nnx.Rngs) -> nnx.Module:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention.cache import EMPTY
-from jax_attention.ground.checks import check_instance, check_int, check_positions, fail_unless
-from jax_attention.ground.numerics import compute_dtype
+from jax_attention.core.checks import check_instance, check_int, check_positions, fail_unless
+from jax_attention.core.numerics import compute_dtype
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.results import Capture, LMOutput
 from jax_attention.models.transformer import TransformerLM

@@ -147,7 +147,7 @@ class LMConfig:
             object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         check_config(self)
 
-    def replaced(self, **changes: Any) -> LMConfig:
+    def replace(self, **changes: Any) -> LMConfig:
         """The same with some fields changed."""
         return dataclasses.replace(self, **changes)
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import jax
 
 from jax_attention import masks, mods, normalizers, scores
-from jax_attention.ground.checks import check_int, check_part, fail_unless
+from jax_attention.core.checks import check_int, check_part, fail_unless
 from jax_attention.models.choices import BiasPlace, Dtype, Norm, NormPlace, Position, Remat
 from jax_attention.nn.feed_forward import ACTIVATIONS
 from jax_attention.normalizers import Softmax

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from jax_attention import masks, mods, normalizers, positions, scores
-from jax_attention.ground.checks import check_instance
-from jax_attention.ground.values import Plain, is_value
+from jax_attention.core.checks import check_instance
+from jax_attention.core.parts import UserFunction
+from jax_attention.core.struct import is_struct
 from jax_attention.models.config import LMConfig
-from jax_attention.models.encoder_decoder import PairConfig
+from jax_attention.models.encoder_decoder import EncoderDecoderConfig
 from jax_attention.models.rnn_config import RNNConfig
 from jax_attention.positions import scaling
 
@@ -23,7 +24,7 @@ HALVES = ("encoder", "decoder")
 HOMES = {module.__name__.rpartition(".")[2]: module for module in FLOORS}
 
 
-def config_to_json(config: LMConfig | PairConfig | RNNConfig) -> dict[str, Any]:
+def config_to_json(config: LMConfig | EncoderDecoderConfig | RNNConfig) -> dict[str, Any]:
     """A config as a dictionary of JSON types.
 
         {"vocab_size": 65, …, "mask": {"value": "masks.Causal", "fields": {"offset": 0}}, …}
@@ -45,15 +46,15 @@ def config_to_json(config: LMConfig | PairConfig | RNNConfig) -> dict[str, Any]:
     Reference:
         None; our own format.
     """
-    kinds = (LMConfig, PairConfig, RNNConfig)
-    check_instance("config", config, kinds, "models.LMConfig(...), PairConfig(...) or RNNConfig(...)")
-    if isinstance(config, PairConfig):
+    kinds = (LMConfig, EncoderDecoderConfig, RNNConfig)
+    check_instance("config", config, kinds, "models.LMConfig(...), EncoderDecoderConfig(...) or RNNConfig(...)")
+    if isinstance(config, EncoderDecoderConfig):
         halves = {name: config_to_json(getattr(config, name)) for name in HALVES}
         return halves | {"shared_embedding": config.shared_embedding}
     return {field.name: _encode(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def config_from_json(data: dict[str, Any]) -> LMConfig | PairConfig | RNNConfig:
+def config_from_json(data: dict[str, Any]) -> LMConfig | EncoderDecoderConfig | RNNConfig:
     """The config that `config_to_json` wrote.
 
         config_from_json(config_to_json(config)) = config
@@ -78,7 +79,7 @@ def config_from_json(data: dict[str, Any]) -> LMConfig | PairConfig | RNNConfig:
     """
     if set(HALVES) <= data.keys():
         halves = {name: config_from_json(data[name]) for name in HALVES}
-        return PairConfig(**halves, shared_embedding=data["shared_embedding"])
+        return EncoderDecoderConfig(**halves, shared_embedding=data["shared_embedding"])
     kind = RNNConfig if "source_vocab_size" in data else LMConfig
     known = {field.name for field in dataclasses.fields(kind)}
     unknown = sorted(set(data) - known)
@@ -96,9 +97,9 @@ def _encode(name: str, x: Any) -> Any:
         return x if math.isfinite(x) else {"float": repr(x)}
     if isinstance(x, tuple):
         return [_encode(name, item) for item in x]
-    if isinstance(x, Plain):
+    if isinstance(x, UserFunction):
         return {**_encode_function(name, x.function), "wrapper": _path(type(x))}
-    if is_value(x) and _path(type(x)) is not None:
+    if is_struct(x) and _path(type(x)) is not None:
         fields = {f.name: _encode(f"{name}.{f.name}", getattr(x, f.name)) for f in dataclasses.fields(x)}
         return {"value": _path(type(x)), "fields": fields}
     if isinstance(x, (jax.Array, np.ndarray, np.generic)):

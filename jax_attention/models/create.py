@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING, TypeVar
 import jax
 from flax import nnx
 
-from jax_attention.ground.checks import check_instance
-from jax_attention.models.body import Body
+from jax_attention.core.checks import check_instance
 from jax_attention.models.config import LMConfig
-from jax_attention.models.encoder_decoder import EncoderDecoder, PairConfig
+from jax_attention.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from jax_attention.models.rnn_config import RNNConfig
 from jax_attention.models.rnn_seq2seq import RNNSeq2Seq
 from jax_attention.models.transformer import TransformerLM
+from jax_attention.models.transformer_stack import TransformerStack
 
 if TYPE_CHECKING:
     from jaxtyping import PRNGKeyArray
 
 
-Model = TypeVar("Model", Body, EncoderDecoder)
-KINDS = {LMConfig: TransformerLM, PairConfig: EncoderDecoder, RNNConfig: RNNSeq2Seq}
+Model = TypeVar("Model", TransformerStack, EncoderDecoder)
+KINDS = {LMConfig: TransformerLM, EncoderDecoderConfig: EncoderDecoder, RNNConfig: RNNSeq2Seq}
 
 
 def create(
-    config: LMConfig | PairConfig | RNNConfig, rng: PRNGKeyArray | int = 0
+    config: LMConfig | EncoderDecoderConfig | RNNConfig, rng: PRNGKeyArray | int = 0
 ) -> TransformerLM | EncoderDecoder | RNNSeq2Seq:
     """A fresh model, initialised in one compiled call.
 
         model = TransformerLM(config) with parameters drawn from rng: normal(0.02), residual outputs / sqrt(2 depth)
 
     Args:
-        config: sizes, layout and the attention rule; a `PairConfig` makes an `EncoderDecoder`, an `RNNConfig` an
-            `RNNSeq2Seq`.
+        config: sizes, layout and the attention rule; an `EncoderDecoderConfig` makes an `EncoderDecoder`, an
+            `RNNConfig` an `RNNSeq2Seq`.
         rng: a JAX random key or a seed.
 
     Returns:
@@ -49,7 +49,7 @@ def create(
     Reference:
         Radford et al. (2019), section 2.3.
     """
-    check_instance("config", config, tuple(KINDS), "models.LMConfig(...), PairConfig(...) or RNNConfig(...)")
+    check_instance("config", config, tuple(KINDS), "models.LMConfig(...), EncoderDecoderConfig(...) or RNNConfig(...)")
     rng = (
         jax.random.key(rng) if isinstance(rng, int) else check_instance("rng", rng, jax.Array, "a random key or a seed")
     )
@@ -57,11 +57,13 @@ def create(
 
 
 @jax.jit(static_argnums=0)
-def _create(config: LMConfig | PairConfig | RNNConfig, rng: jax.Array) -> TransformerLM | EncoderDecoder | RNNSeq2Seq:
+def _create(
+    config: LMConfig | EncoderDecoderConfig | RNNConfig, rng: jax.Array
+) -> TransformerLM | EncoderDecoder | RNNSeq2Seq:
     return KINDS[type(config)](config, rngs=nnx.Rngs(rng))
 
 
-def scanned(model: Model) -> Model:
+def scan_layers(model: Model) -> Model:
     """The same model with its blocks stacked for `lax.scan`.
 
         layers [block_0, …, block_L]  ->  one block whose arrays are [L, ...], per place in the window pattern
@@ -77,17 +79,17 @@ def scanned(model: Model) -> Model:
 
     Example:
         >>> from jax_attention import models
-        >>> model = models.scanned(models.create(models.tiny(vocab_size=11)))
+        >>> model = models.scan_layers(models.create(models.tiny(vocab_size=11)))
         >>> model.config.scan, model.blocks.repeats
         (True, 2)
 
     Reference:
         https://github.com/jax-ml/jax/issues/3596: compile time of deep unrolled models.
     """
-    return _model(model).stacked(True)
+    return _model(model).with_scan(True)
 
 
-def unrolled(model: Model) -> Model:
+def unroll_layers(model: Model) -> Model:
     """The same model with one block after the other; faster steps on CPU, longer compilation when deep.
 
         one block whose arrays are [L, ...]  ->  layers [block_0, …, block_L]
@@ -104,14 +106,14 @@ def unrolled(model: Model) -> Model:
     Example:
         >>> from jax_attention import models
         >>> model = models.create(models.tiny(vocab_size=11, scan=True))
-        >>> len(models.unrolled(model).blocks.rest)
+        >>> len(models.unroll_layers(model).blocks.rest)
         2
 
     Reference:
         See `scanned`.
     """
-    return _model(model).stacked(False)
+    return _model(model).with_scan(False)
 
 
 def _model(model: Model) -> Model:
-    return check_instance("model", model, (Body, EncoderDecoder), "a Transformer of jax_attention.models")
+    return check_instance("model", model, (TransformerStack, EncoderDecoder), "a Transformer of jax_attention.models")

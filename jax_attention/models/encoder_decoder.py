@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 from flax import nnx
 
-from jax_attention.ground.checks import check_instance, fail_unless
+from jax_attention.core.checks import check_instance, fail_unless
 from jax_attention.models.config import LMConfig
 from jax_attention.models.results import Memory
-from jax_attention.models.source_model import Given, SourceModel
+from jax_attention.models.seq2seq_model import ConditionedDecoder, Seq2SeqModel
 from jax_attention.models.transformer import TransformerLM
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ HEADLESS = {"tied_head": True, "head_transform": False, "head_bias": False}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairConfig:
+class EncoderDecoderConfig:
     """What an encoder–decoder Transformer is: the configs of its halves.
 
         p(target | source) = decoder(target, memory = encoder(source))
@@ -44,7 +44,7 @@ class PairConfig:
         >>> from jax_attention import models
         >>> encoder = models.LMConfig(vocab_size=11, width=8, depth=1, num_heads=2, mask=None)
         >>> decoder = models.LMConfig(vocab_size=11, width=8, depth=1, num_heads=2, memory_size=8)
-        >>> models.PairConfig(encoder=encoder, decoder=decoder, shared_embedding=True).scan
+        >>> models.EncoderDecoderConfig(encoder=encoder, decoder=decoder, shared_embedding=True).scan
         False
 
     Reference:
@@ -75,7 +75,7 @@ class PairConfig:
             fail_unless(
                 values[0] == values[1],
                 f"{name}: expected the same in both halves, got {values[0]!r} and {values[1]!r}. Set both: "
-                f"config.replaced({name}=...).",
+                f"config.replace({name}=...).",
             )
         table = lambda half: (half.vocab_size, half.width)  # noqa: E731
         fail_unless(
@@ -84,7 +84,7 @@ class PairConfig:
             f"{table(self.decoder)}. Give each its own table: shared_embedding=False.",
         )
 
-    def replaced(self, **changes: Any) -> PairConfig:
+    def replace(self, **changes: Any) -> EncoderDecoderConfig:
         """The same with some fields of both halves changed: `scan`, `dtype`, `remat`, …"""
         halves = {name: dataclasses.replace(getattr(self, name), **changes) for name in ("encoder", "decoder")}
         return dataclasses.replace(self, **halves)
@@ -100,7 +100,7 @@ class PairConfig:
         return self.decoder.param_dtype
 
 
-class EncoderDecoder(SourceModel):
+class EncoderDecoder(Seq2SeqModel):
     """An encoder and a decoder, each a `TransformerLM`.
 
         logits[..., t, :] = decoder(target, memory = encoder(source))_t,      which depends on target[..., :t + 1]
@@ -111,7 +111,7 @@ class EncoderDecoder(SourceModel):
 
     Returns:
         A module: `model(source, target)` gives `LMOutput`; `model.encode(source)` what the encoder makes of a source,
-        `[..., S, D]`; `model.given(source)` the decoder of that source, which `decoding.generate` takes as a model.
+        `[..., S, D]`; `model.condition(source)` the decoder of that source, which `decoding.generate` takes as a model.
 
     Raises:
         ValueError: by the call, if tokens or positions do not fit.
@@ -121,18 +121,18 @@ class EncoderDecoder(SourceModel):
         >>> from jax_attention import decoding, models
         >>> encoder = models.LMConfig(vocab_size=11, width=8, depth=1, num_heads=2, mask=None)
         >>> decoder = models.LMConfig(vocab_size=11, width=8, depth=1, num_heads=2, memory_size=8)
-        >>> model = models.create(models.PairConfig(encoder=encoder, decoder=decoder))
+        >>> model = models.create(models.EncoderDecoderConfig(encoder=encoder, decoder=decoder))
         >>> model(jnp.zeros((2, 5), int), jnp.zeros((2, 3), int)).logits.shape
         (2, 3, 11)
-        >>> decoding.generate(model.given(jnp.arange(5)), [0], max_new_tokens=4).tokens.shape
+        >>> decoding.generate(model.condition(jnp.arange(5)), [0], max_new_tokens=4).tokens.shape
         (4,)
 
     Reference:
         Sutskever, Vinyals, Le (2014), "Sequence to sequence learning"; Vaswani et al. (2017).
     """
 
-    def __init__(self, config: PairConfig, *, rngs: nnx.Rngs):
-        check_instance("config", config, PairConfig, "models.PairConfig(...)")
+    def __init__(self, config: EncoderDecoderConfig, *, rngs: nnx.Rngs):
+        check_instance("config", config, EncoderDecoderConfig, "models.EncoderDecoderConfig(...)")
         encoder = TransformerLM(config.encoder, rngs=rngs)
         if config.shared_embedding:
             encoder.embedding = None
@@ -152,22 +152,24 @@ class EncoderDecoder(SourceModel):
             encoder.embedding = self.decoder.embedding
         return encoder.hidden(source, positions=positions, rng=rng)[0]
 
-    def remembered(self, source: Any, positions: Any = None, rng: Any = None) -> Memory:
+    def encode_memory(self, source: Any, positions: Any = None, rng: Any = None) -> Memory:
         """Keys and values of what the encoder makes of a source, for each layer of the decoder."""
-        return self.decoder.remember(self.encode(source, positions=positions, rng=rng), positions)
+        return self.decoder.project_memory(self.encode(source, positions=positions, rng=rng), positions)
 
-    def given(self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None) -> Given:
+    def condition(
+        self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None
+    ) -> ConditionedDecoder:
         """As of every model of a source; the blocks of the decoder are unrolled, which is faster token by token."""
         self.encoder._checked(source, positions, None)
         model = self
         if self.config.scan:
             model = jax.tree.map(lambda x: x, self)
-            model.decoder = self.decoder.stacked(False)
-        return super(EncoderDecoder, model).given(source, positions=positions)
+            model.decoder = self.decoder.with_scan(False)
+        return super(EncoderDecoder, model).condition(source, positions=positions)
 
-    def stacked(self, scan: bool) -> EncoderDecoder:
+    def with_scan(self, scan: bool) -> EncoderDecoder:
         """Both halves with their blocks stacked for `lax.scan`, or one after the other."""
         copy = jax.tree.map(lambda x: x, self)
-        copy.encoder, copy.decoder = self.encoder.stacked(scan), self.decoder.stacked(scan)
-        copy.config = self.config.replaced(scan=scan)
+        copy.encoder, copy.decoder = self.encoder.with_scan(scan), self.decoder.with_scan(scan)
+        copy.config = self.config.replace(scan=scan)
         return copy

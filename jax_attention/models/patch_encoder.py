@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.ground.checks import check_instance, check_int, describe_array, fail_unless
+from jax_attention.core.checks import check_instance, check_int, describe_array, fail_unless
 from jax_attention.models.block import INITIAL_DEVIATION, drop, fold
-from jax_attention.models.body import Body
 from jax_attention.models.config import LMConfig, model_dtype
+from jax_attention.models.transformer_stack import TransformerStack
 from jax_attention.nn import Linear
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class PatchEncoder(nnx.Module):
 
         x_p = patch_p W + b + position_p,        y = body(x),        [..., H, W, C] -> [..., P, D]
 
-    What a decoder with `memory_size` = D attends to: `decoder.remember(encoder(images))`.
+    What a decoder with `memory_size` = D attends to: `decoder.project_memory(encoder(images))`.
 
     Args:
         config: of the Transformer, usually with `mask=None`; with `position="learned"` each patch has a row of a table.
@@ -81,7 +81,7 @@ class PatchEncoder(nnx.Module):
         learned = config.position == "learned"
         table = INITIAL_DEVIATION * jax.random.normal(rngs.params(), shape, param_dtype) if learned else None
         self.position = None if table is None else nnx.Param(table)
-        self.body, self.config = Body(config, rngs=rngs), config
+        self.body, self.config = TransformerStack(config, rngs=rngs), config
 
     @property
     def grid(self) -> tuple[int, int]:

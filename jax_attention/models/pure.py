@@ -1,4 +1,4 @@
-"""The model as a pair of pure functions over plain nested dicts, for those who do not want a module."""
+"""The model as a pair of pure_model functions over plain nested dicts, for those who do not want a module."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 
 
-class Pure(NamedTuple):
+class PureModel(NamedTuple):
     """`init(rng) -> params` and `apply(params, tokens, **options) -> LMOutput`."""
 
     init: Callable[[Any], Params]
     apply: Callable[..., Any]
 
 
-def pure(config: LMConfig) -> Pure:
+def pure_model(config: LMConfig) -> PureModel:
     """The model of a config as two functions.
 
         params = init(rng),        apply(params, tokens) = TransformerLM with those parameters, called
@@ -34,7 +34,8 @@ def pure(config: LMConfig) -> Pure:
         config: sizes, layout and the attention rule.
 
     Returns:
-        `Pure(init, apply)`; both can be jitted, vmapped and differentiated. `apply` takes every keyword of the model.
+        `PureModel(init, apply)`; both can be jitted, vmapped and differentiated. `apply` takes every keyword of the
+        model.
 
     Raises:
         ValueError: by `apply`, as `from_dict`.
@@ -42,7 +43,7 @@ def pure(config: LMConfig) -> Pure:
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from jax_attention import models
-        >>> init, apply = models.pure(models.tiny(vocab_size=11, width=16))
+        >>> init, apply = models.pure_model(models.tiny(vocab_size=11, width=16))
         >>> ensemble = jax.vmap(init)(jax.random.split(jax.random.key(0), 3))
         >>> jax.vmap(lambda params: apply(params, jnp.arange(5)).logits)(ensemble).shape
         (3, 5, 11)
@@ -57,7 +58,7 @@ def pure(config: LMConfig) -> Pure:
     def apply(params: Params, *args: Any, **options: Any) -> Any:
         return from_dict(config, params)(*args, **options)
 
-    return Pure(init, apply)
+    return PureModel(init, apply)
 
 
 def to_dict(model: TransformerLM) -> Params:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.cache import EMPTY, KVCache
-from jax_attention.ground.checks import fail_unless
-from jax_attention.ground.trees import pytree
+from jax_attention.core.checks import fail_unless
+from jax_attention.core.struct import data_field, struct
 
 EMBEDDING = -1
 """The number of the hidden state before the first block."""
@@ -71,7 +71,7 @@ class Capture:
         return tuple(found)
 
 
-class Captured(NamedTuple):
+class CaptureResult(NamedTuple):
     """Maps `[..., N, T, S]`, hidden states `[..., T, D]` and maps over the memory, each by layer number."""
 
     weights: dict[int, jax.Array]
@@ -79,13 +79,12 @@ class Captured(NamedTuple):
     cross: dict[int, jax.Array]
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
+@struct
 class LMCache:
     """One `KVCache` for each layer, in the layout of the model's blocks: stacked where scanned, else single."""
 
-    scanned: tuple[KVCache, ...]
-    rest: tuple[KVCache, ...]
+    scanned: tuple[KVCache, ...] = data_field()
+    rest: tuple[KVCache, ...] = data_field()
 
     @property
     def length(self) -> jax.Array:
@@ -109,15 +108,14 @@ class LMCache:
         return last + steps.reshape((1,) * (last.ndim - 1) + (count,))
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
+@struct
 class Memory:
     """What a decoder remembers of a source, from `remember`: keys and values for the cross-attention of each layer, in
     the form and layout of a cache.
     """
 
-    scanned: tuple[KVCache, ...]
-    rest: tuple[KVCache, ...]
+    scanned: tuple[KVCache, ...] = data_field()
+    rest: tuple[KVCache, ...] = data_field()
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -130,12 +128,12 @@ class LMOutput(NamedTuple):
 
     logits: jax.Array
     cache: LMCache | None
-    captured: Captured | None
+    captured: CaptureResult | None
 
 
-class BodyOutput(NamedTuple):
+class StackOutput(NamedTuple):
     """Vectors `[..., T, D]`, the new cache or None, what was captured."""
 
     hidden: jax.Array
     cache: LMCache | None
-    captured: Captured
+    captured: CaptureResult

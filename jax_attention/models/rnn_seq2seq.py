@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.ground.checks import check_instance, fail_unless
+from jax_attention.core.checks import check_instance, fail_unless
 from jax_attention.models.rnn_config import RNNConfig
-from jax_attention.models.rnn_halves import RNNDecoder, RNNEncoder, RNNMemory
-from jax_attention.models.source_model import SourceModel
+from jax_attention.models.rnn_encoder_decoder import RNNDecoder, RNNEncoder, RNNMemory
+from jax_attention.models.seq2seq_model import Seq2SeqModel
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int, PRNGKeyArray
 
 
-class RNNSeq2Seq(SourceModel):
+class RNNSeq2Seq(Seq2SeqModel):
     """The recurrent encoder–decoder: a code for the whole source, or attention over its states by any score.
 
         h, C   = encoder(source)
@@ -33,7 +33,7 @@ class RNNSeq2Seq(SourceModel):
 
     Returns:
         A module: `model(source, target)` gives `LMOutput`, teacher forced; `model.encode(source)` an `RNNMemory`;
-        `model.given(source)` the decoder of that source, which `decoding.generate` and `beam_search` run freely.
+        `model.condition(source)` the decoder of that source, which `decoding.generate` and `beam_search` run freely.
 
     Raises:
         ValueError: by the call, if shapes do not fit, or a source is longer than the context of `nn.Location`.
@@ -46,7 +46,7 @@ class RNNSeq2Seq(SourceModel):
         >>> model = models.create(config)
         >>> model(jnp.zeros((2, 5), int), jnp.zeros((2, 3), int)).logits.shape
         (2, 3, 11)
-        >>> decoding.generate(model.given(jnp.arange(5)), [0], max_new_tokens=4).tokens.shape
+        >>> decoding.generate(model.condition(jnp.arange(5)), [0], max_new_tokens=4).tokens.shape
         (4,)
 
     Reference:
@@ -81,7 +81,7 @@ class RNNSeq2Seq(SourceModel):
         states = jnp.pad(memory.states, [*behind, (0, 0)])
         return dataclasses.replace(memory, states=states, real=jnp.pad(memory.real, behind))
 
-    def remembered(self, source: Any, positions: Any = None, rng: Any = None) -> RNNMemory:
+    def encode_memory(self, source: Any, positions: Any = None, rng: Any = None) -> RNNMemory:
         """What the encoder makes of a source is all that the decoder needs."""
         return self.encode(source, positions=positions, rng=rng)
 

@@ -10,12 +10,12 @@ from flax import nnx
 
 from jax_attention import positions
 from jax_attention.cache import EMPTY
-from jax_attention.ground.checks import check_instance, check_positions, check_tokens, fail_unless
-from jax_attention.ground.numerics import compute_dtype
+from jax_attention.core.checks import check_instance, check_positions, check_tokens, fail_unless
+from jax_attention.core.numerics import compute_dtype
 from jax_attention.models.block import INITIAL_DEVIATION, drop, fold, make_norm, table_rows
-from jax_attention.models.body import Body
 from jax_attention.models.config import LMConfig, model_dtype
-from jax_attention.models.results import BodyOutput, Capture, LMCache, LMOutput, Memory
+from jax_attention.models.results import Capture, LMCache, LMOutput, Memory, StackOutput
+from jax_attention.models.transformer_stack import TransformerStack
 from jax_attention.nn import Linear
 from jax_attention.nn.feed_forward import ACTIVATIONS
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-class TransformerLM(Body):
+class TransformerLM(TransformerStack):
     """A Transformer over the tokens of one sequence or any batch of them.
 
         logits[..., t, :] = head(norm(blocks(embed(tokens) + position)))_t,        which depends on tokens[..., :t + 1]
@@ -40,7 +40,7 @@ class TransformerLM(Body):
     Returns:
         A module: `model(tokens, positions=, segment_ids=, cache=, rng=, capture=)` gives `LMOutput(logits, cache,
         captured)`; `model.hidden` and `model.unembed` are its two halves; `model.init_cache` makes an empty cache,
-        `model.remember(states)` the memory of a decoder.
+        `model.project_memory(states)` the memory of a decoder.
 
     Raises:
         ValueError: by the call, if tokens, positions, segments or capture do not fit; see `__call__`.
@@ -146,7 +146,7 @@ class TransformerLM(Body):
         memory: Memory | None = None,
         rng: PRNGKeyArray | None = None,
         capture: Capture | None = None,
-    ) -> BodyOutput:
+    ) -> StackOutput:
         """The whole call but the head: what the head sees, the new cache, what was captured."""
         tokens = self._checked(tokens, positions, token_types)
         if cache is not None:

@@ -4,7 +4,7 @@ A plain function `(scores, q_pos, k_pos) -> scores` is accepted wherever a mod i
 """
 
 from jax_attention.mods.alibi import Alibi, alibi
-from jax_attention.mods.base import Mod, PlainMod, as_mod
+from jax_attention.mods.base import Mod, UserMod, as_mod
 from jax_attention.mods.bias import Bias, bias
 from jax_attention.mods.relative import Relative, relative
 from jax_attention.mods.shape import SoftCap, Temperature, soft_cap, temperature
@@ -16,7 +16,7 @@ __all__ = [
     "Alibi",
     "Bias",
     "Mod",
-    "PlainMod",
+    "UserMod",
     "Relative",
     "SoftCap",
     "Temperature",

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array
-from jax_attention.ground.numerics import per_tile
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array
+from jax_attention.core.numerics import per_tile
+from jax_attention.core.struct import array_field, struct
 from jax_attention.mods.base import Mod
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-@value
+@struct
 class Alibi(Mod):
     """`scores - slopes * |q_pos - k_pos|`; see `alibi`."""
 
-    forbids = False
-    slopes: jax.Array | float = leaf()
+    may_forbid_pairs = False
+    slopes: jax.Array | float = array_field()
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         distance = jnp.abs(q_pos - k_pos).astype(scores.dtype)

@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 
-from jax_attention.ground.checks import check_kind, check_returned
-from jax_attention.ground.values import Plain, plain_value
+from jax_attention.core.checks import check_kind, check_returned
+from jax_attention.core.parts import FactoryRepr, UserFunction
+from jax_attention.core.struct import struct
 
 
-class Mod:
+class Mod(FactoryRepr):
     """`mod(scores[..., t, s], q_pos[..., t, 1], k_pos[..., 1, s]) -> scores[..., t, s]`.
 
     A mod acts on every score by itself: it may use the score, the two positions and its own arrays, but not the
@@ -19,22 +20,22 @@ class Mod:
 
     part = "mods"
 
-    forbids = True  # a finite score may become -inf, which forbids its pair
+    may_forbid_pairs = True  # a finite score may become -inf, which forbids its pair
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         """Return the changed scores."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(scores, q_pos, k_pos)")
 
 
-@plain_value
-class PlainMod(Plain, Mod):
+@struct
+class UserMod(UserFunction, Mod):
     """A user's function with the signature of a mod."""
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
-        seen = self.merged(scores)
-        changed = self.function(seen, self.merged(q_pos), self.merged(k_pos))
+        seen = self.merge_heads(scores)
+        changed = self.function(seen, self.merge_heads(q_pos), self.merge_heads(k_pos))
         check_returned(f"mod {self!r}", changed, seen.shape)
-        return self.parted(changed)
+        return self.split_heads(changed)
 
 
 def as_mod(x: Any) -> Mod:
@@ -60,4 +61,4 @@ def as_mod(x: Any) -> Mod:
         `score_mod` of https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
     """
     check_kind("mods", x)
-    return x if isinstance(x, Mod) else PlainMod(x)
+    return x if isinstance(x, Mod) else UserMod(x)

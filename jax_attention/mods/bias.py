@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array
+from jax_attention.core.struct import array_field, struct
 from jax_attention.mods.base import Mod
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-@value
+@struct
 class Bias(Mod):
     """`scores + array`; see `bias`."""
 
-    array: jax.Array = leaf("T", "S")
+    array: jax.Array = array_field("T", "S")
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return scores + self.array

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from jax_attention.ground.checks import check_array, check_int
-from jax_attention.ground.numerics import take_last
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array, check_int
+from jax_attention.core.numerics import take_last
+from jax_attention.core.struct import array_field, struct
 from jax_attention.mods.base import Mod
 from jax_attention.positions.tables import t5_buckets
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-@value
+@struct
 class Relative(Mod):
     """`scores + table[bucket(k_pos - q_pos)]`; see `relative`."""
 
-    table: jax.Array = leaf("buckets")
+    table: jax.Array = array_field("buckets")
     bidirectional: bool = True
     max_distance: int = 128
 

@@ -7,33 +7,33 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array
-from jax_attention.ground.numerics import per_tile
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array
+from jax_attention.core.numerics import per_tile
+from jax_attention.core.struct import array_field, struct
 from jax_attention.mods.base import Mod
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-@value
+@struct
 class SoftCap(Mod):
     """`cap * tanh(scores / cap)`; see `soft_cap`."""
 
-    forbids = False
-    cap: jax.Array | float = leaf()
+    may_forbid_pairs = False
+    cap: jax.Array | float = array_field()
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         cap = per_tile(self.cap)
         return cap * jnp.tanh(scores / cap)
 
 
-@value
+@struct
 class Temperature(Mod):
     """`scores / temperature`; see `temperature`."""
 
-    forbids = False
-    temperature: jax.Array | float = leaf()
+    may_forbid_pairs = False
+    temperature: jax.Array | float = array_field()
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         return scores / per_tile(self.temperature)

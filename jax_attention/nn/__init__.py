@@ -1,15 +1,15 @@
-"""Flax modules that hold parameters and static configuration, and nothing else: each is a pytree, so plain `jax.jit`,
+"""Flax modules that freeze parameters and static configuration, and nothing else: each is a pytree, so plain `jax.jit`,
 `grad`, `vmap`, `lax.scan` and optax work on it. The rules themselves are the pure functions of `jax_attention`.
 """
 
 from jax_attention.nn.attn import Attn
 from jax_attention.nn.feed_forward import FeedForward
-from jax_attention.nn.hold import Learned
+from jax_attention.nn.freeze import LearnedPart
 from jax_attention.nn.linear import Linear
-from jax_attention.nn.lora import Adapters, adapted, lora
+from jax_attention.nn.lora import Adapters, apply_adapters, lora
 from jax_attention.nn.multi_head import MultiHeadAttention
 from jax_attention.nn.recurrent import GRU, LSTM
-from jax_attention.nn.rules import Additive, Concat, General, Location
+from jax_attention.nn.scores import Additive, Concat, General, Location
 from jax_attention.nn.self_attention import SelfAttention
 
 __all__ = [
@@ -21,11 +21,11 @@ __all__ = [
     "GRU",
     "General",
     "LSTM",
-    "Learned",
+    "LearnedPart",
     "Linear",
     "Location",
     "MultiHeadAttention",
     "SelfAttention",
-    "adapted",
+    "apply_adapters",
     "lora",
 ]

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.dispatch.attend import attend, attention_weights
-from jax_attention.nn.hold import hold, release
+from jax_attention.attention.attend import attend, attention_weights
+from jax_attention.nn.freeze import freeze, unfreeze
 from jax_attention.nn.linear import Linear
-from jax_attention.nn.rules import Location
+from jax_attention.nn.scores import Location
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -71,7 +71,7 @@ class Attn(nnx.Module):
         own = (
             Location(query_size, key_size, value_size1, param_dtype=param_dtype, rngs=rngs) if score is None else score
         )
-        self.score = hold(own)
+        self.score = freeze(own)
         self.combine = Linear(
             value_size2 + (query_size if join else 0), output_size, param_dtype=param_dtype, rngs=rngs
         )
@@ -87,7 +87,7 @@ class Attn(nnx.Module):
     ) -> Float[Array, "*lead T D"]:
         """Attend, join, map: `[..., T, D]`."""
         self._check(query, key, value)
-        context = attend(query, key, value, score=release(self.score), mask=mask)
+        context = attend(query, key, value, score=unfreeze(self.score), mask=mask)
         if self.join:
             query = jnp.broadcast_to(query, (*context.shape[:-1], query.shape[-1]))
             context = jnp.concatenate([query, context], axis=-1)
@@ -96,7 +96,7 @@ class Attn(nnx.Module):
     def weights(self, query: jax.Array, key: jax.Array, value: jax.Array, *, mask: Any = None) -> jax.Array:
         """The attention weights `[..., T, S]`; rows sum to 1."""
         self._check(query, key, value)
-        return attention_weights(query, key, value, score=release(self.score), mask=mask)
+        return attention_weights(query, key, value, score=unfreeze(self.score), mask=mask)
 
     def _check(self, query: jax.Array, key: jax.Array, value: jax.Array) -> None:
         got = (query.shape[-1], key.shape[-1], *value.shape[-2:])

@@ -1,4 +1,4 @@
-"""What multi-head attention can be asked for: sizes that divide, and caches that hold what the rule looks at."""
+"""What multi-head attention can be asked for: sizes that divide, and caches that freeze what the rule looks at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from jax_attention import masks
 from jax_attention.cache import KVCache
-from jax_attention.masks.rows import reach
+from jax_attention.masks.properties import reach
 from jax_attention.positions import Rotary
 
 

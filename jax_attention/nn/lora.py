@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.ground.checks import check_instance, check_int
-from jax_attention.ground.numerics import compute_dtype
-from jax_attention.ground.trees import pytree
+from jax_attention.core.checks import check_instance, check_int
+from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.struct import data_field, struct
 from jax_attention.nn.named import filled, named
 
 if TYPE_CHECKING:
@@ -23,14 +22,13 @@ KERNEL = "kernel"
 ATTENTION = r"(^|\.)projections(\.|$)"
 
 
-@pytree
-@dataclass(frozen=True)
+@struct
 class Adapters:
     """Two factors for each kernel, by its path: `scale * down @ up` is added to it; see `lora`."""
 
-    down: dict[str, Float[Array, "*layers D r"]]
-    up: dict[str, Float[Array, "*layers r F"]]
-    scale: float = field(default=1.0, metadata={"static": True})
+    down: dict[str, Float[Array, "*layers D r"]] = data_field()
+    up: dict[str, Float[Array, "*layers r F"]] = data_field()
+    scale: float = 1.0
 
 
 def lora(
@@ -55,7 +53,7 @@ def lora(
 
     Returns:
         `Adapters` in at least float32, a pytree to differentiate and to give to optax:
-        `jax.grad(lambda a: loss(adapted(model, a)))`.
+        `jax.grad(lambda a: loss(apply_adapters(model, a)))`.
 
     Raises:
         ValueError: if no kernel's path matches, or `rank` is smaller than 1.
@@ -65,7 +63,7 @@ def lora(
         >>> from jax_attention import models, nn
         >>> model = models.create(models.tiny(vocab_size=11, width=16))
         >>> adapters = nn.lora(model, rank=2, rng=0)
-        >>> tuned = nn.adapted(model, adapters)
+        >>> tuned = nn.apply_adapters(model, adapters)
         >>> bool((tuned(jnp.arange(5)).logits == model(jnp.arange(5)).logits).all())
         True
 
@@ -92,7 +90,7 @@ def lora(
     return Adapters(down, up, 1.0 if alpha is None else alpha / rank)
 
 
-def adapted(module: Module, adapters: Adapters) -> Module:
+def apply_adapters(module: Module, adapters: Adapters) -> Module:
     """The module with its adapters added to its kernels; differentiable in both.
 
         W' = W + scale * A B
@@ -113,7 +111,7 @@ def adapted(module: Module, adapters: Adapters) -> Module:
         >>> from jax_attention import nn
         >>> layer = nn.Linear(3, 5, rngs=nnx.Rngs(0))
         >>> adapters = nn.lora(layer, rank=1, rng=0, targets="")
-        >>> nn.adapted(layer, jax.tree.map(lambda x: x + 1, adapters)).kernel[...].shape
+        >>> nn.apply_adapters(layer, jax.tree.map(lambda x: x + 1, adapters)).kernel[...].shape
         (3, 5)
 
     Reference:

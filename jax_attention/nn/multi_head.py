@@ -11,12 +11,12 @@ from flax import nnx
 
 from jax_attention import cache as kv_cache
 from jax_attention import masks
-from jax_attention.dispatch.attend import attend_heads, attention_weights_heads
+from jax_attention.attention.attend import attend_heads, attention_weights_heads
+from jax_attention.core.checks import check_instance, check_positions
 from jax_attention.dropout import Dropout
-from jax_attention.ground.checks import check_instance, check_positions
+from jax_attention.nn.bias_kv import attend_with_bias_kv, weights_with_bias_kv
 from jax_attention.nn.checks import check_cache, head_sizes
-from jax_attention.nn.extra_keys import attend_with_extra_key, weights_with_extra_key
-from jax_attention.nn.hold import hold, release
+from jax_attention.nn.freeze import freeze, unfreeze
 from jax_attention.nn.linear import Linear
 from jax_attention.nn.projections import PackedProjections, SeparateProjections
 from jax_attention.positions import Rotary
@@ -43,15 +43,15 @@ class MultiHeadAttention(nnx.Module):
         packed: one kernel `[D, (N + 2 K) H]` for all three projections instead of three.
         use_bias: whether the projections have biases.
         out_bias: whether the last linear layer has one; None is `use_bias`.
-        extra_key: one learned key and value more, visible to every query (`add_bias_kv` of PyTorch); softmax only.
+        bias_kv: one learned key and value more, visible to every query (`add_bias_kv` of PyTorch); softmax only.
         head_norm: makes the norm over the features of each query and key head, before the rotary embedding, from the
             head size (`functools.partial(nnx.RMSNorm, rngs=rngs)`); None for none.
-        joined_norm: the norm spans the features of all heads together (OLMo 2), and `head_norm` gets their number.
+        norm_all_heads: the norm spans the features of all heads together (OLMo 2), and `head_norm` gets their number.
         rope: `positions.rotary(...)`, applied to queries and keys, or None.
         score: as in `attend`, or a module such as `nn.Additive`.
-        mods: as in `attend`; each may be an `nn.Learned`.
+        mods: as in `attend`; each may be an `nn.LearnedPart`.
         mask: as in `attend`; joined by & with the mask of the call.
-        normalize: as in `attend`, or an `nn.Learned`. `softmax(plus_one=True)` is PyTorch's `add_zero_attn`.
+        normalize: as in `attend`, or an `nn.LearnedPart`. `softmax(plus_one=True)` is PyTorch's `add_zero_attn`.
         precision: of all products.
         dtype: to compute in; the widest of input and parameters if None.
         param_dtype: of the parameters.
@@ -59,10 +59,10 @@ class MultiHeadAttention(nnx.Module):
 
     Returns:
         A module; call it as `layer(x)` or `layer(x, keys, values)`. `layer.weights` gives the maps, `layer.step`
-        decodes with a cache; `layer.remember` and `layer.recall` are the two halves of cross-attention.
+        decodes with a cache; `layer.project_memory` and `layer.cross_attend` are the two halves of cross-attention.
 
     Raises:
-        ValueError: if sizes do not divide, or `packed` or `extra_key` is asked for where it cannot be.
+        ValueError: if sizes do not divide, or `packed` or `bias_kv` is asked for where it cannot be.
 
     Example:
         >>> import jax.numpy as jnp
@@ -90,9 +90,9 @@ class MultiHeadAttention(nnx.Module):
         packed: bool = False,
         use_bias: bool = True,
         out_bias: bool | None = None,
-        extra_key: bool = False,
+        bias_kv: bool = False,
         head_norm: Callable[[int], nnx.Module] | None = None,
-        joined_norm: bool = False,
+        norm_all_heads: bool = False,
         rope: Rotary | None = None,
         score: Any = None,
         mods: tuple = (),
@@ -124,12 +124,12 @@ class MultiHeadAttention(nnx.Module):
         self.out = Linear(num_heads * head_size, size if output_size is None else output_size, **options)
         init = jax.nn.initializers.normal(stddev=head_size**-0.5)
         extra = lambda: nnx.Param(init(rngs.params(), (1, kv_heads, head_size), param_dtype))  # noqa: E731
-        self.extra_key, self.extra_value = (extra(), extra()) if extra_key else (None, None)
-        normed = widths[:2] if joined_norm else (head_size, head_size)
+        self.bias_kv, self.extra_value = (extra(), extra()) if bias_kv else (None, None)
+        normed = widths[:2] if norm_all_heads else (head_size, head_size)
         self.query_norm, self.key_norm = (head_norm and head_norm(width) for width in normed)
-        self.rule = nnx.Dict(score=hold(score), mask=hold(mask), normalize=hold(normalize))
-        self.mods = nnx.List([hold(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
-        self.rope, self.joined_norm = nnx.static(rope), joined_norm
+        self.rule = nnx.Dict(score=freeze(score), mask=freeze(mask), normalize=freeze(normalize))
+        self.mods = nnx.List([freeze(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
+        self.rope, self.norm_all_heads = nnx.static(rope), norm_all_heads
         self.num_heads, self.kv_heads, self.head_size, self.precision = num_heads, kv_heads, head_size, precision
 
     def __call__(
@@ -195,14 +195,14 @@ class MultiHeadAttention(nnx.Module):
         q, cache, options = self._appended(x, cache, mask, mods, positions)
         return self._maps(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)
 
-    def remember(
+    def project_memory(
         self,
         key: Float[Array, "*lead S Dk"],
         value: Float[Array, "*lead S Dv"] | None = None,
         *,
         positions: Int[Array, "*lead S"] | None = None,
     ) -> kv_cache.KVCache:
-        """Keys and values of a memory, once for all queries that `recall` it: the output of an encoder.
+        """Keys and values of a memory, once for all queries that `cross_attend` it: the output of an encoder.
 
         Rows at position `cache.EMPTY` are padding, which nobody attends to; with `positions` None there is none.
         """
@@ -210,25 +210,25 @@ class MultiHeadAttention(nnx.Module):
             raise ValueError(f"rope: expected frequencies that do not change with the length, got {self.rope!r}.")
         if positions is not None:
             check_positions("positions", positions, key.shape[-2], key.shape[:-2])
-        k, v = self.projections.remembered(key, value)
+        k, v = self.projections.project_key_value(key, value)
         places = jnp.arange(k.shape[-2]) if positions is None else jnp.asarray(positions, jnp.int32)
         k, v = self._answering(k, v, places)
         return kv_cache.KVCache(k, v, None if positions is None else places, jnp.asarray(k.shape[-3], jnp.int32))
 
-    def recall(
+    def cross_attend(
         self, query: Float[Array, "*lead T D"], memory: kv_cache.KVCache, **options: Any
     ) -> Float[Array, "*lead T Dout"]:
-        """`layer(query, key, value)` with keys and values from `remember`, whose leading axes broadcast to the query's.
+        """`layer(query, key, value)` with keys and values from `project_memory`, whose batch dimensions broadcast.
 
         Options are `mask`, `mods`, `query_positions`, `dropout`, as in the call.
         """
         q, options = self._recalled(query, memory, **options)
         return self._joined(self._attend(q, memory.key.astype(q.dtype), memory.value.astype(q.dtype), options))
 
-    def recall_weights(
+    def cross_attention_weights(
         self, query: Float[Array, "*lead T D"], memory: kv_cache.KVCache, **options: Any
     ) -> Float[Array, "*lead N T S"]:
-        """The maps `[..., N, T, S]` of the same call of `recall`."""
+        """The maps `[..., N, T, S]` of the same call of `cross_attend`."""
         q, options = self._recalled(query, memory, **options)
         return self._maps(q, memory.key.astype(q.dtype), memory.value.astype(q.dtype), options)
 
@@ -241,8 +241,8 @@ class MultiHeadAttention(nnx.Module):
         query_positions: Any = None,
         dropout: Any = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
-        check_instance("memory", memory, kv_cache.KVCache, "what layer.remember(key) gives")
-        q = self.projections.asked(query)
+        check_instance("memory", memory, kv_cache.KVCache, "what layer.project_memory(key) gives")
+        q = self.projections.project_query(query)
         places = jnp.arange(q.shape[-2]) if query_positions is None else query_positions
         options = self._options(mask, mods, query_positions, memory.positions, dropout)
         if memory.positions is not None:
@@ -302,21 +302,21 @@ class MultiHeadAttention(nnx.Module):
         return k, self._heads(v, self.kv_heads, None)
 
     def _heads(self, x: jax.Array, count: int, norm: nnx.Module | None) -> jax.Array:
-        x = norm(x) if norm is not None and self.joined_norm else x
+        x = norm(x) if norm is not None and self.norm_all_heads else x
         x = x.reshape(*x.shape[:-1], count, self.head_size)
-        return x if norm is None or self.joined_norm else norm(x)
+        return x if norm is None or self.norm_all_heads else norm(x)
 
     def _turned(self, x: jax.Array, positions: Any, length: Any) -> jax.Array:
         return x if self.rope is None else self.rope.heads(x, positions, length=length)
 
     def _options(self, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
-        rule = {name: release(part) for name, part in self.rule.items()}
+        rule = {name: unfreeze(part) for name, part in self.rule.items()}
         if mask is not None:
             rule["mask"] = mask if rule["mask"] is None else masks.as_mask(rule["mask"]) & mask
         mods = mods if isinstance(mods, (tuple, list)) else (mods,)
         return {
             **rule,
-            "mods": (*(release(mod) for mod in self.mods), *mods),
+            "mods": (*(unfreeze(mod) for mod in self.mods), *mods),
             "query_positions": q_pos,
             "key_positions": k_pos,
             "dropout": dropout,
@@ -324,20 +324,20 @@ class MultiHeadAttention(nnx.Module):
         }
 
     def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, options: dict[str, Any]) -> jax.Array:
-        if self.extra_key is None:
+        if self.bias_kv is None:
             return attend_heads(q, k, v, **options)
-        return attend_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
+        return attend_with_bias_kv(q, k, v, self.bias_kv[...], self.extra_value[...], options)
 
     def _maps(self, q: jax.Array, k: jax.Array, v: jax.Array, options: dict[str, Any]) -> jax.Array:
-        if self.extra_key is None:
+        if self.bias_kv is None:
             return attention_weights_heads(q, k, v, **options)
-        return weights_with_extra_key(q, k, v, self.extra_key[...], self.extra_value[...], options)
+        return weights_with_bias_kv(q, k, v, self.bias_kv[...], self.extra_value[...], options)
 
     def _joined(self, x: jax.Array) -> jax.Array:
         return self.out(x.reshape(*x.shape[:-2], self.num_heads * self.head_size))
 
 
 def _filled(mask: Any) -> Any:
-    """The mask, without slots and rows that hold nothing."""
+    """The mask, without slots and rows that freeze nothing."""
     filled = kv_cache.filled()
     return filled if mask is None else masks.as_mask(mask) & filled

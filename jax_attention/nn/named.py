@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import describe_array
+from jax_attention.core.checks import describe_array
 
 Module = TypeVar("Module")
 SHOWN = 8

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.ground.numerics import compute_dtype
+from jax_attention.core.numerics import compute_dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float

@@ -24,13 +24,13 @@ class SeparateProjections(nnx.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Project the three inputs; None for key is self-attention, None for value takes key."""
         key = query if key is None else key
-        return (self.asked(query), *self.remembered(key, value))
+        return (self.project_query(query), *self.project_key_value(key, value))
 
-    def asked(self, query: jax.Array) -> jax.Array:
+    def project_query(self, query: jax.Array) -> jax.Array:
         """The queries alone."""
         return _project("query", self.query, query)
 
-    def remembered(self, key: jax.Array, value: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def project_key_value(self, key: jax.Array, value: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Keys and values alone."""
         return _project("key", self.key, key), _project("value", self.value, key if value is None else value)
 
@@ -48,13 +48,13 @@ class PackedProjections(nnx.Module):
         """Project the three inputs; None for key is self-attention, None for value takes key."""
         if key is None:
             return tuple(jnp.split(self.joined(query), self.ends, axis=-1))
-        return (self.asked(query), *self.remembered(key, value))
+        return (self.project_query(query), *self.project_key_value(key, value))
 
-    def asked(self, query: jax.Array) -> jax.Array:
+    def project_query(self, query: jax.Array) -> jax.Array:
         """The queries alone."""
         return self.joined.columns(query, slice(self.ends[0]))
 
-    def remembered(self, key: jax.Array, value: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def project_key_value(self, key: jax.Array, value: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Keys and values alone."""
         first, second = self.ends
         value = key if value is None else value

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jax_attention.ground.checks import check_array, check_int, describe_array, fail_unless
-from jax_attention.ground.numerics import varying_like
+from jax_attention.core.checks import check_array, check_int, describe_array, fail_unless
+from jax_attention.core.numerics import pvary_like
 from jax_attention.nn.linear import Linear
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Recurrent(nnx.Module):
         `state` None is zeros; its arrays `[..., num_layers * directions, H]` are ordered layer by layer, forward before
         backward. With `lengths`, integers that broadcast to the leading axes, only the first rows of each sequence are
         real: outputs behind them are 0, the state is that after the last real row, and the backward direction starts
-        there. What the other rows hold, NaN included, changes nothing. A length of 0 keeps the given state.
+        there. What the other rows freeze, NaN included, changes nothing. A length of 0 keeps the given state.
         """
         fail_unless(
             getattr(x, "ndim", 0) >= 2 and x.shape[-1] == self.input_size,
@@ -109,7 +109,7 @@ class Recurrent(nnx.Module):
     ) -> tuple[jax.Array, tuple]:
         """One layer in one direction; rows behind the length leave the state alone, so both directions are right."""
         gates = cell.input(rows)
-        state = varying_like(tuple(part.astype(gates.dtype) for part in state), (gates, cell, inside))
+        state = pvary_like(tuple(part.astype(gates.dtype) for part in state), (gates, cell, inside))
 
         def step(state: tuple, row: tuple) -> tuple[tuple, jax.Array]:
             x, real = row

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.dispatch.attend import attend, attention_weights
-from jax_attention.nn.hold import hold, release
+from jax_attention.attention.attend import attend, attention_weights
+from jax_attention.nn.freeze import freeze, unfreeze
 from jax_attention.nn.linear import Linear
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ class SelfAttention(nnx.Module):
     Args:
         size: D, of the input and output.
         head_size: H, of queries, keys and values; D if None.
-        score: as in `attend`, or a module (`nn.Additive`, `nn.Learned`).
-        mods: as in `attend`; each may be an `nn.Learned`.
+        score: as in `attend`, or a module (`nn.Additive`, `nn.LearnedPart`).
+        mods: as in `attend`; each may be an `nn.LearnedPart`.
         mask: as in `attend`.
-        normalize: as in `attend`, or an `nn.Learned`.
+        normalize: as in `attend`, or an `nn.LearnedPart`.
         use_bias: whether the four projections have biases.
         param_dtype: of the parameters.
         rngs: random keys, used here and not kept.
@@ -70,8 +70,8 @@ class SelfAttention(nnx.Module):
         make = lambda a, b: Linear(a, b, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)  # noqa: E731
         self.query, self.key, self.value = (make(size, head_size) for _ in range(3))
         self.out = make(head_size, size)
-        self.rule = nnx.Dict(score=hold(score), mask=hold(mask), normalize=hold(normalize))
-        self.mods = nnx.List([hold(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
+        self.rule = nnx.Dict(score=freeze(score), mask=freeze(mask), normalize=freeze(normalize))
+        self.mods = nnx.List([freeze(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
 
     def __call__(self, x: Float[Array, "*lead T D"]) -> Float[Array, "*lead T D"]:
         """`[..., T, D] -> [..., T, D]`."""
@@ -85,5 +85,5 @@ class SelfAttention(nnx.Module):
         return self.query(x), self.key(x), self.value(x)
 
     def _options(self) -> dict[str, Any]:
-        mods = tuple(release(mod) for mod in self.mods)
-        return {"mods": mods, **{name: release(part) for name, part in self.rule.items()}}
+        mods = tuple(unfreeze(mod) for mod in self.mods)
+        return {"mods": mods, **{name: unfreeze(part) for name, part in self.rule.items()}}

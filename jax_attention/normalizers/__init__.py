@@ -3,7 +3,7 @@
 A plain function `(scores[..., T, S], where[..., T, S]) -> weights` is accepted wherever a normalizer is.
 """
 
-from jax_attention.normalizers.base import Normalizer, PlainNormalizer, as_normalizer
+from jax_attention.normalizers.base import Normalizer, UserNormalizer, as_normalizer
 from jax_attention.normalizers.hard import Hard, hard
 from jax_attention.normalizers.pointwise import Linear, Relu, Sigmoid, Uniform, linear, relu, sigmoid, uniform
 from jax_attention.normalizers.proportional import Proportional, proportional
@@ -18,7 +18,7 @@ __all__ = [
     "Hard",
     "Linear",
     "Normalizer",
-    "PlainNormalizer",
+    "UserNormalizer",
     "Proportional",
     "Relu",
     "Sigmoid",

@@ -7,16 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_kind, check_returned
-from jax_attention.ground.values import Plain, plain_value
+from jax_attention.core.checks import check_kind, check_returned
+from jax_attention.core.numerics import forbid
+from jax_attention.core.parts import FactoryRepr, UserFunction
+from jax_attention.core.struct import struct
 
 
-class Normalizer:
+class Normalizer(FactoryRepr):
     """Stage 2 of the sentence: `weights = numerator / denominator(total)`.
 
-    Each key has a numerator by itself, given the row's `anchor` (the largest score, for softmax), a constant to
+    Each key has a numerator by itself, given the row's `row_max` (the largest score, for softmax), a constant to
     derivatives. `total` is summed over keys, and so may be numerators times values: keys may come in any number of
-    tiles, and weights and outputs are divided by the same denominator. Where a later tile has a larger anchor, earlier
+    tiles, and weights and outputs are divided by the same denominator. Where a later tile has a larger row_max, earlier
     sums are multiplied by `rescale`.
 
     `where` is bool `[..., t, s]`: the pairs that may attend. Scores elsewhere are what `forbid` made of them, and
@@ -32,23 +34,23 @@ class Normalizer:
         """What is forbidden becomes 0 before the rule sees it, so that no derivative of it meets inf or NaN."""
         return forbid(scores, where)
 
-    def anchor(self, scores: jax.Array, where: jax.Array) -> jax.Array | None:
+    def row_max(self, scores: jax.Array, where: jax.Array) -> jax.Array | None:
         """`[..., t, 1]`, the largest over tiles counts, -inf for none; None for rules without one."""
         return None
 
     def rescale(self, old: Any, new: Any) -> jax.Array | float:
-        """The factor `[..., t, 1]` of earlier sums where the anchor grew from `old` to `new`."""
+        """The factor `[..., t, 1]` of earlier sums where the row_max grew from `old` to `new`."""
         return 1.0
 
-    def numerator(self, scores: jax.Array, where: jax.Array, anchor: Any) -> jax.Array:
+    def numerator(self, scores: jax.Array, where: jax.Array, row_max: Any) -> jax.Array:
         """`[..., t, s]`, each from its own score."""
-        raise NotImplementedError(f"{type(self).__name__} must define numerator(scores, where, anchor)")
+        raise NotImplementedError(f"{type(self).__name__} must define numerator(scores, where, row_max)")
 
     def total(self, numerator: jax.Array, where: jax.Array) -> jax.Array:
         """`[..., t, 1]`, what the denominator needs to know, summed over a tile."""
         return jnp.sum(numerator, axis=-1, keepdims=True)
 
-    def denominator(self, total: jax.Array, anchor: Any) -> jax.Array | float:
+    def denominator(self, total: jax.Array, row_max: Any) -> jax.Array | float:
         """`[..., t, 1]`, never 0."""
         return 1.0
 
@@ -61,15 +63,9 @@ class Normalizer:
         """Numerators and denominators of the weights over whole rows, after `forbid`."""
         if not self.one_pass:
             return self(scores, where), 1.0
-        anchor = self.anchor(scores, where)
-        numerator = self.numerator(scores, where, anchor)
-        return numerator, self.denominator(self.total(numerator, where), anchor)
-
-
-def forbid(scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A score of -inf forbids, as a mask does; scores of forbidden pairs become 0."""
-    where = where & ~jnp.isneginf(scores)
-    return jnp.where(where, scores, 0), where
+        row_max = self.row_max(scores, where)
+        numerator = self.numerator(scores, where, row_max)
+        return numerator, self.denominator(self.total(numerator, where), row_max)
 
 
 def everywhere(scores: jax.Array, where: jax.Array | None) -> jax.Array:
@@ -77,17 +73,17 @@ def everywhere(scores: jax.Array, where: jax.Array | None) -> jax.Array:
     return jnp.ones(scores.shape, bool) if where is None else jnp.broadcast_to(where, scores.shape)
 
 
-@plain_value
-class PlainNormalizer(Plain, Normalizer):
+@struct
+class UserNormalizer(UserFunction, Normalizer):
     """A user's function `(scores[..., t, S], where[..., t, S]) -> weights[..., t, S]` over whole rows."""
 
     one_pass = False
 
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        where, seen = everywhere(scores, where), self.merged(scores)
-        weights = self.function(seen, self.merged(where))
+        where, seen = everywhere(scores, where), self.merge_heads(scores)
+        weights = self.function(seen, self.merge_heads(where))
         check_returned(f"normalize {self!r}", weights, seen.shape)
-        return jnp.where(where, self.parted(weights), 0)
+        return jnp.where(where, self.split_heads(weights), 0)
 
 
 def as_normalizer(x: Any) -> Normalizer:
@@ -115,7 +111,7 @@ def as_normalizer(x: Any) -> Normalizer:
         See `attend`.
     """
     check_kind("normalize", x)
-    return x if isinstance(x, Normalizer) else PlainNormalizer(x)
+    return x if isinstance(x, Normalizer) else UserNormalizer(x)
 
 
 def row_max(scores: jax.Array) -> jax.Array:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.values import value
+from jax_attention.core.struct import struct
 from jax_attention.normalizers.base import Normalizer, count, everywhere, row_max
 from jax_attention.normalizers.softmax import Softmax
 
 
-@value
+@struct
 class Hard(Normalizer):
     """One-hot of the largest score; see `hard`. Recomputed scores of a tile need not be the largest one bit for bit."""
 

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array, check_int
-from jax_attention.ground.numerics import per_tile
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array, check_int
+from jax_attention.core.numerics import per_tile
+from jax_attention.core.struct import array_field, struct
 from jax_attention.normalizers.base import Normalizer, count
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-@value
+@struct
 class Sigmoid(Normalizer):
     """`sigmoid(score + bias)`; see `sigmoid`."""
 
-    bias: jax.Array | float = leaf(default=0.0)
+    bias: jax.Array | float = array_field(default=0.0)
 
-    def numerator(self, scores: jax.Array, where: jax.Array, anchor: None) -> jax.Array:
+    def numerator(self, scores: jax.Array, where: jax.Array, row_max: None) -> jax.Array:
         return jnp.where(where, jax.nn.sigmoid(scores + per_tile(self.bias)), 0)
 
 
@@ -34,36 +34,36 @@ class _Counting(Normalizer):
     def total(self, numerator: jax.Array, where: jax.Array) -> jax.Array:
         return count(where, numerator.dtype)
 
-    def denominator(self, total: jax.Array, anchor: None) -> jax.Array | float:
+    def denominator(self, total: jax.Array, row_max: None) -> jax.Array | float:
         return jnp.maximum(total, 1) if self.mean else 1.0
 
 
-@value
+@struct
 class Relu(_Counting):
     """`max(score, 0) ** power / n`; see `relu`."""
 
     power: int = 1
     mean: bool = True
 
-    def numerator(self, scores: jax.Array, where: jax.Array, anchor: None) -> jax.Array:
+    def numerator(self, scores: jax.Array, where: jax.Array, row_max: None) -> jax.Array:
         return jnp.where(where, jax.nn.relu(scores) ** self.power, 0)
 
 
-@value
+@struct
 class Linear(_Counting):
     """`score` or `score / n`; see `linear`."""
 
     mean: bool = False
 
-    def numerator(self, scores: jax.Array, where: jax.Array, anchor: None) -> jax.Array:
+    def numerator(self, scores: jax.Array, where: jax.Array, row_max: None) -> jax.Array:
         return jnp.where(where, scores, 0)
 
 
-@value
+@struct
 class Uniform(_Counting):
     """`1 / n`; see `uniform`."""
 
-    def numerator(self, scores: jax.Array, where: jax.Array, anchor: None) -> jax.Array:
+    def numerator(self, scores: jax.Array, where: jax.Array, row_max: None) -> jax.Array:
         return where.astype(scores.dtype)
 
 

@@ -8,21 +8,21 @@ import numbers
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import describe_array, fail_unless
-from jax_attention.ground.values import value
+from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.struct import struct
 from jax_attention.normalizers.base import Normalizer
 
 
-@value
+@struct
 class Proportional(Normalizer):
     """`score / (sum score + eps)`; see `proportional`."""
 
     eps: float = 0.0
 
-    def numerator(self, scores: jax.Array, where: jax.Array, anchor: None) -> jax.Array:
+    def numerator(self, scores: jax.Array, where: jax.Array, row_max: None) -> jax.Array:
         return jnp.where(where, scores, 0)
 
-    def denominator(self, total: jax.Array, anchor: None) -> jax.Array:
+    def denominator(self, total: jax.Array, row_max: None) -> jax.Array:
         """Infinite where the sum is 0: weights and all their derivatives are 0 there, whatever the numerators are."""
         total = total + self.eps
         return jnp.where(total != 0, total, jnp.inf)
@@ -33,7 +33,8 @@ def proportional(*, eps: float = 0.0) -> Proportional:
 
         weight(t, s) = z_ts / (sum_{allowed r} z_tr + eps),        0 where the denominator is 0
 
-    With `scores.features` this is linear attention, and takes time linear in T and S (`implementation="linear_time"`).
+    With `scores.features` this is linear attention, and takes time linear in T and S
+    (`implementation="linear_attention"`).
     Softmax is the same rule over `exp(score)`.
 
     Args:

@@ -7,42 +7,42 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array
-from jax_attention.ground.numerics import per_tile
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array
+from jax_attention.core.numerics import per_tile
+from jax_attention.core.struct import array_field, struct
 from jax_attention.normalizers.base import Normalizer, finite_or_zero, row_max
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-@value
+@struct
 class Softmax(Normalizer):
     """`exp(score) / (sum exp(score) + exp(sink))`; see `softmax`."""
 
-    sinks: jax.Array | float | None = leaf(default=None)
+    sinks: jax.Array | float | None = array_field(default=None)
     plus_one: bool = False
 
     def forbid(self, scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What is forbidden becomes -inf, whose exponential is 0 and has slope 0; where nothing is, nothing is done."""
         return jnp.where(where, scores, -jnp.inf), where & ~jnp.isneginf(scores)
 
-    def anchor(self, scores: jax.Array, where: jax.Array) -> jax.Array:
+    def row_max(self, scores: jax.Array, where: jax.Array) -> jax.Array:
         largest, sinks = row_max(scores), self.sinks_or_none()
         return largest if sinks is None else jnp.maximum(largest, jax.lax.stop_gradient(sinks))
 
     def rescale(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return jnp.exp(old - finite_or_zero(new))
 
-    def numerator(self, scores: jax.Array, where: jax.Array, anchor: jax.Array) -> jax.Array:
-        return exponentials(scores, anchor)
+    def numerator(self, scores: jax.Array, where: jax.Array, row_max: jax.Array) -> jax.Array:
+        return exponentials(scores, row_max)
 
-    def denominator(self, total: jax.Array, anchor: jax.Array) -> jax.Array:
+    def denominator(self, total: jax.Array, row_max: jax.Array) -> jax.Array:
         sinks = self.sinks_or_none()
         if sinks is not None:
             sinks = jnp.asarray(sinks, total.dtype)
-            anchor = jnp.maximum(anchor, jax.lax.stop_gradient(sinks))  # a row that met no tile has none of its own
-            total = total + exponentials(sinks, anchor)
+            row_max = jnp.maximum(row_max, jax.lax.stop_gradient(sinks))  # a row that met no tile has none of its own
+            total = total + exponentials(sinks, row_max)
         return jnp.where(total > 0, total, 1)
 
     def sinks_or_none(self) -> jax.Array | float | None:
@@ -52,15 +52,15 @@ class Softmax(Normalizer):
         return 0.0 if self.plus_one else None
 
 
-def logsumexp(total: jax.Array, anchor: jax.Array) -> jax.Array:
-    """`log sum exp(score)` from the sum of `exp(score - anchor)`; -inf where there is no key."""
+def logsumexp(total: jax.Array, row_max: jax.Array) -> jax.Array:
+    """`log sum exp(score)` from the sum of `exp(score - row_max)`; -inf where there is no key."""
     seen = total > 0
-    return jnp.where(seen, finite_or_zero(anchor) + jnp.log(jnp.where(seen, total, 1)), -jnp.inf)
+    return jnp.where(seen, finite_or_zero(row_max) + jnp.log(jnp.where(seen, total, 1)), -jnp.inf)
 
 
-def exponentials(scores: jax.Array, anchor: jax.Array) -> jax.Array:
-    """exp(score - anchor), exactly 0 for a score of -inf, also where the anchor, the largest one, is -inf itself."""
-    return jnp.exp(scores - finite_or_zero(anchor))
+def exponentials(scores: jax.Array, row_max: jax.Array) -> jax.Array:
+    """exp(score - row_max), exactly 0 for a score of -inf, also where the row_max, the largest one, is -inf itself."""
+    return jnp.exp(scores - finite_or_zero(row_max))
 
 
 def softmax(sinks: Float[Array, "*lead"] | float | None = None, *, plus_one: bool = False) -> Softmax:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.numerics import varying_like
-from jax_attention.ground.values import value
+from jax_attention.core.numerics import pvary_like
+from jax_attention.core.struct import struct
 from jax_attention.normalizers.base import Normalizer, everywhere, finite_or_zero, row_max
 
 
@@ -59,13 +59,13 @@ class _Threshold(Normalizer):
             old, step = state
             return old + step, rest(old + step)
 
-        start = varying_like(jnp.full((*z.shape[:-1], 1), -1, z.dtype), z)
+        start = pvary_like(jnp.full((*z.shape[:-1], 1), -1, z.dtype), z)
         moves = lambda state: jnp.any(state[0] + state[1] > state[0])  # noqa: E731
         threshold, _ = jax.lax.while_loop(moves, step, (start, rest(start)))
         return z > threshold
 
 
-@value
+@struct
 class Sparsemax(_Threshold):
     """`max(z - threshold, 0)`; see `sparsemax`."""
 
@@ -73,7 +73,7 @@ class Sparsemax(_Threshold):
         return (jnp.sum(z, axis=-1, keepdims=True) - 1) / size
 
 
-@value
+@struct
 class Entmax15(_Threshold):
     """`max(z / 2 - threshold, 0) ** 2`; see `entmax15`."""
 

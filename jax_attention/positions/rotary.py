@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_operand, check_positions
-from jax_attention.ground.numerics import compute_dtype
-from jax_attention.ground.values import value
+from jax_attention.core.checks import check_operand, check_positions
+from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.parts import FactoryRepr
+from jax_attention.core.struct import struct
 from jax_attention.positions.phase import angles
 from jax_attention.positions.scaling import Scaling, present_length
 from jax_attention.positions.tables import check_even, check_style
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 
-@value
-class Rotary:
+@struct
+class Rotary(FactoryRepr):
     """Rotate pairs of features by an angle that grows with the position; see `rotary`."""
 
     style: str = "half"

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.numerics import EMPTY_POSITION
+from jax_attention.core.numerics import EMPTY_POSITION
 
 Frequencies = np.ndarray | jax.Array
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import check_array, check_int, describe_array
-from jax_attention.ground.numerics import compute_dtype
+from jax_attention.core.checks import check_array, check_int, describe_array
+from jax_attention.core.numerics import compute_dtype
 from jax_attention.positions.phase import angles
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ A score is a value with `project` (once per row) and `tile` (any block). A plain
 """
 
 from jax_attention.scores.additive import Additive, additive
-from jax_attention.scores.base import PlainScore, Score, as_score
+from jax_attention.scores.base import Score, UserScore, as_score
 from jax_attention.scores.concat import Concat, concat
 from jax_attention.scores.distance import L2, l2
 from jax_attention.scores.features import Features, RandomFeatures, features, random_features
@@ -24,7 +24,7 @@ __all__ = [
     "General",
     "L2",
     "Location",
-    "PlainScore",
+    "UserScore",
     "RandomFeatures",
     "ScaledDot",
     "Score",

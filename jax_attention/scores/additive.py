@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array
+from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-@value
+@struct
 class Additive(Score):
     """`vector . tanh(q Wq + k Wk + bias)`; see `additive`."""
 
-    query_weight: jax.Array = leaf("Hq", "A")
-    key_weight: jax.Array = leaf("Hk", "A")
-    bias: jax.Array | None = leaf("A", default=None)
-    vector: jax.Array | None = leaf("A", default=None)
+    query_weight: jax.Array = array_field("Hq", "A")
+    key_weight: jax.Array = array_field("Hk", "A")
+    bias: jax.Array | None = array_field("A", default=None)
+    vector: jax.Array | None = array_field("A", default=None)
 
     @property
-    def per_pair(self) -> int:
+    def numbers_per_pair(self) -> int:
         """A."""
         return self.query_weight.shape[-1]
 

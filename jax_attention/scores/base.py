@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_kind, check_returned
-from jax_attention.ground.numerics import zero_rows
-from jax_attention.ground.values import Plain, plain_value
+from jax_attention.core.checks import check_kind, check_returned
+from jax_attention.core.numerics import zero_rows
+from jax_attention.core.parts import FactoryRepr, UserFunction
+from jax_attention.core.struct import struct
 
 
-class Score:
+class Score(FactoryRepr):
     """Stage 1 of the sentence: `scores = tile(*project(query, key))`.
 
     `project` runs once over all rows and is linear in their number; `tile` may then be called on any block of rows
@@ -22,10 +23,10 @@ class Score:
     part = "score"
 
     same_size = False  # query and key must have the same number of features
-    per_pair = 1  # how many numbers `tile` forms for each pair of rows
-    paired = False  # key row t belongs to query row t, not to column t
-    product = False  # tile(q', k') = q' k'^T: sums over keys may be done before the queries are looked at
-    forbids = False  # a score may be -inf for finite rows, and so forbid its pair
+    numbers_per_pair = 1  # how many numbers `tile` forms for each pair of rows
+    key_per_query = False  # key row t belongs to query row t, not to column t
+    is_product = False  # tile(q', k') = q' k'^T: sums over keys may be done before the queries are looked at
+    may_forbid_pairs = False  # a score may be -inf for finite rows, and so forbid its pair
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`[..., T, Hq], [..., S, Hk] -> ([..., T, P], [..., S, P'])`, once per call."""
@@ -43,27 +44,27 @@ class Score:
         self, query: jax.Array, key: jax.Array, row_used: jax.Array, column_used: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Replace input rows on which no allowed score depends by 0, so that NaN there goes nowhere."""
-        return zero_rows(query, row_used), zero_rows(key, row_used if self.paired else column_used)
+        return zero_rows(query, row_used), zero_rows(key, row_used if self.key_per_query else column_used)
 
     def __call__(self, query: jax.Array, key: jax.Array) -> jax.Array:
         """All scores `[..., T, S]` of one query block against one key block."""
         return self.tile(*self.project(query, key))
 
 
-@plain_value
-class PlainScore(Plain, Score):
+@struct
+class UserScore(UserFunction, Score):
     """A user's function `(query[..., t, H], key[..., s, H]) -> scores[..., t, s]`."""
 
-    forbids = True
+    may_forbid_pairs = True
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
         if self.heads is not None:  # the function sees one axis of N heads, as arrays it closes over do
             key = jnp.broadcast_to(key, (*key.shape[:-3], self.heads[1], *key.shape[-2:]))
-        query, key = self.merged(query), self.merged(key)
+        query, key = self.merge_heads(query), self.merge_heads(key)
         scores = self.function(query, key)
         lead = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2])
         check_returned(f"score {self!r}", scores, (*lead, query.shape[-2], key.shape[-2]))
-        return self.parted(scores)
+        return self.split_heads(scores)
 
 
 def as_score(x: Any) -> Score:
@@ -89,4 +90,4 @@ def as_score(x: Any) -> Score:
         The plain functions of https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
     """
     check_kind("score", x)
-    return x if isinstance(x, Score) else PlainScore(x)
+    return x if isinstance(x, Score) else UserScore(x)

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array
-from jax_attention.ground.numerics import per_tile
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array
+from jax_attention.core.numerics import per_tile
+from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-@value
+@struct
 class Concat(Score):
     """`q . wq + k . wk + bias`; see `concat`."""
 
-    query_weight: jax.Array = leaf("Hq")
-    key_weight: jax.Array = leaf("Hk")
-    bias: jax.Array | float = leaf(default=0.0)
+    query_weight: jax.Array = array_field("Hq")
+    key_weight: jax.Array = array_field("Hk")
+    bias: jax.Array | float = array_field(default=0.0)
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         from_query = query @ self.query_weight[..., :, None] + per_tile(self.bias)

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array
-from jax_attention.ground.numerics import per_tile
-from jax_attention.ground.product import product
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array
+from jax_attention.core.matmul import matmul
+from jax_attention.core.numerics import per_tile
+from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-@value
+@struct
 class L2(Score):
     """`-scale * |q - k|^2`; see `l2`."""
 
     same_size = True
-    product = True
-    scale: jax.Array | float = leaf()
+    is_product = True
+    scale: jax.Array | float = array_field()
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Append the squared lengths, so that one product gives `2 q.k - |q|^2 - |k|^2`."""
@@ -34,7 +34,7 @@ class L2(Score):
         return query_part, jnp.concatenate([key, one(key), square(key)], axis=-1)
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        return product(query, jnp.swapaxes(key, -1, -2))
+        return matmul(query, jnp.swapaxes(key, -1, -2))
 
 
 def l2(scale: Float[Array, "*lead"] | float = 1.0) -> L2:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array, describe_array, fail_unless
-from jax_attention.ground.product import product
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array, describe_array, fail_unless
+from jax_attention.core.matmul import matmul
+from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class _Kernel(Score):
     """Every score of this file is a product of features."""
 
     same_size = True
-    product = True
+    is_product = True
 
     def features(self, x: jax.Array) -> jax.Array:
         """`[..., H] -> [..., F]`, each row by itself."""
@@ -43,10 +43,10 @@ class _Kernel(Score):
         return self.features(query), self.features(key)
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        return product(query, jnp.swapaxes(key, -1, -2))
+        return matmul(query, jnp.swapaxes(key, -1, -2))
 
 
-@value
+@struct
 class Features(_Kernel):
     """`phi(q) . phi(k)`; see `features`."""
 
@@ -69,11 +69,11 @@ class Features(_Kernel):
         return f"features({shown or getattr(self.feature_map, '__name__', repr(self.feature_map))})"
 
 
-@value
+@struct
 class RandomFeatures(_Kernel):
     """An unbiased estimate of `exp(q . k / sqrt(H))`; see `random_features`."""
 
-    directions: jax.Array = leaf("F", "Hq")
+    directions: jax.Array = array_field("F", "Hq")
 
     def features(self, x: jax.Array) -> jax.Array:
         count, size = self.directions.shape[-2:]
@@ -92,7 +92,7 @@ def features(feature_map: str | Callable) -> Features:
         "hedgehog"       phi(x) = [exp(x) ; exp(-x)]                    spiky, F = 2 H; Zhang et al. (2024)
 
     With `normalizers.proportional()` this is linear attention; with `linear()` its form without a denominator. Sums
-    over keys then cost O(T) time (`implementation="linear_time"`), and `attend_step` decodes with a state of fixed
+    over keys then cost O(T) time (`implementation="linear_attention"`), and `attend_step` decodes with a state of fixed
     size.
 
     Args:

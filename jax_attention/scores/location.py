@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array
+from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-@value
+@struct
 class Location(Score):
     """`([q_t ; k_t] W + bias)_s`; see `location`."""
 
-    paired = True
-    weight: jax.Array = leaf("Hq+Hk", "S")
-    bias: jax.Array | None = leaf("S", default=None)
+    key_per_query = True
+    weight: jax.Array = array_field("Hq+Hk", "S")
+    bias: jax.Array | None = array_field("S", default=None)
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Rows are the joined pairs; columns are the columns of W. From here on it is an ordinary product."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import check_array
-from jax_attention.ground.numerics import per_tile, safe_norm
-from jax_attention.ground.product import product
-from jax_attention.ground.values import leaf, value
+from jax_attention.core.checks import check_array
+from jax_attention.core.matmul import matmul
+from jax_attention.core.numerics import per_tile, safe_norm
+from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
 
 if TYPE_CHECKING:
@@ -21,44 +21,44 @@ class _Product(Score):
     """Every score of this file ends in `query @ key^T`."""
 
     same_size = True
-    product = True
+    is_product = True
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        return product(query, jnp.swapaxes(key, -1, -2))
+        return matmul(query, jnp.swapaxes(key, -1, -2))
 
 
-@value
+@struct
 class Dot(_Product):
     """`q . k`; see `dot`."""
 
 
-@value
+@struct
 class ScaledDot(_Product):
     """`scale * q . k`; see `scaled_dot`."""
 
-    scale: jax.Array | float | None = leaf(default=None)
+    scale: jax.Array | float | None = array_field(default=None)
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         scale = max(query.shape[-1], 1) ** -0.5 if self.scale is None else per_tile(self.scale)
         return query * scale, key
 
 
-@value
+@struct
 class Cosine(_Product):
     """`scale * q . k / (|q| |k|)`; see `cosine`."""
 
-    scale: jax.Array | float = leaf()
+    scale: jax.Array | float = array_field()
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         return per_tile(self.scale) * _unit(query), _unit(key)
 
 
-@value
+@struct
 class General(_Product):
     """`q^T W k`; see `general`."""
 
     same_size = False
-    weight: jax.Array = leaf("Hq", "Hk")
+    weight: jax.Array = array_field("Hq", "Hk")
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         return query @ self.weight, key

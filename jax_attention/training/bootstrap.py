@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
+from jax_attention.core.checks import check_int, describe_array, fail_unless
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -15,7 +15,7 @@ COUNTS_AT_ONCE = 2**22
 """So many counts of drawn values are in memory at once (32 MiB)."""
 
 
-class Band(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A mean and the ends of its confidence band: float64 arrays `[...]`, one entry for each place of a curve."""
 
     mean: Float[np.ndarray, "..."]
@@ -23,7 +23,9 @@ class Band(NamedTuple):
     high: Float[np.ndarray, "..."]
 
 
-def bootstrap(values: Float[Array, "N ..."], *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Band:
+def bootstrap(
+    values: Float[Array, "N ..."], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> ConfidenceInterval:
     """The mean of the values and its percentile bootstrap band.
 
         m_b = 1/N sum_i values[I_bi],    I_bi uniform over 1 … N,    b = 1 … resamples
@@ -39,7 +41,7 @@ def bootstrap(values: Float[Array, "N ..."], *, level: float = 0.95, resamples: 
         seed: from 0; equal seeds give equal bands.
 
     Returns:
-        `Band(mean, low, high)`, arrays `[...]`.
+        `ConfidenceInterval(mean, low, high)`, arrays `[...]`.
 
     Raises:
         ValueError: if there are fewer than 2 values, one is not finite, or an argument is out of range.
@@ -71,7 +73,7 @@ def bootstrap(values: Float[Array, "N ..."], *, level: float = 0.95, resamples: 
     sizes = [min(at_once, resamples - done) for done in range(0, resamples, at_once)]
     means = np.concatenate([_drawn_counts(rng, size, len(rows)) @ rows for size in sizes]) / len(rows)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0).reshape(2, *values.shape[1:])
-    return Band(values.mean(axis=0), low, high)
+    return ConfidenceInterval(values.mean(axis=0), low, high)
 
 
 def _drawn_counts(rng: np.random.Generator, draws: int, count: int) -> Float[np.ndarray, "draws count"]:

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
+from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.training import leaves as host
 
 FORMAT = "jax_attention.training/1"

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jax_attention.ground.checks import check_int, fail_unless
+from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.training import parallel
 from jax_attention.training.losses import Losses
 from jax_attention.training.step import evaluate_step

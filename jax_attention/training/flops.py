@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jax_attention.ground.checks import check_int
+from jax_attention.core.checks import check_int
 from jax_attention.training import parallel
 
 

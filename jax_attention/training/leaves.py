@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.core.checks import describe_array, fail_unless
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

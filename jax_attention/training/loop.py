@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from jax_attention.ground.checks import check_int, describe_array, fail_unless
+from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.training import leaves as host
 from jax_attention.training import parallel
 from jax_attention.training.checkpoints import Checkpoints
@@ -76,7 +76,7 @@ class LoopConfig:
             check_int(field.name, getattr(self, field.name), least, "It is a setting of LoopConfig.")
 
 
-class Fitted(NamedTuple):
+class FitResult(NamedTuple):
     """What `fit` returns: the state, why it stopped early (None, "SIGTERM", "SIGINT"), the last evaluation or None."""
 
     state: Any
@@ -98,7 +98,7 @@ def fit(
     meter: Meter | None = None,
     mesh: Mesh | None = None,
     base: Any = None,
-) -> Fitted:
+) -> FitResult:
     """Train from `state.step` to `config.steps`.
 
         for n in state.step, …, steps - 1:   state, metrics = train_step(state, source.batch(seed, n, batch_size))
@@ -124,7 +124,7 @@ def fit(
             hold the adapters alone.
 
     Returns:
-        A `Fitted`. If `state.step` is at `config.steps` already, nothing is done.
+        A `FitResult`. If `state.step` is at `config.steps` already, nothing is done.
 
     Raises:
         TrainingDiverged: after `config.stop_after` updates in a row that were not finite.
@@ -164,7 +164,7 @@ def fit(
             run.finish(arrays, done, stop.received)
     stopped = stop.received if done < config.steps else None
     evaluation = run.evaluation if run.evaluated == done else None
-    return Fitted(jax.tree.unflatten(run.structure, arrays), stopped, evaluation)
+    return FitResult(jax.tree.unflatten(run.structure, arrays), stopped, evaluation)
 
 
 def _compiled_later(train_step: Callable, structure: Any, base: Any, mesh: Mesh) -> Callable:

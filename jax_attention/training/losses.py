@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.checks import describe_array, fail_unless
-from jax_attention.ground.numerics import compute_dtype
+from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.numerics import compute_dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jax_attention.ground.checks import check_int, fail_unless
-from jax_attention.ground.files import replaced_file
+from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.files import replaced_file
 
 
 class MetricsFile:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_attention.ground.checks import check_int, fail_unless
+from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.nn import Adapters
 
 MATRICES = ("kernel", "embedding", "position", "token_type")

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jax_attention.ground.checks import check_int, fail_unless
+from jax_attention.core.checks import check_int, fail_unless
 
 AXIS = "data"
 """The name of the mesh axis that batches are split over."""

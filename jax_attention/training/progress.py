@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TextIO
 
-from jax_attention.ground.checks import check_int, fail_unless
+from jax_attention.core.checks import check_int, fail_unless
 
 
 class Progress(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jax_attention.ground.checks import check_instance, describe_array, fail_unless
+from jax_attention.core.checks import check_instance, describe_array, fail_unless
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int

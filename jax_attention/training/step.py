@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_attention.ground.checks import check_int, fail_unless
-from jax_attention.ground.trees import pytree
-from jax_attention.nn import adapted
+from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.struct import data_field, struct
+from jax_attention.nn import apply_adapters
 from jax_attention.training.losses import Losses, cross_entropy
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 Metrics = dict[str, jax.Array]
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
+@struct
 class TrainState:
     """Everything that training changes, as one pytree.
 
@@ -51,10 +49,10 @@ class TrainState:
         https://flax.readthedocs.io: `TrainState`.
     """
 
-    model: Any
-    optimizer_state: Any
-    step: jax.Array
-    rng: jax.Array
+    model: Any = data_field()
+    optimizer_state: Any = data_field()
+    step: jax.Array = data_field()
+    rng: jax.Array = data_field()
 
 
 def init_state(model: Any, optimizer: optax.GradientTransformation, *, rng: PRNGKeyArray) -> TrainState:
@@ -117,7 +115,7 @@ def language_model_loss(
         Bengio et al. (2003), "A neural probabilistic language model".
     """
     fail_unless(
-        hasattr(model, "hidden") and not hasattr(model, "given"),
+        hasattr(model, "hidden") and not hasattr(model, "condition"),
         f"model: expected a language model with hidden, such as models.TransformerLM, got {type(model).__name__}. Give "
         "make_train_step and make_evaluate a loss of your own.",
         TypeError,
@@ -205,7 +203,7 @@ def make_train_step(
 
 def over(base: Any, model: Any) -> Any:
     """The model that training speaks of: what is trained, or a base with the adapters that are."""
-    return model if base is None else adapted(base, model)
+    return model if base is None else apply_adapters(base, model)
 
 
 @jax.jit

@@ -10,7 +10,7 @@ from jax_attention.viz.head_grid import head_grid
 from jax_attention.viz.heat_map import heat_map
 from jax_attention.viz.rollout import rollout
 from jax_attention.viz.save import save
-from jax_attention.viz.strip import strip
+from jax_attention.viz.text_heatmap import text_heatmap
 from jax_attention.viz.web_page import html_page
 
 __all__ = [
@@ -22,5 +22,5 @@ __all__ = [
     "html_page",
     "rollout",
     "save",
-    "strip",
+    "text_heatmap",
 ]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jax_attention.ground.checks import fail_unless
+from jax_attention.core.checks import fail_unless
 from jax_attention.viz.checks import ROW_SLACK, check_labels, check_title, check_weights
 from jax_attention.viz.fonts import lettering
-from jax_attention.viz.matrix import Look, matrix_figure, require_matplotlib
+from jax_attention.viz.matrix import MatrixStyle, matrix_figure, require_matplotlib
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -69,5 +69,5 @@ def alignment_map(
     target = check_labels("target", target, array.shape[0], "T")
     require_matplotlib()
     letters = lettering([*source, *target], title)
-    look = Look(title, "source", "target", "weight", top=1.0, colours="gray", values=values, above=True)
+    look = MatrixStyle(title, "source", "target", "weight", top=1.0, colours="gray", values=values, above=True)
     return matrix_figure(np.minimum(array, 1.0), target, source, look, letters)

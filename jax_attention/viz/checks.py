@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.core.checks import describe_array, fail_unless
 
 ROW_SLACK = 2.0**-7
 """How far above 1 a row of weights may sum: weights rounded to bfloat16, whose epsilon this is, sum to 1 within it."""
@@ -127,7 +127,7 @@ def _from_lists(weights: object, layout: str) -> np.ndarray:
 
 def _check_numbers(array: np.ndarray) -> None:
     for wrong, what, cure in (
-        (~np.isfinite(array), "finite numbers", "Look for the layer that first gives NaN or inf."),
+        (~np.isfinite(array), "finite numbers", "MatrixStyle for the layer that first gives NaN or inf."),
         (array < 0, "no negative number", "Are these scores? Normalise them first: attention_weights(...)."),
     ):
         if wrong.any():

@@ -9,7 +9,7 @@ import numpy as np
 
 from jax_attention.viz.checks import check_layers, check_rows_sum_to_one_at_most, check_title, check_weights
 from jax_attention.viz.fonts import lettering
-from jax_attention.viz.matrix import Look, matrix_figure, require_matplotlib
+from jax_attention.viz.matrix import MatrixStyle, matrix_figure, require_matplotlib
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -88,5 +88,5 @@ def entropy_map(
     require_matplotlib()
     keys = np.shape(weights)[-1]
     bar = f"nats, at most log {keys}"
-    look = Look(title, "head", "layer", bar, top=float(np.log(keys)) or 1.0, colours="viridis")
+    look = MatrixStyle(title, "head", "layer", bar, top=float(np.log(keys)) or 1.0, colours="viridis")
     return matrix_figure(entropy, names, None, look, lettering(names, title))

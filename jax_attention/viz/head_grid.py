@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jax_attention.ground.checks import fail_unless
+from jax_attention.core.checks import fail_unless
 from jax_attention.viz.checks import check_both_labels, check_layers, check_title, check_weights
 from jax_attention.viz.fonts import Lettering, lettering
 from jax_attention.viz.heat_map import check_colours

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jax_attention.viz.checks import check_both_labels, check_title, check_weights
 from jax_attention.viz.fonts import lettering
-from jax_attention.viz.matrix import Look, matrix_figure, require_matplotlib
+from jax_attention.viz.matrix import MatrixStyle, matrix_figure, require_matplotlib
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -62,7 +62,7 @@ def heat_map(
     require_matplotlib()
     check_colours(colours)
     letters = lettering([*(queries or ()), *(keys or ())], title)
-    look = Look(title, "key", "query", "weight", top=array.max() or 1.0, colours=colours, values=values)
+    look = MatrixStyle(title, "key", "query", "weight", top=array.max() or 1.0, colours=colours, values=values)
     return matrix_figure(array, queries, keys, look, letters)
 
 

@@ -28,7 +28,7 @@ BLACK_ON = 0.179
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class MatrixStyle:
     """What is written around a matrix, and how numbers become colours; `values` None: where they fit."""
 
     title: str
@@ -56,7 +56,7 @@ def matrix_figure(
     array: np.ndarray,
     rows: tuple[str, ...] | None,
     columns: tuple[str, ...] | None,
-    look: Look,
+    look: MatrixStyle,
     letters: Lettering,
 ) -> Figure:
     """One matrix, row 0 on top, with labels on both axes and a colour bar. NaN cells are left white, with a dash."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.viz.checks import check_rows_sum_to_one_at_most, check_weights
 
 if TYPE_CHECKING:

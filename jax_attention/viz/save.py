@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jax_attention.ground.checks import describe_array, fail_unless
-from jax_attention.ground.files import replaced_file
+from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.files import replaced_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

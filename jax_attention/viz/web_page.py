@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.viz.checks import ROW_SLACK, check_both_labels, check_layers, check_title, check_weights
 from jax_attention.viz.labels import visible
 

@@ -88,7 +88,7 @@ def test_only_adapters_are_trained_and_saved(adapters, base):
     found, _ = run.load_trained(6)
     assert found.scale == 2.0
     assert all(np.abs(x).min(axis=(1, 2)).max() > 0 for x in found.up.values()), "in every layer"
-    model = nn.adapted(interop.load(base, scan=True), found)
+    model = nn.apply_adapters(interop.load(base, scan=True), found)
     ids = run.tokenizer.encode("the lazy dog")
     logits = small.jit(lambda *both: [model(ids).logits for model in both])(run.load(6)[0], model)
     np.testing.assert_allclose(*logits, rtol=1e-5, atol=1e-5)

@@ -7,7 +7,7 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention import attend_heads, attend_heads_with_stats, masks, mods, positions, scores
+from jax_attention import attend_heads, attend_with_stats_heads, masks, mods, positions, scores
 from tests.coming_from.operands import FEW_K, FEW_V, KK, SELF, H, N, Q, S, T, V, same
 
 
@@ -78,5 +78,5 @@ def flash_8():
 
 
 def flash_9():
-    ours = attend_heads_with_stats(Q, KK, V, mask=masks.causal(S - T)).logsumexp
+    ours = attend_with_stats_heads(Q, KK, V, mask=masks.causal(S - T)).logsumexp
     same(np.swapaxes(ours, 1, 2), formula(Q, KK, V, s_ <= END)[1])

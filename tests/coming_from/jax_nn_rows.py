@@ -6,7 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from jax_attention import attend_heads, attend_heads_with_stats, dot_product_attention, masks, mods, scores
+from jax_attention import (
+    attend_heads,
+    attend_with_stats_heads,
+    dot_product_attention,
+    masks,
+    mods,
+    scores,
+)
 from tests.coming_from.operands import ALLOWED, BIAS, FEW_K, FEW_V, KK, Q, S, T, V, same
 
 OPTIONS = ("is_causal", "scale", "local_window_size", "return_residual", "implementation")
@@ -50,7 +57,7 @@ def jaxnn_7():
 
 def jaxnn_8():
     theirs = theirs_of(Q, KK, V, return_residual=True)[1]
-    same(attend_heads_with_stats(Q, KK, V).logsumexp, theirs)
+    same(attend_with_stats_heads(Q, KK, V).logsumexp, theirs)
 
 
 def jaxnn_9():

@@ -11,8 +11,8 @@ from jax_attention import (
     Dropout,
     attend,
     attend_heads,
-    attend_heads_with_stats,
     attend_with_stats,
+    attend_with_stats_heads,
     attention_weights,
     masks,
     mods,
@@ -80,4 +80,4 @@ def test_asking_for_statistics_changes_no_bit(rule, dtype):
         plain = compile_(lambda *x: attend(*x, **rule))(q, k, v)
         np.testing.assert_array_equal(compile_(lambda *x: attend_with_stats(*x, **rule).output)(q, k, v), plain)
     several = attend_heads(*heads, **rule)
-    np.testing.assert_array_equal(attend_heads_with_stats(*heads, **rule).output, several)
+    np.testing.assert_array_equal(attend_with_stats_heads(*heads, **rule).output, several)

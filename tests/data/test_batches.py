@@ -34,7 +34,10 @@ def assert_equal(one: data.Batch, other: data.Batch) -> None:
 
 
 def sources() -> dict[str, data.Source]:
-    return {"windows": data.Windows(np.arange(101), 8), "packed": data.Packed(numbered([3, 19, 8, 1, 5, 2, 40]), 8)}
+    return {
+        "windows": data.Windows(np.arange(101), 8),
+        "packed": data.PackedDocuments(numbered([3, 19, 8, 1, 5, 2, 40]), 8),
+    }
 
 
 @pytest.fixture(params=["windows", "packed"])
@@ -46,7 +49,7 @@ def source(request) -> data.Source:
 
 
 def test_a_batch_depends_on_seed_and_step_only(source):
-    name = "packed" if isinstance(source, data.Packed) else "windows"
+    name = "packed" if isinstance(source, data.PackedDocuments) else "windows"
     addresses = [(seed, step) for seed in (0, 1, 2**40) for step in (0, 1, 7, 10**9)]
     first = {address: source.batch(*address, batch_size=4) for address in addresses}
     fresh = sources()[name]
@@ -189,7 +192,7 @@ def check_rows(batch: data.Batch, documents: list[np.ndarray]) -> None:
 def test_an_epoch_holds_every_token_once(sizes, length, batch_size, epoch):
     # nanoVLM#204, nanochat#78: packed documents that leak into each other, tokens cut away at the ends of rows
     documents = numbered(sizes)
-    source = data.Packed(documents, length)
+    source = data.PackedDocuments(documents, length)
     rows = source.evaluation_rows
     steps = [source.batch(5, step, batch_size) for step in range(-(-(epoch + 1) * rows // batch_size))]
     batch = jax.tree.map(lambda x: x[epoch * rows : (epoch + 1) * rows], joined(steps))
@@ -204,7 +207,7 @@ def test_an_epoch_holds_every_token_once(sizes, length, batch_size, epoch):
 @given(SIZES, LENGTH)
 def test_evaluation_of_packed_rows_predicts_every_token_once_but_the_first_of_each_document(sizes, length):
     documents = numbered(sizes)
-    source = data.Packed(documents, length)
+    source = data.PackedDocuments(documents, length)
     batch = joined(source.evaluation_batches(4))
     check_rows(batch, documents)
     firsts = {int(document[0]) for document in documents if len(document)}
@@ -218,7 +221,7 @@ def test_evaluation_of_packed_rows_predicts_every_token_once_but_the_first_of_ea
 @given(SIZES, LENGTH)
 def test_documents_that_fit_into_a_row_are_never_cut(sizes, length):
     documents = numbered(sizes)
-    batch = joined(data.Packed(documents, length).evaluation_batches(4))
+    batch = joined(data.PackedDocuments(documents, length).evaluation_batches(4))
     row_of = {int(token): row for row, tokens in enumerate(batch.tokens) for token in tokens if token}
     for document in documents:
         pieces = {row_of[int(token)] for token in document}
@@ -226,7 +229,7 @@ def test_documents_that_fit_into_a_row_are_never_cut(sizes, length):
 
 
 def test_epochs_have_orders_of_their_own():
-    source = data.Packed(numbered([4] * 50), 4)
+    source = data.PackedDocuments(numbered([4] * 50), 4)
     orders = [source.batch(seed, epoch, 50).tokens[:, 0].tolist() for seed in (0, 1) for epoch in (0, 1)]
     assert {tuple(sorted(order)) for order in orders} == {tuple(range(1, 201, 4))}
     assert len({tuple(order) for order in orders}) == 4
@@ -234,14 +237,14 @@ def test_epochs_have_orders_of_their_own():
 
 def test_packing_wastes_little():
     sizes = np.random.default_rng(0).integers(1, 32, 500)
-    source = data.Packed(numbered(sizes.tolist()), 64)
+    source = data.PackedDocuments(numbered(sizes.tolist()), 64)
     assert source.evaluation_rows <= 1.01 * -(-sizes.sum() // 64)
 
 
 def test_pieces_go_where_they_leave_the_least_room():
-    assert data.Packed(numbered([2, 7, 3, 6, 2]), 10).evaluation_rows == 2  # 7 + 3, 6 + 2 + 2
+    assert data.PackedDocuments(numbered([2, 7, 3, 6, 2]), 10).evaluation_rows == 2  # 7 + 3, 6 + 2 + 2
 
 
 def test_packed_needs_a_pair_of_tokens():
     with pytest.raises(ValueError, match=r"a document of at least 2 tokens.*got 2 document\(s\) of at most 1"):
-        data.Packed([[1], [2]], 4)
+        data.PackedDocuments([[1], [2]], 4)

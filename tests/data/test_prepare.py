@@ -26,7 +26,7 @@ def test_training_and_validation_are_the_split_of_the_text(tokenizer, packed):
     training, held_out = data.split_documents(FILES)
     assert corpus.names == (tuple(d.name for d in training), tuple(d.name for d in held_out))
     for source, documents in ((corpus.train, training), (corpus.validation, held_out)):
-        assert type(source) is (data.Packed if packed else data.Windows)
+        assert type(source) is (data.PackedDocuments if packed else data.Windows)
         assert source.length == 16
         decoded = [corpus.tokenizer.decode(source.tokens.document(i)) for i in range(len(documents))]
         assert decoded == [document.text for document in documents]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.ground.trees import pytree
+from jax_attention.core.struct import data_field, struct
 from tests.models import small
 
 VOCABULARY, CONTEXT = 26, 4096
@@ -18,12 +17,11 @@ COUNTS: Counter = Counter()
 """How often the model was traced (by name of the method) and run."""
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
+@struct
 class Successor:
     """After token t comes t + stride, modulo the vocabulary: "abc" goes on with "def" if the stride is 1."""
 
-    stride: jax.Array
+    stride: jax.Array = data_field()
 
     @property
     def config(self) -> SimpleNamespace:

@@ -12,23 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.cache import EMPTY
-from jax_attention.ground.trees import pytree
+from jax_attention.core.struct import data_field, struct
 
 FORGETTING = 0.6
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
+@struct
 class History:
     """m' = 0.6 m + weight[token],  logits = table[token] + cos(m' waves) + offset; the cache of a row is its m."""
 
-    table: jax.Array
+    table: jax.Array = data_field()
     """[V, V]"""
-    weight: jax.Array
+    weight: jax.Array = data_field()
     """[V]"""
-    waves: jax.Array
+    waves: jax.Array = data_field()
     """[V]"""
-    offset: jax.Array
+    offset: jax.Array = data_field()
     """[..., V], with the leading axes of the prompts, as what a decoder knows of a source."""
 
     @property

@@ -211,7 +211,7 @@ def test_the_cache_of_a_transformer_follows_its_beams():
         sums = chosen[:, first : first + 6].sum(axis=(1, 2))
         np.testing.assert_allclose(np.asarray(found.scores)[:, i], sums / 6**0.5, **CLOSE)
     sizes = search.start._cache_size(), search.search._cache_size()
-    once = decoding.beam_search(models.unrolled(model), prompts, num_beams=3, max_new_tokens=6, length_penalty=0.5)
+    once = decoding.beam_search(models.unroll_layers(model), prompts, num_beams=3, max_new_tokens=6, length_penalty=0.5)
     np.testing.assert_array_equal(once.tokens, np.asarray(found.tokens)[0])
     assert (search.start._cache_size(), search.search._cache_size()) == sizes
 
@@ -233,7 +233,7 @@ def test_reordering_copies_less_than_half_of_the_caches():
     """Layer by layer, and written in place after that: K caches are the cost, not 2 K."""
     model, beams, options = counting.model(context=2048, depth=4), 3, dict(capacity=2048)
     rules = decoding.sampler(decoding.greedy())
-    goal = search.Goal(np.full(4, -1, np.int32), np.int32(9), np.float32(1), np.int32(0), np.bool_(False))
+    goal = search.StoppingCriteria(np.full(4, -1, np.int32), np.int32(9), np.float32(1), np.int32(0), np.bool_(False))
     row = jnp.zeros((1, 16), jnp.int32)
     prompts = decoding.Prompts(row, row, jnp.ones(1, jnp.int32))
     state = jax.eval_shape(

@@ -28,7 +28,7 @@ def same(one, other):
         np.testing.assert_allclose(a, b, **small.CLOSE)
 
 def calls(model, source, target, places):
-    given = model.given(source, positions=places)
+    given = model.condition(source, positions=places)
     beams = decoding.beam_search(given, target, max_new_tokens=6, num_beams=3)
     return [decoding.generate(given, target, max_new_tokens=6), beams]
 

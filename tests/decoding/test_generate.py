@@ -92,7 +92,7 @@ def test_any_leading_axes():
 def test_scanned_and_unrolled_models_give_the_same_tokens():
     model = counting.model("none", scan=True, depth=2)
     ours = decoding.generate(model, RAGGED, max_new_tokens=COUNT)
-    unrolled = decoding.generate(models.unrolled(model), RAGGED, max_new_tokens=COUNT)
+    unrolled = decoding.generate(models.unroll_layers(model), RAGGED, max_new_tokens=COUNT)
     np.testing.assert_array_equal(ours.tokens, unrolled.tokens)
 
 

@@ -69,7 +69,7 @@ WRONG = {
         r"stop_strings: expected non-empty strings",
     ),
     "no decode": (dict(tokenizer=NoDecode()), TypeError, r"tokenizer: expected .* got NoDecode"),
-    "a stream": (dict(stream=3), TypeError, r"stream: expected a function that takes a Piece, got int 3"),
+    "a stream": (dict(stream=3), TypeError, r"stream: expected a function that takes a StreamChunk, got int 3"),
     "an idle segment": (dict(segment=4), ValueError, r"segment: expected None without stream or stop_strings"),
     "a segment": (dict(segment=0, stream=id), ValueError, r"segment: expected an int >= 1"),
     "a chunk": (dict(chunk=0), ValueError, r"chunk: expected an int >= 1"),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jax_attention import cache, decoding
+from jax_attention.core.buckets import bucket
 from jax_attention.decoding.prompts import as_prompts, fill_up
-from jax_attention.ground.buckets import bucket
 
 RAGGED = [[5, 6, 7], [8], [9, 3]]
 E = cache.EMPTY

@@ -118,7 +118,7 @@ def test_the_mixed_vector_is_the_mixture_of_the_words():
     @jax.jit
     def values(model, tokens):
         x, block = model(tokens, capture=models.Capture(hidden=(-1,))).captured.hidden[-1], model.blocks.layers()[0]
-        return block.attention.remember(block.attention_norm(x)).value
+        return block.attention.project_memory(block.attention_norm(x)).value
 
     value = np.asarray(values(made, np.array(sentences.ids(SENTENCE))), np.float64)  # [6, heads, size]
     mixed = np.einsum("ns,snh->nh", looked.weights[1].astype(np.float64), value).astype(np.float32)

@@ -85,7 +85,7 @@ def test_one_layer_with_a_window_reads_on_as_it_would_read_the_last_bytes_alone(
 
 
 def test_learned_positions_end():
-    model = drawn(model_config(TINY, "rotary").replaced(position="learned"))
+    model = drawn(model_config(TINY, "rotary").replace(position="learned"))
     with pytest.raises(ValueError, match="at most context = 8"):
         model(np.zeros(9, int))
     with pytest.raises(ValueError, match="position"):
@@ -95,7 +95,7 @@ def test_learned_positions_end():
 def test_only_sinusoidal_embeddings_are_scaled():
     base = small_lm.base(TINY.sizes)
     assert model_config(TINY, "rotary") == base
-    assert model_config(TINY, "sinusoidal") == base.replaced(position="sinusoidal", scale_embedding=True)
+    assert model_config(TINY, "sinusoidal") == base.replace(position="sinusoidal", scale_embedding=True)
 
 
 def test_numbers_are_means_of_the_curves(made):

@@ -47,7 +47,7 @@ def test_memory_grows_with_what_is_held():
 
 @pytest.mark.slow
 def test_gradients_are_compared_with_the_base(monkeypatch):
-    pairs = data.Pairs([[1, 2, 0]] * 8, [[2, 1]] * 8, start=3, stop=4, multiple=1)
+    pairs = data.Seq2SeqBatches([[1, 2, 0]] * 8, [[2, 1]] * 8, start=3, stop=4, multiple=1)
     made = {
         name: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shape_of(name, 3, 5, 3))
         for name in ("no attention", "additive")

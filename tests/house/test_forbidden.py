@@ -15,7 +15,7 @@ FORBIDDEN = {
     "a large negative constant": r"-\s*\d+(?:\.\d*)?e\+?\d{1,}\b|-\s*\d{5,}|finfo\([^)]*\)\s*\.\s*min|nan_to_num",
     "a print": r"(?<![\w.])(?<!>>> )(?<!\.\.\.     )print\(",
     "a bare except": r"except\s*:",
-    "structures that do not know their class (ground/trees.py)": r"@.*register_dataclass|register_dataclass\(",
+    "structures that do not know their class (core/struct.py)": r"@.*register_dataclass|register_dataclass\(",
 }
 
 

@@ -10,12 +10,12 @@ import sys
 
 from tests.house.sources import HOUSE, ROOT, SOURCES
 
-VALUES = ("scores", "mods", "masks", "normalizers", "positions", "dropout", "cache")
+PARTS = ("scores", "mods", "masks", "normalizers", "positions", "dropout", "cache")
 FLOORS = (
-    ("jax_attention.ground",),
-    tuple(f"jax_attention.{name}" for name in VALUES),
+    ("jax_attention.core",),
+    tuple(f"jax_attention.{name}" for name in PARTS),
     ("jax_attention.implementations",),
-    ("jax_attention.dispatch",),
+    ("jax_attention.attention",),
     ("jax_attention",),
     ("jax_attention.nn",),
     ("jax_attention.models", "jax_attention.data"),
@@ -27,7 +27,7 @@ FLOORS = (
 
 
 def floor(module: str) -> int:
-    """From the bottom; the package's own `__init__` is above dispatch and below nn."""
+    """From the bottom; the package's own `__init__` is above attention and below nn."""
     for height, names in enumerate(FLOORS):
         if any(module == name or (module.startswith(name + ".") and name != "jax_attention") for name in names):
             return height
@@ -86,7 +86,7 @@ def test_imports_have_no_circle():
 
 def test_implementations_never_import_each_other():
     top = "jax_attention.implementations"
-    shared = {top, f"{top}.problem", f"{top}.sentence"}
+    shared = {top, f"{top}.base", f"{top}.call", f"{top}.dense"}
     inside = [name for name in SOURCES if name.startswith("jax_attention.implementations.")]
     found = {(a, b) for a in inside for b in ours(a) if b.startswith("jax_attention.implementations")}
     assert found
@@ -106,7 +106,7 @@ def test_models_and_data_never_import_each_other():
 
 def test_chex_lives_in_one_file():
     users = {name for name in SOURCES if name.startswith("jax_attention") and "chex" in imports(name, True)}
-    assert users == {"jax_attention.ground.checks"}
+    assert users == {"jax_attention.core.checks"}
 
 
 def test_optional_packages_are_imported_inside_functions():

@@ -18,9 +18,14 @@ from jax_attention import (
     normalizers,
     scores,
 )
-from jax_attention.dispatch.prepare import prepare
-from jax_attention.ground.values import leaf, value
-from jax_attention.implementations.blockwise.plan import SCORES_AT_ONCE, SMALLEST, TILES, make_plan
+from jax_attention.attention.prepare import prepare
+from jax_attention.core.struct import array_field, struct
+from jax_attention.implementations.blockwise.tiled_call import (
+    MAX_SCORES_AT_ONCE,
+    MAX_TILE_SCORES,
+    MIN_TILE_SCORES,
+    make_tile_grid,
+)
 from tests.arrays import coin, normal
 from tests.tiers import slow
 from tests.tolerances import FORWARD, GRADIENT
@@ -49,7 +54,7 @@ def test_half_precision_is_summed_in_float32(dtype):
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "crowd", "tiles"),
+    ("rows", "columns", "sharing", "tiles"),
     [
         (4096, 4096, 1, (512, 512)),
         (768, 768, 1, (384, 384)),
@@ -59,24 +64,26 @@ def test_half_precision_is_summed_in_float32(dtype):
         (4096, 4096, 10**9, (64, 64)),
     ],
 )
-def test_tiles_have_about_the_same_area(rows, columns, crowd, tiles):
-    problem = prepare(jnp.ones((rows, 1)), jnp.ones((columns, 1)), jnp.ones((columns, 1)))
-    plan = make_plan(problem, crowd)
-    assert (plan.height, plan.width) == tiles
-    assert plan.height * plan.width <= min(TILES["cpu"][0], max(SCORES_AT_ONCE // crowd, SMALLEST))
+def test_tiles_have_about_the_same_area(rows, columns, sharing, tiles):
+    call = prepare(jnp.ones((rows, 1)), jnp.ones((columns, 1)), jnp.ones((columns, 1)))
+    grid = make_tile_grid(call, sharing=sharing)
+    assert (grid.height, grid.width) == tiles
+    assert grid.height * grid.width <= min(
+        MAX_TILE_SCORES["cpu"][0], max(MAX_SCORES_AT_ONCE // sharing, MIN_TILE_SCORES)
+    )
 
 
 def test_tiles_are_smaller_where_a_pair_takes_more_than_one_number():
     x = jnp.ones((4096, 2))
     score = scores.additive(jnp.ones((2, 16)), jnp.ones((2, 16)), jnp.ones(16))
-    assert make_plan(prepare(x, x, x, score=score))[:2] == (128, 128)
+    assert make_tile_grid(prepare(x, x, x, score=score))[:2] == (128, 128)
 
 
 def test_tiles_elsewhere_are_tall(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    problem = prepare(jnp.ones((16384, 1)), jnp.ones((16384, 1)), jnp.ones((16384, 1)))
-    assert make_plan(problem, 16)[:2] == (2048, 512)
-    assert make_plan(problem, 1)[:2] == (4096, 1024)
+    call = prepare(jnp.ones((16384, 1)), jnp.ones((16384, 1)), jnp.ones((16384, 1)))
+    assert make_tile_grid(call, sharing=16)[:2] == (2048, 512)
+    assert make_tile_grid(call)[:2] == (4096, 1024)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +101,8 @@ def test_tiles_elsewhere_are_tall(monkeypatch):
 )
 def test_a_mask_known_when_traced_chooses_tiles(mask, size):
     x = jnp.ones((4096, 1))
-    assert make_plan(prepare(x, x, x, mask=mask))[:2] == (size, size)
-    assert make_plan(prepare(x, x, x, mask=mask, implementation=Blockwise(tile=(700, 300))))[:2] == (683, 293)
+    assert make_tile_grid(prepare(x, x, x, mask=mask))[:2] == (size, size)
+    assert make_tile_grid(prepare(x, x, x, mask=mask), (700, 300))[:2] == (683, 293)
 
 
 def test_one_query_against_many_keys():
@@ -148,7 +155,7 @@ def test_values_of_keys_that_a_mod_or_a_score_forbids_are_not_touched(way):
 @pytest.mark.parametrize("shape", [*slow((1, 7), (10, 1), (1, 1)), (2, 1, 7)], ids=str)
 @pytest.mark.parametrize("normalize", [None, *slow(normalizers.sparsemax())])
 def test_arrays_with_one_entry_for_all_queries_or_all_keys(shape, normalize, monkeypatch):
-    monkeypatch.setattr("jax_attention.implementations.blockwise.rows.SCORES_AT_ONCE", 30)
+    monkeypatch.setattr("jax_attention.implementations.blockwise.row_blocks.MAX_SCORES_PER_BLOCK", 30)
     q, k, bias = normal(0, 2, 10, 3), normal(1, 2, 7, 3), normal(2, *shape)
     allowed = coin(3, *shape)
 
@@ -171,26 +178,26 @@ def test_one_segment_for_all(ids):
     np.testing.assert_allclose(found, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"])
 
 
-@value
+@struct
 class Sharpness(normalizers.Normalizer):
     """Sigmoid with a slope per query and per key, and an output scaled by query."""
 
-    rows: jax.Array = leaf("T")
-    columns: jax.Array = leaf("S")
+    rows: jax.Array = array_field("T")
+    columns: jax.Array = array_field("S")
 
-    def numerator(self, z, where, anchor):
+    def numerator(self, z, where, row_max):
         return jnp.where(where, jax.nn.sigmoid(z * self.rows[..., :, None] * self.columns[..., None, :]), 0)
 
-    def denominator(self, total, anchor):
+    def denominator(self, total, row_max):
         return 1 + self.rows[..., :, None] ** 2
 
 
-@value
+@struct
 class Table(scores.Score):
     """q . k plus a number for every pair and for every query."""
 
-    pairs: jax.Array = leaf("T", "S")
-    rows: jax.Array = leaf("T")
+    pairs: jax.Array = array_field("T", "S")
+    rows: jax.Array = array_field("T")
 
     def tile(self, query, key):
         return query @ jnp.swapaxes(key, -1, -2) + self.pairs * self.rows[..., :, None]
@@ -198,7 +205,7 @@ class Table(scores.Score):
 
 @pytest.mark.parametrize("normalize", [*slow(None, normalizers.sparsemax()), Sharpness])
 def test_values_of_users_may_have_an_entry_per_query_and_per_key(normalize, x64, monkeypatch):
-    monkeypatch.setattr("jax_attention.implementations.blockwise.rows.SCORES_AT_ONCE", 30)
+    monkeypatch.setattr("jax_attention.implementations.blockwise.row_blocks.MAX_SCORES_PER_BLOCK", 30)
     q, k = normal(0, 2, 10, 3, dtype=jnp.float64), normal(1, 2, 7, 3, dtype=jnp.float64)
     own = tuple(normal(n, *shape, dtype=jnp.float64) for n, shape in enumerate([(10, 7), (10,), (7,)], 2))
 
@@ -258,7 +265,7 @@ def test_a_function_after_a_part_in_float64(x64):
     np.testing.assert_allclose(found, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"])
 
 
-@pytest.mark.parametrize("tile", [(0, 3), (4,), 4, (4.0, 3), None])
+@pytest.mark.parametrize("tile", [(0, 3), (4,), 4, (4.0, 3)])
 def test_a_wrong_tile_is_refused(tile):
     with pytest.raises(ValueError, match="tile: expected"):
         Blockwise(tile)
@@ -275,7 +282,7 @@ def test_an_unknown_implementation_is_refused():
     "normalize", [*slow(None), normalizers.sparsemax(), *slow(lambda z, where: jax.nn.softmax(z * where))]
 )
 def test_weights_and_statistics_by_blocks_of_rows(normalize, x64, monkeypatch):
-    monkeypatch.setattr("jax_attention.implementations.blockwise.rows.SCORES_AT_ONCE", 30)
+    monkeypatch.setattr("jax_attention.implementations.blockwise.row_blocks.MAX_SCORES_PER_BLOCK", 30)
     operands = [normal(n, 2, 11, 3, dtype=jnp.float64) for n in range(3)]
     rule = {"mask": masks.causal() & masks.sliding_window(4), "normalize": normalize}
 

@@ -15,14 +15,13 @@ from jax_attention import (
     Dropout,
     attend,
     attend_heads,
-    attend_heads_with_stats,
+    attend_with_stats_heads,
     masks,
     mods,
     normalizers,
     scores,
 )
-from jax_attention.implementations import blockwise
-from jax_attention.implementations.blockwise import rows
+from jax_attention.implementations.blockwise import blockwise, row_blocks
 from tests.arrays import check_close, coin, difference, normal
 from tests.tiers import long_except_every, slow, slow_except_every
 from tests.tolerances import GRADIENT
@@ -147,8 +146,9 @@ def answers(run, arguments: tuple) -> list[jax.Array]:
 
 def check(names: tuple[str, ...], monkeypatch) -> None:
     if names in ALL[1::2]:  # as on an accelerator: all heads in one tile
-        monkeypatch.setattr(blockwise, "_one_by_one", lambda problem: False)
-    monkeypatch.setattr(rows, "SCORES_AT_ONCE", 3 * S)
+        monkeypatch.setattr(blockwise, "batch_may_be_mapped", lambda call: False)
+        monkeypatch.setattr(row_blocks, "batch_may_be_mapped", lambda call: False)
+    monkeypatch.setattr(row_blocks, "MAX_SCORES_PER_BLOCK", 3 * S)
     rule = rule_of(names)
     plain = "plain" in (names[0], names[1], names[3]) or names[1] == "forbids"
     values = {} if plain else {name: rule[name] for name in ("score", "mods", "normalize")}
@@ -203,13 +203,13 @@ def test_every_two_parts_meet(names, x64, monkeypatch):
 
 @pytest.mark.parametrize("names", slow(CHEAP, *ALL[6::62]), ids="; ".join)
 def test_forward_mode_and_statistics_of_a_sample(names, x64, monkeypatch):
-    monkeypatch.setattr(rows, "SCORES_AT_ONCE", 3 * S)
+    monkeypatch.setattr(row_blocks, "MAX_SCORES_PER_BLOCK", 3 * S)
     rule, arrays = rule_of(names), operands(names[0])
     tangents = jax.tree.map(jnp.cos, arrays)
 
     def facts(*arrays, own):
         """Output and statistics; those of empty rows are -inf and have no derivative."""
-        found = attend_heads_with_stats(*arrays, **rule, implementation=IMPLEMENTATIONS[own])
+        found = attend_with_stats_heads(*arrays, **rule, implementation=IMPLEMENTATIONS[own])
         return jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), tuple(found))
 
     def answers(own):

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from jax_attention import (
+    Cudnn,
+    Dense,
     Dropout,
     attend,
     attend_heads,
@@ -25,10 +27,9 @@ from jax_attention import (
     normalizers,
     scores,
 )
-from jax_attention.dispatch.prepare import prepare, prepare_heads
-from jax_attention.implementations import cudnn, reference
+from jax_attention.attention.prepare import prepare, prepare_heads
+from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.cudnn import eligible, fused
-from jax_attention.implementations.problem import Problem
 from tests.arrays import check_close, difference, normal
 from tests.tiers import slow, slow_except
 from tests.tolerances import GRADIENT
@@ -106,9 +107,9 @@ def test_refused_without_a_gpu(monkeypatch):
 
 
 def test_no_weights_and_no_statistics(as_if):
-    with pytest.raises(ValueError, match="cudnn makes the output alone; weights and statistics come from"):
+    with pytest.raises(ValueError, match="weights and statistics: the cuDNN kernel returns neither; 'reference' and"):
         attention_weights(*operands(), implementation="cudnn")
-    with pytest.raises(ValueError, match="cudnn makes the output alone; weights and statistics come from"):
+    with pytest.raises(ValueError, match="weights and statistics: the cuDNN kernel returns neither; 'reference' and"):
         attend_with_stats(*operands(), implementation="cudnn")
 
 
@@ -138,7 +139,7 @@ MASKS = {
 }
 
 
-def of_heads(*arrays: jax.Array, **rule) -> Problem:
+def of_heads(*arrays: jax.Array, **rule) -> AttentionCall:
     return prepare_heads(*arrays, **rule)[0]
 
 
@@ -153,7 +154,7 @@ def answers(implementation, make, arrays: tuple, rule: dict) -> list[jax.Array]:
 
 
 def check(make, arrays: tuple, rule: dict, tolerance: float = GRADIENT["float32"]) -> None:
-    found, expected = (answers(implementation, make, arrays, rule) for implementation in (cudnn, reference))
+    found, expected = (answers(implementation, make, arrays, rule) for implementation in (Cudnn(), Dense()))
     for x, y in zip(found, expected, strict=True):
         assert x.shape == y.shape
         assert x.dtype == y.dtype
@@ -234,7 +235,7 @@ def test_maps_of_any_operands(mapped, mask, as_if):
 
     found, expected = (
         jax.tree.leaves(jax.jit(functools.partial(maps, implementation))(*arrays))
-        for implementation in (cudnn, reference)
+        for implementation in (Cudnn(), Dense())
     )
     check_close(found, expected, 2 * GRADIENT["float32"])
 
@@ -250,7 +251,7 @@ def test_maps_of_lengths_and_scans(as_if):
 
         return jnp.sum(jnp.sin(jax.lax.scan(step, q, (k, v))[0]))
 
-    maps = lambda *x: [jax.vmap(jax.grad(functools.partial(loss, own)))(*x) for own in (cudnn, reference)]  # noqa: E731
+    maps = lambda *x: [jax.vmap(jax.grad(functools.partial(loss, own)))(*x) for own in (Cudnn(), Dense())]  # noqa: E731
     found, expected = jax.jit(maps)(q, lengths)
     assert difference(found, expected) <= GRADIENT["float32"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jax_attention import attend, attention_weights, masks, mods, normalizers, scores
-from jax_attention.implementations import blockwise
+from jax_attention.implementations.blockwise import Blockwise, blockwise
 from tests.arrays import normal
 from tests.tiers import slow
 from tests.tolerances import FORWARD
@@ -21,8 +21,8 @@ def close(found, expected):
 
 
 def test_equal_calls_share_one_program(monkeypatch):
-    original, traces = blockwise.attend, []
-    monkeypatch.setattr(blockwise, "attend", lambda problem: traces.append(1) or original(problem))
+    original, traces = Blockwise.attend, []
+    monkeypatch.setattr(Blockwise, "attend", lambda self, call: traces.append(1) or original(self, call))
     rule = lambda slope: {"mask": masks.causal(), "mods": (mods.alibi(slope),), "implementation": "blockwise"}  # noqa: E731
     for slope in (0.1, 0.2):
         found = attend(X, X, X, **rule(jnp.array(slope)))
@@ -56,8 +56,8 @@ def test_equal_calls_share_one_program_under_bare_transformations(around, caplog
 
 
 def test_equal_layers_share_one_trace(monkeypatch):
-    original, traces = blockwise.make_plan, []
-    monkeypatch.setattr(blockwise, "make_plan", lambda *x, **y: traces.append(1) or original(*x, **y))
+    original, traces = blockwise.make_tile_grid, []
+    monkeypatch.setattr(blockwise, "make_tile_grid", lambda *x, **y: traces.append(1) or original(*x, **y))
 
     def deep(x):
         for _ in range(5):
@@ -92,8 +92,8 @@ def test_masks_of_numpy_differ_by_their_entries(make):
 
 
 def test_arrays_of_numpy_share_one_program(monkeypatch):
-    original, traces = blockwise.attend, []
-    monkeypatch.setattr(blockwise, "attend", lambda problem: traces.append(1) or original(problem))
+    original, traces = Blockwise.attend, []
+    monkeypatch.setattr(Blockwise, "attend", lambda self, call: traces.append(1) or original(self, call))
     for factor in (1, 2):
         rule = {
             "mods": (mods.bias(factor * np.eye(11, dtype=np.float32)), mods.temperature(np.float32(factor))),
@@ -106,13 +106,13 @@ def test_arrays_of_numpy_share_one_program(monkeypatch):
 
 def test_a_layout_of_numpy_is_known_when_traced(monkeypatch):
     """So empty blocks are never part of the program; a dense array is an argument of it."""
-    original, kinds = blockwise.attend, []
+    original, kinds = Blockwise.attend, []
 
-    def watched(problem):
-        kinds.append(type(jax.tree.leaves(problem.mask)[0]))
-        return original(problem)
+    def note_kind(self, call):
+        kinds.append(type(jax.tree.leaves(call.mask)[0]))
+        return original(self, call)
 
-    monkeypatch.setattr(blockwise, "attend", watched)
+    monkeypatch.setattr(Blockwise, "attend", note_kind)
     for mask in (masks.block_sparse(np.eye(11, dtype=bool), 1), masks.dense(np.eye(11, dtype=bool))):
         attend(X, X, X, mask=mask, implementation="blockwise")
     assert kinds[0] is np.ndarray

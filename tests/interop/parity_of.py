@@ -140,7 +140,7 @@ def greedy(theirs, ours, rows=((5, 6, 7, 8, 9), (11,), (20, 3, 21))) -> tuple[np
         start = theirs.config.decoder_start_token_id
         expected = theirs.generate(padded, attention_mask=seen, **options)[:, 1:].numpy()
         places = np.where(seen.numpy(), np.arange(length), EMPTY)
-        ours, rows = ours.given(padded.numpy(), positions=places), [[start]] * len(rows)
+        ours, rows = ours.condition(padded.numpy(), positions=places), [[start]] * len(rows)
     else:
         padded = torch.tensor([[0] * (length - len(row)) + list(row) for row in rows])
         seen = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])

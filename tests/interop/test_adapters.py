@@ -55,7 +55,7 @@ def check_read(theirs, ours, folder, **options):
                 x.copy_(torch.from_numpy(0.3 * rng.standard_normal(x.shape)))
     tuned.save_pretrained(folder)
     assert parity_of.forward(tuned, ours) > 1e-2, "they matter"
-    assert parity_of.forward(tuned, nn.adapted(ours, interop.load_adapters(ours, folder))) <= FORWARD["float32"]
+    assert parity_of.forward(tuned, nn.apply_adapters(ours, interop.load_adapters(ours, folder))) <= FORWARD["float32"]
 
 
 @pytest.mark.parametrize("pair", slow_except(("gpt2", "phi3"), TARGETS), indirect=True)
@@ -100,8 +100,8 @@ def test_adapters_of_ours_are_read_by_peft(pair, tmp_path, targets):
     adapters = randomised(nn.lora(ours, 2, 0, targets=targets, alpha=3.0))
     interop.save_adapters(ours, adapters, tmp_path / "adapter", family=theirs.config.model_type, base="a base")
     tuned = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
-    assert parity_of.forward(tuned, nn.adapted(ours, adapters)) <= FORWARD["float32"]
-    again = nn.adapted(ours, interop.load_adapters(ours, tmp_path / "adapter"))
+    assert parity_of.forward(tuned, nn.apply_adapters(ours, adapters)) <= FORWARD["float32"]
+    again = nn.apply_adapters(ours, interop.load_adapters(ours, tmp_path / "adapter"))
     assert parity_of.forward(tuned, again) <= FORWARD["float32"]
 
 
@@ -115,12 +115,12 @@ def test_encoders_and_pairs_too(name, tmp_path):
     interop.save_adapters(ours, adapters, tmp_path / "adapter", family=name)
     tuned = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
     assert parity_of.forward(tuned, ours) > 1e-2, "they matter"
-    assert parity_of.forward(tuned, nn.adapted(ours, adapters)) <= FORWARD["float32"]
-    again = nn.adapted(ours, interop.load_adapters(ours, tmp_path / "adapter", family=name))
+    assert parity_of.forward(tuned, nn.apply_adapters(ours, adapters)) <= FORWARD["float32"]
+    again = nn.apply_adapters(ours, interop.load_adapters(ours, tmp_path / "adapter", family=name))
     assert parity_of.forward(tuned, again) <= FORWARD["float32"]
     if name == "t5":
         with pytest.raises(ValueError, match=r"expected an encoder-decoder with single blocks, got scanned ones"):
-            interop.load_adapters(models.scanned(ours), tmp_path / "adapter")
+            interop.load_adapters(models.scan_layers(ours), tmp_path / "adapter")
 
 
 # --- The value -------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_only_adapters_are_trained_and_a_fresh_one_changes_nothing():
     @jax.jit
     def run(model, adapters):
         def loss(adapters):
-            logits = nn.adapted(model, adapters)(TOKENS).logits
+            logits = nn.apply_adapters(model, adapters)(TOKENS).logits
             return jnp.mean(jnp.sin(logits)), logits
 
         return jax.value_and_grad(loss, has_aux=True)(adapters)
@@ -151,13 +151,13 @@ def test_only_adapters_are_trained_and_a_fresh_one_changes_nothing():
 
 
 def test_a_scanned_model_has_stacked_adapters():
-    stacked = models.scanned(MODEL)
+    stacked = models.scan_layers(MODEL)
     adapters = randomised(nn.lora(stacked, 2, 0))
     (down,) = adapters.down.values()
     assert down.shape == (2, 8, 2)
-    changed, kernel = nn.adapted(stacked, adapters), "projections"
+    changed, kernel = nn.apply_adapters(stacked, adapters), "projections"
     (up,) = adapters.up.values()
-    for layer, block in enumerate(models.unrolled(changed).blocks.rest):
+    for layer, block in enumerate(models.unroll_layers(changed).blocks.rest):
         plain = MODEL.blocks.rest[layer].attention.projections.joined.kernel[...]
         found = block.attention.projections.joined.kernel[...]
         np.testing.assert_allclose(found, plain + down[layer] @ up[layer], atol=1e-6, err_msg=kernel)
@@ -165,7 +165,7 @@ def test_a_scanned_model_has_stacked_adapters():
 
 def test_half_precision_kernels_stay_in_half_precision():
     half = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), MODEL)
-    changed = nn.adapted(half, randomised(nn.lora(half, 2, 0)))
+    changed = nn.apply_adapters(half, randomised(nn.lora(half, 2, 0)))
     assert {x.dtype for x in jax.tree.leaves(changed)} == {jnp.dtype(jnp.bfloat16)}
 
 
@@ -178,11 +178,11 @@ def test_mistakes_are_named(tmp_path):
         nn.lora(MODEL, 0, 0)
     adapters = nn.lora(MODEL, 2, 0)
     with pytest.raises(ValueError, match=r"adapters: expected paths of kernels in this module, got 'blocks.rest.0"):
-        nn.adapted(models.scanned(MODEL), adapters)
+        nn.apply_adapters(models.scan_layers(MODEL), adapters)
     with pytest.raises(ValueError, match=r"adapters: expected factors \[\.\.\., D, r\] .* got \(8, 2\) and \(3, 24\)"):
-        nn.adapted(MODEL, nn.Adapters(adapters.down, {name: jnp.ones((3, 24)) for name in adapters.up}))
+        nn.apply_adapters(MODEL, nn.Adapters(adapters.down, {name: jnp.ones((3, 24)) for name in adapters.up}))
     with pytest.raises(ValueError, match=r"adapters: expected paths of kernels in this module, got 'blocks.rest.0"):
-        interop.save_adapters(models.scanned(MODEL), adapters, tmp_path)
+        interop.save_adapters(models.scan_layers(MODEL), adapters, tmp_path)
     interop.save_adapters(MODEL, adapters, tmp_path)
     with pytest.raises(FileExistsError, match=r"expected a folder without adapters, got adapter_config.json"):
         interop.save_adapters(MODEL, adapters, tmp_path)

@@ -233,7 +233,7 @@ def test_added_fields_must_not_change_the_model(built, tmp_path):
 def test_pairs_that_no_family_has(tmp_path):
     encoder = small.config("rotary", mask=None)
     decoder = small.config("learned", memory_size=16)
-    model = small.filled(lambda: models.create(models.PairConfig(encoder=encoder, decoder=decoder)))
+    model = small.filled(lambda: models.create(models.EncoderDecoderConfig(encoder=encoder, decoder=decoder)))
     with pytest.raises(ValueError, match=r"expected a model that some family of Hugging Face computes, got fields"):
         interop.save(model, tmp_path)
     with pytest.raises(ValueError, match=r"expected a model that llama of Hugging Face computes"):

@@ -112,7 +112,7 @@ def test_encoder_decoders_too(name, tmp_path):
     ours, (padded, seen) = interop.load(tmp_path), padded_of(ROWS)
     # Their positions count the padding.
     places = np.where(seen.numpy(), np.arange(padded.shape[1]), EMPTY)
-    given = ours.given(padded.numpy(), positions=places)
+    given = ours.condition(padded.numpy(), positions=places)
     start, ends = [[theirs.config.decoder_start_token_id]] * len(ROWS), set()
     # Tokens that do come up, so that some beams end early.
     free = decoding.beam_search(given, start, max_new_tokens=NEW, num_beams=3, num_return=3)

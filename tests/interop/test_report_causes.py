@@ -161,7 +161,7 @@ def test_a_fault_in_theirs_is_recognised(pair, fault):
     theirs, ours = pair(name)
     report = interop.compare(planted.in_theirs(theirs, plant), ours)
     assert (report.suspect.layer, report.suspect.point) == (layer, point)
-    assert report.cause == interop.Cause(cause, sentence)
+    assert report.cause == interop.Diagnosis(cause, sentence)
     assert report.verdict.endswith(sentence)
 
 

@@ -58,7 +58,7 @@ def test_sound_models_differ_by_rounding(pair, name):
 @pytest.mark.slow
 def test_a_pair_whose_blocks_are_scanned(pair):
     theirs, ours = pair("t5")
-    assert interop.compare(theirs, ours.stacked(True)).equal
+    assert interop.compare(theirs, ours.with_scan(True)).equal
 
 
 @pytest.mark.slow
@@ -248,7 +248,7 @@ def test_padding_of_the_source_alone_is_told_from_other_faults(pair):
     plant = seen(lambda m: bart("decoder", 1)(m).encoder_attn, torch.zeros_like)
     target = np.random.default_rng(1).integers(0, hf_models.V, (2, 16))
     report = interop.compare(planted.in_theirs(theirs, plant), ours, tokens=target)
-    assert (report.suspect.place, report.cause) == ("decoder 1", interop.Cause("padding", PADDING))
+    assert (report.suspect.place, report.cause) == ("decoder 1", interop.Diagnosis("padding", PADDING))
 
 
 def test_the_cause_that_only_pairs_have_is_planted():
@@ -267,7 +267,9 @@ def test_wrong_calls_are_refused(pair):
         interop.compare(theirs, ours, source=np.array([1]), tokens=np.ones((3, 2), int))
     with pytest.raises(ValueError, match="source: expected tokens for a model in memory, got text"):
         interop.compare(theirs, ours, source="abc")
-    with pytest.raises(TypeError, match="ours: expected a model of PairConfig, as theirs, got one of LMConfig"):
+    with pytest.raises(
+        TypeError, match="ours: expected a model of EncoderDecoderConfig, as theirs, got one of LMConfig"
+    ):
         interop.compare(theirs, ours.decoder)
     with pytest.raises(TypeError, match="language-model head, T5ForConditionalGeneration, got T5EncoderModel"):
         interop.compare(transformers.T5EncoderModel(theirs.config))

@@ -52,11 +52,11 @@ def test_what_was_trained_scanned_is_read_by_peft_and_by_both_layouts(pair, shap
     adapters = jax.tree.map(lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype), adapters)
     assert {x.shape[:-2] for x in adapters.down.values()} == shapes
     interop.save_adapters(scanned, adapters, folder / "adapter", family=family)
-    tuned = nn.adapted(scanned, adapters)
+    tuned = nn.apply_adapters(scanned, adapters)
     assert parity_of.forward(theirs, tuned) > 1e-2, "they matter"
     for scan in (False, True):
         model = interop.load(folder / "base", scan=scan)
-        again = nn.adapted(model, interop.load_adapters(model, folder / "adapter"))
+        again = nn.apply_adapters(model, interop.load_adapters(model, folder / "adapter"))
         assert parity_of.relative(logits_of(again), logits_of(tuned)) <= FORWARD["float32"]
     whole = peft.PeftModel.from_pretrained(theirs, folder / "adapter").eval()
     assert parity_of.forward(whole, tuned) <= FORWARD["float32"]
@@ -90,8 +90,8 @@ def test_layers_that_peft_treats_apart(pair, options):
     tuned.save_pretrained(folder / "adapter")
     assert parity_of.forward(tuned, scanned) > 1e-2, "they matter"
     adapters = interop.load_adapters(scanned, folder / "adapter")
-    assert parity_of.forward(tuned, nn.adapted(scanned, adapters)) <= FORWARD["float32"]
-    gradient = jax.jit(jax.grad(lambda a: jnp.mean(jnp.sin(nn.adapted(scanned, a)(TOKENS).logits))))(adapters)
+    assert parity_of.forward(tuned, nn.apply_adapters(scanned, adapters)) <= FORWARD["float32"]
+    gradient = jax.jit(jax.grad(lambda a: jnp.mean(jnp.sin(nn.apply_adapters(scanned, a)(TOKENS).logits))))(adapters)
     filled = 0
     for name, down in adapters.down.items():
         empty = np.all(np.asarray(down) == 0, axis=-2) & np.all(np.asarray(adapters.up[name]) == 0, axis=-1)

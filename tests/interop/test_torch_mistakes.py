@@ -95,7 +95,7 @@ NO_SUCH_OPTION = {
         r"got one with normalize=sigmoid",
     ),
     "a trained rule": (
-        lambda: interop.to_state_dict(heads(mods=(nn.Learned(mods.alibi(positions.alibi_slopes(3))),))),
+        lambda: interop.to_state_dict(heads(mods=(nn.LearnedPart(mods.alibi(positions.alibi_slopes(3))),))),
         r"layer: expected the parameters of torch.nn.MultiheadAttention, got not in PyTorch: mods.0.parameters.0. Make",
     ),
     "a norm without scale": (
@@ -132,7 +132,7 @@ OTHER_NAMES = {
     ),
     "shape of extra keys": (
         lambda: interop.from_state_dict(
-            heads(use_bias=False, extra_key=True),
+            heads(use_bias=False, bias_kv=True),
             {
                 "in_proj_weight": array(45, 15),
                 "out_proj.weight": array(15, 15),
@@ -140,7 +140,7 @@ OTHER_NAMES = {
                 "bias_v": array(1, 1, 15),
             },
         ),
-        r"wrong shape: extra_key: expected float32\[1,3,5\], got float32\[15\]",
+        r"wrong shape: bias_kv: expected float32\[1,3,5\], got float32\[15\]",
     ),
 }
 CALLS = {**NO_SUCH_LAYER, **NO_SUCH_OPTION, **OTHER_NAMES}

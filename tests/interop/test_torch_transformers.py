@@ -67,19 +67,19 @@ def of_target(module, x, y):
 
 
 def ours_of_target(body, x, y):
-    return (body(y, memory=body.remember(x), mask=masks.causal()).hidden,)
+    return (body(y, memory=body.project_memory(x), mask=masks.causal()).hidden,)
 
 
 MODULES = {
-    "encoder layer": (encoder_layer, of_source, ours_of_source, models.Layer),
-    "encoder": (encoder, of_source, ours_of_source, models.Body),
-    "decoder layer": (decoder_layer, of_target, ours_of_target, models.Layer),
-    "decoder": (decoder, of_target, ours_of_target, models.Body),
+    "encoder layer": (encoder_layer, of_source, ours_of_source, models.TransformerLayer),
+    "encoder": (encoder, of_source, ours_of_source, models.TransformerStack),
+    "decoder layer": (decoder_layer, of_target, ours_of_target, models.TransformerLayer),
+    "decoder": (decoder, of_target, ours_of_target, models.TransformerStack),
     "both": (
         both,
         lambda module, x, y: (module(x, y, tgt_mask=CAUSAL.to(x.dtype)),),
         lambda pair, x, y: (pair(x, y, mask=masks.causal()).hidden,),
-        models.BodyPair,
+        models.EncoderDecoderStack,
     ),
 }
 
@@ -122,7 +122,7 @@ def test_transformers_float64(name, x64):
 def test_without_a_norm_behind_and_with_one_layer(make):
     """One layer in a stack stays a stack: its names differ from those of the layer alone."""
     body = check_round_trip(randomized(make(1, norm=False)))
-    assert type(body) is models.Body
+    assert type(body) is models.TransformerStack
     assert body.final_norm is None
 
 
@@ -218,13 +218,13 @@ BAD_BODIES = {
 def test_bodies_that_pytorch_has_not(name):
     changes, message = BAD_BODIES[name]
     config = dataclasses.replace(PLAIN, **changes)
-    body = small.filled(lambda: models.Body(config, rngs=nnx.Rngs(0)))
+    body = small.filled(lambda: models.TransformerStack(config, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=message):
         interop.to_torch(body)
 
 
 def test_a_plain_body_goes_to_pytorch():
-    body = small.filled(lambda: models.Body(PLAIN, rngs=nnx.Rngs(0)))
+    body = small.filled(lambda: models.TransformerStack(PLAIN, rngs=nnx.Rngs(0)))
     (x,) = inputs("float32", (2, S, 6))
     module = interop.to_torch(body).eval()
     found = jax.jit(lambda body, x: body(x).hidden)(body, x)

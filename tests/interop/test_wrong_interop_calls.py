@@ -12,7 +12,7 @@ from jax_attention import decoding, interop, models, nn
 from tests.models import small
 
 CONFIG = models.llama(vocab_size=19, context=8, width=8, depth=1, num_heads=2, kv_heads=1, ff_size=12, scan=False)
-PAIR = models.PairConfig(
+PAIR = models.EncoderDecoderConfig(
     encoder=models.LMConfig(vocab_size=5, width=8, depth=1, num_heads=2, mask=None),
     decoder=models.LMConfig(vocab_size=5, width=8, depth=1, num_heads=2, memory_size=8),
 )
@@ -49,7 +49,7 @@ WRONG = {
         "model: expected a models.TransformerLM or EncoderDecoder",
     ),
     "save a body": (
-        lambda m, p, new: interop.save(small.filled(lambda: models.Body(CONFIG, rngs=nnx.Rngs(0))), new),
+        lambda m, p, new: interop.save(small.filled(lambda: models.TransformerStack(CONFIG, rngs=nnx.Rngs(0))), new),
         "got a value of type Body",
     ),
     "save into a number": (lambda m, p, new: interop.save(m, 3), "path: expected the name of a folder, got"),
@@ -90,10 +90,10 @@ WRONG = {
         r"targets: expected a regular expression, got '\('",
     ),
     "adapted by a dict": (
-        lambda m, p, new: nn.adapted(m, {}),
+        lambda m, p, new: nn.apply_adapters(m, {}),
         "adapters: expected nn.Adapters, got a value of type dict",
     ),
-    "adapted number": (lambda m, p, new: nn.adapted(3, nn.lora(m, 1, 0)), "module: expected a module, got"),
+    "adapted number": (lambda m, p, new: nn.apply_adapters(3, nn.lora(m, 1, 0)), "module: expected a module, got"),
     "load adapters": (lambda m, p, new: interop.load_adapters(m, 3), "path: expected the name of a folder"),
     "load no adapters": (lambda m, p, new: interop.load_adapters(m, p), "path: expected adapter_config.json in"),
     "load adapters for 3": (
@@ -120,22 +120,25 @@ WRONG = {
     "a comparison in fp8": (lambda m, p, new: interop.compare(p, dtype="fp8"), "dtype: expected one of None, float32"),
     "a model of a number": (
         lambda m, p, new: models.create(3),
-        r"config: expected models.LMConfig\(...\), PairConfig\(...\) or RNNConfig\(...\), got a value of type int",
+        r"expected models.LMConfig\(...\), EncoderDecoderConfig\(...\) or RNNConfig\(...\), got a value of type int",
     ),
     "a model by chance": (lambda m, p, new: models.create(CONFIG, None), "rng: expected a random key or a seed"),
-    "a body of a pair": (lambda m, p, new: models.Body(PAIR, rngs=nnx.Rngs(0)), "config: expected models.LMConfig"),
+    "a body of a pair": (
+        lambda m, p, new: models.TransformerStack(PAIR, rngs=nnx.Rngs(0)),
+        "config: expected models.LMConfig",
+    ),
     "a pair of one": (
         lambda m, p, new: models.EncoderDecoder(CONFIG, rngs=nnx.Rngs(0)),
         "config: expected models.PairC",
     ),
     "a number stacked": (
-        lambda m, p, new: models.scanned(3),
+        lambda m, p, new: models.scan_layers(3),
         "model: expected a Transformer of jax_attention.models, got",
     ),
     "a number as JSON": (lambda m, p, new: models.config_to_json(3), "config: expected models.LMConfig"),
     "a pair generates": (
         lambda m, p, new: decoding.generate(small.filled(lambda: models.create(PAIR)), [1], max_new_tokens=2),
-        r"got an EncoderDecoder, which reads a source first. Give its decoder: model.given\(source\)",
+        r"got an EncoderDecoder, which reads a source first. Give its decoder: model.condition\(source\)",
     ),
 }
 

@@ -23,10 +23,10 @@ KINDS = {
 SHARING = {"post-norm, learned": True}
 
 
-def pair_config(kind: str, **changes) -> models.PairConfig:
+def pair_config(kind: str, **changes) -> models.EncoderDecoderConfig:
     given = KINDS[kind]
     shared = {"depth": 2, "num_heads": 4} | SIZES | given["shared"] | changes
-    return models.PairConfig(
+    return models.EncoderDecoderConfig(
         encoder=models.LMConfig(**shared | given["encoder"] | changes, mask=None),
         decoder=models.LMConfig(**shared | given["decoder"] | changes, memory_size=shared["width"]),
         shared_embedding=SHARING.get(kind, False),

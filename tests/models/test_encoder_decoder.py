@@ -51,7 +51,7 @@ def test_leading_axes_and_padding_change_nothing(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_layouts_remat_and_captures_agree(kind):
     model, asked = pair(kind), models.Capture("all", (-1,), "all")
-    stacked = models.scanned(model)
+    stacked = models.scan_layers(model)
     assert stacked.config.scan
     assert stacked.decoder.config.scan
     assert len(stacked.decoder.blocks.scanned) > 0
@@ -70,9 +70,9 @@ def test_layouts_remat_and_captures_agree(kind):
     (gradient, expected), *others = run(model, stacked, full)
     for other, out in others:
         small.assert_trees_close((out.logits, out.captured), (expected.logits, expected.captured), **small.CLOSE)
-        own = models.to_dict(models.unrolled(other))
+        own = models.to_dict(models.unroll_layers(other))
         small.assert_trees_close(own, models.to_dict(gradient), **small.CLOSE_GRADIENT)
-    small.assert_trees_close(models.unrolled(stacked), model)
+    small.assert_trees_close(models.unroll_layers(stacked), model)
     np.testing.assert_array_equal(logits(model, SOURCE, TARGET), expected.logits)
     assert sorted(expected.captured.cross) == list(range(model.config.decoder.depth))
     for maps in expected.captured.cross.values():
@@ -118,11 +118,11 @@ def test_a_token_never_sees_later_ones_and_always_the_source(depth):
         """Logits with a shift of the embedding of every target token; its derivative shows who sees whom."""
         decoder = jax.tree.map(lambda x: x, model.decoder)
         hidden = decoder.embedding[...][TARGET[0]] * 1.0 + shift
-        memory = decoder.remember(model.encode(SOURCE[0]))
-        return models.Body.__call__(decoder, hidden, memory=memory).hidden
+        memory = decoder.project_memory(model.encode(SOURCE[0]))
+        return models.TransformerStack.__call__(decoder, hidden, memory=memory).hidden
 
     def from_source(x):
-        return model.decoder(TARGET[0], memory=model.decoder.remember(x)).logits
+        return model.decoder(TARGET[0], memory=model.decoder.project_memory(x)).logits
 
     run = small.jit(lambda: (jax.jacobian(through)(jnp.zeros((T, D))), jax.jacobian(from_source)(jnp.ones((S, D)))))
     reach, of_source = (np.abs(jacobian).max(axis=(1, 3)) for jacobian in map(np.asarray, run()))

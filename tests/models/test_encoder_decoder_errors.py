@@ -27,16 +27,16 @@ def made(config):
 
 BAD = {
     "no memory size": (
-        lambda: models.PairConfig(encoder=ENCODER, decoder=dataclasses.replace(DECODER, memory_size=None)),
+        lambda: models.EncoderDecoderConfig(encoder=ENCODER, decoder=dataclasses.replace(DECODER, memory_size=None)),
         r"decoder: expected memory_size = 16, the width of the encoder, got None\.",
     ),
     "an encoder with a memory": (
-        lambda: models.PairConfig(encoder=DECODER, decoder=DECODER),
+        lambda: models.EncoderDecoderConfig(encoder=DECODER, decoder=DECODER),
         r"encoder: expected memory_size None",
     ),
-    "a dict": (lambda: models.PairConfig(encoder={}, decoder=DECODER), r"encoder: expected models.LMConfig"),
+    "a dict": (lambda: models.EncoderDecoderConfig(encoder={}, decoder=DECODER), r"encoder: expected models.LMConfig"),
     "two vocabularies": (
-        lambda: models.PairConfig(
+        lambda: models.EncoderDecoderConfig(
             encoder=ENCODER, decoder=dataclasses.replace(DECODER, vocab_size=3), shared_embedding=True
         ),
         r"shared_embedding: expected equal \[vocab_size, width\] in both halves, got \(13, 16\) and \(3, 16\)",
@@ -47,7 +47,7 @@ BAD = {
     ),
     "forgotten memory": (
         lambda: made(DECODER)(TARGET),
-        r"memory: expected models.Memory, got a value of type NoneType. Make it by model.remember\(states\)\.",
+        r"memory: expected models.Memory, got a value of type NoneType. Make it by model.project_memory\(states\)\.",
     ),
     "forgotten to remember": (
         lambda: made(DECODER)(TARGET, memory=STATES),
@@ -59,12 +59,12 @@ BAD = {
     ),
     "a memory of another layout": (
         lambda: made(DECODER)(
-            TARGET, memory=made(dataclasses.replace(DECODER, scan=True)).remember(jnp.ones((2, S, D)))
+            TARGET, memory=made(dataclasses.replace(DECODER, scan=True)).project_memory(jnp.ones((2, S, D)))
         ),
         r"memory: expected 0 stacked and 4 single layers, got 1 and 0\.",
     ),
     "a memory of more sources": (
-        lambda: made(DECODER)(TARGET, memory=made(DECODER).remember(jnp.ones((3, S, D)))),
+        lambda: made(DECODER)(TARGET, memory=made(DECODER).project_memory(jnp.ones((3, S, D)))),
         r"memory: expected leading axes that broadcast to those of the target, \(2,\), got \(3,\)\.",
     ),
     "more sources": (
@@ -72,35 +72,37 @@ BAD = {
         r"target: expected the leading axes of the source, \(2,\), got \(\)\.",
     ),
     "fewer prompts": (
-        lambda: decoding.generate(pair("post-norm, learned").given(SOURCE), [1], max_new_tokens=2),
+        lambda: decoding.generate(pair("post-norm, learned").condition(SOURCE), [1], max_new_tokens=2),
         r"memory: expected leading axes that broadcast to those of the target, \(\), got \(2,\)\.",
     ),
     "a long source": (
-        lambda: pair("post-norm, learned").given(jnp.zeros(small.CONTEXT + 1, int)),
+        lambda: pair("post-norm, learned").condition(jnp.zeros(small.CONTEXT + 1, int)),
         r"tokens: expected at most context = 12 tokens",
     ),
     "layouts": (
-        lambda: models.PairConfig(encoder=dataclasses.replace(ENCODER, scan=True), decoder=DECODER),
+        lambda: models.EncoderDecoderConfig(encoder=dataclasses.replace(ENCODER, scan=True), decoder=DECODER),
         r"scan: expected the same in both halves, got True and False\.",
     ),
     "dtypes": (
-        lambda: models.PairConfig(encoder=ENCODER, decoder=dataclasses.replace(DECODER, param_dtype="bfloat16")),
+        lambda: models.EncoderDecoderConfig(
+            encoder=ENCODER, decoder=dataclasses.replace(DECODER, param_dtype="bfloat16")
+        ),
         r"param_dtype: expected the same in both halves, got 'float32' and 'bfloat16'\.",
     ),
     "sharing": (
-        lambda: models.PairConfig(encoder=ENCODER, decoder=DECODER, shared_embedding="x"),
+        lambda: models.EncoderDecoderConfig(encoder=ENCODER, decoder=DECODER, shared_embedding="x"),
         r"shared_embedding: expected True or False",
     ),
     "a memory too many": (
-        lambda: small.model("none")(TARGET, memory=made(DECODER).remember(jnp.ones((S, D)))),
+        lambda: small.model("none")(TARGET, memory=made(DECODER).project_memory(jnp.ones((S, D)))),
         r"memory: expected None, as memory_size of the config is None",
     ),
     "remember nothing": (
-        lambda: small.model("none").remember(jnp.ones((S, D))),
+        lambda: small.model("none").project_memory(jnp.ones((S, D))),
         r"memory_size: expected a model with cross-attention, got None",
     ),
     "states of another size": (
-        lambda: made(DECODER).remember(jnp.ones((S, D + 1))),
+        lambda: made(DECODER).project_memory(jnp.ones((S, D + 1))),
         r"states: expected a memory \[..., S, memory_size = 16\], got float32\[5,17\]",
     ),
     "positions": (

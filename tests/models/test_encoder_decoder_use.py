@@ -22,14 +22,14 @@ from tests.tiers import slow_except
 def test_greedy_decoding_is_the_argmax_of_the_full_pass(kind):
     model, start, count = pair(kind), [[1], [2]], 5
     places = jnp.array([[0, 1, 2, 3, 4], [0, 1, 2, EMPTY, EMPTY]])
-    given = small.jit(lambda model: model.given(SOURCE, positions=places))(model)
+    given = small.jit(lambda model: model.condition(SOURCE, positions=places))(model)
     out = decoding.generate(given, start, max_new_tokens=count)
     target = jnp.concatenate([jnp.asarray(start), out.tokens], axis=1)
     full = logits(model, SOURCE, target, source_positions=places)
     np.testing.assert_array_equal(jnp.argmax(full[:, :-1], axis=-1), out.tokens)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(full[:, :-1]), out.tokens[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(out.logprobs, chosen, **small.CLOSE)
-    scanned = models.scanned(model).given(SOURCE, positions=places)
+    scanned = models.scan_layers(model).condition(SOURCE, positions=places)
     np.testing.assert_array_equal(decoding.generate(scanned, start, max_new_tokens=count).tokens, out.tokens)
 
 
@@ -37,7 +37,7 @@ def test_nearby_lengths_of_a_source_run_one_program(caplog):
     model = pair("post-norm, learned", depth=1)
 
     def run(length):
-        return decoding.generate(model.given(small.tokens(2, length)), [[1], [2]], max_new_tokens=3).tokens
+        return decoding.generate(model.condition(small.tokens(2, length)), [[1], [2]], max_new_tokens=3).tokens
 
     run(3)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
@@ -56,7 +56,7 @@ def test_a_pair_of_configs_is_json():
 @pytest.mark.slow
 def test_samples_share_the_memory():
     model = pair("post-norm, learned", depth=1)
-    given, key = model.given(SOURCE), jax.random.key(0)
+    given, key = model.condition(SOURCE), jax.random.key(0)
     options = {"max_new_tokens": 3, "sampler": decoding.temperature(1.0)}
     out = decoding.generate(given, [[1], [2]], rng=key, num_samples=2, **options)
     assert out.tokens.shape == (2, 2, 3)
@@ -89,7 +89,7 @@ def test_maps_under_dropout_are_those_that_were_applied():
     @small.jit
     def run(model):
         rngs = jax.random.split(jax.random.key(0))
-        memory = model.decoder.remember(model.encode(SOURCE, rng=rngs[0]))
+        memory = model.decoder.project_memory(model.encode(SOURCE, rng=rngs[0]))
         captured = model(SOURCE, TARGET, rng=jax.random.key(0), capture=asked).captured
         block, x = model.decoder.blocks.rest[0], captured.hidden[-1]
 
@@ -97,7 +97,7 @@ def test_maps_under_dropout_are_those_that_were_applied():
             value = jnp.repeat(value, maps.shape[1] // value.shape[-2], axis=-2)
             return layer.out(jnp.einsum("bnts,bsnh->btnh", maps, value).reshape(*x.shape[:-1], -1))
 
-        own = block.attention.remember(block.attention_norm(x)).value
+        own = block.attention.project_memory(block.attention_norm(x)).value
         x = x + block.attention_after(from_maps(block.attention, captured.weights[0], own))
         x = x + block.cross_after(from_maps(block.cross, captured.cross[0], memory.rest[0].value))
         x = x + block.feed_forward_after(block.feed_forward(block.feed_forward_norm(x)))

@@ -49,7 +49,7 @@ SLOW_LAYOUTS = [(scheme, False) for scheme in small.SCHEMES] + [("t5", True)]
 def test_prompt_in_chunks_equals_the_full_call(scheme, scan):
     """flax#1317 (one token at a time only), flash-attention#1414 (no such test exists)."""
     model, tokens = small.model(scheme), small.tokens(2, small.CONTEXT)
-    model = models.scanned(model) if scan else model
+    model = models.scan_layers(model) if scan else model
     found, cache = in_chunks(model, tokens, (4, 1, 4, 1, 1, 1), model.init_cache((2,)))
     np.testing.assert_allclose(found, full(model, tokens), **small.CLOSE)
     assert (int(cache.length), cache.capacity) == (small.CONTEXT, small.CONTEXT)
@@ -73,7 +73,7 @@ def test_any_chunking(sizes):
 @pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
 def test_layers_with_a_window_may_keep_a_ring(scan):
     model, tokens = small.model("rotary", windows=(3, None)), small.tokens(2, small.CONTEXT)
-    model = models.scanned(model) if scan else model
+    model = models.scan_layers(model) if scan else model
     cache = model.init_cache((2,), ring_chunk=2)
     stores = (*cache.scanned, *cache.rest)
     assert [(store.capacity, store.ring) for store in stores] == [(4, True), (small.CONTEXT, False)]
@@ -152,7 +152,7 @@ def test_padding_makes_no_nan_anywhere(scheme):
 def test_overflow_is_an_error_and_under_jit_nan(scan):
     """Never clamped: a scanned model cannot raise in its layers, so the model itself looks."""
     model = small.model("none", depth=2)
-    model = models.scanned(model) if scan else model
+    model = models.scan_layers(model) if scan else model
     _, cache = step(model, small.tokens(2), model.init_cache(capacity=3))
     with pytest.raises(ValueError, match="tokens: expected at most 3 rows in the cache, which holds 2, got 2 more"):
         model(small.tokens(2), cache=cache)

@@ -96,7 +96,7 @@ def test_scanned_equals_unrolled(scheme, depth, windows):
     """Five layers, a pattern of two: the scan runs two rounds, one layer is left over. Gradients of those, too."""
     with_gradient = depth == 5
     plain = small.model(scheme, depth=depth, windows=windows, dropout=0.2, attention_dropout=0.2)
-    stacked = models.scanned(plain)
+    stacked = models.scan_layers(plain)
     assert (stacked.blocks.repeats, len(stacked.blocks.scanned)) == (2, len(windows))
     assert len(stacked.blocks.rest) == depth - 2 * len(windows)
     tokens = small.tokens(2, T)
@@ -133,7 +133,7 @@ def test_dropout_falls_on_the_embedding_and_on_both_halves_of_a_block_by_itself(
 def test_attention_dropout_is_the_same_in_both_layouts_and_differs_between_layers():
     plain = small.model("none", depth=2, attention_dropout=0.5)
     call = small.jit(lambda model: model(small.tokens(5), rng=jax.random.key(0), capture=models.Capture("all")))
-    found, expected = call(models.scanned(plain)), call(plain)
+    found, expected = call(models.scan_layers(plain)), call(plain)
     small.assert_trees_close(found, expected, **small.CLOSE)
     kept = [np.tril(np.asarray(expected.captured.weights[layer]) > 0) for layer in (0, 1)]
     assert not np.array_equal(*kept)
@@ -152,7 +152,7 @@ def test_both_layouts_start_with_the_same_numbers(scheme, depth):
     def make():
         plain, stacked = (models.create(dataclasses.replace(config, scan=scan), rng) for scan in (False, True))
         kernels = [block.feed_forward.up.kernel[...] for block in plain.blocks.layers()]
-        return (plain, models.unrolled(stacked)), (stacked, models.scanned(plain)), kernels
+        return (plain, models.unroll_layers(stacked)), (stacked, models.scan_layers(plain)), kernels
 
     (plain, unrolled), (stacked, scanned), kernels = make()
     small.assert_trees_close(unrolled, plain)
@@ -163,7 +163,7 @@ def test_both_layouts_start_with_the_same_numbers(scheme, depth):
 
 def test_a_pattern_longer_than_the_model_leaves_nothing_to_scan():
     plain = small.model("none", depth=1, windows=(2, None, 4))
-    stacked = models.scanned(plain)
+    stacked = models.scan_layers(plain)
     assert (stacked.blocks.repeats, len(stacked.blocks.rest), stacked.config.scan) == (0, 1, True)
     small.assert_trees_close(models.to_dict(stacked), models.to_dict(plain))
 
@@ -225,7 +225,7 @@ def count_products(jaxpr) -> int:
 def test_remat_changes_what_is_kept_and_no_number(scan, depth, compared):
     """flax#4626."""
     model, tokens = small.model("learned", depth=depth), small.tokens(2, T)
-    model = models.scanned(model) if scan else model
+    model = models.scan_layers(model) if scan else model
 
     def loss(model):
         return (model(tokens, rng=jax.random.key(0)).logits ** 2).mean()
@@ -251,7 +251,7 @@ def test_remat_changes_what_is_kept_and_no_number(scan, depth, compared):
 def test_capture_changes_no_bit_and_gives_what_the_layers_see(scan):
     """flax#4744: asking for weights."""
     model, tokens = small.model("rotary", depth=3), small.tokens(2, T)
-    own = models.scanned(model) if scan else model
+    own = models.scan_layers(model) if scan else model
     call = jax.jit(lambda model, capture: model(tokens, capture=capture), static_argnums=1)
     plain, asked = call(own, None), call(own, models.Capture("all", "all"))
     assert plain.captured is None
@@ -280,7 +280,7 @@ def test_capture_changes_no_bit_and_gives_what_the_layers_see(scan):
 
 
 def test_capture_gives_only_what_was_asked_for():
-    model = models.scanned(small.model("rotary", depth=3))
+    model = models.scan_layers(small.model("rotary", depth=3))
     asked = models.Capture(weights=(2, 1), hidden=(0,))
     out = jax.eval_shape(lambda model: model(small.tokens(4), capture=asked), model)
     assert (sorted(out.captured.weights), list(out.captured.hidden)) == ([1, 2], [0])
@@ -298,7 +298,7 @@ def test_captured_weights_with_a_cache_stand_over_its_slots():
         outputs = model(tokens, capture=capture), stacked(tokens[:, 4:], cache=cache, capture=capture)
         return [out.captured.weights[1] for out in outputs]
 
-    full, part = both(model, models.scanned(model))
+    full, part = both(model, models.scan_layers(model))
     assert part.shape == (2, 4, 3, 9)
     np.testing.assert_allclose(part[..., :T], full[..., 4:, :], **small.CLOSE)
     np.testing.assert_array_equal(part[..., T:], 0)

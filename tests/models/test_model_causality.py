@@ -50,7 +50,7 @@ def test_every_position_scheme(scheme):
 
 @pytest.mark.slow
 def test_a_scanned_model_is_causal_too():
-    assert_causal(influence(models.scanned(small.model("rotary", tied_head=False))))
+    assert_causal(influence(models.scan_layers(small.model("rotary", tied_head=False))))
 
 
 def test_without_a_mask_the_future_is_seen():

@@ -227,7 +227,7 @@ CALLS = {
         "rng: expected None beside a cache, as no weight is dropped there, got attention_dropout = 0.1. Leave rng out.",
     ),
     "cache of another layout": (
-        lambda m: m(jnp.zeros(3, int), cache=models.scanned(m).init_cache()),
+        lambda m: m(jnp.zeros(3, int), cache=models.scan_layers(m).init_cache()),
         ValueError,
         "cache: expected a models.LMCache of 0 stacked and 1 single layers, got (1, 0). Make it with init_cache of the",
     ),

@@ -28,12 +28,12 @@ def loss(model, tokens=TOKENS):
 @pytest.mark.parametrize("scan", [*slow(False), True])
 def test_dicts_and_modules_are_the_same_model(scan):
     model = small.model("rotary", windows=(3,))
-    model = models.scanned(model) if scan else model
+    model = models.scan_layers(model) if scan else model
     params = models.to_dict(model)
     assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(params))
     small.assert_trees_close(models.from_dict(model.config, params), model)
     small.assert_trees_close(models.from_dict(model.config, jax.tree.map(np.asarray, params)), model)
-    apply = models.pure(model.config).apply
+    apply = models.pure_model(model.config).apply
     cache = model.init_cache((2,))
     found, expected = small.jit(lambda m, p, c: (apply(p, TOKENS, cache=c), m(TOKENS, cache=c)))(model, params, cache)
     small.assert_trees_close(found, expected)
@@ -41,7 +41,7 @@ def test_dicts_and_modules_are_the_same_model(scan):
 
 def test_pure_init_is_create():
     config = small.config("t5", depth=1)
-    init = models.pure(config).init
+    init = models.pure_model(config).init
     small.assert_trees_close(init(3), models.to_dict(models.create(config, 3)))
     small.assert_trees_close(init(jax.random.key(3)), init(3))
     assert not np.array_equal(init(4)["embedding"], init(3)["embedding"])
@@ -74,7 +74,7 @@ def test_vmap_over_an_ensemble_of_models():
     members = [small.model("rotary", seed, depth=1) for seed in range(2)]
     stack = jax.tree.map(lambda *x: np.stack(x), *members)
     stacked = jax.tree.map(lambda *x: np.stack(x), *map(models.to_dict, members))
-    apply = models.pure(config).apply
+    apply = models.pure_model(config).apply
 
     @small.jit
     def run(members, stack, stacked):
@@ -92,7 +92,7 @@ def test_vmap_over_an_ensemble_of_models():
         own = jax.tree.map(lambda x, i=i: np.asarray(x)[i], together[1])
         small.assert_trees_close(models.to_dict(own), models.to_dict(gradient), **small.CLOSE_GRADIENT)
         np.testing.assert_allclose(logits[i], expected[i], **small.CLOSE)
-    fresh = jax.eval_shape(jax.vmap(models.pure(config).init), jax.random.split(jax.random.key(0), 5))
+    fresh = jax.eval_shape(jax.vmap(models.pure_model(config).init), jax.random.split(jax.random.key(0), 5))
     assert fresh["embedding"].shape == (5, small.VOCABULARY, 16)
 
 
@@ -257,7 +257,7 @@ def test_float64_is_float64(x64):
     assert logits.dtype == jnp.float64
     narrow = jax.tree.map(lambda x: np.asarray(x, np.float32), models.to_dict(model))
     config = dataclasses.replace(model.config, dtype="float32", param_dtype="float32")
-    single = small.jit(lambda params: models.pure(config).apply(params, TOKENS).logits)(narrow)
+    single = small.jit(lambda params: models.pure_model(config).apply(params, TOKENS).logits)(narrow)
     assert single.dtype == jnp.float32
     error = np.abs(np.asarray(logits) - np.asarray(single)).max()
     assert 1e-9 < error < 1e-4

@@ -66,8 +66,8 @@ def test_only_positions_know_where_a_patch_stands():
 @pytest.mark.slow
 def test_a_decoder_writes_of_an_image():
     decoder = small.model("learned", depth=1, memory_size=16)
-    memory = small.jit(lambda decoder, encoder: decoder.remember(encoder(IMAGES)))(decoder, encoder(depth=1))
-    out = decoding.generate(models.Given(decoder, memory), [[1], [2]], max_new_tokens=3)
+    memory = small.jit(lambda decoder, encoder: decoder.project_memory(encoder(IMAGES)))(decoder, encoder(depth=1))
+    out = decoding.generate(models.ConditionedDecoder(decoder, memory), [[1], [2]], max_new_tokens=3)
     written = np.concatenate([[[1], [2]], out.tokens], axis=1)
     full = small.jit(lambda decoder, memory: decoder(written, memory=memory).logits)(decoder, memory)
     np.testing.assert_array_equal(np.argmax(full[:, :-1], axis=-1), out.tokens)

@@ -84,9 +84,12 @@ BAD = {
     "a dtype": (lambda: config(param_dtype="int8"), "param_dtype: expected one of"),
     "more sources": (lambda: seq2seq()(SOURCE, target(T)), "target: expected the leading axes of the source"),
     "floats": (lambda: seq2seq()(SOURCE * 1.0, target(2, T)), "source: expected integers"),
-    "a long source": (lambda: seq2seq("location").given(jnp.zeros(10, int)), "source: expected at most context = 9"),
+    "a long source": (
+        lambda: seq2seq("location").condition(jnp.zeros(10, int)),
+        "source: expected at most context = 9",
+    ),
     "fewer prompts": (
-        lambda: decoding.generate(seq2seq().given(SOURCE), [1], max_new_tokens=2),
+        lambda: decoding.generate(seq2seq().condition(SOURCE), [1], max_new_tokens=2),
         r"memory: expected leading axes that broadcast to those of the target, \(\), got \(2,\)",
     ),
     "maps of no rule": (
@@ -105,7 +108,7 @@ BAD = {
         lambda: seq2seq().decoder(target(2, T), memory=seq2seq().encode(SOURCE), cache=3),
         "cache: expected models.RNNState, got a value of type int",
     ),
-    "scanned": (lambda: models.scanned(seq2seq()), "model: expected a Transformer"),
+    "scanned": (lambda: models.scan_layers(seq2seq()), "model: expected a Transformer"),
     "a pair for generate": (lambda: decoding.generate(seq2seq(), [1], max_new_tokens=1), "reads a source first"),
 }
 

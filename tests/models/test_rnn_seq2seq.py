@@ -144,7 +144,7 @@ def test_equals_pytorch_forward_maps_and_gradients(score):
 def test_greedy_decoding_is_the_argmax_of_the_full_pass(score, num_layers):
     """Also beyond `context`, which bounds the source alone."""
     model, start = seq2seq(score, cell="lstm", num_layers=num_layers), np.array([[1, 3], [2, 0]])
-    given = model.given(SOURCE, positions=RIGHT)
+    given = model.condition(SOURCE, positions=RIGHT)
     out = decoding.generate(given, start, max_new_tokens=9)
     written = np.concatenate([start, out.tokens], axis=1)
     full = small.jit(lambda model: model(SOURCE, written, source_positions=RIGHT).logits)(model)
@@ -155,7 +155,7 @@ def test_greedy_decoding_is_the_argmax_of_the_full_pass(score, num_layers):
 @pytest.mark.parametrize("score", SCORES)
 def test_one_beam_is_greedy(score):
     model, start = seq2seq(score, cell="lstm", num_layers=2), np.array([[1, 3], [2, 0]])
-    given = model.given(SOURCE, positions=RIGHT)
+    given = model.condition(SOURCE, positions=RIGHT)
     out = decoding.generate(given, start, max_new_tokens=9)
     best = decoding.beam_search(given, start, max_new_tokens=9, num_beams=1)
     np.testing.assert_array_equal(best.tokens, out.tokens)
@@ -164,11 +164,11 @@ def test_one_beam_is_greedy(score):
 @pytest.mark.slow
 def test_ragged_prompts_and_beams_do_not_know_each_other():
     model = seq2seq("additive")
-    given = model.given(SOURCE, positions=RIGHT)
+    given = model.condition(SOURCE, positions=RIGHT)
     together = decoding.beam_search(given, [[1, 2, 3], [4]], max_new_tokens=4, num_beams=3, num_return=3)
     for row, (count, prompt) in enumerate(((5, [1, 2, 3]), (3, [4]))):
         alone = decoding.beam_search(
-            model.given(SOURCE[row, :count]), prompt, max_new_tokens=4, num_beams=3, num_return=3
+            model.condition(SOURCE[row, :count]), prompt, max_new_tokens=4, num_beams=3, num_return=3
         )
         np.testing.assert_array_equal(together.tokens[:, row], alone.tokens)
         np.testing.assert_allclose(together.scores[:, row], alone.scores, **small.CLOSE)

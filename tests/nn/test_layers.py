@@ -227,8 +227,8 @@ def test_additive_module_equals_one_layer_over_the_joined_vector():
 def test_modules_hold_parameters_only():
     """Design section 5: no stored rngs, no caches; every leaf is a floating parameter."""
     makers = [*MODULES.values(), lambda: nn.SelfAttention(8, rngs=nnx.Rngs(0))]
-    makers += [lambda: nn.MultiHeadAttention(2, 8, extra_key=True, rngs=nnx.Rngs(0))]
-    makers += [lambda: nn.Attn(3, 5, 6, 7, 2, rngs=nnx.Rngs(0)), lambda: nn.Learned(scores.cosine(jnp.ones(2)))]
+    makers += [lambda: nn.MultiHeadAttention(2, 8, bias_kv=True, rngs=nnx.Rngs(0))]
+    makers += [lambda: nn.Attn(3, 5, 6, 7, 2, rngs=nnx.Rngs(0)), lambda: nn.LearnedPart(scores.cosine(jnp.ones(2)))]
     for layer in map(jax.eval_shape, makers):
         kinds = {type(x) for x in jax.tree.leaves(layer, is_leaf=lambda x: isinstance(x, nnx.Variable))}
         assert kinds == {nnx.Param}

@@ -198,7 +198,7 @@ def test_head_norm_acts_on_queries_and_keys_before_the_rotation():
 @pytest.mark.parametrize("extra", [*slow(False), True])
 def test_step_and_its_weights_equal_the_full_call(extra):
     """With norms on heads and mods of the call; free slots of the cache have weight 0."""
-    layer = normed(rope=positions.rotary(), mask=masks.causal(), mods=(mods.temperature(2.0),), extra_key=extra)
+    layer = normed(rope=positions.rotary(), mask=masks.causal(), mods=(mods.temperature(2.0),), bias_kv=extra)
     own = (mods.alibi(positions.alibi_slopes(4)),)
 
     @jax.jit

@@ -29,11 +29,11 @@ LAYERS = {
     "norms on heads, no biases": {"head_norm": rms_norm, "use_bias": False},
     "joined norms, own rule": {
         "head_norm": rms_norm,
-        "joined_norm": True,
+        "norm_all_heads": True,
         "mods": (mods.soft_cap(2.0),),
         "normalize": normalizers.sparsemax(),
     },
-    "one key more": {"extra_key": True},
+    "one key more": {"bias_kv": True},
 }
 
 
@@ -54,14 +54,14 @@ def test_recall_of_what_was_remembered_is_the_call(name):
 
     @jax.jit
     def run(layer):
-        memory = layer.remember(key, value)
-        at = layer.remember(key, value, positions=np.arange(S))
+        memory = layer.project_memory(key, value)
+        at = layer.project_memory(key, value, positions=np.arange(S))
         return (
             layer(query, key, value, **places),
-            layer.recall(query, memory, **places),
-            layer.recall(query, at, **places),
+            layer.cross_attend(query, memory, **places),
+            layer.cross_attend(query, at, **places),
             layer.weights(query, key, value, mods=mods.temperature(2.0)),
-            layer.recall_weights(query, memory, mods=mods.temperature(2.0)),
+            layer.cross_attention_weights(query, memory, mods=mods.temperature(2.0)),
         )
 
     whole, recalled, placed, maps, recalled_maps = run(layer)
@@ -73,7 +73,7 @@ def test_recall_of_what_was_remembered_is_the_call(name):
 def test_value_is_the_key_by_default():
     layer = layer_of("packed, groups, rotary")
     query, key = numbers(T, D), numbers(S, D)
-    run = jax.jit(lambda layer: (layer.recall(query, layer.remember(key)), layer(query, key)))
+    run = jax.jit(lambda layer: (layer.cross_attend(query, layer.project_memory(key)), layer(query, key)))
     np.testing.assert_allclose(*run(layer), **CLOSE)
 
 
@@ -87,9 +87,9 @@ def test_padding_is_seen_by_nobody_even_if_it_is_nan(name):
     @jax.jit
     def run(layer):
         return (
-            layer.recall(query, layer.remember(spoilt, positions=places)),
-            layer.recall(query[0], layer.remember(key[0, :3])),
-            layer.recall(query[1], layer.remember(key[1, 1:])),
+            layer.cross_attend(query, layer.project_memory(spoilt, positions=places)),
+            layer.cross_attend(query[0], layer.project_memory(key[0, :3])),
+            layer.cross_attend(query[1], layer.project_memory(key[1, 1:])),
         )
 
     found, first, second = run(layer)
@@ -104,8 +104,8 @@ def test_one_memory_for_many_queries():
 
     @jax.jit
     def run(layer):
-        memory = layer.remember(key, positions=np.arange(S))
-        return layer.recall(query, memory), [layer.recall(x, memory) for x in query]
+        memory = layer.project_memory(key, positions=np.arange(S))
+        return layer.cross_attend(query, memory), [layer.cross_attend(x, memory) for x in query]
 
     found, alone = run(layer)
     np.testing.assert_allclose(found, alone, **CLOSE)
@@ -115,7 +115,9 @@ def test_masks_and_dropout_of_the_call():
     layer = layer_of("one key more")
     query, key = numbers(T, D), numbers(S, D)
     options = {"mask": masks.causal(), "query_positions": np.arange(T), "dropout": Dropout(jax.random.key(0), 0.5)}
-    run = jax.jit(lambda layer: (layer.recall(query, layer.remember(key), **options), layer(query, key, **options)))
+    run = jax.jit(
+        lambda layer: (layer.cross_attend(query, layer.project_memory(key), **options), layer(query, key, **options))
+    )
     np.testing.assert_allclose(*run(layer), **CLOSE)
 
 
@@ -124,4 +126,4 @@ def test_frequencies_that_change_with_the_length_are_refused():
     rope = positions.rotary(scaling=scaling)
     layer = small.filled(lambda: nn.MultiHeadAttention(3, D, rope=rope, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=r"rope: expected frequencies that do not change with the length"):
-        layer.remember(numbers(S, D))
+        layer.project_memory(numbers(S, D))

@@ -56,9 +56,9 @@ RULES = {
     "general module": {"score": lambda: nn.General(4, 4, rngs=nnx.Rngs(1))},
     "function": {"score": lambda: lambda q, k: q @ jnp.swapaxes(k, -1, -2)},
     "alibi": {"mods": (mods.alibi(positions.alibi_slopes(4)),)},
-    "learned relative": {"mods": lambda: (nn.Learned(mods.relative(jnp.zeros((4, 8)), max_distance=16)),)},
+    "learned relative": {"mods": lambda: (nn.LearnedPart(mods.relative(jnp.zeros((4, 8)), max_distance=16)),)},
     "sparsemax": {"normalize": normalizers.sparsemax()},
-    "learned sinks": {"normalize": lambda: nn.Learned(normalizers.softmax(sinks=jnp.zeros(4)))},
+    "learned sinks": {"normalize": lambda: nn.LearnedPart(normalizers.softmax(sinks=jnp.zeros(4)))},
     "window": {"mask": masks.sliding_window(2)},
     "rotary": {"rope": positions.rotary(style="interleaved")},
 }
@@ -93,7 +93,9 @@ _FACTORIES = {"additive module", "general module", "function", "learned relative
 
 def test_learned_values_get_gradients_and_constants_do_not():
     slopes = mods.alibi(positions.alibi_slopes(4))
-    fixed, learned = (nn.MultiHeadAttention(4, 16, mods=(x,), rngs=nnx.Rngs(0)) for x in (slopes, nn.Learned(slopes)))
+    fixed, learned = (
+        nn.MultiHeadAttention(4, 16, mods=(x,), rngs=nnx.Rngs(0)) for x in (slopes, nn.LearnedPart(slopes))
+    )
     assert len(jax.tree.leaves(learned)) == len(jax.tree.leaves(fixed)) + 1
     gradient = jax.jit(jax.grad(lambda m: (m(X) ** 2).sum()))(learned)
     assert (np.abs(gradient.mods[0].parameters[0][...]) > 0).all()
@@ -135,7 +137,7 @@ def test_rotary_depends_on_differences_of_positions_only():
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", [False, True])
 def test_prefill_and_decode_equal_the_full_pass(extra):
-    module = layer(rope=positions.rotary(), kv_heads=2, mask=masks.causal(), extra_key=extra)
+    module = layer(rope=positions.rotary(), kv_heads=2, mask=masks.causal(), bias_kv=extra)
 
     @jax.jit
     def run(module):
@@ -190,8 +192,8 @@ WRONG = {
     "heads": (lambda: nn.MultiHeadAttention(3, 16, rngs=nnx.Rngs(0)), "num_heads: expected a divisor of size = 16"),
     "kv_heads": (lambda: layer(kv_heads=3), "kv_heads: expected a divisor of num_heads = 4, got 3"),
     "packed": (lambda: layer(packed=True, key_size=8), "packed: expected inputs of one size"),
-    "extra": (lambda: layer(extra_key=True, normalize=normalizers.sigmoid())(X), "extra_key: expected the softmax"),
-    "learned": (lambda: nn.Learned(masks.causal()), "value: expected a value with at least one float array"),
+    "extra": (lambda: layer(bias_kv=True, normalize=normalizers.sigmoid())(X), "bias_kv: expected the softmax"),
+    "learned": (lambda: nn.LearnedPart(masks.causal()), "value: expected a value with at least one float array"),
     "traced": (
         lambda: jax.jit(lambda s: layer(mods=(mods.alibi(s),))(X))(jnp.ones(4)),
         "expected known arrays to keep as constants",

@@ -39,7 +39,7 @@ def ours_from(layer, packed: bool):
         "value_size": layer.vdim,
         "packed": packed,
         "use_bias": layer.in_proj_bias is not None,
-        "extra_key": layer.bias_k is not None,
+        "bias_kv": layer.bias_k is not None,
         "normalize": normalizers.softmax(plus_one=layer.add_zero_attn),
         "precision": "highest",
         "param_dtype": dtype,
@@ -73,7 +73,7 @@ def pairs(layer, ours, packed: bool, get=lambda tensor: tensor):
             found += [(linear.bias, b) for linear, b in zip(separate, bias.chunk(3), strict=True)]
     if layer.bias_k is not None:
         found += [
-            (ours.extra_key, get(layer.bias_k).reshape(1, N, D // N)),
+            (ours.bias_kv, get(layer.bias_k).reshape(1, N, D // N)),
             (ours.extra_value, get(layer.bias_v).reshape(1, N, D // N)),
         ]
     return found

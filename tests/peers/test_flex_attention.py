@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
-from jax_attention import attend_heads_with_stats, masks, mods, positions
+from jax_attention import attend_with_stats_heads, masks, mods, positions
 from tests.tiers import slow_except
 from tests.tolerances import PARITY
 
@@ -160,7 +160,7 @@ def ours_result(rule: Rule, how: Callable, q, k, v, p, cotangent):
     @jax.jit
     def run(q, k, v, p):
         def attention(q, k, v, p):
-            out, lse, *_ = attend_heads_with_stats(
+            out, lse, *_ = attend_with_stats_heads(
                 *(jnp.swapaxes(x, 1, 2) for x in (q, k, v)), precision="highest", **how(p)
             )
             return jnp.swapaxes(out, 1, 2), jnp.swapaxes(lse, 1, 2)

@@ -59,7 +59,7 @@ def test_a_run_is_a_plain_loop_over_the_adapters(base, fitted):
     @jax.jit
     def step(adapters, state, base, batch):
         def loss(adapters):
-            logits = nn.adapted(base, adapters)(batch.tokens).logits
+            logits = nn.apply_adapters(base, adapters)(batch.tokens).logits
             return optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets).mean()
 
         updates, state = optimizer.update(jax.grad(loss)(adapters), state, adapters)
@@ -85,6 +85,6 @@ def test_evaluations_are_given_the_model_with_its_adapters(base, fitted):
     state, seen, _ = fitted
     assert len(seen) == 2
     tokens = jnp.arange(8)
-    expected = nn.adapted(base, state.model)(tokens).logits
+    expected = nn.apply_adapters(base, state.model)(tokens).logits
     np.testing.assert_allclose(seen[-1](tokens).logits, expected, rtol=1e-6, atol=1e-6)
     assert float(jnp.abs(expected - base(tokens).logits).max()) > 1e-2

@@ -205,7 +205,7 @@ settings = lambda: dict(dict.items(matplotlib.rcParams))  # rcParams["backend"] 
 before = settings()
 figure = viz.heat_map(w[0, 0], list("abc"))
 viz.head_grid(w), viz.entropy_map(w), viz.alignment_map(w[0, 0], list("abc"), list("abc"))
-viz.strip(w[0, 0], list("abc"))
+viz.text_heatmap(w[0, 0], list("abc"))
 assert before == settings()
 assert "matplotlib.pyplot" not in sys.modules
 print("quiet")
@@ -226,7 +226,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         lambda: viz.head_grid(np.ones((1, 1, 1))),
         lambda: viz.entropy_map(np.ones((1, 1, 1, 1))),
         lambda: viz.alignment_map(np.eye(1), ["a"], ["b"]),
-        lambda: viz.strip(np.eye(1), ["a"]),
+        lambda: viz.text_heatmap(np.eye(1), ["a"]),
     ):
         with pytest.raises(ImportError, match=r"pip install 'jax_attention\[viz\]'"):
             draw()

@@ -76,7 +76,7 @@ def test_without_a_font_one_warning_names_the_packages(no_fonts):
     [
         lambda: viz.head_grid(np.ones((1, 1, 1, 1)), ["写"], layers=("层",), title="图"),
         lambda: viz.alignment_map(np.eye(1), ["写"], ["write"]),
-        lambda: viz.strip(np.eye(1), ["写"], ["write"], title="图"),
+        lambda: viz.text_heatmap(np.eye(1), ["写"], ["write"], title="图"),
         lambda: viz.entropy_map(np.ones((1, 1, 1, 1)), layers=("层",), title="熵"),
     ],
 )

@@ -1,12 +1,11 @@
-"""The kernel with its derivative, under any number of maps.
+"""The kernel and its derivative, under any number of `vmap`s.
 
-jax 0.10 maps the kernel wrongly, or not at all, over shared operands, grouped heads and gradients. So both passes say
-themselves what a map is: a larger batch. The backward pass gets what jax.nn's own forward pass has saved.
+jax 0.10 maps the kernel wrongly, or not at all, over shared operands, grouped heads and gradients. So both passes fold
+a mapped axis into the batch. The backward pass uses the residuals that jax.nn's own forward pass residuals.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -15,11 +14,11 @@ import jax
 import jax.custom_batching
 import jax.numpy as jnp
 
-from jax_attention.ground.trees import pytree
+from jax_attention.core.struct import data_field, struct
 
 
-class Setting(NamedTuple):
-    """What the kernel is told besides arrays; the window counts keys, the query's own included."""
+class KernelOptions(NamedTuple):
+    """Static options of the kernel; the window counts keys, the query's own position included."""
 
     scale: float
     causal: bool
@@ -27,7 +26,7 @@ class Setting(NamedTuple):
 
 
 def kernel(
-    setting: Setting,
+    options: KernelOptions,
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
@@ -39,76 +38,77 @@ def kernel(
         query,
         key,
         value,
-        scale=setting.scale,
-        is_causal=setting.causal,
-        local_window_size=None if setting.window is None else (setting.window - 1, 0),
+        scale=options.scale,
+        is_causal=options.causal,
+        local_window_size=None if options.window is None else (options.window - 1, 0),
         key_value_seq_lengths=lengths,
         implementation=implementation,
     )
 
 
 @functools.cache
-def attention(setting: Setting) -> Callable[..., jax.Array]:
+def attention(options: KernelOptions) -> Callable[..., jax.Array]:
     """The kernel as a function of query, key, value and lengths, to be differentiated once and mapped at will."""
 
     @jax.custom_vjp
     def run(*operands: Any) -> jax.Array:
-        return _over_batches(lambda operands, _: (kernel(setting, *operands), []))(operands, [])[0]
+        return _over_batches(lambda operands, _: (kernel(options, *operands), []))(operands, [])[0]
 
-    run.defvjp(functools.partial(_forward, setting), functools.partial(_backward, setting))
+    run.defvjp(functools.partial(_forward, options), functools.partial(_backward, options))
     return run
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class _Saved:
-    """Between the passes: what jax.nn saved, batch axes first, those axes, arrays without one, the operands' shapes."""
+@struct
+class _Residuals:
+    """Residuals of jax.nn between the passes: arrays, batch axis first; where that axis was; arrays without one; shapes
+    of the operands.
+    """
 
-    arrays: list[jax.Array]
-    free: list[jax.Array]
-    axes: tuple[int | None, ...] = dataclasses.field(metadata={"static": True})
-    operands: tuple[jax.ShapeDtypeStruct | None, ...] = dataclasses.field(metadata={"static": True})
+    arrays: list[jax.Array] = data_field()
+    free: list[jax.Array] = data_field()
+    axes: tuple[int | None, ...]
+    operands: tuple[jax.ShapeDtypeStruct | None, ...]
 
 
-def _forward(setting: Setting, *operands: Any) -> tuple[jax.Array, _Saved]:
+def _forward(options: KernelOptions, *operands: Any) -> tuple[jax.Array, _Residuals]:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), operands)
-    axes = _batch_axes(setting, shapes, operands[0].shape[0])
+    axes = _batch_axes(options, shapes, operands[0].shape[0])
 
     def run(operands: Any, _: list) -> tuple[tuple[jax.Array, list], list]:
-        output, pullback = _with_pullback(setting, *operands)
+        output, pullback = _with_pullback(options, *operands)
         saved = list(zip(jax.tree.leaves(pullback), axes, strict=True))
         arrays = [jnp.moveaxis(x, axis, 0) for x, axis in saved if axis is not None]
         return (output, arrays), [x for x, axis in saved if axis is None]
 
     (output, arrays), free = _over_batches(run)(operands, [])
-    return output, _Saved(arrays, free, axes, shapes)
+    return output, _Residuals(arrays, free, axes, shapes)
 
 
-def _backward(setting: Setting, saved: _Saved, change: jax.Array) -> tuple[Any, ...]:
-    def run(given: tuple[list, jax.Array], free: list) -> tuple[Any, list]:
-        (arrays, change), free = given, iter(free)
+def _backward(options: KernelOptions, residuals: _Residuals, cotangent: jax.Array) -> tuple[Any, ...]:
+    def run(batched: tuple[list, jax.Array], free: list) -> tuple[Any, list]:
+        (arrays, cotangent), free = batched, iter(free)
         arrays = iter(arrays)
-        leaves = [next(free) if axis is None else jnp.moveaxis(next(arrays), 0, axis) for axis in saved.axes]
-        structure = jax.tree.structure(_pullback_at(change.shape[0], setting, saved.operands))
-        return jax.tree.unflatten(structure, leaves)(change), []
+        leaves = [next(free) if axis is None else jnp.moveaxis(next(arrays), 0, axis) for axis in residuals.axes]
+        structure = jax.tree.structure(_pullback_at(cotangent.shape[0], options, residuals.operands))
+        return jax.tree.unflatten(structure, leaves)(cotangent), []
 
-    return *_over_batches(run)((saved.arrays, change), saved.free)[0], None
+    return *_over_batches(run)((residuals.arrays, cotangent), residuals.free)[0], None
 
 
-def _with_pullback(setting: Setting, *operands: Any) -> tuple[jax.Array, Callable]:
+def _with_pullback(options: KernelOptions, *operands: Any) -> tuple[jax.Array, Callable]:
     *differentiable, lengths = operands
-    return jax.vjp(lambda *x: kernel(setting, *x, lengths), *differentiable)
+    return jax.vjp(lambda *x: kernel(options, *x, lengths), *differentiable)
 
 
-def _pullback_at(batch: int, setting: Setting, shapes: tuple) -> Callable:
+def _pullback_at(batch: int, options: KernelOptions, shapes: tuple) -> Callable:
     """The pullback at a batch size, with shapes in the place of arrays."""
     operands = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch, *x.shape), x.dtype), shapes)
-    return jax.eval_shape(functools.partial(_with_pullback, setting), *operands)[1]
+    return jax.eval_shape(functools.partial(_with_pullback, options), *operands)[1]
 
 
-def _batch_axes(setting: Setting, shapes: tuple, batch: int) -> tuple[int | None, ...]:
+def _batch_axes(options: KernelOptions, shapes: tuple, batch: int) -> tuple[int | None, ...]:
     """Where in each array that a pullback holds the batch is, None if nowhere: which axis grows with it."""
-    pairs = zip(*(jax.tree.leaves(_pullback_at(n, setting, shapes)) for n in (batch, batch + 1)), strict=True)
+    pairs = zip(*(jax.tree.leaves(_pullback_at(n, options, shapes)) for n in (batch, batch + 1)), strict=True)
     return tuple(
         next((axis for axis, sizes in enumerate(zip(a.shape, b.shape, strict=True)) if sizes[0] != sizes[1]), None)
         for a, b in pairs
@@ -124,22 +124,22 @@ def _over_batches(function: Callable) -> Callable:
 
     @run.def_vmap
     def _(size: int, is_mapped: Any, arrays: Any, free: list) -> tuple[Any, Any]:
-        def fold(x: jax.Array, own: bool) -> jax.Array:
-            x = x if own else jnp.broadcast_to(x, (size, *x.shape))
+        def fold(x: jax.Array, mapped: bool) -> jax.Array:
+            x = x if mapped else jnp.broadcast_to(x, (size, *x.shape))
             return x.reshape(size * x.shape[1], *x.shape[2:])
 
         arrays = jax.tree.map(fold, arrays, is_mapped[0])
-        free = jax.tree.map(lambda x, own: x[0] if own else x, free, is_mapped[1])
+        free = jax.tree.map(lambda x, mapped: x[0] if mapped else x, free, is_mapped[1])
         arrays, free = run(arrays, free)
         arrays = jax.tree.map(lambda x: x.reshape(size, x.shape[0] // size, *x.shape[1:]), arrays)
         return (arrays, free), (jax.tree.map(lambda _: True, arrays), jax.tree.map(lambda _: False, free))
 
     once = jax.custom_jvp(run)
-    once.defjvp(_no_more)
+    once.defjvp(_no_second_derivative)
     return once
 
 
-def _no_more(primals: tuple, tangents: tuple) -> NoReturn:
+def _no_second_derivative(primals: tuple, tangents: tuple) -> NoReturn:
     raise TypeError(
         "implementation: the cuDNN kernel has one derivative, in reverse mode; a second one was asked for. "
         "implementation='blockwise' has them all."

@@ -9,14 +9,14 @@ from jax_attention.interop.entries import Entry, behind, reshaped, same
 from jax_attention.interop.families.parts import biased, function_of, linear, norm, plain, projections
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
-from jax_attention.models import LMConfig, PairConfig
+from jax_attention.models import EncoderDecoderConfig, LMConfig
 
 UNUSED = 2
 """Rows in front of the table of positions."""
 HALVES = ("encoder", "decoder")
 
 
-def read(fields: Fields) -> PairConfig:
+def read(fields: Fields) -> EncoderDecoderConfig:
     """Their fields as our config."""
     for name, value in (("normalize_embedding", True), ("static_position_embeddings", False)):
         fields.expect(name, value)
@@ -43,7 +43,7 @@ def read_bart_like(fields: Fields) -> dict[str, Any]:
     }
 
 
-def pair_of(fields: Fields, shared: dict[str, Any], target_size: int, one_table: bool) -> PairConfig:
+def pair_of(fields: Fields, shared: dict[str, Any], target_size: int, one_table: bool) -> EncoderDecoderConfig:
     """Both halves, whose sizes have fields of their own."""
     sizes = {
         half: {
@@ -56,12 +56,12 @@ def pair_of(fields: Fields, shared: dict[str, Any], target_size: int, one_table:
     tied = fields.take("tie_word_embeddings", True)
     encoder = LMConfig(**shared, **sizes["encoder"], vocab_size=fields.take("vocab_size"), mask=None)
     head = {"vocab_size": target_size, "memory_size": shared["width"], "tied_head": tied, "head_bias": True}
-    return PairConfig(
+    return EncoderDecoderConfig(
         encoder=encoder, decoder=LMConfig(**shared, **sizes["decoder"], **head), shared_embedding=one_table
     )
 
 
-def write(config: PairConfig) -> dict[str, Any]:
+def write(config: EncoderDecoderConfig) -> dict[str, Any]:
     """Our config as their fields."""
     decoder = config.decoder
     found = {
@@ -83,7 +83,7 @@ def write(config: PairConfig) -> dict[str, Any]:
     return found
 
 
-def entries(config: PairConfig) -> list[Entry]:
+def entries(config: EncoderDecoderConfig) -> list[Entry]:
     """The table."""
     found = blocks(config) + head(config) + [same("decoder.embedding", "model.shared.weight")]
     for half, own in zip(HALVES, (config.encoder, config.decoder), strict=True):
@@ -93,7 +93,7 @@ def entries(config: PairConfig) -> list[Entry]:
     return found
 
 
-def blocks(config: PairConfig) -> list[Entry]:
+def blocks(config: EncoderDecoderConfig) -> list[Entry]:
     """The table of all blocks."""
     found = []
     for half, own in zip(HALVES, (config.encoder, config.decoder), strict=True):
@@ -113,20 +113,20 @@ def _block(config: LMConfig, ours: str, theirs: str) -> list[Entry]:
     return projections(config, f"{ours}.attention", names, bias=True) + biased(ours, theirs, layers, norms)
 
 
-def head(config: PairConfig) -> list[Entry]:
+def head(config: EncoderDecoderConfig) -> list[Entry]:
     """The table of the head."""
     size = config.decoder.vocab_size
     bias = reshaped("decoder.head_bias", "final_logits_bias", (size,), (1, size))
     return [bias, *([] if config.decoder.tied_head else linear("decoder.head", "lm_head", bias=False))]
 
 
-def copies(config: PairConfig) -> Mapping[str, str]:
+def copies(config: EncoderDecoderConfig) -> Mapping[str, str]:
     """What some files hold more than once."""
     names = [f"model.{half}.embed_tokens.weight" for half in HALVES]
     return dict.fromkeys(names + ["lm_head.weight"] * config.decoder.tied_head, "model.shared.weight")
 
 
-def absent(config: PairConfig) -> Mapping[str, tuple[int, ...]]:
+def absent(config: EncoderDecoderConfig) -> Mapping[str, tuple[int, ...]]:
     """Bare models have no bias of logits."""
     return {"final_logits_bias": (1, config.decoder.vocab_size)}
 

@@ -9,10 +9,10 @@ from jax_attention.interop.entries import Entry, same
 from jax_attention.interop.families import bart
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
-from jax_attention.models import PairConfig
+from jax_attention.models import EncoderDecoderConfig
 
 
-def read(fields: Fields) -> PairConfig:
+def read(fields: Fields) -> EncoderDecoderConfig:
     """Their fields as our config."""
     for name, value in (("normalize_embedding", False), ("static_position_embeddings", True)):
         fields.expect(name, value)
@@ -21,13 +21,13 @@ def read(fields: Fields) -> PairConfig:
     return bart.pair_of(fields, shared, target, fields.take("share_encoder_decoder_embeddings", True))
 
 
-def write(config: PairConfig) -> dict[str, Any]:
+def write(config: EncoderDecoderConfig) -> dict[str, Any]:
     """Our config as their fields."""
     own = {"decoder_vocab_size": config.decoder.vocab_size, "share_encoder_decoder_embeddings": config.shared_embedding}
     return bart.write(config) | own
 
 
-def entries(config: PairConfig) -> list[Entry]:
+def entries(config: EncoderDecoderConfig) -> list[Entry]:
     """The table."""
     if config.shared_embedding:
         tables = [same("decoder.embedding", "model.shared.weight")]
@@ -36,7 +36,7 @@ def entries(config: PairConfig) -> list[Entry]:
     return tables + bart.blocks(config) + bart.head(config)
 
 
-def copies(config: PairConfig) -> Mapping[str, str]:
+def copies(config: EncoderDecoderConfig) -> Mapping[str, str]:
     """What some files hold more than once."""
     if config.shared_embedding:
         return bart.copies(config)

@@ -11,7 +11,7 @@ from jax_attention.interop.entries import Entry, same, turned
 from jax_attention.interop.families.parts import function_of, gated, linear, norm, plain, projections
 from jax_attention.interop.family import Family
 from jax_attention.interop.fields import Fields
-from jax_attention.models import LMConfig, PairConfig
+from jax_attention.models import EncoderDecoderConfig, LMConfig
 from jax_attention.models.config import T5_BUCKETS
 from jax_attention.nn.feed_forward import ACTIVATIONS
 
@@ -19,7 +19,7 @@ FAR = 128
 GATED = "gated-"
 
 
-def read(fields: Fields) -> PairConfig:
+def read(fields: Fields) -> EncoderDecoderConfig:
     """Their fields as our config."""
     fields.expect("relative_attention_num_buckets", T5_BUCKETS)
     fields.expect("relative_attention_max_distance", FAR)
@@ -50,7 +50,9 @@ def read(fields: Fields) -> PairConfig:
         tied_head=tied,
         logit_scale=width**-0.5 if scaled else 1.0,
     )
-    return PairConfig(encoder=LMConfig(**shared, depth=depth, mask=None), decoder=decoder, shared_embedding=True)
+    return EncoderDecoderConfig(
+        encoder=LMConfig(**shared, depth=depth, mask=None), decoder=decoder, shared_embedding=True
+    )
 
 
 def _activation(fields: Fields) -> str:
@@ -63,7 +65,7 @@ def _activation(fields: Fields) -> str:
     return gated(name) if given.startswith(GATED) else plain(name)
 
 
-def write(config: PairConfig) -> dict[str, Any]:
+def write(config: EncoderDecoderConfig) -> dict[str, Any]:
     """Our config as their fields."""
     encoder, decoder = config.encoder, config.decoder
     scaled = math.isclose(decoder.logit_scale, decoder.width**-0.5) and decoder.width > 1
@@ -87,7 +89,7 @@ def write(config: PairConfig) -> dict[str, Any]:
     }
 
 
-def entries(config: PairConfig) -> list[Entry]:
+def entries(config: EncoderDecoderConfig) -> list[Entry]:
     """The table."""
     found = [same("decoder.embedding", "shared.weight")]
     for half, own in (("encoder", config.encoder), ("decoder", config.decoder)):
@@ -122,7 +124,7 @@ def _block(config: LMConfig, ours: str, theirs: str) -> list[Entry]:
     return found
 
 
-def copies(config: PairConfig) -> Mapping[str, str]:
+def copies(config: EncoderDecoderConfig) -> Mapping[str, str]:
     """What some files hold more than once."""
     names = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
     return dict.fromkeys(names + ["lm_head.weight"] * config.decoder.tied_head, "shared.weight")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from jax_attention.ground.checks import check_instance, fail_unless
+from jax_attention.core.checks import check_instance, fail_unless
 from jax_attention.interop.family import Config
 from jax_attention.interop.folder import read_config
 from jax_attention.interop.hugging_face import described, family_of, load
@@ -14,8 +14,8 @@ from jax_attention.interop.report.halves import Half, configs_of, has_head, run_
 from jax_attention.interop.report.ours import Run, alone, judged, streams
 from jax_attention.interop.report.points import AFTER, BEFORE
 from jax_attention.interop.report.recognise import recognise
-from jax_attention.interop.report.result import Report
-from jax_attention.interop.report.rounding import Row, compared, longest_sum
+from jax_attention.interop.report.result import ParityReport
+from jax_attention.interop.report.rounding import ParityRow, compared, longest_sum
 from jax_attention.interop.report.theirs import check_model, config_of, dtype_of, eps_of, load_theirs, ours_from
 from jax_attention.interop.report.tokens import chosen, window_notes
 from jax_attention.models import EncoderDecoder, TransformerLM
@@ -35,7 +35,7 @@ def compare(
     text: str | None = None,
     source: Int[Array, "*lead S"] | str | None = None,
     dtype: str | None = "float32",
-) -> Report:
+) -> ParityReport:
     """Compare a language model of transformers with ours, layer by layer, and name the first wrong layer and its cause.
 
         difference(layer, point) = max |ours_point(x) - theirs_point(x)|,        x = what theirs got at that point
@@ -110,10 +110,10 @@ def compare(
     title = f"{family.architecture} {'in memory' if folder is None else f'of {folder}'}"
     notes = [note for half, config in configs.items() for note in window_notes(config, reads[half].seen)]
     notes += [] if has_head(family, ours.config) else [NO_HEAD]
-    return Report(title, dtype, rows, halves[0].scale.relative(1), cause, tuple(notes))
+    return ParityReport(title, dtype, rows, halves[0].scale.relative(1), cause, tuple(notes))
 
 
-def _rows(half: Half, runs: Sequence[Run]) -> Iterator[Row]:
+def _rows(half: Half, runs: Sequence[Run]) -> Iterator[ParityRow]:
     """In the order of the computation: what is local, then what has come of all that was before it."""
     run, moved = runs
     seen, scale, config = half.read.seen, half.scale, half.model.config
@@ -124,18 +124,18 @@ def _rows(half: Half, runs: Sequence[Run]) -> Iterator[Row]:
         yield from _local(half, layer, half.trace.names(layer))
         allowed = scale.relative(n, half.before + layer + 1)
         three = run.hidden[layer], moved.hidden[layer], half.trace.outputs[layer, "block"]
-        yield Row(layer, "stream", *compared(*three, seen, scale, allowed), half.name)
+        yield ParityRow(layer, "stream", *compared(*three, seen, scale, allowed), half.name)
     yield from _local(half, None, [point.name for point in AFTER if point.name in outside])
     if "head" in outside:
         allowed = scale.relative(n, half.before + config.depth + 1)
         three = run.logits, moved.logits, half.trace.outputs[None, "head"]
-        yield Row(None, "logits", *compared(*three, seen, scale, allowed), half.name)
+        yield ParityRow(None, "logits", *compared(*three, seen, scale, allowed), half.name)
 
 
-def _local(half: Half, layer: int | None, names: Iterable[str]) -> Iterator[Row]:
+def _local(half: Half, layer: int | None, names: Iterable[str]) -> Iterator[ParityRow]:
     inputs, outputs = ({name: x[layer, name] for name in names} for x in (half.trace.inputs, half.trace.outputs))
     found = judged(alone(half.model, layer or 0), half, inputs, outputs, half.read.seen)
-    return (Row(layer, name, *found[name], half.name) for name in names)
+    return (ParityRow(layer, name, *found[name], half.name) for name in names)
 
 
 def _model_type(theirs: Any) -> str:

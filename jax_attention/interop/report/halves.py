@@ -11,14 +11,14 @@ import jax
 import numpy as np
 
 from jax_attention.cache import EMPTY
-from jax_attention.ground.checks import fail_unless
+from jax_attention.core.checks import fail_unless
 from jax_attention.interop.entries import Entry
 from jax_attention.interop.family import Config, Family
 from jax_attention.interop.report.points import Beside
 from jax_attention.interop.report.rounding import Scale
 from jax_attention.interop.report.theirs import Trace, hooked, traced
 from jax_attention.interop.report.tokens import ENCODER, Read
-from jax_attention.models import EncoderDecoder, LMConfig, TransformerLM, unrolled
+from jax_attention.models import EncoderDecoder, LMConfig, TransformerLM, unroll_layers
 from jax_attention.nn.named import named
 
 DECODER = "decoder"
@@ -68,7 +68,7 @@ def run_theirs(
 ) -> list[Half]:
     """All halves in the order in which they run, theirs run once."""
     wholes = halves_of(ours)
-    models = {half: unrolled(model) if model.config.scan else model for half, model in wholes.items()}
+    models = {half: unroll_layers(model) if model.config.scan else model for half, model in wholes.items()}
     tables = {half: _table(family, ours.config, half, model) for half, model in models.items()}
     places = {half: hooked(theirs, tables[half], model.config.depth, half) for half, model in models.items()}
     tokens = {half: read.tokens for half, read in reads.items()}

@@ -16,7 +16,7 @@ from jax_attention.interop.report.halves import Half
 from jax_attention.interop.report.points import POINTS, Beside, run_points
 from jax_attention.interop.report.rounding import compared, longest_sum, nudged
 from jax_attention.models import Capture, LMConfig, TransformerLM
-from jax_attention.models.stack import restack
+from jax_attention.models.blocks import restack
 from jax_attention.nn.named import filled, named
 
 
@@ -72,7 +72,7 @@ class Run(NamedTuple):
 
 @jax.jit
 def _whole(model: TransformerLM, tokens: jax.Array, beside: Beside) -> Run:
-    memory = None if beside.memory is None else model.remember(beside.memory, beside.memory_positions)
+    memory = None if beside.memory is None else model.project_memory(beside.memory, beside.memory_positions)
     out = model(
         tokens,
         positions=beside.positions,

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-from jax_attention.interop.report.rounding import Row
+from jax_attention.interop.report.rounding import ParityRow
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --soft: #59636e; --line: #c9d1d9; --bar: #2f6fb2;
@@ -38,7 +38,12 @@ LEFT, TOP, HEIGHT, STEP, BAR = 56, 14, 190, 26, 12
 
 
 def page(
-    title: str, dtype: str, verdict: str, rows: Sequence[Row], cells: Sequence[Sequence[str]], notes: Iterable[str]
+    title: str,
+    dtype: str,
+    verdict: str,
+    rows: Sequence[ParityRow],
+    cells: Sequence[Sequence[str]],
+    notes: Iterable[str],
 ) -> str:
     """The whole page."""
     wrong = "" if verdict == "rounding" else " wrong"
@@ -56,7 +61,7 @@ def page(
     )
 
 
-def _table(rows: Sequence[Row], cells: Sequence[Sequence[str]]) -> str:
+def _table(rows: Sequence[ParityRow], cells: Sequence[Sequence[str]]) -> str:
     head, *body = cells
     lines = ["<tr>" + "".join(f"<th>{html.escape(x)}</th>" for x in head) + "</tr>\n"]
     for row, line in zip(rows, body, strict=True):
@@ -68,7 +73,7 @@ def _table(rows: Sequence[Row], cells: Sequence[Sequence[str]]) -> str:
 # --- The picture -----------------------------------------------------------------------------------------------------
 
 
-def _figure(rows: Sequence[Row]) -> str:
+def _figure(rows: Sequence[ParityRow]) -> str:
     """One column for each layer: a bar for the worst of its parts, a ring for the stream behind it."""
     columns = _columns(rows)
     powers = [_power(row) for row in rows]
@@ -90,7 +95,7 @@ def _figure(rows: Sequence[Row]) -> str:
     return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
 
 
-def _columns(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _columns(rows: Sequence[ParityRow]) -> list[tuple[str, list[ParityRow]]]:
     """A name and its rows for each layer, and for what stands before and behind the layers of each half."""
     groups = [list(group) for _, group in itertools.groupby(rows, key=lambda row: (row.half, row.layer))]
     found, half = [], None
@@ -102,12 +107,12 @@ def _columns(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     return found
 
 
-def _power(row: Row) -> int:
+def _power(row: ParityRow) -> int:
     """The power of ten just above."""
     return math.ceil(_logarithm(row))
 
 
-def _logarithm(row: Row) -> float:
+def _logarithm(row: ParityRow) -> float:
     """Of the used part, within what can be drawn; NaN is drawn as infinity."""
     used = row.used
     if not used <= 1e9:
@@ -124,7 +129,7 @@ def _lines(low: int, high: int, width: int, height: object) -> str:
     return "".join(found)
 
 
-def _column(x: float, name: str, rows: Sequence[Row], height: object, low: int) -> str:
+def _column(x: float, name: str, rows: Sequence[ParityRow], height: object, low: int) -> str:
     base, middle, found = height(low), x + STEP / 2, []
     local = [row for row in rows if row.point not in WHOLE]
     if local:

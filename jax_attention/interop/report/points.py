@@ -19,9 +19,9 @@ import jax
 from jax_attention.cache import KVCache, filled
 from jax_attention.interop.entries import Entry
 from jax_attention.models import Capture, TransformerLM
-from jax_attention.models.block import Block, Shared, Wanted
+from jax_attention.models.block import Block, CaptureRequest, LayerInputs
 from jax_attention.models.results import EMBEDDING
-from jax_attention.nn.hold import release
+from jax_attention.nn.freeze import unfreeze
 
 BLOCK = "blocks.rest.{layer}"
 
@@ -62,35 +62,35 @@ def _block(model: TransformerLM) -> Block:
     return model.blocks.rest[0]
 
 
-def _shared(model: TransformerLM, beside: Beside) -> Shared:
-    return Shared(beside.positions, filled(), model.shared_mods())
+def _shared(model: TransformerLM, beside: Beside) -> LayerInputs:
+    return LayerInputs(beside.positions, filled(), model.shared_mods())
 
 
 def _embedding(model: TransformerLM, tokens: jax.Array, beside: Beside) -> jax.Array:
     capture, memory = Capture(hidden=(EMBEDDING,)), None
     if beside.memory is not None:
-        memory = model.remember(beside.memory, beside.memory_positions)
+        memory = model.project_memory(beside.memory, beside.memory_positions)
     out = model(tokens, positions=beside.positions, token_types=beside.types, memory=memory, capture=capture)
     return out.captured.hidden[EMBEDDING]
 
 
 def _remembered(model: TransformerLM, beside: Beside) -> KVCache:
-    return _block(model).cross.remember(beside.memory, positions=beside.memory_positions)
+    return _block(model).cross.project_memory(beside.memory, positions=beside.memory_positions)
 
 
 def _whole_block(model: TransformerLM, x: jax.Array, beside: Beside) -> jax.Array:
     memory = None if beside.memory is None else _remembered(model, beside)
-    return _block(model)(x, _shared(model, beside), None, memory, None, Wanted(False, False))[0]
+    return _block(model)(x, _shared(model, beside), None, memory, None, CaptureRequest(False, False))[0]
 
 
 def _attention(model: TransformerLM, x: jax.Array, beside: Beside) -> jax.Array:
     block, shared = _block(model), _shared(model, beside)
-    own = tuple(release(mod) for mod in block.mods)
+    own = tuple(unfreeze(mod) for mod in block.mods)
     return block.attention(x, mask=shared.mask, mods=(*shared.mods, *own), query_positions=beside.positions)
 
 
 def _cross(model: TransformerLM, x: jax.Array, beside: Beside) -> jax.Array:
-    return _block(model).cross.recall(x, _remembered(model, beside))
+    return _block(model).cross.cross_attend(x, _remembered(model, beside))
 
 
 def _head(model: TransformerLM, x: jax.Array, beside: Beside) -> jax.Array:

@@ -16,11 +16,11 @@ from jax_attention.interop.report.causes import HYPOTHESES, Guess
 from jax_attention.interop.report.halves import Half
 from jax_attention.interop.report.ours import alone, judged
 from jax_attention.interop.report.points import POINTS, run_points
-from jax_attention.interop.report.rounding import Row
+from jax_attention.interop.report.rounding import ParityRow
 from jax_attention.interop.report.theirs import Place
 from jax_attention.masks import fully_masked_rows
 from jax_attention.models import TransformerLM
-from jax_attention.nn.hold import release
+from jax_attention.nn.freeze import unfreeze
 from jax_attention.nn.named import filled, named
 
 SMALL = 2.0**-12
@@ -33,14 +33,14 @@ FACTOR = 2.5
 
 
 @dataclass(frozen=True)
-class Cause:
+class Diagnosis:
     """The name of what is different, and a sentence that says in which direction."""
 
     name: str
     sentence: str
 
 
-def recognise(suspect: Row, halves: Sequence[Half]) -> Cause | None:
+def recognise(suspect: ParityRow, halves: Sequence[Half]) -> Diagnosis | None:
     """The cause of the first difference, if it is one of those that we know."""
     half = next(half for half in halves if half.name == suspect.half)
     place = (suspect.layer, suspect.point)
@@ -53,24 +53,24 @@ def recognise(suspect: Row, halves: Sequence[Half]) -> Cause | None:
 # --- Padding ---------------------------------------------------------------------------------------------------------
 
 
-def _padding(model: TransformerLM, place: Place, half: Half) -> Cause | None:
+def _padding(model: TransformerLM, place: Place, half: Half) -> Diagnosis | None:
     rows = half.unpadded
     if rows.sum() == half.read.seen.sum() or POINTS[place[1]].kind == "norm" or not _explains(model, place, rows, half):
         return None
-    return Cause("padding", "only rows with padding differ: their padding is seen, or positions begin elsewhere")
+    return Diagnosis("padding", "only rows with padding differ: their padding is seen, or positions begin elsewhere")
 
 
 # --- Counterfactuals -------------------------------------------------------------------------------------------------
 
 
-def _hypothesis(model: TransformerLM, place: Place, half: Half) -> Cause | None:
+def _hypothesis(model: TransformerLM, place: Place, half: Half) -> Diagnosis | None:
     point = POINTS[place[1]]
     for tried in HYPOTHESES:
         if point.kind in tried.kinds:
             for guess in tried.guesses(model, point.ours.format(layer=0)):
                 chosen = _not_empty(guess, point.kind, half)
                 if chosen.any() and _explains(guess.model, place, chosen, half):
-                    return Cause(tried.name, tried.sentence.format(theirs=guess.theirs, ours=guess.ours))
+                    return Diagnosis(tried.name, tried.sentence.format(theirs=guess.theirs, ours=guess.ours))
     return None
 
 
@@ -95,7 +95,7 @@ def _small(x: np.ndarray) -> np.ndarray:
 
 def _not_empty(guess: Guess, kind: str, half: Half) -> np.ndarray:
     """Without queries that the mask leaves no key: what is made of them differs from library to library."""
-    mask = release(guess.model.blocks.rest[0].attention.rule["mask"])
+    mask = unfreeze(guess.model.blocks.rest[0].attention.rule["mask"])
     if kind != "attention" or mask is None:
         return half.unpadded
     at, count = half.beside.positions, half.read.seen.shape[-1]
@@ -106,14 +106,14 @@ def _not_empty(guess: Guess, kind: str, half: Half) -> np.ndarray:
 # --- Products of rounded numbers -------------------------------------------------------------------------------------
 
 
-def _narrow_products(halves: Sequence[Half]) -> Cause | None:
+def _narrow_products(halves: Sequence[Half]) -> Diagnosis | None:
     """Every layer differs alike, by what comes of rounding the factors of products."""
     if halves[0].scale.eps > jnp.finfo(jnp.float32).eps:
         return None
     for name, bits in NARROW.items():
         ratios = [x for half in halves for x in _ratios(bits, half)]
         if ratios and all(1 / FACTOR <= x <= FACTOR for x in ratios):
-            return Cause(name, f"every layer differs as if the products of one side were made in {name}")
+            return Diagnosis(name, f"every layer differs as if the products of one side were made in {name}")
     return None
 
 

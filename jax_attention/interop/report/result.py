@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jax_attention.interop.report.page import page
-from jax_attention.interop.report.recognise import Cause
-from jax_attention.interop.report.rounding import Row
+from jax_attention.interop.report.recognise import Diagnosis
+from jax_attention.interop.report.rounding import ParityRow
 
 TITLES = ("layer", "point", "max abs", "allowed", "used", "max rel", "ulps", "cosine", "")
 NARROW = (0, 1, 2, 3, 4, 7, 8)
@@ -15,7 +15,7 @@ NARROW = (0, 1, 2, 3, 4, 7, 8)
 
 
 @dataclass(frozen=True)
-class Report:
+class ParityReport:
     """Whether two models compute the same, since where they do not, and why.
 
     `rows` are in the order of the computation. Points are local: ours got what theirs got there. `stream` and `logits`
@@ -24,14 +24,14 @@ class Report:
 
     title: str
     dtype: str
-    rows: tuple[Row, ...]
+    rows: tuple[ParityRow, ...]
     tolerance: float
     """Relative, where nothing is summed; what a row may differ by grows from it with its sums and with depth."""
-    cause: Cause | None
+    cause: Diagnosis | None
     notes: tuple[str, ...] = ()
 
     @property
-    def suspect(self) -> Row | None:
+    def suspect(self) -> ParityRow | None:
         """The first row that rounding does not explain."""
         return next((row for row in self.rows if not row.equal), None)
 

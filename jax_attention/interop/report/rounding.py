@@ -19,7 +19,7 @@ widths up to 1024 and depths up to 24 as well. Random encoders of width 512 and 
 
 
 @dataclass(frozen=True)
-class Row:
+class ParityRow:
     """One comparison: where, how far apart, and how far rounding may bring two right sides."""
 
     layer: int | None

@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.ground.checks import fail_unless
+from jax_attention.core.checks import fail_unless
 from jax_attention.interop.entries import Entry
 from jax_attention.interop.family import Config
 from jax_attention.interop.hugging_face import described, load

@@ -11,7 +11,7 @@ import numpy as np
 
 from jax_attention import data
 from jax_attention.cache import EMPTY
-from jax_attention.ground.checks import describe_array, fail_unless
+from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.models import LMConfig
 
 USUAL, MOST = 16, 256

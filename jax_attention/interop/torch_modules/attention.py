@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from jax_attention.ground.checks import fail_unless
+from jax_attention.core.checks import fail_unless
 from jax_attention.interop.entries import Entry, parted, reshaped, same, turned
 from jax_attention.interop.torch_modules.kind import Kind, refuse
 from jax_attention.nn.attn import Attn
-from jax_attention.nn.hold import release
+from jax_attention.nn.freeze import unfreeze
 from jax_attention.nn.multi_head import MultiHeadAttention
 from jax_attention.nn.projections import PackedProjections
-from jax_attention.nn.rules import Location
+from jax_attention.nn.scores import Location
 from jax_attention.normalizers import Softmax, softmax
 
 # --- Several heads ---------------------------------------------------------------------------------------------------
@@ -27,13 +27,13 @@ def _heads_options(module: Any) -> dict[str, Any]:
         "value_size": module.vdim,
         "packed": module.in_proj_weight is not None,
         "use_bias": module.in_proj_bias is not None,
-        "extra_key": module.bias_k is not None,
+        "bias_kv": module.bias_k is not None,
         "normalize": softmax(plus_one=True) if module.add_zero_attn else None,
     }
 
 
 def _their_heads_options(layer: MultiHeadAttention) -> dict[str, Any]:
-    rule = {name: release(part) for name, part in layer.rule.items()}
+    rule = {name: unfreeze(part) for name, part in layer.rule.items()}
     normalize = rule["normalize"] or softmax()
     plain = isinstance(normalize, Softmax) and normalize.sinks is None
     refuse(
@@ -54,7 +54,7 @@ def _their_heads_options(layer: MultiHeadAttention) -> dict[str, Any]:
         "kdim": key_size,
         "vdim": value_size,
         "bias": layer.out.bias is not None,
-        "add_bias_kv": layer.extra_key is not None,
+        "add_bias_kv": layer.bias_kv is not None,
         "add_zero_attn": normalize.plus_one,
         "batch_first": True,
     }
@@ -85,7 +85,7 @@ def _heads_entries(layer: MultiHeadAttention) -> list[Entry]:
     shapes = ((1, layer.num_heads, layer.head_size), (1, 1, size))
     extra = [reshaped(f"extra_{part}", f"bias_{part[0]}", *shapes) for part in PARTS[1:]]
     found += [turned("out.kernel", "out_proj.weight"), *_heads_biases(layer, size)]
-    return found if layer.extra_key is None else [*found, *extra]
+    return found if layer.bias_kv is None else [*found, *extra]
 
 
 def _heads_biases(layer: MultiHeadAttention, size: int) -> list[Entry]:

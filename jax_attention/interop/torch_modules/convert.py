@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jax_attention.ground.checks import check_instance
+from jax_attention.core.checks import check_instance
 from jax_attention.interop import entries
 from jax_attention.interop.tensors import import_torch, to_jax, to_numpy, to_tensor
 from jax_attention.interop.torch_modules.attention import ATTN, MULTI_HEAD
@@ -38,8 +38,8 @@ def from_torch(module: Any) -> nnx.Module:
 
     Returns:
         `nn.MultiHeadAttention`, `nn.GRU`, `nn.LSTM`, `nn.Linear`, a layer norm or RMS norm, `nnx.Embed`, or for
-        Transformers a `models.Layer`, `models.Body` or `models.BodyPair`, in arrays of its own. As in PyTorch, no
-        Transformer has a mask of its own: `body(x, mask=masks.causal())`.
+        Transformers a `models.TransformerLayer`, `models.TransformerStack` or `models.EncoderDecoderStack`, with copies of the arrays. As in
+        PyTorch, no Transformer holds a mask: `stack(x, mask=masks.causal())`.
 
     Raises:
         ImportError: if PyTorch is not installed.

@@ -10,11 +10,11 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.ground.checks import fail_unless
+from jax_attention.core.checks import fail_unless
 from jax_attention.interop.entries import Entry, parted, same, turned
 from jax_attention.interop.tensors import import_torch
 from jax_attention.interop.torch_modules.kind import Kind, refuse
-from jax_attention.models import Body, BodyPair, Layer, LMConfig
+from jax_attention.models import EncoderDecoderStack, LMConfig, TransformerLayer, TransformerStack
 
 LAYERS = {"Encoder": "TransformerEncoderLayer", "Decoder": "TransformerDecoderLayer"}
 NEUTRAL = ("vocab_size", "context", "scan", "remat", "dtype", "param_dtype", "dropout", "attention_dropout")
@@ -129,18 +129,20 @@ def _config(fields: dict[str, Any], param_dtype: Any = jnp.float32) -> LMConfig:
     return LMConfig(vocab_size=1, position="none", mask=None, dtype=dtype, param_dtype=dtype, **fields)
 
 
-def _make(cls: type, fields: dict[str, Any], *, param_dtype: Any, rngs: nnx.Rngs) -> Body:
+def _make(cls: type, fields: dict[str, Any], *, param_dtype: Any, rngs: nnx.Rngs) -> TransformerStack:
     return cls(_config(fields, param_dtype), rngs=rngs)
 
 
-def _make_pair(encoder: dict[str, Any], decoder: dict[str, Any], *, param_dtype: Any, rngs: nnx.Rngs) -> BodyPair:
-    return BodyPair(_config(encoder, param_dtype), _config(decoder, param_dtype), rngs=rngs)
+def _make_pair(
+    encoder: dict[str, Any], decoder: dict[str, Any], *, param_dtype: Any, rngs: nnx.Rngs
+) -> EncoderDecoderStack:
+    return EncoderDecoderStack(_config(encoder, param_dtype), _config(decoder, param_dtype), rngs=rngs)
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def _their_layer(layer: Body) -> dict[str, Any]:
+def _their_layer(layer: TransformerStack) -> dict[str, Any]:
     """The options of one of their layers."""
     torch, config = import_torch(), layer.config
     _check(layer)
@@ -158,7 +160,7 @@ def _their_layer(layer: Body) -> dict[str, Any]:
     }
 
 
-def _check(layer: Body) -> None:
+def _check(layer: TransformerStack) -> None:
     """Whether PyTorch has a Transformer with these options."""
     config = layer.config
     fields = {
@@ -182,7 +184,7 @@ def _check(layer: Body) -> None:
     )
 
 
-def _their_stack(body: Body) -> dict[str, Any]:
+def _their_stack(body: TransformerStack) -> dict[str, Any]:
     """The options of their stack of layers."""
     torch, config = import_torch(), body.config
     half = _half(body)
@@ -193,7 +195,7 @@ def _their_stack(body: Body) -> dict[str, Any]:
     return {f"{half.lower()}_layer": layer, "num_layers": config.depth, "norm": norm} | quiet
 
 
-def _their_pair(pair: BodyPair) -> dict[str, Any]:
+def _their_pair(pair: EncoderDecoderStack) -> dict[str, Any]:
     torch, config = import_torch(), pair.encoder.config
     return {
         "d_model": config.width,
@@ -204,7 +206,7 @@ def _their_pair(pair: BodyPair) -> dict[str, Any]:
     }
 
 
-def _half(body: Body) -> str:
+def _half(body: TransformerStack) -> str:
     return "Encoder" if body.config.memory_size is None else "Decoder"
 
 
@@ -238,13 +240,13 @@ def _block(config: LMConfig, ours: str, theirs: str) -> list[Entry]:
     return found + [same(f"{ours}{own}.bias", f"{theirs}norm{i}.bias") for i, own in enumerate(norms, 1)]
 
 
-def _layer_entries(layer: Layer) -> list[Entry]:
+def _layer_entries(layer: TransformerLayer) -> list[Entry]:
     return _block(layer.config, "blocks.rest.0.", "")
 
 
-def _stack_entries(body: Body, ours: str = "", theirs: str = "") -> list[Entry]:
+def _stack_entries(body: TransformerStack, ours: str = "", theirs: str = "") -> list[Entry]:
     config = body.config
-    refuse(body, {"scan=True": config.scan}, "Unroll its blocks first: models.unrolled(body).")
+    refuse(body, {"scan=True": config.scan}, "Unroll its blocks first: models.unroll_layers(body).")
     other = config.memory_size not in (None, config.width)
     refuse(body, {f"memory_size={config.memory_size}": other}, "In PyTorch a memory has the width of the decoder.")
     found = [
@@ -258,19 +260,23 @@ def _stack_entries(body: Body, ours: str = "", theirs: str = "") -> list[Entry]:
     return [*found, same(f"{ours}final_norm.scale", f"{theirs}norm.weight"), *biases]
 
 
-def _pair_entries(pair: BodyPair) -> Sequence[Entry]:
+def _pair_entries(pair: EncoderDecoderStack) -> Sequence[Entry]:
     halves = {"encoder.": pair.encoder, "decoder.": pair.decoder}
     return [entry for name, body in halves.items() for entry in _stack_entries(body, name, name)]
 
 
 def _kinds(half: str) -> tuple[Kind, Kind]:
     fits = lambda body: _half(body) == half  # noqa: E731
-    one = Kind(LAYERS[half], Layer, partial(_make, Layer), _of_layer, _their_layer, _layer_entries, fits)
+    one = Kind(
+        LAYERS[half], TransformerLayer, partial(_make, TransformerLayer), _of_layer, _their_layer, _layer_entries, fits
+    )
     name = f"Transformer{half}"
-    return one, Kind(name, Body, partial(_make, Body), _of_stack, _their_stack, _stack_entries, fits)
+    return one, Kind(
+        name, TransformerStack, partial(_make, TransformerStack), _of_stack, _their_stack, _stack_entries, fits
+    )
 
 
-PAIR = Kind("Transformer", BodyPair, _make_pair, _of_pair, _their_pair, _pair_entries)
+PAIR = Kind("Transformer", EncoderDecoderStack, _make_pair, _of_pair, _their_pair, _pair_entries)
 LAYER_KINDS, STACK_KINDS = zip(*(_kinds(half) for half in LAYERS), strict=True)
 TRANSFORMERS = (PAIR, *LAYER_KINDS, *STACK_KINDS)
-"""Single layers stand before stacks: a `Layer` is a `Body` too."""
+"""Single layers stand before stacks: a `TransformerLayer` is a `TransformerStack` too."""

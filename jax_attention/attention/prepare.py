@@ -1,0 +1,200 @@
+"""From a public call to a `AttentionCall`: defaults, checks, positions, grouped heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention import masks, normalizers, scores
+from jax_attention import mods as score_mods
+from jax_attention.core.checks import (
+    check_batch,
+    check_heads,
+    check_operand,
+    check_part,
+    check_positions,
+    check_rows,
+    check_rule_arrays,
+    check_sizes,
+    describe_array,
+    fail_unless,
+)
+from jax_attention.core.parts import align
+from jax_attention.dropout import Dropout
+from jax_attention.implementations.base import Implementation
+from jax_attention.implementations.call import AttentionCall, Wanted
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Int
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that every attention function shares; documented at `attend`."""
+
+    score: scores.Score | Callable
+    mods: tuple[score_mods.Mod | Callable, ...]
+    mask: masks.Mask | Callable | None
+    normalize: normalizers.Normalizer | Callable
+    dropout: Dropout | None
+    query_positions: Int[Array, "*#lead T"] | None
+    key_positions: Int[Array, "*#lead S"] | None
+    precision: Any
+    implementation: str | Implementation | None
+
+
+class HeadLayout(NamedTuple):
+    """The batch dimensions of the operands and the number of query heads N, to give results back in their layout."""
+
+    batch: tuple[int, ...]
+    heads: int
+
+    def merge_groups(self, x: jax.Array, tail: int) -> jax.Array:
+        """`[..., K, G, *tail]` or `[..., N, *tail] -> [..., N, *tail]`."""
+        return x.reshape(*self.batch, self.heads, *x.shape[x.ndim - tail :])
+
+    def heads_last(self, x: jax.Array, tail: int) -> jax.Array:
+        """The same with the head axis after the query axis: `[..., T, N]` or `[..., T, N, E]`."""
+        return jnp.swapaxes(self.merge_groups(x, tail), -tail, -tail - 1)
+
+
+def prepare(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    query_positions: Any = None,
+    key_positions: Any = None,
+    precision: Any = None,
+    implementation: str | Implementation | None = None,
+    wanted: Wanted = Wanted.OUTPUT,
+    **parts: Any,
+) -> AttentionCall:
+    """A checked call from operands in the layout of `attend`."""
+    query = check_operand("query", query, 2, "[..., T, H]")
+    key = check_operand("key", key, 2, "[..., S, H]")
+    value = check_operand("value", value, 2, "[..., S, E]")
+    rule = _check_parts(**parts)
+    columns = rule["score"].columns(key)
+    check_rows(key, value, columns, heads=False)
+    batch = check_batch({"query": query.shape[:-2], "key": key.shape[:-2], "value": value.shape[:-2]})
+    _check_rule(rule, query, key, batch, columns)
+    q_pos = _positions("query_positions", query_positions, query.shape[-2], batch)
+    k_pos = _positions("key_positions", key_positions, columns, batch)
+    return AttentionCall(
+        *(_expand_to_rank(x, len(batch) + 2) for x in (query, key, value)),
+        **{name: align(part, len(batch)) for name, part in rule.items()},
+        query_positions=_expand_to_rank(q_pos, len(batch) + 1),
+        key_positions=_expand_to_rank(k_pos, len(batch) + 1),
+        precision=precision,
+        implementation=implementation,
+        wanted=wanted,
+    )
+
+
+def prepare_heads(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    query_positions: Any = None,
+    key_positions: Any = None,
+    precision: Any = None,
+    implementation: str | Implementation | None = None,
+    wanted: Wanted = Wanted.OUTPUT,
+    **parts: Any,
+) -> tuple[AttentionCall, HeadLayout]:
+    """A checked call from operands in the layout of `attend_heads`; its batch dimensions end in `N`, or `K, G`."""
+    query = check_operand("query", query, 3, "[..., T, N, H]")
+    key = check_operand("key", key, 3, "[..., S, K, H]")
+    value = check_operand("value", value, 3, "[..., S, K, E]")
+    kv_heads, groups = check_heads(query, key, value)
+    rule = _check_parts(**parts)
+    query, key, v = (jnp.swapaxes(x, -2, -3) for x in (query, key, value))
+    columns = rule["score"].columns(key)
+    check_rows(jnp.swapaxes(key, -2, -3), value, columns, heads=True)
+    batch = check_batch({"query": query.shape[:-3], "key": key.shape[:-3], "value": v.shape[:-3]})
+    _check_rule(rule, query, key, (*batch, kv_heads * groups), columns)
+    positions = (
+        _positions("query_positions", query_positions, query.shape[-2], batch),
+        _positions("key_positions", key_positions, columns, batch),
+    )
+    query, key, v = (_expand_to_rank(x, len(batch) + 3) for x in (query, key, v))
+    q_pos, k_pos = (_expand_to_rank(x, len(batch) + 1)[..., None, :] for x in positions)
+    if groups > 1:
+        query = query.reshape(*query.shape[:-3], kv_heads, groups, *query.shape[-2:])
+        key, v = (jnp.expand_dims(x, -3) for x in (key, v))
+        q_pos, k_pos = (x[..., None, :] for x in (q_pos, k_pos))
+    split = (kv_heads, groups) if groups > 1 else None
+    call = AttentionCall(
+        query,
+        key,
+        v,
+        **{name: align(part, query.ndim - 2, split) for name, part in rule.items()},
+        query_positions=q_pos,
+        key_positions=k_pos,
+        precision=precision,
+        implementation=implementation,
+        wanted=wanted,
+    )
+    return call, HeadLayout(batch, kv_heads * groups)
+
+
+def _expand_to_rank(x: jax.Array, rank: int) -> jax.Array:
+    """Insert axes of size 1 in front, up to `rank`."""
+    return x.reshape((1,) * (rank - x.ndim) + x.shape)
+
+
+def _check_parts(
+    score: Any = None, mods: Any = (), mask: Any = None, normalize: Any = None, dropout: Dropout | None = None
+) -> dict[str, Any]:
+    """The parts of the rule, functions wrapped, defaults filled in."""
+    score = scores.scaled_dot() if score is None else score
+    normalize = normalizers.softmax() if normalize is None else normalize
+    check_part("score", score, scores.CATALOGUE, "Leave it out for scaled_dot.")
+    check_part("normalize", normalize, normalizers.CATALOGUE, "Leave it out for softmax.")
+    mods = mods if isinstance(mods, (tuple, list)) else (mods,)
+    for mod in mods:
+        check_part("mod", mod, score_mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
+    if mask is not None:
+        _check_mask(mask)
+    fail_unless(
+        dropout is None or isinstance(dropout, Dropout),
+        f"dropout: expected Dropout(rng, rate) or None, got {describe_array(dropout)}.",
+        TypeError,
+    )
+    return {
+        "score": scores.as_score(score),
+        "mods": tuple(score_mods.as_mod(mod) for mod in mods),
+        "mask": None if mask is None else masks.as_mask(mask),
+        "normalize": normalizers.as_normalizer(normalize),
+        "dropout": dropout,
+    }
+
+
+def _check_mask(mask: Any) -> None:
+    dtype = getattr(mask, "dtype", None)
+    fail_unless(
+        dtype is None or not jnp.issubdtype(dtype, jnp.floating),
+        f"mask: expected a mask, got the float array {describe_array(mask)}. Pass an additive mask as a bias: "
+        "mods=(mods.bias(array),).",
+        TypeError,
+    )
+    check_part("mask", mask, masks.CATALOGUE, "Wrap a boolean array (True = may attend): mask=masks.dense(array).")
+
+
+def _check_rule(rule: dict[str, Any], query: jax.Array, key: jax.Array, batch: tuple[int, ...], columns: int) -> None:
+    score = rule["score"]
+    check_sizes(query, key, score.same_size, score.key_per_query, score)
+    features = {"Hq": query.shape[-1], "Hk": key.shape[-1], "Hq+Hk": query.shape[-1] + key.shape[-1]}
+    parts = {name: rule[name] for name in ("score", "mods", "mask", "normalize")}
+    check_rule_arrays(parts, batch, {"T": query.shape[-2], "S": columns, **features})
+
+
+def _positions(name: str, positions: Any, count: int, batch: tuple[int, ...]) -> jax.Array:
+    if positions is None:
+        return np.arange(count, dtype=np.int32)  # known when traced: masks then know which tiles are empty
+    return check_positions(name, positions, count, batch)

@@ -1,0 +1,119 @@
+"""The recurrent form of linear attention: a state of fixed size instead of a cache of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention import masks, normalizers
+from jax_attention.attention.prepare import prepare
+from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.numerics import matmul_precision
+from jax_attention.implementations import linear_attention
+from jax_attention.implementations.call import AttentionCall
+from jax_attention.normalizers import Normalizer
+from jax_attention.scores import Score
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+class FeatureState(NamedTuple):
+    """Sums over the keys so far: `values = sum phi(k) v^T`, `total = sum phi(k)`, and their `count`."""
+
+    values: Float[Array, "*lead F E"]
+    total: Float[Array, "*lead F"]
+    count: Int[Array, ""]
+
+
+def attend_step(
+    state: FeatureState | None,
+    query: Float[Array, "*#lead T H"],
+    key: Float[Array, "*#lead T Hk"],
+    value: Float[Array, "*#lead T E"],
+    *,
+    score: Score | Callable,
+    normalize: Normalizer | None = None,
+    precision: Any = None,
+) -> tuple[Float[Array, "*lead T E"], FeatureState]:
+    """Causal linear attention over T new rows and all earlier ones, which the state sums up.
+
+        values_t = values_{t-1} + phi(k_t) v_t^T,        total_t = total_{t-1} + phi(k_t)
+        output_t = values_t^T phi(q_t) / (total_t . phi(q_t))                             under `proportional()`
+
+    The outputs are those of `attend(..., mask=masks.causal())` over all rows at once, however the rows are cut into
+    steps: prefill and decoding are one call. Memory and time of a step do not depend on how many rows came before.
+
+    Args:
+        state: what the step before returned; None before the first.
+        query: `[..., T, H]`, as in `attend`: heads are leading axes. T may be 0: `attend_step(None, q[:0], k[:0],
+            v[:0], ...)[1]` is the empty state, for a `lax.scan`.
+        key: `[..., T, H]`, one for every query; leading axes of size 1 are shared (grouped queries).
+        value: `[..., T, E]`.
+        score: one whose scores are products of rows: `features`, `random_features`, `dot`, …
+        normalize: `proportional()` (if None), `linear()` or `uniform()`.
+        precision: as in `attend`.
+
+    Returns:
+        The output `[..., T, E]` in the dtype of `query`, and the state after these rows, in at least float32.
+
+    Raises:
+        ValueError: if the rule has no state of fixed size, or the state is that of another rule or of other operands.
+        TypeError: if `state` is no `FeatureState`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import attend_step, scores
+        >>> x, rule = jnp.array([[1., 0.], [0., 1.], [1., 1.]]), scores.features("relu")
+        >>> prompt, state = attend_step(None, x[:2], x[:2], x[:2], score=rule)
+        >>> output, state = attend_step(state, x[2:], x[2:], x[2:], score=rule)
+        >>> output
+        Array([[0.75, 0.75]], dtype=float32)
+        >>> state.total, state.count
+        (Array([2., 2.], dtype=float32), Array(3, dtype=int32))
+
+    Reference:
+        Katharopoulos et al. (2020), "Transformers are RNNs", eq. 16 to 20.
+    """
+    normalize = normalizers.proportional() if normalize is None else normalize
+    rule = {"score": score, "normalize": normalize, "mask": masks.causal(), "precision": precision}
+    call = prepare(query, key, value, **rule)
+    _check_rule(call)
+    before = linear_attention.empty_state(call) if state is None else _read(state, call)
+    with matmul_precision(precision):
+        output, after = linear_attention.attend_from(call, before)
+    return output, FeatureState(after.sums[..., :-1], after.sums[..., -1], jnp.asarray(after.count, jnp.int32))
+
+
+def _check_rule(call: AttentionCall) -> None:
+    reason = linear_attention.LinearAttention().why_not(call)
+    if isinstance(call.normalize, normalizers.Softmax):
+        reason = f"normalize: expected proportional, linear or uniform, got {call.normalize!r}"
+    fail_unless(reason is None, f"{reason}. Other rules decode with a cache: jax_attention.cache and attend_heads.")
+    rows, columns = call.score_shape[-2:]
+    fail_unless(
+        rows == columns,
+        f"key: expected one row for each of the {rows} queries, got {columns}. A step appends as many keys as it asks.",
+    )
+
+
+def _read(state: FeatureState, call: AttentionCall) -> linear_attention.State:
+    """The state as the implementation keeps it."""
+    fail_unless(
+        isinstance(state, FeatureState),
+        f"state: expected a FeatureState, as attend_step returns it, or None, got {describe_array(state)}.",
+        TypeError,
+    )
+    *lead, features, size = linear_attention.empty_state(call).sums.shape
+    shapes = tuple(jnp.shape(x) for x in state)
+    expected = ((*lead, features, size - 1), (*lead, features), ())
+    fail_unless(
+        shapes == expected,
+        f"state: expected values, total and count of shapes {expected} for this score and these operands, got "
+        f"{shapes}. Begin with None, and keep score, heads and batch from step to step.",
+    )
+    sums = jnp.concatenate([state.values, state.total[..., None]], axis=-1)
+    return linear_attention.State(sums, jax.lax.convert_element_type(state.count, jnp.int32))

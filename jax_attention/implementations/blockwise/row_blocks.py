@@ -1,0 +1,89 @@
+"""Whole rows at a time: for normalizers that need them, for weights, and for statistics.
+
+    for each block of rows:  the dense formula over [rows, S], recomputed in the backward pass
+
+Memory is that of one block; derivatives of every order are those of the dense formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_attention.core.parts import NamedArray, UserFunction, find_parts, map_arrays
+from jax_attention.implementations import dense
+from jax_attention.implementations.blockwise.map_batch import batch_may_be_mapped, map_batch, with_batch_index
+from jax_attention.implementations.call import AttentionCall, AttentionOutput
+
+MAX_SCORES_PER_BLOCK = 2**21
+"""How many scores a block of rows may hold: 8 MiB in float32, about the size of a CPU's caches."""
+
+Tile = tuple[int, int] | None
+
+
+def attend(call: AttentionCall, tile: Tile) -> jax.Array:
+    """`[*batch, T, E]`."""
+    return _in_blocks(dense.attend, call, tile, -2)
+
+
+def weights(call: AttentionCall, tile: Tile) -> jax.Array:
+    """`[*batch, T, S]`: quadratic by its nature, but no more than that."""
+    return _in_blocks(dense.weights, call, tile, -2)
+
+
+def attend_with_stats(call: AttentionCall, tile: Tile) -> AttentionOutput:
+    """Output and statistics."""
+    return _in_blocks(dense.attend_with_stats, call, tile, AttentionOutput(-2, -1, -1, -1))
+
+
+def _in_blocks(formula: Callable[[AttentionCall], Any], call: AttentionCall, tile: Tile, axes: Any) -> Any:
+    """`formula` on blocks of queries, if possible batch entry by batch entry; `axes`: query axis of each result."""
+    run = lambda part: _block_after_block(formula, part, tile, axes)  # noqa: E731
+    if 0 in call.score_shape or find_parts(UserFunction, call.normalize) or not batch_may_be_mapped(call):
+        return run(call)
+    return map_batch(run, call if call.dropout is None else with_batch_index(call))
+
+
+def _block_after_block(formula: Callable, call: AttentionCall, tile: Tile, axes: Any) -> Any:
+    rows, columns = call.score_shape[-2:]
+    scores_per_row = call.batch_size * columns * call.score.numbers_per_pair
+    height = max(1, min(rows, MAX_SCORES_PER_BLOCK // max(scores_per_row, 1))) if tile is None else min(rows, tile[0])
+    if height >= rows:
+        return formula(call)
+    blocks = -(-rows // height)
+    height = -(-rows // blocks)
+    padded = _map_query_axis(lambda x, axis: _pad_with_last(x, axis, blocks * height), call)
+
+    @jax.checkpoint
+    def block(call: AttentionCall, i: jax.Array) -> Any:
+        cut = lambda x, axis: jax.lax.dynamic_slice_in_dim(jnp.asarray(x), i * height, height, axis)  # noqa: E731
+        return formula(_map_query_axis(cut, call))
+
+    results = jax.lax.map(lambda i: block(padded, i), jnp.arange(blocks))
+
+    def concatenate(x: jax.Array, axis: int) -> jax.Array:
+        x = jnp.moveaxis(x, 0, axis - 1)
+        shape = (*x.shape[: axis - 1], blocks * height, *(x.shape[axis + 1 :] if axis < -1 else ()))
+        return jax.lax.slice_in_dim(x.reshape(shape), 0, rows, axis=axis)
+
+    return jax.tree.map(concatenate, results, axes)
+
+
+def _map_query_axis(fn: Callable[[Any, int], Any], call: AttentionCall) -> AttentionCall:
+    """`fn(array, axis)` of every array with an entry per query."""
+
+    def visit(entry: NamedArray) -> Any:
+        axes = ("T", "H") if entry.name == "key" and call.score.key_per_query else entry.axes
+        axis = axes.index("T") - len(axes) if "T" in axes else None
+        return entry.array if axis is None or entry.array.shape[axis] == 1 else fn(entry.array, axis)
+
+    return map_arrays(visit, call)
+
+
+def _pad_with_last(x: Any, axis: int, size: int) -> jax.Array:
+    missing = [(0, 0)] * x.ndim
+    missing[axis] = (0, size - x.shape[axis])
+    return jnp.pad(x, missing, mode="edge")

@@ -1,0 +1,172 @@
+"""FlashAttention-2 for any rule: one pass over tiles with a running maximum, and one rule from which JAX makes every
+derivative.
+
+    forward:   for each tile:  S = score(Q_i, K_j);  m' = max(m, rowmax S);  P = numerator(S - m')
+                               l = l * exp(m - m') + rowsum P;   O = O * exp(m - m') + P V_j
+               output = O / l
+    tangent:   for each tile:  dO, dl += jvp of (P V_j, rowsum P) with m held fixed
+
+The row maximum m is a constant to derivatives, because output = O / l does not depend on it. The tangent is linear and
+recomputes each tile from Q, K, V and m. Its transpose, which JAX makes, is FlashAttention-2's backward pass
+(algorithm 2: recompute S and P, then sum dQ, dK, dV over tiles); the derivative of O / l is its term
+D = rowsum(dO * O). Both keep one tile in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from jax_attention.core.matmul import matmul
+from jax_attention.core.numerics import filled, matmul_precision, pvary_like, zero_rows
+from jax_attention.implementations.blockwise.tiled_call import TiledCall, TileGrid, TileSchedule
+from jax_attention.implementations.call import AttentionCall
+
+
+class RunningSums(NamedTuple):
+    """Sums over the keys so far: numerators times values `[*batch, T, E]`, and the normalizer's total `[*batch, T, 1]`.
+
+    Under softmax these are FlashAttention's O (not yet divided) and l.
+    """
+
+    values: jax.Array
+    total: jax.Array
+
+
+def scan_tiles(tiled: TiledCall, schedule: TileSchedule) -> tuple[RunningSums, Any]:
+    """The sums over all keys, and the row maxima `[*batch, T, 1]` (None for normalizers without one)."""
+
+    @jax.custom_jvp
+    def sums(tiled: TiledCall) -> tuple[RunningSums, Any]:
+        return _forward(schedule, tiled)
+
+    @partial(sums.defjvp, symbolic_zeros=True)
+    def sums_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+        (tiled,) = primals
+        with matmul_precision(tiled.call.precision):  # this rule may be traced long after the call returned
+            out, row_max = sums(tiled)
+            tangent = _jvp(schedule, tiled, tangents[0], out, row_max)
+        return (out, row_max), (tangent, jax.tree.map(jnp.zeros_like, row_max))
+
+    return sums(tiled)
+
+
+def _forward(schedule: TileSchedule, tiled: TiledCall) -> tuple[RunningSums, Any]:
+    """FlashAttention-2, algorithm 1, with the loop over tiles that the mask leaves nonempty."""
+    grid = tiled.grid
+
+    def step(carry: tuple[RunningSums, Any], i: jax.Array, j: jax.Array, masked: bool) -> tuple[RunningSums, Any]:
+        tile, nonempty = tiled.tile(i, j)
+
+        def update(old: RunningSums, old_max: Any) -> tuple[RunningSums, Any]:
+            scores, where = _score_tile(tile, grid.is_not_padding(j), masked)
+            row_max = tile.normalize.row_max(scores, where)
+            row_max = None if row_max is None else jnp.maximum(old_max, row_max)
+            return merge(tile, old, _tile_sums(tile, scores, where, row_max), old_max, row_max), row_max
+
+        rows = jax.tree.map(partial(_get_rows, grid, i), carry)
+        rows = skip_if_empty(nonempty if masked else None, update, lambda *rows: rows, *rows)
+        return jax.tree.map(partial(_set_rows, grid, i), carry, rows)
+
+    def first() -> tuple[RunningSums, Any]:
+        tile, _ = tiled.tile(jnp.int32(0), jnp.int32(0))
+        scores, where = _score_tile(tile, grid.is_not_padding(jnp.int32(0)), True)
+        row_max = tile.normalize.row_max(scores, where)
+        return _tile_sums(tile, scores, where, row_max), row_max
+
+    def start(x: jax.ShapeDtypeStruct, number: float) -> jax.Array:
+        return filled((*x.shape[:-2], grid.rows * grid.height, x.shape[-1]), number, x)
+
+    sums, row_max = jax.eval_shape(first)
+    carry = jax.tree.map(lambda x: start(x, 0), sums), jax.tree.map(lambda x: start(x, -jnp.inf), row_max)
+    return schedule.scan(step, pvary_like(carry, tiled))
+
+
+def _jvp(schedule: TileSchedule, tiled: TiledCall, tangents: TiledCall, out: RunningSums, row_max: Any) -> RunningSums:
+    """The tangent of the sums, tile by tile; arrays whose tangent is known to be 0 are constants."""
+    grid = tiled.grid
+    leaves, tree = jax.tree.flatten(tiled)
+    directions = jax.tree.leaves(tangents, is_leaf=lambda x: isinstance(x, SymbolicZero))
+    is_moving = lambda x: not isinstance(x, SymbolicZero) and x.dtype != jax.dtypes.float0  # noqa: E731
+    moving = [n for n, x in enumerate(directions) if is_moving(x)]
+    zeros = jax.tree.map(jnp.zeros_like, out)
+    if not moving:
+        return zeros
+
+    def step(carry: RunningSums, i: jax.Array, j: jax.Array, masked: bool) -> RunningSums:
+        rows_max = jax.tree.map(partial(_get_rows, grid, i), row_max)
+
+        def recompute(*moved: jax.Array) -> RunningSums:
+            changed = dict(zip(moving, moved, strict=True))
+            tile, nonempty = jax.tree.unflatten(tree, [changed.get(n, x) for n, x in enumerate(leaves)]).tile(i, j)
+
+            def sums(tile: AttentionCall) -> RunningSums:
+                return _tile_sums(tile, *_score_tile(tile, grid.is_not_padding(j), masked), rows_max)
+
+            empty = lambda _: jax.tree.map(lambda x: jnp.zeros_like(_get_rows(grid, i, x)), out)  # noqa: E731
+            return skip_if_empty(nonempty if masked else None, sums, empty, tile)
+
+        _, tangent = jax.jvp(recompute, [leaves[n] for n in moving], [directions[n] for n in moving])
+        add = lambda total, x: _set_rows(grid, i, total, _get_rows(grid, i, total) + x)  # noqa: E731
+        return jax.tree.map(add, carry, tangent)
+
+    return schedule.scan(step, pvary_like(zeros, out))
+
+
+def _score_tile(tile: AttentionCall, is_not_padding: jax.Array, masked: bool) -> tuple[jax.Array, jax.Array]:
+    """Scores of a tile after mods, `[*batch, t, s]`, ready to be normalised, and the allowed pairs."""
+    q_pos, k_pos = tile.query_positions[..., :, None], tile.key_positions[..., None, :]
+    scores = tile.score.tile(tile.query, tile.key)
+    where = jnp.ones((), bool)
+    if masked:
+        where = is_not_padding
+        if tile.mask is not None:
+            allowed = tile.mask(q_pos, k_pos)
+            where = where & allowed.reshape(allowed.shape[-scores.ndim :])  # a user's mask may add axes of size 1
+    shape = jnp.broadcast_shapes(scores.shape, where.shape)
+    batch = jnp.broadcast_shapes(shape[:-2], tile.value.shape[:-2])
+    scores, where = (jnp.broadcast_to(x, batch + shape[-2:]) for x in (scores, where))
+    return tile.modify(scores, where, q_pos, k_pos)
+
+
+def _tile_sums(tile: AttentionCall, scores: jax.Array, where: jax.Array, row_max: Any) -> RunningSums:
+    """What one tile adds to the sums, relative to the row maximum: P V and rowsum P."""
+    numerator = tile.normalize.numerator(scores, where, row_max)
+    total = tile.normalize.total(numerator, where)
+    # Pairs that only a score of -inf forbids are not known to `zero_unused`, and 0 * NaN would be NaN.
+    value = zero_rows(tile.value, where.any(-2)) if tile.may_forbid_pairs else tile.value
+    if tile.dropout is not None:
+        q_pos, k_pos = tile.query_positions[..., :, None], tile.key_positions[..., None, :]
+        numerator = tile.dropout(numerator, q_pos, k_pos, tile.batch_index)
+    return RunningSums(matmul(numerator, value), total)
+
+
+def merge(tile: AttentionCall, old: RunningSums, new: RunningSums, old_max: Any, row_max: Any) -> RunningSums:
+    """Merge two partial sums after rescaling the older one to the new row maximum (online softmax)."""
+    factor = tile.normalize.rescale(old_max, row_max)
+    return RunningSums(*(factor * a + b for a, b in zip(old, new, strict=True)))
+
+
+def skip_if_empty(nonempty: jax.Array | None, run: Callable, otherwise: Callable, *operands: Any) -> Any:
+    """`run(*operands)`, or `otherwise(*operands)` for a tile that is fully masked at run time.
+
+    Pass slices, not whole arrays: the transpose of `lax.cond` allocates cotangents as large as its operands.
+    """
+    if nonempty is None:
+        return run(*operands)
+    return jax.lax.cond(nonempty, run, lambda *x: pvary_like(otherwise(*x), jax.eval_shape(run, *x)), *operands)
+
+
+def _get_rows(grid: TileGrid, i: jax.Array, x: jax.Array) -> jax.Array:
+    """Rows of tile row i."""
+    return jax.lax.dynamic_slice_in_dim(x, i * grid.height, grid.height, axis=x.ndim - 2)
+
+
+def _set_rows(grid: TileGrid, i: jax.Array, x: jax.Array, rows: jax.Array) -> jax.Array:
+    """`x` with other rows in tile row i."""
+    return jax.lax.dynamic_update_slice_in_dim(x, rows, i * grid.height, axis=x.ndim - 2)

@@ -1,0 +1,210 @@
+"""An attention call cut into tiles: tile sizes, padding, and which tiles must be computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attention.core.numerics import pvary_axes, pvary_like
+from jax_attention.core.parts import NamedArray, find_parts, map_arrays
+from jax_attention.core.struct import data_field, part_field, struct
+from jax_attention.implementations.blockwise.closure_convert import ClosedFunction
+from jax_attention.implementations.call import AttentionCall
+from jax_attention.masks import Mask
+from jax_attention.masks.block_coverage import BlockCoverage, TileRanges, low_and_high
+
+MAX_TILE_SCORES = {"cpu": (2**18, 1)}
+"""Backend -> largest number of scores in a tile, and rows per column. On a CPU 512 x 512, unless there are fewer
+queries or keys: the fastest of 5 shapes at T = 1,024 and 4,096, except 1,024 x 512, which is 4 % faster under causal
+masks and 27 % slower under a window."""
+MAX_TILE_SCORES_ELSEWHERE = (2**22, 4)
+"""Many blocks of queries at a time, to fill an accelerator; not measured."""
+FINER_TILE_COST = {1: 1.0, 2: 0.43, 4: 0.125}
+"""Sides divided by this -> time of such a tile, forward and backward on a CPU, as a share of the whole tile's."""
+MAX_TILES_COUNTED = 2**20
+"""Finer tiles are not tried where counting the nonempty ones would take longer than tracing does."""
+MAX_SCORES_AT_ONCE = 2**24
+"""Largest number of scores over all batch entries that share a tile (64 MiB in float32) …"""
+MIN_TILE_SCORES = 2**12
+"""… except that tiles do not get smaller than 64 x 64."""
+
+
+class TileGrid(NamedTuple):
+    """Tiles of `height` x `width` over T queries and S keys; the last ones are padded."""
+
+    height: int
+    width: int
+    T: int
+    S: int
+
+    @property
+    def rows(self) -> int:
+        """Number of tile rows."""
+        return -(-self.T // self.height)
+
+    @property
+    def columns(self) -> int:
+        """Number of tile columns."""
+        return -(-self.S // self.width)
+
+    def pad(self, x: Any) -> Any:
+        """Every array inside `x` with its axes T and S filled up to whole tiles by the last entry; size 1 stays."""
+        missing = {"T": self.rows * self.height - self.T, "S": self.columns * self.width - self.S}
+
+        def pad_array(entry: NamedArray) -> Any:
+            shape = np.shape(entry.array)
+            named = zip(entry.axes, shape[len(shape) - len(entry.axes) :], strict=True)
+            sizes = [missing.get(axis, 0) if size > 1 else 0 for axis, size in named]
+            if not any(sizes):
+                return entry.array
+            xp = np if isinstance(entry.array, np.ndarray) else jnp
+            return xp.pad(entry.array, [(0, n) for n in [0] * (len(shape) - len(sizes)) + sizes], mode="edge")
+
+        return map_arrays(pad_array, x)
+
+    def slice(self, x: Any, i: Any, j: Any) -> Any:
+        """Every padded array inside `x` cut to tile `i, j`: a call becomes the call of one tile."""
+
+        def slice_array(entry: NamedArray) -> Any:
+            array = entry.array
+            for axis, name in enumerate(entry.axes, np.ndim(array) - len(entry.axes)):
+                if name in ("T", "S") and array.shape[axis] > 1:
+                    index, size = (i, self.height) if name == "T" else (j, self.width)
+                    array = jax.lax.dynamic_slice_in_dim(jnp.asarray(array), index * size, size, axis=axis)
+            return array
+
+        return map_arrays(slice_array, x)
+
+    def is_not_padding(self, j: jax.Array) -> jax.Array:
+        """False for columns that only fill up the last tiles. (Padding rows repeat the last row, and are cut off.)"""
+        if self.S % self.width == 0:
+            return jnp.ones((1, 1), bool)
+        return (j * self.width + jnp.arange(self.width) < self.S)[None, :]
+
+    def coverage(self, mask: Mask | None, q_pos: Any, k_pos: Any) -> BlockCoverage:
+        """Which tiles are empty or full; mask and positions are padded. A tile with padding columns is never full."""
+        everything = np.ones((self.rows, self.columns), bool)
+        coverage = BlockCoverage(everything, everything, everything)
+        if mask is not None:
+            q_low, q_high = (x[..., :, None] for x in low_and_high(q_pos, self.height))
+            k_low, k_high = (x[..., None, :] for x in low_and_high(k_pos, self.width))
+            ranges = TileRanges(self.rows, self.columns, self.height, self.width, q_low, q_high, k_low, k_high)
+            coverage = mask.block_coverage(ranges)
+        if self.S % self.width:
+            full = coverage.full.copy()
+            full[:, -1] = False
+            coverage = coverage._replace(full=full)
+        return coverage
+
+
+class TileSchedule(NamedTuple):
+    """The tiles to compute, int32 `[n, 2]`: first those in which every pair may attend, then those to be masked."""
+
+    full: np.ndarray
+    masked: np.ndarray
+
+    def scan(self, step: Callable, carry: Any) -> Any:
+        """`carry = step(carry, i, j, masked)` over all tiles.
+
+        Each step is recomputed by its derivatives: without `checkpoint`, whatever depends on positions alone would be
+        saved for every tile, which is quadratic.
+        """
+        for tiles, masked in ((self.full, False), (self.masked, True)):
+            if len(tiles):
+
+                def body(carry: Any, tile: Any, masked: bool = masked) -> tuple[Any, None]:
+                    return step(carry, *tile, masked), None
+
+                carry, _ = jax.lax.scan(jax.checkpoint(body), carry, (tiles[:, 0], tiles[:, 1]))
+        return carry
+
+
+@struct
+class TiledCall:
+    """A projected, padded call and its tiles.
+
+    nonempty: bool `[rows, columns]`, the tiles with an allowed pair where only the running program knows, else None
+    """
+
+    call: AttentionCall = part_field()
+    nonempty: jax.Array | None = data_field()
+    grid: TileGrid
+
+    def tile(self, i: jax.Array, j: jax.Array) -> tuple[AttentionCall, jax.Array | None]:
+        """The call of tile `i, j`, and whether that tile is nonempty (None: certainly)."""
+        return self.grid.slice(self.call, i, j), None if self.nonempty is None else self.nonempty[i, j]
+
+
+def make_tiled_call(grid: TileGrid, call: AttentionCall) -> tuple[TiledCall, TileSchedule]:
+    """Project queries and keys once, pad every array to whole tiles, list the tiles to compute."""
+    query, key = call.score.project(call.query, call.key)
+    call = grid.pad(call.replace(query=query, key=key))
+    coverage, schedule = schedule_tiles(grid, call)
+    nonempty = coverage.nonempty_at_runtime
+    return _pvary(TiledCall(call, nonempty if isinstance(nonempty, jax.Array) else None, grid)), schedule
+
+
+def schedule_tiles(grid: TileGrid, call: AttentionCall) -> tuple[BlockCoverage, TileSchedule]:
+    """Coverage of a padded call, and its tiles."""
+    coverage = grid.coverage(call.mask, call.query_positions, call.key_positions)
+    lists = (np.argwhere(coverage.nonempty & (coverage.full == full)).astype(np.int32) for full in (True, False))
+    return coverage, TileSchedule(*lists)
+
+
+def make_tile_grid(call: AttentionCall, tile: tuple[int, int] | None = None, sharing: int = 1) -> TileGrid:
+    """Tiles as equal as possible: 768 rows are 2 x 384, not 512 and 256 padded.
+
+    One query against a million keys has long tiles; where several batch entries (`sharing`) are in one tile, it is
+    smaller. Under a mask known when traced it is as fine as costs least: a narrow window leaves most of a large tile
+    empty.
+    """
+    rows, columns = call.score_shape[-2:]
+
+    def grid_of(height: int, width: int) -> TileGrid:
+        return TileGrid(_equal_part(rows, height), _equal_part(columns, width), rows, columns)
+
+    if tile is not None:
+        return grid_of(*tile)
+    largest, aspect = MAX_TILE_SCORES.get(jax.default_backend(), MAX_TILE_SCORES_ELSEWHERE)
+    area = max(min(largest, MAX_SCORES_AT_ONCE // sharing) // call.score.numbers_per_pair, MIN_TILE_SCORES)
+    width = math.isqrt(area // aspect)
+    grid = grid_of(area // min(columns, width), area // min(rows, area // width))
+    layout = jax.tree.leaves((call.mask, call.query_positions, call.key_positions))
+    if call.mask is None or any(isinstance(x, jax.Array) for x in layout):
+        return grid
+    finer = {grid_of(-(-grid.height // n), -(-grid.width // n)): cost for n, cost in FINER_TILE_COST.items()}
+    finer = {
+        grid: cost
+        for grid, cost in finer.items()
+        if grid.height * grid.width >= MIN_TILE_SCORES and grid.rows * grid.columns <= MAX_TILES_COUNTED
+    }
+    return min(finer, key=lambda grid: finer[grid] * _nonempty_tiles(grid, call), default=grid)
+
+
+def _nonempty_tiles(grid: TileGrid, call: AttentionCall) -> int:
+    return int(schedule_tiles(grid, grid.pad(call))[0].nonempty.sum())
+
+
+def _equal_part(size: int, at_most: int) -> int:
+    return -(-size // -(-size // at_most))
+
+
+def _pvary(tiled: TiledCall) -> TiledCall:
+    """Under `shard_map`, make every array vary over all mesh axes: derivatives are then summed over devices once.
+
+    Not so the arrays that user functions close over, which have a fixed type in their jaxpr. Their derivatives are
+    summed over devices in every tile, and so every device must compute every tile: a collective inside a `lax.cond`
+    that only some devices enter would wait for ever.
+    """
+    axes = pvary_axes(tiled)
+    if not axes:
+        return tiled
+    if find_parts(ClosedFunction, (tiled.call.score, tiled.call.mods)):
+        tiled = TiledCall(tiled.call, None, tiled.grid)
+    is_closed = lambda x: isinstance(x, ClosedFunction)  # noqa: E731
+    return jax.tree.map(lambda x: x if is_closed(x) else pvary_like(x, tiled), tiled, is_leaf=is_closed)

@@ -1,0 +1,96 @@
+"""What a mask says about whole tiles: which are empty (skipped), which are full (not masked), which need the mask."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class BlockCoverage(NamedTuple):
+    """Three tables over tiles, bool `[tile rows, tile columns]`. They may say too little, but are never wrong.
+
+    nonempty:            False where the mask allows no pair; known when traced (NumPy)
+    full:                True where the mask allows every pair; known when traced (NumPy)
+    nonempty_at_runtime: as `nonempty`, but a JAX array where only the running program knows (lengths, segment ids)
+    """
+
+    nonempty: np.ndarray
+    full: np.ndarray
+    nonempty_at_runtime: Any
+
+    def __and__(self, other: BlockCoverage) -> BlockCoverage:
+        at_runtime = self.nonempty_at_runtime & other.nonempty_at_runtime
+        return BlockCoverage(self.nonempty & other.nonempty, self.full & other.full, at_runtime)
+
+    def __or__(self, other: BlockCoverage) -> BlockCoverage:
+        at_runtime = self.nonempty_at_runtime | other.nonempty_at_runtime
+        return BlockCoverage(self.nonempty | other.nonempty, self.full | other.full, at_runtime)
+
+    def __invert__(self) -> BlockCoverage:
+        return BlockCoverage(~self.full, ~self.nonempty, ~self.full)
+
+
+class TileRanges(NamedTuple):
+    """A grid of tiles and the range of positions in each: all that a mask needs to say which tiles are empty.
+
+    Ranges are NumPy where positions are known when traced: `q_low`, `q_high` `[tile rows, 1]`, `k_low`, `k_high`
+    `[1, tile columns]`, each after batch dimensions. Arrays inside masks with axes T and S are padded to whole tiles.
+    """
+
+    rows: int
+    columns: int
+    height: int
+    width: int
+    q_low: Any
+    q_high: Any
+    k_low: Any
+    k_high: Any
+
+    def unknown(self) -> BlockCoverage:
+        """The coverage of a mask that says nothing: every tile may be partly allowed."""
+        return self.coverage(np.ones((), bool), np.zeros((), bool))
+
+    def coverage(self, nonempty: Any, full: Any) -> BlockCoverage:
+        """The coverage from two tables with batch dimensions, NumPy or JAX; a tile must fit every batch entry."""
+        shape = (self.rows, self.columns)
+        if isinstance(nonempty, jax.Array) or isinstance(full, jax.Array):
+            at_runtime = jnp.any(_flat_batch(nonempty, shape), axis=0)
+            return BlockCoverage(np.ones(shape, bool), np.zeros(shape, bool), at_runtime)
+        nonempty, full = _flat_batch(nonempty, shape).any(0), _flat_batch(full, shape).all(0)
+        return BlockCoverage(nonempty, full, nonempty)
+
+
+MAX_PAIRS_LOOKED_AT = 2**20
+"""`all_rows_used` enumerates pairs in NumPy while tracing; above this (1,024 x 1,024) that would slow down tracing."""
+
+
+def all_rows_used(mask: Any, q_pos: Any, k_pos: Any) -> bool:
+    """Whether it is known when traced that every query may attend to some key and every key be attended to.
+
+    Positions are `[..., T]` and `[..., S]`. False wherever that is not known.
+    """
+    known = all(isinstance(x, np.ndarray) and x.size for x in (q_pos, k_pos))
+    pairs = q_pos.shape[-1] * k_pos.shape[-1]
+    if not known or pairs > MAX_PAIRS_LOOKED_AT or any(isinstance(x, jax.Array) for x in jax.tree.leaves(mask)):
+        return False
+    rows, columns = q_pos[..., :, None], k_pos[..., None, :]
+    tiles = TileRanges(q_pos.shape[-1], k_pos.shape[-1], 1, 1, rows, rows, columns, columns)
+    allowed = mask.block_coverage(tiles).full
+    return bool(allowed.any(0).all() and allowed.any(1).all())
+
+
+def low_and_high(x: Any, size: int) -> tuple[Any, Any]:
+    """Minimum and maximum of every `size` entries of the last axis, `[..., n]`; a single entry stands for all."""
+    if x.shape[-1] == 1:
+        return x, x
+    blocks = x.reshape(*x.shape[:-1], -1, size)
+    return blocks.min(-1), blocks.max(-1)
+
+
+def _flat_batch(table: Any, shape: tuple[int, int]) -> Any:
+    """`[batch size, tile rows, tile columns]`."""
+    xp = jnp if isinstance(table, jax.Array) else np
+    return xp.broadcast_to(table, np.broadcast_shapes(np.shape(table), shape)).reshape(-1, *shape)

@@ -1,0 +1,70 @@
+"""An encoder and a decoder over vectors: `torch.nn.Transformer`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+from flax import nnx
+
+from jax_attention.models.config import LMConfig
+from jax_attention.models.results import StackOutput
+from jax_attention.models.transformer_stack import TransformerStack
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+class EncoderDecoderStack(nnx.Module):
+    """Two bodies, the second of which looks at what the first makes of a source.
+
+        y = decoder(target, memory = encoder(source))
+
+    Args:
+        encoder: the config of the one, usually with `mask=None`.
+        decoder: that of the other, with `memory_size` = the encoder's width.
+        rngs: random keys, used here and not kept.
+
+    Returns:
+        A module: `pair(source, target, mask=)` gives `StackOutput(hidden, cache, captured)` of the decoder.
+
+    Raises:
+        ValueError: by the call, if shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from jax_attention import masks, models
+        >>> encoder = models.LMConfig(vocab_size=1, width=8, depth=1, num_heads=2, mask=None)
+        >>> decoder = models.LMConfig(vocab_size=1, width=8, depth=1, num_heads=2, mask=None, memory_size=8)
+        >>> pair = models.EncoderDecoderStack(encoder, decoder, rngs=nnx.Rngs(0))
+        >>> pair(jnp.ones((2, 5, 8)), jnp.ones((2, 3, 8)), mask=masks.causal()).hidden.shape
+        (2, 3, 8)
+
+    Reference:
+        Vaswani et al. (2017), "Attention is all you need", figure 1.
+    """
+
+    def __init__(self, encoder: LMConfig, decoder: LMConfig, *, rngs: nnx.Rngs):
+        self.encoder, self.decoder = TransformerStack(encoder, rngs=rngs), TransformerStack(decoder, rngs=rngs)
+
+    def __call__(
+        self,
+        source: Float[Array, "*lead S D"],
+        target: Float[Array, "*lead T D"],
+        *,
+        mask: Any = None,
+        source_positions: Int[Array, "*#lead S"] | None = None,
+        target_positions: Int[Array, "*#lead T"] | None = None,
+        rng: PRNGKeyArray | None = None,
+        capture: Any = None,
+    ) -> StackOutput:
+        """What the decoder makes of the target.
+
+        mask: of the target over itself, beside the config's.
+        source_positions: padding stands at `cache.EMPTY`; so in target_positions.
+        """
+        rngs = (None, None) if rng is None else jax.random.split(rng)
+        states = self.encoder(source, positions=source_positions, rng=rngs[0]).hidden
+        memory = self.decoder.project_memory(states, source_positions)
+        return self.decoder(target, positions=target_positions, mask=mask, memory=memory, rng=rngs[1], capture=capture)
