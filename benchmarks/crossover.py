@@ -1,4 +1,4 @@
-"""From how many scores on is attention tile by tile faster than all at once? `attention/choose.py` has what follows.
+"""From how many scores on is attention tile by tile faster than all at once? `attention/evaluate.py` has what follows.
 
     python -m benchmarks.crossover        about 3 minutes on 2 idle cores; writes benchmarks/results/crossover.json
 

@@ -18,7 +18,7 @@ import hypothesis
 import jax
 import pytest
 
-from jax_attention.attention import cached_jit
+from jax_attention.attention import evaluate
 from tests import workers
 
 quick_compiles.shorten_locations()
@@ -59,7 +59,7 @@ def nothing_remembered_from_before_a_patch(request):
     """Traces are kept for equal rules and shapes, which would not notice that a test patches something."""
     patches = "monkeypatch" in request.fixturenames
     if patches:
-        cached_jit._run.clear_cache()
+        evaluate._compute_cached.clear_cache()
     yield
     if patches:
-        cached_jit._run.clear_cache()
+        evaluate._compute_cached.clear_cache()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Unpack
 
-from jax_attention.attention.choose import evaluate
+from jax_attention.attention.evaluate import evaluate
 from jax_attention.attention.prepare import Options, prepare, prepare_heads
 from jax_attention.dropout import Dropout
 from jax_attention.implementations.base import Implementation

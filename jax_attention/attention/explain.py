@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import jax.numpy as jnp
 
-from jax_attention.attention.choose import IMPLEMENTATIONS, choose, preferred
+from jax_attention.attention.evaluate import IMPLEMENTATIONS, choose, preferred
 from jax_attention.attention.prepare import Options, prepare, prepare_heads
 from jax_attention.core.checks import describe_array
 from jax_attention.core.numerics import compute_dtype

@@ -151,31 +151,39 @@ def _expand_to_rank(x: jax.Array, rank: int) -> jax.Array:
 def _check_parts(
     score: Any = None, mods: Any = (), mask: Any = None, normalize: Any = None, dropout: Dropout | None = None
 ) -> dict[str, Any]:
-    """The parts of the rule, functions wrapped, defaults filled in."""
-    score = scores.scaled_dot() if score is None else score
-    normalize = normalizers.softmax() if normalize is None else normalize
-    check_part("score", score, scores.CATALOGUE, "Leave it out for scaled_dot.")
-    check_part("normalize", normalize, normalizers.CATALOGUE, "Leave it out for softmax.")
+    """The parts of the rule, user functions wrapped, defaults filled in."""
     mods = mods if isinstance(mods, (tuple, list)) else (mods,)
-    for mod in mods:
-        check_part("mod", mod, score_mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
-    if mask is not None:
-        _check_mask(mask)
-    fail_unless(
-        dropout is None or isinstance(dropout, Dropout),
-        f"dropout: expected Dropout(rng, rate) or None, got {describe_array(dropout)}.",
-        TypeError,
-    )
     return {
-        "score": scores.as_score(score),
-        "mods": tuple(score_mods.as_mod(mod) for mod in mods),
-        "mask": None if mask is None else masks.as_mask(mask),
-        "normalize": normalizers.as_normalizer(normalize),
-        "dropout": dropout,
+        "score": scores.scaled_dot() if score is None else _check_score(score),
+        "mods": tuple(map(_check_mod, mods)),
+        "mask": None if mask is None else _check_mask(mask),
+        "normalize": normalizers.softmax() if normalize is None else _check_normalizer(normalize),
+        "dropout": None if dropout is None else _check_dropout(dropout),
     }
 
 
-def _check_mask(mask: Any) -> None:
+def _check_score(score: Any) -> scores.Score:
+    check_part("score", score, scores.CATALOGUE, "Leave it out for scaled_dot.")
+    return scores.as_score(score)
+
+
+def _check_mod(mod: Any) -> score_mods.Mod:
+    check_part("mod", mod, score_mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
+    return score_mods.as_mod(mod)
+
+
+def _check_normalizer(normalize: Any) -> normalizers.Normalizer:
+    check_part("normalize", normalize, normalizers.CATALOGUE, "Leave it out for softmax.")
+    return normalizers.as_normalizer(normalize)
+
+
+def _check_dropout(dropout: Any) -> Dropout:
+    expected = f"dropout: expected Dropout(rng, rate) or None, got {describe_array(dropout)}."
+    fail_unless(isinstance(dropout, Dropout), expected, TypeError)
+    return dropout
+
+
+def _check_mask(mask: Any) -> masks.Mask:
     dtype = getattr(mask, "dtype", None)
     fail_unless(
         dtype is None or not jnp.issubdtype(dtype, jnp.floating),
@@ -184,6 +192,7 @@ def _check_mask(mask: Any) -> None:
         TypeError,
     )
     check_part("mask", mask, masks.CATALOGUE, "Wrap a boolean array (True = may attend): mask=masks.dense(array).")
+    return masks.as_mask(mask)
 
 
 def _check_rule(rule: dict[str, Any], query: jax.Array, key: jax.Array, batch: tuple[int, ...], columns: int) -> None:

@@ -1,4 +1,4 @@
-"""Which implementation evaluates a call. A named one never falls back.
+"""Choose an implementation, compile the call once per (shapes, rule), evaluate it. A named one never falls back.
 
 1. reference         where scores are few: one product after the other is fastest
 2. linear_attention  else, where sums over keys do not depend on the query: work and memory are O(T)
@@ -8,12 +8,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from jax_attention.attention.cached_jit import cached_jit
 from jax_attention.core.numerics import matmul_precision
+from jax_attention.core.parts import NamedArray, map_arrays
+from jax_attention.core.struct import is_struct
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.blockwise import Blockwise
 from jax_attention.implementations.call import AttentionCall, Wanted
@@ -40,7 +45,7 @@ def evaluate(call: AttentionCall) -> Any:
     """What the call wants, by the chosen implementation; all products in the precision of the call."""
     call = call.replace(implementation=choose(call))
     with matmul_precision(call.precision):
-        return cached_jit(compute, call) if call.implementation.uses_cached_jit else compute(call)
+        return cached_jit(call) if call.implementation.uses_cached_jit else compute(call)
 
 
 def compute(call: AttentionCall) -> Any:
@@ -94,3 +99,64 @@ def _few(heads: int, scores: int) -> bool:
     on_cpu = jax.default_backend() == "cpu"
     few_together = heads * scores <= MAX_DENSE_SCORES or not on_cpu
     return scores <= MAX_DENSE_SCORES_PER_TINY_HEAD or (scores <= MAX_DENSE_SCORES_PER_HEAD and few_together)
+
+
+def cached_jit(call: AttentionCall) -> Any:
+    """`compute(call)` under `jit`, also inside other transformations.
+
+    Equal layers of a model share one trace, and calls of a bare `jax.grad` one program. A call with a user's function
+    is not cached: what that function looks up may change from call to call, and an old program would not notice.
+    """
+    if _holds_function(call.rule):
+        return compute(call)
+    call = map_arrays(_as_argument, call)
+    return _compute_cached(StaticCall(call), [x for x in jax.tree.leaves(call) if isinstance(x, jax.Array)])
+
+
+class StaticCall:
+    """The static part of a call (the jit cache key): its structure, and the NumPy arrays and numbers inside.
+
+    Two are equal if all of it is, so that equal calls share one program.
+    """
+
+    def __init__(self, call: AttentionCall):
+        leaves, self.structure = jax.tree.flatten(call)
+        self.leaves = tuple(None if isinstance(x, jax.Array) else x for x in leaves)
+        self._key = (self.structure, tuple(map(_hashable, self.leaves)))
+
+    def with_arrays(self, arrays: list[jax.Array]) -> AttentionCall:
+        """The call with its JAX arrays put back."""
+        rest = iter(arrays)
+        return jax.tree.unflatten(self.structure, [next(rest) if x is None else x for x in self.leaves])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StaticCall) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _compute_cached(static: StaticCall, arrays: list[jax.Array]) -> Any:
+    return compute(static.with_arrays(arrays))
+
+
+def _as_argument(entry: NamedArray) -> Any:
+    """NumPy arrays become arguments of the program, so that another bias or other lengths need no other program.
+
+    Except where they decide which tiles are computed.
+    """
+    static = entry.layout or not isinstance(entry.array, (np.ndarray, np.generic))
+    return entry.array if static else jnp.asarray(entry.array)
+
+
+def _hashable(x: Any) -> Any:
+    return (x.shape, x.dtype, x.tobytes()) if isinstance(x, (np.ndarray, np.generic)) else (type(x), x)
+
+
+def _holds_function(x: Any) -> bool:
+    if isinstance(x, tuple):
+        return any(map(_holds_function, x))
+    if is_struct(x):
+        return any(_holds_function(getattr(x, field.name)) for field in dataclasses.fields(x))
+    return callable(x)
