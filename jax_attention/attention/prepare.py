@@ -78,7 +78,7 @@ def prepare(
     key = check_operand("key", key, 2, "[..., S, H]")
     value = check_operand("value", value, 2, "[..., S, E]")
     rule = _check_parts(**parts)
-    columns = rule["score"].columns(key)
+    columns = _columns(rule["score"], key)
     check_rows(key, value, columns, heads=False)
     batch = check_batch({"query": query.shape[:-2], "key": key.shape[:-2], "value": value.shape[:-2]})
     _check_rule(rule, query, key, batch, columns)
@@ -114,7 +114,7 @@ def prepare_heads(
     kv_heads, groups = check_heads(query, key, value)
     rule = _check_parts(**parts)
     query, key, v = (jnp.swapaxes(x, -2, -3) for x in (query, key, value))
-    columns = rule["score"].columns(key)
+    columns = _columns(rule["score"], key)
     check_rows(jnp.swapaxes(key, -2, -3), value, columns, heads=True)
     batch = check_batch({"query": query.shape[:-3], "key": key.shape[:-3], "value": v.shape[:-3]})
     _check_rule(rule, query, key, (*batch, kv_heads * groups), columns)
@@ -141,6 +141,11 @@ def prepare_heads(
         wanted=wanted,
     )
     return call, HeadLayout(batch, kv_heads * groups)
+
+
+def _columns(score: scores.Score, key: jax.Array) -> int:
+    """S: one column per key, except for scores that pair keys with queries."""
+    return score.columns(key) if score.key_per_query else key.shape[-2]
 
 
 def _expand_to_rank(x: jax.Array, rank: int) -> jax.Array:

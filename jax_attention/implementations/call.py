@@ -74,6 +74,11 @@ class AttentionCall:
         return math.prod(self.batch_shape)
 
     @property
+    def pair_positions(self) -> tuple[jax.Array, jax.Array]:
+        """Positions that broadcast over the scores: `[..., T, 1]` and `[..., 1, S]`."""
+        return jnp.asarray(self.query_positions)[..., :, None], jnp.asarray(self.key_positions)[..., None, :]
+
+    @property
     def rule(self) -> tuple[Score, tuple[Mod, ...], Mask | None, Normalizer]:
         """The four parts."""
         return self.score, self.mods, self.mask, self.normalize
@@ -92,9 +97,7 @@ class AttentionCall:
         """The same call with other fields."""
         return dataclasses.replace(self, **changes)
 
-    def modify(
-        self, scores: jax.Array, where: jax.Array, q_pos: jax.Array, k_pos: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def modify(self, scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Scores `[..., t, s]` after all mods, ready to be normalised, and the allowed pairs.
 
         Scores of forbidden pairs become 0 before a mod sees them: the derivative of that mod at inf or NaN would
@@ -102,7 +105,7 @@ class AttentionCall:
         """
         for mod in self.mods:
             scores, where = forbid(scores, where)
-            scores = mod(scores, q_pos, k_pos)
+            scores = mod(scores, *self.pair_positions)
         return self.normalize.forbid(scores, where)
 
     def in_compute_dtype(self) -> AttentionCall:

@@ -120,18 +120,17 @@ def _jvp(schedule: TileSchedule, tiled: TiledCall, tangents: TiledCall, out: Run
 
 def _score_tile(tile: AttentionCall, is_not_padding: jax.Array, masked: bool) -> tuple[jax.Array, jax.Array]:
     """Scores of a tile after mods, `[*batch, t, s]`, ready to be normalised, and the allowed pairs."""
-    q_pos, k_pos = tile.query_positions[..., :, None], tile.key_positions[..., None, :]
     scores = tile.score.tile(tile.query, tile.key)
     where = jnp.ones((), bool)
     if masked:
         where = is_not_padding
         if tile.mask is not None:
-            allowed = tile.mask(q_pos, k_pos)
+            allowed = tile.mask(*tile.pair_positions)
             where = where & allowed.reshape(allowed.shape[-scores.ndim :])  # a user's mask may add axes of size 1
     shape = jnp.broadcast_shapes(scores.shape, where.shape)
     batch = jnp.broadcast_shapes(shape[:-2], tile.value.shape[:-2])
     scores, where = (jnp.broadcast_to(x, batch + shape[-2:]) for x in (scores, where))
-    return tile.modify(scores, where, q_pos, k_pos)
+    return tile.modify(scores, where)
 
 
 def _tile_sums(tile: AttentionCall, scores: jax.Array, where: jax.Array, row_max: Any) -> RunningSums:
@@ -141,8 +140,7 @@ def _tile_sums(tile: AttentionCall, scores: jax.Array, where: jax.Array, row_max
     # Pairs that only a score of -inf forbids are not known to `zero_unused`, and 0 * NaN would be NaN.
     value = zero_rows(tile.value, where.any(-2)) if tile.may_forbid_pairs else tile.value
     if tile.dropout is not None:
-        q_pos, k_pos = tile.query_positions[..., :, None], tile.key_positions[..., None, :]
-        numerator = tile.dropout(numerator, q_pos, k_pos, tile.batch_index)
+        numerator = tile.dropout(numerator, *tile.pair_positions, tile.batch_index)
     return RunningSums(matmul(numerator, value), total)
 
 
