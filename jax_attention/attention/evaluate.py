@@ -21,7 +21,7 @@ from jax_attention.core.parts import NamedArray, map_arrays
 from jax_attention.core.struct import is_struct
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.blockwise import Blockwise
-from jax_attention.implementations.call import AttentionCall, Wanted
+from jax_attention.implementations.call import AttentionCall, ResultKind
 from jax_attention.implementations.cudnn import Cudnn
 from jax_attention.implementations.dense import Dense
 from jax_attention.implementations.linear_attention import LinearAttention
@@ -50,9 +50,9 @@ def evaluate(call: AttentionCall) -> Any:
 
 def compute(call: AttentionCall) -> Any:
     """What the call wants, by its implementation."""
-    if call.wanted is Wanted.WEIGHTS:
+    if call.result is ResultKind.WEIGHTS:
         return call.implementation.weights(call)
-    if call.wanted is Wanted.STATISTICS:
+    if call.result is ResultKind.STATISTICS:
         return call.implementation.attend_with_stats(call)
     return call.implementation.attend(call)
 

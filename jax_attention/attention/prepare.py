@@ -26,7 +26,7 @@ from jax_attention.core.checks import (
 from jax_attention.core.parts import align
 from jax_attention.dropout import Dropout
 from jax_attention.implementations.base import Implementation
-from jax_attention.implementations.call import AttentionCall, Wanted
+from jax_attention.implementations.call import AttentionCall, ResultKind
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
@@ -40,8 +40,8 @@ class Options(TypedDict, total=False):
     mask: masks.Mask | Callable | None
     normalize: normalizers.Normalizer | Callable
     dropout: Dropout | None
-    query_positions: Int[Array, "*#lead T"] | None
-    key_positions: Int[Array, "*#lead S"] | None
+    query_positions: Int[Array, "*#batch T"] | None
+    key_positions: Int[Array, "*#batch S"] | None
     precision: Any
     implementation: str | Implementation | None
 
@@ -70,7 +70,7 @@ def prepare(
     key_positions: Any = None,
     precision: Any = None,
     implementation: str | Implementation | None = None,
-    wanted: Wanted = Wanted.OUTPUT,
+    result: ResultKind = ResultKind.OUTPUT,
     **parts: Any,
 ) -> AttentionCall:
     """A checked call from operands in the layout of `attend`."""
@@ -91,7 +91,7 @@ def prepare(
         key_positions=_expand_to_rank(k_pos, len(batch) + 1),
         precision=precision,
         implementation=implementation,
-        wanted=wanted,
+        result=result,
     )
 
 
@@ -104,7 +104,7 @@ def prepare_heads(
     key_positions: Any = None,
     precision: Any = None,
     implementation: str | Implementation | None = None,
-    wanted: Wanted = Wanted.OUTPUT,
+    result: ResultKind = ResultKind.OUTPUT,
     **parts: Any,
 ) -> tuple[AttentionCall, HeadLayout]:
     """A checked call from operands in the layout of `attend_heads`; its batch dimensions end in `N`, or `K, G`."""
@@ -138,7 +138,7 @@ def prepare_heads(
         key_positions=k_pos,
         precision=precision,
         implementation=implementation,
-        wanted=wanted,
+        result=result,
     )
     return call, HeadLayout(batch, kv_heads * groups)
 

@@ -1,4 +1,4 @@
-"""One attention call after all checks: operands, the four parts of the rule, positions, and what is wanted."""
+"""One attention call after all checks: operands, the four parts of the rule, positions, and the kind of result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-class Wanted(enum.Enum):
-    """What a call computes: the output, the weights, or the output with row statistics."""
+class ResultKind(enum.Enum):
+    """The kind of result of a call: the output, the weights, or the output with row statistics."""
 
     OUTPUT = "output"
     WEIGHTS = "weights"
@@ -56,7 +56,7 @@ class AttentionCall:
     precision: Any = None
     implementation: Any = None
     """None, a name, or an `Implementation`."""
-    wanted: Wanted = Wanted.OUTPUT
+    result: ResultKind = ResultKind.OUTPUT
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

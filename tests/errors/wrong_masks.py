@@ -20,7 +20,7 @@ CASES = {
     "float mask": (
         plain(mask=ones(T, S)),
         TypeError,
-        ["mask: expected a mask value", "float32[3,5]", "Pass additive values as a bias", "mods.bias"],
+        ["mask: expected a mask", "float32[3,5]", "Pass an additive mask as a bias", "mods.bias"],
     ),
     "bool array as mask": (
         plain(mask=ones(T, S, dtype=bool)),

@@ -46,7 +46,7 @@ CASES = {
     "partial without logsumexp": (
         lambda: merge_partials((ones(T, H), ones(T, H))),
         ValueError,
-        ["partials[0]: expected logsumexp[...] beside output[..., E]", "float32[3,6]"],
+        ["partials[0]: expected logsumexp[...] for output[..., E]", "float32[3,6]"],
     ),
     "cache overflow": (
         full_cache,
