@@ -38,8 +38,9 @@ def _used(grid: TileGrid, call: AttentionCall) -> tuple[jax.Array, jax.Array]:
         if masked:
             shape = (*batch, grid.height, grid.width)
             tile_nonempty = nonempty[i, j] if isinstance(nonempty, jax.Array) else None
-            run = lambda: jnp.broadcast_to(allowed(i, j), shape)  # noqa: E731
-            where = skip_if_empty(tile_nonempty, run, lambda: jnp.zeros(shape, bool))
+            where = skip_if_empty(
+                tile_nonempty, lambda: jnp.broadcast_to(allowed(i, j), shape), lambda: jnp.zeros(shape, bool)
+            )
         rows, columns = used
         return _or_slice(rows, i, where.any(-1)), _or_slice(columns, j, where.any(-2))
 

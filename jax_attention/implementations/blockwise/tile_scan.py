@@ -92,8 +92,7 @@ def _jvp(schedule: TileSchedule, tiled: TiledCall, tangents: TiledCall, out: Run
     grid = tiled.grid
     leaves, tree = jax.tree.flatten(tiled)
     directions = jax.tree.leaves(tangents, is_leaf=lambda x: isinstance(x, SymbolicZero))
-    is_moving = lambda x: not isinstance(x, SymbolicZero) and x.dtype != jax.dtypes.float0  # noqa: E731
-    moving = [n for n, x in enumerate(directions) if is_moving(x)]
+    moving = [n for n, x in enumerate(directions) if not isinstance(x, SymbolicZero) and x.dtype != jax.dtypes.float0]
     zeros = jax.tree.map(jnp.zeros_like, out)
     if not moving:
         return zeros
@@ -108,12 +107,14 @@ def _jvp(schedule: TileSchedule, tiled: TiledCall, tangents: TiledCall, out: Run
             def sums(tile: AttentionCall) -> RunningSums:
                 return _tile_sums(tile, *_score_tile(tile, grid.is_not_padding(j), masked), rows_max)
 
-            empty = lambda _: jax.tree.map(lambda x: jnp.zeros_like(_get_rows(grid, i, x)), out)  # noqa: E731
-            return skip_if_empty(nonempty if masked else None, sums, empty, tile)
+            def no_sums(tile: AttentionCall) -> RunningSums:
+                return jax.tree.map(lambda x: jnp.zeros_like(_get_rows(grid, i, x)), out)
+
+            return skip_if_empty(nonempty if masked else None, sums, no_sums, tile)
 
         _, tangent = jax.jvp(recompute, [leaves[n] for n in moving], [directions[n] for n in moving])
-        add = lambda total, x: _set_rows(grid, i, total, _get_rows(grid, i, total) + x)  # noqa: E731
-        return jax.tree.map(add, carry, tangent)
+        rows = jax.tree.map(lambda total, x: _get_rows(grid, i, total) + x, carry, tangent)
+        return jax.tree.map(partial(_set_rows, grid, i), carry, rows)
 
     return schedule.scan(step, pvary_like(zeros, out))
 

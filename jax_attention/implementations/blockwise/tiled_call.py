@@ -205,5 +205,8 @@ def _pvary(tiled: TiledCall) -> TiledCall:
     """
     if find_parts(ClosedFunction, (tiled.call.score, tiled.call.mods)):
         tiled = TiledCall(tiled.call, None, tiled.grid)
-    is_closed = lambda x: isinstance(x, ClosedFunction)  # noqa: E731
+
+    def is_closed(x: Any) -> bool:
+        return isinstance(x, ClosedFunction)
+
     return jax.tree.map(lambda x: x if is_closed(x) else pvary_like(x, tiled), tiled, is_leaf=is_closed)
