@@ -6,9 +6,9 @@ import gc
 import os
 from pathlib import Path
 
-from tests import quick_compiles
+from tests.support import compile_settings
 
-quick_compiles.set_flags()
+compile_settings.set_flags()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -19,25 +19,25 @@ import jax
 import pytest
 
 from jax_attention.attention import cached_jit
-from tests import workers
+from tests.support import pytest_workers
 
-quick_compiles.shorten_locations()
-quick_compiles.reuse_mlir_contexts()
+compile_settings.shorten_locations()
+compile_settings.reuse_mlir_contexts()
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("default")
-PROGRAMS = workers.CompiledPrograms()
+PROGRAMS = pytest_workers.CompiledPrograms()
 
 
 def pytest_collection_finish():
     """All tests are imported."""
-    workers.search_for_cycles_rarely()
+    pytest_workers.search_for_cycles_rarely()
 
 
 def pytest_xdist_make_scheduler(config, log):
     """Which tests run in one process; other choices of `--dist` stay as they are."""
-    return workers.CommandsOnOneWorker(config, log) if config.option.dist == "loadfile" else None
+    return pytest_workers.CommandsOnOneWorker(config, log) if config.option.dist == "loadfile" else None
 
 
 @pytest.fixture

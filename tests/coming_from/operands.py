@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 B, T, S, N, K, H = 2, 3, 5, 4, 2, 8
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.coming_from import flash_rows, flax_rows, flex_rows, huggingface_rows, jax_nn_rows, torch_rows
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 PAGE = Path(__file__).parents[2] / "docs" / "coming_from.md"
 PEERS = (torch_rows, flex_rows, jax_nn_rows, flax_rows, huggingface_rows, flash_rows)

@@ -11,8 +11,8 @@ from jax_attention import Dropout, attend, masks, mods
 from jax_attention.attention.prepare import prepare
 from jax_attention.implementations.blockwise.tiled_call import TileGrid, make_tile_grid, schedule_tiles
 from jax_attention.masks.block_coverage import all_rows_used
-from tests.derivatives_of import check_memory_is_linear, derivatives_of
-from tests.tiers import slow, slow_except_every
+from tests.support.derivatives import check_memory_is_linear, derivatives_of
+from tests.support.tiers import slow, slow_except_every
 
 IDS = jnp.array([0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 5, 5, 5])
 BLOCKS = np.random.default_rng(0).random((5, 4)) < 0.5

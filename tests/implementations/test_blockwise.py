@@ -26,9 +26,9 @@ from jax_attention.implementations.blockwise.tiled_call import (
     MIN_TILE_SCORES,
     make_tile_grid,
 )
-from tests.arrays import coin, normal
-from tests.tiers import slow
-from tests.tolerances import FORWARD, GRADIENT
+from tests.support.arrays import normal, random_mask
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD, GRADIENT
 
 SMALL = Blockwise(tile=(4, 3))
 
@@ -157,7 +157,7 @@ def test_values_of_keys_that_a_mod_or_a_score_forbids_are_not_touched(way):
 def test_arrays_with_one_entry_for_all_queries_or_all_keys(shape, normalize, monkeypatch):
     monkeypatch.setattr("jax_attention.implementations.blockwise.row_blocks.MAX_SCORES_PER_BLOCK", 30)
     q, k, bias = normal(0, 2, 10, 3), normal(1, 2, 7, 3), normal(2, *shape)
-    allowed = coin(3, *shape)
+    allowed = random_mask(3, *shape)
 
     def loss(q, bias, own):
         rule = {"mask": masks.dense(allowed) & masks.causal(3), "mods": (mods.bias(bias),), "normalize": normalize}

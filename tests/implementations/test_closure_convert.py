@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from jax_attention import Blockwise, attend
-from tests.arrays import check_close, normal
-from tests.tiers import slow_except
+from tests.support.arrays import check_close, normal
+from tests.support.tiers import slow_except
 
 IDS = [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
 

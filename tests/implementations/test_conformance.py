@@ -22,9 +22,9 @@ from jax_attention import (
     scores,
 )
 from jax_attention.implementations.blockwise import blockwise, row_blocks
-from tests.arrays import check_close, coin, difference, normal
-from tests.tiers import long_except_every, slow, slow_except_every
-from tests.tolerances import GRADIENT
+from tests.support.arrays import check_close, difference, normal, random_mask
+from tests.support.tiers import long_except_every, slow, slow_except_every
+from tests.support.tolerances import GRADIENT
 
 B, T, S, N, K, H, E, A = 2, 7, 5, 4, 2, 3, 2, 3
 IMPLEMENTATIONS = {"blockwise": Blockwise(tile=(4, 3)), "reference": "reference"}
@@ -66,8 +66,8 @@ MASKS = {
     "lengths": lambda: masks.lengths(jnp.array([[2], [5]]), jnp.array([[7], [3]])),
     "segments & causal": lambda: segments() & masks.causal(),
     "~segments": lambda: ~segments(),
-    "dense": lambda: masks.dense(coin(13, N, T, S)),
-    "block_sparse": lambda: masks.block_sparse(coin(14, 4, 3), 2),
+    "dense": lambda: masks.dense(random_mask(13, N, T, S)),
+    "block_sparse": lambda: masks.block_sparse(random_mask(14, 4, 3), 2),
     "dilated": lambda: masks.dilated(2),
     "chunked": lambda: masks.chunked(3),
     "plain": lambda: lambda q, k: (q + k) % 3 != 0,

@@ -30,9 +30,9 @@ from jax_attention import (
 from jax_attention.attention.prepare import prepare, prepare_heads
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.cudnn import eligible, fused
-from tests.arrays import check_close, difference, normal
-from tests.tiers import slow, slow_except
-from tests.tolerances import GRADIENT
+from tests.support.arrays import check_close, difference, normal
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import GRADIENT
 
 B, T, S, N, K, H = 2, 7, 5, 4, 2, 8
 

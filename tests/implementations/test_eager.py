@@ -9,9 +9,9 @@ import pytest
 
 from jax_attention import attend, attention_weights, masks, mods, normalizers, scores
 from jax_attention.implementations.blockwise import Blockwise, blockwise
-from tests.arrays import normal
-from tests.tiers import slow
-from tests.tolerances import FORWARD
+from tests.support.arrays import normal
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD
 
 X = normal(0, 11, 3)
 

@@ -20,9 +20,9 @@ from jax_attention import (
 from jax_attention.attention.prepare import prepare_heads
 from jax_attention.implementations import dense
 from jax_attention.implementations.linear_attention import LinearAttention
-from tests.arrays import check_close, difference, normal
-from tests.derivatives_of import check_memory_is_linear, derivatives_of
-from tests.tiers import long_except_every, slow, slow_except_every
+from tests.support.arrays import check_close, difference, normal
+from tests.support.derivatives import check_memory_is_linear, derivatives_of
+from tests.support.tiers import long_except_every, slow, slow_except_every
 
 B, T, S, N, K, H, E, F = 2, 9, 7, 4, 2, 3, 2, 5
 CHUNK = 4

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from jax_attention import cache, masks, models
-from tests import cases
 from tests.models import small
-from tests.tiers import slow_except
+from tests.support import cases
+from tests.support.tiers import slow_except
 
 T = 5
 DISTINCT = jnp.asarray([3, 1, 4, 0, 2], jnp.int32)

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from jax_attention import Dropout, attend_heads, attention_weights_heads, flax_attention_fn
-from tests.peers.flax_layers import CLOSE, B, N, T, X, linen_layer, linen_variables, nnx_layer, operands
+from tests.support.flax_layers import CLOSE, B, N, T, X, linen_layer, linen_variables, nnx_layer, operands
 
 
 def dropped_weights(**options):

@@ -11,9 +11,19 @@ import pytest
 from flax import linen, nnx
 
 from jax_attention import flax_attention_fn
-from tests.peers.flax_layers import CAUSAL, CLOSE, MASKS, PADDING, X, linen_layer, linen_variables, nnx_layer, operands
-from tests.tiers import slow_except
-from tests.tolerances import GRADIENT
+from tests.support.flax_layers import (
+    CAUSAL,
+    CLOSE,
+    MASKS,
+    PADDING,
+    X,
+    linen_layer,
+    linen_variables,
+    nnx_layer,
+    operands,
+)
+from tests.support.tiers import slow_except
+from tests.support.tolerances import GRADIENT
 
 
 def outputs_and_gradients(runs, *inputs):

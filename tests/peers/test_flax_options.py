@@ -11,8 +11,18 @@ import pytest
 from flax import linen, nnx
 
 from jax_attention import attention_weights_heads, flax_attention_fn
-from tests.peers.flax_layers import CAUSAL, CLOSE, LENGTHS, RULES, X, linen_layer, linen_variables, nnx_layer, operands
-from tests.tiers import slow
+from tests.support.flax_layers import (
+    CAUSAL,
+    CLOSE,
+    LENGTHS,
+    RULES,
+    X,
+    linen_layer,
+    linen_variables,
+    nnx_layer,
+    operands,
+)
+from tests.support.tiers import slow
 
 
 def products(function, *inputs) -> list:

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from jax_attention import attend_heads, flax_attention_fn, masks
-from tests.peers.flax_layers import (
+from tests.support.flax_layers import (
     CAUSAL,
     CLOSE,
     PADDING,
@@ -22,7 +22,7 @@ from tests.peers.flax_layers import (
     nnx_layer,
     operands,
 )
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 
 @pytest.mark.parametrize("name", slow_except(("window",), RULES))

@@ -17,8 +17,8 @@ import torch
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
 from jax_attention import attend_with_stats_heads, masks, mods, positions
-from tests.tiers import slow_except
-from tests.tolerances import PARITY
+from tests.support.tiers import slow_except
+from tests.support.tolerances import PARITY
 
 # Eager execution is what we compare with; torch only recommends to compile it.
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")

@@ -20,8 +20,8 @@ from transformers.models.speech_to_text.modeling_speech_to_text import Speech2Te
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from jax_attention import attention_weights_heads, masks, mods, positions
-from tests.tiers import slow, slow_except, slow_except_every
-from tests.tolerances import FORWARD, GRADIENT, PARITY
+from tests.support.tiers import slow, slow_except, slow_except_every
+from tests.support.tolerances import FORWARD, GRADIENT, PARITY
 
 B, N, H, ORIGINAL = 2, 2, 16, 32
 FORWARD_32 = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jax_attention import dot_product_attention
-from tests.tiers import slow, slow_except
-from tests.tolerances import FORWARD, GRADIENT
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import FORWARD, GRADIENT
 
 B, T, S, N, K, H = 2, 5, 7, 4, 2, 4
 RNG = np.random.default_rng(0)

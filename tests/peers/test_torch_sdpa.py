@@ -15,8 +15,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from jax_attention import attend, attend_heads, masks, scores
-from tests.tiers import slow_except
-from tests.tolerances import FORWARD, PARITY
+from tests.support.tiers import slow_except
+from tests.support.tolerances import FORWARD, PARITY
 
 TOLERANCE = {"float32": PARITY, "float64": FORWARD["float64"]}
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from jax_attention import Dropout, attend, attend_with_stats, attention_weights, masks
-from tests import cases, oracle
-from tests.contract.operands import qkv
-from tests.contract.programs import equations
-from tests.tiers import slow
-from tests.tolerances import FORWARD
+from tests.support import cases, oracle
+from tests.support.arrays import query_key_value
+from tests.support.jaxprs import equations
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD
 
 HALF = ("bfloat16", "float16")
 
@@ -27,7 +27,7 @@ def dtypes(equation) -> set[str]:
 @pytest.mark.parametrize("rule", [{}, {"mask": masks.causal()}, {"dropout": Dropout(jax.random.key(0), 0.5)}], ids=str)
 def test_output_has_the_dtype_of_the_query_and_statistics_at_least_float32(dtype, rule):
     with jax.enable_x64(dtype == "float64"):
-        q, k, v = qkv(dtype=dtype)
+        q, k, v = query_key_value(dtype=dtype)
         wide = "float64" if dtype == "float64" else "float32"
         every = jax.eval_shape(lambda: [f(q, k, v, **rule) for f in (attend, attention_weights, attend_with_stats)])
         alone, weights, (output, *statistics) = every
@@ -36,7 +36,7 @@ def test_output_has_the_dtype_of_the_query_and_statistics_at_least_float32(dtype
 
 
 def test_mixed_dtypes_follow_the_query():
-    q, k, v = qkv(dtype="bfloat16")
+    q, k, v = query_key_value(dtype="bfloat16")
     assert attend(q, k.astype("float32"), v).dtype == jnp.bfloat16
     assert attend(q.astype("float32"), k, v).dtype == jnp.float32
 
@@ -90,7 +90,7 @@ def loops(q, k, v, causal: bool) -> np.ndarray:
 
 def test_float64_is_true_float64(x64):
     """Never cast down on the way (jax#34114)."""
-    q, k, v = qkv(dtype="float64")
+    q, k, v = query_key_value(dtype="float64")
     found = set().union(*(dtypes(e) for e in equations(attend, q, k, v)))
     assert "float64" in found
     assert "float32" not in found

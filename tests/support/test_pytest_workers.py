@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests import workers
-from tests.workers import GIB, CommandsOnOneWorker, CompiledPrograms
+from tests.support import pytest_workers
+from tests.support.pytest_workers import GIB, CommandsOnOneWorker, CompiledPrograms
 
 
 @pytest.fixture
 def resident(monkeypatch):
     """The memory that the worker seems to hold, as the only entry of a list; and no program is really forgotten."""
     memory = [0.0]
-    monkeypatch.setattr(workers, "resident_memory", lambda: memory[0])
-    monkeypatch.setattr(workers.jax, "clear_caches", lambda: None)
-    monkeypatch.setattr(workers.gc, "collect", lambda: None)  # seconds, in a worker that holds millions of objects
+    monkeypatch.setattr(pytest_workers, "resident_memory", lambda: memory[0])
+    monkeypatch.setattr(pytest_workers.jax, "clear_caches", lambda: None)
+    # A real collection takes seconds in a worker that holds millions of objects.
+    monkeypatch.setattr(pytest_workers.gc, "collect", lambda: None)
     return memory
 
 

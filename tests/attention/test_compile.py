@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jax_attention import Dropout, attend, attend_heads, masks, mods, normalizers, scores
-from tests import cases
-from tests.tiers import slow_except_every
+from tests.support import cases
+from tests.support.tiers import slow_except_every
 
 SHAPE = cases.Shape(3, 4)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4)), jnp.float32)

@@ -24,8 +24,8 @@ from jax_attention import (
     positions,
     scores,
 )
-from tests.arrays import normal
-from tests.tolerances import FORWARD
+from tests.support.arrays import normal
+from tests.support.tolerances import FORWARD
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 X = normal(0, 3, 4)

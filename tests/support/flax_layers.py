@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen, nnx
 
 from jax_attention import masks, mods, normalizers, positions
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 B, T, N, D = 2, 5, 2, 8
 X = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)

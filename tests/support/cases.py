@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from jax_attention import masks, mods, normalizers, scores
-from tests import oracle
+from tests.support import oracle
 
 HEAD, KEY_HEAD, VALUE_HEAD = 4, 3, 2
 """H, the key size where the score allows another one, and E."""

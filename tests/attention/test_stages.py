@@ -18,13 +18,13 @@ from jax_attention import (
     mods,
     normalizers,
 )
-from tests.contract.operands import qkv
-from tests.tiers import slow
+from tests.support.arrays import query_key_value
+from tests.support.tiers import slow
 
 
 def test_order_of_the_stages():
     """Each stage records what it is given; the sentence is replayed by hand."""
-    q, k, v = qkv()
+    q, k, v = query_key_value()
     seen = []
 
     def stage(name, f):
@@ -53,7 +53,7 @@ def test_order_of_the_stages():
 
 
 def test_soft_cap_and_bias_do_not_commute():
-    q, k, v = qkv()
+    q, k, v = query_key_value()
     bias, cap = mods.bias(jnp.full((5, 6), 3.0).at[:, 0].set(0.0)), mods.soft_cap(1.0)
     z = q @ k.T / 2
     for chain, expected in (((bias, cap), jnp.tanh(z + bias.array)), ((cap, bias), jnp.tanh(z) + bias.array)):
@@ -74,7 +74,7 @@ def test_soft_cap_and_bias_do_not_commute():
 @pytest.mark.parametrize("dtype", [*slow("float32"), "bfloat16"])
 def test_asking_for_statistics_changes_no_bit(rule, dtype):
     """transformers#33996, flax#4744: to look at the weights must not be to compute something else."""
-    q, k, v = qkv(dtype=dtype)
+    q, k, v = query_key_value(dtype=dtype)
     heads = [jnp.stack([x, x + 1], axis=-2) for x in (q, k, v)]
     for compile_ in (lambda f: f, jax.jit):
         plain = compile_(lambda *x: attend(*x, **rule))(q, k, v)

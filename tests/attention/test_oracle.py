@@ -1,4 +1,4 @@
-"""Every pair of parts against the loops of `tests/oracle.py`, in float32 and float64, with and without heads."""
+"""Every pair of parts against the loops of the oracle, in float32 and float64, with and without heads."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jax_attention import (
     attention_weights,
 )
 from jax_attention import attention_weights_heads as weights_heads
-from tests import cases, oracle
-from tests.tiers import slow, slow_except_every
-from tests.tolerances import FORWARD
+from tests.support import cases, oracle
+from tests.support.tiers import slow, slow_except_every
+from tests.support.tolerances import FORWARD
 
 NO_MOD = cases.Case("none", None, lambda d: (None, lambda *i: None))
 FACTORS = {

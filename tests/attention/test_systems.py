@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jax_attention import attend, attend_heads, attention_weights, mods, positions, scores
-from tests.tolerances import FORWARD, PARITY
+from tests.support.tolerances import FORWARD, PARITY
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 PEER = {"rtol": PARITY, "atol": PARITY}

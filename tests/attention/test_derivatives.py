@@ -16,9 +16,9 @@ import pytest
 from jax.test_util import check_grads
 
 from jax_attention import attend, attend_heads, attend_with_stats, masks, merge_partials, mods, normalizers, scores
-from tests import cases
-from tests.tiers import slow, slow_except
-from tests.tolerances import GRADIENT
+from tests.support import cases
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import GRADIENT
 
 SHAPE = cases.Shape(3, 4)
 check = partial(check_grads, order=2, modes=("fwd", "rev"))

@@ -27,9 +27,9 @@ from jax_attention import (
     normalizers,
     scores,
 )
-from tests import cases
-from tests.tiers import slow, slow_except, slow_except_every
-from tests.tolerances import GRADIENT
+from tests.support import cases
+from tests.support.tiers import slow, slow_except, slow_except_every
+from tests.support.tolerances import GRADIENT
 
 SHAPE = cases.Shape(3, 4)
 RULES = cases.named_parts("score", "mod", "normalize")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from jax_attention import attend, masks, scores
-from tests.contract.operands import normal, qkv
-from tests.contract.programs import equations
+from tests.support.arrays import normal_arrays, query_key_value
+from tests.support.jaxprs import equations
 
 
 def products(f, *args) -> list:
@@ -22,7 +22,7 @@ PRESET = jax.lax.DotAlgorithmPreset.BF16_BF16_F32
 @pytest.mark.parametrize("name", ["default", "general", "additive", "plain"])
 def test_precision_reaches_every_product(precision, name):
     """Forward and backward, and in a user's own score."""
-    q, k, v, w = normal(0, (3, 4), (5, 4), (5, 2), (4, 4))
+    q, k, v, w = normal_arrays(0, (3, 4), (5, 4), (5, 2), (4, 4))
     score = {
         "default": None,
         "general": scores.general(w),
@@ -51,7 +51,7 @@ def test_precision_reaches_every_product(precision, name):
 
 
 def test_precision_does_not_leak_out_of_the_call():
-    q, k, v = qkv()
+    q, k, v = query_key_value()
     found = products(lambda: (attend(q, k, v, precision="highest"), q @ k.T))
     assert sorted(e.params["precision"] is None for e in found) == [False, False, True]
 
@@ -59,7 +59,7 @@ def test_precision_does_not_leak_out_of_the_call():
 @pytest.mark.parametrize("implementation", ["reference", "blockwise"])
 def test_precision_reaches_the_derivative_of_a_compiled_call(implementation):
     """Its rule is traced when the call is long over."""
-    q, k, v = qkv()
+    q, k, v = query_key_value()
     run = jax.jit(lambda *x: jnp.sum(attend(*x, precision="highest", implementation=implementation)))
     found = products(jax.grad(run, (0, 1, 2)), q, k, v)
     assert len(found) >= 5

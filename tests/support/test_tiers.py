@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.house.sources import ROOT
-from tests.tiers import long_except_every, slow, slow_except, slow_except_every
+from tests.support.tiers import long_except_every, slow, slow_except, slow_except_every
 
 
 def marks(values) -> list[list[str]]:

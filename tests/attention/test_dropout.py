@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jax_attention import Dropout, attend, attention_weights, attention_weights_heads, normalizers
-from tests.contract.operands import normal, qkv
+from tests.support.arrays import normal_arrays, query_key_value
 
 UNIFORM = normalizers.uniform()
 
@@ -42,7 +42,7 @@ def test_dropout_depends_on_rng_and_can_be_shared():
 
 
 def test_grouped_heads_drop_like_repeated_ones():
-    q, k, v = normal(0, (2, 5, 4, 8), (2, 5, 2, 8), (2, 5, 2, 3))
+    q, k, v = normal_arrays(0, (2, 5, 4, 8), (2, 5, 2, 8), (2, 5, 2, 3))
     rule = {"dropout": Dropout(jax.random.key(0), 0.5)}
     weights = jax.jit(lambda *x: attention_weights_heads(*x, **rule))
     grouped, repeated = weights(q, k, v), weights(q, *(np.repeat(x, 2, axis=2) for x in (k, v)))
@@ -57,7 +57,7 @@ def test_dropout_rate_and_expectation(rate):
     for axis in (-1, -2):  # no row and no column is dropped or kept as a whole
         spread = kept.mean(axis)
         assert spread.std() < 2 * np.sqrt(rate * (1 - rate) / 64)
-    q, k, v = qkv()
+    q, k, v = query_key_value()
     clean = attention_weights(q, k, v)
     dropped = attention_weights(q, k, v, dropout=Dropout(jax.random.key(5), rate))
     np.testing.assert_allclose(dropped, jnp.where(dropped > 0, clean / (1 - rate), 0), rtol=1e-6)
@@ -65,7 +65,7 @@ def test_dropout_rate_and_expectation(rate):
 
 def test_dropout_is_the_same_forward_and_backward(x64):
     """Other bits in the backward pass are a classic of hand-written kernels; here it is that of a fixed pattern."""
-    q, k, v = qkv(dtype="float64")
+    q, k, v = query_key_value(dtype="float64")
     dropout = Dropout(jax.random.key(2), 0.5)
     kept = pattern(dropout, range(5), range(6))
     fixed = lambda z, where: jnp.where(kept, jax.nn.softmax(z) * 2, 0)  # noqa: E731
@@ -76,5 +76,5 @@ def test_dropout_is_the_same_forward_and_backward(x64):
 
 
 def test_rate_zero_is_no_dropout():
-    q, k, v = qkv()
+    q, k, v = query_key_value()
     np.testing.assert_array_equal(attend(q, k, v, dropout=Dropout(jax.random.key(0), 0.0)), attend(q, k, v))

@@ -19,7 +19,7 @@ from jax_attention import (
     positions,
     scores,
 )
-from tests.tiers import slow, slow_except
+from tests.support.tiers import slow, slow_except
 
 RNG = np.random.default_rng(0)
 B, T, N, K, H = 2, 5, 4, 2, 6

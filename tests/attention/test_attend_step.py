@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jax_attention import attend, attend_step, masks, normalizers, scores
-from tests.arrays import check_close, normal
-from tests.tiers import slow_except
+from tests.support.arrays import check_close, normal
+from tests.support.tiers import slow_except
 
 B, T, N, K, H, E, F = 2, 9, 4, 2, 3, 2, 5
 X = jnp.ones((3, 4))
