@@ -81,7 +81,7 @@ def _expected(part: str, case: cases.Case, shape: cases.Shape) -> list[np.ndarra
 
 def _drawn(part: str, case: cases.Case, shape: cases.Shape) -> tuple[Any, Callable, tuple]:
     """Our value, the oracle's, and operands `[HEADS, rows, features]`: the same float32 numbers every time."""
-    draw = cases.Draw(np.random.default_rng(0), shape, lead=(HEADS,))
+    draw = cases.Draw(np.random.default_rng(0), shape, batch_shape=(HEADS,))
     own, judge = case.build(draw)
     return own, judge, cases.operands(draw, own if part == "score" else None)
 

@@ -65,7 +65,7 @@ QUICK = ("mask-prefix", "normalize-hard")
 def test_every_rule(part, case, monkeypatch):
     """Every entry of the catalogues, as part of a causal model."""
     monkeypatch.setattr(cases, "KEY_HEAD", cases.HEAD)
-    draw = cases.Draw(np.random.default_rng(7), cases.Shape(T, T), lead=(4,))
+    draw = cases.Draw(np.random.default_rng(7), cases.Shape(T, T), batch_shape=(4,))
     rule = cases.rule_arguments(part, case.build(draw)[0])
     rule["mask"] = masks.causal() & rule["mask"] if part == "mask" else masks.causal()
     found = np.asarray(influence(small.model("none", depth=1, qk_norm=False, tied_head=False, **rule)))

@@ -1,4 +1,4 @@
-"""What is measured and compared of a function: itself, its gradient, a tangent, a Hessian product."""
+"""Derivatives of a function whose results or memory are compared: gradient, tangent, Hessian product."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 def derivatives_of(forward: Callable) -> dict[str, Callable]:
-    """By name, all as functions of the arguments of `forward`, which also serve as directions."""
+    """`forward`, its gradient, tangent and Hessian product by name. The arguments also serve as tangents."""
     gradient = jax.grad(lambda *x: jnp.sum(jnp.sin(forward(*x))), (0, 1, 2))
     return {
         "forward": forward,
@@ -20,11 +20,15 @@ def derivatives_of(forward: Callable) -> dict[str, Callable]:
 
 
 def check_memory_is_linear(run: Callable, lengths: tuple[int, int], size: int) -> None:
-    """Of a function of three arrays `[length, size]`: temporary bytes at one length and at twice that."""
+    """Check that twice the length takes at most 2.15 times the temporary memory.
+
+    `run` is a function of three arrays `[length, size]`; its memory is measured at both lengths.
+    """
     assert lengths[1] == 2 * lengths[0]
-    used = []
+    temporary_bytes = []
     for length in lengths:
         x = jax.ShapeDtypeStruct((length, size), jnp.float32)
-        used.append(jax.jit(run).lower(x, x, x).compile().memory_analysis().temp_size_in_bytes)
-    assert used[1] < 32 * 2**20
-    assert used[1] <= 2.15 * used[0]
+        temporary_bytes.append(jax.jit(run).lower(x, x, x).compile().memory_analysis().temp_size_in_bytes)
+    assert temporary_bytes[1] < 32 * 2**20
+    # Linear growth is a factor of 2, quadratic growth a factor of 4.
+    assert temporary_bytes[1] <= 2.15 * temporary_bytes[0]

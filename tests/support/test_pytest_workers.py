@@ -1,4 +1,4 @@
-"""Programs are forgotten when memory grows, not after every file; the tests of commands share a worker."""
+"""Workers drop compiled programs when memory grows, not after every file; tests of commands share a worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.pytest_workers import GIB, CommandsOnOneWorker, CompiledProgr
 
 @pytest.fixture
 def resident(monkeypatch):
-    """The memory that the worker seems to hold, as the only entry of a list; and no program is really forgotten."""
+    """The memory that the worker reports, as the only entry of a list; no program is really dropped."""
     memory = [0.0]
     monkeypatch.setattr(pytest_workers, "resident_memory", lambda: memory[0])
     monkeypatch.setattr(pytest_workers.jax, "clear_caches", lambda: None)
@@ -19,19 +19,19 @@ def resident(monkeypatch):
     return memory
 
 
-def test_programs_are_forgotten_again_only_after_memory_grew(resident):
-    """Memory stays with the process: without this every file paid a second once a worker was large."""
-    programs, forgotten = CompiledPrograms(), []
+def test_programs_are_dropped_again_only_after_memory_grew(resident):
+    """Memory stays with the process: without this limit every file takes a second longer once a worker is large."""
+    programs, dropped = CompiledPrograms(), []
     for resident[0] in (2.9 * GIB, 3.1 * GIB, 3.1 * GIB, 3.4 * GIB):
-        forgotten.append(programs.forget_if_large())
-    assert forgotten == [False, True, False, False]
+        dropped.append(programs.drop_if_large())
+    assert dropped == [False, True, False, False]
 
 
 def test_the_limits_of_two_workers_are_below_8_gb_together(resident):
     programs = CompiledPrograms()
     for resident[0] in (3.3 * GIB, 3.6 * GIB, 3.6 * GIB):
-        programs.forget_if_large()
-    assert programs.limit == CompiledPrograms.MOST
+        programs.drop_if_large()
+    assert programs.limit == CompiledPrograms.MAX_LIMIT
     assert 2 * programs.limit < 8e9
 
 

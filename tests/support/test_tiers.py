@@ -1,4 +1,4 @@
-"""Marks for tiers: what stays in `make test`, and that no name of a case can be lost."""
+"""Marks for tiers: which parameters stay in `make test`, and that a renamed case raises an error."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from tests.house.sources import ROOT
 from tests.support.tiers import long_except_every, slow, slow_except, slow_except_every
 
 
-def marks(values) -> list[list[str]]:
-    return [[mark.name for mark in getattr(value, "marks", ())] for value in values]
+def marks(parameters) -> list[list[str]]:
+    return [[mark.name for mark in getattr(parameter, "marks", ())] for parameter in parameters]
 
 
-def test_named_values_stay_quick():
-    values = ["a", pytest.param("b", id="second"), pytest.param("c", id="third")]
-    assert marks(slow_except(("second",), values)) == [["slow"], [], ["slow"]]
-    assert [getattr(value, "id", value) for value in slow_except(("second",), values)] == [None, "second", "third"]
+def test_named_parameters_stay_quick():
+    parameters = ["a", pytest.param("b", id="second"), pytest.param("c", id="third")]
+    assert marks(slow_except(("second",), parameters)) == [["slow"], [], ["slow"]]
+    assert [getattr(p, "id", p) for p in slow_except(("second",), parameters)] == [None, "second", "third"]
 
 
-def test_a_name_that_no_value_has_is_an_error():
-    with pytest.raises(AssertionError, match="no value is named"):
+def test_a_name_that_no_parameter_has_is_an_error():
+    with pytest.raises(AssertionError, match="no parameter is named"):
         slow_except(("renamed",), ["a", "b"])
 
 
-def test_every_nth_value_stays_quick():
+def test_every_nth_parameter_stays_quick():
     assert marks(slow_except_every(2, "abcd", 1)) == [["slow"], [], ["slow"], []]
     assert marks(long_except_every(2, "abc")) == [["slow"], ["long"], ["slow"]]
     assert marks(slow("a")) == [["slow"]]
 
 
-def test_marks_of_a_value_are_kept():
-    (value,) = slow(pytest.param(1, 2, marks=pytest.mark.gpu))
-    assert value.values == (1, 2)
-    assert marks([value]) == [["gpu", "slow"]]
+def test_marks_of_a_parameter_are_kept():
+    (parameter,) = slow(pytest.param(1, 2, marks=pytest.mark.gpu))
+    assert parameter.values == (1, 2)
+    assert marks([parameter]) == [["gpu", "slow"]]
 
 
 def test_the_makefile_runs_every_test_in_some_tier():

@@ -1,7 +1,7 @@
-"""Which parameters of a test run in `make test`, and which in `make test-all` alone.
+"""Marks that choose which parameters of a test run in `make test` and which only in `make test-all`.
 
-`make test` runs every contract, rule, implementation and error at least once. A grid of many parameters that all
-exercise the same code is thinned there with these functions; the rest of it carries the mark `slow`.
+`make test` runs every contract, rule, implementation and error at least once. Where many parameters exercise the same
+code, these functions leave a few of them in `make test` and mark the rest `slow`.
 """
 
 from __future__ import annotations
@@ -15,45 +15,48 @@ import pytest
 ParameterSet = type(pytest.param(0))
 
 
-def slow(*values: Any) -> list[ParameterSet]:
-    """These parameters, run by `make test-all` alone."""
-    return [_marked_slow(value) for value in values]
+def slow(*parameters: Any) -> list[ParameterSet]:
+    """These parameters, marked to run only in `make test-all`."""
+    return [_mark_slow(parameter) for parameter in parameters]
 
 
-def slow_except(quick: Collection[Any], values: Iterable[Any]) -> list[Any]:
-    """All values as parameters: those named in `quick` run in `make test` too.
+def slow_except(quick: Collection[Any], parameters: Iterable[Any]) -> list[Any]:
+    """All parameters, marked slow except those named in `quick`.
 
-    A value is named by its id if it is a `pytest.param`; else by itself, or by its attribute `name`.
-    A name that no value has is an error, so that a renamed case cannot leave `make test` unnoticed.
+    The name of a `pytest.param` is its id; other parameters are their own names, or have an attribute `name`.
+    A name that no parameter has is an error, so that a renamed case cannot leave `make test` unnoticed.
     """
-    values = list(values)
-    unknown = [name for name in quick if not any(_has_name(value, name) for value in values)]
-    assert unknown == [], f"no value is named {unknown}"
-    return [value if any(_has_name(value, name) for name in quick) else _marked_slow(value) for value in values]
+    parameters = list(parameters)
+    unknown = [name for name in quick if not any(_has_name(parameter, name) for parameter in parameters)]
+    assert unknown == [], f"no parameter is named {unknown}"
+    return [
+        parameter if any(_has_name(parameter, name) for name in quick) else _mark_slow(parameter)
+        for parameter in parameters
+    ]
 
 
-def slow_except_every(nth: int, values: Iterable[Any], first: int = 0) -> list[Any]:
-    """All values as parameters: every nth of them runs in `make test` too."""
-    return [value if i % nth == first else _marked_slow(value) for i, value in enumerate(values)]
+def slow_except_every(nth: int, parameters: Iterable[Any], first: int = 0) -> list[Any]:
+    """All parameters, marked slow except every nth."""
+    return [parameter if i % nth == first else _mark_slow(parameter) for i, parameter in enumerate(parameters)]
 
 
-def long_except_every(nth: int, values: Iterable[Any], first: int = 0) -> list[Any]:
-    """All values as parameters: every nth of them runs in `make test-all`, the others in `make test-long` alone."""
+def long_except_every(nth: int, parameters: Iterable[Any], first: int = 0) -> list[Any]:
+    """All parameters: every nth runs in `make test-all`, the others only in `make test-long`."""
     marks = (pytest.mark.slow if i % nth == first else pytest.mark.long for i in itertools.count())
-    return [_marked(value, mark) for value, mark in zip(values, marks, strict=False)]
+    return [_add_mark(parameter, mark) for parameter, mark in zip(parameters, marks, strict=False)]
 
 
-def _has_name(value: Any, name: Any) -> bool:
-    if isinstance(value, ParameterSet):
-        return name == (value.values[0] if value.id is None else value.id)
-    return name in (value, getattr(value, "name", value))
+def _has_name(parameter: Any, name: Any) -> bool:
+    if isinstance(parameter, ParameterSet):
+        return name == (parameter.values[0] if parameter.id is None else parameter.id)
+    return name in (parameter, getattr(parameter, "name", parameter))
 
 
-def _marked_slow(value: Any) -> ParameterSet:
-    return _marked(value, pytest.mark.slow)
+def _mark_slow(parameter: Any) -> ParameterSet:
+    return _add_mark(parameter, pytest.mark.slow)
 
 
-def _marked(value: Any, mark: pytest.MarkDecorator) -> ParameterSet:
-    if not isinstance(value, ParameterSet):
-        return pytest.param(value, marks=mark)
-    return pytest.param(*value.values, id=value.id, marks=(*value.marks, mark))
+def _add_mark(parameter: Any, mark: pytest.MarkDecorator) -> ParameterSet:
+    if not isinstance(parameter, ParameterSet):
+        return pytest.param(parameter, marks=mark)
+    return pytest.param(*parameter.values, id=parameter.id, marks=(*parameter.marks, mark))
