@@ -1,6 +1,6 @@
-"""Settings under which JAX compiles the thousands of small programs of the tests quickly.
+"""Settings that make JAX compile small programs quickly.
 
-A test compiles a program and runs it once, so what counts is the time to trace, lower and compile it.
+A test compiles a program and runs it once, so the time to trace, lower and compile it matters most.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import threading
 from importlib.metadata import version
 
 FLAGS = ("backend_optimization_level=0", "cpu_parallel_codegen_split_count=1")
-"""Leave the machine code unoptimised, and compile each program in one thread: there are as many workers as cores."""
+"""No optimisation of machine code, and one thread per program, since there are as many workers as cores."""
 FLAGS_OF_0_10 = ("cpu_use_fusion_emitters=false",)
-"""Later versions refuse this one."""
+"""A flag that later versions reject."""
 PROGRAMS_PER_CONTEXT = 10
-"""As in jax 0.12. More would keep more interned types and locations alive."""
+"""The number that jax 0.12 uses. A larger one keeps more interned types and locations alive."""
 
 
 def is_0_10() -> bool:
@@ -24,23 +24,23 @@ def is_0_10() -> bool:
 
 
 def set_flags() -> None:
-    """Set XLA_FLAGS, unless the user did; must run before JAX starts. `XLA_FLAGS= pytest` tests optimised code."""
+    """Set XLA_FLAGS unless the user did, before JAX starts. `XLA_FLAGS= pytest` tests optimised code."""
     flags = FLAGS + FLAGS_OF_0_10 * is_0_10()
     os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{flag}" for flag in flags))
 
 
 def shorten_locations() -> None:
-    """Give each operation one line of source instead of a whole traceback: a tenth of the time of small programs."""
+    """Give each operation one line of source; whole tracebacks take a tenth of the time of small programs."""
     import jax
 
     jax.config.update("jax_include_full_tracebacks_in_locations", False)
 
 
 def reuse_mlir_contexts() -> None:
-    """Let jax 0.10 lower several programs in one MLIR context, as jax 0.12 does by itself.
+    """Let jax 0.10 lower several programs in one MLIR context, as jax 0.12 does.
 
-    A new context costs 6 ms, half of the time in which a small program is lowered, and megabytes that stay until the
-    program is freed. There is no public way to share one.
+    A new context takes 6 ms, half of the time to lower a small program, and megabytes that stay until the program is
+    freed. JAX has no public way to share one.
     """
     if not is_0_10():
         return
@@ -57,7 +57,7 @@ def reuse_mlir_contexts() -> None:
         return context
 
     def is_entered(context) -> bool:
-        """Whether a program is being lowered in it, which itself runs another: `jax.ensure_compile_time_eval`."""
+        """Whether the context is in use: under `jax.ensure_compile_time_eval` one program is lowered inside another."""
         try:
             return lowering.ir.Context.current == context
         except ValueError:  # there is no current context

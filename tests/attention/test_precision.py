@@ -1,4 +1,4 @@
-"""`precision=` reaches every product: a flag that is never used is worse than none (flax#4008, jax#7010)."""
+"""`precision=` reaches every product. Elsewhere such a flag was accepted and ignored (flax#4008, jax#7010)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import pytest
 
 from jax_attention import attend, masks, scores
-from tests.contract.operands import normal, qkv
-from tests.contract.programs import equations
+from tests.support.arrays import normal_arrays, query_key_value
+from tests.support.jaxprs import equations
 
 
 def products(f, *args) -> list:
+    """The matrix products in the jaxpr of `f`."""
     return [e for e in equations(f, *args) if e.primitive.name == "dot_general"]
 
 
@@ -21,8 +22,8 @@ PRESET = jax.lax.DotAlgorithmPreset.BF16_BF16_F32
 @pytest.mark.parametrize("precision", ["highest", "default", "high", jax.lax.Precision.HIGHEST, PRESET], ids=str)
 @pytest.mark.parametrize("name", ["default", "general", "additive", "plain"])
 def test_precision_reaches_every_product(precision, name):
-    """Forward and backward, and in a user's own score."""
-    q, k, v, w = normal(0, (3, 4), (5, 4), (5, 2), (4, 4))
+    """Forward and backward, also in a score written by a user."""
+    q, k, v, w = normal_arrays(0, (3, 4), (5, 4), (5, 2), (4, 4))
     score = {
         "default": None,
         "general": scores.general(w),
@@ -40,27 +41,27 @@ def test_precision_reaches_every_product(precision, name):
         return jax.grad(f, (0, 1, 2))(q, k, v, precision)
 
     for g in (f, backward):
-        found = products(lambda *x, g=g: g(*x, precision), q, k, v)
-        assert len(found) >= 2
-        pairs = [e.params["precision"] for e in found]
+        dots = products(lambda *x, g=g: g(*x, precision), q, k, v)
+        assert len(dots) >= 2
+        pairs = [e.params["precision"] for e in dots]
         assert {x for pair in pairs for x in (pair if isinstance(pair, tuple) else (pair,))} == {expected}
         unset = products(lambda *x, g=g: g(*x, None), q, k, v)
         assert {e.params["precision"] for e in unset} == {None}
-    named = products(lambda *x: jax.vjp(lambda *y: attend(*y, precision="highest"), *x)[1](v[:3]), q, k, v)
-    assert len(named) >= 5
+    dots_of_vjp = products(lambda *x: jax.vjp(lambda *y: attend(*y, precision="highest"), *x)[1](v[:3]), q, k, v)
+    assert len(dots_of_vjp) >= 5
 
 
 def test_precision_does_not_leak_out_of_the_call():
-    q, k, v = qkv()
-    found = products(lambda: (attend(q, k, v, precision="highest"), q @ k.T))
-    assert sorted(e.params["precision"] is None for e in found) == [False, False, True]
+    q, k, v = query_key_value()
+    dots = products(lambda: (attend(q, k, v, precision="highest"), q @ k.T))
+    assert sorted(e.params["precision"] is None for e in dots) == [False, False, True]
 
 
 @pytest.mark.parametrize("implementation", ["reference", "blockwise"])
 def test_precision_reaches_the_derivative_of_a_compiled_call(implementation):
-    """Its rule is traced when the call is long over."""
-    q, k, v = qkv()
+    """The derivative is traced after the call has returned."""
+    q, k, v = query_key_value()
     run = jax.jit(lambda *x: jnp.sum(attend(*x, precision="highest", implementation=implementation)))
-    found = products(jax.grad(run, (0, 1, 2)), q, k, v)
-    assert len(found) >= 5
-    assert {e.params["precision"] for e in found} == {(jax.lax.Precision.HIGHEST,) * 2}
+    dots = products(jax.grad(run, (0, 1, 2)), q, k, v)
+    assert len(dots) >= 5
+    assert {e.params["precision"] for e in dots} == {(jax.lax.Precision.HIGHEST,) * 2}

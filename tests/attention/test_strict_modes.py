@@ -1,4 +1,4 @@
-"""Under `jax_numpy_rank_promotion="raise"` and strict dtype promotion nothing of ours promotes anything silently."""
+"""The library runs under `jax_numpy_rank_promotion="raise"` and strict dtype promotion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jax_attention import (
     positions,
     scores,
 )
-from tests.tiers import slow, slow_except
+from tests.support.tiers import slow, slow_except
 
 RNG = np.random.default_rng(0)
 B, T, N, K, H = 2, 5, 4, 2, 6
@@ -65,7 +65,7 @@ PARTS = {
         "chunked": masks.chunked(2),
         "dense": masks.dense(RNG.random((B, 1, T, T)) > 0.3),
         "block_sparse": masks.block_sparse(RNG.random((2, 2)) > 0.3, 3),
-        "joined": masks.causal() & ~masks.dilated(2) | masks.prefix(1),
+        "combined": masks.causal() & ~masks.dilated(2) | masks.prefix(1),
         "function": lambda q_pos, k_pos: k_pos <= q_pos,
     },
     "normalize": {
@@ -83,8 +83,8 @@ PARTS = {
     },
 }
 CASES = [(part, name) for part, values in PARTS.items() for name in values]
-QUICK = [f"{part} {name}" for part, name in CASES if part != "mask" or name in ("lengths", "joined", "function")]
-"""Masks promote alike: one with arrays, one of several, and a function."""
+QUICK = [f"{part} {name}" for part, name in CASES if part != "mask" or name in ("lengths", "combined", "function")]
+"""All masks promote in the same way, so these are a mask with arrays, a combination of masks, and a function."""
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ EVERY_RULE = [pytest.param(*case, id=" ".join(case)) for case in CASES]
 
 
 def gradients_of(part: str, name: str):
-    """Those of a call with dropout and statistics, as a function of its operands; and the operands."""
+    """Gradients of a call with dropout and statistics, as a function of its operands; and the operands."""
 
     def loss(q, k, v):
         rule = {part: PARTS[part][name]}
@@ -116,12 +116,12 @@ def test_every_rule_is_traced_forward_and_backward(part, name, x64):
 
 
 @pytest.mark.parametrize("x64", [*slow(False), True], ids=["x32", "x64"])
-@pytest.mark.parametrize(("part", "name"), slow_except(("score additive", "mask joined"), EVERY_RULE))
+@pytest.mark.parametrize(("part", "name"), slow_except(("score additive", "mask combined"), EVERY_RULE))
 def test_every_rule_forward_and_backward(part, name, x64):
     with jax.enable_x64(x64):
         gradients, operands = gradients_of(part, name)
-        found = jax.jit(gradients)(*operands)
-    assert all(g.dtype == jnp.float32 and np.isfinite(g).all() for g in found)
+        actual = jax.jit(gradients)(*operands)
+    assert all(g.dtype == jnp.float32 and np.isfinite(g).all() for g in actual)
 
 
 @pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])

@@ -1,6 +1,6 @@
-"""Attention in plain Python loops over float64 numbers: the judge of every implementation.
+"""Attention in plain Python loops over float64 numbers, to which every implementation is compared.
 
-It shares no code with the library and imports nothing from it. A rule is four functions:
+It shares no code with the library and imports nothing from it. Each part of a rule is a function:
 
     score(query, key, t, s) -> float                      mask(t, s, q_pos, k_pos) -> bool
     mod(z, t, s, q_pos, k_pos) -> float                   normalizer(list of allowed scores) -> list of weights
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 def attend(query, key, value, *, score, mods=(), mask=None, normalize=None, query_positions=None, key_positions=None):
-    """The sentence for one head: `query[T, H]`, `key[S, Hk]`, `value[S, E]`."""
+    """The attention formula for one head: `query[T, H]`, `key[S, Hk]`, `value[S, E]`."""
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     rows, columns = len(query), len(value)
     q_pos = range(rows) if query_positions is None else [int(p) for p in query_positions]
@@ -99,13 +99,13 @@ def concat(query_weight, key_weight, bias):
 
 
 def additive(query_weight, key_weight, bias=None, vector=None):
-    """The joined vector [q; k] through the stacked matrix, tanh, and a weighted (or plain) sum."""
+    """The concatenated vector [q; k] times the stacked matrix, tanh, and a weighted (or plain) sum."""
     stacked = [*query_weight, *key_weight]
 
     def score(query, key, t, s):
-        joined, total = [*query[t], *key[s]], []
+        concatenated, total = [*query[t], *key[s]], []
         for a in range(len(stacked[0])):
-            hidden = math.tanh(_inner(joined, [row[a] for row in stacked]) + (0.0 if bias is None else bias[a]))
+            hidden = math.tanh(_inner(concatenated, [row[a] for row in stacked]) + (0.0 if bias is None else bias[a]))
             total.append(hidden * (1.0 if vector is None else vector[a]))
         return math.fsum(total)
 
@@ -123,13 +123,13 @@ def l2(scale):
 
 
 def features(name):
-    one = {
+    feature_map = {
         "elu_plus_one": lambda x: [1 + a if a > 0 else math.exp(a) for a in x],
         "relu": lambda x: [max(a, 0.0) for a in x],
         "hedgehog": lambda x: [math.exp(sign * a) for sign in (1, -1) for a in x],
         "squares": lambda x: [a * b for a in x for b in x],
     }[name]
-    return lambda query, key, t, s: _inner(one(query[t]), one(key[s]))
+    return lambda query, key, t, s: _inner(feature_map(query[t]), feature_map(key[s]))
 
 
 def random_features(directions):
@@ -138,8 +138,8 @@ def random_features(directions):
     def score(query, key, t, s):
         root = len(query[t]) ** 0.25
         q, k = ([a / root for a in x] for x in (query[t], key[s]))
-        both, square = [a + b for a, b in zip(q, k, strict=True)], _inner(q, q) + _inner(k, k)
-        return math.fsum(math.exp(_inner(w, both) - square / 2) for w in directions) / len(directions)
+        query_plus_key, square = [a + b for a, b in zip(q, k, strict=True)], _inner(q, q) + _inner(k, k)
+        return math.fsum(math.exp(_inner(w, query_plus_key) - square / 2) for w in directions) / len(directions)
 
     return score
 
@@ -162,7 +162,7 @@ def relative(table, bidirectional=True, max_distance=128):
     return lambda z, t, s, q_pos, k_pos: z + table[t5_bucket(k_pos - q_pos, len(table), bidirectional, max_distance)]
 
 
-def t5_bucket(ahead, buckets, bidirectional, max_distance):
+def t5_bucket(offset, buckets, bidirectional, max_distance):
     """T5's bucket in exact integer arithmetic.
 
     floor((B - m) log(n / m) / log(M / m)) is the largest j with (n / m)^(B - m) >= (M / m)^j.
@@ -170,9 +170,9 @@ def t5_bucket(ahead, buckets, bidirectional, max_distance):
     first = 0
     if bidirectional:
         buckets //= 2
-        first, distance = (buckets if ahead > 0 else 0), abs(ahead)
+        first, distance = (buckets if offset > 0 else 0), abs(offset)
     else:
-        distance = max(-ahead, 0)
+        distance = max(-offset, 0)
     exact = buckets // 2
     if distance < exact:
         return first + distance
@@ -200,8 +200,8 @@ def causal(offset=0):
 def sliding_window(left, right=0, offset=0):
     def mask(t, s, q_pos, k_pos):
         centre = q_pos + offset
-        behind = left is None or centre - k_pos < left
-        return behind and (right is None or k_pos - centre <= right)
+        near_enough = left is None or centre - k_pos < left
+        return near_enough and (right is None or k_pos - centre <= right)
 
     return mask
 
@@ -253,7 +253,7 @@ def softmax(sink=None):
 
 
 def plus_one():
-    """exp(z) / (1 + sum exp(z)), written as it is: scores of tests are small."""
+    """exp(z) / (1 + sum exp(z)), without a row maximum, since the scores of tests are too small to overflow."""
     return lambda scores: [math.exp(z) / (1 + math.fsum(map(math.exp, scores))) for z in scores]
 
 
@@ -294,7 +294,7 @@ def entmax15():
 
 
 def _bisect(scores, power):
-    """(z - tau)+ ** power with tau such that the sum is 1, found by halving an interval down to rounding."""
+    """(z - tau)+ ** power, where bisection down to rounding finds the tau for which the sum is 1."""
     low, high = max(scores) - 1, max(scores)
     while True:
         middle = (low + high) / 2

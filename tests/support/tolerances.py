@@ -1,4 +1,4 @@
-"""The one table of tolerances. Each is derived; none is relaxed at the place of use.
+"""The table of all tolerances. Each has a derivation; none is relaxed where it is used.
 
 A sum of n products in a dtype with unit roundoff u has a relative error of about sqrt(n) u (random rounding). With
 n <= 64 in every test shape and a handful of such steps, 64 u bounds it: 64 * 6e-8 = 4e-6 in float32 and
@@ -8,4 +8,4 @@ n <= 64 in every test shape and a handful of such steps, 64 u bounds it: 64 * 6e
 FORWARD = {"float32": 1e-5, "float64": 1e-12}
 GRADIENT = {"float32": 1e-5, "float64": 1e-11}
 PARITY = 1e-6
-"""Against PyTorch in float32, both at highest precision, values of order one."""
+"""For comparisons with PyTorch in float32, both at the highest precision, with numbers of order one."""

@@ -1,5 +1,6 @@
-"""Many devices: arrays sharded over batch, heads and queries give the same numbers, dropout bits included; so does
-`shard_map`, with gradients and Hessian products.
+"""Arrays sharded over batch, heads and queries give the same numbers as on one device, including the dropout bits.
+
+The same holds under `shard_map`, for gradients and Hessian products too.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ def attention(q, k, v, slopes, lengths, dropout=None, implementation=None):
     return attend_heads(q, k, v, mods=(mods.alibi(slopes),), mask=masks.causal() & masks.lengths(lengths[:, None]),
                         dropout=dropout, implementation=implementation)
 
-def same(one, many):
+def check_close(one, many):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 place = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))
-spread = (place(q, "batch", "rows", "heads"), place(k, "batch", None, "heads"), place(v, "batch", None, "heads"),
-          place(slopes, "heads"), place(lengths, "batch"))
+sharded = (place(q, "batch", "rows", "heads"), place(k, "batch", None, "heads"), place(v, "batch", None, "heads"),
+           place(slopes, "heads"), place(lengths, "batch"))
 dropout = Dropout(jax.random.key(2), 0.3)
 results = []
 for implementation in ("reference", Blockwise(tile=(4, 3))):
@@ -41,26 +42,26 @@ for implementation in ("reference", Blockwise(tile=(4, 3))):
         return jnp.sin(out).sum(), out
 
     run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
-    one, many = run(q, k, v, slopes, lengths), run(*spread)
+    one, many = run(q, k, v, slopes, lengths), run(*sharded)
     assert len(many[0][1].sharding.device_set) == 8
-    same(one, many)
+    check_close(one, many)
     np.testing.assert_array_equal(one[0][1] == 0, many[0][1] == 0)
     results.append(one)
-same(*results)
+check_close(*results)
 """
 
 SHARD_MAP = """
 specs = P("batch", None, "heads"), P("batch", None, "heads"), P("batch", None, "heads"), P("heads"), P("batch")
-parts = jax.shard_map(
+sharded_attention = jax.shard_map(
     lambda *arrays: attention(*arrays, None, Blockwise(tile=(4, 3))), mesh=mesh, in_specs=specs, out_specs=specs[0],
     axis_names={"batch", "heads"})
 whole = lambda *arrays: attention(*arrays, None, "reference")
-for function in (whole, parts):
+for function in (whole, sharded_attention):
     gradient = jax.grad(lambda *arrays: jnp.sin(function(*arrays)).sum(), argnums=(0, 1, 2, 3))
     tangents = jax.tree.map(jnp.cos, (q, k, v, slopes))
     hessian = lambda *x: jax.jvp(lambda *y: gradient(*y, lengths), x, tangents)
     results.append(jax.jit(lambda *x: (function(*x, lengths), hessian(*x)))(q, k, v, slopes))
-same(*results[2:])
+check_close(*results[2:])
 
 long, w = jax.random.normal(jax.random.key(3), (2, 600, 3)), jnp.ones(600)
 plain = lambda x: attend(x, x, x, mods=(lambda z, s, t: z * w[s],), mask=lambda s, t: t <= s)
@@ -69,7 +70,7 @@ linear = lambda x: attend(x, x, x, mask=masks.causal(), **kernel)
 for rule in (plain, linear):
     gradient = lambda f: jax.jit(jax.grad(lambda x: jnp.sin(f(x)).sum()))(long)
     batch = jax.shard_map(rule, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"), axis_names={"batch"})
-    same(gradient(rule), gradient(batch))
+    check_close(gradient(rule), gradient(batch))
 
 ids, w = jnp.stack([jnp.arange(64) // 5, jnp.zeros(64, jnp.int32)]), jnp.ones(64)
 def documents(x, ids, w):
@@ -77,21 +78,21 @@ def documents(x, ids, w):
     return attend(x, x, x, mods=(lambda z, s, t: z * w[s],), mask=mask, implementation=Blockwise(tile=(16, 16)))
 by_batch = jax.shard_map(documents, mesh=mesh, in_specs=(P("batch"), P("batch"), P()), out_specs=P("batch"),
                          axis_names={"batch"})
-same(*(jax.jit(jax.grad(lambda x, w: jnp.sin(f(x, ids, w)).sum(), (0, 1)))(long[:, :64], w)
-       for f in (documents, by_batch)))
+check_close(*(jax.jit(jax.grad(lambda x, w: jnp.sin(f(x, ids, w)).sum(), (0, 1)))(long[:, :64], w)
+              for f in (documents, by_batch)))
 
 explicit = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
 copies = jnp.concatenate([long] * 4)
 one = gradient(plain), gradient(linear)
 with jax.set_mesh(explicit):
-    spread = jax.device_put(copies, NamedSharding(explicit, P("batch")))
+    sharded = jax.device_put(copies, NamedSharding(explicit, P("batch")))
     for rule, expected in zip((plain, linear), one):
-        found = jax.jit(jax.grad(lambda x: jnp.sin(rule(x)).sum()))(spread)
-        assert found.sharding.spec == P("batch", None, None)
-        same(expected, np.asarray(found)[:2])
+        actual = jax.jit(jax.grad(lambda x: jnp.sin(rule(x)).sum()))(sharded)
+        assert actual.sharding.spec == P("batch", None, None)
+        check_close(expected, np.asarray(actual)[:2])
 
 sparse = lambda q: attend_heads(q, q, q, normalize=normalizers.sparsemax())
-same(sparse(q), jax.jit(jax.shard_map(sparse, mesh=mesh, in_specs=specs[0], out_specs=specs[0],
+check_close(sparse(q), jax.jit(jax.shard_map(sparse, mesh=mesh, in_specs=specs[0], out_specs=specs[0],
                                       axis_names={"batch", "heads"}))(q))
 """
 
@@ -107,5 +108,7 @@ def test_sharded_equals_unsharded_on_eight_devices(program):
         "JAX_PLATFORMS": "cpu",
     }
     program += 'print("equal on", len(jax.devices()))'
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "equal on 8", done.stderr[-2000:]
+    process = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert process.stdout.strip() == "equal on 8", process.stderr[-2000:]

@@ -1,7 +1,7 @@
 """The shapes in public signatures are true: jaxtyping and beartype check them on real calls.
 
-The library imports jaxtyping for type checkers only. Here its names are put into the modules, every annotation is
-resolved, and each public function runs under the checker: with good arrays it must pass, with wrong ones be refused.
+The library imports jaxtyping for type checkers only. These tests put its names into the modules, resolve every
+annotation, and run each public function under the checker, which must accept good arrays and refuse wrong ones.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from jax_attention import cache, masks, mods, nn, normalizers, positions, scores
 from tests.models.small import filled
 
 MODULES = [
-    importlib.import_module(found.name) for found in pkgutil.walk_packages(jax_attention.__path__, "jax_attention.")
+    importlib.import_module(module.name) for module in pkgutil.walk_packages(jax_attention.__path__, "jax_attention.")
 ]
 
 
 def jaxtyping_names(module) -> set[str]:
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "jaxtyping"]
-    return {alias.name for node in found for alias in node.names}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "jaxtyping"]
+    return {alias.name for node in imports for alias in node.names}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def names_in_modules():
-    """What `if TYPE_CHECKING:` would import."""
+    """The names that `if TYPE_CHECKING:` imports, set in every module for the time of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         for module in MODULES:
             for name in jaxtyping_names(module):
@@ -46,16 +46,17 @@ def names_in_modules():
         yield
 
 
-def public() -> dict[str, typing.Any]:
-    inside = inspect.getmembers(cache, inspect.isfunction)
-    found = {f"cache.{name}": f for name, f in inside if f.__module__ == cache.__name__ and not name.startswith("_")}
+def public_objects() -> dict[str, typing.Any]:
+    """Public functions and classes by name."""
+    members = inspect.getmembers(cache, inspect.isfunction)
+    public = {f"cache.{name}": f for name, f in members if f.__module__ == cache.__name__ and not name.startswith("_")}
     for package in (jax_attention, scores, mods, masks, normalizers, positions, nn):
         short = package.__name__.removeprefix("jax_attention").lstrip(".")
-        found |= {f"{short}.{name}".lstrip("."): getattr(package, name) for name in package.__all__}
-    return {name: x for name, x in found.items() if inspect.isfunction(x) or inspect.isclass(x)}
+        public |= {f"{short}.{name}".lstrip("."): getattr(package, name) for name in package.__all__}
+    return {name: x for name, x in public.items() if inspect.isfunction(x) or inspect.isclass(x)}
 
 
-PUBLIC = public()
+PUBLIC = public_objects()
 FUNCTIONS = {name for name, x in PUBLIC.items() if inspect.isfunction(x)}
 
 
@@ -64,18 +65,18 @@ def test_every_annotation_resolves(name):
     subject = PUBLIC[name]
     if inspect.isclass(subject):
         written = [f for f in vars(subject).values() if inspect.isfunction(f) and f.__code__.co_filename != "<string>"]
-        own = [subject, *written]  # what a dataclass generates has the annotations of its fields
+        functions = [subject, *written]  # generated methods of a dataclass have the annotations of its fields
     else:
-        own = [subject]
-    for x in own:
+        functions = [subject]
+    for x in functions:
         if getattr(x, "__module__", "").startswith("jax_attention"):
             assert None not in typing.get_type_hints(x, include_extras=True).values()
 
 
 def checked(name: str):
     """The function under jaxtyping and beartype; `Class.method` for methods."""
-    head, _, method = name.partition(".__")
-    subject = getattr(PUBLIC[head], f"__{method}") if method else PUBLIC[head]
+    owner, _, method = name.partition(".__")
+    subject = getattr(PUBLIC[owner], f"__{method}") if method else PUBLIC[owner]
     return jaxtyping.jaxtyped(subject, typechecker=beartype.beartype)
 
 
@@ -97,7 +98,7 @@ def flag(*shape: int) -> jax.Array:
 B, T, S, N, K, H, E = 2, 3, 5, 4, 2, 6, 7
 PLAIN = (ones(B, T, H), ones(S, H), ones(1, S, E))
 HEADS = (ones(B, T, N, H), ones(B, S, K, H), ones(1, S, K, E))
-HELD = cache.create(8, K, H, E, batch=(B,))
+CACHE = cache.create(8, K, H, E, batch=(B,))
 STATE = jax_attention.FeatureState(ones(1, H, E), ones(1, H), jnp.int32(0))
 SELF = lambda x: x  # noqa: E731
 LAYER = filled(lambda: nn.MultiHeadAttention(N, 8, kv_heads=K, rngs=nnx.Rngs(0)))
@@ -188,11 +189,11 @@ GOOD = {
     "positions.llama3_scaling": [((), {"factor": 32.0})],
     "positions.yarn_scaling": [((4.0, 4096), {"attention_factor": 1.0})],
     "cache.create": [((8, K, H), {}), ((8, K, H, E), {"batch": (B,), "ring": True})],
-    "cache.next_positions": [((HELD, 3), {})],
+    "cache.next_positions": [((CACHE, 3), {})],
     "cache.append": [
-        ((HELD, ones(B, T, K, H), ones(B, T, K, E)), {}),
-        ((HELD, ones(B, T, K, H), ones(B, T, K, E), jnp.arange(T)), {}),
-        ((HELD, ones(B, T, K, H), ones(B, T, K, E), whole(B, T)), {}),
+        ((CACHE, ones(B, T, K, H), ones(B, T, K, E)), {}),
+        ((CACHE, ones(B, T, K, H), ones(B, T, K, E), jnp.arange(T)), {}),
+        ((CACHE, ones(B, T, K, H), ones(B, T, K, E), whole(B, T)), {}),
     ],
     "cache.filled": [((), {})],
     "nn.MultiHeadAttention.__call__": [((LAYER, ones(B, T, 8)), {}), ((LAYER, ones(T, 8), ones(S, 8)), {})],
@@ -266,8 +267,8 @@ BAD = {
     "positions.Rotary.__call__": [((positions.rotary(), ones(B, T, H), jnp.arange(T + 1)), {})],
     "nn.MultiHeadAttention.__call__": [((LAYER, ones(8)), {}), ((LAYER, ones(T, 8), ones(S, 8), ones(T, 8)), {})],
     "cache.append": [
-        ((HELD, ones(B, T, K, H), ones(B, T + 1, K, E)), {}),
-        ((HELD, ones(B, T, K, H), ones(B, T, K, E), jnp.arange(T + 1)), {}),
+        ((CACHE, ones(B, T, K, H), ones(B, T + 1, K, E)), {}),
+        ((CACHE, ones(B, T, K, H), ones(B, T, K, E), jnp.arange(T + 1)), {}),
     ],
 }
 

@@ -1,4 +1,4 @@
-"""Where a wrong reading would go unnoticed: a value of another part, a cache too small, an argument ignored."""
+"""Mistakes that could go unnoticed: a part passed as another part, a cache too small, an ignored argument."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from jax_attention import (
     positions,
     scores,
 )
-from tests.arrays import normal
-from tests.tolerances import FORWARD
+from tests.support.arrays import normal
+from tests.support.tolerances import FORWARD
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 X = normal(0, 3, 4)
@@ -50,23 +50,23 @@ def layer(**options):
 
 
 @pytest.mark.parametrize("name", WRONG_PART)
-def test_a_value_of_another_part_is_refused(name):
+def test_a_part_in_the_place_of_another_is_refused(name):
     call, message = WRONG_PART[name]
     with pytest.raises(TypeError, match=message):
         call()
 
 
 @pytest.mark.parametrize("mask", [None, masks.dilated(2), masks.sliding_window(4, None)], ids=repr)
-def test_a_cached_step_never_sees_slots_not_yet_written(mask):
+def test_a_cached_step_ignores_slots_that_are_not_yet_written(mask):
     module, memory = layer(), cache.create(12, 2, 4, batch=(2,))
-    both = nnx.jit(lambda module, memory: (module.step(SEQUENCE, memory, mask=mask)[0], module(SEQUENCE, mask=mask)))
-    np.testing.assert_allclose(*both(module, memory), **CLOSE)
+    outputs = nnx.jit(lambda module, memory: (module.step(SEQUENCE, memory, mask=mask)[0], module(SEQUENCE, mask=mask)))
+    np.testing.assert_allclose(*outputs(module, memory), **CLOSE)
 
 
 @pytest.mark.parametrize(
     ("mask", "capacity", "rows"), [(masks.sliding_window(3), 3, 2), (masks.causal(), 3, 1), (None, 6, 1)], ids=repr
 )
-def test_a_ring_that_forgets_too_early_is_refused(mask, capacity, rows):
+def test_a_ring_that_overwrites_too_early_is_refused(mask, capacity, rows):
     memory = cache.create(capacity, 2, 4, batch=(2,), ring=True)
     with pytest.raises(ValueError, match="cache: expected a ring with at least window"):
         layer(mask=mask).step(SEQUENCE[:, :rows], memory)
@@ -105,11 +105,11 @@ def test_sequence_data_of_a_batch_is_not_read_as_data_of_heads(name):
 
 
 def test_merge_partials_checks_shapes_and_takes_whole_results():
-    def both(x):
-        halves = [attend_with_stats(x, x[part], x[part]) for part in (slice(1), slice(1, 3))]
-        return merge_partials(*halves).output, attend_with_stats(x, x, x).output
+    def outputs(x):
+        partials = [attend_with_stats(x, x[block], x[block]) for block in (slice(1), slice(1, 3))]
+        return merge_partials(*partials).output, attend_with_stats(x, x, x).output
 
-    np.testing.assert_allclose(*jax.jit(both)(X), **CLOSE)
+    np.testing.assert_allclose(*jax.jit(outputs)(X), **CLOSE)
     heads_first = (jnp.ones((2, 1, 4, 8)), jnp.ones((2, 4, 1)))
     with pytest.raises(ValueError, match=r"partials\[0\]: expected logsumexp"):
         merge_partials(heads_first, heads_first)
@@ -117,8 +117,8 @@ def test_merge_partials_checks_shapes_and_takes_whole_results():
 
 def test_dynamic_rope_uses_one_length_for_queries_and_keys():
     module = layer(rope=positions.rotary(scaling=positions.dynamic_scaling(4.0, 3)))
-    both = nnx.jit(lambda module: (module(SEQUENCE[:, :2], SEQUENCE), module(SEQUENCE)[:, :2]))
-    np.testing.assert_allclose(*both(module), **CLOSE)
+    outputs = nnx.jit(lambda module: (module(SEQUENCE[:, :2], SEQUENCE), module(SEQUENCE)[:, :2]))
+    np.testing.assert_allclose(*outputs(module), **CLOSE)
     with pytest.raises(ValueError, match="rope: expected frequencies that do not change with the length"):
         module.step(SEQUENCE, cache.create(8, 2, 4, batch=(2,)), mask=masks.causal())
 
@@ -151,13 +151,13 @@ def test_flax_bias_comes_after_the_mods_of_the_rule():
     x, bias = X[None, :, None], jnp.array([[3.0, -2.0, 5.0]])[None]
     capped = mods.soft_cap(0.1)
     orders = (capped, mods.bias(bias)), (mods.bias(bias), capped)
-    ours = jax.jit(lambda x: flax_attention_fn(mods=(capped,))(x, x, x, bias=bias))(x)
+    adapter_output = jax.jit(lambda x: flax_attention_fn(mods=(capped,))(x, x, x, bias=bias))(x)
     after, before = jax.jit(lambda x: [attend_heads(x, x, x, mods=order) for order in orders])(x)
-    np.testing.assert_allclose(ours, after, **CLOSE)
-    assert np.max(np.abs(ours - before)) > 1e-2
+    np.testing.assert_allclose(adapter_output, after, **CLOSE)
+    assert np.max(np.abs(adapter_output - before)) > 1e-2
 
 
-def test_values_nobody_may_see_hold_nan():
+def test_values_at_forbidden_keys_may_be_nan():
     v = np.where(np.arange(3)[:, None] == 2, np.nan, X)
     expected = attend(X, X[:2], X[:2], score=scores.dot())
     for rule in (

@@ -1,6 +1,6 @@
-"""The small systems of the tutorials, by their own numbers: A1, B1–B4, B6, B7, C1, E2.
+"""Small systems of the tutorials, with the numbers that the tutorials give: A1, B1–B4, B6, B7, C1, E2.
 
-A2, A5, B5 and E3 have parameters and are tested with the Flax modules in `tests/nn/`.
+A2, A5, B5 and E3 have parameters; `tests/nn/` tests them with the Flax modules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jax_attention import attend, attend_heads, attention_weights, mods, positions, scores
-from tests.tolerances import FORWARD, PARITY
+from tests.support.tolerances import FORWARD, PARITY
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 PEER = {"rtol": PARITY, "atol": PARITY}
@@ -40,18 +40,18 @@ def test_a1_parameter_free_self_attention():
 HQ, HK, T, S = 3, 2, 4, 6
 
 
-def test_b1_location_attention_pairs_rows_and_names_positions():
+def test_b1_location_attention_pairs_rows():
     q, k, v, w, b = normal(1, T, HQ), normal(2, T, HK), normal(3, S, 5), normal(4, HQ + HK, S), normal(5, S)
     rule = scores.location(w, b)
     expected = softmax(np.concatenate([q, k], -1) @ w + b)
     np.testing.assert_allclose(attention_weights(q, k, v, score=rule), expected, **CLOSE)
     np.testing.assert_allclose(attend(q, k, v, score=rule), expected @ v, **CLOSE)
-    moved = attention_weights(q, jnp.asarray(k).at[1].add(1.0), v, score=rule)
-    changed = np.any(np.abs(moved - expected) > 1e-3, axis=-1)
-    assert changed.tolist() == [False, True, False, False], "key row t belongs to query row t"
+    new_weights = attention_weights(q, jnp.asarray(k).at[1].add(1.0), v, score=rule)
+    rows_changed = np.any(np.abs(new_weights - expected) > 1e-3, axis=-1)
+    assert rows_changed.tolist() == [False, True, False, False], "key row t belongs to query row t"
 
 
-def test_b1_read_pair_by_pair_ignores_the_query():
+def test_b1_with_a_score_per_pair_ignores_the_query():
     q, k, v, w = normal(6, T, HQ), normal(7, S, HK), normal(8, S, 5), normal(9, HQ + HK)
     rule = scores.concat(w[:HQ], w[HQ:], bias=0.3)
     pairs = np.array([[np.concatenate([q[t], k[s]]) @ w + 0.3 for s in range(S)] for t in range(T)])
@@ -61,8 +61,8 @@ def test_b1_read_pair_by_pair_ignores_the_query():
     np.testing.assert_allclose(weights[0], softmax(k @ w[HQ:]), **CLOSE)
 
 
-def test_b1_read_pair_by_pair_has_gradient_zero_in_the_query(x64):
-    """d w_ts / d a_t = w_ts (1 - sum_r w_tr) = 0: exactly so where the weights are exact, to rounding elsewhere."""
+def test_b1_with_a_score_per_pair_has_query_gradient_zero(x64):
+    """d w_ts / d a_t = w_ts (1 - sum_r w_tr) = 0: exactly if the weights are exact, otherwise up to rounding."""
     q, v = np.arange(12.0).reshape(T, HQ), np.arange(20.0).reshape(4, 5) ** 2
     cotangent = np.arange(20.0).reshape(T, 5)[::-1]
 
@@ -81,11 +81,11 @@ def test_b1_read_pair_by_pair_has_gradient_zero_in_the_query(x64):
 
 
 @pytest.mark.parametrize("learned", [False, True], ids=["sum", "vector"])
-def test_b2_equals_the_joined_linear_layer(learned):
+def test_b2_equals_the_linear_layer_of_concatenated_vectors(learned):
     q, k, v, w, b = normal(11, T, HQ), normal(12, S, HK), normal(13, S, 5), normal(14, HQ + HK, 7), normal(15, 7)
     vector = normal(16, 7) if learned else None
-    joined = np.concatenate([np.repeat(q[:, None], S, 1), np.repeat(k[None], T, 0)], -1)
-    expected = np.tanh(joined @ w + b) @ (np.ones(7) if vector is None else vector)
+    pairs = np.concatenate([np.repeat(q[:, None], S, 1), np.repeat(k[None], T, 0)], -1)
+    expected = np.tanh(pairs @ w + b) @ (np.ones(7) if vector is None else vector)
     rule = scores.additive(w[:HQ], w[HQ:], b, vector)
     np.testing.assert_allclose(rule(q, k), expected, **CLOSE)
     np.testing.assert_allclose(attend(q, k, v, score=rule), softmax(expected) @ v, **CLOSE)
@@ -98,10 +98,10 @@ def test_b2_equals_the_joined_linear_layer(learned):
 
 def test_b3_scaled_dot_product_against_numpy_and_torch():
     q, k, v = normal(17, 2, T, 8), normal(18, 2, S, 8), normal(19, 2, S, 5)
-    ours = attend(q, k, v)
-    np.testing.assert_allclose(ours, softmax(q @ k.swapaxes(1, 2) / np.sqrt(8)) @ v, **CLOSE)
-    theirs = torch.nn.functional.scaled_dot_product_attention(*map(torch.from_numpy, (q, k, v)))
-    np.testing.assert_allclose(ours, theirs.numpy(), **PEER)
+    jax_output = attend(q, k, v)
+    np.testing.assert_allclose(jax_output, softmax(q @ k.swapaxes(1, 2) / np.sqrt(8)) @ v, **CLOSE)
+    torch_output = torch.nn.functional.scaled_dot_product_attention(*map(torch.from_numpy, (q, k, v)))
+    np.testing.assert_allclose(jax_output, torch_output.numpy(), **PEER)
 
 
 def test_b4_batched_product_is_vmap_of_the_product():
@@ -117,20 +117,20 @@ def test_b4_batched_product_is_vmap_of_the_product():
 # --- B6: soft lookup -------------------------------------------------------------------------------------------------
 
 
-def test_b6_a_question_reweights_the_picture():
-    """Keys are small feature vectors (alive, built, weather); without a question the saliencies decide."""
+def test_b6_a_question_changes_the_weights():
+    """Keys are feature vectors (alive, built, weather); without a question the weights are the saliencies."""
     things = ["tree", "clock tower", "snow", "person", "road"]
     saliency = np.array([90, 80, 50, 50, 20], np.float32)
     features = np.array([[0.8, 0, 0.2], [0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0.9, 0.1]], np.float32)
     names = np.eye(5, dtype=np.float32)
-    look = mods.bias(np.log(saliency)[None])
-    free = attend(np.zeros((1, 3), np.float32), features, names, mods=(look,))[0]
-    np.testing.assert_allclose(free, saliency / saliency.sum(), **CLOSE)
+    prior = mods.bias(np.log(saliency)[None])
+    without_question = attend(np.zeros((1, 3), np.float32), features, names, mods=(prior,))[0]
+    np.testing.assert_allclose(without_question, saliency / saliency.sum(), **CLOSE)
     living = np.array([[1, 0, 0]], np.float32)
-    asked = attend(living, features, names, score=scores.scaled_dot(8.0), mods=(look,))[0]
-    assert {things[i] for i in np.argsort(-asked)[:2]} == {"person", "tree"}
-    assert asked[0] + asked[3] > 0.95
-    assert free[0] + free[3] < 0.5
+    with_question = attend(living, features, names, score=scores.scaled_dot(8.0), mods=(prior,))[0]
+    assert {things[i] for i in np.argsort(-with_question)[:2]} == {"person", "tree"}
+    assert with_question[0] + with_question[3] > 0.95
+    assert without_question[0] + without_question[3] < 0.5
 
 
 def test_b6_a_shop_finds_the_title_that_matches():
@@ -173,7 +173,7 @@ def test_b7_eight_steps(rule):
 
 
 def tensorflow_arithmetic(q, k, v, cosine: bool) -> np.ndarray:
-    """`tf.nn.l2_normalize`, `tf.matmul(..., transpose_b=True)`, `tf.nn.softmax(axis=-1)`, step by step in float32."""
+    """`tf.nn.l2_normalize`, `tf.matmul(..., transpose_b=True)` and `tf.nn.softmax(axis=-1)`, in float32 NumPy."""
     size = q.shape[-1]
     if cosine:
         q, k = (x / np.sqrt(np.maximum((x * x).sum(-1, keepdims=True), 1e-12)) for x in (q, k))
@@ -189,10 +189,10 @@ def torch_arithmetic(q, k, v, cosine: bool) -> np.ndarray:
 @pytest.mark.parametrize("cosine", [False, True], ids=["dot", "cosine"])
 def test_c1_similarities_of_a_decoder(cosine):
     q, k, v = normal(22, 1, 5, 10), normal(23, 1, 5, 10), normal(24, 1, 5, 10)
-    ours = attend(q, k, v, score=scores.cosine(10**-0.5) if cosine else scores.scaled_dot())
-    assert ours.shape == (1, 5, 10)
-    np.testing.assert_allclose(ours, tensorflow_arithmetic(q, k, v, cosine), **PEER)
-    np.testing.assert_allclose(ours, torch_arithmetic(q, k, v, cosine), **PEER)
+    jax_output = attend(q, k, v, score=scores.cosine(10**-0.5) if cosine else scores.scaled_dot())
+    assert jax_output.shape == (1, 5, 10)
+    np.testing.assert_allclose(jax_output, tensorflow_arithmetic(q, k, v, cosine), **PEER)
+    np.testing.assert_allclose(jax_output, torch_arithmetic(q, k, v, cosine), **PEER)
 
 
 # --- E2: position information, shape unchanged -----------------------------------------------------------------------
@@ -207,21 +207,21 @@ ADDED = {
 @pytest.mark.parametrize("kind", ADDED)
 def test_e2_added_to_the_embeddings(kind):
     x = normal(26, 2, 6, 8)
-    told = ADDED[kind](x)
-    assert told.shape == x.shape
-    assert told.dtype == x.dtype
-    np.testing.assert_allclose(told - x, np.broadcast_to(told[:1] - x[:1], x.shape), **CLOSE)
-    assert len(np.unique(np.round(told[0] - x[0], 4), axis=0)) == 6, "each position is told apart"
+    encoded = ADDED[kind](x)
+    assert encoded.shape == x.shape
+    assert encoded.dtype == x.dtype
+    np.testing.assert_allclose(encoded - x, np.broadcast_to(encoded[:1] - x[:1], x.shape), **CLOSE)
+    assert len(np.unique(np.round(encoded[0] - x[0], 4), axis=0)) == 6, "no two positions have the same encoding"
 
 
 def attends(kind: str, x):
     if kind in ADDED:
-        told = ADDED[kind](x)
-        return attend(told, told, x)
+        encoded = ADDED[kind](x)
+        return attend(encoded, encoded, x)
     if kind == "rotary":
-        told = positions.rotary()(x, ROWS)
-        assert told.shape == x.shape
-        return attend(told, told, x)
+        encoded = positions.rotary()(x, ROWS)
+        assert encoded.shape == x.shape
+        return attend(encoded, encoded, x)
     if kind == "alibi":
         x = jnp.asarray(x).reshape(2, 6, 2, 4)
         return attend_heads(x, x, x, mods=(mods.alibi(positions.alibi_slopes(2)),)).reshape(2, 6, 8)
@@ -229,8 +229,8 @@ def attends(kind: str, x):
 
 
 @pytest.mark.parametrize("kind", ["sinusoidal", "learned", "rotary", "alibi", "none"])
-def test_e2_attention_sees_order_exactly_when_told(kind):
-    """Without position information attention is equivariant: reversed words give the reversed output."""
+def test_e2_order_matters_exactly_with_position_information(kind):
+    """Without position information attention is equivariant: reversed words give a reversed output."""
     x = normal(27, 2, 6, 8)
     run = jax.jit(lambda x: attends(kind, x))
     output, reversed_output = run(x), np.asarray(run(x[:, ::-1]))[:, ::-1]
@@ -240,8 +240,8 @@ def test_e2_attention_sees_order_exactly_when_told(kind):
     else:
         assert np.max(np.abs(output - reversed_output)) > 1e-2
     shuffled = np.array([2, 0, 1, 5, 3, 4])
-    moved = np.max(np.abs(run(x[:, shuffled]) - np.asarray(output)[:, shuffled]))
-    assert (moved < FORWARD["float32"]) == (kind == "none")
+    change = np.max(np.abs(run(x[:, shuffled]) - np.asarray(output)[:, shuffled]))
+    assert (change < FORWARD["float32"]) == (kind == "none")
 
 
 def test_e2_rotary_scores_depend_on_differences_only():

@@ -1,4 +1,4 @@
-"""The recurrent form of linear attention: step by step, in a scan, and refused where no state of fixed size exists."""
+"""The recurrent form of linear attention: step by step, in a scan, and errors where no state of fixed size exists."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jax_attention import attend, attend_step, masks, normalizers, scores
-from tests.arrays import check_close, normal
-from tests.tiers import slow_except
+from tests.support.arrays import check_close, normal
+from tests.support.tiers import slow_except
 
 B, T, N, K, H, E, F = 2, 9, 4, 2, 3, 2, 5
 X = jnp.ones((3, 4))
@@ -29,23 +29,23 @@ STEPS = {
 
 
 def rows() -> tuple[jax.Array, ...]:
-    """Grouped heads as leading axes `[K, G]`."""
+    """Query, key and value with the grouped heads as batch dimensions `[K, G]`."""
     return normal(0, B, K, 2, T, H), normal(1, B, K, 1, T, H), normal(2, B, K, 1, T, E)
 
 
-PIECES = [*(pytest.param(name, (4, 1, 0, 4), id=name) for name in STEPS)]
-PIECES += [pytest.param("elu_plus_one", (1,) * T, id="one row at a time")]
+SPLITS = [*(pytest.param(name, (4, 1, 0, 4), id=name) for name in STEPS)]
+SPLITS += [pytest.param("elu_plus_one", (1,) * T, id="one row at a time")]
 
 
-@pytest.mark.parametrize(("name", "pieces"), slow_except(("elu_plus_one", "concat"), PIECES))
-def test_step_by_step_is_all_at_once(name, pieces, x64):
-    """Outputs and gradients: a prompt, then rows, then none, then several; and one row at a time."""
+@pytest.mark.parametrize(("name", "sizes"), slow_except(("elu_plus_one", "concat"), SPLITS))
+def test_step_by_step_is_all_at_once(name, sizes, x64):
+    """Outputs and gradients, for steps of 4, 1, 0 and 4 rows, and for one row at a time."""
     score, normalize = STEPS[name]()
 
     def stepped(score, *x):
         state, outputs = None, []
-        for part in zip(*(jnp.split(y, np.cumsum(pieces)[:-1], axis=-2) for y in x), strict=True):
-            output, state = attend_step(state, *part, score=score, normalize=normalize)
+        for block in zip(*(jnp.split(y, np.cumsum(sizes)[:-1], axis=-2) for y in x), strict=True):
+            output, state = attend_step(state, *block, score=score, normalize=normalize)
             outputs.append(output)
         return jnp.concatenate(outputs, axis=-2)
 
@@ -56,12 +56,14 @@ def test_step_by_step_is_all_at_once(name, pieces, x64):
     weight = jnp.cos(jnp.arange(B * N * T * E)).reshape(B, K, 2, T, E)
 
     @jax.jit
-    def all_of(held):
+    def results(arguments):
         forms = (stepped, at_once("linear_attention"), at_once("reference"))
-        return [(f(*held), jax.grad(lambda held, f=f: jnp.sum(weight * f(*held)))(held)) for f in forms]
+        return [
+            (f(*arguments), jax.grad(lambda arguments, f=f: jnp.sum(weight * f(*arguments)))(arguments)) for f in forms
+        ]
 
-    *found, expected = all_of((jax.tree.map(jnp.asarray, score), *rows()))
-    for form in found:
+    *actual, expected = results((jax.tree.map(jnp.asarray, score), *rows()))
+    for form in actual:
         check_close(form, expected, 1e-10)
 
 

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.gpu import Results
 from benchmarks.gpu_competitors import COMPETITORS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
-"""One or more cases for every catalogue entry: our value beside the oracle's function, with the same random numbers.
+"""Test cases for every catalogue entry: a part of the library and the oracle's version of it, with equal arrays.
 
-    ours, at = case.build(Draw(rng, SHAPES["wide"], lead=(4,), dtype="float32"))
-    at(2)                      # what the oracle is to do for leading index 2 (head 2)
+    part, oracle_part = case.build(Draw(rng, SHAPES["wide"], batch_shape=(4,), dtype="float32"))
+    oracle_part(2)             # the oracle's function for batch index 2 (head 2)
 
-Arrays are drawn with leading axes `lead`, rounded to `dtype`, and handed to the oracle in float64.
+Arrays are drawn with the batch dimensions `batch_shape`, rounded to `dtype`, and passed to the oracle in float64.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 
 from jax_attention import masks, mods, normalizers, scores
-from tests import oracle
+from tests.support import oracle
 
 HEAD, KEY_HEAD, VALUE_HEAD = 4, 3, 2
-"""H, the key size where the score allows another one, and E."""
+"""H, the size of keys for scores that allow it to differ from H, and E."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """T, S, and positions if they are not 0, 1, 2, …"""
+    """Numbers of queries and keys, and their positions unless these are 0, 1, 2, …"""
 
     rows: int
     columns: int
@@ -34,9 +34,9 @@ class Shape:
     key_positions: tuple[int, ...] | None = None
 
     def positions(self) -> dict[str, Any]:
-        """Keyword arguments for ours (as arrays) and the oracle alike."""
-        named = {"query_positions": self.query_positions, "key_positions": self.key_positions}
-        return {name: np.asarray(held, np.int32) for name, held in named.items() if held is not None}
+        """The positions as keyword arguments of `attend`, which the oracle takes too."""
+        positions = {"query_positions": self.query_positions, "key_positions": self.key_positions}
+        return {name: np.asarray(x, np.int32) for name, x in positions.items() if x is not None}
 
 
 SHAPES = {
@@ -50,67 +50,71 @@ SHAPES = {
 
 
 class Param:
-    """The same numbers twice: `jax` for us, indexed by leading index in float64 for the oracle."""
+    """One array for both sides: `.jax` for the library, and `[batch index]` in float64 for the oracle."""
 
     def __init__(self, array: np.ndarray):
         self.array = array
         self.jax = jnp.asarray(array)
 
     def __getitem__(self, index: tuple[int, ...]) -> Any:
-        held = self.array[index]
-        return held.astype(np.float64) if np.issubdtype(held.dtype, np.floating) else held
+        entry = self.array[index]
+        return entry.astype(np.float64) if np.issubdtype(entry.dtype, np.floating) else entry
 
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """Where the random arrays of a case come from."""
+    """Source of the random arrays of a case."""
 
     rng: np.random.Generator
     shape: Shape
-    lead: tuple[int, ...] = ()
+    batch_shape: tuple[int, ...] = ()
     dtype: str = "float32"
 
     def normal(self, *tail: int) -> Param:
-        return Param(np.asarray(0.7 * self.rng.normal(size=self.lead + tail), self.dtype))
+        return Param(np.asarray(0.7 * self.rng.normal(size=self.batch_shape + tail), self.dtype))
 
     def between(self, low: float, high: float, *tail: int) -> Param:
-        return Param(np.asarray(self.rng.uniform(low, high, self.lead + tail), self.dtype))
+        return Param(np.asarray(self.rng.uniform(low, high, self.batch_shape + tail), self.dtype))
 
     def integers(self, low: int, high: int, *tail: int) -> Param:
-        return Param(np.asarray(self.rng.integers(low, high, self.lead + tail), np.int32))
+        return Param(np.asarray(self.rng.integers(low, high, self.batch_shape + tail), np.int32))
 
     def bools(self, *tail: int) -> Param:
-        return Param(np.asarray(self.rng.random(self.lead + tail) < 0.6))
+        return Param(np.asarray(self.rng.random(self.batch_shape + tail) < 0.6))
 
 
-Built = tuple[Any, Callable[..., Any]]
+BuiltCase = tuple[Any, Callable[..., Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A named choice for one part of the rule; `factory` is the catalogue entry it exercises, None for a function."""
+    """A named score, mod, mask or normalizer; `factory` is its catalogue entry, None for a plain function."""
 
     name: str
     factory: Callable | None
-    build: Callable[[Draw], Built]
+    build: Callable[[Draw], BuiltCase]
 
 
-def from_params(name: str, factory: Callable, judge: Callable, draw: Callable[[Draw], tuple], **static: Any) -> Case:
-    """A case whose factory and oracle take the same drawn arrays."""
+def from_params(
+    name: str, factory: Callable, oracle_factory: Callable, draw: Callable[[Draw], tuple], **static: Any
+) -> Case:
+    """A case whose factory and oracle take the same random arrays."""
 
-    def build(d: Draw) -> Built:
+    def build(d: Draw) -> BuiltCase:
         params = draw(d)
-        return factory(*(p.jax for p in params), **static), lambda *i: judge(*(p[i] for p in params), **static)
+        return factory(*(p.jax for p in params), **static), lambda *i: oracle_factory(*(p[i] for p in params), **static)
 
     return Case(name, factory, build)
 
 
-def fixed(name: str, factory: Callable | None, ours: Callable[[Shape], Any], judge: Callable[[Shape], Any]) -> Case:
+def without_arrays(
+    name: str, factory: Callable | None, make_part: Callable[[Shape], Any], make_oracle_part: Callable[[Shape], Any]
+) -> Case:
     """A case without random arrays."""
-    return Case(name, factory, lambda d: (ours(d.shape), lambda *i: judge(d.shape)))
+    return Case(name, factory, lambda d: (make_part(d.shape), lambda *i: make_oracle_part(d.shape)))
 
 
-# Plain callables: each closes over an array, as a user's function would
+# Plain functions: each closes over an array, as a user's function would
 
 
 def plain_score(weight: jax.Array) -> Callable:
@@ -119,7 +123,7 @@ def plain_score(weight: jax.Array) -> Callable:
 
 
 def squares(x: jax.Array) -> jax.Array:
-    """All products of two features, so that scores are squares of dot products."""
+    """All products of two features; dot products of them are squares of dot products."""
     return (x[..., :, None] * x[..., None, :]).reshape(*x.shape[:-1], x.shape[-1] ** 2)
 
 
@@ -129,7 +133,7 @@ def plain_mod(weight: jax.Array) -> Callable:
 
 
 def plain_mask(q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
-    """Every third pair is forbidden."""
+    """A mask that forbids every third pair."""
     return (q_pos + k_pos) % 3 != 0
 
 
@@ -144,33 +148,33 @@ def plain_normalizer(weight: jax.Array) -> Callable:
 
 
 PLAIN = {"score": (plain_score, (1, HEAD)), "mod": (plain_mod, (1, 1)), "normalize": (plain_normalizer, (1, 1))}
-"""The functions that close over an array, and its shape after the leading axes."""
+"""Factories of plain functions, and the shape of the array each closes over, without batch dimensions."""
 
 
-def _plain_score(d: Draw) -> Built:
+def _plain_score(d: Draw) -> BuiltCase:
     w = d.normal(1, HEAD)
-    judge = lambda *i: (  # noqa: E731
+    oracle_part = lambda *i: (  # noqa: E731
         lambda query, key, t, s: np.sin(sum(w[i][0][h] * query[t][h] * key[s][h] for h in range(HEAD)))
     )
-    return plain_score(w.jax), judge
+    return plain_score(w.jax), oracle_part
 
 
-def _plain_mod(d: Draw) -> Built:
+def _plain_mod(d: Draw) -> BuiltCase:
     w = d.normal(1, 1)
     return plain_mod(w.jax), lambda *i: lambda z, t, s, q, k: z * np.cos(w[i][0][0] * (q - k))
 
 
-def _plain_normalizer(d: Draw) -> Built:
+def _plain_normalizer(d: Draw) -> BuiltCase:
     w = d.normal(1, 1)
-    judge = lambda *i: lambda z: [w[i][0][0] * x * x / (1 + sum(y * y for y in z)) for x in z]  # noqa: E731
-    return plain_normalizer(w.jax), judge
+    oracle_part = lambda *i: lambda z: [w[i][0][0] * x * x / (1 + sum(y * y for y in z)) for x in z]  # noqa: E731
+    return plain_normalizer(w.jax), oracle_part
 
 
 # The table
 
 SCORES = (
-    fixed("dot", scores.dot, lambda _: scores.dot(), lambda _: oracle.dot()),
-    fixed("scaled_dot", scores.scaled_dot, lambda _: scores.scaled_dot(), lambda _: oracle.scaled_dot()),
+    without_arrays("dot", scores.dot, lambda _: scores.dot(), lambda _: oracle.dot()),
+    without_arrays("scaled_dot", scores.scaled_dot, lambda _: scores.scaled_dot(), lambda _: oracle.scaled_dot()),
     from_params("scaled_dot(scale)", scores.scaled_dot, oracle.scaled_dot, lambda d: (d.between(0.4, 1),)),
     from_params("cosine", scores.cosine, oracle.cosine, lambda d: (d.between(1, 3),)),
     from_params("general", scores.general, oracle.general, lambda d: (d.normal(HEAD, KEY_HEAD),)),
@@ -192,7 +196,7 @@ SCORES = (
     ),
     from_params("l2", scores.l2, oracle.l2, lambda d: (d.between(0.2, 0.5),)),
     *(
-        fixed(
+        without_arrays(
             f"features({name})",
             scores.features,
             lambda _, chosen=squares if name == "squares" else name: scores.features(chosen),
@@ -222,20 +226,20 @@ MODS = (
 )
 
 MASKS = (
-    fixed("causal", masks.causal, lambda _: masks.causal(), lambda _: oracle.causal()),
-    fixed(
+    without_arrays("causal", masks.causal, lambda _: masks.causal(), lambda _: oracle.causal()),
+    without_arrays(
         "causal(bottom right)",
         masks.causal,
         lambda x: masks.causal(x.columns - x.rows),
         lambda x: oracle.causal(x.columns - x.rows),
     ),
-    fixed(
+    without_arrays(
         "sliding_window",
         masks.sliding_window,
         lambda _: masks.sliding_window(2, 1, 1),
         lambda _: oracle.sliding_window(2, 1, 1),
     ),
-    fixed(
+    without_arrays(
         "sliding_window(left)",
         masks.sliding_window,
         lambda _: masks.sliding_window(3, None),
@@ -249,8 +253,8 @@ MASKS = (
         oracle.segments,
         lambda d: (d.integers(0, 2, d.shape.rows), d.integers(0, 2, d.shape.columns)),
     ),
-    fixed("dilated", masks.dilated, lambda _: masks.dilated(2), lambda _: oracle.dilated(2)),
-    fixed("chunked", masks.chunked, lambda _: masks.chunked(3), lambda _: oracle.chunked(3)),
+    without_arrays("dilated", masks.dilated, lambda _: masks.dilated(2), lambda _: oracle.dilated(2)),
+    without_arrays("chunked", masks.chunked, lambda _: masks.chunked(3), lambda _: oracle.chunked(3)),
     from_params("dense", masks.dense, oracle.dense, lambda d: (d.bools(d.shape.rows, d.shape.columns),)),
     Case("block_sparse", masks.block_sparse, lambda d: _block_sparse(d)),
     from_params(
@@ -259,44 +263,46 @@ MASKS = (
         lambda n: lambda t, s, q, k: (k <= q or k < n) and (q - k) % 3 != 0,
         lambda d: (d.integers(1, 4),),
     ),
-    fixed("plain", None, lambda _: plain_mask, lambda _: lambda t, s, q, k: (q + k) % 3 != 0),
+    without_arrays("plain", None, lambda _: plain_mask, lambda _: lambda t, s, q, k: (q + k) % 3 != 0),
 )
 
 
-def _block_sparse(d: Draw) -> Built:
+def _block_sparse(d: Draw) -> BuiltCase:
     blocks = d.bools(3, 4)
     return masks.block_sparse(blocks.jax, 2), lambda *i: oracle.block_sparse(blocks[i], 2)
 
 
 NORMALIZERS = (
-    fixed("softmax", normalizers.softmax, lambda _: normalizers.softmax(), lambda _: oracle.softmax()),
+    without_arrays("softmax", normalizers.softmax, lambda _: normalizers.softmax(), lambda _: oracle.softmax()),
     from_params("softmax(sinks)", normalizers.softmax, oracle.softmax, lambda d: (d.normal(),)),
-    fixed(
+    without_arrays(
         "softmax(plus_one)",
         normalizers.softmax,
         lambda _: normalizers.softmax(plus_one=True),
         lambda _: oracle.plus_one(),
     ),
     from_params("sigmoid", normalizers.sigmoid, oracle.sigmoid, lambda d: (d.normal(),)),
-    fixed("relu", normalizers.relu, lambda _: normalizers.relu(), lambda _: oracle.relu()),
-    fixed(
+    without_arrays("relu", normalizers.relu, lambda _: normalizers.relu(), lambda _: oracle.relu()),
+    without_arrays(
         "relu(squared)",
         normalizers.relu,
         lambda _: normalizers.relu(2, mean=False),
         lambda _: oracle.relu(2, mean=False),
     ),
-    fixed("linear", normalizers.linear, lambda _: normalizers.linear(), lambda _: oracle.linear()),
-    fixed("linear(mean)", normalizers.linear, lambda _: normalizers.linear(mean=True), lambda _: oracle.linear(True)),
-    fixed(
+    without_arrays("linear", normalizers.linear, lambda _: normalizers.linear(), lambda _: oracle.linear()),
+    without_arrays(
+        "linear(mean)", normalizers.linear, lambda _: normalizers.linear(mean=True), lambda _: oracle.linear(True)
+    ),
+    without_arrays(
         "proportional",
         normalizers.proportional,
         lambda _: normalizers.proportional(eps=20.0),
         lambda _: oracle.proportional(20.0),
     ),
-    fixed("sparsemax", normalizers.sparsemax, lambda _: normalizers.sparsemax(), lambda _: oracle.sparsemax()),
-    fixed("entmax15", normalizers.entmax15, lambda _: normalizers.entmax15(), lambda _: oracle.entmax15()),
-    fixed("uniform", normalizers.uniform, lambda _: normalizers.uniform(), lambda _: oracle.uniform()),
-    fixed("hard", normalizers.hard, lambda _: normalizers.hard(), lambda _: oracle.hard()),
+    without_arrays("sparsemax", normalizers.sparsemax, lambda _: normalizers.sparsemax(), lambda _: oracle.sparsemax()),
+    without_arrays("entmax15", normalizers.entmax15, lambda _: normalizers.entmax15(), lambda _: oracle.entmax15()),
+    without_arrays("uniform", normalizers.uniform, lambda _: normalizers.uniform(), lambda _: oracle.uniform()),
+    without_arrays("hard", normalizers.hard, lambda _: normalizers.hard(), lambda _: oracle.hard()),
     Case("plain", None, _plain_normalizer),
 )
 
@@ -309,8 +315,8 @@ CATALOGUES = {
 }
 
 
-def uncovered() -> set[str]:
-    """Catalogue entries, and parts without a plain function, for which there is no case."""
+def missing_cases() -> set[str]:
+    """Names of the catalogue entries that no case covers, and of the parts without a case of a plain function."""
     missing = {
         f"{part}: {factory.__name__}"
         for part, catalogue in CATALOGUES.items()
@@ -321,24 +327,27 @@ def uncovered() -> set[str]:
 
 
 def find(part: str, name: str) -> Case:
-    """The case of that name."""
+    """The case of a part with this name."""
     return next(case for case in PARTS[part] if case.name == name)
 
 
 def named_parts(*parts: str) -> list:
-    """`(part, case)` for every case of these parts (of all, without arguments), for `pytest.mark.parametrize`."""
+    """`(part, case)` of every case of these parts, or of all parts, for `pytest.mark.parametrize`."""
     chosen = [(part, case) for part in parts or PARTS for case in PARTS[part]]
     return [pytest.param(part, case, id=f"{part}-{case.name}") for part, case in chosen]
 
 
-def rule_arguments(part: str, value: Any) -> dict[str, Any]:
-    """The keyword argument of `attend` that carries this part."""
-    return {"mods": (value,)} if part == "mod" else {part: value}
+def rule_arguments(part: str, choice: Any) -> dict[str, Any]:
+    """The keyword argument of `attend` that takes this part."""
+    return {"mods": (choice,)} if part == "mod" else {part: choice}
 
 
-def operands(d: Draw, score: Any = None, kv_lead: tuple[int, ...] | None = None) -> tuple[Param, Param, Param]:
-    """Query, key, value `[*lead, rows, features]` that fit the score; keys and values may have another lead."""
+def operands(d: Draw, score: Any = None, kv_batch_shape: tuple[int, ...] | None = None) -> tuple[Param, Param, Param]:
+    """Query, key and value `[*batch_shape, rows, features]` that fit the score.
+
+    Key and value have the batch dimensions `kv_batch_shape` unless it is None.
+    """
     key_size = HEAD if getattr(score, "same_size", True) else KEY_HEAD
     key_rows = d.shape.rows if getattr(score, "key_per_query", False) else d.shape.columns
-    kv = d if kv_lead is None else dataclasses.replace(d, lead=kv_lead)
+    kv = d if kv_batch_shape is None else dataclasses.replace(d, batch_shape=kv_batch_shape)
     return d.normal(d.shape.rows, HEAD), kv.normal(key_rows, key_size), kv.normal(d.shape.columns, VALUE_HEAD)

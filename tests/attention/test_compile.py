@@ -1,4 +1,4 @@
-"""New numbers never recompile, a new structure does; values compare by content and pass through jax.tree and jit."""
+"""New numbers never recompile, a new structure does; parts compare by content and pass through jax.tree and jit."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from jax_attention import Dropout, attend, attend_heads, masks, mods, normalizers, scores
-from tests import cases
-from tests.tiers import slow_except_every
+from tests.support import cases
+from tests.support.tiers import slow_except_every
 
 SHAPE = cases.Shape(3, 4)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4)), jnp.float32)
-VALUES = [p for p in cases.named_parts() if p.values[1].name != "plain"]
+PARTS = [p for p in cases.named_parts() if p.values[1].name != "plain"]
 
 
-class Traced:
-    """`attend` under jit with the rule as an argument, counting how often Python runs."""
+class CountedTraces:
+    """`attend` under jit with the rule as an argument, and a count of its traces."""
 
     def __init__(self):
         self.count = 0
@@ -53,11 +53,11 @@ CONSTANT = {"causal", "sliding_window"}
 
 
 @pytest.mark.parametrize("name", slow_except_every(3, FRESH))
-def test_fresh_values_of_the_same_structure_are_traced_once(name):
-    """jax#3596, flax#5158: and yet the new numbers count."""
-    traced = Traced()
-    outputs = [np.asarray(traced.call(FRESH[name](i))) for i in (1, 2, 3)]
-    assert traced.count == 1
+def test_new_parts_of_the_same_structure_are_traced_once(name):
+    """One trace serves all, and the output follows the new numbers: jax#3596, flax#5158."""
+    counted = CountedTraces()
+    outputs = [np.asarray(counted.call(FRESH[name](i))) for i in (1, 2, 3)]
+    assert counted.count == 1
     for i, output in zip((1, 2, 3), outputs, strict=True):
         np.testing.assert_allclose(output, attend(X, X, X, **FRESH[name](i)), rtol=1e-5, atol=1e-6)
     assert (name in CONSTANT) == all(np.array_equal(x, outputs[0]) for x in outputs)
@@ -79,22 +79,23 @@ CHANGED = {
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_another_structure_is_another_program(name):
-    traced = Traced()
-    first, second = (np.asarray(traced.call(rule)) for rule in CHANGED[name])
-    assert traced.count == 2
+    counted = CountedTraces()
+    first, second = (np.asarray(counted.call(rule)) for rule in CHANGED[name])
+    assert counted.count == 2
     assert not np.array_equal(first, second)
 
 
-def test_values_of_different_kinds_have_different_structures():
-    """JAX's own registration of dataclasses has them equal, and `jit` then takes the program of the other: see
-    core/struct.py.
+def test_parts_of_different_types_have_different_structures():
+    """With JAX's registration of dataclasses they are equal, and `jit` runs the program of the wrong part.
+
+    `core/struct.py` has the details.
     """
-    values = [build(p.values[1]) for p in VALUES]
-    kinds = {type(value): value for value in values}
-    kinds |= {Dropout: Dropout(jax.random.key(0), 0.5)}
-    assert len(kinds) > 25
-    structures = [jax.tree.structure(value) for value in kinds.values()]
-    equal = [(a, b) for a, b in itertools.combinations(zip(kinds, structures, strict=True), 2) if a[1] == b[1]]
+    parts = [build(p.values[1]) for p in PARTS]
+    by_type = {type(part): part for part in parts}
+    by_type |= {Dropout: Dropout(jax.random.key(0), 0.5)}
+    assert len(by_type) > 25
+    structures = [jax.tree.structure(part) for part in by_type.values()]
+    equal = [(a, b) for a, b in itertools.combinations(zip(by_type, structures, strict=True), 2) if a[1] == b[1]]
     assert equal == []
     assert jax.tree.structure((mods.alibi(1.0), mods.soft_cap(1.0))) != jax.tree.structure(
         (mods.soft_cap(1.0), mods.alibi(1.0))
@@ -120,31 +121,31 @@ def build(case, seed: int = 0):
     return case.build(cases.Draw(np.random.default_rng(seed), SHAPE))[0]
 
 
-@pytest.mark.parametrize(("part", "case"), VALUES)
-def test_values_are_equal_by_content(part, case):
-    """Equal content: equal, same hash, same text. Other numbers: unequal, but the same hash and the same structure."""
-    ours, again, other = build(case), build(case), build(case, 1)
-    assert ours == again
-    assert hash(ours) == hash(again)
-    assert repr(ours) == repr(again)
-    assert ours != "something else"
-    assert (ours == other) == (not jax.tree.leaves(ours))
-    assert jax.tree.structure(ours) == jax.tree.structure(other)
+@pytest.mark.parametrize(("part", "case"), PARTS)
+def test_parts_are_equal_by_content(part, case):
+    """Equal content gives equality, one hash and one text; other numbers give inequality, but the same structure."""
+    struct, same, other = build(case), build(case), build(case, 1)
+    assert struct == same
+    assert hash(struct) == hash(same)
+    assert repr(struct) == repr(same)
+    assert struct != "something else"
+    assert (struct == other) == (not jax.tree.leaves(struct))
+    assert jax.tree.structure(struct) == jax.tree.structure(other)
 
 
-@pytest.mark.parametrize(("part", "case"), VALUES)
-def test_values_survive_the_tree_and_jit(part, case):
-    ours = build(case)
-    leaves, structure = jax.tree.flatten(ours)
-    assert jax.tree.unflatten(structure, leaves) == ours
-    assert jax.tree.map(lambda x: x, ours) == ours
-    assert jax.jit(lambda x: x)(ours) == ours
-    assert repr(jax.tree.unflatten(structure, leaves)) == repr(ours)
+@pytest.mark.parametrize(("part", "case"), PARTS)
+def test_parts_pass_through_tree_functions_and_jit(part, case):
+    struct = build(case)
+    leaves, structure = jax.tree.flatten(struct)
+    assert jax.tree.unflatten(structure, leaves) == struct
+    assert jax.tree.map(lambda x: x, struct) == struct
+    assert jax.jit(lambda x: x)(struct) == struct
+    assert repr(jax.tree.unflatten(structure, leaves)) == repr(struct)
     assert all(isinstance(x, (jax.Array, np.ndarray, float, int)) for x in leaves)
 
 
-@pytest.mark.parametrize(("part", "case"), VALUES)
-def test_the_text_of_a_value_begins_with_the_name_of_its_factory(part, case):
+@pytest.mark.parametrize(("part", "case"), PARTS)
+def test_the_text_of_a_part_begins_with_the_name_of_its_factory(part, case):
     if case.name != "algebra":
         assert repr(build(case)).startswith(case.factory.__name__ + "(")
 
@@ -162,13 +163,13 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "text"), TEXTS, ids=[text for _, text in TEXTS])
-def test_texts(value, text):
-    assert repr(value) == text
+@pytest.mark.parametrize(("part", "text"), TEXTS, ids=[text for _, text in TEXTS])
+def test_texts(part, text):
+    assert repr(part) == text
 
 
-def test_unequal_values():
-    """Another number, structure, dtype, shape or type is another value."""
+def test_unequal_parts():
+    """Another number, structure, dtype, shape or type makes another part."""
     zeros = np.zeros((2, 2), np.float32)
     different = [
         masks.causal(),
@@ -190,7 +191,7 @@ def test_unequal_values():
         assert [j for j, b in enumerate(different) if a == b] == [i]
 
 
-def test_values_are_frozen_and_usable_as_keys():
+def test_parts_are_frozen_and_usable_as_keys():
     table = {masks.causal(): 1, masks.sliding_window(4): 2, mods.alibi(0.5): 3}
     assert table[masks.causal()] == 1
     assert table[masks.sliding_window(4)] == 2

@@ -1,4 +1,4 @@
-"""Nothing depends on what it should not: later keys, the order of keys, other rows, other batch elements, the run."""
+"""Outputs do not depend on later keys, the order of keys, other rows, other batch elements, or the run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from jax_attention import Dropout, attend, masks, mods
-from tests import cases
-from tests.contract.operands import normal, qkv
-from tests.tiers import slow, slow_except_every
+from tests.support import cases
+from tests.support.arrays import normal_arrays, query_key_value
+from tests.support.tiers import slow, slow_except_every
 
 
 @pytest.mark.parametrize(("rows", "columns", "offset"), [(6, 6, 0), (3, 6, 3), (6, 3, 0), (4, 6, -1)])
 def test_causality_by_gradient(rows, columns, offset):
-    """Exactly 0 for every key and value ahead of the query, not 0 for the others."""
-    q, k, v = qkv(1, rows, columns)
+    """The gradient is exactly 0 for every key and value after the query, and not 0 for the others."""
+    q, k, v = query_key_value(1, rows, columns)
     by_key, by_value = (
         np.any(np.asarray(jax.jit(jax.jacrev(f))(x)) != 0, axis=(1, 3))
         for f, x in (
@@ -31,8 +31,8 @@ def test_causality_by_gradient(rows, columns, offset):
 
 @pytest.mark.parametrize("case", slow_except_every(2, cases.NORMALIZERS), ids=lambda case: case.name)
 def test_order_of_keys_does_not_matter(case, x64):
-    """With their positions permuted alike; a normaliser that looked at the order would differ."""
-    q, k, v = qkv(dtype="float64")
+    """Permuted keys with permuted positions give the same output, up to rounding, for every normalizer."""
+    q, k, v = query_key_value(dtype="float64")
     order = np.array([3, 0, 5, 1, 4, 2])
     normalize = case.build(cases.Draw(np.random.default_rng(0), cases.Shape(5, 6), dtype="float64"))[0]
     rule = {"mask": masks.causal(1), "mods": (mods.alibi(0.3),), "normalize": normalize}
@@ -43,8 +43,8 @@ def test_order_of_keys_does_not_matter(case, x64):
 
 @pytest.mark.parametrize("start", [*slow(0, 4), 2])
 def test_a_chunk_of_queries_gives_the_rows_of_the_whole(start):
-    """flax#5591, pytorch#108108: a cached decode must see positions, not row numbers."""
-    q, k, v = qkv(rows=6)
+    """Decoding with a cache must use positions, not row numbers: flax#5591, pytorch#108108."""
+    q, k, v = query_key_value(rows=6)
     rule = {"mask": masks.sliding_window(3), "mods": (mods.alibi(0.3), mods.relative(jnp.arange(8.0), max_distance=5))}
     rows = jnp.arange(start, start + 2)
     chunk = attend(q[rows], k, v, query_positions=rows, **rule)
@@ -52,24 +52,24 @@ def test_a_chunk_of_queries_gives_the_rows_of_the_whole(start):
 
 
 @pytest.mark.parametrize(("part", "case"), slow_except_every(6, cases.named_parts()))
-def test_batch_elements_do_not_know_each_other_and_vmap_is_a_batch(part, case):
-    """Another classic: the mask of batch element 0 used for all."""
+def test_batch_elements_are_independent_and_vmap_equals_a_batch(part, case):
+    """A common mistake is to use the mask of batch element 0 for all."""
     shape = cases.Shape(3, 4)
-    ours = case.build(cases.Draw(np.random.default_rng(1), shape))[0]
-    draw = cases.Draw(np.random.default_rng(2), shape, lead=(3,))
-    q, k, v = (x.jax for x in cases.operands(draw, ours if part == "score" else None))
-    f = lambda *x: attend(*x, **cases.rule_arguments(part, ours))  # noqa: E731
+    choice = case.build(cases.Draw(np.random.default_rng(1), shape))[0]
+    draw = cases.Draw(np.random.default_rng(2), shape, batch_shape=(3,))
+    q, k, v = (x.jax for x in cases.operands(draw, choice if part == "score" else None))
+    f = lambda *x: attend(*x, **cases.rule_arguments(part, choice))  # noqa: E731
     forms = jax.jit(lambda q, k, v: (f(q, k, v), f(q[1], k[1], v[1]), jax.vmap(f)(q, k, v)))
-    batch, alone, mapped = forms(q, k, v)
-    np.testing.assert_allclose(batch[1], alone, rtol=1e-6, atol=1e-6)
+    batch, single, mapped = forms(q, k, v)
+    np.testing.assert_allclose(batch[1], single, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(mapped, batch, rtol=1e-6, atol=1e-6)
     changed, *_ = forms(*(np.concatenate([x[:2], np.full_like(x[2:], 9.0)]) for x in (q, k, v)))
     np.testing.assert_array_equal(changed[:2], batch[:2])
 
 
 def test_the_same_call_gives_the_same_bits():
-    """Forward and gradients, that of a learned bias included (pytorch#145208)."""
-    q, k, v, bias = normal(0, (2, 17, 8), (2, 17, 8), (2, 17, 8), (17, 17))
+    """Output and gradients, including the gradient of a learned bias (pytorch#145208)."""
+    q, k, v, bias = normal_arrays(0, (2, 17, 8), (2, 17, 8), (2, 17, 8), (17, 17))
     rule = {"mask": masks.causal(), "dropout": Dropout(jax.random.key(0), 0.2)}
     f = jax.jit(
         jax.value_and_grad(lambda *x: jnp.sum(attend(*x[:3], mods=(mods.bias(x[3]),), **rule) ** 2), (0, 1, 2, 3))

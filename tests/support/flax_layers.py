@@ -1,4 +1,4 @@
-"""Flax's own multi-head layers, and the masks, rules and operands that ours are tried on inside them."""
+"""Flax's multi-head layers, and masks, rules and operands to test attention functions inside them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen, nnx
 
 from jax_attention import masks, mods, normalizers, positions
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 B, T, N, D = 2, 5, 2, 8
 X = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)
@@ -41,9 +41,9 @@ def linen_layer(attention_fn=linen.dot_product_attention, **options):
 
 @functools.cache
 def linen_variables():
-    """Parameters of `linen_layer()`, of the size that Flax draws them in.
+    """Parameters of `linen_layer()`, as large as those that Flax draws.
 
-    They are drawn by NumPy: the first call may come while something is traced, and nothing has to be compiled.
+    NumPy draws them, because the first call may happen under a trace, and so nothing has to be compiled.
     """
     rng = np.random.default_rng(2)
 
@@ -54,7 +54,7 @@ def linen_variables():
 
 
 def nnx_layer(attention_fn=nnx.dot_product_attention, **options):
-    """The same parameters at every call."""
+    """A layer with the same parameters at every call."""
     return nnx.MultiHeadAttention(N, D, attention_fn=attention_fn, rngs=nnx.Rngs(0), **{"decode": False, **options})
 
 

@@ -1,4 +1,4 @@
-"""What a function does, read from its jaxpr."""
+"""The equations of a function's jaxpr."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import jax
 
 
 def equations(f, *args) -> list:
-    """All equations of the jaxpr, those of inner jaxprs included."""
-    found, waiting = [], [jax.make_jaxpr(f)(*args).jaxpr]
-    while waiting:
-        for equation in waiting.pop().eqns:
-            found.append(equation)
-            waiting += [
+    """All equations of the jaxpr of `f`, including those of inner jaxprs."""
+    collected, pending = [], [jax.make_jaxpr(f)(*args).jaxpr]
+    while pending:
+        for equation in pending.pop().eqns:
+            collected.append(equation)
+            pending += [
                 getattr(x, "jaxpr", x)
                 for x in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr)
                 if is_jaxpr(x)
             ]
-    return found
+    return collected
 
 
 def is_jaxpr(x) -> bool:
