@@ -338,7 +338,7 @@ def rule_arguments(part: str, value: Any) -> dict[str, Any]:
 
 def operands(d: Draw, score: Any = None, kv_lead: tuple[int, ...] | None = None) -> tuple[Param, Param, Param]:
     """Query, key, value `[*lead, rows, features]` that fit the score; keys and values may have another lead."""
-    key_size = HEAD if getattr(score, "same_size", True) else KEY_HEAD
+    key_size = HEAD if getattr(score, "needs_equal_sizes", True) else KEY_HEAD
     key_rows = d.shape.rows if getattr(score, "key_per_query", False) else d.shape.columns
     kv = d if kv_lead is None else dataclasses.replace(d, lead=kv_lead)
     return d.normal(d.shape.rows, HEAD), kv.normal(key_rows, key_size), kv.normal(d.shape.columns, VALUE_HEAD)
