@@ -132,8 +132,8 @@ def append(
         key: `[*batch, T, K, H]`.
         value: `[*batch, T, K, E]`.
         positions: int `[..., T]`, `next_positions` if None. Give padding rows the position `EMPTY`: no other row can
-            attend to them under a causal mask, so ragged prompts, padded left or right, need no further mask. (If the
-            padding may hold NaN, add `& filled()`: padding queries attend to padding keys.)
+            attend to them under a causal mask, so ragged prompts, padded left or right, need no further mask. (Add
+            `& filled()` if the padding may hold NaN: padding queries attend to padding keys, and would give NaN.)
 
     Returns:
         The new cache.
@@ -223,7 +223,7 @@ def _write(cache: KVCache, old: jax.Array, new: jax.Array, axis: int) -> jax.Arr
 
 
 def _nan_if_full(cache: KVCache, rows: jax.Array) -> jax.Array:
-    """Rows for `_write`, as NaN if they do not fit: under jit `dynamic_update_slice` would clamp without a word."""
+    """Rows for `_write`, as NaN if they do not fit: under jit `dynamic_update_slice` would overwrite the last slots."""
     if cache.ring or _is_concrete(cache.length):
         return rows
     full = cache.length + rows.shape[-3] > cache.capacity

@@ -90,6 +90,6 @@ class Dropout:
         fold = jax.random.fold_in
         rows = jax.vmap(fold, (None, 0))(fold(self.rng, index), q_pos)
         pairs = jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(rows, k_pos)
-        # `fold_in` returns keys; the last word of a key is as random as all of it, and saves one more hash per pair.
+        # `fold_in` hashes, so the last word of its key is already random; `random.bits` would hash once more per pair.
         data = pairs if jnp.issubdtype(pairs.dtype, jnp.uint32) else jax.random.key_data(pairs)
         return data[..., -1]

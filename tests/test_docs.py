@@ -70,7 +70,7 @@ def test_page_has_all_sections_in_order(name):
     assert tuple(re.findall(r"^## (.*)$", text, re.M)) == SECTIONS
     bodies = re.split(r"^## .*$", text, flags=re.M)[1:]
     assert [title for title, body in zip(SECTIONS, bodies, strict=True) if not body.strip()] == []
-    assert 25 <= len(text.splitlines()) <= 60
+    assert 25 <= len(text.splitlines()) <= 75
     assert sessions(bodies[SECTIONS.index("Example")]), "the example must be a session"
     assert f"img/{name}.svg" in links(bodies[SECTIONS.index("Picture")])
 

@@ -1,4 +1,4 @@
-"""Immutable dataclasses that are pytrees: what parts of a rule, caches and training states are made of.
+"""Immutable dataclasses that are pytrees: the parts of a rule, caches and training states.
 
 Scores, mods, masks and normalizers are *parts*: structs whose array fields name the axes that an array has *after* its
 batch dimensions, for example `array_field("H", "A")` for a weight matrix or `array_field("T")` for one number per query

@@ -10,7 +10,9 @@ import numpy as np
 
 
 class BlockCoverage(NamedTuple):
-    """Three tables over tiles, bool `[tile rows, tile columns]`, on the safe side where a mask is not known exactly.
+    """Three tables over tiles, bool `[tile rows, tile columns]`.
+
+    They may be cautious (an empty tile called nonempty, a full one not called full), but never wrong the other way.
 
     nonempty:            False where the mask allows no pair; known during tracing (NumPy)
     full:                True where the mask allows every pair; known during tracing (NumPy)

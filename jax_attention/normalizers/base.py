@@ -14,7 +14,7 @@ from jax_attention.core.struct import struct
 
 
 class Normalizer(FactoryRepr):
-    """Stage 2 of the formula: `weights = numerator / denominator(total)`.
+    """A normalizer: `weights = numerator / denominator(total)`.
 
     The numerator of a key depends on its own score and on `row_max`, the largest score of the row (for the softmax),
     which is a constant to derivatives. `total` is a sum over keys, and so is the sum of numerators times values. Keys

@@ -14,7 +14,7 @@ from jax_attention.core.struct import struct
 
 
 class Score(FactoryRepr):
-    """Stage 1 of the formula: `scores = tile(*project(query, key))`.
+    """A score: `scores = tile(*project(query, key))`.
 
     `project` runs once over all rows and takes time linear in their number; `tile` may then be called on any block of
     projected queries and any block of projected keys. Batch dimensions broadcast in both.
