@@ -81,7 +81,7 @@ def test_any_chunking_of_the_prompt_equals_the_full_forward(sizes):
 
 
 def test_step_by_step_equals_the_full_forward():
-    """In flax#5591 decoding attended to key 0 only."""
+    """Decoding must not attend to key 0 only, as in flax#5591."""
     _, output = in_chunks(cache.create(T, K, H, E), *operands(), [1] * T)
     np.testing.assert_allclose(output, expected(), **CLOSE)
 
