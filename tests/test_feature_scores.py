@@ -57,7 +57,7 @@ def test_a_feature_map_may_close_over_traced_arrays(x64):
 
 @pytest.mark.slow
 def test_multi_head_attention_takes_the_rule():
-    """Weights sum to 1 and are causal; long inputs take linear attention's O(T) memory without being asked to."""
+    """Weights sum to 1 and are causal; long inputs take the O(T) memory of linear attention by default."""
     layer = nn.MultiHeadAttention(
         4,
         16,
