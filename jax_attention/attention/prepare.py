@@ -202,7 +202,7 @@ def _check_mask(mask: Any) -> masks.Mask:
 
 def _check_rule(rule: dict[str, Any], query: jax.Array, key: jax.Array, batch: tuple[int, ...], columns: int) -> None:
     score = rule["score"]
-    check_sizes(query, key, score.same_size, score.key_per_query, score)
+    check_sizes(query, key, score.needs_equal_sizes, score.key_per_query, score)
     features = {"Hq": query.shape[-1], "Hk": key.shape[-1], "Hq+Hk": query.shape[-1] + key.shape[-1]}
     parts = {name: rule[name] for name in ("score", "mods", "mask", "normalize")}
     check_rule_arrays(parts, batch, {"T": query.shape[-2], "S": columns, **features})

@@ -100,7 +100,7 @@ PER_BATCH = {
 @pytest.mark.parametrize("name", PER_BATCH)
 def test_sequence_data_of_a_batch_is_not_read_as_data_of_heads(name):
     q = jnp.ones((2, 5, 2, 4))
-    with pytest.raises(ValueError, match="expected no leading axis or all of the scores' leading axes"):
+    with pytest.raises(ValueError, match="expected no batch dimension or all of the scores' batch dimensions"):
         attend_heads(q, q, q, mask=PER_BATCH[name]())
 
 

@@ -347,7 +347,7 @@ def operands(d: Draw, score: Any = None, kv_batch_shape: tuple[int, ...] | None 
 
     Key and value have the batch dimensions `kv_batch_shape` unless it is None.
     """
-    key_size = HEAD if getattr(score, "same_size", True) else KEY_HEAD
+    key_size = HEAD if getattr(score, "needs_equal_sizes", True) else KEY_HEAD
     key_rows = d.shape.rows if getattr(score, "key_per_query", False) else d.shape.columns
     kv = d if kv_batch_shape is None else dataclasses.replace(d, batch_shape=kv_batch_shape)
     return d.normal(d.shape.rows, HEAD), kv.normal(key_rows, key_size), kv.normal(d.shape.columns, VALUE_HEAD)
