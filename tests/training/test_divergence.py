@@ -8,7 +8,7 @@ import pytest
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.loop import TrainingDiverged, fit
 from jax_attention.training.metrics import MetricsFile, read_metrics
-from tests.training.tiny import Text, bits, config, make
+from tests.support.bigram import Text, bits, config, make
 
 
 class Poisoned(Text):

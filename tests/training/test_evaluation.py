@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jax_attention.training.evaluation import make_evaluate
+from tests.support.bigram import B, T, Text, make
 from tests.tolerances import FORWARD
-from tests.training.tiny import B, T, Text, make
 
 
 @pytest.mark.parametrize("batch_size", [4, 16])

@@ -13,7 +13,7 @@ from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.evaluation import make_evaluate
 from jax_attention.training.loop import LoopConfig, fit
 from jax_attention.training.progress import progress
-from tests.training.tiny import B, Text, assert_same_bits, config, make
+from tests.support.bigram import B, Text, assert_same_bits, config, make
 
 
 class Log:

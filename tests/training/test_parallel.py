@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from jax_attention.training.parallel import data_mesh, replicate, split_rows
-from tests.training.tiny import Text, make
+from tests.support.bigram import Text, make
 
 PROGRAM = """
 import sys
@@ -27,7 +27,7 @@ from jax_attention.training.loop import LoopConfig, fit
 from jax_attention.training.parallel import data_mesh, must_run_alone, replicate, replicated, split_rows
 from tests.tolerances import GRADIENT
 from tests.training.test_resume import language_model
-from tests.training.tiny import Text, assert_same_bits
+from tests.support.bigram import Text, assert_same_bits
 
 assert len(jax.devices()) == 8
 source, config = Text(11, 8), LoopConfig(steps=6, batch_size=16, log_every=1)

@@ -17,7 +17,7 @@ from jax_attention.training.loop import LoopConfig, fit
 from jax_attention.training.metrics import MetricsFile, read_metrics
 from jax_attention.training.optimizers import OptimizerConfig, make_optimizer
 from jax_attention.training.step import init_state, make_train_step
-from tests.training.tiny import Text, assert_same_bits, bits, make
+from tests.support.bigram import Text, assert_same_bits, bits, make
 
 N = 4
 

@@ -14,7 +14,7 @@ from jax_attention.training.loop import fit
 from jax_attention.training.metrics import MetricsFile, read_metrics
 from jax_attention.training.progress import progress
 from jax_attention.training.signals import StopSignals
-from tests.training.tiny import Text, assert_same_bits, config, make
+from tests.support.bigram import Text, assert_same_bits, config, make
 
 HANDLERS = (signal.SIGTERM, signal.SIGINT)
 main_thread_only = pytest.mark.skipif(
