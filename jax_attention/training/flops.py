@@ -1,9 +1,9 @@
 """Model FLOPs utilisation: the floating-point operations of training, and the peak speed of this machine.
 
-The convention is that of the PaLM report: per token 6 N for the matrices (2 N forward, 4 N backward; a multiplication and an
-addition count as two) and 12 L T D for the scores and the sums over values, both directions. Attention is counted in
-full although a causal mask needs half of it, and recomputation (rematerialisation) is not counted. So the figure is
-comparable between programs, and a program that skips masked tiles can even exceed 100 %.
+The convention is that of the PaLM report. Per token it counts 6 N for the matrices (2 N forward, 4 N backward; a
+multiplication and an addition count as two) and 12 L T D for the scores and the sums over values, forward and backward.
+Attention is counted in full although a causal mask needs half of it, and recomputation (rematerialisation) is not
+counted. So the figure is comparable between programs, and a program that skips masked tiles can even exceed 100 %.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def matmul_peak(dtype: Any = jnp.float32, mesh: Mesh | None = None) -> float:
 
 @functools.cache
 def _measured_peak(dtype: jnp.dtype, mesh: Mesh) -> float:
-    # Large enough that the product and not its launch is measured: 0.3 s in all on a CPU, some ms on an accelerator.
+    # Large enough that the product and not its launch is measured, and small enough for 0.3 s on a CPU.
     size = 1024 if mesh.devices.flat[0].platform == "cpu" else 8192
     row_count = size * mesh.size
     a = parallel.split_rows(jnp.ones((row_count, size), dtype), mesh)
