@@ -65,8 +65,8 @@ def pad_prompts(prompts: Sequence[Sequence[int]], *, side: str = "left", pad: in
     shape = (len(rows), int(lengths.max()))
     tokens, positions = np.full(shape, pad, np.int32), np.full(shape, EMPTY, np.int32)
     for i, row in enumerate(rows):
-        place = slice(shape[1] - len(row), None) if side == "left" else slice(len(row))
-        tokens[i, place], positions[i, place] = row, np.arange(len(row))
+        columns = slice(shape[1] - len(row), None) if side == "left" else slice(len(row))
+        tokens[i, columns], positions[i, columns] = row, np.arange(len(row))
     return Prompts(tokens, positions, lengths)
 
 

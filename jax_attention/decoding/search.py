@@ -139,8 +139,8 @@ def _extend(state: BeamState, logits: jax.Array, sampler: Sampler, criteria: Sto
 
     # Keep: the K finished beams of highest score, old and new.
     candidates = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), state.finished, best)
-    _, places = _top(candidates.scores, len(best.scores))
-    finished = jax.tree.map(lambda x: _take_beams(x, places), candidates)
+    _, indices = _top(candidates.scores, len(best.scores))
+    finished = jax.tree.map(lambda x: _take_beams(x, indices), candidates)
 
     # Go on: the K largest sums whose token is no stop token.
     running, token, parents = _top_beams(state, jnp.where(is_stop, -jnp.inf, sums))
@@ -170,8 +170,8 @@ def _top_beams(state: BeamState, sums: jax.Array) -> tuple[Hypotheses, jax.Array
     """The K largest of all `sums [K, ..., V]` as beams, with the last token and the parent of each."""
     beams, vocab_size = sums.shape[0], sums.shape[-1]
     # [K, ..., V] -> [K V, ...]: beam and token in one axis, so that one beam may continue in several ways.
-    scores, places = _top(jnp.moveaxis(sums, -1, 1).reshape(-1, *sums.shape[1:-1]), beams)
-    parents, token = places // vocab_size, places % vocab_size
+    scores, indices = _top(jnp.moveaxis(sums, -1, 1).reshape(-1, *sums.shape[1:-1]), beams)
+    parents, token = indices // vocab_size, indices % vocab_size
     tokens = _take_beams(state.running.tokens, parents)
     tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[..., None], state.step, axis=-1)
     return Hypotheses(tokens, scores, jnp.full_like(token, state.step + 1)), token, parents
@@ -184,11 +184,11 @@ def _divisor(length: jax.Array, criteria: StoppingCriteria) -> jax.Array:
 
 def _top(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """The `count` largest entries along the first axis and their indices; the first of equal ones."""
-    largest, places = jax.lax.top_k(jnp.moveaxis(x, 0, -1), count)
-    return jnp.moveaxis(largest, -1, 0), jnp.moveaxis(places, -1, 0).astype(jnp.int32)
+    largest, indices = jax.lax.top_k(jnp.moveaxis(x, 0, -1), count)
+    return jnp.moveaxis(largest, -1, 0), jnp.moveaxis(indices, -1, 0).astype(jnp.int32)
 
 
-def _take_beams(x: jax.Array, places: jax.Array, axis: int = 0) -> jax.Array:
-    """Reorder the axis of beams by `places [K, *batch]`, for `x [..., K, *batch, ...]`."""
-    index = places.reshape((1,) * axis + places.shape + (1,) * (x.ndim - axis - places.ndim))
-    return jnp.take_along_axis(x, index, axis)
+def _take_beams(x: jax.Array, indices: jax.Array, axis: int = 0) -> jax.Array:
+    """Reorder the axis of beams by `indices [K, *batch]`, for `x [..., K, *batch, ...]`."""
+    indices = indices.reshape((1,) * axis + indices.shape + (1,) * (x.ndim - axis - indices.ndim))
+    return jnp.take_along_axis(x, indices, axis)

@@ -59,9 +59,9 @@ class TextStreamer:
         """
         for length in range(old + 1, visible + 1):
             text = self._decode(tokens[:length])
-            place = _find_first(text, self._stops)
-            if place is not None:
-                self.text, self.length = text[:place], length
+            start = _find_first(text, self._stops)
+            if start is not None:
+                self.text, self.length = text[:start], length
                 return
 
     def _unstable_length(self) -> int:

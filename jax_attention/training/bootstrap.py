@@ -81,5 +81,5 @@ def bootstrap(
 def _draw_counts(rng: np.random.Generator, draws: int, count: int) -> Float[np.ndarray, "draws count"]:
     """How often each of `count` rows is among `count` draws with replacement, `draws` times."""
     # One bincount for all draws: those of draw b are shifted by b * count.
-    places = rng.integers(count, size=(draws, count)) + count * np.arange(draws)[:, None]
-    return np.bincount(places.reshape(-1), minlength=draws * count).reshape(draws, count).astype(np.float64)
+    indices = rng.integers(count, size=(draws, count)) + count * np.arange(draws)[:, None]
+    return np.bincount(indices.reshape(-1), minlength=draws * count).reshape(draws, count).astype(np.float64)

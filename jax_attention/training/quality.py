@@ -67,7 +67,7 @@ def token_accuracy(
     total = weights.sum()
     fail_unless(
         bool(np.isfinite(total)) and bool(np.all(weights >= 0)) and total > 0,
-        f"weights: expected finite numbers from 0 with a positive sum, got the sum {total}. A batch of padding alone "
+        f"weights: expected finite numbers >= 0 with a positive sum, got the sum {total}. A batch of padding alone "
         "has no accuracy.",
     )
     return float((weights * (found == wanted)).sum() / total)

@@ -66,8 +66,8 @@ def test_a_ragged_batch_equals_the_definition_row_by_row(stopping, penalty):
                 assert_beams_equal(
                     row_of(beams, i), beam_search_reference(model.row(i), prompt, stop_tokens=stops, **options)
                 )
-        alone = decoding.beam_search(model.row(1), RAGGED[1], stop_tokens=stops, **options)
-        np.testing.assert_array_equal(alone.tokens, np.asarray(beams.tokens)[0, 1])
+        single = decoding.beam_search(model.row(1), RAGGED[1], stop_tokens=stops, **options)
+        np.testing.assert_array_equal(single.tokens, np.asarray(beams.tokens)[0, 1])
 
 
 @settings(max_examples=100)

@@ -70,9 +70,9 @@ def test_rows_of_a_ragged_batch_equal_rows_alone():
     model = transformer()
     together = decoding.generate(model, RAGGED, max_new_tokens=COUNT)
     for i, prompt in enumerate(RAGGED):
-        alone = decoding.generate(model, prompt, max_new_tokens=COUNT)
-        np.testing.assert_array_equal(together.tokens[i], alone.tokens)
-        np.testing.assert_allclose(together.logprobs[i], alone.logprobs, **CLOSE)
+        single = decoding.generate(model, prompt, max_new_tokens=COUNT)
+        np.testing.assert_array_equal(together.tokens[i], single.tokens)
+        np.testing.assert_allclose(together.logprobs[i], single.logprobs, **CLOSE)
 
 
 @pytest.mark.slow

@@ -54,9 +54,9 @@ def test_samples_are_the_calls_with_folded_keys_and_vmap_agrees():
     mapped = jax.jit(jax.vmap(lambda rng: draw(prompts, rng).tokens))(rngs)
     np.testing.assert_array_equal(mapped, together.tokens)
     assert len(np.unique(np.asarray(together.tokens).reshape(6, 12), axis=0)) == 6
-    alone = draw(PROMPTS[0], num_samples=1)
-    assert alone.tokens.shape == (1, 12)
-    np.testing.assert_array_equal(alone.tokens[0], together.tokens[0, 0])
+    single = draw(PROMPTS[0], num_samples=1)
+    assert single.tokens.shape == (1, 12)
+    np.testing.assert_array_equal(single.tokens[0], together.tokens[0, 0])
 
 
 @pytest.mark.slow
