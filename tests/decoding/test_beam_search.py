@@ -19,7 +19,7 @@ from jax_attention import decoding, models
 from jax_attention.decoding import search
 from tests.support.beam_reference import beam_search_reference, exhaustive_search, random_model, total_logprob
 from tests.support.successor_model import CALL_COUNTS, LetterTokenizer, letter_ids, successor_model, transformer
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 V, K, LIMIT = 5, 4, 7

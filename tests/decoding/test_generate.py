@@ -10,8 +10,8 @@ import pytest
 from jax_attention import decoding, models
 from tests.models import small
 from tests.support.successor_model import CALL_COUNTS, LetterTokenizer, letter_ids, successor_model, transformer
-from tests.tiers import slow_except
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow_except
+from tests.support.tolerances import FORWARD
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 COUNT = 6

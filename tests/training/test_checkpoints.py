@@ -18,9 +18,9 @@ from flax import nnx
 from orbax.checkpoint import v1 as orbax
 
 from jax_attention.training.checkpoints import Checkpoints
-from tests.arrays import normal
+from tests.support.arrays import normal
 from tests.support.bigram import assert_same_bits
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 LINEAR = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
 STATE = {

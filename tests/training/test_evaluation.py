@@ -7,7 +7,7 @@ import pytest
 
 from jax_attention.training.evaluation import make_evaluate
 from tests.support.bigram import B, T, Text, make
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 
 @pytest.mark.parametrize("batch_size", [4, 16])

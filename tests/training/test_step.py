@@ -14,8 +14,8 @@ from flax import nnx
 from jax_attention import data, models, training
 from tests.models.small import filled
 from tests.support.bigram import Bigram
-from tests.tiers import slow
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD
 
 B, T, V = 4, 6, 7
 RNG = np.random.default_rng(0)
