@@ -61,7 +61,7 @@ class Generate:
 
     def run(self) -> None:
         """Load, continue, print."""
-        rules, samples = self.rules(), 1 if self.num_samples is None else self.num_samples
+        transforms, samples = self.transforms(), 1 if self.num_samples is None else self.num_samples
         if self.greedy and (self.num_samples, self.seed) != (None, None):
             raise ValueError(
                 "greedy: expected no --num-samples and no --seed beside it, as it always makes the same text, got "
@@ -80,7 +80,7 @@ class Generate:
                 f"prompt: expected fewer tokens than the context of {run.config.context}, got {len(ids)}. Shorten it."
             )
         model = models.unroll_layers(run.load(self.step)[0])
-        sampler = decoding.sampler(*rules, *report.only_spelled(run))
+        sampler = decoding.sampler(*transforms, *report.only_spelled(run))
         if self.beams is not None:
             self._search(model, run, prompt, min(self.max_new_tokens, room), samples)
             return
@@ -124,13 +124,14 @@ class Generate:
 
     def _search(self, model: Any, run: run_folder.Run, prompt: str, count: int, samples: int) -> None:
         """Print the best texts of beam search, with their scores if there are several."""
-        rules = [] if self.repetition_penalty is None else [decoding.repetition_penalty(self.repetition_penalty)]
+        penalty = self.repetition_penalty
+        transforms = [] if penalty is None else [decoding.repetition_penalty(penalty)]
         options = dict(
             num_beams=self.beams,
             max_new_tokens=count,
             length_penalty=1.0 if self.length_penalty is None else self.length_penalty,
             num_return=samples,
-            rules=[*rules, *report.only_spelled(run)],
+            transforms=[*transforms, *report.only_spelled(run)],
             stop_tokens=run.stop_tokens,
             tokenizer=run.tokenizer,
         )
@@ -143,17 +144,17 @@ class Generate:
         if self.max_new_tokens > count and not bool(found.stopped.all()):
             _say_full(model.config.context)
 
-    def rules(self) -> list[decoding.LogitTransform]:
-        """The rules that were asked for; greedy takes none beside it."""
+    def transforms(self) -> list[decoding.LogitTransform]:
+        """The logit transforms of the options; `greedy` refuses those that it would ignore."""
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        rules = [getattr(decoding, name)(x) for name, x in given.items()]
+        transforms = [getattr(decoding, name)(x) for name, x in given.items()]
         if self.greedy:
-            rules = [decoding.greedy(), *rules]
+            transforms = [decoding.greedy(), *transforms]
         elif not given:
-            rules = [decoding.temperature(0.8)]
-        decoding.sampler(*rules)  # which checks them before anything is loaded
-        return rules
+            transforms = [decoding.temperature(0.8)]
+        decoding.sampler(*transforms)  # which checks them before anything is loaded
+        return transforms
 
 
 def _check_finite(logprobs: jax.Array) -> None:

@@ -78,7 +78,7 @@ def sample_text(run: run_folder.Run, model: models.TransformerLM, prompt: np.nda
 
 
 def only_spelled(run: run_folder.Run | pretrained.Pretrained) -> list[Callable]:
-    """A rule that leaves out ids without a text: models often embed more than their tokenizer has."""
+    """A logit transform that forbids ids without a text: models often embed more ids than their tokenizer has."""
     size = run.tokenizer.vocab_size
     return [] if size == run.config.vocab_size else [_below(size)]
 

@@ -192,7 +192,7 @@ def test_docstring_has_what_a_caller_needs(name):
 
 DOCTESTED = [module_name(path) for path in LIBRARY if ">>> " in path.read_text(encoding="utf-8")]
 EXPENSIVE = """
-    decoding.beams decoding.generate decoding.truncation attention.attend attention.flax_adapter attention.jax_nn
+    decoding.beams decoding.generate decoding.logit_transforms attention.attend attention.flax_adapter attention.jax_nn
     attention.merge attention.recurrent dropout interop.compare_rule interop.hugging_face interop.peft
     interop.report.compare interop.torch_modules.convert masks.data models.transformer_stack
     models.encoder_decoder_stack models.classifier models.create models.encoder_decoder models.patch_encoder

@@ -89,8 +89,10 @@ def test_rules_change_their_log_probabilities_too(pair):
     theirs, ours = pair
     options = {"num_beams": 3, "length_penalty": 0.8}
     expected = theirs_of(theirs, ROWS[:1], (9,), repetition_penalty=1.6, **options)
-    rule = decoding.repetition_penalty(1.6)
-    found = decoding.beam_search(ours, ROWS[:1], max_new_tokens=NEW, stop_tokens=9, num_return=3, rules=rule, **options)
+    penalty = decoding.repetition_penalty(1.6)
+    found = decoding.beam_search(
+        ours, ROWS[:1], max_new_tokens=NEW, stop_tokens=9, num_return=3, transforms=penalty, **options
+    )
     for x, y in zip((found.tokens, found.lengths), expected, strict=False):
         np.testing.assert_array_equal(x, y)
     np.testing.assert_allclose(found.scores, expected[2], rtol=FORWARD["float32"])

@@ -1,4 +1,4 @@
-"""The smallest thing that trains like a language model: a bigram table, random text, short runs, and comparisons."""
+"""A bigram model that trains like a language model, its random text, settings of short runs, bitwise comparison."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
 
 class Bigram(nnx.Module):
-    """Logits of the next token from the present one alone, by way of 5 numbers, half of which are dropped."""
+    """Logits of the next token from the current one, through an embedding of size 5 with a dropout of one half."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.embedding = nnx.Param(jax.random.normal(rngs.params(), (V, 5)))
@@ -40,7 +40,7 @@ class Bigram(nnx.Module):
 
 
 class Text:
-    """Random tokens; the batch of a step depends on (seed, step) alone. Validation is 10 rows and a bit."""
+    """Random tokens; the batch of a step depends on (seed, step) only. The validation split is 10 rows and 2 tokens."""
 
     def __init__(self, vocab: int = V, length: int = T):
         self.vocab, self.length = vocab, length
@@ -58,14 +58,14 @@ class Text:
 
 
 def make(steps: int = 1000, accumulate: int = 1, seed: int = 1) -> tuple[Any, Any]:
-    """A fresh state and its train step."""
+    """An initial state and its train step."""
     optimizer = make_optimizer(OptimizerConfig(learning_rate=0.05, warmup=2), steps=steps)
     start = jax.jit(lambda rng: init_state(Bigram(nnx.Rngs(0)), optimizer, rng=rng))
     return start(jax.random.key(seed)), make_train_step(optimizer, accumulate=accumulate)
 
 
 def config(**changes: Any) -> LoopConfig:
-    """Ten steps of the loop, logged one by one, without evaluations or checkpoints."""
+    """Settings of ten steps, each of them logged, without evaluations or checkpoints."""
     return LoopConfig(
         **{"steps": 10, "batch_size": B, "log_every": 1, "evaluate_every": 0, "checkpoint_every": 0} | changes
     )
