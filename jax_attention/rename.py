@@ -4,8 +4,8 @@
 
 A name is renamed where the file imports it: `models.Body` after `from jax_attention import models`, and `Body` after
 `from jax_attention.models import Body`. Which class a method or keyword argument belongs to cannot be seen from the
-text, so those of `METHODS` and `KEYWORDS` are renamed wherever a file that imports jax_attention calls them. Names that
-have left the library are reported. The table in CHANGELOG.md is the same as the one here.
+text, so those of `METHODS` and `KEYWORDS` are renamed wherever a file that imports jax_attention calls something of
+that name. Names that have left the library are reported. The table in CHANGELOG.md is the same as the one here.
 """
 
 from __future__ import annotations
@@ -66,8 +66,12 @@ METHODS = {
 }
 """Methods of modules and configs."""
 
-KEYWORDS = {"extra_key": "bias_kv", "joined_norm": "norm_all_heads"}
-"""Keyword arguments."""
+KEYWORDS = {
+    ("MultiHeadAttention", "extra_key"): "bias_kv",
+    ("MultiHeadAttention", "joined_norm"): "norm_all_heads",
+    ("beam_search", "rules"): "transforms",
+}
+"""Keyword arguments, by the name of the function that is called."""
 
 STRINGS = {("implementation", "linear_time"): "linear_attention", ("qk_norm", "joined"): "all_heads"}
 """Strings, by the keyword argument that they are passed to."""
@@ -163,11 +167,13 @@ def _renamings(tree: ast.AST, paths: Mapping[str, str]) -> Iterator[tuple[ast.ex
                 yield node, node.attr, NAMES[path].rpartition(".")[2]
             elif path is None and node.attr in METHODS and id(node) in called:
                 yield node, node.attr, METHODS[node.attr]
-        elif isinstance(node, ast.keyword):
-            if node.arg in KEYWORDS:
-                yield node, node.arg, KEYWORDS[node.arg]
-            if isinstance(node.value, ast.Constant) and (node.arg, node.value.value) in STRINGS:
-                yield node.value, node.value.value, STRINGS[node.arg, node.value.value]
+        elif isinstance(node, ast.Call):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+            for keyword in node.keywords:
+                if (function, keyword.arg) in KEYWORDS:
+                    yield keyword, keyword.arg, KEYWORDS[function, keyword.arg]
+                if isinstance(keyword.value, ast.Constant) and (keyword.arg, keyword.value.value) in STRINGS:
+                    yield keyword.value, keyword.value.value, STRINGS[keyword.arg, keyword.value.value]
 
 
 def _path(node: ast.expr, paths: Mapping[str, str]) -> str | None:

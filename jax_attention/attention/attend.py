@@ -83,20 +83,9 @@ def attend(
     Reference:
         Vaswani et al. (2017), "Attention is all you need", section 3.2.
     """
-    call = prepare(
-        query,
-        key,
-        value,
-        score=score,
-        mods=mods,
-        mask=mask,
-        normalize=normalize,
-        dropout=dropout,
-        query_positions=query_positions,
-        key_positions=key_positions,
-        precision=precision,
-        implementation=implementation,
-    )
+    rule = {"score": score, "mods": mods, "mask": mask, "normalize": normalize, "dropout": dropout}
+    positions = {"query_positions": query_positions, "key_positions": key_positions}
+    call = prepare(query, key, value, **rule, **positions, precision=precision, implementation=implementation)
     return evaluate(call)
 
 

@@ -18,12 +18,14 @@ import numpy as np
 from jax_attention.core.parts import NamedArray, named_arrays
 
 
-def ensure(assertion: Callable, *args: Any, message: str, error: type[Exception] = ValueError) -> None:
+def ensure(
+    assertion: Callable, *args: Any, message: str | Callable[[], str], error: type[Exception] = ValueError
+) -> None:
     """Run a chex assertion; if it fails, raise `error(message)` instead of the chex error."""
     try:
         assertion(*args)
     except AssertionError:
-        raise error(message) from None
+        raise error(message if isinstance(message, str) else message()) from None
 
 
 def fail_unless(condition: bool, message: str, error: type[Exception] = ValueError) -> None:
@@ -158,16 +160,20 @@ def check_sizes(query: jax.Array, key: jax.Array, needs_equal_sizes: bool, key_p
             chex.assert_equal,
             query.shape[-1],
             key.shape[-1],
-            message=f"key: expected head size {query.shape[-1]} as in query for score {score!r}, got "
-            f"{key.shape[-1]}. scores.general, additive and concat take different sizes.",
+            message=lambda: (
+                f"key: expected head size {query.shape[-1]} as in query for score {score!r}, got "
+                f"{key.shape[-1]}. scores.general, additive and concat take different sizes."
+            ),
         )
     if key_per_query:
         ensure(
             chex.assert_equal,
             query.shape[-2],
             key.shape[-2],
-            message=f"key: expected {query.shape[-2]} rows, one per query row, for score {score!r}, got "
-            f"{key.shape[-2]}. This score joins query t with key t; the value has the S rows.",
+            message=lambda: (
+                f"key: expected {query.shape[-2]} rows, one per query row, for score {score!r}, got "
+                f"{key.shape[-2]}. This score joins query t with key t; the value has the S rows."
+            ),
         )
 
 

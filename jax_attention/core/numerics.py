@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,10 +25,14 @@ def compute_dtype(*arrays: Any) -> jnp.dtype:
 
 def matmul_precision(precision: Any) -> AbstractContextManager:
     """A context in which every product is traced with `precision`, also those in a user's function."""
+    if precision is None:
+        return nullcontext()
     if isinstance(precision, tuple) and len(set(precision)) == 1:
         precision = precision[0]
-    if precision is None or precision == lax.DotAlgorithmPreset.DEFAULT:
-        return nullcontext()
+    return nullcontext() if precision == lax.DotAlgorithmPreset.DEFAULT else _default_precision(precision)
+
+
+def _default_precision(precision: Any) -> AbstractContextManager:
     name = precision
     if isinstance(precision, lax.Precision):
         name = precision.name.lower()
@@ -49,12 +54,12 @@ def pvary_like(x: Any, like: Any) -> Any:
     of constants is cast first. Outside of `shard_map` nothing varies, and x is returned as it is.
     """
     axes = pvary_axes(like)
+    return jax.tree.map(partial(_pvary, axes), x) if axes else x
 
-    def vary(leaf: jax.Array) -> jax.Array:
-        missing = tuple(sorted(axes - pvary_axes(leaf)))
-        return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
-    return jax.tree.map(vary, x) if axes else x
+def _pvary(axes: set[str], leaf: jax.Array) -> jax.Array:
+    missing = tuple(sorted(axes - pvary_axes(leaf)))
+    return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
 
 def filled(shape: tuple[int, ...], number: float, like: jax.ShapeDtypeStruct) -> jax.Array:
@@ -77,6 +82,19 @@ def forbid(scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     where = where & ~jnp.isneginf(scores)
     return jnp.where(where, scores, 0), where
+
+
+def row_max(scores: jax.Array) -> jax.Array:
+    """The largest score of each row, `[..., t, 1]`; -inf for a row without keys.
+
+    A constant to derivatives: it cancels in the quotient, and the gradient of a maximum would only cost time.
+    """
+    return jnp.max(jax.lax.stop_gradient(scores), axis=-1, keepdims=True, initial=-jnp.inf)
+
+
+def finite_or_zero(x: jax.Array) -> jax.Array:
+    """x with -inf replaced by 0: for a row without keys `score - row_max` would be -inf - (-inf) = NaN."""
+    return jnp.where(jnp.isneginf(x), 0, x)
 
 
 def zero_rows(x: jax.Array, used: jax.Array) -> jax.Array:

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_broadcasts
-from jax_attention.core.numerics import zero_rows
+from jax_attention.core.numerics import row_max, zero_rows
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.call import AttentionCall, AttentionOutput
 from jax_attention.masks.block_coverage import all_rows_used
-from jax_attention.normalizers.base import row_max
 from jax_attention.normalizers.softmax import exponentials, logsumexp
 
 

@@ -110,19 +110,6 @@ def as_normalizer(x: Any) -> Normalizer:
     return x if isinstance(x, Normalizer) else UserNormalizer(x)
 
 
-def row_max(scores: jax.Array) -> jax.Array:
-    """The largest score of each row, `[..., t, 1]`; -inf for a row without keys.
-
-    A constant to derivatives: it cancels in the quotient, and the gradient of a maximum would only cost time.
-    """
-    return jnp.max(jax.lax.stop_gradient(scores), axis=-1, keepdims=True, initial=-jnp.inf)
-
-
 def count(where: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Number of keys that each row may attend to, `[..., t, 1]`."""
     return jnp.sum(where, axis=-1, keepdims=True, dtype=dtype)
-
-
-def finite_or_zero(x: jax.Array) -> jax.Array:
-    """x with -inf replaced by 0: for a row without keys `score - row_max` would be -inf - (-inf) = NaN."""
-    return jnp.where(jnp.isneginf(x), 0, x)

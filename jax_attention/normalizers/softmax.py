@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array
-from jax_attention.core.numerics import per_tile
+from jax_attention.core.numerics import finite_or_zero, per_tile, row_max
 from jax_attention.core.struct import array_field, struct
-from jax_attention.normalizers.base import Normalizer, finite_or_zero, row_max
+from jax_attention.normalizers.base import Normalizer
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -37,6 +37,9 @@ class Softmax(Normalizer):
 
     def numerator(self, scores: jax.Array, where: jax.Array, row_max: jax.Array) -> jax.Array:
         return exponentials(scores, row_max)
+
+    def total(self, numerator: jax.Array, where: jax.Array) -> jax.Array:
+        return jnp.sum(numerator, axis=-1, keepdims=True)
 
     def denominator(self, total: jax.Array, row_max: jax.Array) -> jax.Array:
         sinks = self.sinks_or_none()

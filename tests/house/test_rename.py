@@ -13,26 +13,30 @@ V0_1 = (ROOT / "tests" / "fixtures" / "v0_1" / "public_names.txt").read_text(enc
 """All public names of version 0.1."""
 
 CODE = '''
-from jax_attention import data as d, models, viz
+from jax_attention import data as d, decoding, models, viz
 import jax_attention as ja
 from jax_attention.training import Fitted, pair_loss as loss
 
 def build(config: models.PairConfig) -> Fitted:  # größer
     """`models.Body` in prose stays."""
+    layer = ja.nn.MultiHeadAttention(2, 8, extra_key=True)
     body = models.Body(config, extra_key=True)
+    decoding.beam_search(model, rules=(), log=f"{rules}")
     ja.attend(q, k, v, implementation="linear_time")
     ja.data.tasks.recall(rng)
     body.remember(states, mode="linear_time")
     return Fitted(viz.strip(" strip "), text.strip(), d.padded(rows), loss)
 '''
 RENAMED = '''
-from jax_attention import data as d, models, viz
+from jax_attention import data as d, decoding, models, viz
 import jax_attention as ja
 from jax_attention.training import FitResult, seq2seq_loss as loss
 
 def build(config: models.EncoderDecoderConfig) -> FitResult:  # größer
     """`models.Body` in prose stays."""
-    body = models.TransformerStack(config, bias_kv=True)
+    layer = ja.nn.MultiHeadAttention(2, 8, bias_kv=True)
+    body = models.TransformerStack(config, extra_key=True)
+    decoding.beam_search(model, transforms=(), log=f"{rules}")
     ja.attend(q, k, v, implementation="linear_attention")
     ja.data.tasks.recall(rng)
     body.project_memory(states, mode="linear_time")
@@ -78,7 +82,7 @@ def test_table_of_the_changelog_is_that_of_the_script():
     rows = dict(re.findall(r"^\| `?(.+?)`? \| `?(.+?)`? \|$", text, re.M))
     expected = {"0.1": "0.2", **rename.NAMES, **rename.REMOVED}
     expected |= {f".{old}(...)": f".{new}(...)" for old, new in rename.METHODS.items()}
-    expected |= {f"{old}=": f"{new}=" for old, new in rename.KEYWORDS.items()}
+    expected |= {f"{call}({old}=)": f"{call}({new}=)" for (call, old), new in rename.KEYWORDS.items()}
     expected |= {f'{key}="{old}"': f'{key}="{new}"' for (key, old), new in rename.STRINGS.items()}
     assert rows == expected
     assert jax_attention.__version__ == "0.2.0"
