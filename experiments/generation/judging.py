@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.corpora.story_words import KINDS, NAMES, article
 from experiments.generation.texts import STOP
-from jax_attention.data.story_words import KINDS, NAMES, article
 
 TEXT = re.compile(rf"((?:[^.?]* \. )+)([^.?]* \?) (\S+) {STOP}")
 

@@ -9,12 +9,13 @@ import re
 
 import pytest
 
+from experiments import corpora
+from experiments.corpora import grammar_words as table
+from experiments.corpora.grammar_phrases import Fact, Speaker, known
 from jax_attention import data
-from jax_attention.data import grammar_words as table
-from jax_attention.data.grammar_phrases import Fact, Speaker, known
 from tests.tiers import slow_except_every
 
-GRAMMAR = data.Grammar()
+GRAMMAR = corpora.Grammar()
 
 
 @functools.cache
@@ -284,7 +285,7 @@ def test_notes_list_what_is_in_the_sentence():
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_only_the_combination_of_three_is_new(share):
-    grammar = data.Grammar(held_out=share)
+    grammar = corpora.Grammar(held_out=share)
     training, held_out = grammar.triples("training"), grammar.triples("held_out")
     for parts in (lambda f: f[:2], lambda f: f[1:], lambda f: f[0], lambda f: f[1], lambda f: f[2]):
         assert {parts(fact) for fact in held_out} <= {parts(fact) for fact in training}
@@ -299,7 +300,7 @@ def test_only_the_combination_of_three_is_new(share):
 
 
 def test_sentences_depend_on_the_arguments_alone():
-    again = data.Grammar().pairs(1, 50, (4, 16), "held_out")
+    again = corpora.Grammar().pairs(1, 50, (4, 16), "held_out")
     assert again == sample("held_out")[:50]
     others = [GRAMMAR.pairs(2, 50, (4, 16), "held_out"), GRAMMAR.pairs(1, 50, (4, 15), "held_out"), sample("all")[:50]]
     assert all(other != again for other in others)
@@ -309,8 +310,8 @@ def test_sentences_depend_on_the_arguments_alone():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: data.Grammar(1), ValueError, "held_out: expected a number from 0 to below 1, got 1"),
-        (lambda: data.Grammar("a"), ValueError, "held_out: expected a number from 0 to below 1, got 'a'"),
+        (lambda: corpora.Grammar(1), ValueError, "held_out: expected a number from 0 to below 1, got 1"),
+        (lambda: corpora.Grammar("a"), ValueError, "held_out: expected a number from 0 to below 1, got 'a'"),
         (lambda: GRAMMAR.pairs(-1, 1), ValueError, "seed: expected an int >= 0, got -1"),
         (lambda: GRAMMAR.pairs(0, 0.5), TypeError, "count: expected a Python int"),
         (lambda: GRAMMAR.pairs(0, 1, 5), TypeError, r"words: expected two numbers, \(least, most\), got 5"),
@@ -322,7 +323,7 @@ def test_sentences_depend_on_the_arguments_alone():
             "combinations: expected 'training', .*got 'test'",
         ),
         (
-            lambda: data.Grammar(0).pairs(0, 1, combinations="held_out"),
+            lambda: corpora.Grammar(0).pairs(0, 1, combinations="held_out"),
             ValueError,
             "that holds some out, got held_out=0",
         ),

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.corpora.combinations import between, check_combinations, check_range, drawn, permitted
+from experiments.corpora.story_words import KINDS, NAMES, Kind, article
 from jax_attention.core.checks import check_int, fail_unless
-from jax_attention.data.combinations import between, check_combinations, check_range, drawn, permitted
-from jax_attention.data.story_words import KINDS, NAMES, Kind, article
 
 MOST_TOLD = 8
 """So many values of one kind fit into a passage, all different, also when only held-out ones are allowed."""
@@ -58,8 +58,8 @@ def passages(
         TypeError: if a number is not an int.
 
     Example:
-        >>> from jax_attention import data
-        >>> for passage in data.passages(seed=3, count=1, people=(2, 2), kinds=1, updates=1):
+        >>> from experiments import corpora
+        >>> for passage in corpora.passages(seed=3, count=1, people=(2, 2), kinds=1, updates=1):
         ...     print(passage.text, passage.question, passage.answer, sep=" / ")
         Nina plays the guitar . Alice plays the piano . Nina switched to the clarinet . /
             Which instrument does Nina play ? / clarinet

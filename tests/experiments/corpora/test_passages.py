@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jax_attention import data
-from jax_attention.data.combinations import permitted
-from jax_attention.data.story_words import CITIES, KINDS, NAMES
+from experiments import corpora
+from experiments.corpora.combinations import permitted
+from experiments.corpora.story_words import CITIES, KINDS, NAMES
 
 SETTINGS = {
     "plain": {},
@@ -51,11 +51,11 @@ def sentences(text: str) -> list[str]:
     return [part + " ." for part in text.removesuffix(" .").split(" . ")]
 
 
-def facts(passage: data.Passage) -> list[tuple[int, str, str]]:
+def facts(passage: corpora.Passage) -> list[tuple[int, str, str]]:
     return [understood(sentence, TOLD) for sentence in sentences(passage.text)]
 
 
-def pairs(made: list[data.Passage]) -> set[tuple[str, str]]:
+def pairs(made: list[corpora.Passage]) -> set[tuple[str, str]]:
     return {(name, value) for passage in made for _, name, value in facts(passage)}
 
 
@@ -64,7 +64,7 @@ def pairs(made: list[data.Passage]) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_reader_finds_the_answer(name):
-    for passage in data.passages(7, 60, **SETTINGS[name]):
+    for passage in corpora.passages(7, 60, **SETTINGS[name]):
         known = {(kind, person): value for kind, person, value in facts(passage)}  # the last time counts
         kind, person, _ = understood(passage.question, ASKED)
         assert known[kind, person] == passage.answer
@@ -82,7 +82,7 @@ def test_a_reader_finds_the_answer(name):
 )
 def test_everybody_has_one_of_each_kind_and_all_values_differ(seed, people, kinds, updates, combinations):
     updates = min(updates, people[0] * kinds - 1)
-    (passage,) = data.passages(seed, 1, people=people, kinds=kinds, updates=updates, combinations=combinations)
+    (passage,) = corpora.passages(seed, 1, people=people, kinds=kinds, updates=updates, combinations=combinations)
     told = facts(passage)
     names, topics = {name for _, name, _ in told}, {kind for kind, _, _ in told}
     assert people[0] <= len(names) <= people[1]
@@ -96,7 +96,7 @@ def test_everybody_has_one_of_each_kind_and_all_values_differ(seed, people, kind
 def test_what_changes_is_told_first_and_changed_later():
     first = {(k, form) for k, kind in enumerate(KINDS) for form in map(pattern, kind.told)}
     changed_and_asked = 0
-    for passage in data.passages(2, 200, people=(2, 2), kinds=2, updates=2):
+    for passage in corpora.passages(2, 200, people=(2, 2), kinds=2, updates=2):
         seen = set()
         for sentence in sentences(passage.text):
             kind, name, _ = understood(sentence, TOLD)
@@ -112,7 +112,7 @@ def test_what_changes_is_told_first_and_changed_later():
 def test_the_answer_stands_in_every_sentence_equally_often(updates):
     count, told = 2000, 6 + updates
     places = Counter()
-    for passage in data.passages(3, count, people=(3, 3), kinds=2, updates=updates):
+    for passage in corpora.passages(3, count, people=(3, 3), kinds=2, updates=updates):
         places[passage.text.split(" ")[: passage.place].count(".")] += 1
     assert sorted(places) == list(range(told))
     expected = count / told
@@ -123,7 +123,7 @@ def test_the_answer_stands_in_every_sentence_equally_often(updates):
 def test_sentences_stand_in_any_order():
     """The second sentence is about the person of the first in 1 of 5 passages, about its kind in 2 of 5."""
     count, person, topic = 1000, 0, 0
-    for passage in data.passages(6, count, people=(3, 3), kinds=2):
+    for passage in corpora.passages(6, count, people=(3, 3), kinds=2):
         first, second = facts(passage)[:2]
         person, topic = person + (first[1] == second[1]), topic + (first[0] == second[0])
     assert abs(person - count / 5) < 65  # five standard deviations
@@ -131,7 +131,7 @@ def test_sentences_stand_in_any_order():
 
 
 def test_the_number_of_people_is_drawn_from_its_range():
-    sizes = Counter(len({name for _, name, _ in facts(made)}) for made in data.passages(8, 300, people=(2, 4)))
+    sizes = Counter(len({name for _, name, _ in facts(made)}) for made in corpora.passages(8, 300, people=(2, 4)))
     assert sorted(sizes) == [2, 3, 4]
     assert min(sizes.values()) > 60
 
@@ -139,7 +139,7 @@ def test_the_number_of_people_is_drawn_from_its_range():
 def test_the_answer_is_not_told_by_the_kind_of_words_alone():
     """Among those of its kind the answer is the first, the second and the third value equally often."""
     order = Counter()
-    for passage in data.passages(4, 900, people=(3, 3), kinds=1):
+    for passage in corpora.passages(4, 900, people=(3, 3), kinds=1):
         order[[value for _, _, value in facts(passage)].index(passage.answer)] += 1
     assert all(abs(order[i] - 300) < 75 for i in range(3)), order  # five standard deviations
 
@@ -148,8 +148,8 @@ def test_the_answer_is_not_told_by_the_kind_of_words_alone():
 
 
 def test_training_and_held_out_passages_share_words_but_no_combination():
-    training = pairs(data.passages(0, 1500, people=(4, 4), kinds=6))
-    held_out = pairs(data.passages(0, 600, people=(4, 4), kinds=6, combinations="held_out"))
+    training = pairs(corpora.passages(0, 1500, people=(4, 4), kinds=6))
+    held_out = pairs(corpora.passages(0, 600, people=(4, 4), kinds=6, combinations="held_out"))
     assert training & held_out == set()
     assert (len(training), len(held_out)) == (len(NAMES) * 6 * 12, len(NAMES) * 6 * 4)
     words = {value for kind in KINDS for value in kind.values}
@@ -175,11 +175,11 @@ def test_words_have_one_meaning():
 
 
 def test_a_passage_is_a_function_of_seed_and_number():
-    made = data.passages(5, 9)
-    assert made == data.passages(5, 9)
-    assert made[:3] == data.passages(5, 3)
-    assert made != data.passages(6, 9)
-    assert data.passages(5, 0) == []
+    made = corpora.passages(5, 9)
+    assert made == corpora.passages(5, 9)
+    assert made[:3] == corpora.passages(5, 3)
+    assert made != corpora.passages(6, 9)
+    assert corpora.passages(5, 0) == []
 
 
 WRONG = {
@@ -206,9 +206,9 @@ WRONG = {
 def test_wrong_calls_are_explained(name):
     wrong, message = WRONG[name]
     with pytest.raises(ValueError, match=re.escape(message)):
-        data.passages(**({"seed": 0, "count": 1} | wrong))
+        corpora.passages(**({"seed": 0, "count": 1} | wrong))
 
 
 def test_a_number_of_people_is_a_range():
     with pytest.raises(TypeError, match=r"people: expected a pair \(smallest, largest\), got int 3\. Always three is"):
-        data.passages(0, 1, people=3)
+        corpora.passages(0, 1, people=3)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jax_attention import data, training
-from jax_attention.data.report_words import AGENTS, DAYS, FILLERS, NUMBERS, SUBJECTS, WHAT, WHEN, WHERE, WHO
-from jax_attention.data.story_words import CITIES
+from experiments import corpora
+from experiments.corpora.report_words import AGENTS, DAYS, FILLERS, NUMBERS, SUBJECTS, WHAT, WHEN, WHERE, WHO
+from experiments.corpora.story_words import CITIES
+from jax_attention import training
 from tests.tiers import slow
 
 FACTS = {"who": WHO, "where": WHERE, "when": WHEN, "what": WHAT, "filler": FILLERS}
@@ -31,7 +32,7 @@ def sentences(text: str) -> list[str]:
     return [part + " ." for part in text.removesuffix(" .").split(" . ")]
 
 
-def understood(report: data.Report) -> list[tuple[str, dict[str, str]]]:
+def understood(report: corpora.Report) -> list[tuple[str, dict[str, str]]]:
     """(role, words) of every sentence, which must have one meaning."""
     told = []
     for sentence in sentences(report.document):
@@ -66,7 +67,7 @@ def written(told) -> str:
     combinations=st.sampled_from(["training", "held_out"]),
 )
 def test_a_reader_writes_the_same_summary(seed, facts, fillers, combinations):
-    for report in data.reports(seed, 3, facts=facts, fillers=fillers, combinations=combinations):
+    for report in corpora.reports(seed, 3, facts=facts, fillers=fillers, combinations=combinations):
         told = understood(report)
         assert report.summary == written(told)
         times = Counter(role for role, _ in told)
@@ -78,7 +79,7 @@ def test_a_reader_writes_the_same_summary(seed, facts, fillers, combinations):
 
 def test_what_does_not_matter_names_others():
     named = Counter()
-    for report in data.reports(1, 300, facts=(1, 5), fillers=(16, 16)):
+    for report in corpora.reports(1, 300, facts=(1, 5), fillers=(16, 16)):
         told = understood(report)
         important = {word for role, words in told if role != "filler" for word in words.values()}
         others = {(slot, word) for role, words in told if role == "filler" for slot, word in words.items()}
@@ -88,7 +89,7 @@ def test_what_does_not_matter_names_others():
 
 
 def test_numbers_of_sentences_are_drawn_from_their_ranges():
-    made = [Counter(role for role, _ in understood(report)) for report in data.reports(3, 400)]
+    made = [Counter(role for role, _ in understood(report)) for report in corpora.reports(3, 400)]
     for role, sizes in (("what", [1, 2, 3]), ("filler", [2, 3, 4, 5, 6])):
         times = Counter(counts[role] for counts in made)
         assert sorted(times) == sizes
@@ -98,7 +99,7 @@ def test_numbers_of_sentences_are_drawn_from_their_ranges():
 def test_every_fact_stands_anywhere_equally_often():
     count, told = 1500, 6
     places = {role: Counter() for role in ("who", "where", "when", "what")}
-    for report in data.reports(2, count, facts=(1, 1), fillers=(2, 2)):
+    for report in corpora.reports(2, count, facts=(1, 1), fillers=(2, 2)):
         for place, (role, _) in enumerate(understood(report)):
             if role in places:
                 places[role][place] += 1
@@ -113,7 +114,7 @@ def test_every_fact_stands_anywhere_equally_often():
 
 @pytest.mark.parametrize("first", [1, *slow(2, 3)])
 def test_the_first_sentences_are_no_summary(first):
-    made = data.reports(0, 300)
+    made = corpora.reports(0, 300)
     summaries = [report.summary for report in made]
     lead = [" ".join(sentences(report.document)[:first]) for report in made]
     found = training.rouge(lead, summaries, tokenize="spaces")
@@ -126,14 +127,14 @@ def test_the_first_sentences_are_no_summary(first):
 # --- Combinations and calls ------------------------------------------------------------------------------------------
 
 
-def who_and_where(made: list[data.Report]) -> set[tuple[str, str]]:
+def who_and_where(made: list[corpora.Report]) -> set[tuple[str, str]]:
     told = [dict(understood(report)) for report in made]
     return {(words["who"]["agent"], words["where"]["city"]) for words in told}
 
 
 def test_training_and_held_out_reports_share_words_but_no_combination():
-    seen = who_and_where(data.reports(0, 3000, fillers=(0, 0)))
-    held_out = who_and_where(data.reports(0, 1000, fillers=(0, 0), combinations="held_out"))
+    seen = who_and_where(corpora.reports(0, 3000, fillers=(0, 0)))
+    held_out = who_and_where(corpora.reports(0, 1000, fillers=(0, 0), combinations="held_out"))
     assert seen & held_out == set()
     assert (len(seen), len(held_out)) == (len(AGENTS) * 12, len(AGENTS) * 4)
     assert {agent for agent, _ in seen} == {agent for agent, _ in held_out} == set(AGENTS)
@@ -141,10 +142,10 @@ def test_training_and_held_out_reports_share_words_but_no_combination():
 
 
 def test_a_report_is_a_function_of_seed_and_number():
-    made = data.reports(5, 9)
-    assert made == data.reports(5, 9)
-    assert made[:3] == data.reports(5, 3)
-    assert made != data.reports(6, 9)
+    made = corpora.reports(5, 9)
+    assert made == corpora.reports(5, 9)
+    assert made[:3] == corpora.reports(5, 3)
+    assert made != corpora.reports(6, 9)
 
 
 WRONG = {
@@ -161,9 +162,9 @@ WRONG = {
 def test_wrong_calls_are_explained(name):
     wrong, message = WRONG[name]
     with pytest.raises(ValueError, match=re.escape(message)):
-        data.reports(**({"seed": 0, "count": 1} | wrong))
+        corpora.reports(**({"seed": 0, "count": 1} | wrong))
 
 
 def test_a_number_of_facts_is_a_range():
     with pytest.raises(TypeError, match=r"fillers: expected a pair \(smallest, largest\), got int 3\. Always three is"):
-        data.reports(0, 1, fillers=3)
+        corpora.reports(0, 1, fillers=3)

@@ -6,9 +6,8 @@ import functools
 import random
 from dataclasses import dataclass
 
-from jax_attention.core.checks import check_int, fail_unless
-from jax_attention.data import grammar_words as table
-from jax_attention.data.grammar_phrases import (
+from experiments.corpora import grammar_words as table
+from experiments.corpora.grammar_phrases import (
     COORDINATORS,
     SUBORDINATORS,
     Fact,
@@ -18,6 +17,7 @@ from jax_attention.data.grammar_phrases import (
     arrange,
     known,
 )
+from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.data.pairs import Pair, share
 
 COMBINATIONS = ("training", "held_out", "all")
@@ -50,8 +50,8 @@ class Grammar:
         ValueError: if the share is not between 0 and 1; 0 holds nothing out.
 
     Example:
-        >>> from jax_attention import data
-        >>> pair = data.Grammar().pairs(seed=77, count=1, words=(7, 7))[0]
+        >>> from experiments import corpora
+        >>> pair = corpora.Grammar().pairs(seed=77, count=1, words=(7, 7))[0]
         >>> pair.source, pair.target, pair.note
         ('two girls catch three cats every morning', '两 个 女孩 每 天 早上 抓 三 只 猫', 'girl catch cat')
         >>> pair.alignment

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jax_attention.data.grammar_words import (
+from experiments.corpora.grammar_words import (
     ACTIONS,
     ARTICLES,
     CLASSIFIER,

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.corpora.combinations import between, check_combinations, check_range, drawn, permitted
+from experiments.corpora.report_words import AGENTS, DAYS, FILLERS, NUMBERS, SUBJECTS, WHAT, WHEN, WHERE, WHO, Deed
+from experiments.corpora.story_words import CITIES
 from jax_attention.core.checks import check_int
-from jax_attention.data.combinations import between, check_combinations, check_range, drawn, permitted
-from jax_attention.data.report_words import AGENTS, DAYS, FILLERS, NUMBERS, SUBJECTS, WHAT, WHEN, WHERE, WHO, Deed
-from jax_attention.data.story_words import CITIES
 
 MOST_FACTS = min(len(subject.deeds) for subject in SUBJECTS)
 
@@ -54,8 +54,8 @@ def reports(
         TypeError: if a number is not an int.
 
     Example:
-        >>> from jax_attention import data
-        >>> for report in data.reports(seed=7, count=1, facts=(2, 2), fillers=(1, 1)):
+        >>> from experiments import corpora
+        >>> for report in corpora.reports(seed=7, count=1, facts=(2, 2), fillers=(1, 1)):
         ...     print(report.document, report.summary, sep=" / ")
         A reporter from Prague asked many questions . By the evening six bridges had been damaged . It happened on
             Monday . Everyone is talking about a storm . It is certain that eight houses were destroyed . The city in
