@@ -18,7 +18,7 @@ from experiments.corpora.grammar_phrases import (
     known,
 )
 from jax_attention.core.checks import check_int, fail_unless
-from jax_attention.data.pairs import Pair, share
+from jax_attention.data.pairs import Pair, hash_fraction
 
 COMBINATIONS = ("training", "held_out", "all")
 NEXT = 4
@@ -156,7 +156,7 @@ def _possible() -> tuple[Fact, ...]:
 @functools.lru_cache(maxsize=4)
 def _held_out(wanted: float) -> frozenset[Fact]:
     """By hash, but of each (subject, verb) and each (verb, object) the last in the order of hashes stays."""
-    shares = {fact: share(" ".join(fact)) for fact in _possible()}
+    shares = {fact: hash_fraction(" ".join(fact)) for fact in _possible()}
     kept: dict[tuple[str, str, str], Fact] = {}
     for fact in sorted(shares, key=shares.__getitem__):
         kept["by", fact.subject, fact.verb] = kept["to", fact.verb, fact.object] = fact

@@ -62,7 +62,7 @@ def test_tables_and_sorted_pairs_agree(monkeypatch):
     rng = np.random.default_rng(0)
     train, held_out = rng.integers(0, 50, 2000), rng.integers(0, 60, 300)
     table = data.ngram_baselines(train, held_out, 60, 300)
-    monkeypatch.setattr("jax_attention.data.ngram.TABLE_ENTRIES", 0)
+    monkeypatch.setattr("jax_attention.data.ngram.MAX_TABLE_ENTRIES", 0)
     assert data.ngram_baselines(train, held_out, 60, 300) == table
 
 

@@ -37,8 +37,8 @@ def test_columns_are_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("a\tb\n\nalone\n", {}, r"at least 2 columns parted by tabs, got 1 in .*pairs\.tsv:3: 'alone'\. Mend the line"),
-        ("a\tb\n", {"columns": (0, 2)}, r"at least 3 columns parted by tabs, got 2 in .*pairs\.tsv:1"),
+        ("a\tb\n\nalone\n", {}, r"at least 2 tab-separated columns, got 1 in .*pairs\.tsv:3: 'alone'\. Fix the line"),
+        ("a\tb\n", {"columns": (0, 2)}, r"at least 3 tab-separated columns, got 2 in .*pairs\.tsv:1"),
         ("a\tb\na\t \tx", {}, r"expected text in columns \(0, 1\), got an empty one in .*pairs\.tsv:2"),
         ("\n\n", {}, "expected at least one pair, got none"),
         ("a\tb", {"columns": (0, -1)}, "columns: expected an int >= 0, got -1"),
@@ -83,7 +83,7 @@ def test_where_a_sentence_goes_depends_on_itself_alone():
     assert held_out < {pair.source for pair in data.split_pairs(PAIRS, fraction=0.2)[1]}
 
 
-def test_what_cannot_be_parted():
+def test_what_cannot_be_split():
     for fraction in (0, 1, True, "0.1"):
         with pytest.raises(ValueError, match="fraction: expected a number between 0 and 1"):
             data.split_pairs(PAIRS, fraction=fraction)

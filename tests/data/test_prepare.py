@@ -39,7 +39,7 @@ def test_training_and_validation_are_the_split_of_the_text(tokenizer, packed):
 def test_validation_bytes_are_those_of_the_predicted_tokens(tokenizer, packed):
     corpus = data.prepare(FILES, tokenizer=tokenizer, length=16, packed=packed)
     found = sum(
-        corpus.tokenizer.token_bytes[batch.targets[batch.weights > 0]].sum()
+        corpus.tokenizer.token_byte_counts[batch.targets[batch.weights > 0]].sum()
         for batch in corpus.validation.evaluation_batches(4)
     )
     assert corpus.validation_bytes == found
@@ -67,8 +67,8 @@ def test_the_vocabulary_is_made_of_training_text_only():
 def test_subwords_are_trained_on_training_text_only():
     text = "abcab " * 90 + "xyz " * 15
     corpus = data.prepare([data.Document("a", text)], tokenizer="subwords", vocab_size=270, length=4)
-    assert {bytes([c]) for c in b"xyz"} == {p for p in corpus.tokenizer.pieces if set(p) & set(b"xyz")}
-    assert any(len(piece) > 1 for piece in corpus.tokenizer.pieces)
+    assert {bytes([c]) for c in b"xyz"} == {p for p in corpus.tokenizer.token_bytes if set(p) & set(b"xyz")}
+    assert any(len(piece) > 1 for piece in corpus.tokenizer.token_bytes)
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -60,7 +60,7 @@ def test_every_cut_and_every_changed_byte_is_noticed(tmp_path):
     broken += [whole[:n] + bytes([whole[n] ^ 0x20]) + whole[n + 1 :] for n in range(len(whole))]
     for content in broken:
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"path: expected a (whole )?token file, got "):
+        with pytest.raises(ValueError, match=r"path: expected a (complete )?token file, got "):
             data.open_tokens(path)
     path.write_bytes(whole)
     assert data.open_tokens(path).ids.tolist() == [1, 2, 3, 4]
@@ -72,7 +72,7 @@ def test_without_verify_only_the_ids_are_trusted(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:32] + b"\x07" + whole[33:])
     assert data.open_tokens(path, verify=False).ids.tolist() == [7, 2, 3]
-    with pytest.raises(ValueError, match="expected ids that fit their checksum"):
+    with pytest.raises(ValueError, match="expected ids that match their checksum"):
         data.open_tokens(path)
 
 

@@ -69,7 +69,7 @@ def test_round_trip(kind, text):
     assert ids.dtype == np.int32
     assert ids.ndim == 1
     assert tokenizer.decode(ids) == tokenizer.decode(ids.tolist()) == text
-    assert tokenizer.token_bytes[ids].sum() == tokenizer.count_bytes(text) == len(text.encode())
+    assert tokenizer.token_byte_counts[ids].sum() == tokenizer.count_bytes(text) == len(text.encode())
 
 
 @given(TEXT)
@@ -82,7 +82,7 @@ def test_round_trip_of_characters(text):
     assert ids.dtype == np.int32
     assert ids.tolist() == [tokenizer.vocabulary.index(c) for c in text]
     assert tokenizer.decode(ids) == text
-    assert tokenizer.token_bytes[ids].sum() == len(text.encode())
+    assert tokenizer.token_byte_counts[ids].sum() == len(text.encode())
 
 
 @given(st.lists(TEXT, max_size=4))
@@ -132,7 +132,7 @@ def test_no_piece_ends_inside_a_character(kind):
 
 def test_subwords_split_inside_characters_in_these_tests():
     assert SUBWORDS.vocab_size == 300
-    assert any(piece.decode("utf-8", "ignore").encode() != piece for piece in SUBWORDS.pieces[256:])
+    assert any(piece.decode("utf-8", "ignore").encode() != piece for piece in SUBWORDS.token_bytes[256:])
 
 
 def test_a_decoder_that_rewrites_is_not_streamed_early():
@@ -155,10 +155,10 @@ def test_bad_ids_are_refused():
     for tokenizer in STREAMED.values():
         size = tokenizer.vocab_size
         with pytest.raises(
-            ValueError, match=rf"from 0 to {size - 1}, got {size} at place 1. Was the model trained with"
+            ValueError, match=rf"from 0 to {size - 1}, got {size} at index 1. Was the model trained with"
         ):
             tokenizer.decode([0, size])
-        with pytest.raises(ValueError, match="got -1 at place 0"):
+        with pytest.raises(ValueError, match="got -1 at index 0"):
             tokenizer.decode(np.array([-1]))
         with pytest.raises(ValueError, match=r"expected integers \[N\], got int64\[1,2\]. Decode one sequence"):
             tokenizer.decode(np.array([[0, 0]]))
@@ -172,7 +172,7 @@ def test_bad_ids_are_refused():
 def test_unknown_characters_are_listed_or_replaced_as_said():
     strict, lenient = data.Characters("abc"), data.Characters.train(["abc"], unknown="\ufffd")
     message = (
-        r"vocabulary of 3, got 2 unknown: 'x' \(U\+0078\), '你' \(U\+4F60\); the first at place 1\. .*or use bytes"
+        r"vocabulary of 3, got 2 unknown: 'x' \(U\+0078\), '你' \(U\+4F60\); the first at index 1\. .*or use bytes"
     )
     with pytest.raises(ValueError, match=message):
         strict.encode("ax你x")
@@ -200,7 +200,7 @@ def test_bad_vocabularies(arguments, error, message):
 
 @pytest.mark.parametrize("tokenizer", [data.Characters("ab"), data.Bytes(), SUBWORDS], ids=lambda t: t.kind)
 def test_what_is_not_text_is_refused(tokenizer):
-    with pytest.raises(ValueError, match=r"lone surrogate U\+D800 at place 1"):
+    with pytest.raises(ValueError, match=r"lone surrogate U\+D800 at index 1"):
         tokenizer.encode("a\ud800")
     with pytest.raises(TypeError, match="text: expected a str, got bytes b'a'"):
         tokenizer.encode(b"a")
@@ -220,7 +220,7 @@ def test_subwords_merge_what_is_frequent_and_training_repeats_itself():
     assert again == SUBWORDS
     assert again.fingerprint == SUBWORDS.fingerprint
     assert len(SUBWORDS.encode(SAMPLE)) < 0.6 * len(SAMPLE.encode())
-    assert sorted(SUBWORDS.pieces[:256]) == sorted(bytes([i]) for i in range(256))
+    assert sorted(SUBWORDS.token_bytes[:256]) == sorted(bytes([i]) for i in range(256))
     with pytest.raises(ValueError, match="vocab_size: expected an int >= 257, got 256"):
         data.Subwords.train([SAMPLE], vocab_size=256)
 
@@ -237,7 +237,7 @@ def test_special_tokens_of_others_are_neither_added_nor_lost():
     ids = tokenizer.encode(text)
     assert ids.tolist().count(300) == ids.tolist().count(301) == 1
     assert tokenizer.decode(ids) == text
-    assert tokenizer.pieces[300:] == (b"<|end|>", "終".encode())
+    assert tokenizer.token_bytes[300:] == (b"<|end|>", "終".encode())
 
 
 def test_special_tokens_are_decoded_without_byte_level_too():
@@ -252,7 +252,7 @@ def test_a_vocabulary_with_holes_has_room_for_its_highest_id():
 
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ImportError, match=r"pip install 'jax_attention\[train\]'. Characters and Bytes need nothing"):
+    with pytest.raises(ImportError, match=r"pip install 'jax_attention\[train\]'. Characters, Words and Bytes need nothing"):
         data.Subwords.train([SAMPLE], vocab_size=300)
 
 
@@ -282,7 +282,7 @@ def test_another_tokenizer_is_not_overwritten(tmp_path):
     data.Characters("ab").save(tmp_path)
     for other in (data.Characters("abc"), data.Bytes(), SUBWORDS):
         with pytest.raises(
-            FileExistsError, match=r"folder without another tokenizer, got .*whose settings\.json is not"
+            FileExistsError, match=r"folder without another tokenizer, got .*whose settings\.json differs"
         ):
             other.save(tmp_path)
     assert data.load_tokenizer(tmp_path) == data.Characters("ab")
@@ -322,7 +322,7 @@ def test_special_tokens_stand_in_front_and_for_no_bytes(tmp_path):
     assert tokenizer.encode("low").tolist() == [260, *plain.encode("low")]
     assert [x.tolist() for x in tokenizer.encode_many(["low", ""])] == [[260, *plain.encode("low")], [260]]
     assert tokenizer.decode(tokenizer.encode("low")) == "<s>low"
-    assert tokenizer.token_bytes[tokenizer.encode("low")].sum() == 3 == plain.token_bytes[260]
+    assert tokenizer.token_byte_counts[tokenizer.encode("low")].sum() == 3 == plain.token_byte_counts[260]
     tokenizer.save(tmp_path)
     assert data.load_tokenizer(tmp_path) == tokenizer != plain
     assert tokenizer.fingerprint != plain.fingerprint

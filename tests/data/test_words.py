@@ -55,7 +55,7 @@ def test_streamed_pieces_are_the_whole_and_come_at_once(ids):
     ],
 )
 def test_white_space_that_would_be_lost_is_refused(text, shown, place):
-    message = rf"text: expected words with single spaces .* with {shown} at place {place}\. Tidy it: ' '\.join"
+    message = rf"text: expected words with single spaces .* with {shown} at index {place}\. Tidy it: ' '\.join"
     with pytest.raises(ValueError, match=message):
         data.Words(("a", "b")).encode(text)
     with pytest.raises(ValueError, match=message):
@@ -87,8 +87,8 @@ def test_bits_per_byte_pay_for_unknown_words():
     [
         (((),), ValueError, "at least one word"),
         ((("a", "b", "a"),), ValueError, "different words, got 'a' twice"),
-        ((("a", ""),), ValueError, "words without white space, got '' at place 1"),
-        ((("a b",),), ValueError, "words without white space, got 'a b' at place 0"),
+        ((("a", ""),), ValueError, "words without white space, got '' at index 1"),
+        ((("a b",),), ValueError, "words without white space, got 'a b' at index 0"),
         ((("a\n",),), ValueError, "words without white space"),
         ((["a"],), TypeError, r"expected a tuple of words, got list\. Take tuple\(words\)"),
         (("ab",), TypeError, "expected a tuple of words, got str"),
@@ -108,7 +108,7 @@ def test_what_is_no_text_or_no_id_is_refused():
         tokenizer.encode(b"a")
     with pytest.raises(TypeError, match=r"expected several texts, got one str. Pass \[text\]"):
         data.Words.train("a b")
-    with pytest.raises(ValueError, match="from 0 to 1, got 2 at place 1"):
+    with pytest.raises(ValueError, match="from 0 to 1, got 2 at index 1"):
         tokenizer.decode([0, 2])
 
 
