@@ -1,4 +1,4 @@
-"""Phrases in two languages at once: what is said in English, the same in Chinese, and which word is which."""
+"""Random phrases in English and Chinese at once, aligned word by word."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from experiments.corpora.grammar_words import (
-    ACTIONS,
-    ARTICLES,
+    ADJECTIVES,
     CLASSIFIER,
     COMMA,
-    OWNERS,
-    QUALITIES,
-    THINGS,
+    DETERMINERS,
+    NOUNS,
+    PLACES,
+    POSSESSIVES,
     THIRD_PERSON,
-    WHEN,
-    WHERE,
+    TIMES,
+    VERBS,
     Determiner,
     Noun,
-    of_group,
+    nouns_of,
 )
 
 
 class Fact(NamedTuple):
-    """Who does what to whom, by the first forms of the words; `object` is "" where nothing is done to anything."""
+    """Who does what to whom, by the base forms of the words; `object` is "" for a verb without one."""
 
     subject: str
     verb: str
@@ -33,22 +33,22 @@ class Fact(NamedTuple):
 
 
 class Phrase(NamedTuple):
-    """Words of both languages; `links[i]` is the place of the English word that Chinese word i translates, or -1."""
+    """Words in both languages; `links[i]` is the index of the English word that Chinese word i translates, or -1."""
 
     english: tuple[str, ...] = ()
     chinese: tuple[str, ...] = ()
     links: tuple[int, ...] = ()
 
 
-class Said(NamedTuple):
-    """A phrase, whether a verb beside it takes the form of "he chases", and the facts inside it."""
+class Constituent(NamedTuple):
+    """A phrase, whether it is third person singular (so that a verb takes "-s"), and the facts that it states."""
 
     phrase: Phrase
-    third: bool = False
+    third_person: bool = False
     facts: tuple[Fact, ...] = ()
 
 
-NOTHING = Phrase()
+EMPTY = Phrase()
 THE = Phrase(("the",))
 OF = Phrase(("of",), ("的",), (0,))
 THAT = Phrase(("that",), ("的",), (0,))
@@ -57,11 +57,11 @@ SUBORDINATORS = (
     (Phrase(("because",), ("因为",), (0,)), Phrase((), (COMMA, "所以"), (-1, -1))),
     (Phrase(("when",), ("当",), (0,)), Phrase((), ("的", "时候", COMMA), (-1, -1, -1))),
 )
-"""What stands around the second of two clauses, which comes first in Chinese."""
+"""Words before and after the second of two clauses, which comes first in Chinese."""
 
 
 def arrange(parts: Sequence[Phrase], order: Sequence[int]) -> Phrase:
-    """Phrases one after the other in English, and in another order in Chinese."""
+    """Concatenate phrases: in English in the order of `parts`, in Chinese in the order of the indices `order`."""
     starts, english = [], ()
     for part in parts:
         starts.append(len(english))
@@ -72,133 +72,137 @@ def arrange(parts: Sequence[Phrase], order: Sequence[int]) -> Phrase:
 
 
 def word(english: str, *chinese: str) -> Phrase:
-    """One English word; the first of its Chinese words translates it, others are particles that it needs."""
+    """Phrase of one English word; the first of the Chinese words translates it, the others are its particles."""
     return Phrase((english,), chinese, (0, *[-1] * (len(chinese) - 1))[: len(chinese)])
 
 
-class Known(NamedTuple):
-    """Facts with an object, to speak of."""
+class FactIndex(NamedTuple):
+    """Facts with an object that sentences may state, by verb and by subject."""
 
     verbs: tuple[str, ...]
     by_verb: dict[str, list[Fact]]
     by_subject: dict[str, list[Fact]]
 
 
-def known(facts: Iterable[Fact]) -> Known:
-    """The facts where they are found by their verb and by their subject."""
+def index_facts(facts: Iterable[Fact]) -> FactIndex:
+    """Index facts by verb and by subject."""
     by_verb: dict[str, list[Fact]] = {}
     by_subject: dict[str, list[Fact]] = {}
     for fact in facts:
         by_verb.setdefault(fact.verb, []).append(fact)
         by_subject.setdefault(fact.subject, []).append(fact)
-    return Known(tuple(by_verb), by_verb, by_subject)
+    return FactIndex(tuple(by_verb), by_verb, by_subject)
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """Draws phrases that tell of what is known."""
+class PhraseGenerator:
+    """Draws random phrases that state indexed facts."""
 
     rng: random.Random
-    known: Known
+    fact_index: FactIndex
 
-    def clause(self, transitive: bool, question: bool) -> Said:
-        """A main clause: subject, perhaps an auxiliary, verb, perhaps an object, a place, a time."""
+    def clause(self, transitive: bool, question: bool) -> Constituent:
+        """A main clause: subject, optional auxiliary, verb, optional object, place and time."""
         rng = self.rng
-        fact = self._fact(transitive)
-        verb, action = ACTIONS[fact.verb], ACTIONS[fact.verb].manner == "action"
-        subject = self.noun(THINGS[fact.subject])
-        object_ = self.noun(THINGS[fact.object], as_object=True) if fact.object else Said(NOTHING)
-        plain = action and len(object_.facts) == 0  # "sees the cat that chases Tom in the park": who is in the park?
-        where = Phrase(*rng.choice(WHERE)) if plain and rng.random() < 0.3 else NOTHING
-        when = Phrase(*rng.choice(WHEN)) if plain and rng.random() < 0.3 else NOTHING
+        fact = self._draw_fact(transitive)
+        verb, action = VERBS[fact.verb], VERBS[fact.verb].aspect == "action"
+        subject = self.noun_phrase(NOUNS[fact.subject])
+        object_ = self.noun_phrase(NOUNS[fact.object], as_object=True) if fact.object else Constituent(EMPTY)
+        # Not after a relative clause: who is in the park in "sees the cat that chases Tom in the park"?
+        unambiguous = action and len(object_.facts) == 0
+        place = Phrase(*rng.choice(PLACES)) if unambiguous and rng.random() < 0.3 else EMPTY
+        time = Phrase(*rng.choice(TIMES)) if unambiguous and rng.random() < 0.3 else EMPTY
         facts = (*([fact] if fact.object else []), *subject.facts, *object_.facts)
         if question:
-            helper = word("does" if subject.third else "do", "吗")
-            parts = (helper, subject.phrase, word(verb.word, verb.chinese), object_.phrase, where, when)
-            return Said(arrange(parts, (1, 5, 4, 2, 3, 0)), facts=facts)
-        helper = self._helper(subject.third, action, object_.phrase.english[:1])
-        form = verb.third if subject.third and not helper.english else verb.word
-        parts = (subject.phrase, helper, word(form, verb.chinese), object_.phrase, where, when)
-        return Said(arrange(parts, (0, 5, 1, 4, 2, 3)), facts=facts)
+            auxiliary = word("does" if subject.third_person else "do", "吗")
+            parts = (auxiliary, subject.phrase, word(verb.word, verb.chinese), object_.phrase, place, time)
+            return Constituent(arrange(parts, (1, 5, 4, 2, 3, 0)), facts=facts)
+        auxiliary = self._auxiliary(subject.third_person, action, object_.phrase.english[:1])
+        form = verb.third_person if subject.third_person and not auxiliary.english else verb.word
+        parts = (subject.phrase, auxiliary, word(form, verb.chinese), object_.phrase, place, time)
+        return Constituent(arrange(parts, (0, 5, 1, 4, 2, 3)), facts=facts)
 
-    def noun(self, noun: Noun, as_object: bool = False, depth: int = 0) -> Said:
-        """A name or pronoun as it is, a noun with what stands around it."""
+    def noun_phrase(self, noun: Noun, as_object: bool = False, depth: int = 0) -> Constituent:
+        """A noun phrase: a name or pronoun, or a noun with determiner, adjective, owner or relative clause."""
         if noun.kind in ("name", "pronoun"):
-            text = noun.other if as_object else noun.word
-            return Said(word(text, noun.chinese), noun.kind == "name" or noun.word in THIRD_PERSON)
+            text = noun.second_form if as_object else noun.word
+            return Constituent(word(text, noun.chinese), noun.kind == "name" or noun.word in THIRD_PERSON)
         draw = self.rng.random()
         if draw < 0.15 and depth < 2 and noun.kind != "person":
-            return self._owned(noun, depth)
-        if draw < 0.3 and depth == 0 and noun.word in self.known.by_subject:
-            return self._doing(noun)
-        number, article = self._article(noun)
-        name = noun.word if number == "singular" else noun.other
-        parts = (article, self._adjective(noun), word(name, noun.chinese))
+            return self._with_owner(noun, depth)
+        if draw < 0.3 and depth == 0 and noun.word in self.fact_index.by_subject:
+            return self._with_relative_clause(noun)
+        number, determiner = self._determiner(noun)
+        name = noun.word if number == "singular" else noun.second_form
+        parts = (determiner, self._adjective(noun), word(name, noun.chinese))
         phrase = arrange(parts, (0, 1, 2))
         if phrase.english[0] == "a" and phrase.english[1][0] in "aeiou":
             phrase = phrase._replace(english=("an", *phrase.english[1:]))
-        return Said(phrase, number == "singular")
+        return Constituent(phrase, number == "singular")
 
-    def _fact(self, transitive: bool) -> Fact:
+    def _draw_fact(self, transitive: bool) -> Fact:
         if transitive:
-            return self.rng.choice(self.known.by_verb[self.rng.choice(self.known.verbs)])
-        verb = self.rng.choice(INTRANSITIVE)
-        return Fact(self.rng.choice(of_group(verb.subjects)), verb.word)
+            return self.rng.choice(self.fact_index.by_verb[self.rng.choice(self.fact_index.verbs)])
+        verb = self.rng.choice(INTRANSITIVE_VERBS)
+        return Fact(self.rng.choice(nouns_of(verb.subjects)), verb.word)
 
-    def _helper(self, third: bool, action: bool, object_begins: tuple[str, ...]) -> Phrase:
-        """Not, can, must, or nothing. Neither language says "does not need some"."""
+    def _auxiliary(self, third_person: bool, action: bool, object_begins: tuple[str, ...]) -> Phrase:
+        """Negation, "can", "must" or nothing. No negation before "a" or "some": "does not need some" is no English."""
         draw = self.rng.random()
         if draw < 0.15 and object_begins not in (("a",), ("an",), ("some",)):
-            return Phrase(("does" if third else "do", "not"), ("不",), (1,))
+            return Phrase(("does" if third_person else "do", "not"), ("不",), (1,))
         if action and 0.15 < draw < 0.3:
             return word("can", "能") if draw < 0.22 else word("must", "必须")
-        return NOTHING
+        return EMPTY
 
-    def _owned(self, noun: Noun, depth: int) -> Said:
-        """The dog of Tom: 汤姆 的 狗."""
-        owner = self.noun(THINGS[self.rng.choice(OWNING)], as_object=True, depth=depth + 1)
+    def _with_owner(self, noun: Noun, depth: int) -> Constituent:
+        """A noun with its owner, "the dog of Tom": 汤姆 的 狗."""
+        owner = self.noun_phrase(NOUNS[self.rng.choice(POSSIBLE_OWNERS)], as_object=True, depth=depth + 1)
         name, singular = self._number(noun)
         parts = (THE, self._adjective(noun), name, OF, owner.phrase)
-        return Said(arrange(parts, (4, 3, 1, 2)), singular)
+        return Constituent(arrange(parts, (4, 3, 1, 2)), singular)
 
-    def _doing(self, noun: Noun) -> Said:
-        """The cat that chases Tom: 追逐 汤姆 的 猫."""
-        fact = self.rng.choice(self.known.by_subject[noun.word])
-        verb = ACTIONS[fact.verb]
-        object_ = self.noun(THINGS[fact.object], as_object=True, depth=1)
+    def _with_relative_clause(self, noun: Noun) -> Constituent:
+        """A noun with a relative clause, "the cat that chases Tom": 追逐 汤姆 的 猫."""
+        fact = self.rng.choice(self.fact_index.by_subject[noun.word])
+        verb = VERBS[fact.verb]
+        object_ = self.noun_phrase(NOUNS[fact.object], as_object=True, depth=1)
         name, singular = self._number(noun)
-        does = word(verb.third if singular else verb.word, verb.chinese)
-        parts = (THE, self._adjective(noun), name, THAT, does, object_.phrase)
-        return Said(arrange(parts, (4, 5, 3, 1, 2)), singular, (fact, *object_.facts))
+        verb_phrase = word(verb.third_person if singular else verb.word, verb.chinese)
+        parts = (THE, self._adjective(noun), name, THAT, verb_phrase, object_.phrase)
+        return Constituent(arrange(parts, (4, 5, 3, 1, 2)), singular, (fact, *object_.facts))
 
     def _number(self, noun: Noun) -> tuple[Phrase, bool]:
+        """The noun in the singular or plural, and whether it is singular."""
         singular = self.rng.random() < 0.6
-        return word(noun.word if singular else noun.other, noun.chinese), singular
+        return word(noun.word if singular else noun.second_form, noun.chinese), singular
 
-    def _article(self, noun: Noun) -> tuple[str, Phrase]:
+    def _determiner(self, noun: Noun) -> tuple[str, Phrase]:
+        """Grammatical number, and a determiner of that number."""
         draw = self.rng.random()
         if draw < 0.3:
             return self.rng.choice(("singular", "plural")), THE
         if draw < 0.45 and noun.kind != "person":
-            owner = self.rng.choice(OWNERS)
+            owner = self.rng.choice(POSSESSIVES)
             return self.rng.choice(("singular", "plural")), Phrase((owner.word,), owner.chinese, (0, 0))
-        return _determined(self.rng.choice(ARTICLES), noun)
+        return _apply_determiner(self.rng.choice(DETERMINERS), noun)
 
     def _adjective(self, noun: Noun) -> Phrase:
         if self.rng.random() < 0.7:
-            return NOTHING
-        found = self.rng.choice(FITTING[noun.kind])
-        return word(found.word, *found.chinese)
+            return EMPTY
+        adjective = self.rng.choice(ADJECTIVES_OF_KIND[noun.kind])
+        return word(adjective.word, *adjective.chinese)
 
 
-def _determined(determiner: Determiner, noun: Noun) -> tuple[str, Phrase]:
+def _apply_determiner(determiner: Determiner, noun: Noun) -> tuple[str, Phrase]:
+    """Number and phrase of a determiner, with the classifier of the noun in Chinese."""
     chinese = (noun.classifier if text == CLASSIFIER else text for text in determiner.chinese)
     return determiner.number, word(determiner.word, *chinese)
 
 
-INTRANSITIVE = tuple(verb for verb in ACTIONS.values() if verb.objects == "-")
-OWNING = tuple(name for kind in ("name", "person", "role") for name in of_group(kind))
-FITTING = {
-    kind: tuple(quality for quality in QUALITIES if kind in quality.kinds)
-    for kind in {noun.kind for noun in THINGS.values()}
+INTRANSITIVE_VERBS = tuple(verb for verb in VERBS.values() if verb.objects == "-")
+POSSIBLE_OWNERS = tuple(name for kind in ("name", "person", "role") for name in nouns_of(kind))
+ADJECTIVES_OF_KIND = {
+    kind: tuple(adjective for adjective in ADJECTIVES if kind in adjective.kinds)
+    for kind in {noun.kind for noun in NOUNS.values()}
 }

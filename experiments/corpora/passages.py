@@ -1,4 +1,4 @@
-"""Short passages about people, each with a question whose answer is one word of the passage."""
+"""Short passages about people, each with a question that one word of the passage answers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.corpora.combinations import between, check_combinations, check_range, drawn, permitted
+from experiments.corpora.combinations import allowed_words, check_combinations, check_range, draw, draw_int
 from experiments.corpora.story_words import KINDS, NAMES, Kind, article
 from jax_attention.core.checks import check_int, fail_unless
 
-MOST_TOLD = 8
-"""So many values of one kind fit into a passage, all different, also when only held-out ones are allowed."""
+MAX_VALUES_PER_KIND = 8
+"""Upper bound on the values of one kind in a passage, so that different ones are left also among held-out ones."""
 
 
 class Passage(NamedTuple):
-    """A text, a question and its answer: `text.split(" ")[place] == answer`, and the text holds it once."""
+    """A text, a question, and its answer, which occurs once in the text: `text.split(" ")[place] == answer`."""
 
     text: str
     question: str
@@ -33,28 +33,28 @@ def passages(
     updates: int = 0,
     combinations: str = "training",
 ) -> list[Passage]:
-    """Passages about people who live somewhere, have a profession, a colour, a pet, an instrument and a bag.
+    """Draw passages about people with a home, a profession, a favourite colour, a pet, an instrument and a bag.
 
-        sentences = people x kinds + updates,    P(the answer stands in sentence i) = 1 / sentences
+        sentences = people x kinds + updates,    P(the answer is in sentence i) = 1 / sentences
 
-    Everybody has one value of each kind, and all values of a passage differ: the value asked for stands among others of
-    its kind and among other facts of its person. An updated fact is told twice, and the last time counts. A quarter of
-    the pairs (person, value), chosen by a hash, is held out: passages are made of the others only, or of these only.
-    Passage i is a function of seed, i and the options.
+    Each person has one value of each kind of fact, and all values of a passage differ. So the passage has other values
+    of the kind that the question asks for, and other facts about the same person. An updated fact is stated twice, and
+    the later value is the right one. A quarter of the pairs (person, value), chosen by a hash, is held out: a passage
+    uses either none of them or only them. Passage i is a function of seed, i and the options.
 
     Args:
-        seed: from 0.
-        count: how many passages.
-        people: the smallest and the largest number of people, from 2.
-        kinds: how many kinds of facts are told in a passage, 1 to 6.
-        updates: how many facts change in the course of a passage.
+        seed: seed of the draws, from 0.
+        count: number of passages.
+        people: (smallest, largest) number of people, at least 2.
+        kinds: number of kinds of facts in a passage, 1 to 6.
+        updates: number of facts that change in the course of a passage.
         combinations: "training" or "held_out".
 
     Returns:
         A list of `Passage`.
 
     Raises:
-        ValueError: if a number is out of range, `people[1] + updates` exceeds 8, or all facts are to change.
+        ValueError: if a number is out of range, `people[1] + updates` exceeds 8, or every fact would change.
         TypeError: if a number is not an int.
 
     Example:
@@ -69,16 +69,17 @@ def passages(
     """
     check_int("seed", seed, 0, "Seeds count from 0.")
     check_int("count", count, 0, "It is the number of passages.")
-    people = check_range("people", people, 2, MOST_TOLD)
+    people = check_range("people", people, 2, MAX_VALUES_PER_KIND)
     check_int("kinds", kinds, 1, f"There are {len(KINDS)}.")
     fail_unless(
-        kinds <= len(KINDS), f"kinds: expected at most the {len(KINDS)} that there are, got {kinds}. Take fewer."
+        kinds <= len(KINDS), f"kinds: expected at most the {len(KINDS)} existing ones, got {kinds}. Take fewer."
     )
     check_int("updates", updates, 0, "It is the number of facts that change.")
     check_combinations(combinations)
+    most = min(MAX_VALUES_PER_KIND - people[1], people[0] * kinds - 1)
     fail_unless(
-        people[1] + updates <= MOST_TOLD and updates < people[0] * kinds,
-        f"updates: expected at most {min(MOST_TOLD - people[1], people[0] * kinds - 1)}, so that values differ and one "
+        updates <= most,
+        f"updates: expected at most {most}, so that values differ and one "
         f"fact stays, got {updates}. Take fewer, or other people or kinds: people={people}, kinds={kinds}.",
     )
     return [
@@ -87,7 +88,7 @@ def passages(
 
 
 class _Fact(NamedTuple):
-    """What is told of one person: one value, or an old and a new one."""
+    """One fact about a person: its value, or the old and the new value of an updated fact."""
 
     name: str
     kind: Kind
@@ -97,42 +98,45 @@ class _Fact(NamedTuple):
 def _passage(rng: np.random.Generator, people: tuple[int, int], kinds: int, updates: int, combinations: str) -> Passage:
     facts = None
     while facts is None:
-        facts = _facts(rng, people, kinds, updates, combinations)
-    tellings = [index for index, fact in enumerate(facts) for _ in fact.values]
-    at, order = int(rng.integers(len(tellings))), rng.permutation(tellings)
-    while order[at] in order[at + 1 :]:  # what stands there is not the last word on its fact
-        order = rng.permutation(tellings)
-    sentences, told = [], [0] * len(facts)
+        facts = _draw_facts(rng, people, kinds, updates, combinations)
+    statements = [index for index, fact in enumerate(facts) for _ in fact.values]
+    # The sentence of the answer is drawn first, so that it is everywhere equally often; then the order, until that
+    # sentence is the last statement of its fact.
+    at, order = int(rng.integers(len(statements))), rng.permutation(statements)
+    while order[at] in order[at + 1 :]:
+        order = rng.permutation(statements)
+    sentences, stated = [], [0] * len(facts)
     for index in order:
-        sentences.append(_told(rng, facts[index], told[index]))
-        told[index] += 1
-    text, asked = " ".join(sentences), facts[order[at]]
-    answer = asked.values[-1]
-    question = drawn(rng, asked.kind.asked, 1)[0].format(name=asked.name)
+        sentences.append(_draw_statement(rng, facts[index], stated[index]))
+        stated[index] += 1
+    text, queried = " ".join(sentences), facts[order[at]]
+    answer = queried.values[-1]
+    question = draw(rng, queried.kind.questions, 1)[0].format(name=queried.name)
     return Passage(text, question, answer, text.split(" ").index(answer))
 
 
-def _facts(
+def _draw_facts(
     rng: np.random.Generator, people: tuple[int, int], kinds: int, updates: int, combinations: str
 ) -> list[_Fact] | None:
-    """Everybody's value of every kind, all of them different; None if those drawn first left none for the last."""
-    names, chosen = drawn(rng, NAMES, between(rng, people)), drawn(rng, KINDS, kinds)
+    """A value of each kind for each person, all different; None if the first draws left none for a later one."""
+    names, chosen = draw(rng, NAMES, draw_int(rng, people)), draw(rng, KINDS, kinds)
     pairs = [(name, kind) for kind in chosen for name in names]
-    changing = drawn(rng, range(len(pairs)), updates)
+    changing = draw(rng, range(len(pairs)), updates)
     taken: set[str] = set()
     facts = []
     for index, (name, kind) in enumerate(pairs):
-        free = [value for value in permitted(name, kind.values, combinations) if value not in taken]
-        wanted = 2 if index in changing else 1
-        if len(free) < wanted:
+        free = [value for value in allowed_words(name, kind.values, combinations) if value not in taken]
+        value_count = 2 if index in changing else 1
+        if len(free) < value_count:
             return None
-        values = drawn(rng, free, wanted)
+        values = draw(rng, free, value_count)
         taken.update(values)
         facts.append(_Fact(name, kind, values))
     return facts
 
 
-def _told(rng: np.random.Generator, fact: _Fact, time: int) -> str:
+def _draw_statement(rng: np.random.Generator, fact: _Fact, time: int) -> str:
+    """A sentence that states a fact: for `time` 0 its first value, for 1 the updated one."""
     value = fact.values[time]
-    form = drawn(rng, fact.kind.changed if time else fact.kind.told, 1)[0]
+    form = draw(rng, fact.kind.updates if time else fact.kind.statements, 1)[0]
     return form.format(name=fact.name, value=value, a=article(value))

@@ -41,8 +41,9 @@ def run_command(config, folder):
     (plays,) = (kind for kind in KINDS if kind.values == INSTRUMENTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generator, "NAMES", NAMES[:4])
+        one_form = plays._replace(statements=plays.statements[:1], questions=plays.questions[:1])
         for module in (generator, question_answering):
-            patch.setattr(module, "KINDS", (plays._replace(told=plays.told[:1], asked=plays.asked[:1]),))
+            patch.setattr(module, "KINDS", (one_form,))
         return commanded(command, config, folder)
 
 

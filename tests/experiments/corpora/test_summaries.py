@@ -1,4 +1,4 @@
-"""A reader who knows the sentences, not the generator, writes the same summaries; the first sentences do not."""
+"""Reports, read back by the sentence forms alone: summaries, fillers, frequencies, held-out combinations, calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from experiments.corpora.story_words import CITIES
 from jax_attention import training
 from tests.tiers import slow
 
-FACTS = {"who": WHO, "where": WHERE, "when": WHEN, "what": WHAT, "filler": FILLERS}
+FORMS = {"who": WHO, "where": WHERE, "when": WHEN, "what": WHAT, "filler": FILLERS}
 GAPS = {"agent": "|".join(AGENTS), "city": "|".join(CITIES), "day": "|".join(DAYS), "number": "|".join(NUMBERS)}
 SLOTS = {slot: f"(?P<{slot}>{words})" for slot, words in GAPS.items()}
 SLOTS |= {"objects": r"(?P<objects>\w+)", "participle": r"(?P<participle>\w+)"}
@@ -25,36 +25,36 @@ def pattern(form: str) -> re.Pattern:
     return re.compile(re.escape(form).replace(r"\{", "{").replace(r"\}", "}").format(**SLOTS))
 
 
-PATTERNS = [(role, pattern(form)) for role, forms in FACTS.items() for form in forms]
+PATTERNS = [(role, pattern(form)) for role, forms in FORMS.items() for form in forms]
 
 
 def sentences(text: str) -> list[str]:
     return [part + " ." for part in text.removesuffix(" .").split(" . ")]
 
 
-def understood(report: corpora.Report) -> list[tuple[str, dict[str, str]]]:
-    """(role, words) of every sentence, which must have one meaning."""
-    told = []
+def parse(report: corpora.Report) -> list[tuple[str, dict[str, str]]]:
+    """(role, words) of each sentence, which must have exactly one parse."""
+    parsed = []
     for sentence in sentences(report.document):
-        ((role, found),) = [(role, m) for role, form in PATTERNS if (m := form.fullmatch(sentence))]
-        told.append((role, found.groupdict()))
-    return told
+        ((role, match),) = [(role, m) for role, form in PATTERNS if (m := form.fullmatch(sentence))]
+        parsed.append((role, match.groupdict()))
+    return parsed
 
 
-def written(told) -> str:
-    """The summary by the definition: who, where, when, and then what in the order of the table."""
-    one = {slot: words[slot] for role, words in told if role in ("who", "where", "when") for slot in words}
+def summarise(parsed) -> str:
+    """The summary by its definition: who, where, when, and then what in the order of the table."""
+    one = {slot: words[slot] for role, words in parsed if role in ("who", "where", "when") for slot in words}
     subject = next(subject for subject in SUBJECTS if one["agent"] in subject.agents)
-    deeds = {words["objects"]: words for role, words in told if role == "what"}
+    deeds = {words["objects"]: words for role, words in parsed if role == "what"}
     what = [(deed, deeds[deed.objects]) for deed in subject.deeds if deed.objects in deeds]
-    assert len(what) == len(deeds) == sum(role == "what" for role, _ in told)
+    assert len(what) == len(deeds) == sum(role == "what" for role, _ in parsed)
     assert all(words["participle"] == deed.participle for deed, words in what)
     parts = [f"{deed.past} {words['number']} {deed.objects}" for deed, words in what]
-    joined = parts[0]
+    deed_list = parts[0]
     for place, part in enumerate(parts[1:], 2):
-        joined += (" and " if place == len(parts) else " , ") + part
+        deed_list += (" and " if place == len(parts) else " , ") + part
     who, arrival = one["agent"][0].upper() + one["agent"][1:], subject.arrival.format(city=one["city"])
-    return f"{who} {arrival} on {one['day']} . {subject.pronoun} {joined} ."
+    return f"{who} {arrival} on {one['day']} . {subject.pronoun} {deed_list} ."
 
 
 # --- What a report is ------------------------------------------------------------------------------------------------
@@ -66,61 +66,61 @@ def written(told) -> str:
     fillers=st.tuples(st.integers(0, 16), st.integers(0, 16)).map(sorted),
     combinations=st.sampled_from(["training", "held_out"]),
 )
-def test_a_reader_writes_the_same_summary(seed, facts, fillers, combinations):
+def test_the_summary_follows_from_the_document(seed, facts, fillers, combinations):
     for report in corpora.reports(seed, 3, facts=facts, fillers=fillers, combinations=combinations):
-        told = understood(report)
-        assert report.summary == written(told)
-        times = Counter(role for role, _ in told)
+        parsed = parse(report)
+        assert report.summary == summarise(parsed)
+        times = Counter(role for role, _ in parsed)
         assert times["who"] == times["where"] == times["when"] == 1
         assert facts[0] <= times["what"] <= facts[1]
         assert fillers[0] <= times["filler"] <= fillers[1]
-        assert len(set(sentences(report.document))) == len(told)
+        assert len(set(sentences(report.document))) == len(parsed)
 
 
-def test_what_does_not_matter_names_others():
+def test_fillers_name_nothing_of_the_event():
     named = Counter()
     for report in corpora.reports(1, 300, facts=(1, 5), fillers=(16, 16)):
-        told = understood(report)
-        important = {word for role, words in told if role != "filler" for word in words.values()}
-        others = {(slot, word) for role, words in told if role == "filler" for slot, word in words.items()}
+        parsed = parse(report)
+        important = {word for role, words in parsed if role != "filler" for word in words.values()}
+        others = {(slot, word) for role, words in parsed if role == "filler" for slot, word in words.items()}
         assert {word for _, word in others} & important == set()
         named.update(slot for slot, _ in others)
     assert set(named) == {"agent", "city", "day", "number"}
 
 
 def test_numbers_of_sentences_are_drawn_from_their_ranges():
-    made = [Counter(role for role, _ in understood(report)) for report in corpora.reports(3, 400)]
+    role_counts = [Counter(role for role, _ in parse(report)) for report in corpora.reports(3, 400)]
     for role, sizes in (("what", [1, 2, 3]), ("filler", [2, 3, 4, 5, 6])):
-        times = Counter(counts[role] for counts in made)
+        times = Counter(counts[role] for counts in role_counts)
         assert sorted(times) == sizes
         assert min(times.values()) > 40
 
 
-def test_every_fact_stands_anywhere_equally_often():
-    count, told = 1500, 6
+def test_every_fact_is_in_every_place_equally_often():
+    count, sentence_count = 1500, 6
     places = {role: Counter() for role in ("who", "where", "when", "what")}
     for report in corpora.reports(2, count, facts=(1, 1), fillers=(2, 2)):
-        for place, (role, _) in enumerate(understood(report)):
+        for place, (role, _) in enumerate(parse(report)):
             if role in places:
                 places[role][place] += 1
-    expected = count / told
+    expected = count / sentence_count
     for role, times in places.items():
-        surprise = sum((times[place] - expected) ** 2 / expected for place in range(told))
-        assert surprise < 30, (role, times)  # chi-square with 5 degrees of freedom: 1 in 70000
+        chi_square = sum((times[place] - expected) ** 2 / expected for place in range(sentence_count))
+        assert chi_square < 30, (role, times)  # 5 degrees of freedom: exceeded by chance once in 70000
 
 
-# --- No short way ----------------------------------------------------------------------------------------------------
+# --- Baselines -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", [1, *slow(2, 3)])
 def test_the_first_sentences_are_no_summary(first):
     made = corpora.reports(0, 300)
     summaries = [report.summary for report in made]
-    lead = [" ".join(sentences(report.document)[:first]) for report in made]
-    found = training.rouge(lead, summaries, tokenize="spaces")
-    assert found.rouge1 < 40
-    assert found.rouge2 < 15
-    assert training.exact_match(lead, summaries) == 0
+    first_sentences = [" ".join(sentences(report.document)[:first]) for report in made]
+    rouge = training.rouge(first_sentences, summaries, tokenize="spaces")
+    assert rouge.rouge1 < 40
+    assert rouge.rouge2 < 15
+    assert training.exact_match(first_sentences, summaries) == 0
     assert training.rouge(summaries, summaries, tokenize="spaces") == (100, 100, 100)
 
 
@@ -128,17 +128,17 @@ def test_the_first_sentences_are_no_summary(first):
 
 
 def who_and_where(made: list[corpora.Report]) -> set[tuple[str, str]]:
-    told = [dict(understood(report)) for report in made]
-    return {(words["who"]["agent"], words["where"]["city"]) for words in told}
+    parsed = [dict(parse(report)) for report in made]
+    return {(words["who"]["agent"], words["where"]["city"]) for words in parsed}
 
 
 def test_training_and_held_out_reports_share_words_but_no_combination():
-    seen = who_and_where(corpora.reports(0, 3000, fillers=(0, 0)))
+    in_training = who_and_where(corpora.reports(0, 3000, fillers=(0, 0)))
     held_out = who_and_where(corpora.reports(0, 1000, fillers=(0, 0), combinations="held_out"))
-    assert seen & held_out == set()
-    assert (len(seen), len(held_out)) == (len(AGENTS) * 12, len(AGENTS) * 4)
-    assert {agent for agent, _ in seen} == {agent for agent, _ in held_out} == set(AGENTS)
-    assert {city for _, city in seen} == set(CITIES)
+    assert in_training & held_out == set()
+    assert (len(in_training), len(held_out)) == (len(AGENTS) * 12, len(AGENTS) * 4)
+    assert {agent for agent, _ in in_training} == {agent for agent, _ in held_out} == set(AGENTS)
+    assert {city for _, city in in_training} == set(CITIES)
 
 
 def test_a_report_is_a_function_of_seed_and_number():
