@@ -1,4 +1,4 @@
-"""decode(encode(text)) == text for every text, at once and one id at a time; files bring the same tokenizer back."""
+"""decode(encode(text)) == text for every text, at once and one id at a time; saved tokenizers are loaded unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUBWORDS = data.Subwords.train([SAMPLE], vocab_size=300)
 LOSSLESS = {"bytes": data.Bytes(), "subwords": SUBWORDS}
 
 
-def made_by_others(model: tokenizers.models.Model, decoder=None, pre=None, specials=()) -> data.Subwords:
+def from_model(model: tokenizers.models.Model, decoder=None, pre=None, specials=()) -> data.Subwords:
     engine = tokenizers.Tokenizer(model)
     engine.decoder = decoder or tokenizers.decoders.Fuse()
     if pre:
@@ -30,18 +30,18 @@ def made_by_others(model: tokenizers.models.Model, decoder=None, pre=None, speci
 
 
 def sentencepiece_like() -> data.Subwords:
-    """As in Llama: a mark for spaces, and bytes for what is not in the vocabulary."""
+    """A tokenizer like that of Llama: a mark for spaces, and byte tokens for unknown characters."""
     words = ["<unk>", *(f"<0x{i:02X}>" for i in range(256)), "▁", "a", "b", "▁a", "ab", "\ufffd"]
     decoders = tokenizers.decoders
     model = tokenizers.models.BPE(
         {word: i for i, word in enumerate(words)}, [("▁", "a"), ("a", "b")], unk_token="<unk>", byte_fallback=True
     )
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    return made_by_others(model, decoders.Sequence(steps))
+    return from_model(model, decoders.Sequence(steps))
 
 
 def byte_level_in_a_sequence() -> data.Subwords:
-    """A decoder whose bytes we do not look into, though it has unfinished characters."""
+    """A byte-level decoder inside a sequence: its `token_bytes` are None, and characters may be unfinished."""
     engine = tokenizers.Tokenizer.from_str(SUBWORDS.definition)
     engine.decoder = tokenizers.decoders.Sequence([tokenizers.decoders.ByteLevel()])
     return data.Subwords(engine.to_str())
@@ -50,7 +50,7 @@ def byte_level_in_a_sequence() -> data.Subwords:
 def word_pieces() -> data.Subwords:
     words = {word: i for i, word in enumerate(["[UNK]", "do", "n", "'", "t", "##o", "!"])}
     decoder = tokenizers.decoders.WordPiece(cleanup=True)
-    return made_by_others(
+    return from_model(
         tokenizers.models.WordPiece(words, unk_token="[UNK]"), decoder, tokenizers.pre_tokenizers.Whitespace()
     )
 
@@ -112,30 +112,30 @@ STREAMED = {
 
 @pytest.mark.parametrize("kind", STREAMED)
 @given(st.data())
-def test_streamed_pieces_are_the_whole(kind, draw):
+def test_streamed_text_is_the_whole_text(kind, draw):
     tokenizer = STREAMED[kind]
     ids = draw.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=24))
     stream = data.StreamDecoder(tokenizer)
-    for _ in range(2):  # finish() sets it back
+    for _ in range(2):  # finish() starts a new text
         assert "".join([*map(stream.push, ids), stream.finish()]) == tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "subwords", "sentencepiece", "sequence"])
-def test_no_piece_ends_inside_a_character(kind):
+def test_streamed_text_never_ends_inside_a_character(kind):
     tokenizer, text = STREAMED[kind], "ab👍你 a"
     stream = data.StreamDecoder(tokenizer)
-    pieces = [stream.push(int(i)) for i in tokenizer.encode(text.replace(" ", "▁" if kind == "sentencepiece" else " "))]
-    assert "\ufffd" not in "".join(pieces)
-    assert "".join(pieces) + stream.finish() == text
-    assert pieces[0] != ""  # text goes out as soon as it is certain
+    texts = [stream.push(int(i)) for i in tokenizer.encode(text.replace(" ", "▁" if kind == "sentencepiece" else " "))]
+    assert "\ufffd" not in "".join(texts)
+    assert "".join(texts) + stream.finish() == text
+    assert texts[0] != ""  # text is returned as soon as it is final
 
 
-def test_subwords_split_inside_characters_in_these_tests():
+def test_subwords_of_these_tests_split_inside_characters():
     assert SUBWORDS.vocab_size == 300
-    assert any(piece.decode("utf-8", "ignore").encode() != piece for piece in SUBWORDS.token_bytes[256:])
+    assert any(x.decode("utf-8", "ignore").encode() != x for x in SUBWORDS.token_bytes[256:])
 
 
-def test_a_decoder_that_rewrites_is_not_streamed_early():
+def test_a_decoder_that_rewrites_text_is_not_streamed_early():
     tokenizer = word_pieces()
     ids = tokenizer.encode("do n't!")
     assert tokenizer.decode(ids) != " ".join(tokenizer.decode([i]) for i in ids.tolist())
@@ -169,7 +169,7 @@ def test_bad_ids_are_refused():
 # --- Characters ------------------------------------------------------------------------------------------------------
 
 
-def test_unknown_characters_are_listed_or_replaced_as_said():
+def test_unknown_characters_are_listed_or_replaced():
     strict, lenient = data.Characters("abc"), data.Characters.train(["abc"], unknown="\ufffd")
     message = (
         r"vocabulary of 3, got 2 unknown: 'x' \(U\+0078\), '你' \(U\+4F60\); the first at index 1\. .*or use bytes"
@@ -199,14 +199,14 @@ def test_bad_vocabularies(arguments, error, message):
 
 
 @pytest.mark.parametrize("tokenizer", [data.Characters("ab"), data.Bytes(), SUBWORDS], ids=lambda t: t.kind)
-def test_what_is_not_text_is_refused(tokenizer):
+def test_wrong_texts_are_refused(tokenizer):
     with pytest.raises(ValueError, match=r"lone surrogate U\+D800 at index 1"):
         tokenizer.encode("a\ud800")
     with pytest.raises(TypeError, match="text: expected a str, got bytes b'a'"):
         tokenizer.encode(b"a")
 
 
-def test_training_texts_are_several():
+def test_one_string_is_no_list_of_training_texts():
     for train in (data.Characters.train, lambda texts: data.Subwords.train(texts, 300)):
         with pytest.raises(TypeError, match=r"expected several texts, got one str. Pass \[text\]"):
             train("abc")
@@ -215,7 +215,7 @@ def test_training_texts_are_several():
 # --- Subwords --------------------------------------------------------------------------------------------------------
 
 
-def test_subwords_merge_what_is_frequent_and_training_repeats_itself():
+def test_subwords_merge_frequent_bytes_and_training_is_deterministic():
     again = data.Subwords.train([SAMPLE], vocab_size=300)
     assert again == SUBWORDS
     assert again.fingerprint == SUBWORDS.fingerprint
@@ -225,7 +225,7 @@ def test_subwords_merge_what_is_frequent_and_training_repeats_itself():
         data.Subwords.train([SAMPLE], vocab_size=256)
 
 
-def test_special_tokens_of_others_are_neither_added_nor_lost():
+def test_special_tokens_of_a_definition_are_neither_added_nor_lost():
     engine = tokenizers.Tokenizer.from_str(SUBWORDS.definition)
     engine.add_special_tokens(["<|end|>", "終"])
     engine.post_processor = tokenizers.processors.TemplateProcessing("<|end|> $A", special_tokens=[("<|end|>", 300)])
@@ -240,19 +240,20 @@ def test_special_tokens_of_others_are_neither_added_nor_lost():
     assert tokenizer.token_bytes[300:] == (b"<|end|>", "終".encode())
 
 
-def test_special_tokens_are_decoded_without_byte_level_too():
-    tokenizer = made_by_others(tokenizers.models.WordLevel({"a": 0}, unk_token="a"), specials=["<s>"])
+def test_special_tokens_are_decoded_also_without_byte_level():
+    tokenizer = from_model(tokenizers.models.WordLevel({"a": 0}, unk_token="a"), specials=["<s>"])
     assert tokenizer.decode([1, 0]) == "<s>a"
 
 
-def test_a_vocabulary_with_holes_has_room_for_its_highest_id():
-    tokenizer = made_by_others(tokenizers.models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
+def test_the_size_of_a_vocabulary_with_gaps_includes_its_highest_id():
+    tokenizer = from_model(tokenizers.models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
     assert tokenizer.vocab_size == 8
 
 
-def test_a_missing_library_is_named(monkeypatch):
+def test_the_error_names_a_missing_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ImportError, match=r"pip install 'jax_attention\[train\]'. Characters, Words and Bytes need nothing"):
+    message = r"pip install 'jax_attention\[train\]'. Characters, Words and Bytes need nothing"
+    with pytest.raises(ImportError, match=message):
         data.Subwords.train([SAMPLE], vocab_size=300)
 
 
@@ -265,13 +266,25 @@ SAVED = [data.Characters('b\n"a你\0', "你"), data.Characters("ab"), data.Bytes
 def test_a_saved_tokenizer_comes_back(tokenizer, tmp_path):
     folder = tmp_path / "run" / "tokenizer"
     tokenizer.save(folder)
-    tokenizer.save(folder)  # the same one again is no change
+    tokenizer.save(folder)  # saving it again changes nothing
     loaded = data.load_tokenizer(folder)
     assert type(loaded) is type(tokenizer)
     assert loaded == tokenizer == pickle.loads(pickle.dumps(tokenizer))
     assert hash(loaded) == hash(tokenizer)
     assert loaded.fingerprint == tokenizer.fingerprint
     assert sorted(path.name for path in folder.iterdir()) == sorted(tokenizer.contents())
+
+
+PINNED = {
+    "29c8723ee56696a9": data.Characters("ab你", "你"),
+    "16664b8f9cffe613": data.Words(("a", "b")),
+    "296570596c16a3d7": data.Bytes(),
+}
+"""Tokenizers by fingerprint, a hash of their files: token files of earlier versions carry these fingerprints."""
+
+
+def test_fingerprints_are_those_of_version_0_1():
+    assert {tokenizer.fingerprint: tokenizer for tokenizer in PINNED.values()} == PINNED
 
 
 def test_fingerprints_differ():
@@ -289,14 +302,14 @@ def test_another_tokenizer_is_not_overwritten(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_tokenizer_json_of_anyone_is_loaded(tmp_path):
+def test_any_tokenizer_json_is_loaded(tmp_path):
     path = tmp_path / "tokenizer.json"
     tokenizers.Tokenizer.from_str(SUBWORDS.definition).save(str(path))
     for place in (path, tmp_path):
         assert data.load_tokenizer(place).encode("quick").tolist() == SUBWORDS.encode("quick").tolist()
 
 
-def test_what_is_no_tokenizer_is_refused(tmp_path):
+def test_other_files_are_refused(tmp_path):
     def refuse(error, message, path=tmp_path):
         with pytest.raises(error, match=message):
             data.load_tokenizer(path)
@@ -312,7 +325,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path):
         refuse(ValueError, "expected a tokenizer's settings")
 
 
-def test_special_tokens_stand_in_front_and_for_no_bytes(tmp_path):
+def test_special_tokens_on_request_are_added_and_count_no_bytes(tmp_path):
     library = pytest.importorskip("tokenizers")
     engine = library.Tokenizer.from_str(data.Subwords.train(["low lower"] * 9, vocab_size=260).definition)
     engine.add_special_tokens(["<s>"])
