@@ -2,6 +2,6 @@
 
 from experiments.corpora.grammar import Grammar
 from experiments.corpora.passages import Passage, passages
-from experiments.corpora.summaries import Report, reports
+from experiments.corpora.reports import Report, reports
 
 __all__ = ["Grammar", "Passage", "Report", "passages", "reports"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.corpora.combinations import allowed_words, check_combinations, check_range, draw, draw_int
-from experiments.corpora.story_words import KINDS, NAMES, Kind, article
+from experiments.corpora.passage_words import KINDS, NAMES, Kind, article
 from jax_attention.core.checks import check_int, fail_unless
 
 MAX_VALUES_PER_KIND = 8

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.corpora.story_words import KINDS, NAMES, article
+from experiments.corpora.passage_words import KINDS, NAMES, article
 from experiments.generation.texts import STOP
 
 TEXT = re.compile(rf"((?:[^.?]* \. )+)([^.?]* \?) (\S+) {STOP}")

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from experiments import corpora, learn, pair_models
-from experiments.corpora.story_words import INSTRUMENTS, KINDS
+from experiments.corpora.passage_words import INSTRUMENTS, KINDS
 from experiments.question_answering import looking, reading
 from jax_attention import data
 

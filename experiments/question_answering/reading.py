@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments import corpora
-from experiments.corpora.story_words import KINDS
+from experiments.corpora.passage_words import KINDS
 from jax_attention import data
 
 START = "<s>"

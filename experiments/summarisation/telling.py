@@ -7,8 +7,8 @@ import re
 import numpy as np
 
 from experiments import corpora
+from experiments.corpora.passage_words import CITIES
 from experiments.corpora.report_words import AGENTS, DAYS, NUMBERS, SUBJECTS
-from experiments.corpora.story_words import CITIES
 from jax_attention import data
 
 START, STOP = 0, 1

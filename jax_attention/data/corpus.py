@@ -268,8 +268,8 @@ def _check_choice(tokenizer: str | os.PathLike | Tokenizer, vocab_size: int | No
         f"tokenizer: expected {CHOICES}, a path or a Tokenizer, got {describe_array(tokenizer)}.",
         TypeError,
     )
-    known = isinstance(tokenizer, Tokenizer) or tokenizer in ("characters", "bytes", "subwords")
-    if not known and not Path(tokenizer).exists():
+    is_choice = isinstance(tokenizer, Tokenizer) or tokenizer in ("characters", "bytes", "subwords")
+    if not is_choice and not Path(tokenizer).exists():
         raise FileNotFoundError(
             f"tokenizer: expected {CHOICES} or the path of a tokenizer, got {str(tokenizer)!r}, which is neither."
         )

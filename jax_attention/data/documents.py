@@ -138,28 +138,30 @@ def _expand(entry: Pathlike, suffixes: tuple[str, ...]) -> list[tuple[Path | Non
 
 
 def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, str]]:
+    """Visible files below a folder with one of the suffixes, and their relative names."""
     named = [(path, path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     visible = [(path, name) for path, name in named if not any(part.startswith(".") for part in name.parts)]
-    found = sorted((name.as_posix(), path) for path, name in visible if name.name.endswith(suffixes))
-    if not found:
-        there = Counter(path.suffix or "(no suffix)" for path, _ in visible).most_common(5)
+    files = sorted((name.as_posix(), path) for path, name in visible if name.name.endswith(suffixes))
+    if not files:
+        existing = Counter(path.suffix or "(no suffix)" for path, _ in visible).most_common(5)
         raise FileNotFoundError(
             f"paths: expected files that end in {' or '.join(map(repr, suffixes))} below {str(folder)!r}, got "
-            f"{', '.join(f'{n} {suffix}' for suffix, n in there) or 'no files at all'}. Pass other suffixes=, or a "
+            f"{', '.join(f'{n} {suffix}' for suffix, n in existing) or 'no files at all'}. Pass other suffixes=, or a "
             "pattern such as 'folder/**/*.txt'."
         )
-    return [(path, name) for name, path in found]
+    return [(path, name) for name, path in files]
 
 
 def _in_pattern(pattern: Path) -> list[tuple[Path, str]]:
+    """Files that match a pattern, and their names relative to the part of it before the first wildcard."""
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
-    files = [path for found in glob.glob(str(pattern), recursive=True) if (path := Path(found)).is_file()]
+    files = [path for match in glob.glob(str(pattern), recursive=True) if (path := Path(match)).is_file()]
     if not files:
         raise FileNotFoundError(
             f"paths: expected a pattern that matches a file, got {str(pattern)!r}, which matches none. Relative "
             f"patterns start at {str(Path.cwd())!r}; '**' descends into folders; hidden files must be named."
         )
-    return sorted(((path, path.relative_to(root).as_posix()) for path in files), key=lambda found: found[1])
+    return sorted(((path, path.relative_to(root).as_posix()) for path in files), key=lambda file: file[1])
 
 
 def _read(path: Path | None, name: str, errors: str) -> Document:
@@ -168,4 +170,5 @@ def _read(path: Path | None, name: str, errors: str) -> Document:
 
 
 def _some(names: list[str], most: int = 5) -> str:
+    """The first names, for a message."""
     return ", ".join(map(repr, names[:most])) + (", …" if len(names) > most else "")

@@ -83,7 +83,7 @@ class Seq2SeqBatches(Batches):
     def __init__(
         self, sources: Any, targets: Any, *, start: int, stop: int, multiple: int = 8, longest: int | None = None
     ) -> None:
-        start, stop = (check_int(n, x, 0, "It is a token.") for n, x in (("start", start), ("stop", stop)))
+        start, stop = (check_int(n, x, 0, "It is a token id.") for n, x in (("start", start), ("stop", stop)))
         check_int("multiple", multiple, 1, "1 rounds nothing.")
         if longest is not None:
             check_int("longest", longest, 1, "None keeps all pairs.")
@@ -92,25 +92,25 @@ class Seq2SeqBatches(Batches):
         _check_pairs(self._sources, targets)
         self._targets = _add_start_and_stop(targets, start, stop)
         sizes = np.stack([np.diff(self._sources.starts), np.diff(targets.starts) + 1], axis=1)
-        kept = np.flatnonzero(sizes.max(axis=1) <= (sizes.max() if longest is None else longest))
+        chosen = np.flatnonzero(sizes.max(axis=1) <= (sizes.max() if longest is None else longest))
         fail_unless(
-            len(kept) > 0,
+            len(chosen) > 0,
             f"longest: expected room for at least one pair, got {longest} where the shortest needs "
             f"{sizes.max(axis=1).min()}. Raise it.",
         )
-        rounded = -(-sizes[kept] // multiple) * multiple
+        rounded = -(-sizes[chosen] // multiple) * multiple
         shapes, group, counts = np.unique(
             rounded if longest is None else np.minimum(rounded, longest),
             axis=0,
             return_inverse=True,
             return_counts=True,
         )
-        self.order = kept[np.argsort(group.reshape(-1), kind="stable")]
+        self.order = chosen[np.argsort(group.reshape(-1), kind="stable")]
         self.shapes = {(int(s), int(t)): int(n) for (s, t), n in zip(shapes, counts, strict=True)}
         self._first = np.cumsum([0, *counts])
-        self.left_out = len(sizes) - len(kept)
-        self.predicted = int(sizes[kept, 1].sum())
-        self.evaluation_rows = len(kept)
+        self.left_out = len(sizes) - len(chosen)
+        self.predicted = int(sizes[chosen, 1].sum())
+        self.evaluation_rows = len(chosen)
 
     def batch(self, seed: int, step: int, batch_size: int, rows: slice | None = None) -> Seq2SeqBatch:
         check_address(seed, step)

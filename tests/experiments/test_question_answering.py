@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import corpora, learn, pair_models, question_answering
-from experiments.corpora.story_words import INSTRUMENTS, KINDS, NAMES
+from experiments.corpora.passage_words import INSTRUMENTS, KINDS, NAMES
 from experiments.question_answering import LOOKS, Config, looking, reading
 from experiments.question_answering import __main__ as command
 from tests.experiments.folder import commanded, left_behind, small_programs

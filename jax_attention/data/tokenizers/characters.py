@@ -66,7 +66,7 @@ class Characters(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], unknown: str | None = None) -> Characters:
-        """A tokenizer of all characters of the texts, sorted by code point; `unknown` is added if they lack it."""
+        """Make a tokenizer of all characters of the texts, sorted by code point; `unknown` is added if they lack it."""
         fail_unless(not isinstance(texts, str), "texts: expected several texts, got one str. Pass [text].", TypeError)
         characters = set().union(*texts)
         return cls("".join(sorted(characters if unknown is None else characters | {unknown})), unknown)

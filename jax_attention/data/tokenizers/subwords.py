@@ -1,4 +1,4 @@
-"""Subword tokenizers of the `tokenizers` library: a byte-level BPE trained on given texts, or any `tokenizer.json`."""
+"""Subword tokenizers of the `tokenizers` library: a byte-level BPE trained on texts, or any `tokenizer.json`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Subwords(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Subwords:
-        """A byte-level BPE: the 256 bytes and the most frequent merges, fewer than asked for if the texts are short."""
+        """Train a byte-level BPE: the 256 bytes and the most frequent merges, fewer if the texts have no more."""
         vocab_size = check_int("vocab_size", vocab_size, 257, "256 of them are bytes, the others merges.")
         fail_unless(not isinstance(texts, str), "texts: expected several texts, got one str. Pass [text].", TypeError)
         library = _library()
@@ -168,7 +168,8 @@ class Subwords(Tokenizer):
 def _byte_letters() -> dict[str, int]:
     """The letter with which byte-level tokenizers write each byte, mapped to that byte.
 
-    GPT-2's convention: printable Latin-1 characters are their own byte, all other bytes take code points from 256 on.
+    GPT-2's convention: printable Latin-1 characters stand for their code point, and all other bytes take code points
+    from 256 on.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -76,7 +76,7 @@ class Tokenizer(abc.ABC):
         return b"".join([token_bytes[i] for i in self.checked(ids)]).decode("utf-8", "replace")
 
     def stable_prefix(self, ids: list[int]) -> str:
-        """Longest prefix of `decode(ids)` known to stay the same whatever ids follow.
+        """A prefix of `decode(ids)` that stays the same whatever ids follow, as long as possible.
 
         `StreamDecoder` calls it where `token_bytes` is None. The default, "", keeps all text back until the end.
         """
@@ -130,7 +130,7 @@ class Tokenizer(abc.ABC):
                 f"folder: expected a folder without another tokenizer, got {str(folder)!r}, whose {different[0]} "
                 "differs from that of this tokenizer. Save to another folder."
             )
-        # The settings come last: a save that was interrupted leaves a folder that `load_tokenizer` does not accept.
+        # The settings come last, so that they never refer to a definition that an interrupted save did not write.
         for name in sorted(contents.keys() - existing.keys(), key=lambda name: name == SETTINGS):
             with new_file(folder / name) as file:
                 file.write(contents[name])
@@ -216,5 +216,5 @@ def utf8(text: str) -> bytes:
 
 
 def settings_json(**settings: Any) -> bytes:
-    """Content of the settings file of a saved tokenizer."""
+    """Content of the settings file of a saved tokenizer. Fingerprints are hashes of it, so the layout is fixed."""
     return (json.dumps({"format": 1, **settings}, indent=1) + "\n").encode()

@@ -77,7 +77,7 @@ class Words(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], unknown: str | None = None) -> Words:
-        """A tokenizer of all words of the texts, sorted by code points; `unknown` is added if they lack it."""
+        """Make a tokenizer of all words of the texts, sorted by code points; `unknown` is added if they lack it."""
         fail_unless(not isinstance(texts, str), "texts: expected several texts, got one str. Pass [text].", TypeError)
         words = {word for text in texts for word in split_words(text)}
         return cls(tuple(sorted(words if unknown is None else words | {unknown})), unknown)

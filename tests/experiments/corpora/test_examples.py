@@ -8,7 +8,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["grammar", "passages", "summaries"])
+@pytest.mark.parametrize("name", ["grammar", "passages", "reports"])
 def test_docstring_examples_run(name):
     module = importlib.import_module(f"experiments.corpora.{name}")
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from experiments import corpora
 from experiments.corpora.combinations import allowed_words
-from experiments.corpora.story_words import CITIES, KINDS, NAMES
+from experiments.corpora.passage_words import CITIES, KINDS, NAMES
 
 SETTINGS = {
     "plain": {},

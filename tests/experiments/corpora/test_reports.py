@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import corpora
+from experiments.corpora.passage_words import CITIES
 from experiments.corpora.report_words import AGENTS, DAYS, FILLERS, NUMBERS, SUBJECTS, WHAT, WHEN, WHERE, WHO
-from experiments.corpora.story_words import CITIES
 from jax_attention import training
 from tests.tiers import slow
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.corpora.combinations import allowed_words, check_combinations, check_range, draw, draw_int
+from experiments.corpora.passage_words import CITIES
 from experiments.corpora.report_words import AGENTS, DAYS, FILLERS, NUMBERS, SUBJECTS, WHAT, WHEN, WHERE, WHO, Deed
-from experiments.corpora.story_words import CITIES
 from jax_attention.core.checks import check_int
 
 MOST_FACTS = min(len(subject.deeds) for subject in SUBJECTS)
