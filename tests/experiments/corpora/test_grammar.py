@@ -13,7 +13,7 @@ from experiments import corpora
 from experiments.corpora import grammar_words as table
 from experiments.corpora.grammar_phrases import Fact, PhraseGenerator, index_facts
 from jax_attention import data
-from tests.tiers import slow_except_every
+from tests.support.tiers import slow_except_every
 
 GRAMMAR = corpora.Grammar()
 

@@ -13,7 +13,7 @@ from experiments import corpora
 from experiments.corpora.passage_words import CITIES
 from experiments.corpora.report_words import AGENTS, DAYS, FILLERS, NUMBERS, SUBJECTS, WHAT, WHEN, WHERE, WHO
 from jax_attention import training
-from tests.tiers import slow
+from tests.support.tiers import slow
 
 FORMS = {"who": WHO, "where": WHERE, "when": WHEN, "what": WHAT, "filler": FILLERS}
 GAPS = {"agent": "|".join(AGENTS), "city": "|".join(CITIES), "day": "|".join(DAYS), "number": "|".join(NUMBERS)}
