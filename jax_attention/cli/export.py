@@ -12,8 +12,8 @@ from jax_attention import interop, nn
 from jax_attention.cli import pretrained, run_folder
 from jax_attention.cli.output import print_line
 from jax_attention.core.checks import fail_unless
-from jax_attention.data.subwords import DEFINITION
-from jax_attention.data.tokenizer import SETTINGS
+from jax_attention.data.tokenizers.subwords import DEFINITION
+from jax_attention.data.tokenizers.tokenizer import SETTINGS
 
 
 @dataclass(frozen=True, kw_only=True)

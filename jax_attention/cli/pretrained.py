@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jax_attention import data, interop, models, nn
-from jax_attention.data.subwords import DEFINITION
-from jax_attention.data.tokenizer import SETTINGS
+from jax_attention.data.tokenizers.subwords import DEFINITION
+from jax_attention.data.tokenizers.tokenizer import SETTINGS
 from jax_attention.interop.hugging_face import described
 
 CONFIG, ADAPTERS = "config.json", "adapter_config.json"

@@ -60,10 +60,10 @@ PUBLIC = {
         RNNSeq2Seq RNNState StackOutput TransformerLM TransformerLayer TransformerStack config_from_json
         config_to_json create from_dict gemma2 gpt2 llama pure_model scan_layers tiny to_dict unroll_layers""",
     "jax_attention.data": """
-        Baselines Batch Batches Bytes Characters Corpus Document Grammar HeldOut Ngram PackedDocuments Pair
-        Passage Report Seq2SeqBatch Seq2SeqBatches Source StreamDecoder Subwords Tokenizer Tokens Windows Words
-        held_out load_tokenizer ngram_baselines open_corpus open_tokens pad_rows passages prepare read_documents
-        read_pairs reports split_documents split_pairs standard_library_corpus tasks tokenize write_tokens""",
+        Baselines Batch Batches Bytes Characters Corpus Document HeldOut Ngram PackedDocuments Pair Seq2SeqBatch
+        Seq2SeqBatches Source StreamDecoder Subwords Tokenizer Tokens Windows Words held_out load_tokenizer
+        ngram_baselines open_corpus open_tokens pad_rows prepare read_documents read_pairs split_documents
+        split_pairs standard_library_corpus tasks tokenize write_tokens""",
     "jax_attention.training": """
         Checkpoints ConfidenceInterval FitResult LoopConfig Losses Meter MetricsFile OptimizerConfig Progress
         Rouge TensorBoard TrainState TrainingDiverged bleu bootstrap check_divides cross_entropy data_mesh
@@ -119,7 +119,6 @@ DOCUMENTED_CLASSES = {
     "Characters",
     "Corpus",
     "Document",
-    "Grammar",
     "HeldOut",
     "Ngram",
     "PackedDocuments",

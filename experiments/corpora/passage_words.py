@@ -1,4 +1,4 @@
-"""The words and sentences of passages: who there is, what they have, and how it is told, changed and asked for."""
+"""Words and sentence forms of passages: people, kinds of facts about them, statements, updates and questions."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ THINGS = _words("lamp key book umbrella map rope basket hammer letter mirror can
 
 
 class Kind(NamedTuple):
-    """Something that everybody has one of, and the sentences about it; `{a}` is the article of the value."""
+    """A kind of fact, its possible values, and the sentence forms about it; `{a}` is the article of the value."""
 
     values: tuple[str, ...]
-    told: tuple[str, ...]
-    changed: tuple[str, ...]
-    asked: tuple[str, ...]
+    statements: tuple[str, ...]
+    updates: tuple[str, ...]
+    questions: tuple[str, ...]
 
 
 KINDS = (
     Kind(
         CITIES,
-        told=(
+        statements=(
             "{name} lives in {value} .",
             "The home of {name} is in {value} .",
             "{value} is the city where {name} lives .",
             "In {value} you will find the home of {name} .",
         ),
-        changed=(
+        updates=(
             "{name} moved to {value} .",
             "Later {name} moved to {value} .",
             "{value} is the new home of {name} .",
         ),
-        asked=(
+        questions=(
             "Where does {name} live ?",
             "In which city does {name} live ?",
             "Which city is the home of {name} ?",
@@ -57,18 +57,18 @@ KINDS = (
     ),
     Kind(
         PROFESSIONS,
-        told=(
+        statements=(
             "{name} is {a} {value} .",
             "{name} works as {a} {value} .",
             "The {value} is called {name} .",
             "By profession {name} is {a} {value} .",
         ),
-        changed=(
+        updates=(
             "{name} became {a} {value} .",
             "Now {name} works as {a} {value} .",
             "The new {value} is called {name} .",
         ),
-        asked=(
+        questions=(
             "What is the profession of {name} ?",
             "What does {name} work as ?",
             "Which job does {name} have ?",
@@ -76,36 +76,36 @@ KINDS = (
     ),
     Kind(
         COLOURS,
-        told=(
+        statements=(
             "{name} likes {value} best .",
             "The favourite colour of {name} is {value} .",
             "It is {value} that {name} likes best .",
             "{name} prefers {value} to all other colours .",
         ),
-        changed=(
+        updates=(
             "Now {name} likes {value} best .",
             "Later {name} came to like {value} best .",
             "The new favourite colour of {name} is {value} .",
         ),
-        asked=(
+        questions=(
             "Which colour does {name} like best ?",
             "What is the favourite colour of {name} ?",
         ),
     ),
     Kind(
         PETS,
-        told=(
+        statements=(
             "{name} has {a} {value} .",
             "The pet of {name} is {a} {value} .",
             "The {value} belongs to {name} .",
             "The owner of the {value} is {name} .",
         ),
-        changed=(
+        updates=(
             "Now {name} has {a} {value} instead .",
             "The new pet of {name} is {a} {value} .",
             "{name} gave the pet away and took {a} {value} .",
         ),
-        asked=(
+        questions=(
             "Which animal does {name} have ?",
             "Which animal is the pet of {name} ?",
             "What kind of pet does {name} have ?",
@@ -113,36 +113,36 @@ KINDS = (
     ),
     Kind(
         INSTRUMENTS,
-        told=(
+        statements=(
             "{name} plays the {value} .",
             "The instrument of {name} is the {value} .",
             "It is the {value} that {name} plays .",
             "You will hear the {value} when {name} plays .",
         ),
-        changed=(
+        updates=(
             "Now {name} plays the {value} .",
             "{name} switched to the {value} .",
             "The new instrument of {name} is the {value} .",
         ),
-        asked=(
+        questions=(
             "Which instrument does {name} play ?",
             "What is the instrument of {name} ?",
         ),
     ),
     Kind(
         THINGS,
-        told=(
+        statements=(
             "{name} carries {a} {value} .",
             "The bag of {name} holds {a} {value} .",
             "The {value} is in the bag of {name} .",
             "There is {a} {value} in the bag of {name} .",
         ),
-        changed=(
+        updates=(
             "Now {name} carries {a} {value} instead .",
             "{name} emptied the bag and packed {a} {value} .",
             "In the bag of {name} there is now {a} {value} instead .",
         ),
-        asked=(
+        questions=(
             "What does {name} carry ?",
             "What is in the bag of {name} ?",
         ),
@@ -151,5 +151,5 @@ KINDS = (
 
 
 def article(word: str) -> str:
-    """`a` or `an`; no word of the tables begins with a silent h or with u as in unit."""
+    """`a` or `an`, by the first letter: no word of the tables begins with a silent h or with u as in unit."""
     return "an" if word[0] in "aeiou" else "a"

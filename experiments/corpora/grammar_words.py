@@ -1,6 +1,6 @@
-"""The words of the grammar as tables: English and Chinese, their forms, and what goes with what.
+"""Tables of the words of the grammar, in English and Chinese, with their forms and possible combinations.
 
-Kinds of things decide who can do what to whom; `GROUPS` names several kinds at once.
+Each noun has a kind, and verbs name the kinds of their subjects and objects; `GROUPS` are names for several kinds.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ GROUPS = {
 
 
 class Noun(NamedTuple):
-    """A noun, a name or a pronoun. The last two have no classifier; the second form of a pronoun is its object."""
+    """A noun, a name or a pronoun; names and pronouns have no classifier."""
 
     kind: str
     word: str
-    other: str
-    """The plural; of a pronoun the form as an object; of a name the name again."""
+    second_form: str
+    """Plural of a noun, object form of a pronoun; a name again."""
     chinese: str
     classifier: str
 
 
 class Verb(NamedTuple):
-    """A verb: `objects` is "-" if it has none; what is no action happens at no place and no time."""
+    """A verb: `subjects` and `objects` are kinds or groups of nouns, and `objects` is "-" for an intransitive verb."""
 
     word: str
-    third: str
+    third_person: str
     chinese: str
     subjects: str
     objects: str
-    manner: str
+    aspect: str
+    """"action" or "state"; only actions have a place and a time."""
 
 
 class Adjective(NamedTuple):
-    """An adjective and the kinds it goes with; the same English word may be another Chinese one for another kind."""
+    """An adjective for some kinds of nouns; one English word may have several entries, with different translations."""
 
     word: str
     chinese: tuple[str, ...]
@@ -50,7 +51,7 @@ class Adjective(NamedTuple):
 
 
 class Determiner(NamedTuple):
-    """What stands before a noun; CL in the Chinese is the classifier of the noun."""
+    """A determiner; "CL" in the Chinese is replaced by the classifier of the noun."""
 
     word: str
     number: str
@@ -59,14 +60,14 @@ class Determiner(NamedTuple):
 
 CLASSIFIER = "CL"
 COMMA = "\uff0c"
-"""The full-width comma of Chinese."""
+"""The full-width comma of Chinese text."""
 
-NAMES = """
+_NAME_TABLE = """
 Tom 汤姆    Jerry 杰瑞    Mary 玛丽    Anna 安娜    John 约翰    Peter 彼得    Lucy 露西    Jack 杰克
 Alice 爱丽丝    David 大卫    Emma 艾玛    Paul 保罗
 """
 
-PRONOUNS = """
+_PRONOUN_TABLE = """
 I me 我
 you you 你
 he him 他
@@ -75,10 +76,10 @@ we us 我们
 they them 他们
 """
 THIRD_PERSON = ("he", "she")
-SPEAKER = ("I", "we")
-"""Nobody says "I help us"."""
+FIRST_PERSON = ("I", "we")
+"""Pronouns of the first person. They do not combine with each other: "I help us" is no sentence."""
 
-NOUNS = """
+_NOUN_TABLE = """
 role    teacher     teachers      老师    位
 role    doctor      doctors       医生    位
 role    student     students      学生    个
@@ -147,7 +148,7 @@ plant   rose        roses         玫瑰    朵
 plant   tree        trees         树      棵
 """
 
-VERBS = """
+_VERB_TABLE = """
 chase       chases       追逐  animate  animate    action
 follow      follows      跟随  animate  animate    action
 watch       watches      观察  animate  animate    action
@@ -202,7 +203,7 @@ study       studies      学习  people   -          action
 walk        walks        散步  people   -          action
 """
 
-ADJECTIVES = """
+_ADJECTIVE_TABLE = """
 big          大       animal food thing machine plant
 small        小       animal food thing machine plant
 black        黑       animal thing machine
@@ -226,7 +227,7 @@ fresh        新鲜+的  food
 interesting  有趣+的  press work
 """
 
-DETERMINERS = """
+_DETERMINER_TABLE = """
 a      singular  一+CL
 this   singular  这+CL
 that   singular  那+CL
@@ -245,7 +246,7 @@ nine   plural    九+CL
 ten    plural    十+CL
 """
 
-POSSESSIVES = """
+_POSSESSIVE_TABLE = """
 my     both  我+的
 your   both  你+的
 his    both  他+的
@@ -254,7 +255,7 @@ our    both  我们+的
 their  both  他们+的
 """
 
-PLACES = """
+_PLACE_TABLE = """
 in the park               在 公园 里      0 2 0
 in the garden             在 花园 里      0 2 0
 in the kitchen            在 厨房 里      0 2 0
@@ -275,7 +276,7 @@ near the river            在 河 附近      0 2 0
 in front of the school    在 学校 前面    0 4 1
 """
 
-TIMES = """
+_TIME_TABLE = """
 today              今天         0
 every day          每 天        0 1
 every week         每 周        0 1
@@ -291,40 +292,40 @@ in winter          冬天         1
 """
 
 
-def rows(table: str) -> list[list[str]]:
-    """The words of each line."""
+def _rows(table: str) -> list[list[str]]:
+    """The words of each line of a table."""
     return [line.split() for line in table.strip().splitlines()]
 
 
-def fixed(table: str) -> tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]], ...]:
-    """Set phrases: English words, Chinese words, and the place of the English word that each Chinese one translates."""
-    found = []
-    for words in rows(table):
+def _set_phrases(table: str) -> tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]], ...]:
+    """Set phrases: English words, Chinese words, and the index of the English word that each Chinese one translates."""
+    phrases = []
+    for words in _rows(table):
         english = tuple(word for word in words if word.isalpha() and word.isascii())
         chinese = tuple(word for word in words if not word.isascii())
-        found.append((english, chinese, tuple(map(int, words[len(english) + len(chinese) :]))))
-    return tuple(found)
+        phrases.append((english, chinese, tuple(map(int, words[len(english) + len(chinese) :]))))
+    return tuple(phrases)
 
 
 def _nouns() -> dict[str, Noun]:
-    names = NAMES.split()
-    found = [Noun("name", name, name, chinese, "") for name, chinese in zip(names[::2], names[1::2], strict=True)]
-    found += [Noun("pronoun", *row, "") for row in rows(PRONOUNS)]
-    found += [Noun(*row) for row in rows(NOUNS)]
-    return {noun.word: noun for noun in found}
+    names = _NAME_TABLE.split()
+    nouns = [Noun("name", name, name, chinese, "") for name, chinese in zip(names[::2], names[1::2], strict=True)]
+    nouns += [Noun("pronoun", *row, "") for row in _rows(_PRONOUN_TABLE)]
+    nouns += [Noun(*row) for row in _rows(_NOUN_TABLE)]
+    return {noun.word: noun for noun in nouns}
 
 
-THINGS = _nouns()
-"""Names, pronouns and nouns by their first form."""
-ACTIONS = {row[0]: Verb(*row) for row in rows(VERBS)}
-QUALITIES = tuple(Adjective(row[0], tuple(row[1].split("+")), tuple(row[2:])) for row in rows(ADJECTIVES))
-ARTICLES = tuple(Determiner(row[0], row[1], tuple(row[2].split("+"))) for row in rows(DETERMINERS))
-OWNERS = tuple(Determiner(row[0], row[1], tuple(row[2].split("+"))) for row in rows(POSSESSIVES))
-WHERE, WHEN = fixed(PLACES), fixed(TIMES)
+NOUNS = _nouns()
+"""Names, pronouns and nouns by their base form."""
+VERBS = {row[0]: Verb(*row) for row in _rows(_VERB_TABLE)}
+ADJECTIVES = tuple(Adjective(row[0], tuple(row[1].split("+")), tuple(row[2:])) for row in _rows(_ADJECTIVE_TABLE))
+DETERMINERS = tuple(Determiner(row[0], row[1], tuple(row[2].split("+"))) for row in _rows(_DETERMINER_TABLE))
+POSSESSIVES = tuple(Determiner(row[0], row[1], tuple(row[2].split("+"))) for row in _rows(_POSSESSIVE_TABLE))
+PLACES, TIMES = _set_phrases(_PLACE_TABLE), _set_phrases(_TIME_TABLE)
 
 
 @functools.cache
-def of_group(group: str) -> tuple[str, ...]:
-    """The first forms of all things of a kind, or of the kinds of a group."""
+def nouns_of(group: str) -> tuple[str, ...]:
+    """Base forms of all nouns of a kind, or of all kinds of a group."""
     kinds = GROUPS.get(group, (group,))
-    return tuple(word for word, noun in THINGS.items() if noun.kind in kinds)
+    return tuple(word for word, noun in NOUNS.items() if noun.kind in kinds)

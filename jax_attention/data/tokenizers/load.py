@@ -1,4 +1,4 @@
-"""Read back a saved tokenizer."""
+"""Loading a saved tokenizer, or a `tokenizer.json`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 
 from jax_attention.core.checks import fail_unless
-from jax_attention.data.subwords import DEFINITION, Subwords
-from jax_attention.data.symbols import Bytes, Characters
-from jax_attention.data.tokenizer import SETTINGS, Tokenizer
-from jax_attention.data.words import Words
+from jax_attention.data.tokenizers.characters import Bytes, Characters
+from jax_attention.data.tokenizers.subwords import DEFINITION, Subwords
+from jax_attention.data.tokenizers.tokenizer import SETTINGS, Tokenizer
+from jax_attention.data.tokenizers.words import Words
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Read what `Tokenizer.save` wrote, or a `tokenizer.json` made by anyone.
+    """Read a tokenizer that `Tokenizer.save` wrote, or any `tokenizer.json`.
 
         load_tokenizer(folder) == tokenizer         after tokenizer.save(folder)
 
@@ -26,8 +26,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
     Raises:
         FileNotFoundError: if there is no tokenizer.
-        ValueError: if what is there is not one.
-        ImportError: if it needs the `tokenizers` library, which is not there.
+        ValueError: if a file is not the definition of a tokenizer.
+        ImportError: if the tokenizer needs the `tokenizers` library, which is not installed.
 
     Example:
         >>> import tempfile
@@ -36,9 +36,6 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         >>> data.Characters("abc").save(folder)
         >>> data.load_tokenizer(folder)
         Characters(vocabulary='abc', unknown=None)
-
-    Reference:
-        https://github.com/huggingface/tokenizers
     """
     path = Path(folder)
     if path.is_file():
@@ -59,13 +56,13 @@ def _from_settings(folder: Path) -> Tokenizer:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"folder: expected JSON in {str(path)!r}, got something else ({error}).") from None
-    known = isinstance(settings, dict) and settings.get("format") == 1
-    kind = settings.get("kind") if known else None
+    readable = isinstance(settings, dict) and settings.get("format") == 1
+    kind = settings.get("kind") if readable else None
     if kind == Bytes.kind:
         return Bytes()
     if kind == Subwords.kind:
-        found = Subwords.load(folder / DEFINITION)
-        return dataclasses.replace(found, special_tokens=settings.get("special_tokens", False))
+        tokenizer = Subwords.load(folder / DEFINITION)
+        return dataclasses.replace(tokenizer, special_tokens=settings.get("special_tokens", False))
     fail_unless(
         kind in (Characters.kind, Words.kind) and "vocabulary" in settings,
         f"folder: expected a tokenizer's settings (format 1, kind characters, words, bytes or subwords) in "

@@ -1,4 +1,4 @@
-"""The words and sentences of reports: who did what, how a reporter tells it, and what else is said."""
+"""Words and sentence forms of reports: agents and their deeds, statements of facts, and fillers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten
 
 
 class Deed(NamedTuple):
-    """`destroyed` houses, houses were `destroyed`."""
+    """A verb in past tense and past participle, and its objects: "destroyed houses", "houses were destroyed"."""
 
     past: str
     participle: str
@@ -17,7 +17,7 @@ class Deed(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A kind of news. In a summary the deeds come in the order of this table."""
+    """A subject of news. A summary lists deeds in the order of this table."""
 
     agents: tuple[str, ...]
     arrival: str
@@ -119,4 +119,4 @@ FILLERS = (
     "The mayor has given no answer .",
     "An old man sold tea and bread .",
 )
-"""They name cities, days, numbers and agents too, but others than the report is about."""
+"""Sentences that do not matter; they name other cities, days, numbers and agents than those of the report."""

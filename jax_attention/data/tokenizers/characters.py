@@ -1,4 +1,4 @@
-"""Tokenizers whose tokens are single symbols: the characters of a training text, or the 256 bytes."""
+"""Tokenizers with one token per character of a training text, or per byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
-from jax_attention.data.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
+from jax_attention.data.tokenizers.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -18,20 +18,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Characters(Tokenizer):
-    """One token per character.
+    """Tokenizer with one token per character.
 
-        encode(text)[i] = place of text[i] in the vocabulary
+        encode(text)[i] = index of text[i] in the vocabulary
 
     Args:
-        vocabulary: a string of different characters; id i is character i.
-        unknown: None refuses characters outside the vocabulary; a character of the vocabulary takes their place.
-
-    Returns:
-        A tokenizer.
+        vocabulary: a string of different characters; id i is `vocabulary[i]`.
+        unknown: the character of the vocabulary that replaces characters outside it; None refuses them.
 
     Raises:
         ValueError: if a character repeats, there is none, or `unknown` is not one of them. By `encode`, if a character
-            is unknown and none takes its place.
+            is outside the vocabulary and `unknown` is None.
         TypeError: if `vocabulary` or `unknown` is not a string.
 
     Example:
@@ -41,7 +38,7 @@ class Characters(Tokenizer):
         ('ehlo', [1, 3, 2, 0])
 
     Reference:
-        Karpathy (2015), "The unreasonable effectiveness of recurrent neural networks".
+        Karpathy (2015), "The unreasonable effectiveness of recurrent neural networks", for models of characters.
     """
 
     vocabulary: str
@@ -52,10 +49,10 @@ class Characters(Tokenizer):
     def __post_init__(self) -> None:
         utf8(self.vocabulary)
         fail_unless(len(self.vocabulary) > 0, "vocabulary: expected at least one character, got ''. Is the text empty?")
-        twice = next((c for i, c in enumerate(self.vocabulary) if self._place.get(c) != i), None)
+        repeated = next((c for i, c in enumerate(self.vocabulary) if self._id_of.get(c) != i), None)
         fail_unless(
-            twice is None,
-            f"vocabulary: expected different characters, got {twice!r} twice. Use Characters.train(texts).",
+            repeated is None,
+            f"vocabulary: expected different characters, got {repeated!r} twice. Use Characters.train(texts).",
         )
         fail_unless(
             self.unknown is None or isinstance(self.unknown, str),
@@ -63,80 +60,72 @@ class Characters(Tokenizer):
             TypeError,
         )
         fail_unless(
-            self.unknown is None or self.unknown in self._place,
+            self.unknown is None or self.unknown in self._id_of,
             f"unknown: expected one character of the vocabulary, got {self.unknown!r}. Characters.train adds it.",
         )
 
     @classmethod
     def train(cls, texts: Iterable[str], unknown: str | None = None) -> Characters:
-        """All characters of the texts, sorted by code point; `unknown` joins them if it is not among them."""
+        """Make a tokenizer of all characters of the texts, sorted by code point; `unknown` is added if they lack it."""
         fail_unless(not isinstance(texts, str), "texts: expected several texts, got one str. Pass [text].", TypeError)
-        found = set().union(*texts)
-        return cls("".join(sorted(found if unknown is None else found | {unknown})), unknown)
+        characters = set().union(*texts)
+        return cls("".join(sorted(characters if unknown is None else characters | {unknown})), unknown)
 
     @property
     def vocab_size(self) -> int:
         return len(self.vocabulary)
 
     @functools.cached_property
-    def pieces(self) -> tuple[bytes, ...]:
+    def token_bytes(self) -> tuple[bytes, ...]:
         return tuple(character.encode() for character in self.vocabulary)
 
     def encode(self, text: str) -> Int[np.ndarray, "N"]:
         ids = self._lookup(text)
         if ids.size and ids.min() < 0:
             if self.unknown is None:
-                raise ValueError(self._complaint(text, ids))
-            ids[ids < 0] = self._place[self.unknown]
+                raise ValueError(self._unknown_message(text, ids))
+            ids[ids < 0] = self._id_of[self.unknown]
         return ids
 
     def count_unknown(self, text: str) -> int:
-        """How many characters of a text are not in the vocabulary."""
+        """Number of characters of a text that are not in the vocabulary."""
         return int(np.count_nonzero(self._lookup(text) < 0))
 
     def contents(self) -> dict[str, bytes]:
         return {SETTINGS: settings_json(kind=self.kind, vocabulary=self.vocabulary, unknown=self.unknown)}
 
     @functools.cached_property
-    def _place(self) -> dict[str, int]:
+    def _id_of(self) -> dict[str, int]:
         return {character: i for i, character in reversed(list(enumerate(self.vocabulary)))}
 
     @functools.cached_property
     def _table(self) -> Int[np.ndarray, "C"]:
-        """Ids by code point, -1 where there is none; the last entry stands for all higher code points."""
+        """Ids by code point, -1 for unknown ones; the last entry is for all higher code points."""
         points = [ord(character) for character in self.vocabulary]
         table = np.full(max(points) + 2, -1, np.int32)
         table[points] = np.arange(len(points), dtype=np.int32)
         return table
 
     def _lookup(self, text: str) -> Int[np.ndarray, "N"]:
-        points = code_points(text)
+        points = _code_points(text)
         return self._table[np.minimum(points, len(self._table) - 1)]
 
-    def _complaint(self, text: str, ids: Int[np.ndarray, "N"]) -> str:
+    def _unknown_message(self, text: str, ids: Int[np.ndarray, "N"]) -> str:
         places = np.flatnonzero(ids < 0)
-        strange = sorted({text[i] for i in places})
-        shown = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in strange[:10]) + (", …" if len(strange) > 10 else "")
+        unknown = sorted({text[i] for i in places})
+        shown = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:10]) + (", …" if len(unknown) > 10 else "")
         return (
-            f"text: expected characters of the vocabulary of {self.vocab_size}, got {len(strange)} unknown: {shown}; "
-            f"the first at place {places[0]}. Drop them, replace them (Characters.train(texts, unknown='\\ufffd')) "
+            f"text: expected characters of the vocabulary of {self.vocab_size}, got {len(unknown)} unknown: {shown}; "
+            f"the first at index {places[0]}. Drop them, replace them (Characters.train(texts, unknown='\\ufffd')) "
             "or use bytes or subwords, which know every character."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Bytes(Tokenizer):
-    """One token per UTF-8 byte: 256 tokens for every text there is.
+    """Tokenizer with one token per UTF-8 byte: 256 ids encode every text.
 
         encode(text) = the bytes of text in UTF-8
-
-    Args: none.
-
-    Returns:
-        A tokenizer.
-
-    Raises:
-        Nothing.
 
     Example:
         >>> from jax_attention import data
@@ -154,7 +143,7 @@ class Bytes(Tokenizer):
         return 256
 
     @property
-    def pieces(self) -> tuple[bytes, ...]:
+    def token_bytes(self) -> tuple[bytes, ...]:
         return ALL_BYTES
 
     def encode(self, text: str) -> Int[np.ndarray, "N"]:
@@ -167,7 +156,7 @@ class Bytes(Tokenizer):
 ALL_BYTES = tuple(bytes([i]) for i in range(256))
 
 
-def code_points(text: str) -> Int[np.ndarray, "N"]:
-    """The numbers of the characters."""
-    utf8(text)  # refuses what is not text
+def _code_points(text: str) -> Int[np.ndarray, "N"]:
+    """Unicode code points of a text."""
+    utf8(text)  # refuses lone surrogates
     return np.frombuffer(text.encode("utf-32-le"), "<u4")

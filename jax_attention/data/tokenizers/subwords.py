@@ -1,4 +1,4 @@
-"""Subword tokenizers of the `tokenizers` library: a byte-level BPE trained here, or any `tokenizer.json`."""
+"""Subword tokenizers of the `tokenizers` library: a byte-level BPE trained on texts, or any `tokenizer.json`."""
 
 from __future__ import annotations
 
@@ -14,39 +14,36 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from jax_attention.core.checks import check_int, fail_unless
-from jax_attention.data.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
+from jax_attention.data.tokenizers.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
 
 if TYPE_CHECKING:
     from jaxtyping import Int
 
 DEFINITION = "tokenizer.json"
-"""The file name that the `tokenizers` library and its users give to a whole tokenizer."""
+"""Conventional name of the file in which the `tokenizers` library saves a whole tokenizer."""
 FALLBACK_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
-"""How a token of a sentencepiece vocabulary spells a byte."""
+"""Name of a byte token in a sentencepiece vocabulary."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Subwords(Tokenizer):
-    """A tokenizer of the `tokenizers` library.
+    """Subword tokenizer, run by the `tokenizers` library.
 
         encode(text) = merges(bytes of text)            (byte-level BPE)
 
-    A byte-level one gives back every text. One that somebody else made may not: lower-casing, Unicode normalisation and
-    `[UNK]` lose something, and bits per byte then speak of the text that is left. No special token is added to a text
-    (unless asked for) or left out of one, and truncation and padding are switched off, whatever the file says.
+    A byte-level tokenizer decodes to exactly the text that was encoded. Other definitions may not: lower-casing,
+    Unicode normalisation and `[UNK]` lose something, and bits per byte then describe the text that is left. Truncation
+    and padding are switched off whatever the definition says, and decoding keeps special tokens.
 
     Args:
-        definition: the text of a `tokenizer.json`. `Subwords.train(texts, vocab_size)` and `Subwords.load(path)` make
-            or read one.
-        special_tokens: `encode` adds those that the file puts around a text, such as `<s>` in front. They stand for no
-            bytes.
-
-    Returns:
-        A tokenizer.
+        definition: the text of a `tokenizer.json`. `Subwords.train(texts, vocab_size)` trains one, and
+            `Subwords.load(path)` reads one.
+        special_tokens: whether `encode` adds the special tokens that the definition puts around a text, such as `<s>`
+            at the beginning. They count as 0 bytes.
 
     Raises:
-        ValueError: if the definition is not one that the `tokenizers` library reads.
-        ImportError: if the `tokenizers` library is not there.
+        ValueError: if the `tokenizers` library cannot read the definition.
+        ImportError: if the `tokenizers` library is not installed.
 
     Example:
         >>> from jax_attention import data
@@ -72,7 +69,7 @@ class Subwords(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Subwords:
-        """A byte-level BPE: the 256 bytes and the most frequent merges, fewer if the texts hold no more."""
+        """Train a byte-level BPE: the 256 bytes and the most frequent merges, fewer if the texts have no more."""
         vocab_size = check_int("vocab_size", vocab_size, 257, "256 of them are bytes, the others merges.")
         fail_unless(not isinstance(texts, str), "texts: expected several texts, got one str. Pass [text].", TypeError)
         library = _library()
@@ -80,7 +77,7 @@ class Subwords(Tokenizer):
         engine.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         engine.decoder = library.decoders.ByteLevel()
         trainer = library.trainers.BpeTrainer(
-            vocab_size=vocab_size, initial_alphabet=sorted(byte_letters()), show_progress=False
+            vocab_size=vocab_size, initial_alphabet=sorted(_byte_letters()), show_progress=False
         )
         engine.train_from_iterator((utf8(text).decode() for text in texts), trainer)
         return cls(engine.to_str())
@@ -112,15 +109,15 @@ class Subwords(Tokenizer):
         return 1 + max(self._engine.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @functools.cached_property
-    def pieces(self) -> tuple[bytes, ...] | None:
+    def token_bytes(self) -> tuple[bytes, ...] | None:
         decoder = json.loads(self.definition).get("decoder") or {}
         if decoder.get("type") != "ByteLevel":
             return None
-        letters = byte_letters()
+        letters = _byte_letters()
         added = {i: token.content.encode() for i, token in self._engine.get_added_tokens_decoder().items()}
         names = {i: name for name, i in self._engine.get_vocab(with_added_tokens=False).items()}
-        spelled = [_spell(names.get(i, ""), letters) for i in range(self.vocab_size)]
-        return tuple(added.get(i, piece) for i, piece in enumerate(spelled))
+        regular = [_spelled_bytes(names.get(i, ""), letters) for i in range(self.vocab_size)]
+        return tuple(added.get(i, content) for i, content in enumerate(regular))
 
     def encode(self, text: str) -> Int[np.ndarray, "N"]:
         utf8(text)
@@ -130,29 +127,36 @@ class Subwords(Tokenizer):
         texts = list(texts)
         for text in texts:
             utf8(text)
-        found = self._engine.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
-        return [np.array(encoding.ids, np.int32) for encoding in found]
+        encodings = self._engine.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     @functools.cached_property
-    def token_bytes(self) -> Int[np.ndarray, "V"]:
-        found = super().token_bytes.copy()
-        found[self.encode("")] = 0
-        return found
+    def token_byte_counts(self) -> Int[np.ndarray, "V"]:
+        counts = super().token_byte_counts.copy()
+        counts[self.encode("")] = 0  # the special tokens that `encode` adds stand for no text
+        return counts
 
     def decode(self, ids: Any) -> str:
-        if self.pieces is not None:
+        if self.token_bytes is not None:
             return super().decode(ids)
         return self._engine.decode(self.checked(ids), skip_special_tokens=False)
 
-    def settled(self, ids: list[int]) -> str:
-        """Without a character whose last bytes are missing; nothing while a decoder may still rewrite the text."""
+    def stable_prefix(self, ids: list[int]) -> str:
+        """The decoded text without an unfinished last character; "" while later ids may still change it.
+
+        U+FFFD at the end may be a character whose last bytes are still to come. After a byte token nothing is final:
+        the library decodes a whole run of byte tokens at once, and another byte may turn all of it into U+FFFD.
+        """
         if self._rewrites or FALLBACK_BYTE.fullmatch(self._engine.id_to_token(ids[-1]) or ""):
             return ""
         return self.decode(ids).rstrip("\ufffd")
 
     @functools.cached_property
     def _rewrites(self) -> bool:
-        """The clean-up of WordPiece joins "do n't" after the fact; CTC drops repeated tokens."""
+        """Whether decoding more ids can change text before them.
+
+        The clean-up of WordPiece contracts "do n't" to "don't" when all of it is there; CTC drops repeated tokens.
+        """
         decoder = json.dumps(json.loads(self.definition).get("decoder"))
         return '"WordPiece"' in decoder or '"CTC"' in decoder
 
@@ -161,14 +165,19 @@ class Subwords(Tokenizer):
         return {SETTINGS: settings_json(kind=self.kind, **settings), DEFINITION: self.definition.encode()}
 
 
-def byte_letters() -> dict[str, int]:
-    """The letters of byte-level tokenizers for bytes: printable Latin-1 stands for itself, the others follow 255."""
-    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in own]
-    return {chr(byte): byte for byte in own} | {chr(256 + i): byte for i, byte in enumerate(others)}
+def _byte_letters() -> dict[str, int]:
+    """The letter with which byte-level tokenizers write each byte, mapped to that byte.
+
+    GPT-2's convention: printable Latin-1 characters stand for their code point, and all other bytes take code points
+    from 256 on.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-def _spell(name: str, letters: dict[str, int]) -> bytes:
+def _spelled_bytes(name: str, letters: dict[str, int]) -> bytes:
+    """Bytes of a token from its name in the vocabulary; a name with other letters is itself the text."""
     if all(letter in letters for letter in name):
         return bytes(letters[letter] for letter in name)
     return name.encode()
@@ -179,7 +188,7 @@ def _library() -> ModuleType:
         import tokenizers
     except ImportError:
         raise ImportError(
-            "Subwords: expected the tokenizers library, got none. Install it: pip install 'jax_attention[train]'. "
-            "Characters and Bytes need nothing."
+            "Subwords: expected the tokenizers library, which is not installed. Install it: "
+            "pip install 'jax_attention[train]'. Characters, Words and Bytes need nothing."
         ) from None
     return tokenizers
