@@ -57,13 +57,11 @@ NAMES: dict[str, str] = {
 
 METHODS = {
     "given": "condition",
-    "pieces": "token_bytes",
     "recall": "cross_attend",
     "recall_weights": "cross_attention_weights",
     "remember": "project_memory",
     "remembered": "encode_memory",
     "replaced": "replace",
-    "settled": "stable_prefix",
     "stacked": "with_scan",
 }
 """Methods of modules and configs."""
