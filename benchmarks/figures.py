@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.tables import PASSES, ROOT, SIZE, read
-from docs.drawing import COLOURS, GREY, label, panels
+from docs._draw.drawing import COLOURS, GREY, label, panels
 
 IMAGES = ROOT / "docs" / "img"
 KINDS = {"causal": "causal", "window": "window of 256 keys"}

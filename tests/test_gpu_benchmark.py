@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import Results
-from benchmarks.gpu_competitors import COMPETITORS
+from benchmarks.gpu.competitors import COMPETITORS
+from benchmarks.gpu.measure import Results
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,7 +7,7 @@
 Results are written after every case. A call stops beginning new cases after `--minutes`; the next call goes on where it
 stopped, so repeat it until it says that nothing is left. What a competitor cannot do is recorded with its own words.
 
-Correctness: every rule of the library against float64 (gpu_correctness.py). Speed: at least 8,192 tokens of width
+Correctness: every rule of the library against float64 (correctness.py). Speed: at least 8,192 tokens of width
 1,024. JAX lives in one process and PyTorch in another. Outputs and gradients are compared first, and who differs is not
 timed; then in every round each is timed once in turn, over enough runs for 20 ms. Medians over rounds. Memory is XLA's
 plan (temporaries and outputs), or PyTorch's peak.
@@ -26,13 +26,13 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks.gpu_cases import DTYPES, KINDS, TOLERANCE, Case, case_of
-from benchmarks.gpu_competitors import COMPETITORS
-from benchmarks.gpu_process import Worker, driver, work
+from benchmarks.gpu.cases import DTYPES, KINDS, TOLERANCE, Case, case_of
+from benchmarks.gpu.competitors import COMPETITORS
+from benchmarks.gpu.process import Worker, driver, work
 
 LENGTHS, SIZES = (1024, 4096, 8192, 16384), (64, 128)
 PASSES = ("forward", "forward and backward")
-RESULTS = Path(__file__).parent / "results" / "gpu.json"
+RESULTS = Path(__file__).parents[1] / "results" / "gpu.json"
 
 
 class Results:
@@ -146,7 +146,7 @@ def main() -> None:
     results, left = Results(options.output, about), 0
     if options.part != "speed":
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-        from benchmarks.gpu_correctness import SMOKE, checks
+        from benchmarks.gpu.correctness import SMOKE, checks
 
         wanted = [(name, run) for name, run in checks(options.smoke) if name in SMOKE or not options.smoke]
         left += results.missing("correctness", wanted, end)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.gpu_cases import CAP, WINDOW, Case, dense_mask, documents, operands, prefix, score_bytes, slopes
+from benchmarks.gpu.cases import CAP, WINDOW, Case, dense_mask, documents, operands, prefix, score_bytes, slopes
 
 DENSE_LIMIT = 24 * 2**30
 """Bytes of three arrays of scores beyond which a dense competitor is left out: it would only run out of memory."""

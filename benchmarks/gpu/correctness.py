@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.gpu_cases import softmax_attention
+from benchmarks.gpu.cases import softmax_attention
 from jax_attention import Blockwise, attend, attend_heads, masks
 from tests import cases, oracle
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_cases import Case
-from benchmarks.gpu_competitors import COMPETITORS, Runs
+from benchmarks.gpu.cases import Case
+from benchmarks.gpu.competitors import COMPETITORS, Runs
 
 
 class Worker:
