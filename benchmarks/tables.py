@@ -1,9 +1,9 @@
-"""The tables of the README files, made from `results/*.json`: no figure in them is typed by hand.
+"""Write the tables of the README files from `results/*.json`; no figure in them is typed by hand.
 
-    python -m benchmarks.tables           rewrites what stands between `<!-- table: name -->` and `<!-- end -->`
+    python -m benchmarks.tables           rewrites the text between `<!-- table: name -->` and `<!-- end -->`
     python -m benchmarks.tables means     prints one table
 
-A test fails where a committed table is not what the committed JSON says.
+A test fails if a committed table differs from the committed JSON.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ PAGES = (
 )
 PASSES = ("forward", "forward and backward")
 PEERS = {"jax.nn": "jax.nn", "tokamax": "tokamax", "torch": "torch", "flex": "Flex"}
-"""Name in the JSON -> heading."""
+"""Headings of the peers, by their name in the JSON."""
 SIZE = 64
-"""The head size of tables that show single cases."""
+"""Head size of the tables that show single cases."""
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def read(name: str) -> dict:
-    """`results/name.json`, or nothing if it was not measured yet."""
+    """The contents of `results/name.json`, or {} if it was not measured yet."""
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def shape(case: dict) -> str:
-    """`causal, T = 128, H = 64`."""
+    """A case as text, such as `causal, T = 128, H = 64`."""
     return f"{case['kind']}, T = {case['T']:,}, H = {case['H']}"
 
 
@@ -54,18 +54,18 @@ def columns() -> list[tuple[str, str]]:
 
 
 def headings() -> list[str]:
-    """Of these columns."""
+    """Headings of the columns of ratios."""
     return [PEERS[peer] + ("" if label == PASSES[0] else ", both") for label, peer in columns()]
 
 
 def mean(cases: list[dict], label: str, peer: str) -> float | None:
-    """The geometric mean of peer over ours, over the cases that the peer has."""
+    """Geometric mean of the times of a peer over those of jax_attention, over the cases that the peer has."""
     found = [x for case in cases if (x := case[label]["ratio"].get(peer)) is not None]
     return statistics.geometric_mean(found) if found else None
 
 
 def means() -> str:
-    """Geometric means over all cases, and over those of one kind, length or head size."""
+    """Table of geometric means over all cases, and over those of one kind, length or head size."""
     cases = read("attention")["cases"]
     groups = {"all": cases}
     for name, key in (("{}", "kind"), ("T = {:,}", "T"), ("H = {}", "H")):
@@ -76,19 +76,19 @@ def means() -> str:
 
 
 def cases() -> str:
-    """Every case of one head size."""
+    """Table of all cases of one head size."""
     rows = []
     for case in read("attention")["cases"]:
         if case["H"] == SIZE:
-            own = [number(case[label]["ms"]["jax_attention"]) for label in PASSES]
+            times = [number(case[label]["ms"]["jax_attention"]) for label in PASSES]
             ratios = [ratio(case[label]["ratio"].get(peer)) for label, peer in columns()]
-            rows.append([case["kind"], f"{case['T']:,}", own[0], *ratios[:4], own[1], *ratios[4:]])
+            rows.append([case["kind"], f"{case['T']:,}", times[0], *ratios[:4], times[1], *ratios[4:]])
     names = headings()
     return table(["case", "T", "forward, ms", *names[:4], "both, ms", *names[4:]], rows)
 
 
 def losses() -> str:
-    """Where a peer is faster."""
+    """Table of the number of cases in which a peer is faster, and of its lowest ratio."""
     rows = []
     for label, peer in columns():
         found = [(x, case) for case in read("attention")["cases"] if (x := case[label]["ratio"].get(peer)) is not None]
@@ -96,19 +96,19 @@ def losses() -> str:
             worst, case = min(found, key=lambda pair: pair[0])
             slower = sum(x < 1 for x, _ in found)
             rows.append([PEERS[peer], label, len(found), slower, f"{ratio(worst)} ({shape(case)})"])
-    return table(["peer", "pass", "cases", "of them slower than the peer", "lowest peer / ours"], rows)
+    return table(["peer", "pass", "cases", "of them slower than the peer", "lowest peer / jax_attention"], rows)
 
 
 def headline() -> str:
-    """The longest length, one head size."""
+    """Table of the cases of the longest length and one head size."""
     found = [case for case in read("attention")["cases"] if case["H"] == SIZE]
     longest = max(case["T"] for case in found)
     rows = []
     for case in found:
         if case["T"] == longest:
-            own = [number(case[label]["ms"]["jax_attention"]) for label in PASSES]
+            times = [number(case[label]["ms"]["jax_attention"]) for label in PASSES]
             ratios = [ratio(case[label]["ratio"].get(peer)) for label, peer in columns()]
-            rows.append([case["kind"], own[0], *ratios[:4], own[1], *ratios[4:]])
+            rows.append([case["kind"], times[0], *ratios[:4], times[1], *ratios[4:]])
     names = headings()
     return table([f"T = {longest:,}", "forward, ms", *names[:4], "both, ms", *names[4:]], rows)
 
@@ -117,7 +117,7 @@ def headline() -> str:
 
 
 def memory() -> str:
-    """MiB by length, ours and jax.nn's."""
+    """Table of MiB by length, of jax_attention and jax.nn."""
     growth = read("memory")["growth"]
     series = {(who, what): entry for who, entries in growth.items() for what, entry in entries.items()}
     lengths = next(iter(series.values()))["MiB"]
@@ -127,45 +127,47 @@ def memory() -> str:
 
 
 def memory_of_rules() -> str:
-    """MiB of gradients with rules that have arrays."""
+    """Table of MiB of gradients with rules that have arrays."""
     found = read("memory")["gradient with"]
     lengths = list(next(iter(found.values()))["jax_attention"])
     rows = [[rule, *(number(used[T]) for used in entry.values() for T in lengths)] for rule, entry in found.items()]
     one = [number(int(T) ** 2 * 4 / 2**20) for T in lengths]
     rows.append(["one `[T, S]` array of one head", *one, *one])
-    return table(["gradient with", *(f"{who}, T = {int(T):,}" for who in ("ours", "jax.nn") for T in lengths)], rows)
+    return table(
+        ["gradient with", *(f"{who}, T = {int(T):,}" for who in ("jax_attention", "jax.nn") for T in lengths)], rows
+    )
 
 
 # --- long and additive ------------------------------------------------------------------------------------------------
 
 
 def finish() -> str:
-    """One long call."""
+    """Table of one long call."""
     x = read("long")["finish"]
     return table(["T", "heads", "seconds", "peak, GiB"], [[f"{x['T']:,}", x["heads"], x["seconds"], x["peak GiB"]]])
 
 
 def window() -> str:
-    """A window at two lengths, beside a dense mask."""
+    """Table of a window at two lengths, and of a dense mask in PyTorch."""
     found = read("long")["window"]
     rows = []
     for label in PASSES:
         short, long, dense = map(number, found["ms"][label].values())
-        longer, slower = (ratio(found[name][label]) for name in ("longer / shorter", "torch / ours"))
+        longer, slower = (ratio(found[name][label]) for name in ("longer / shorter", "torch / jax_attention"))
         rows.append([label, short, long, longer, dense, slower])
     names = [f"T = {T:,}, ms" for T in found["T"]]
-    return table(["pass", *names, "longer / shorter", f"torch, dense mask, {names[0]}", "torch / ours"], rows)
+    return table(["pass", *names, "longer / shorter", f"torch, dense mask, {names[0]}", "torch / jax_attention"], rows)
 
 
 def derivatives() -> str:
-    """Milliseconds and ratios."""
+    """Table of the milliseconds of derivatives, and of ratios."""
     x = read("long")["derivatives"]
     header = [*(f"{label}, ms" for label in x["ms"]), "jvp / forward", "hvp / gradient"]
     return table(header, [[*map(number, x["ms"].values()), ratio(x["jvp / forward"]), ratio(x["hvp / gradient"])]])
 
 
 def additive() -> str:
-    """Milliseconds and MiB by length."""
+    """Table of milliseconds and MiB of additive attention, by length."""
     rows = []
     for case in read("additive")["cases"]:
         for label in ("forward", "gradient"):
@@ -177,17 +179,17 @@ def additive() -> str:
 
 
 def rules() -> str:
-    """What each rule costs."""
+    """Table of the cost of each rule."""
     ms = read("rules")["ms"]
     first = next(iter(ms.values()))
     rows = []
-    for name, own in ms.items():
-        rows.append([name, *(x for what in own for x in (number(own[what]), f"{own[what] / first[what]:.2f}"))])
+    for name, times in ms.items():
+        rows.append([name, *(x for what in times for x in (number(times[what]), f"{times[what] / first[what]:.2f}"))])
     return table(["rule", "forward, ms", "over the first", "with gradients, ms", "over the first"], rows)
 
 
 def crossover() -> str:
-    """Tiles beside the dense form: the time of the former over that of the latter."""
+    """Table of the time of the blockwise implementation divided by that of the dense one."""
     found = read("crossover")["cases"]
     kinds = list(dict.fromkeys(case["kind"] for case in found))
     ratios = {
@@ -203,7 +205,7 @@ def crossover() -> str:
 
 
 def parity() -> str:
-    """How far every family is from Hugging Face, and with which versions."""
+    """Table of the differences between every family and Hugging Face, with the versions."""
     found = read("parity")
     rows = [
         [
@@ -212,17 +214,17 @@ def parity() -> str:
             f"{x['forward']:.1e}",
             f"{x['gradient']:.1e}",
             f"{x['tokens'][0]} of {x['tokens'][1]}" if "tokens" in x else "",
-            f"{x['half']['ours']:.1e}, {x['half']['theirs']:.1e}",
+            f"{x['half']['jax']:.1e}, {x['half']['hf']:.1e}",
         ]
         for name, x in found["models"].items()
     ]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    heads = ["model", "family", "forward", "gradient", "equal tokens", "bfloat16: ours, theirs"]
+    heads = ["model", "family", "forward", "gradient", "equal tokens", "bfloat16: JAX, HF"]
     return table(heads, rows) + f"\n{versions}.\n"
 
 
 def layer_parity() -> str:
-    """How far every layer of torch.nn is from ours."""
+    """Table of the differences between every layer and its counterpart in torch.nn."""
     dtypes = ("float32", "float64")
     rows = [
         [name, *(f"{number:.1e}" for dtype in dtypes for number in x[dtype])]
@@ -232,7 +234,7 @@ def layer_parity() -> str:
 
 
 def decode() -> str:
-    """Reading and writing beside Hugging Face."""
+    """Table of generation, compared with Hugging Face."""
     found = read("decode")
     rows = [
         [x["model"], str(x["batch"])]
@@ -246,24 +248,24 @@ def decode() -> str:
         ]
         for x in found["against Hugging Face"]
     ]
-    heads = ["model", "batch", "prompt (ms)", "theirs", "ratio", "further token (ms)", "theirs", "ratio"]
+    heads = ["model", "batch", "prompt (ms)", "HF prompt (ms)", "ratio", "further token (ms)", "HF token (ms)", "ratio"]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return table(heads, rows) + f"\n{versions}; {found['threads']} threads.\n"
 
 
 def decode_length() -> str:
-    """What a token costs when much stands before it."""
+    """Table of the cost of a token over the number of tokens before it."""
     found = read("decode")
     cached = found["cached against recomputed, batch 1"]
     rows = [
         [f"{x['prompt']:,}", f"{x['prompt and first token (ms)']:,.0f}", f"{x['each further token (ms)']:.1f}"]
         for x in found["time against length, batch 1"]
     ]
-    heads = ["tokens before", "reading them, with the first new token (ms)", "each further token (ms)"]
+    heads = ["tokens before", "prompt and first new token (ms)", "each further token (ms)"]
     ms = cached["ms per token"]
     slow, fast = ms["recomputed"], ms["cached"]
     return table(heads, rows) + (
-        f"\nWithout a cache, a full pass over 96 rows for every token: {slow} ms; with it {fast} ms, "
+        f"\nWithout a cache a token takes {slow} ms, a full pass over 96 rows; with a cache {fast} ms, "
         f"{cached['ratio']} times as fast.\n"
     )
 
@@ -288,26 +290,26 @@ TABLES: dict[str, tuple[Callable[[], str], str, str]] = {
     "suite": (lambda: suite_tables.tiers(read("suite")["pairs"]), "suite", "pairs"),
     "suite-files": (lambda: suite_tables.slowest_files(read("suite")["pairs"]), "suite", "pairs"),
 }
-"""Name -> what makes it, the file and the part of it that it is made from."""
+"""For each table the function that renders it, its results file, and the part of the file that it needs."""
 
 
-def made(name: str) -> str:
-    """A table, or a line where its figures do not exist yet."""
+def render(name: str) -> str:
+    """The text of a table, or of a line that says that it was not measured yet."""
     make, file, part = TABLES[name]
     return make() if part in read(file) else "Not measured yet.\n"
 
 
-def rewritten(text: str) -> str:
-    """A page with all its tables made anew."""
-    return MARKED.sub(lambda found: f"{found[1]}\n{made(found[2])}\n{found[3]}", text)
+def rewrite(text: str) -> str:
+    """The text of a page with all its tables rendered again."""
+    return MARKED.sub(lambda match: f"{match[1]}\n{render(match[2])}\n{match[3]}", text)
 
 
 def main(names: list[str]) -> None:
     """Print the named tables, or rewrite all pages."""
     for name in names:
-        print(made(name))
+        print(render(name))
     for page in () if names else PAGES:
-        page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(rewrite(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class Evaluate:
 
     Args:
         folder: folder of a run, of a Hugging Face model, or of adapters saved by PEFT.
-        files: text files, folders or globs; the held-out text of the run if none.
+        files: text files, folders or globs; the validation text of the run if none.
         length: tokens per row; if None as in the run's training, for a Hugging Face model at most 1024.
         step: step of a run's checkpoint; the one with the best validation loss if None.
         batch_size: rows per batch, rounded up to a multiple of the number of devices.
@@ -50,7 +50,7 @@ class Evaluate:
         table(("text", "step", "tokens", "nats per token", "bits per byte"), [row])
 
     def text(self, run: run_folder.Run | pretrained.Pretrained) -> data.HeldOut:
-        """The text to predict: files, or the held-out text of the run."""
+        """The text to predict: files, or the validation text of the run."""
         length = run.length if self.length is None else self.length
         if not 0 < length <= run.config.context:
             raise ValueError(f"length: expected 1 to {run.config.context} tokens, the model's context, got {length}.")

@@ -36,7 +36,7 @@ class TrainSettings:
         optimizer: settings of AdamW.
         loop: number of steps, and how often to evaluate and save.
         keep: number of newest checkpoints to keep, in addition to the best.
-        prompt: prompt of the sample texts; the beginning of the held-out text if None.
+        prompt: prompt of the sample texts; the beginning of the validation text if None.
         sample_tokens: tokens per sample text; 0 generates none.
         tensorboard: also write TensorBoard files.
     """

@@ -60,7 +60,7 @@ def test_generate_by_beam_search_prints_scores(run, capsys):
 
 @pytest.mark.slow
 def test_generate_by_beam_search_prints_the_best_of_its_beams(run, capsys):
-    """With and without `--num-samples 2` the best text is the same."""
+    """The best text does not depend on `--num-samples`."""
     best, _ = best_two_beams(run, capsys)
     command = ["generate", str(run), *BEAMS]
     assert main([*command, "--repetition-penalty", "1.0"]) == 0

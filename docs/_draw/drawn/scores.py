@@ -49,7 +49,7 @@ def general(a, b) -> None:
 
 
 def concat(a, b, c) -> None:
-    """For the concat score another query adds a constant to all keys; the softmax removes it."""
+    """The concat score of another query differs by one constant for all keys, which the softmax removes."""
     rule = scores.concat(jnp.array([1.0, 1.0]), jnp.array([0.8, -0.6]))
     two_planes(rule, a, b)
     keys = jnp.asarray([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [-1.0, 0.0], [1.0, 1.0]])
