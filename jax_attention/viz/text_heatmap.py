@@ -103,17 +103,10 @@ def _figure(
     axes = figure.add_axes((0, 0, width, height))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
+    query_style = {"ha": "right", "va": "center", "fontsize": FONT_SIZE, **letters.style}
     for row, query in enumerate(queries):
         top = row * query_height
-        axes.text(
-            -WORD_PADDING,
-            top + LINE_HEIGHT / 2,
-            letters.label(query),
-            ha="right",
-            va="center",
-            fontsize=FONT_SIZE,
-            **letters.style,
-        )
+        axes.text(-WORD_PADDING, top + LINE_HEIGHT / 2, letters.label(query), **query_style)
         for word, weight, (x, line, w) in zip(words, array[row], positions, strict=True):
             _draw_word(axes, word, scale.to_rgba(weight), (x, top + line * LINE_HEIGHT, w), letters)
     axes.set_title(letters.text(title), fontsize=11, pad=8, **letters.style)

@@ -48,9 +48,8 @@ class Browser:
     def __init__(self, program: str, profile: Path):
         reads, commands = os.pipe()
         answers, writes = os.pipe()
-        ends = [
-            fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (reads, writes)
-        ]  # above 10, because the shell assigns 3 and 4
+        # Numbers from 10 on, because the shell assigns 3 and 4.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (reads, writes)]
         self.process = subprocess.Popen(
             ["bash", "-c", CONNECT_PIPES, "bash", program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
             pass_fds=ends,
