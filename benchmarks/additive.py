@@ -5,8 +5,8 @@
 T = S = 1,024 and 4,096, A = 64, one head, float32. Keras' `AdditiveAttention` on JAX has one learned vector and no
 projections, so `scores.additive` gets identities for them: both sum vector * tanh(q + k). `gradient` is that of
 sum(sin(output)) with respect to query, key, value and vector. Memory is measured twice: as the growth of a fresh
-process in its first call, results included, and as XLA's report of temporaries, which omits what its fused CPU kernels
-allocate while they run. A program that needs more than 6 GiB by XLA's report is compiled but not run. Keras is
+process in its first call, results included, and as XLA's report of temporaries, which omits memory that its fused CPU
+kernels allocate while they run. A program that needs more than 6 GiB by XLA's report is compiled but not run. Keras is
 optional: `pip install keras`.
 """
 

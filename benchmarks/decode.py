@@ -129,8 +129,8 @@ def compare_with_hf(name: str, model: models.TransformerLM, hf_model: Any, batch
     """Milliseconds of both to read a prompt and for each further token of the batch."""
     tokens = prompt(batch, HF_PROMPT, model.config.vocab_size)
     runs = {
-        (who, count): make(model_of_competitor, tokens, count)
-        for who, make, model_of_competitor in (
+        (competitor, count): make(competitor_model, tokens, count)
+        for competitor, make, competitor_model in (
             ("jax_attention", jax_generation, model),
             ("huggingface", hf_generation, hf_model),
         )
@@ -138,13 +138,15 @@ def compare_with_hf(name: str, model: models.TransformerLM, hf_model: Any, batch
     }
     seconds = medians(runs, ROUNDS)
     names = ("jax_attention", "huggingface")
-    read = {who: seconds[who, 1] * 1e3 for who in names}
-    further = {who: (seconds[who, HF_NEW] - seconds[who, 1]) / (HF_NEW - 1) * 1e3 for who in names}
+    read = {competitor: seconds[competitor, 1] * 1e3 for competitor in names}
+    further = {
+        competitor: (seconds[competitor, HF_NEW] - seconds[competitor, 1]) / (HF_NEW - 1) * 1e3 for competitor in names
+    }
     row = {
         "model": name,
         "batch": batch,
-        "prompt and first token (ms)": {who: round(x, 1) for who, x in read.items()},
-        "each further token (ms)": {who: round(x, 1) for who, x in further.items()},
+        "prompt and first token (ms)": {competitor: round(x, 1) for competitor, x in read.items()},
+        "each further token (ms)": {competitor: round(x, 1) for competitor, x in further.items()},
         "ratio of reading": round(read["huggingface"] / read["jax_attention"], 2),
         "ratio of writing": round(further["huggingface"] / further["jax_attention"], 2),
     }

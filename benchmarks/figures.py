@@ -45,23 +45,23 @@ def draw_lines(axes: Axes, ys: Mapping[str, Mapping[int, float]], styles: Mappin
     axes.set_axisbelow(True)
 
 
-def milliseconds(kind: str, what: str) -> dict[str, dict[int, float]]:
+def milliseconds(kind: str, pass_: str) -> dict[str, dict[int, float]]:
     """Milliseconds by competitor and length; cases that a competitor lacks are left out."""
     series: dict[str, dict[int, float]] = {}
     for case in read("attention")["cases"]:
         if case["kind"] == kind and case["H"] == SIZE:
             for name in NAMES:
-                if (ms := case[what]["ms"].get(name)) is not None:
+                if (ms := case[pass_]["ms"].get(name)) is not None:
                     series.setdefault(name, {})[case["T"]] = ms
     return series
 
 
 def time(*axes: Axes) -> None:
     """Draw time over length: causal above, window below; forward on the left, with backward on the right."""
-    places = [(kind, what) for kind in KINDS for what in PASSES]
-    for panel, (kind, what) in zip(axes, places, strict=True):
-        draw_lines(panel, milliseconds(kind, what), LINE_STYLES)
-        label(panel, f"{KINDS[kind]}, {what}", "tokens T", "milliseconds")
+    panels_shown = [(kind, pass_) for kind in KINDS for pass_ in PASSES]
+    for panel, (kind, pass_) in zip(axes, panels_shown, strict=True):
+        draw_lines(panel, milliseconds(kind, pass_), LINE_STYLES)
+        label(panel, f"{KINDS[kind]}, {pass_}", "tokens T", "milliseconds")
         panel.yaxis.set_major_locator(LogLocator(10))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
     for rows in (axes[0::2], axes[1::2]):  # the same scale above and below
@@ -77,14 +77,16 @@ def memory(*axes: Axes) -> None:
     growth = read("memory")["growth"]
     styles = dict(zip(growth["jax_attention"], zip(COLOURS, "osD^", strict=True), strict=True))
     series = {
-        who: {what: {int(T): mib for T, mib in entry["MiB"].items()} for what, entry in entries.items()}
-        for who, entries in growth.items()
+        competitor: {
+            derivative: {int(T): mib for T, mib in entry["MiB"].items()} for derivative, entry in entries.items()
+        }
+        for competitor, entries in growth.items()
     }
     numbers = [mib for entries in series.values() for points in entries.values() for mib in points.values()]
-    for panel, (who, entries) in zip(axes, series.items(), strict=True):
+    for panel, (competitor, entries) in zip(axes, series.items(), strict=True):
         draw_lines(panel, entries, styles)
-        slopes = dict.fromkeys(f"{entry['slope']:.1f}" for entry in growth[who].values())
-        label(panel, f"{who}, causal (slope {' to '.join(sorted(slopes))})", "tokens T", "temporary memory")
+        slopes = dict.fromkeys(f"{entry['slope']:.1f}" for entry in growth[competitor].values())
+        label(panel, f"{competitor}, causal (slope {' to '.join(sorted(slopes))})", "tokens T", "temporary memory")
         panel.set_ylim(min(numbers) / 1.6, max(numbers) * 1.6)
         panel.yaxis.set_major_locator(FixedLocator([4**n for n in range(1, 9)]))
         panel.yaxis.set_minor_locator(NullLocator())

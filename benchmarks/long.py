@@ -37,7 +37,7 @@ def operands(length: int, heads: int) -> list[np.ndarray]:
     return [rng.standard_normal((length, heads, SIZE), dtype=np.float32) for _ in range(3)]
 
 
-def library(what: str, length: int, heads: int) -> Runs:
+def library(case: str, length: int, heads: int) -> Runs:
     """This library: a causal or windowed call, or all `derivatives` of the causal one."""
     import jax
     import jax.numpy as jnp
@@ -45,10 +45,10 @@ def library(what: str, length: int, heads: int) -> Runs:
     from jax_attention import attend_heads, masks
 
     x = tuple(jnp.asarray(array) for array in operands(length, heads))
-    mask = masks.sliding_window(WINDOW) if what == "window" else masks.causal()
+    mask = masks.sliding_window(WINDOW) if case == "window" else masks.causal()
     attention = lambda x: attend_heads(*x, mask=mask)  # noqa: E731
     loss = lambda x: jnp.sum(jnp.sin(attention(x)))  # noqa: E731
-    if what != "derivatives":
+    if case != "derivatives":
         return {"forward": compile_jax(attention, x), BOTH: compile_jax(jax.value_and_grad(loss), x)}
     functions: dict[str, Callable[[Any], Any]] = {
         "forward": attention,
@@ -59,7 +59,7 @@ def library(what: str, length: int, heads: int) -> Runs:
     return {label: compile_jax(function, x) for label, function in functions.items()}
 
 
-def torch(what: str, length: int, heads: int) -> Runs:
+def torch(case: str, length: int, heads: int) -> Runs:
     """PyTorch's SDPA with the window as a dense mask."""
     import torch
 

@@ -72,13 +72,13 @@ def slope(used: dict[int, float]) -> float:
 
 def measure_growth() -> dict:
     """MiB and slopes by competitor, derivative and length."""
-    found: dict = {}
+    results: dict = {}
     for name, attention in COMPETITORS.items():
-        for what, function in derivatives(attention).items():
+        for derivative, function in derivatives(attention).items():
             used = {T: temporary_mib(function, operands(T), operands(T)) for T in LENGTHS}
-            found.setdefault(name, {})[what] = {"MiB": used, "slope": slope(used)}
-            print(name, what, found[name][what], flush=True)
-    return found
+            results.setdefault(name, {})[derivative] = {"MiB": used, "slope": slope(used)}
+            print(name, derivative, results[name][derivative], flush=True)
+    return results
 
 
 def relative_positions(length: int) -> jax.Array:
@@ -112,16 +112,16 @@ def rule_cases(length: int) -> dict[str, tuple]:
 
 def measure_rules() -> dict:
     """MiB of the gradient, that of learned arrays included, by rule, competitor and length."""
-    found: dict = {}
+    results: dict = {}
     for length in RULE_LENGTHS:
         for name, (array, *attentions) in rule_cases(length).items():
             to = (0, 1, 2) if name == "documents" else (0, 1, 2, 3)
-            for who, attention in zip(COMPETITORS, attentions, strict=True):
+            for competitor, attention in zip(COMPETITORS, attentions, strict=True):
                 gradient = jax.grad(lambda *x, f=attention: jnp.sum(jnp.sin(f(*x))), to)
                 used = temporary_mib(gradient, *operands(length), array)
-                found.setdefault(name, {}).setdefault(who, {})[length] = used
-                print(name, who, length, used, flush=True)
-    return found
+                results.setdefault(name, {}).setdefault(competitor, {})[length] = used
+                print(name, competitor, length, used, flush=True)
+    return results
 
 
 def main() -> None:

@@ -79,11 +79,11 @@ LAYERS |= {
 def layer_parity(name: str) -> dict[str, list[float]]:
     """The largest differences of outputs and gradients of one layer over its options, in each dtype."""
     check, options = LAYERS[name]
-    found = {}
+    worst_by_dtype = {}
     for dtype in ("float32", "float64"):
         with jax.enable_x64(dtype == "float64"):
-            found[dtype] = [max(worst) for worst in zip(*(check(x, dtype) for x in options), strict=True)]
-    return found
+            worst_by_dtype[dtype] = [max(x) for x in zip(*(check(y, dtype) for y in options), strict=True)]
+    return worst_by_dtype
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ TIERS = ("test", "test-all", "test-long")
 """Targets of the Makefile."""
 PACKAGES = ("jax", "flax", "torch", "transformers", "pytest")
 CLOSING_LINE = re.compile(r"^(\d+ passed.*) in ([\d.]+)s", re.M)
-"""The last line of pytest: what happened to how many tests, and the seconds from collection to the end."""
+"""The last line of pytest: number of tests by outcome, and seconds from collection to the end."""
 SAMPLING_SECONDS = 5.0
 """Seconds between two readings. A reading stops the process for a moment: once a second it cost 4 % of the machine."""
 
@@ -48,7 +48,7 @@ def memory_of_tree(process: psutil.Process) -> int:
 
 
 def run_tier(tier: str) -> dict:
-    """Run a target of the Makefile; returns what its closing line says, its peak memory and the seconds by file."""
+    """Run a target of the Makefile; return its closing line, peak memory and the seconds by file."""
     with tempfile.TemporaryDirectory() as folder:
         report, log = Path(folder) / "report.xml", Path(folder) / "log.txt"
         options = f"--junitxml={report} -o junit_family=xunit1"

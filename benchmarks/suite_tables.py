@@ -33,5 +33,5 @@ def slowest_files(pairs: dict) -> str:
 
 def minutes(seconds: float) -> str:
     """A duration such as `4 min 10 s`."""
-    whole = round(seconds)
-    return f"{whole // 60} min {whole % 60} s"
+    total = round(seconds)
+    return f"{total // 60} min {total % 60} s"

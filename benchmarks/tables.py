@@ -60,8 +60,8 @@ def headings() -> list[str]:
 
 def mean(cases: list[dict], label: str, peer: str) -> float | None:
     """Geometric mean of the times of a peer over those of jax_attention, over the cases that the peer has."""
-    found = [x for case in cases if (x := case[label]["ratio"].get(peer)) is not None]
-    return statistics.geometric_mean(found) if found else None
+    ratios = [x for case in cases if (x := case[label]["ratio"].get(peer)) is not None]
+    return statistics.geometric_mean(ratios) if ratios else None
 
 
 def means() -> str:
@@ -91,20 +91,20 @@ def losses() -> str:
     """Table of the number of cases in which a peer is faster, and of its lowest ratio."""
     rows = []
     for label, peer in columns():
-        found = [(x, case) for case in read("attention")["cases"] if (x := case[label]["ratio"].get(peer)) is not None]
-        if found:
-            worst, case = min(found, key=lambda pair: pair[0])
-            slower = sum(x < 1 for x, _ in found)
-            rows.append([PEERS[peer], label, len(found), slower, f"{ratio(worst)} ({shape(case)})"])
+        pairs = [(x, case) for case in read("attention")["cases"] if (x := case[label]["ratio"].get(peer)) is not None]
+        if pairs:
+            worst, case = min(pairs, key=lambda pair: pair[0])
+            slower = sum(x < 1 for x, _ in pairs)
+            rows.append([PEERS[peer], label, len(pairs), slower, f"{ratio(worst)} ({shape(case)})"])
     return table(["peer", "pass", "cases", "of them slower than the peer", "lowest peer / jax_attention"], rows)
 
 
 def headline() -> str:
     """Table of the cases of the longest length and one head size."""
-    found = [case for case in read("attention")["cases"] if case["H"] == SIZE]
-    longest = max(case["T"] for case in found)
+    shown = [case for case in read("attention")["cases"] if case["H"] == SIZE]
+    longest = max(case["T"] for case in shown)
     rows = []
-    for case in found:
+    for case in shown:
         if case["T"] == longest:
             times = [number(case[label]["ms"]["jax_attention"]) for label in PASSES]
             ratios = [ratio(case[label]["ratio"].get(peer)) for label, peer in columns()]
@@ -119,22 +119,39 @@ def headline() -> str:
 def memory() -> str:
     """Table of MiB by length, of jax_attention and jax.nn."""
     growth = read("memory")["growth"]
-    series = {(who, what): entry for who, entries in growth.items() for what, entry in entries.items()}
+    series = {
+        (competitor, derivative): entry
+        for competitor, entries in growth.items()
+        for derivative, entry in entries.items()
+    }
     lengths = next(iter(series.values()))["MiB"]
     rows = [[f"{int(T):,}", *(number(entry["MiB"][T]) for entry in series.values())] for T in lengths]
     rows.append(["slope", *(f"{entry['slope']:.2f}" for entry in series.values())])
-    return table(["T", *(what if who == "jax_attention" else f"{who} {what}" for who, what in series)], rows)
+    return table(
+        [
+            "T",
+            *(
+                derivative if competitor == "jax_attention" else f"{competitor} {derivative}"
+                for competitor, derivative in series
+            ),
+        ],
+        rows,
+    )
 
 
 def memory_of_rules() -> str:
     """Table of MiB of gradients with rules that have arrays."""
-    found = read("memory")["gradient with"]
-    lengths = list(next(iter(found.values()))["jax_attention"])
-    rows = [[rule, *(number(used[T]) for used in entry.values() for T in lengths)] for rule, entry in found.items()]
+    results = read("memory")["gradient with"]
+    lengths = list(next(iter(results.values()))["jax_attention"])
+    rows = [[rule, *(number(used[T]) for used in entry.values() for T in lengths)] for rule, entry in results.items()]
     one = [number(int(T) ** 2 * 4 / 2**20) for T in lengths]
     rows.append(["one `[T, S]` array of one head", *one, *one])
     return table(
-        ["gradient with", *(f"{who}, T = {int(T):,}" for who in ("jax_attention", "jax.nn") for T in lengths)], rows
+        [
+            "gradient with",
+            *(f"{competitor}, T = {int(T):,}" for competitor in ("jax_attention", "jax.nn") for T in lengths),
+        ],
+        rows,
     )
 
 
@@ -149,13 +166,13 @@ def finish() -> str:
 
 def window() -> str:
     """Table of a window at two lengths, and of a dense mask in PyTorch."""
-    found = read("long")["window"]
+    results = read("long")["window"]
     rows = []
     for label in PASSES:
-        short, long, dense = map(number, found["ms"][label].values())
-        longer, slower = (ratio(found[name][label]) for name in ("longer / shorter", "torch / jax_attention"))
+        short, long, dense = map(number, results["ms"][label].values())
+        longer, slower = (ratio(results[name][label]) for name in ("longer / shorter", "torch / jax_attention"))
         rows.append([label, short, long, longer, dense, slower])
-    names = [f"T = {T:,}, ms" for T in found["T"]]
+    names = [f"T = {T:,}, ms" for T in results["T"]]
     return table(["pass", *names, "longer / shorter", f"torch, dense mask, {names[0]}", "torch / jax_attention"], rows)
 
 
@@ -184,29 +201,31 @@ def rules() -> str:
     first = next(iter(ms.values()))
     rows = []
     for name, times in ms.items():
-        rows.append([name, *(x for what in times for x in (number(times[what]), f"{times[what] / first[what]:.2f}"))])
+        rows.append(
+            [name, *(x for label in times for x in (number(times[label]), f"{times[label] / first[label]:.2f}"))]
+        )
     return table(["rule", "forward, ms", "over the first", "with gradients, ms", "over the first"], rows)
 
 
 def crossover() -> str:
     """Table of the time of the blockwise implementation divided by that of the dense one."""
-    found = read("crossover")["cases"]
-    kinds = list(dict.fromkeys(case["kind"] for case in found))
+    cases = read("crossover")["cases"]
+    kinds = list(dict.fromkeys(case["kind"] for case in cases))
     ratios = {
         (case["heads"], case["T"], case["kind"], label): f"{ms['tiles'] / ms['dense']:.2f}"
-        for case in found
+        for case in cases
         for label, ms in case["ms"].items()
     }
     shown = [(kind, label) for kind in kinds for label in ("forward", "both")]
     rows = []
-    for heads, length in dict.fromkeys((case["heads"], case["T"]) for case in found):
+    for heads, length in dict.fromkeys((case["heads"], case["T"]) for case in cases):
         rows.append([heads, f"{length:,}", f"{heads * length**2:,}", *(ratios[heads, length, *x] for x in shown)])
     return table(["heads", "T", "scores", *(", ".join(x) for x in shown)], rows)
 
 
 def parity() -> str:
     """Table of the differences between every family and Hugging Face, with the versions."""
-    found = read("parity")
+    results = read("parity")
     rows = [
         [
             name,
@@ -216,9 +235,9 @@ def parity() -> str:
             f"{x['tokens'][0]} of {x['tokens'][1]}" if "tokens" in x else "",
             f"{x['half']['jax']:.1e}, {x['half']['hf']:.1e}",
         ]
-        for name, x in found["models"].items()
+        for name, x in results["models"].items()
     ]
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     heads = ["model", "family", "forward", "gradient", "equal tokens", "bfloat16: JAX, HF"]
     return table(heads, rows) + f"\n{versions}.\n"
 
@@ -230,36 +249,36 @@ def layer_parity() -> str:
         [name, *(f"{number:.1e}" for dtype in dtypes for number in x[dtype])]
         for name, x in read("parity")["layers"].items()
     ]
-    return table(["layer", *(f"{dtype}, {what}" for dtype in dtypes for what in ("forward", "gradient"))], rows)
+    return table(["layer", *(f"{dtype}, {quantity}" for dtype in dtypes for quantity in ("forward", "gradient"))], rows)
 
 
 def decode() -> str:
     """Table of generation, compared with Hugging Face."""
-    found = read("decode")
+    results = read("decode")
     rows = [
         [x["model"], str(x["batch"])]
         + [
             text
-            for what, ratio in (("prompt and first token (ms)", "reading"), ("each further token (ms)", "writing"))
+            for figure, ratio in (("prompt and first token (ms)", "reading"), ("each further token (ms)", "writing"))
             for text in (
-                *(f"{x[what][who]:,.1f}" for who in ("jax_attention", "huggingface")),
+                *(f"{x[figure][competitor]:,.1f}" for competitor in ("jax_attention", "huggingface")),
                 f"{x[f'ratio of {ratio}']}",
             )
         ]
-        for x in found["against Hugging Face"]
+        for x in results["against Hugging Face"]
     ]
     heads = ["model", "batch", "prompt (ms)", "HF prompt (ms)", "ratio", "further token (ms)", "HF token (ms)", "ratio"]
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    return table(heads, rows) + f"\n{versions}; {found['threads']} threads.\n"
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    return table(heads, rows) + f"\n{versions}; {results['threads']} threads.\n"
 
 
 def decode_length() -> str:
     """Table of the cost of a token over the number of tokens before it."""
-    found = read("decode")
-    cached = found["cached against recomputed, batch 1"]
+    results = read("decode")
+    cached = results["cached against recomputed, batch 1"]
     rows = [
         [f"{x['prompt']:,}", f"{x['prompt and first token (ms)']:,.0f}", f"{x['each further token (ms)']:.1f}"]
-        for x in found["time against length, batch 1"]
+        for x in results["time against length, batch 1"]
     ]
     heads = ["tokens before", "prompt and first new token (ms)", "each further token (ms)"]
     ms = cached["ms per token"]

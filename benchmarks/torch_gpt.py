@@ -1,8 +1,8 @@
 """A small GPT in plain PyTorch and one training step of it: the peer of the training-step benchmark.
 
-It is written for this benchmark from the description of the architecture, with what PyTorch recommends: the fused
-attention kernel, one product for query, key and value, and the fused AdamW. Nothing here imports JAX, so a process that
-times this model has no second thread pool.
+It is written for this benchmark from the description of the architecture, with the parts that PyTorch recommends: the
+fused attention kernel, one product for query, key and value, and the fused AdamW. Nothing here imports JAX, so a
+process that times this model has no second thread pool.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class Competitor:
     """A competitor's process, seen from the parent, and the times of its steps."""
 
     def __init__(self, kind: str, environment: dict[str, str], folder: Path):
-        # Settings of waiting and memory must not be inherited: they are what the competitors differ in.
+        # Settings of waiting and memory must not be inherited: the competitors differ only in them.
         inherited = {name: x for name, x in os.environ.items() if name not in (*PASSIVE, *KEEP_MEMORY)}
         command = [sys.executable, "-m", "benchmarks.train_step", kind, str(folder)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

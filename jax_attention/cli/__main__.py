@@ -11,8 +11,8 @@ from typing import Annotated, Any
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    The status is 0, 1 for an error that the user can correct (one line on standard error, no traceback), whatever the
-    command returns otherwise, or 130 after Ctrl-C. With JAX_ATTENTION_TRACEBACK set, errors keep their traceback.
+    The status is that of the command (0 unless it returns another), 1 for an error that the user can correct, shown as
+    one line without traceback, or 130 after Ctrl-C. With JAX_ATTENTION_TRACEBACK set, errors keep their traceback.
     """
     try:
         _commands()

@@ -35,7 +35,7 @@ class Export:
     family: str | None = None
 
     def run(self) -> None:
-        """Write the folder and print what it holds."""
+        """Write the folder and print its contents."""
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise FileExistsError(f"out: expected a new or empty folder, got {str(self.out)!r}, which holds something.")
         run = run_folder.open_run(self.folder)

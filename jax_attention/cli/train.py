@@ -179,7 +179,7 @@ def _train(
 def _check_origin(settings: TrainSettings, preset: str | None, origin: Path | None) -> None:
     """Refuse options that do not apply to a new model, or to a model that is trained further."""
     if origin is None:
-        fail_unless(settings.lora is None, "lora: expected --from FOLDER with it, as new models are trained whole.")
+        fail_unless(settings.lora is None, "lora: expected --from FOLDER with it, as a new model has no base to adapt.")
         return
     options = {"preset": preset, "tokenizer": settings.tokenizer, "vocab_size": settings.vocab_size}
     wrong = [f"--{name.replace('_', '-')}" for name, x in options.items() if x is not None]

@@ -52,7 +52,7 @@ def test_a_run_is_a_plain_loop_over_the_loaded_model(tuned, base):
         assert np.all(np.asarray(batch.weights) == 1)
         model, state = step(model, state, batch)
     assert_same(run.load(6)[0], model, 1e-4)
-    assert run.config.context == 64, "the table's length stays what it was"
+    assert run.config.context == 64, "the context of the model is unchanged"
 
 
 @pytest.mark.slow

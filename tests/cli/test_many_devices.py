@@ -69,7 +69,7 @@ def test_a_mesh_takes_the_largest_number_of_devices_that_divides_the_batch(monke
 
 
 def test_several_processes_keep_all_devices(monkeypatch):
-    """Each process must own a part of every batch; a batch that does not divide is then refused by `fit`."""
+    """Each process needs a part of every batch; a batch that does not divide is then refused by `fit`."""
     monkeypatch.setattr(jax, "make_mesh", lambda shape, names, *, axis_types, devices: shape)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert training.data_mesh([Device()] * 8, batch_size=12) == (8,)
