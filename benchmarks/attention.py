@@ -28,6 +28,7 @@ from benchmarks.worker import Worker, compare, largest_difference, prepare
 
 LENGTHS, SIZES = (128, 512, 1024, 4096, 8192), (32, 64, 128)
 TOLERANCE = 2e-5
+"""Largest allowed difference in float32 over 1 + the largest entry; the measured ones are at most 1.3e-6."""
 RESULTS = Path(__file__).parent / "results" / "attention.json"
 
 

@@ -35,6 +35,7 @@ ROUNDS, STEPS = 15, 8
 CHECKED_STEPS = 20
 """Steps whose losses are compared before anything is timed; they are also the warm-up."""
 LOSS_TOLERANCE = 2e-3
+"""Equal models agree to 1e-6 over these steps; another initialization or batch differs by more than the tolerance."""
 TOO_SLOW = 5
 """A setting this many times slower than the best in the warm-up is left out, with a message."""
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}

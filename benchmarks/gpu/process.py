@@ -20,7 +20,10 @@ from benchmarks.gpu.competitors import COMPETITORS, Runs
 
 
 class Worker:
-    """A worker process, seen from the parent. A process that dies or hangs is replaced, and its request has failed."""
+    """A worker process, seen from the parent.
+
+    A process that dies, or hangs for `limit` seconds, is replaced, and its request has failed.
+    """
 
     def __init__(self, library: str, limit: float = 150):
         self.library, self.limit, self.starts = library, limit, 0

@@ -129,6 +129,7 @@ def _label(axes: Axes, labels: tuple[Labels, Labels], size: tuple[float, float],
     axes.set_xticks([])
     axes.set_yticks([])
     queries, keys = labels
+    # The smallest labels, of 6 points, need 0.1 inches each.
     if queries and height / len(queries) >= 0.105:
         label_rows(axes, queries, height / len(queries), letters, "")
     if keys and width / len(keys) >= 0.105:

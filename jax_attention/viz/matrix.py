@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARGIN = 0.12
+"""Inches around the contents of a figure."""
 FONT_SIZES = 6.0, 10.0
 """Smallest and largest font size of labels, in points."""
 
@@ -66,6 +67,7 @@ def matrix_figure(
     figure = Figure(figsize=(1, 1))
     axes = figure.add_axes((0, 0, cell_width * array.shape[1], cell_height * array.shape[0]))
     image = draw_cells(axes, array, style.colour_map, style.top)
+    # A number of 5 points, four characters wide, needs a cell of 0.36 by 0.2 inches.
     if style.show_values or (style.show_values is None and cell_width >= 0.36 and cell_height >= 0.2):
         write_values(axes, array, image, cell_width)
     label_columns(axes, columns, cell_width, letters, style.x_labels_on_top, style.x_label)
@@ -77,6 +79,8 @@ def matrix_figure(
 
 def cell_sizes(rows: int, columns: int) -> tuple[float, float]:
     """Width and height of a cell: square, unless the matrix is so flat that it would look like a line."""
+    # A side is at most 0.55 inches. The longer axis gets 8 inches, but at least 0.1 per cell (enough for a label of 6
+    # points) up to 100 cells; beyond that it gets 10 inches, and labels are left out.
     most = max(rows, columns)
     side = min(0.55, max(8 / most, min(0.1, 10 / most)))
     return max(side, min(0.55, 1 / columns)), max(side, min(0.55, 1 / rows))
@@ -187,7 +191,7 @@ def _font_size(cell: float) -> float:
 
 
 def _label_step(cell: float, needed: float) -> int:
-    return max(1, math.ceil(needed / cell - 1e-6))
+    return max(1, math.ceil(needed / cell - 1e-6))  # 1e-6: rounding must not turn an exact fit into one step more
 
 
 def _axis_name(name: str, labels: tuple[str, ...] | None, step: int) -> str:
