@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.gpu.cases import softmax_attention
 from jax_attention import Blockwise, attend, attend_heads, masks
-from tests import cases, oracle
+from tests.support import cases, oracle
 
 HEADS = 2
 TOLERANCE = {"highest": 1e-4, "default": 2e-2, "float16": 1e-2, "bfloat16": 4e-2}
@@ -81,7 +81,7 @@ def _expected(part: str, case: cases.Case, shape: cases.Shape) -> list[np.ndarra
 
 def _draw_case(part: str, case: cases.Case, shape: cases.Shape) -> tuple[Any, Callable, tuple]:
     """The part, its oracle, and operands `[HEADS, rows, features]`: the same float32 numbers in every call."""
-    draw = cases.Draw(np.random.default_rng(0), shape, lead=(HEADS,))
+    draw = cases.Draw(np.random.default_rng(0), shape, batch_shape=(HEADS,))
     jax_part, oracle_part = case.build(draw)
     return jax_part, oracle_part, cases.operands(draw, jax_part if part == "score" else None)
 

@@ -13,7 +13,7 @@ import pytest
 
 from jax_attention import training
 from tests.cli.quick_run import QUICK
-from tests.tolerances import GRADIENT
+from tests.support.tolerances import GRADIENT
 
 TOLERANCE = {"rtol": GRADIENT["float32"], "atol": GRADIENT["float32"]}
 """Sums over a batch have another order; tests/training/test_parallel.py derives the size."""

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from jax_attention.cli.__main__ import main
 from tests.cli.quick_run import QUICK, error_of, files_in
-from tests.tiers import slow
+from tests.support.tiers import slow
 
 
 def test_train_refuses_a_folder_that_is_not_empty(run, text, capsys):
