@@ -1,11 +1,11 @@
-"""How far are we from PyTorch and Hugging Face? Every family and every layer: forward, gradients, tokens, dtypes.
+"""Differences from PyTorch and Hugging Face for every family and every layer: forward, gradients, tokens, dtypes.
 
     python -m benchmarks.parity        about 10 minutes on 2 cores; writes results/parity.json
 
-Models are tiny, random and of odd sizes; models, layers and measures are those of tests/interop: differences over the
-largest number of the array, or over 1; `gradient` is the worst of all weights; `tokens` says how many of the new tokens
-of a ragged batch are equal. In bfloat16 the truth is their model in float32 with the same numbers, and both sides have
-an error. Of layers, the worst of all options.
+Models are tiny, random and of odd sizes. Models, layers and error measures are those of tests/interop: differences
+divided by the largest entry of the array, or by 1 if that is smaller. `gradient` is the largest difference over all
+weights; `tokens` counts the equal ones among the new tokens of a ragged batch. In bfloat16 both sides are compared with
+the Hugging Face model in float32 with the same parameters. For layers, the largest difference over all options counts.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ RESULTS = Path(__file__).parent / "results" / "parity.json"
 
 
 def model_parity(name: str) -> dict[str, Any]:
-    """One model."""
-    theirs = hf_models.build(name)
+    """Differences between one model family in JAX and in Hugging Face."""
+    hf_model = hf_models.build(name)
     with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(folder)
-        ours = interop.load(folder)
-    found = {
-        "family": theirs.config.model_type,
-        "forward": parity_of.forward(theirs, ours),
-        "gradient": max(parity_of.gradients(theirs, ours).values()),
-        "half": half(name),
+        hf_model.save_pretrained(folder)
+        jax_model = interop.load(folder)
+    result = {
+        "family": hf_model.config.model_type,
+        "forward": parity_of.forward(hf_model, jax_model),
+        "gradient": max(parity_of.gradients(hf_model, jax_model).values()),
+        "half": bfloat16_errors(name),
     }
-    if parity_of.family_of(theirs) in parity_of.ENCODERS:
-        return found
-    tokens, expected = parity_of.greedy(theirs, ours)
-    return found | {"tokens": [int((tokens == expected).sum()), tokens.size]}
+    if parity_of.family_of(hf_model) in parity_of.ENCODERS:
+        return result
+    tokens, expected = parity_of.greedy(hf_model, jax_model)
+    return result | {"tokens": [int((tokens == expected).sum()), tokens.size]}
 
 
-def half(name: str) -> dict[str, float]:
-    """Errors in bfloat16, ours and theirs, against float32 with the same numbers."""
-    theirs = hf_models.build(name, torch.bfloat16)
+def bfloat16_errors(name: str) -> dict[str, float]:
+    """Errors of both sides in bfloat16, against the Hugging Face model in float32 with the same parameters."""
+    hf_model = hf_models.build(name, torch.bfloat16)
     with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(folder)
-        ours = interop.load(folder)
-    setting_of_it = parity_of.setting_of(theirs)
+        hf_model.save_pretrained(folder)
+        jax_model = interop.load(folder)
+    model_setting = parity_of.setting_of(hf_model)
     with torch.no_grad():
-        own = setting_of_it.theirs(theirs).float().numpy()
-        truth = setting_of_it.theirs(theirs.float()).numpy()
-    found = jax.jit(setting_of_it.ours)(ours)
-    return {"ours": parity_of.relative(found, truth), "theirs": parity_of.relative(own, truth)}
+        hf_output = model_setting.theirs(hf_model).float().numpy()
+        exact = model_setting.theirs(hf_model.float()).numpy()
+    jax_output = jax.jit(model_setting.ours)(jax_model)
+    return {"jax": parity_of.relative(jax_output, exact), "hf": parity_of.relative(hf_output, exact)}
 
 
 LAYERS: dict[str, tuple[Callable[..., tuple[float, float]], Iterable[Any]]] = {
@@ -73,21 +73,21 @@ LAYERS |= {
     )
     for name in test_torch_transformers.MODULES
 }
-"""What checks a layer with some options in a dtype, and the options."""
+"""For each layer a function from (options, dtype) to its differences, and the options to try."""
 
 
 def layer_parity(name: str) -> dict[str, list[float]]:
-    """The worst outputs and gradients of one layer, in each dtype."""
+    """The largest differences of outputs and gradients of one layer over its options, in each dtype."""
     check, options = LAYERS[name]
-    found = {}
+    worst_by_dtype = {}
     for dtype in ("float32", "float64"):
         with jax.enable_x64(dtype == "float64"):
-            found[dtype] = [max(worst) for worst in zip(*(check(x, dtype) for x in options), strict=True)]
-    return found
+            worst_by_dtype[dtype] = [max(x) for x in zip(*(check(y, dtype) for y in options), strict=True)]
+    return worst_by_dtype
 
 
 def main() -> None:
-    """Measure, write."""
+    """Measure all layers and models and write the results."""
     transformers.utils.logging.disable_progress_bar()
     results = setting("jax", "flax", "torch", "transformers", "safetensors")
     results["layers"] = {name: layer_parity(name) for name in LAYERS}

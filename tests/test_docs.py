@@ -145,11 +145,11 @@ def test_pictures_are_what_the_code_draws(tmp_path):
         pytest.skip(f"the committed pictures were drawn by {drawn_by}")
     if jax.default_backend() != "cpu":
         pytest.skip("the committed pictures were drawn on a CPU")
-    from docs import pictures
+    from docs._draw import pictures
 
     pictures.main(tmp_path)
     drawn = {path.relative_to(tmp_path): read(path) for path in sorted(tmp_path.rglob("*.svg"))}
     committed = {path.relative_to(ROOT / "docs"): read(path) for path in sorted((ROOT / "docs").rglob("*.svg"))}
     assert sorted(drawn) == sorted(committed)
     changed = [str(name) for name in committed if not same_picture(committed[name], drawn[name])]
-    assert changed == [], "run python -m docs.pictures"
+    assert changed == [], "run python -m docs._draw.pictures"

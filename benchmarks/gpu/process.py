@@ -1,4 +1,4 @@
-"""One process for JAX and one for PyTorch, so that neither holds the other's memory; both wait on pipes."""
+"""Worker processes for JAX and PyTorch, so that neither holds memory while the other runs; they wait on pipes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_cases import Case
-from benchmarks.gpu_competitors import COMPETITORS, Runs
+from benchmarks.gpu.cases import Case
+from benchmarks.gpu.competitors import COMPETITORS, Runs
 
 
 class Worker:
-    """The parent's end. A process that dies or hangs is replaced, and the order answered by what happened."""
+    """A worker process, seen from the parent.
+
+    A process that dies, or hangs for `limit` seconds, is replaced, and its request has failed.
+    """
 
     def __init__(self, library: str, limit: float = 150):
-        self.library, self.limit, self.lives = library, limit, 0
+        self.library, self.limit, self.starts = library, limit, 0
         self._start()
 
     def _start(self) -> None:
@@ -32,12 +35,12 @@ class Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.lives += 1
+        self.starts += 1
 
-    def order(self, **order: Any) -> dict:
-        """Say what to do, wait for the answer."""
+    def request(self, **request: Any) -> dict:
+        """Send a request and return the answer, or the reason of the failure."""
         try:
-            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
             ready = select.select([self.process.stdout], [], [], self.limit)[0]
             line = self.process.stdout.readline() if ready else None
@@ -56,54 +59,54 @@ class Worker:
         self.process.wait()
 
 
-def work(library: str) -> None:
-    """A worker's life: each line on stdin is an order, each answer a line of JSON."""
+def serve(library: str) -> None:
+    """Loop of a worker process: each line of stdin is a request, each line of stdout an answer, both in JSON."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever compilers print is no answer
-    held: dict[str, Runs] = {}
+    os.dup2(2, 1)  # output of compilers goes to stderr, so that it is not read as an answer
+    prepared: dict[str, Runs] = {}
     for line in sys.stdin:
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as raised:
             try:
-                answer = _obey(library, held, **json.loads(line))
+                answer = _answer(library, prepared, **json.loads(line))
             except Exception as error:
-                reasons = dict.fromkeys(str(warning.message).split(" (Triggered")[0] for warning in said)
+                reasons = dict.fromkeys(str(warning.message).split(" (Triggered")[0] for warning in raised)
                 answer = {"failed": " ".join([f"{type(error).__name__}: {error}", *reasons])[:1200]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def _obey(library: str, held: dict[str, Runs], what: str, **details: Any) -> dict:
+def _answer(library: str, prepared: dict[str, Runs], what: str, **details: Any) -> dict:
     if what == "about":
         return about(library)
     if what == "forget":
-        held.clear()
+        prepared.clear()
         _free(library)
         return {}
     if what == "prepare":
-        return _prepare(held, **details)
-    return _time(held[details["name"]], what, details["times"])
+        return _prepare(prepared, **details)
+    return _time(prepared[details["name"]], what, details["times"])
 
 
-def _prepare(held: dict[str, Runs], name: str, case: list, base: str) -> dict:
+def _prepare(prepared: dict[str, Runs], name: str, case: list, base: str) -> dict:
     runs = COMPETITORS[name][1](Case(*case))
-    found = runs.numpy(runs.both())
+    arrays = runs.numpy(runs.both())
     difference = 0.0
     if not Path(base).exists():
-        np.savez(base, *found)
+        np.savez(base, *arrays)
     else:
-        with np.load(base) as wanted:
-            pairs = list(zip(found, wanted.values(), strict=True))
+        with np.load(base) as reference:
+            pairs = list(zip(arrays, reference.values(), strict=True))
             difference = max(float(np.abs(x - y).max() / np.abs(y).max()) for x, y in pairs)
     seconds = {}
     for what in ("forward", "forward and backward"):
         _time(runs, what, 1)
         seconds[what] = _time(runs, what, 1)["seconds"]
-    held[name] = runs
+    prepared[name] = runs
     return {"difference": difference, "memory": runs.memory, "seconds": seconds}
 
 
 def _time(runs: Runs, what: str, times: int) -> dict:
-    """Of one run, by the mean of several that are waited for together."""
+    """Mean seconds of several runs with one wait at the end."""
     run = runs.forward if what == "forward" else runs.both
     start = time.perf_counter()
     for _ in range(times):
@@ -125,7 +128,7 @@ def _free(library: str) -> None:
 
 
 def about(library: str) -> dict:
-    """Versions and the device."""
+    """Versions of the framework, and the device."""
     if library == "torch":
         import torch
 
@@ -137,8 +140,8 @@ def about(library: str) -> dict:
     return {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "device": jax.devices()[0].device_kind}
 
 
-def driver() -> str | None:
-    """NVIDIA's, if there is one."""
+def driver_version() -> str | None:
+    """Version of the NVIDIA driver, or None."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

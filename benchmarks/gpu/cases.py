@@ -1,4 +1,4 @@
-"""What is compared on a GPU: masks and score changes in the words of every library, in NumPy."""
+"""Cases of the GPU benchmark: sizes, operands, masks and ALiBi slopes, in NumPy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 import numpy as np
 
 WIDTH = 1024
-"""Heads times head size."""
+"""Number of heads times head size."""
 TOKENS = 8192
-"""Batch times length, where the length is shorter."""
+"""Batch size times length, for shorter lengths."""
 WINDOW, CAP = 256, 30.0
 KINDS = ("full", "causal", "window", "documents", "alibi", "soft_cap", "prefix")
 DTYPES = ("bfloat16", "float32")
 TOLERANCE = {"bfloat16": 3e-2, "float32": 1e-2}
-"""Largest difference over largest entry, of outputs and gradients; float32 products are in TF32 on both sides."""
+"""Largest difference over largest entry, of outputs and gradients; both sides compute float32 products in TF32."""
 
 
 class Case(NamedTuple):
-    """One row of the table."""
+    """One case of the speed benchmark."""
 
     kind: str
     length: int
@@ -31,18 +31,18 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called in the results."""
+        """Name of the case in the results."""
         return f"{self.kind} T={self.length} H={self.size} {self.dtype}"
 
 
-def case_of(kind: str, length: int, size: int, dtype: str, smoke: bool = False) -> Case:
-    """With as many batch elements and heads as make a fair load."""
+def make_case(kind: str, length: int, size: int, dtype: str, smoke: bool = False) -> Case:
+    """A case with TOKENS tokens (or one longer row) of WIDTH features; tiny with `smoke`."""
     batch, heads = (1, 2) if smoke else (max(1, TOKENS // length), WIDTH // size)
     return Case(kind, length, size, dtype, batch, heads)
 
 
 def operands(case: Case) -> list[np.ndarray]:
-    """Query, key, value and the output's cotangent, float32 `[B, T, N, H]`."""
+    """Query, key, value and the cotangent of the output, float32 `[B, T, N, H]`."""
     rng = np.random.default_rng(0)
     shape = (case.batch, case.length, case.heads, case.size)
     return [rng.standard_normal(shape, dtype=np.float32) for _ in range(4)]
@@ -55,12 +55,12 @@ def documents(length: int) -> np.ndarray:
 
 
 def slopes(heads: int) -> np.ndarray:
-    """ALiBi's, `[N]`."""
+    """ALiBi slopes `[N]`."""
     return (2.0 ** (-8 * np.arange(1, heads + 1) / heads)).astype(np.float32)
 
 
 def prefix(length: int) -> int:
-    """A quarter."""
+    """Length of the prefix, a quarter of the sequence."""
     return math.ceil(length / 4)
 
 
@@ -78,12 +78,12 @@ def dense_mask(case: Case) -> np.ndarray | None:
 
 
 def score_bytes(case: Case) -> int:
-    """Of one array of all scores."""
+    """Bytes of one array of all scores."""
     return case.batch * case.heads * case.length**2 * (2 if case.dtype == "bfloat16" else 4)
 
 
 def softmax_attention(query: np.ndarray, key: np.ndarray, value: np.ndarray, mask: Callable | None) -> np.ndarray:
-    """Scaled dot products and softmax in float64, `[B, T, N, H]`; rows without keys are 0."""
+    """Scaled dot-product attention in float64, `[B, T, N, H]`; rows without keys are 0."""
     query, key, value = (np.swapaxes(np.asarray(x, np.float64), 1, 2) for x in (query, key, value))
     key, value = (np.repeat(x, query.shape[1] // x.shape[1], axis=1) for x in (key, value))
     scores = query @ np.swapaxes(key, -1, -2) / math.sqrt(query.shape[-1])

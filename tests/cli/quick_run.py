@@ -1,8 +1,8 @@
-"""A text about a fox, quick settings to train on it, and what tests of commands ask of folders and messages."""
+"""A text, options for a quick training run on it, the files of a folder, and the error line of a command."""
 
 from __future__ import annotations
 
-from jax_attention.cli.main import main
+from jax_attention.cli.__main__ import main
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 60
 TINY = ["--width", "16", "--depth", "1", "--num-heads", "2", "--context", "16", "--batch-size", "4"]
@@ -10,11 +10,13 @@ QUICK = [*TINY, "--tokenizer", "characters", "--steps", "6", "--warmup", "1", "-
 QUICK += ["--evaluate-every", "3", "--checkpoint-every", "3", "--dropout", "0.1"]
 
 
-def tree(folder):
+def files_in(folder):
+    """Contents of all files below a folder, by relative path."""
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def refused(arguments, capsys):
+def error_of(arguments, capsys):
+    """The error line of a command that is expected to fail."""
     assert main(arguments) == 1
     printed = capsys.readouterr()
     assert printed.err.startswith("jax-attention: ")

@@ -1,11 +1,11 @@
-"""Pictures of the normalizers: the weights of one row, and of one key among rivals."""
+"""Pictures of the normalizers: the weights of one row, and of one key next to two rivals."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
 
-from docs.drawing import bars, curves
+from docs._draw.drawing import bars, curves
 from jax_attention import normalizers
 
 ROW = (3.0, 2.0, 1.5, 0.0, -1.0)
@@ -23,30 +23,30 @@ def competition(rules: dict, a, b) -> None:
 
 
 def softmax(a, b) -> None:
-    """Plain, with 1 in the denominator, and with a sink that takes much."""
+    """Softmax alone, with 1 in the denominator, and with a sink that takes most of the weight."""
     plain, one = normalizers.softmax(), normalizers.softmax(plus_one=True)
     competition({"softmax()": plain, "plus_one=True": one, "sinks=3": normalizers.softmax(3.0)}, a, b)
 
 
 def sigmoid(a, b) -> None:
-    """No competition: the curve of a key does not know its rivals."""
+    """Sigmoid weights do not compete: the curve of a key ignores its rivals."""
     both = {"sigmoid()": normalizers.sigmoid(), "sigmoid(-log 5)": normalizers.sigmoid(-float(np.log(5)))}
     competition({"softmax()": normalizers.softmax(), **both}, a, b)
 
 
 def relu(a, b) -> None:
-    """Zero below 0, then straight (or a parabola)."""
+    """ReLU weights are 0 below 0, then a line (or a parabola)."""
     both = {"relu()": normalizers.relu(), "relu(power=2)": normalizers.relu(2)}
     competition({"softmax()": normalizers.softmax(), **both}, a, b)
 
 
 def linear(a, b) -> None:
-    """The scores themselves, negative ones too."""
+    """Linear weights are the scores themselves, negative ones too."""
     competition({"softmax()": normalizers.softmax(), "linear(mean=True)": normalizers.linear(mean=True)}, a, b)
 
 
 def proportional(a, b) -> None:
-    """Ratios of scores are ratios of weights."""
+    """Proportional weights have the ratios of the scores."""
     rules = {"softmax()": normalizers.softmax(), "proportional()": normalizers.proportional()}
     row = (3.0, 2.0, 1.5, 0.5, 0.0)
     heights = {name: rule(jnp.asarray([row]))[0] for name, rule in rules.items()}
@@ -58,21 +58,21 @@ def proportional(a, b) -> None:
 
 
 def sparsemax(a, b) -> None:
-    """Straight pieces, exactly 0 and exactly 1 at the ends."""
+    """Sparsemax is piecewise linear, with exact 0 and exact 1 at the ends."""
     competition({"softmax()": normalizers.softmax(), "sparsemax()": normalizers.sparsemax()}, a, b)
 
 
 def entmax15(a, b) -> None:
-    """Between the other two."""
+    """Entmax 1.5 lies between softmax and sparsemax."""
     between = {"entmax15()": normalizers.entmax15(), "sparsemax()": normalizers.sparsemax()}
     competition({"softmax()": normalizers.softmax(), **between}, a, b)
 
 
 def uniform(a, b) -> None:
-    """Flat."""
+    """Uniform weights do not depend on the scores."""
     competition({"softmax()": normalizers.softmax(), "uniform()": normalizers.uniform()}, a, b)
 
 
 def hard(a, b) -> None:
-    """A step; its derivative is taken from the softmax."""
+    """Hard attention is a step; its gradient is that of the softmax."""
     competition({"softmax() (its gradient)": normalizers.softmax(), "hard()": normalizers.hard()}, a, b)

@@ -1,6 +1,6 @@
-"""Everybody who computes a case, made ready to run: forward, and forward with backward.
+"""Competitors of the GPU benchmark: each prepares a case to run, forward, and forward with backward.
 
-A competitor that cannot do a case raises; the text is part of the results.
+A competitor that cannot run a case raises; the message is part of the results.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.gpu_cases import CAP, WINDOW, Case, dense_mask, documents, operands, prefix, score_bytes, slopes
+from benchmarks.gpu.cases import CAP, WINDOW, Case, dense_mask, documents, operands, prefix, score_bytes, slopes
 
 DENSE_LIMIT = 24 * 2**30
-"""Bytes of three arrays of scores beyond which a dense competitor is left out: it would only run out of memory."""
+"""Bytes of three arrays of scores above which a dense competitor is skipped, as it would run out of memory."""
 
 
 class Runs(NamedTuple):
-    """Ready to run. `both` returns the output and three gradients; `memory` is in bytes, operands not counted."""
+    """A prepared case. `both` returns the output and three gradients; `memory` is in bytes, without the operands."""
 
     forward: Callable[[], Any]
     both: Callable[[], Any]
@@ -29,8 +29,8 @@ class Runs(NamedTuple):
 # JAX
 
 
-def ours(case: Case, implementation: str | None = None) -> Runs:
-    """The library."""
+def library(case: Case, implementation: str | None = None) -> Runs:
+    """This library, with a named or the automatically chosen implementation."""
     from jax_attention import attend_heads, masks, mods
 
     ids = [documents(case.length)] if case.kind == "documents" else []
@@ -72,41 +72,41 @@ def jax_nn(case: Case, implementation: str) -> Runs:
         extra = [x.astype(case.dtype) for x in extra] if implementation == "cudnn" else extra
 
     def attention(q: Any, k: Any, v: Any, *extra: Any) -> Any:
-        given = {} if name is None else {name: extra[0]}
-        return jax.nn.dot_product_attention(q, k, v, **options, **given)
+        keyword = {} if name is None else {name: extra[0]}
+        return jax.nn.dot_product_attention(q, k, v, **options, **keyword)
 
     return _in_jax(case, attention, *extra)
 
 
 def _check_memory(case: Case) -> None:
     if 3 * score_bytes(case) > DENSE_LIMIT:
-        raise MemoryError(f"left out: three dense arrays of scores are {3 * score_bytes(case) / 2**30:.0f} GiB")
+        raise MemoryError(f"skipped: three dense arrays of scores are {3 * score_bytes(case) / 2**30:.0f} GiB")
 
 
 def _in_jax(case: Case, attention: Callable, *extra: Any) -> Runs:
     import jax
     import jax.numpy as jnp
 
-    q, k, v, change = (jnp.asarray(x, case.dtype) for x in operands(case))
+    q, k, v, cotangent = (jnp.asarray(x, case.dtype) for x in operands(case))
     extra = [jnp.asarray(x) for x in extra]
 
-    def both(q: Any, k: Any, v: Any, change: Any, *extra: Any) -> tuple:
+    def both(q: Any, k: Any, v: Any, cotangent: Any, *extra: Any) -> tuple:
         output, pullback = jax.vjp(lambda *x: attention(*x, *extra), q, k, v)
-        return output, *pullback(change)
+        return output, *pullback(cotangent)
 
     forward = jax.jit(attention).lower(q, k, v, *extra).compile()
-    with_backward = jax.jit(both).lower(q, k, v, change, *extra).compile()
+    with_backward = jax.jit(both).lower(q, k, v, cotangent, *extra).compile()
 
-    def used(compiled: Any) -> int | None:
+    def memory_bytes(compiled: Any) -> int | None:
         analysis = compiled.memory_analysis()
         return None if analysis is None else analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
     return Runs(
         forward=lambda: forward(q, k, v, *extra),
-        both=lambda: with_backward(q, k, v, change, *extra),
+        both=lambda: with_backward(q, k, v, cotangent, *extra),
         wait=lambda x: jax.block_until_ready(x),
         numpy=lambda x: [np.asarray(part, np.float32) for part in jax.tree.leaves(x)],
-        memory={"forward": used(forward), "forward and backward": used(with_backward)},
+        memory={"forward": memory_bytes(forward), "forward and backward": memory_bytes(with_backward)},
     )
 
 
@@ -114,7 +114,7 @@ def _in_jax(case: Case, attention: Callable, *extra: Any) -> Runs:
 
 
 def sdpa(case: Case, backend: str) -> Runs:
-    """`scaled_dot_product_attention` held to one kernel; a dense mask or bias where `is_causal` does not say it all."""
+    """`scaled_dot_product_attention` with one kernel only; a dense mask or bias where `is_causal` is not enough."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -140,7 +140,7 @@ def sdpa(case: Case, backend: str) -> Runs:
 
 
 def flex(case: Case) -> Runs:
-    """Compiled FlexAttention."""
+    """FlexAttention under `torch.compile`, with a block mask and a score function."""
     import torch
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -177,7 +177,7 @@ def _device() -> str:
 def _in_torch(case: Case, attention: Callable) -> Runs:
     import torch
 
-    torch.set_float32_matmul_precision("high")  # TF32, which is what JAX does unless told otherwise
+    torch.set_float32_matmul_precision("high")  # TF32, the default of JAX, so that both sides do the same work
     dtype, gpu = getattr(torch, case.dtype), torch.cuda.is_available()
     arrays = [torch.from_numpy(x).to(_device(), dtype).transpose(1, 2).contiguous() for x in operands(case)]
     q, k, v = (x.requires_grad_() for x in arrays[:3])
@@ -190,7 +190,7 @@ def _in_torch(case: Case, attention: Callable) -> Runs:
         output = attention(q, k, v)
         return output.detach(), *torch.autograd.grad(output, (q, k, v), arrays[3])
 
-    def used(run: Callable) -> int | None:
+    def memory_bytes(run: Callable) -> int | None:
         if not gpu:
             return None
         run()
@@ -206,13 +206,13 @@ def _in_torch(case: Case, attention: Callable) -> Runs:
         both,
         wait=lambda _: torch.cuda.synchronize() if gpu else None,
         numpy=lambda x: [part.float().transpose(1, 2).cpu().numpy() for part in x],
-        memory={"forward": used(forward), "forward and backward": used(both)},
+        memory={"forward": memory_bytes(forward), "forward and backward": memory_bytes(both)},
     )
 
 
 COMPETITORS: dict[str, tuple[str, Callable[[Case], Runs]]] = {
-    "jax_attention": ("jax", ours),
-    "jax_attention cudnn": ("jax", lambda case: ours(case, "cudnn")),
+    "jax_attention": ("jax", library),
+    "jax_attention cudnn": ("jax", lambda case: library(case, "cudnn")),
     "jax.nn cudnn": ("jax", lambda case: jax_nn(case, "cudnn")),
     "jax.nn xla": ("jax", lambda case: jax_nn(case, "xla")),
     "torch flash": ("torch", lambda case: sdpa(case, "FLASH_ATTENTION")),
@@ -220,4 +220,4 @@ COMPETITORS: dict[str, tuple[str, Callable[[Case], Runs]]] = {
     "torch efficient": ("torch", lambda case: sdpa(case, "EFFICIENT_ATTENTION")),
     "torch flex": ("torch", flex),
 }
-"""The process that each lives in, and how it is made. The first that succeeds is what others are compared with."""
+"""For each competitor its process and the function that prepares it. The first that succeeds is the reference."""

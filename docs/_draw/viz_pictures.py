@@ -1,7 +1,7 @@
-"""The pictures of `docs/viz.md`: `python -m docs.viz_pictures` writes `docs/img/viz_*.png`. Needs a Chinese font.
+"""Draw the pictures of `docs/viz.md`: `python -m docs._draw.viz_pictures` writes `docs/img/viz_*.png`.
 
-The weights come from the library's own rules over features written down here by hand, so that everyone can see why a
-word looks where it looks. The grid of heads comes from layers that were never trained: it shows the drawing only.
+A font with Chinese characters is needed. The weights come from the library's rules over hand-written features, so that
+the reason for each weight is visible. The grid of heads comes from untrained layers: it only shows the drawing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flax import nnx
 
 from jax_attention import attention_weights, masks, nn, positions, viz
 
-HERE = Path(__file__).parent / "img"
+IMAGES = Path(__file__).parents[1] / "img"
 SENTENCE = ["The", " cat", " sat", " on", " the", " mat", "\n"]
 TEXT = (
     "a row of weights says where one word of the text looks and a column says who looks at it so a map of many words "
@@ -22,25 +22,25 @@ TEXT = (
 )
 CHINESE = ["我", "喜欢", "写", "代码"]
 
-# Features of a word: who acts, what happens, where, and small words. `sat` asks for who and where.
-IS = jnp.array(
+# Features of a word: who acts, what happens, where, and small words. The query of `sat` asks for who and where.
+ENGLISH_KEYS = jnp.array(
     [[0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.5, 0.5], [0, 0, 0, 1], [0.3, 0, 1, 0], [0, 0, 0, 0.2]]
 )
-ASKS = jnp.array(
+ENGLISH_QUERIES = jnp.array(
     [[1, 0, 0.2, 0], [0, 1, 0, 0.4], [1, 0.1, 1, 0], [0, 0.5, 1, 0], [0.2, 0, 1, 0], [0, 1, 0.4, 0], [1, 1, 1, 0]]
 )
-CHINESE_IS = jnp.array([[1.0, 0, 0], [0, 1, 0], [0, 0.8, 0.3], [0, 0, 1]])
-CHINESE_ASKS = jnp.array([[0.3, 1, 0], [1, 0.2, 0.6], [0.4, 0, 1], [0.1, 0.9, 0.4]])
+CHINESE_KEYS = jnp.array([[1.0, 0, 0], [0, 1, 0], [0, 0.8, 0.3], [0, 0, 1]])
+CHINESE_QUERIES = jnp.array([[0.3, 1, 0], [1, 0.2, 0.6], [0.4, 0, 1], [0.1, 0.9, 0.4]])
 
 
-def sentence() -> jax.Array:
+def english() -> jax.Array:
     """Weights `[7, 7]` of one English sentence."""
-    return attention_weights(5.0 * ASKS, IS, IS)
+    return attention_weights(5.0 * ENGLISH_QUERIES, ENGLISH_KEYS, ENGLISH_KEYS)
 
 
 def chinese() -> jax.Array:
     """Weights `[4, 4]` of one Chinese sentence."""
-    return attention_weights(4.0 * CHINESE_ASKS, CHINESE_IS, CHINESE_IS)
+    return attention_weights(4.0 * CHINESE_QUERIES, CHINESE_KEYS, CHINESE_KEYS)
 
 
 def translation() -> jax.Array:
@@ -51,7 +51,7 @@ def translation() -> jax.Array:
 
 
 def layers(depth: int = 3, heads: int = 6) -> jax.Array:
-    """Weights `[depth, heads, 7, 7]` of causal layers with rotary positions, at their random start."""
+    """Weights `[depth, heads, 7, 7]` of randomly initialized causal layers with rotary positions."""
     x = jax.random.normal(jax.random.key(0), (len(SENTENCE), 48))
     make = lambda rng: nn.MultiHeadAttention(  # noqa: E731
         heads, 48, rope=positions.rotary(), mask=masks.causal(), rngs=nnx.Rngs(rng)
@@ -61,17 +61,17 @@ def layers(depth: int = 3, heads: int = 6) -> jax.Array:
 
 
 def long_text(length: int = 96) -> jax.Array:
-    """Weights `[length, length]` inside of a window of 24 keys."""
+    """Weights `[length, length]` under a window of 24 keys."""
     x = jax.random.normal(jax.random.key(2), (length, 32))
     return attention_weights(0.6 * x, x, x, mask=masks.sliding_window(24))
 
 
-def main(folder: Path = HERE) -> None:
-    """Draw them all."""
+def main(folder: Path = IMAGES) -> None:
+    """Draw all pictures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     heads = layers()
-    drawn = {
-        "heat_map": viz.heat_map(sentence(), SENTENCE, title="The cat sat on the mat"),
+    figures = {
+        "heat_map": viz.heat_map(english(), SENTENCE, title="The cat sat on the mat"),
         "heat_map_chinese": viz.heat_map(chinese(), CHINESE, title="我喜欢写代码"),
         "heat_map_long": viz.heat_map(long_text(), 3 * TEXT.split(), title="96 words, window of 24 keys"),
         "alignment": viz.alignment_map(
@@ -81,7 +81,7 @@ def main(folder: Path = HERE) -> None:
         "entropy": viz.entropy_map(heads),
         "rollout": viz.heat_map(viz.rollout(heads), SENTENCE, title="Rollout through three layers"),
     }
-    for name, figure in drawn.items():
+    for name, figure in figures.items():
         viz.save(figure, folder / f"viz_{name}.png")
 
 

@@ -1,7 +1,7 @@
-"""One picture per rule, drawn with the library itself: `python -m docs.pictures` writes `docs/rules/img/*.svg`.
+"""Draw one picture per rule with the library itself: `python -m docs._draw.pictures` writes `docs/rules/img/*.svg`.
 
-`docs.drawn` has one function per rule. About half a minute on a CPU core. The version of matplotlib that drew the files
-is kept in `docs/rules/img/VERSION`.
+`docs._draw.drawn` has one function per rule. All pictures take about half a minute on one CPU core. The version of
+matplotlib that drew the files is kept in `docs/rules/img/VERSION`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import matplotlib
 
-from docs import drawn
-from docs.drawing import panels, table
+from docs._draw import drawn
+from docs._draw.drawing import panels, table
 from jax_attention import masks, mods, normalizers, positions, scores
 
-HERE = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 DRAWINGS = {
     rule.__name__: getattr(drawings, rule.__name__)
     for rules, drawings in (
@@ -28,11 +28,11 @@ DRAWINGS = {
     )
     for rule in rules.CATALOGUE
 }
-THREE = ("concat", "location", "bias")
+THREE_PANELS = ("concat", "location", "bias")
 
 
-def sentence(*axes) -> None:
-    """One small example through all five stages."""
+def stages(*axes) -> None:
+    """Draw one small example through the five stages of attention."""
     x = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0], [2.0, 1.0]])
     pos = jnp.arange(4)
     q_pos, k_pos = pos[:, None], pos[None]
@@ -40,22 +40,22 @@ def sentence(*axes) -> None:
     second = mods.alibi(0.5)(first, q_pos, k_pos)
     where = masks.causal()(q_pos, k_pos)
     weights = normalizers.softmax()(second, where)
-    stages = (
+    arrays = (
         (first, "1 score\nscaled_dot()"),
         (second, "2 modify\nalibi(0.5)"),
         (jnp.where(where, second, jnp.nan), "3 mask\ncausal()"),
         (weights, "4 normalise\nsoftmax()"),
         (weights @ x, "5 combine\nweights @ value"),
     )
-    for i, (panel, (array, title)) in enumerate(zip(axes, stages, strict=True)):
+    for i, (panel, (array, title)) in enumerate(zip(axes, arrays, strict=True)):
         table(panel, array, title, "feature" if i == 4 else "key", "query", digits=1 + (i > 2))
 
 
-def main(root: Path = HERE, suffix: str = ".svg") -> None:
-    """Draw all pictures below `root`."""
+def main(root: Path = DOCS, suffix: str = ".svg") -> None:
+    """Draw all pictures into folders below `root`."""
     for name, draw in DRAWINGS.items():
-        panels(draw, root / "rules" / "img" / f"{name}{suffix}", columns=3 if name in THREE else 2)
-    panels(sentence, root / "img" / f"sentence{suffix}", columns=5, height=3.0)
+        panels(draw, root / "rules" / "img" / f"{name}{suffix}", columns=3 if name in THREE_PANELS else 2)
+    panels(stages, root / "img" / f"sentence{suffix}", columns=5, height=3.0)
     (root / "rules" / "img" / "VERSION").write_text(f"matplotlib {matplotlib.__version__}\n")
 
 

@@ -1,29 +1,29 @@
-"""Pictures of the scores: which keys a query prefers, and how far the numbers spread."""
+"""Pictures of the scores: which keys a query prefers, and how widely the scores spread."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
 
-from docs.drawing import bars, curves, plane, table
+from docs._draw.drawing import bars, curves, plane, table
 from jax_attention import normalizers, scores
 
 QUERIES = ((1.2, 0.4), (-0.5, 1.0))
 
 
 def two_planes(rule, a, b) -> None:
-    """The same rule for two queries."""
+    """Draw one score for two queries."""
     for axes, query in zip((a, b), QUERIES, strict=True):
         plane(axes, rule, query, f"score of every key, query ({query[0]:g}, {query[1]:g})")
 
 
 def dot(a, b) -> None:
-    """Level lines are straight: only the part of the key along the query counts."""
+    """The dot score has straight level lines: only the component of the key along the query counts."""
     two_planes(scores.dot(), a, b)
 
 
 def scaled_dot(a, b) -> None:
-    """Spread of the scores, and what the softmax makes of it, against head size."""
+    """Spread of the scores, and the largest softmax weight, over the head size."""
     rng, sizes = np.random.default_rng(0), 2 ** np.arange(2, 10)
     spread, largest = {"dot": [], "scaled_dot": []}, {"dot": [], "scaled_dot": []}
     for size in sizes:
@@ -39,17 +39,17 @@ def scaled_dot(a, b) -> None:
 
 
 def cosine(a, b) -> None:
-    """Level lines are rays: the length of the key does not count."""
+    """The cosine score has rays as level lines: the length of the key does not count."""
     two_planes(scores.cosine(), a, b)
 
 
 def general(a, b) -> None:
-    """With W a quarter turn, the best keys stand across the query."""
+    """With W a rotation by 90 degrees, the best keys are orthogonal to the query."""
     two_planes(scores.general(jnp.array([[0.0, 1.0], [-1.0, 0.0]])), a, b)
 
 
 def concat(a, b, c) -> None:
-    """Another query adds a constant to all keys; the softmax removes it."""
+    """The concat score of another query differs by one constant for all keys, which the softmax removes."""
     rule = scores.concat(jnp.array([1.0, 1.0]), jnp.array([0.8, -0.6]))
     two_planes(rule, a, b)
     keys = jnp.asarray([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [-1.0, 0.0], [1.0, 1.0]])
@@ -59,12 +59,12 @@ def concat(a, b, c) -> None:
 
 
 def additive(a, b) -> None:
-    """Bent steps whose place depends on the query: the tanh couples the two."""
+    """The additive score has curved steps whose place depends on the query: the tanh couples query and key."""
     two_planes(scores.additive(2 * jnp.eye(2), -2 * jnp.eye(2), vector=jnp.array([1.0, 1.5])), a, b)
 
 
 def location(a, b, c) -> None:
-    """Rows are joined pairs, columns of W are positions."""
+    """The location score multiplies the row [q ; k] by W, whose columns are positions."""
     pairs = jnp.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, -1.0]])
     weight = jnp.array([[2.0, 0.0, -1.0, 0.0], [0.0, 2.0, 0.0, -1.0], [0.0, 1.0, 2.0, 1.0]])
     table(a, pairs, "[q ; k], row by row", "feature (2 of q, 1 of k)", "t")
@@ -73,18 +73,18 @@ def location(a, b, c) -> None:
 
 
 def l2(a, b) -> None:
-    """Circles around the query: near keys score highest, and no score is positive."""
+    """The l2 score has circles around the query: near keys score highest, and no score is positive."""
     two_planes(scores.l2(), a, b)
 
 
 def features(a, b) -> None:
-    """Two maps, one query: level lines of sums of bent features, not of angles."""
+    """Two feature maps for one query: the level lines are those of sums of feature products."""
     plane(a, scores.features("elu_plus_one"), QUERIES[0], "elu_plus_one: score of every key")
     plane(b, scores.features("hedgehog"), QUERIES[0], "hedgehog: score of every key")
 
 
 def random_features(a, b) -> None:
-    """The estimate along a line of keys, and how its error falls with the number of directions."""
+    """The random-feature estimate along a line of keys, and its error over the number of directions."""
     rng = np.random.default_rng(0)
     rule = lambda *shape: scores.random_features(jnp.asarray(rng.normal(size=(*shape, 4)), jnp.float32))  # noqa: E731
     q, along = jnp.full((1, 4), 0.5), jnp.linspace(-2, 2, 41)

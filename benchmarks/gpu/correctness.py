@@ -1,8 +1,8 @@
-"""Is it right on this device? Every rule against float64: forward, gradients, jvp, Hessian products.
+"""Correctness of every rule on this device against float64: forward, gradients, jvp, Hessian products.
 
-Outputs are judged by NumPy (the loops of tests/support/oracle.py, which share no code with the library), derivatives
-by the dense sentence in float64 on the CPU. `highest` is float32 with full products, `default` what JAX does by itself, which
-is TF32 on a GPU.
+The reference of outputs is NumPy (the oracle of the tests, which shares no code with the library), that of derivatives
+is the dense formula in float64 on the CPU. `highest` is float32 with full products, `default` the default precision of
+JAX, which is TF32 on a GPU.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.gpu_cases import softmax_attention
+from benchmarks.gpu.cases import softmax_attention
 from jax_attention import Blockwise, attend, attend_heads, masks
 from tests.support import cases, oracle
 
 HEADS = 2
 TOLERANCE = {"highest": 1e-4, "default": 2e-2, "float16": 1e-2, "bfloat16": 4e-2}
-"""Largest difference over 1 + largest entry, Hessian products included."""
+"""Largest difference divided by 1 + largest entry, Hessian products included."""
 
 IMPLEMENTATIONS = {"reference": "reference", "blockwise": Blockwise(tile=(16, 16))}
-ANSWERS = ("output", "gradient", "gradient", "gradient", "jvp", "Hessian product", "Hessian product", "Hessian product")
+RESULTS = ("output", "gradient", "gradient", "gradient", "jvp", "Hessian product", "Hessian product", "Hessian product")
 
 
 def kernel_masks() -> dict[str, masks.Mask | None]:
-    """What the cuDNN kernel takes; lengths of two sequences, some of them empty."""
+    """Masks that the cuDNN kernel supports; the lengths are those of two sequences and leave some rows empty."""
     return {
         "no mask": None,
         "causal": masks.causal(),
@@ -39,25 +39,25 @@ def kernel_masks() -> dict[str, masks.Mask | None]:
 
 
 def checks(smoke: bool = False) -> Iterator[tuple[str, Callable[[], dict]]]:
-    """Every check by name: the kernel's first, then all rules."""
+    """All checks by name: first those of the cuDNN kernel, then all rules."""
     for mask in kernel_masks():
         for dtype in ("bfloat16", "float16"):
             for rows in (64, 77):
-                yield f"cudnn, {mask}, T={rows}, {dtype}", partial(_tried, _kernel, mask, dtype, rows)
+                yield f"cudnn, {mask}, T={rows}, {dtype}", partial(_check, _kernel, mask, dtype, rows)
     shape = cases.Shape(6, 6) if smoke else cases.Shape(40, 40)
     for precision in ("highest", "default"):
         for part in cases.PARTS:
             for case in cases.PARTS[part]:
                 for name in IMPLEMENTATIONS:
-                    run = partial(_tried, _rule, part, case, shape, name, precision)
+                    run = partial(_check, _rule, part, case, shape, name, precision)
                     yield f"{name}, {part} {case.name}, {precision}", run
 
 
 SMOKE = ("cudnn, causal, T=64, bfloat16", "reference, mod alibi, highest", "blockwise, mod alibi, highest")
-"""A few of them."""
+"""Names of the checks that `--smoke` runs."""
 
 
-def _tried(check: Callable[..., dict], *arguments: Any) -> dict:
+def _check(check: Callable[..., dict], *arguments: Any) -> dict:
     try:
         return check(*arguments)
     except Exception as error:
@@ -65,33 +65,33 @@ def _tried(check: Callable[..., dict], *arguments: Any) -> dict:
 
 
 def _rule(part: str, case: cases.Case, shape: cases.Shape, name: str, precision: str) -> dict:
-    """One part in an otherwise usual rule."""
+    """Check one part, in a rule that is otherwise scaled dot products, causal mask and softmax."""
     expected = _expected(part, case, shape)
-    found = _answers(IMPLEMENTATIONS[name], part, case, shape, np.float32, precision)
-    return _verdict(zip(ANSWERS, found, expected, strict=True), TOLERANCE[precision])
+    actual = _derivatives(IMPLEMENTATIONS[name], part, case, shape, np.float32, precision)
+    return _verdict(zip(RESULTS, actual, expected, strict=True), TOLERANCE[precision])
 
 
 @cache
 def _expected(part: str, case: cases.Case, shape: cases.Shape) -> list[np.ndarray]:
-    """The same from the judges."""
+    """The output by NumPy and the derivatives by the dense formula, both in float64."""
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        expected = _answers("reference", part, case, shape, np.float64, None)
+        expected = _derivatives("reference", part, case, shape, np.float64, None)
     return [np.stack([_by_numpy(part, case, shape, head) for head in range(HEADS)]), *expected[1:]]
 
 
-def _drawn(part: str, case: cases.Case, shape: cases.Shape) -> tuple[Any, Callable, tuple]:
-    """Our value, the oracle's, and operands `[HEADS, rows, features]`: the same float32 numbers every time."""
+def _draw_case(part: str, case: cases.Case, shape: cases.Shape) -> tuple[Any, Callable, tuple]:
+    """The part, its oracle, and operands `[HEADS, rows, features]`: the same float32 numbers in every call."""
     draw = cases.Draw(np.random.default_rng(0), shape, batch_shape=(HEADS,))
-    own, judge = case.build(draw)
-    return own, judge, cases.operands(draw, own if part == "score" else None)
+    jax_part, oracle_part = case.build(draw)
+    return jax_part, oracle_part, cases.operands(draw, jax_part if part == "score" else None)
 
 
-def _answers(
+def _derivatives(
     implementation: Any, part: str, case: cases.Case, shape: cases.Shape, dtype: Any, precision: str | None
 ) -> list[np.ndarray]:
-    """The output and its derivatives, as `ANSWERS` names them."""
-    own, _, operands = _drawn(part, case, shape)
-    rule = {"mask": masks.causal(), **cases.rule_arguments(part, own)}
+    """The output and its derivatives, in the order of `RESULTS`."""
+    jax_part, _, operands = _draw_case(part, case, shape)
+    rule = {"mask": masks.causal(), **cases.rule_arguments(part, jax_part)}
     precision = None if precision == "default" else precision
 
     def output(*operands: jax.Array) -> jax.Array:
@@ -108,13 +108,13 @@ def _answers(
 
 
 def _by_numpy(part: str, case: cases.Case, shape: cases.Shape, head: int) -> np.ndarray:
-    _, judge, operands = _drawn(part, case, shape)
-    rule = {"score": oracle.scaled_dot(), "mask": oracle.causal(), **cases.rule_arguments(part, judge(head))}
+    _, oracle_part, operands = _draw_case(part, case, shape)
+    rule = {"score": oracle.scaled_dot(), "mask": oracle.causal(), **cases.rule_arguments(part, oracle_part(head))}
     return oracle.attend(*(x[(head,)] for x in operands), **rule).output
 
 
 def _kernel(mask: str, dtype: str, rows: int) -> dict:
-    """The cuDNN kernel, four heads on two, forward and gradients."""
+    """Check the cuDNN kernel: four query heads on two key/value heads, forward and gradients."""
     rng = np.random.default_rng(0)
     arrays = [jnp.asarray(rng.standard_normal((2, rows, heads, 64)), dtype) for heads in (4, 2, 2)]
     rule = {"mask": kernel_masks()[mask]}
@@ -124,18 +124,18 @@ def _kernel(mask: str, dtype: str, rows: int) -> dict:
         gradient = jax.grad(lambda *x: jnp.sum(jnp.sin(run(*x).astype(jnp.float32))), (0, 1, 2))
         return [run(*arrays), *gradient(*arrays)]
 
-    found = jax.jit(partial(all_of, "cudnn"))(*arrays)
+    actual = jax.jit(partial(all_of, "cudnn"))(*arrays)
     exact = [np.asarray(x, np.float64) for x in arrays]
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         expected = jax.jit(partial(all_of, "reference"))(*exact)
     expected[0] = softmax_attention(*exact, rule["mask"])
-    return _verdict(zip(ANSWERS, found, expected, strict=False), TOLERANCE[dtype])
+    return _verdict(zip(RESULTS, actual, expected, strict=False), TOLERANCE[dtype])
 
 
 def _verdict(pairs: Any, tolerance: float) -> dict:
     errors: dict[str, float] = {}
-    for name, found, expected in pairs:
-        found, expected = np.asarray(found, np.float64), np.asarray(expected)
-        error = float(np.max(np.abs(found - expected)) / (1 + np.max(np.abs(expected))))
+    for name, actual, expected in pairs:
+        actual, expected = np.asarray(actual, np.float64), np.asarray(expected)
+        error = float(np.max(np.abs(actual - expected)) / (1 + np.max(np.abs(expected))))
         errors[name] = max(errors.get(name, 0.0), error if np.isfinite(error) else float("inf"))
     return {"right": all(error <= tolerance for error in errors.values()), "tolerance": tolerance, "errors": errors}

@@ -1,6 +1,6 @@
-"""Writes `docs/tree.md`: every Python file and page of the project with the first sentence of its docstring.
+"""Write `docs/tree.md`: every Python file and page of the project with the first sentence of its docstring.
 
-python -m docs.tree
+python -m docs._draw.tree
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tree.md"
 HEAD = """# Every file
 
-Made from the docstrings by `python -m docs.tree`. Figures and results lie next to the code that writes them.
+Made from the docstrings by `python -m docs._draw.tree`. Figures and results lie next to the code that writes them.
 """
 
 
 def project_files() -> list[str]:
-    """Paths of the Python files and pages that git knows, or would know, sorted."""
+    """Sorted paths of the Python files and pages that git tracks, or would track."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    return sorted(p for p in set(listed) if p.endswith((".py", ".md")) and (ROOT / p).exists())
+    paths = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return sorted(p for p in set(paths) if p.endswith((".py", ".md")) and (ROOT / p).exists())
 
 
 def caption(path: Path) -> str:
@@ -37,7 +37,7 @@ def caption(path: Path) -> str:
 
 
 def page(files: Iterable[str]) -> str:
-    """The whole page: one section for each top folder, one line for each file."""
+    """The text of the page: one section for each folder, one line for each file."""
     sections: dict[str, list[str]] = {}
     for name in files:
         top, _, rest = name.rpartition("/") if "/" not in name else (name.split("/")[0], "", name)
