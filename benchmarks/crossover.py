@@ -1,4 +1,4 @@
-"""The number of scores from which blockwise attention is faster than the dense form; `attention/choose.py` uses it.
+"""The number of scores from which blockwise attention is faster than the dense form; `attention/evaluate.py` uses it.
 
     python -m benchmarks.crossover        about 3 minutes on 2 idle cores; writes benchmarks/results/crossover.json
 
