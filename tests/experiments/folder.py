@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import learn
+from experiments import seed_training
 from jax_attention import models
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -93,7 +93,7 @@ def small_programs() -> Iterator[None]:
 
 
 def descent(learning_rate: float, steps: int) -> optax.GradientTransformation:
-    """Plain gradient descent, to replace `learn.adam`: its update compiles to a fraction of the operations."""
+    """Plain gradient descent, to replace `seed_training.adam`: its update compiles to a fraction of the operations."""
     return optax.sgd(learning_rate)
 
 

@@ -58,7 +58,7 @@ def generation(found: Numbers) -> list[str]:
     counts = [f"{x['nats_per_token']:.3f}" for both in found["counts"].values() for x in both.values()]
     losses, checks = [], []
     for made in found["models"].values():
-        losses += [seeds.said(held["nats_per_token"]) for held in made["held_out"].values()]
+        losses += [seeds.format_band(held["nats_per_token"]) for held in made["held_out"].values()]
         checks += [f"{made['judged'][check]['mean']:.3f}" for check in ("sentences", *judging.CHECKS)]
     written = [text for made in found["models"].values() for text in made["written"][:2]]
     return [*counts, *losses, *checks, *written]
@@ -114,7 +114,7 @@ def length_extrapolation(found: Numbers) -> list[str]:
 
 
 def question_answering(found: Numbers) -> list[str]:
-    shares = [seeds.said(share) for made in found["answers"].values() for share in made["right"].values()]
+    shares = [seeds.format_band(share) for made in found["answers"].values() for share in made["right"].values()]
     looks = [f"{np.mean(x['most_at_answer']):.3f}" for x in found["looks"].values()]
     return [*shares, *looks, *(f"{chance['guessed']:.3f}" for chance in found["chance"].values())]
 
@@ -122,7 +122,7 @@ def question_answering(found: Numbers) -> list[str]:
 def summarisation(found: Numbers) -> list[str]:
     leads = [f"{lead['rouge2']:.1f}" for leads in found["leads"].values() for lead in leads.values()]
     scores = [each for made in found["models"].values() for each in made["scores"].values()]
-    exact = [seeds.said(each["exact"]) for each in scores]
+    exact = [seeds.format_band(each["exact"]) for each in scores]
     written = [text for name, text in found["written"][0].items() if name in found["models"]]
     return [*leads, *exact, *(f"{each['rouge2']['mean']:.1f}" for each in scores), *written]
 

@@ -12,13 +12,13 @@ from experiments import cat_sat
 from experiments.cat_sat import HIDDEN, sentences
 from experiments.cat_sat.__main__ import HERE, Options, main
 from experiments.cat_sat.sentences import SENTENCE, VERB, WORDS
-from experiments.learn import Schooling
+from experiments.seed_training import TrainingConfig
 from jax_attention import models
 from tests.experiments.folder import drawn, left_behind, small_programs
 from tests.tolerances import FORWARD
 
-LEARNS = cat_sat.Config(schooling=Schooling(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
-TINY = cat_sat.Config(width=8, schooling=Schooling(2, batch_size=4, seeds=(0,)))
+LEARNS = cat_sat.Config(schooling=TrainingConfig(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
+TINY = cat_sat.Config(width=8, schooling=TrainingConfig(2, batch_size=4, seeds=(0,)))
 CAT, MAT = 1, 5
 KINDS = cat_sat.kinds
 
@@ -113,7 +113,7 @@ def test_d1_the_committed_numbers_say_so_too():
 
 def test_the_mixed_vector_is_the_mixture_of_the_words():
     made = drawn(KINDS(TINY)["softmax"], 3)
-    looked = cat_sat.looked(cat_sat.Learned(made, np.zeros(1), 0.0))
+    looked = cat_sat.looked(cat_sat.TrainedModel(made, np.zeros(1), 0.0))
 
     @jax.jit
     def values(model, tokens):

@@ -13,15 +13,15 @@ from experiments.digits import descriptions, hiding
 from experiments.digits.__main__ import HERE, Options, draw, main, own_row
 from experiments.digits.descriptions import KINDS, WORDS, described
 from experiments.digits.model import SEES, Pictures, Sizes, trained
-from experiments.learn import Schooling
+from experiments.seed_training import TrainingConfig
 from jax_attention.cache import EMPTY
 from tests.experiments.folder import left_behind, small_programs
 
 LEARNS = digits.Config(
-    sizes=Sizes(width=32, dropout=0.0), schooling=Schooling(300, learning_rate=8e-3, seeds=(0,)), counts=(4,)
+    sizes=Sizes(width=32, dropout=0.0), schooling=TrainingConfig(300, learning_rate=8e-3, seeds=(0,)), counts=(4,)
 )
 TINY = dataclasses.replace(
-    LEARNS, sizes=Sizes(width=8, heads=2, dropout=0.0), schooling=Schooling(2, 4, seeds=(0,)), held_out=0.002
+    LEARNS, sizes=Sizes(width=8, heads=2, dropout=0.0), schooling=TrainingConfig(2, 4, seeds=(0,)), held_out=0.002
 )
 DIGIT, TOP, BOTTOM = (KINDS.index(kind) for kind in ("digit", "top", "bottom"))
 MOST, ANY, LEAST = range(3)

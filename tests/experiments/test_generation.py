@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import generation, learn
+from experiments import generation, seed_training
 from experiments.generation import Config, judging, texts
 from experiments.generation import __main__ as command
 from jax_attention import models
@@ -24,7 +24,7 @@ LEARNS = Config(
     test=60,
     samples=60,
     width=32,
-    schooling=learn.Schooling(steps=120, batch_size=16, learning_rate=8e-3, seeds=(0,)),
+    schooling=seed_training.TrainingConfig(steps=120, batch_size=16, learning_rate=8e-3, seeds=(0,)),
 )
 TINY = replace(
     LEARNS,
@@ -32,7 +32,7 @@ TINY = replace(
     train=300,
     test=4,
     samples=20,
-    schooling=learn.Schooling(steps=40, batch_size=16, learning_rate=8e-3, seeds=(0,)),
+    schooling=seed_training.TrainingConfig(steps=40, batch_size=16, learning_rate=8e-3, seeds=(0,)),
 )
 
 
@@ -75,7 +75,7 @@ def test_c2_attention_writes_more_sentences_that_the_generator_has(done):
 def test_both_have_as_many_parameters_and_start_equally():
     sizes = [TINY.model(50, generation.WINDOWS[name]) for name in (ALONE, ATTENDS)]
     shapes = [jax.eval_shape(partial(models.create, size), jax.random.key(0)) for size in sizes]
-    assert learn.parameters(shapes[0]) == learn.parameters(shapes[1]) == same_start(*sizes) > 1000
+    assert seed_training.count_parameters(shapes[0]) == seed_training.count_parameters(shapes[1]) == same_start(*sizes) > 1000
 
 
 def test_figures_name_what_they_show(untrained):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.learn import Rows, Schooling, cut, learn, parameters
-from experiments.pair_models import RULES, TRANSFORMER, Sizes, pair_model, write
+from experiments.seed_training import ArrayBatches, TrainingConfig, truncate_at_stop, train_seeds, count_parameters
+from experiments.seq2seq_models import RULES, TRANSFORMER, Sizes, seq2seq_model, write
 from jax_attention import models, training
 
 SLOPES = np.array([2.0, -1.0, 0.5])
@@ -21,7 +21,7 @@ def line(model, batch, rng=None, **_) -> training.Losses:
 
 def source() -> Rows:
     x = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
-    return Rows(x=x, y=(x @ SLOPES).astype(np.float32))
+    return ArrayBatches(x=x, y=(x @ SLOPES).astype(np.float32))
 
 
 def test_rows_are_a_function_of_seed_and_step():
@@ -34,9 +34,9 @@ def test_rows_are_a_function_of_seed_and_step():
 
 
 def test_every_seed_starts_elsewhere_and_comes_again():
-    schooling = Schooling(steps=200, batch_size=8, learning_rate=0.1, seeds=(0, 1, 0))
+    schooling = TrainingConfig(steps=200, batch_size=8, learning_rate=0.1, seeds=(0, 1, 0))
     create = lambda rng: {"w": jax.random.normal(rng, (3,))}  # noqa: E731
-    one, two, three = learn(create, source(), schooling, line)
+    one, two, three = train_seeds(create, source(), schooling, line)
     np.testing.assert_array_equal(one.losses, three.losses)
     assert one.losses.shape == (200,)
     assert one.losses[0] != two.losses[0]
@@ -44,26 +44,26 @@ def test_every_seed_starts_elsewhere_and_comes_again():
         assert found.losses[-1] < 1e-3 < found.losses[0]
         np.testing.assert_allclose(found.model["w"], SLOPES, atol=0.05)
         assert found.seconds > 0
-    assert parameters(one.model) == 3
+    assert count_parameters(one.model) == 3
 
 
 def test_a_seed_gives_the_start_and_the_batches():
     """Of one row there is one batch, so only the start can differ; from one start only the batches can."""
     anywhere, still = lambda rng: {"w": jax.random.normal(rng, (3,))}, lambda rng: {"w": jnp.zeros(3)}
-    one_row = Rows(x=np.ones((1, 3), np.float32), y=np.ones(1, np.float32))
+    one_row = ArrayBatches(x=np.ones((1, 3), np.float32), y=np.ones(1, np.float32))
     for create, rows in ((anywhere, one_row), (still, source())):
-        first, other = learn(create, rows, Schooling(steps=1, batch_size=4, seeds=(0, 1)), line)
+        first, other = train_seeds(create, rows, TrainingConfig(steps=1, batch_size=4, seeds=(0, 1)), line)
         assert first.losses[0] != other.losses[0]
 
 
 def test_texts_end_before_their_first_stop():
-    assert cut(np.array([[4, 9, 5, 9], [9, 1, 1, 1], [1, 2, 3, 4]]), stop=9) == [[4], [], [1, 2, 3, 4]]
+    assert truncate_at_stop(np.array([[4, 9, 5, 9], [9, 1, 1, 1], [1, 2, 3, 4]]), stop=9) == [[4], [], [1, 2, 3, 4]]
 
 
 @pytest.mark.slow
 def test_writing_in_parts_is_writing_at_once():
     """The last part is filled up to the size of the others and cut again."""
-    shapes = jax.eval_shape(pair_model("dot", 7, 6, Sizes(width=8)), jax.random.key(0))
+    shapes = jax.eval_shape(seq2seq_model("dot", 7, 6, Sizes(width=8)), jax.random.key(0))
     draws = np.random.default_rng(0)  # drawn by NumPy, whose numbers need no program
     model = jax.tree.map(lambda leaf: draws.normal(scale=0.5, size=leaf.shape).astype(leaf.dtype), shapes)
     sources = [np.arange(n) % 7 for n in (3, 5, 2, 6, 4)]
@@ -75,7 +75,7 @@ def test_writing_in_parts_is_writing_at_once():
 def test_every_name_is_a_model():
     sizes = Sizes(width=8, depth=1, heads=2)
     kinds = {
-        name: jax.eval_shape(pair_model(name, 7, 6, sizes, 9), jax.random.key(0)) for name in (*RULES, TRANSFORMER)
+        name: jax.eval_shape(seq2seq_model(name, 7, 6, sizes, 9), jax.random.key(0)) for name in (*RULES, TRANSFORMER)
     }
     assert isinstance(kinds.pop(TRANSFORMER), models.EncoderDecoder)
     assert all(isinstance(model, models.RNNSeq2Seq) for model in kinds.values())

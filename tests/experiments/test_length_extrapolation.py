@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import length_extrapolation, small_lm
-from experiments.learn import Schooling
+from experiments.seed_training import TrainingConfig
 from experiments.length_extrapolation import LONG, SCHEMES, Config, model_config, read_as, readings
 from experiments.length_extrapolation.__main__ import Options, main, stretches
 from experiments.length_extrapolation.drawing import draw
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = ROOT / "LICENSE"
 LEARNS = Config(
     sizes=Sizes(context=8, width=16, depth=1, heads=2),
-    schooling=Schooling(steps=150, batch_size=16, learning_rate=1e-2, seeds=(0, 1)),
+    schooling=TrainingConfig(steps=150, batch_size=16, learning_rate=1e-2, seeds=(0, 1)),
     schemes=("rotary",),
     times=4,
     held_out=32,
@@ -93,7 +93,7 @@ def test_learned_positions_end():
 
 
 def test_only_sinusoidal_embeddings_are_scaled():
-    base = small_lm.base(TINY.sizes)
+    base = small_lm.base_config(TINY.sizes)
     assert model_config(TINY, "rotary") == base
     assert model_config(TINY, "sinusoidal") == base.replace(position="sinusoidal", scale_embedding=True)
 

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.learn import Schooling
+from experiments.seed_training import TrainingConfig
 from experiments.long_range import SMALL, Config, __main__, cost, recall
 from tests.experiments.folder import commanded, left_behind, small_programs
 
 COST = cost.CostConfig(width=8, lengths=(16, 32), memory_lengths=(1024, 2048), rounds=2)
-TAUGHT = recall.Taught("dot", Schooling(2, 4, 1e-2, (0, 1)))
+TAUGHT = recall.Taught("dot", TrainingConfig(2, 4, 1e-2, (0, 1)))
 FEW = replace(SMALL.few, width=8, rows=20, asked=10, beyond=2, beyond_distances=(1, 2), taught=(TAUGHT,))
 TINY = Config(
     FEW,
@@ -90,11 +90,11 @@ def test_c3_in_the_committed_run_time_grows_with_the_square_where_all_scores_are
 def test_questions_are_new():
     config = SMALL.few
     trained = recall.rows(config, recall.TRAINED_SEED, config.rows, (1, config.most))
-    known = set(map(tuple, trained.rows.source.tolist()))
+    known = set(map(tuple, trained.arrays.source.tolist()))
     for batch in recall.questions(config, config.most, config.distances, trained):
         assert len(batch.source) == config.asked == len(batch.targets)
         assert not known & set(map(tuple, batch.source.tolist()))
-        assert batch.source.shape[1] == trained.rows.source.shape[1], "or no row could be known"
+        assert batch.source.shape[1] == trained.arrays.source.shape[1], "or no row could be known"
 
 
 def test_questions_ask_at_their_distance():

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from experiments import measure
-from experiments.pair_models import RULES, Sizes, pair_model, rules
+from experiments.seq2seq_models import RULES, Sizes, seq2seq_model, rules
 from jax_attention import data, nn, scores
 
 
 def shape_of(name, source_words, target_words, longest=64):
     """The model of this name with shapes in place of arrays: no program that draws its parameters is compiled."""
-    return jax.eval_shape(pair_model(name, source_words, target_words, Sizes(width=8), longest), jax.random.key(0))
+    return jax.eval_shape(seq2seq_model(name, source_words, target_words, Sizes(width=8), longest), jax.random.key(0))
 
 
 def test_a_round_calls_everything(monkeypatch):
@@ -29,7 +29,7 @@ def test_a_round_calls_everything(monkeypatch):
         called.append(name)
         now[0] += waits[name]
 
-    times = measure.interleaved({name: partial(call, name) for name in waits}, 4)
+    times = measure.time_interleaved({name: partial(call, name) for name in waits}, 4)
     each = [called[first : first + 3] for first in range(0, 15, 3)]
     assert each[0] == list(waits), "once before the clock runs"
     assert [sorted(names) for names in each[1:]] == [sorted(waits)] * 4
@@ -40,7 +40,7 @@ def test_a_round_calls_everything(monkeypatch):
 
 def test_memory_grows_with_what_is_held():
     total = lambda x: jnp.sum(jnp.sin(x @ x.T) @ x)  # noqa: E731
-    small, large = (measure.temporary(total, jax.ShapeDtypeStruct((n, 4), jnp.float32)) for n in (256, 512))
+    small, large = (measure.temporary_mib(total, jax.ShapeDtypeStruct((n, 4), jnp.float32)) for n in (256, 512))
     assert large == pytest.approx(4 * small, rel=0.1)
     assert 1 <= large <= 2.1, "one or two matrices of 512 x 512 numbers"
 
@@ -53,7 +53,7 @@ def test_gradients_are_compared_with_the_base(monkeypatch):
         for name in ("no attention", "additive")
     }
     monkeypatch.setattr(measure, "interleaved", lambda calls, rounds: {n: np.ones(rounds) * len(n) for n in calls})
-    none, additive = measure.gradients(made, pairs.batch(0, 0, 4), "additive", 3).values()
+    none, additive = measure.gradient_costs(made, pairs.batch(0, 0, 4), "additive", 3).values()
     assert (none.time, additive.time) == (1.5, 1.0)
     assert 0 < none.mib < additive.mib
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import learn, pair_models, question_answering
+from experiments import seed_training, seq2seq_models, question_answering
 from experiments.question_answering import LOOKS, Config, looking, reading
 from experiments.question_answering import __main__ as command
 from jax_attention import data
@@ -23,16 +23,16 @@ LEARNS = Config(
     train=1000,
     test=100,
     models=("no attention", LOOKS),
-    sizes=pair_models.Sizes(width=48),
-    recurrent=learn.Schooling(steps=400, batch_size=32, learning_rate=1e-2, seeds=(0, 1)),
+    sizes=seq2seq_models.Sizes(width=48),
+    recurrent=seed_training.TrainingConfig(steps=400, batch_size=32, learning_rate=1e-2, seeds=(0, 1)),
 )
 TINY = replace(
     LEARNS,
     train=100,
     test=8,
     models=(LOOKS,),
-    sizes=pair_models.Sizes(width=8),
-    recurrent=learn.Schooling(steps=2, batch_size=4, seeds=(0, 1)),
+    sizes=seq2seq_models.Sizes(width=8),
+    recurrent=seed_training.TrainingConfig(steps=2, batch_size=4, seeds=(0, 1)),
 )
 
 

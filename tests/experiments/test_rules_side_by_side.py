@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 
 from experiments import measure
-from experiments.learn import Schooling
-from experiments.pair_models import RULES
+from experiments.seed_training import TrainingConfig
+from experiments.seq2seq_models import RULES
 from experiments.rules_side_by_side import SMALL, Config, Results, __main__, cost, layer, tasks
 from experiments.rules_side_by_side.rules import score_of
 from tests.experiments.folder import commanded, left_behind, small_programs
 from tests.tolerances import FORWARD
 
 REVERSE = replace(SMALL.reverse, held_out=60)
-LAYER = replace(SMALL.layer, schooling=Schooling(150, 16, 2e-2, (0, 1)), rules=("dot", "location"))
+LAYER = replace(SMALL.layer, schooling=TrainingConfig(150, 16, 2e-2, (0, 1)), rules=("dot", "location"))
 TRAINED = ("dot", "scaled dot", "additive", "additive, plain sum", "concat", "cosine", "cosine, scale 10")
-REVERSE_TINY = replace(SMALL.reverse, rows=20, held_out=4, schooling=Schooling(2, 4, 2e-2, (0, 1)))
+REVERSE_TINY = replace(SMALL.reverse, rows=20, held_out=4, schooling=TrainingConfig(2, 4, 2e-2, (0, 1)))
 TINY = Config(
     rules=("dot",),
     width=8,
     reverse=REVERSE_TINY,
     recall=replace(REVERSE_TINY, rows=30),  # the same shapes, so that no second program is compiled
-    layer=replace(SMALL.layer, rules=("location",), schooling=Schooling(2, 4, 2e-2, (0, 1)), held_out=8),
+    layer=replace(SMALL.layer, rules=("location",), schooling=TrainingConfig(2, 4, 2e-2, (0, 1)), held_out=8),
     cost=cost.CostConfig(rounds=1, length=16, width=8),
 )
 COMMITTED = Path(__file__).parents[2] / "experiments" / "rules_side_by_side" / "results.json"

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import measure, seeds
 from experiments.length_extrapolation import Config as Lengths
-from experiments.length_extrapolation.__main__ import numbers_of as length_numbers
+from experiments.length_extrapolation.__main__ import result_numbers as length_numbers
 from experiments.long_range.__main__ import told
 from experiments.long_range.recall import Found
 from experiments.rules_side_by_side import drawing
@@ -25,7 +25,7 @@ def test_a_band_is_that_of_the_library_from_two_seeds_on():
     one = seeds.band(values[:1])
     for end in one:
         np.testing.assert_array_equal(end, values[0])
-    assert seeds.said(seeds.banded([0.5])) == "0.500 (0.500 to 0.500)"
+    assert seeds.format_band(seeds.with_band([0.5])) == "0.500 (0.500 to 0.500)"
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import learn, self_attention_zh
+from experiments import seed_training, self_attention_zh
 from experiments.self_attention_zh import SMALL, embedded, one_head, watched
-from experiments.self_attention_zh.__main__ import draw, numbers_of
+from experiments.self_attention_zh.__main__ import draw, result_numbers
 from jax_attention import attend
 from tests.tolerances import FORWARD
 
@@ -48,7 +48,7 @@ def test_a2_one_head_is_the_pure_rule_between_four_matrices():
     tolerance = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
     found, expected = jax.jit(lambda layer, x: (layer(x), attend(x @ q, x @ k, x @ v) @ out))(layer, x)
     np.testing.assert_allclose(found, expected, **tolerance)
-    assert learn.parameters(layer) == 4 * SMALL.size**2, "and nothing else"
+    assert seed_training.count_parameters(layer) == 4 * SMALL.size**2, "and nothing else"
 
 
 def test_a5_heads_look_in_different_places(found):
@@ -69,7 +69,7 @@ def test_a3_the_watched_weight_is_that_of_its_words(found):
     maps = np.zeros((2, 1, 4, 4))
     maps[0, 0, 2, 3] = 0.75  # sentence 0, 写 is its third word, 代码 its fourth
     assert watched(SMALL, maps).tolist() == [0.75]
-    numbers = numbers_of(SMALL, found)
+    numbers = result_numbers(SMALL, found)
     assert np.shape(numbers["several heads"]["watched_after"]) == (len(SMALL.seeds), SMALL.heads)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import learn, pair_models, summarisation
+from experiments import seed_training, seq2seq_models, summarisation
 from experiments.summarisation import ALIGNED, NEW, Config, scores, telling
 from experiments.summarisation import __main__ as command
 from jax_attention import data
@@ -22,16 +22,16 @@ LEARNS = Config(
     test=16,
     multiple=40,
     models=("no attention", ALIGNED),
-    sizes=pair_models.Sizes(width=32),
-    recurrent=learn.Schooling(steps=200, batch_size=16, learning_rate=1e-2, seeds=(0,)),
+    sizes=seq2seq_models.Sizes(width=32),
+    recurrent=seed_training.TrainingConfig(steps=200, batch_size=16, learning_rate=1e-2, seeds=(0,)),
 )
 TINY = replace(
     LEARNS,
     train=200,
     test=4,
     models=(ALIGNED,),
-    sizes=pair_models.Sizes(width=8),
-    recurrent=learn.Schooling(steps=2, batch_size=4, seeds=(0,)),
+    sizes=seq2seq_models.Sizes(width=8),
+    recurrent=seed_training.TrainingConfig(steps=2, batch_size=4, seeds=(0,)),
 )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import small_lm, swap_the_rule
-from experiments.learn import Schooling
+from experiments.seed_training import TrainingConfig
 from experiments.small_lm import Sizes
 from experiments.swap_the_rule import Config
 from experiments.swap_the_rule.__main__ import Options, main
@@ -25,7 +25,7 @@ COUNT = "one two three four five six seven eight nine ten " * 200
 """What follows a letter is seldom decided by the letter alone."""
 LEARNS = Config(
     sizes=Sizes(context=16, width=16, depth=1, heads=2),
-    schooling=Schooling(steps=150, batch_size=16, learning_rate=1e-2, seeds=(0, 1)),
+    schooling=TrainingConfig(steps=150, batch_size=16, learning_rate=1e-2, seeds=(0, 1)),
     variants=(BASE, "sigmoid", "window 1"),
     held_out=64,
     rounds=2,
@@ -35,7 +35,7 @@ ROWS = {name: row for name, row in COMMITTED.items() if isinstance(row, dict)}
 TINY = dataclasses.replace(
     LEARNS,
     sizes=dataclasses.replace(LEARNS.sizes, context=8),  # as in test_length_extrapolation: one program for both
-    schooling=Schooling(steps=10, batch_size=4, learning_rate=1e-2, seeds=(0, 1)),
+    schooling=TrainingConfig(steps=10, batch_size=4, learning_rate=1e-2, seeds=(0, 1)),
     variants=(BASE, "sigmoid"),
     held_out=8,
     rounds=1,
@@ -65,7 +65,7 @@ def made(tmp_path_factory):
 
 
 def test_each_variant_changes_one_field_of_the_base():
-    base = small_lm.base(Config().sizes)
+    base = small_lm.base_config(Config().sizes)
     configs = Config().models()
     assert tuple(configs) == NAMES
     assert configs[BASE] == base
@@ -75,7 +75,7 @@ def test_each_variant_changes_one_field_of_the_base():
 
 
 def test_a_seed_gives_every_variant_the_same_batches_and_kernels():
-    corpus, again = (small_lm.read(TINY.sizes, [data.Document("count", COUNT)]) for _ in range(2))
+    corpus, again = (small_lm.read_corpus(TINY.sizes, [data.Document("count", COUNT)]) for _ in range(2))
     assert (corpus.train.batch(1, 7, 4).tokens == again.train.batch(1, 7, 4).tokens).all()
     assert (corpus.train.batch(1, 7, 4).tokens != corpus.train.batch(2, 7, 4).tokens).any()
     configs = LEARNS.models()

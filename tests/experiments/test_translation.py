@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from experiments import measure
-from experiments.learn import Schooling, learn
-from experiments.pair_models import TRANSFORMER, Sizes, pair_model
+from experiments.seed_training import TrainingConfig, train_seeds
+from experiments.seq2seq_models import TRANSFORMER, Sizes, seq2seq_model
 from experiments.translation import Config, Measured, alignment, exact, quality
 from experiments.translation import measured as measured_model
-from experiments.translation.__main__ import HERE, Options, corpus_of, main, numbers_of
+from experiments.translation.__main__ import HERE, Options, corpus_of, main, result_numbers
 from experiments.translation.drawing import COLOURS, PANELS, draw
 from experiments.translation.sentences import WATCHED, Corpus, commonest, moved, of_grammar, parted
 from jax_attention import data
@@ -27,7 +27,7 @@ LEARNS = Config(
     each=30,
     width=48,
     multiple=16,
-    schooling=Schooling(steps=300, learning_rate=1e-2, seeds=(0, 1)),
+    schooling=TrainingConfig(steps=300, learning_rate=1e-2, seeds=(0, 1)),
     rounds=2,
 )
 TINY = replace(
@@ -36,7 +36,7 @@ TINY = replace(
     sentences=20,
     each=2,
     width=8,
-    schooling=Schooling(steps=2, batch_size=4, seeds=(0, 1)),
+    schooling=TrainingConfig(steps=2, batch_size=4, seeds=(0, 1)),
     rounds=1,
 )
 
@@ -109,9 +109,9 @@ def test_b9_the_alignment_is_learned(measured):
 def test_e7_a_transformer_translates_them_too(measured):
     corpus = of_grammar(LEARNS.sentences, LEARNS.words, LEARNS.lengths, LEARNS.each)
     words = corpus.source.vocab_size, corpus.target.vocab_size
-    create = pair_model(TRANSFORMER, *words, Sizes(width=32, depth=1), corpus.longest)
-    schooling = Schooling(steps=400, learning_rate=5e-3, seeds=(0,))
-    found = measured_model(TRANSFORMER, corpus, learn(create, corpus.batches(8), schooling))
+    create = seq2seq_model(TRANSFORMER, *words, Sizes(width=32, depth=1), corpus.longest)
+    schooling = TrainingConfig(steps=400, learning_rate=5e-3, seeds=(0,))
+    found = measured_model(TRANSFORMER, corpus, train_seeds(create, corpus.batches(8), schooling))
     short, long, _ = found.bleu[0]
     assert short > 80
     assert long > np.max(measured["no attention"]["bleu"], axis=0)[1]
@@ -219,7 +219,7 @@ def test_sentences_of_a_file_are_not_written_down():
     corpus = Corpus([pair], {3: [pair]}, data.Words(("one",)), data.Words(("un",)), (pair,))
     scores, maps = np.ones((1, 1)), [np.ones((1, 1, 3, 3))]
     one = Measured(7, np.ones((1, 30)), scores, scores, ["un deux"], maps, None, measure.Cost(1.0, 2.0))
-    told = numbers_of(corpus, {"dot": one})
+    told = result_numbers(corpus, {"dot": one})
     assert told["training_pairs"] == 1
     assert sorted(told["dot"]) == ["bleu", "cost", "exact", "last_loss", "parameters"]
     assert "deux" not in str(told)
