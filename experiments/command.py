@@ -7,9 +7,9 @@ which runs the experiment, prints its tables and ends with `save`.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import tyro
@@ -28,8 +28,9 @@ class Outcome(NamedTuple):
     folder: Path
 
 
-def main(report: ModuleType) -> None:
-    """Run the experiment of a `report` module with the options of the command line."""
+def main(name: str) -> None:
+    """Run the experiment of this name with the options of the command line."""
+    report = importlib.import_module(f"experiments.{name}.report")
     report.main(tyro.cli(report.Options))
 
 

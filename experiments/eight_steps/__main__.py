@@ -1,6 +1,5 @@
 """`python -m experiments.eight_steps`."""
 
 from experiments import command
-from experiments.eight_steps import report
 
-command.main(report)
+command.main("eight_steps")

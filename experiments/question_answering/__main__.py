@@ -1,6 +1,5 @@
 """`python -m experiments.question_answering`."""
 
 from experiments import command
-from experiments.question_answering import report
 
-command.main(report)
+command.main("question_answering")

@@ -1,6 +1,5 @@
 """`python -m experiments.self_attention_zh`."""
 
 from experiments import command
-from experiments.self_attention_zh import report
 
-command.main(report)
+command.main("self_attention_zh")

@@ -1,6 +1,5 @@
 """`python -m experiments.summarisation`."""
 
 from experiments import command
-from experiments.summarisation import report
 
-command.main(report)
+command.main("summarisation")

@@ -1,6 +1,5 @@
 """`python -m experiments.translation`."""
 
 from experiments import command
-from experiments.translation import report
 
-command.main(report)
+command.main("translation")

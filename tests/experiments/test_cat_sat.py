@@ -10,11 +10,12 @@ import pytest
 
 from experiments import cat_sat
 from experiments.cat_sat import HIDDEN, sentences
-from experiments.cat_sat.__main__ import HERE, Options, main
+from experiments.cat_sat.report import HERE, Options, main
 from experiments.cat_sat.sentences import SENTENCE, VERB, WORDS
 from experiments.seed_training import TrainingConfig
 from jax_attention import models
-from tests.experiments.folder import drawn, left_behind, small_programs
+from tests.experiments.outputs import read_numbers
+from tests.experiments.quick_training import numpy_model, quick_training
 from tests.tolerances import FORWARD
 
 LEARNS = cat_sat.Config(schooling=TrainingConfig(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
@@ -25,13 +26,13 @@ KINDS = cat_sat.kinds
 
 def run_command(config, out):
     main(Options(config=config, out=out))
-    return left_behind(out, "hidden.png", "masked.png", "read.png")
+    return read_numbers(out, "hidden.png", "masked.png", "read.png")
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """The numbers of two steps of one kind on a few sentences: all that holds before anything is learned."""
-    with small_programs(), pytest.MonkeyPatch.context() as patch:
+    with quick_training(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(cat_sat, "kinds", lambda config: {"softmax": KINDS(config)["softmax"]})
         return run_command(TINY, tmp_path_factory.mktemp("cat_sat"))
 
@@ -112,7 +113,7 @@ def test_d1_the_committed_numbers_say_so_too():
 
 
 def test_the_mixed_vector_is_the_mixture_of_the_words():
-    made = drawn(KINDS(TINY)["softmax"], 3)
+    made = numpy_model(KINDS(TINY)["softmax"], 3)
     looked = cat_sat.looked(cat_sat.TrainedModel(made, np.zeros(1), 0.0))
 
     @jax.jit

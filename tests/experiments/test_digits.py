@@ -10,12 +10,13 @@ import pytest
 
 from experiments import digits
 from experiments.digits import descriptions, hiding
-from experiments.digits.__main__ import HERE, Options, draw, main, own_row
 from experiments.digits.descriptions import KINDS, WORDS, described
 from experiments.digits.model import SEES, Pictures, Sizes, trained
+from experiments.digits.report import HERE, Options, draw, main, own_row
 from experiments.seed_training import TrainingConfig
 from jax_attention.cache import EMPTY
-from tests.experiments.folder import left_behind, small_programs
+from tests.experiments.outputs import read_numbers
+from tests.experiments.quick_training import quick_training
 
 LEARNS = digits.Config(
     sizes=Sizes(width=32, dropout=0.0), schooling=TrainingConfig(300, learning_rate=8e-3, seeds=(0,)), counts=(4,)
@@ -72,9 +73,9 @@ def test_the_command_leaves_numbers_and_figures(tmp_path, monkeypatch):
     """Two steps of one kind, asked about the last three images: all that holds before anything is learned."""
     monkeypatch.delitem(SEES, "together")
     monkeypatch.setattr(digits, "SHOWN", ("eight", "nine", "eight"))
-    with small_programs():
+    with quick_training():
         main(Options(config=TINY, out=tmp_path))
-    numbers = left_behind(tmp_path, "hiding.png", "maps.png", "words.png")
+    numbers = read_numbers(tmp_path, "hiding.png", "maps.png", "words.png")
     assert np.shape(numbers["apart"]["hidden"]["empty"]) == (1, 3, 1, len(KINDS))
     assert np.shape(numbers["blind"]) == (1, len(KINDS))
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from experiments import length_extrapolation, small_lm
-from experiments.seed_training import TrainingConfig
 from experiments.length_extrapolation import LONG, SCHEMES, Config, model_config, read_as, readings
-from experiments.length_extrapolation.__main__ import Options, main, stretches
 from experiments.length_extrapolation.drawing import draw
+from experiments.length_extrapolation.report import Options, main, stretches
+from experiments.seed_training import TrainingConfig
 from experiments.small_lm import Sizes
-from tests.experiments.folder import drawn, left_behind, small_programs
+from tests.experiments.outputs import read_numbers
+from tests.experiments.quick_training import numpy_model, quick_training
 from tests.tolerances import FORWARD
 
 ROOT = Path(__file__).parents[2]
@@ -38,13 +39,13 @@ def run_command(config, out):
         keep = lambda config, text: curves.append(length_extrapolation.run(config, text)) or curves[0]  # noqa: E731
         patch.setattr("experiments.length_extrapolation.__main__.run", keep)
         main(Options(config=config, text=TEXT, out=out))
-    return curves[0], left_behind(out, "schemes.png", "changes.png")
+    return curves[0], read_numbers(out, "schemes.png", "changes.png")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The curves and numbers of a few steps."""
-    with small_programs():
+    with quick_training():
         return run_command(TINY, tmp_path_factory.mktemp("length_extrapolation"))
 
 
@@ -78,14 +79,14 @@ def test_scalings_change_what_is_read_within_the_trained_length(made):
 @pytest.mark.slow
 def test_one_layer_with_a_window_reads_on_as_it_would_read_the_last_bytes_alone():
     tokens = np.random.default_rng(1).integers(256, size=32)
-    model = read_as(drawn(model_config(TINY, "rotary")), context=32, windows=(8,))
+    model = read_as(numpy_model(model_config(TINY, "rotary")), context=32, windows=(8,))
     read = jax.jit(lambda model, tokens: model(tokens).logits[-1])
     whole, last = read(model, tokens), read(model, tokens[-8:])
     np.testing.assert_allclose(whole, last, atol=10 * FORWARD["float32"])
 
 
 def test_learned_positions_end():
-    model = drawn(model_config(TINY, "rotary").replace(position="learned"))
+    model = numpy_model(model_config(TINY, "rotary").replace(position="learned"))
     with pytest.raises(ValueError, match="at most context = 8"):
         model(np.zeros(9, int))
     with pytest.raises(ValueError, match="position"):

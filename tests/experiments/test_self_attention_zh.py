@@ -8,7 +8,7 @@ import pytest
 
 from experiments import seed_training, self_attention_zh
 from experiments.self_attention_zh import SMALL, embedded, one_head, watched
-from experiments.self_attention_zh.__main__ import draw, result_numbers
+from experiments.self_attention_zh.report import draw, result_numbers
 from jax_attention import attend
 from tests.tolerances import FORWARD
 

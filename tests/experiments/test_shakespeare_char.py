@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from experiments.shakespeare_char import SMALL, TARGET, Config, read
-from experiments.shakespeare_char.__main__ import HERE, Options, draw, main
+from experiments.shakespeare_char.report import HERE, Options, draw, main
 from jax_attention import training
-from tests.experiments.folder import left_behind, small_programs
+from tests.experiments.outputs import read_numbers
+from tests.experiments.quick_training import quick_training
 
 LEARNS = Config(
     context=16,
@@ -39,12 +40,12 @@ def run_command(config, folder):
     text = folder / "text.txt"
     text.write_text("to be or not to be, that is the question.\n" * 60, encoding="utf-8")
     main(Options(text, config, out=folder / "out"))
-    return text, left_behind(folder / "out", "losses.png")
+    return text, read_numbers(folder / "out", "losses.png")
 
 
 def test_the_command_leaves_numbers_and_a_figure(tmp_path):
     """Two steps: all that holds before anything is learned."""
-    with small_programs():
+    with quick_training():
         text, numbers = run_command(TINY, tmp_path)
     assert numbers["text"] == {"name": "text.txt", "bytes": text.stat().st_size}
     assert list(numbers["positions"]) == ["rotary"]

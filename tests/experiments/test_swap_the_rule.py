@@ -14,11 +14,12 @@ from experiments import small_lm, swap_the_rule
 from experiments.seed_training import TrainingConfig
 from experiments.small_lm import Sizes
 from experiments.swap_the_rule import Config
-from experiments.swap_the_rule.__main__ import Options, main
 from experiments.swap_the_rule.drawing import draw
+from experiments.swap_the_rule.report import Options, main
 from experiments.swap_the_rule.variants import BASE, GROUPS, NAMES
 from jax_attention import data
-from tests.experiments.folder import left_behind, same_start, small_programs
+from tests.experiments.outputs import read_numbers
+from tests.experiments.quick_training import count_equal_parameters, quick_training
 
 ROOT = Path(__file__).parents[2]
 COUNT = "one two three four five six seven eight nine ten " * 200
@@ -49,13 +50,13 @@ def run_command(config, out):
         keep = lambda config, text: results.append(swap_the_rule.run(config, text)) or results[0]  # noqa: E731
         patch.setattr("experiments.swap_the_rule.__main__.run", keep)
         main(Options(config=config, text=text, out=out))
-    return results[0], left_behind(out, "losses.png", "speed_and_entropy.png")
+    return results[0], read_numbers(out, "losses.png", "speed_and_entropy.png")
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """Ten steps on a few rows: all that holds before anything is learned."""
-    with small_programs():
+    with quick_training():
         return run_command(TINY, tmp_path_factory.mktemp("swap_the_rule"))
 
 
@@ -80,7 +81,7 @@ def test_a_seed_gives_every_variant_the_same_batches_and_kernels():
     assert (corpus.train.batch(1, 7, 4).tokens != corpus.train.batch(2, 7, 4).tokens).any()
     configs = LEARNS.models()
     for name in ("window 1", "sigmoid"):
-        assert same_start(configs[BASE], configs[name]) > 5000, name
+        assert count_equal_parameters(configs[BASE], configs[name]) > 5000, name
 
 
 @pytest.mark.slow

@@ -7,17 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from experiments.translation.sentences import WATCHED, Corpus, commonest, moved, of_grammar, parted
 
 from experiments import measure
 from experiments.seed_training import TrainingConfig, train_seeds
 from experiments.seq2seq_models import TRANSFORMER, Sizes, seq2seq_model
 from experiments.translation import Config, Measured, alignment, exact, quality
 from experiments.translation import measured as measured_model
-from experiments.translation.__main__ import HERE, Options, corpus_of, main, result_numbers
 from experiments.translation.drawing import COLOURS, PANELS, draw
-from experiments.translation.sentences import WATCHED, Corpus, commonest, moved, of_grammar, parted
+from experiments.translation.report import HERE, Options, corpus_of, main, result_numbers
 from jax_attention import data
-from tests.experiments.folder import left_behind, small_programs
+from tests.experiments.outputs import read_numbers
+from tests.experiments.quick_training import quick_training
 
 LEARNS = Config(
     names=("no attention", "dot"),
@@ -43,13 +44,13 @@ TINY = replace(
 
 def run_command(config, out):
     main(Options(config=config, out=out))
-    return left_behind(out, "bleu.png")
+    return read_numbers(out, "bleu.png")
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """The numbers of two steps on a few sentences: all that holds before anything is learned."""
-    with small_programs():
+    with quick_training():
         return run_command(TINY, tmp_path_factory.mktemp("translation"))
 
 

@@ -1,4 +1,4 @@
-"""What the experiments train and write with: pure in the seed, every seed its own start, no row lost."""
+"""Training from several seeds and greedy decoding: reproducible by seed, different between seeds, no row lost."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.seed_training import ArrayBatches, TrainingConfig, truncate_at_stop, train_seeds, count_parameters
-from experiments.seq2seq_models import RULES, TRANSFORMER, Sizes, seq2seq_model, write
+from experiments.seed_training import ArrayBatches, TrainingConfig, count_parameters, train_seeds, truncate_at_stop
+from experiments.seq2seq_models import RULES, TRANSFORMER, Sizes, greedy_decode, seq2seq_model
 from jax_attention import models, training
 
 SLOPES = np.array([2.0, -1.0, 0.5])
 
 
-def line(model, batch, rng=None, **_) -> training.Losses:
+def linear_loss(model, batch, rng=None, **_) -> training.Losses:
     error = jnp.square(batch.x @ model["w"] - batch.y)
     return training.Losses(error.sum(), error.sum(), jnp.float32(error.size))
 
@@ -33,43 +33,43 @@ def test_rows_are_a_function_of_seed_and_step():
     np.testing.assert_allclose(first.x @ SLOPES, first.y, rtol=1e-5)
 
 
-def test_every_seed_starts_elsewhere_and_comes_again():
-    schooling = TrainingConfig(steps=200, batch_size=8, learning_rate=0.1, seeds=(0, 1, 0))
+def test_equal_seeds_train_equally_and_different_seeds_differently():
+    config = TrainingConfig(steps=200, batch_size=8, learning_rate=0.1, seeds=(0, 1, 0))
     create = lambda rng: {"w": jax.random.normal(rng, (3,))}  # noqa: E731
-    one, two, three = train_seeds(create, source(), schooling, line)
+    one, two, three = train_seeds(create, source(), config, linear_loss)
     np.testing.assert_array_equal(one.losses, three.losses)
     assert one.losses.shape == (200,)
     assert one.losses[0] != two.losses[0]
-    for found in (one, two):
-        assert found.losses[-1] < 1e-3 < found.losses[0]
-        np.testing.assert_allclose(found.model["w"], SLOPES, atol=0.05)
-        assert found.seconds > 0
+    for trained in (one, two):
+        assert trained.losses[-1] < 1e-3 < trained.losses[0]
+        np.testing.assert_allclose(trained.model["w"], SLOPES, atol=0.05)
+        assert trained.seconds > 0
     assert count_parameters(one.model) == 3
 
 
-def test_a_seed_gives_the_start_and_the_batches():
-    """Of one row there is one batch, so only the start can differ; from one start only the batches can."""
-    anywhere, still = lambda rng: {"w": jax.random.normal(rng, (3,))}, lambda rng: {"w": jnp.zeros(3)}
+def test_a_seed_decides_initial_parameters_and_batches():
+    """With one row only the initial parameters can differ; with constant initial parameters only the batches can."""
+    random_start, constant_start = lambda rng: {"w": jax.random.normal(rng, (3,))}, lambda rng: {"w": jnp.zeros(3)}
     one_row = ArrayBatches(x=np.ones((1, 3), np.float32), y=np.ones(1, np.float32))
-    for create, rows in ((anywhere, one_row), (still, source())):
-        first, other = train_seeds(create, rows, TrainingConfig(steps=1, batch_size=4, seeds=(0, 1)), line)
+    for create, rows in ((random_start, one_row), (constant_start, source())):
+        first, other = train_seeds(create, rows, TrainingConfig(steps=1, batch_size=4, seeds=(0, 1)), linear_loss)
         assert first.losses[0] != other.losses[0]
 
 
-def test_texts_end_before_their_first_stop():
+def test_rows_end_before_their_first_stop():
     assert truncate_at_stop(np.array([[4, 9, 5, 9], [9, 1, 1, 1], [1, 2, 3, 4]]), stop=9) == [[4], [], [1, 2, 3, 4]]
 
 
 @pytest.mark.slow
-def test_writing_in_parts_is_writing_at_once():
-    """The last part is filled up to the size of the others and cut again."""
+def test_decoding_in_batches_equals_decoding_at_once():
+    """The last batch is filled up to the size of the others and truncated again."""
     shapes = jax.eval_shape(seq2seq_model("dot", 7, 6, Sizes(width=8)), jax.random.key(0))
-    draws = np.random.default_rng(0)  # drawn by NumPy, whose numbers need no program
+    draws = np.random.default_rng(0)  # NumPy draws without a compiled program
     model = jax.tree.map(lambda leaf: draws.normal(scale=0.5, size=leaf.shape).astype(leaf.dtype), shapes)
     sources = [np.arange(n) % 7 for n in (3, 5, 2, 6, 4)]
-    together = write(model, sources, start=4, stop=5, most=4)
+    together = greedy_decode(model, sources, start=4, stop=5, max_words=4)
     assert len(together) == 5
-    assert write(model, sources, start=4, stop=5, most=4, batch_size=2) == together
+    assert greedy_decode(model, sources, start=4, stop=5, max_words=4, batch_size=2) == together
 
 
 def test_every_name_is_a_model():
