@@ -1,4 +1,4 @@
-"""C2, generation: attention lowers the loss on new texts below that of counts of pairs, and makes more texts possible."""
+"""C2, generation: attention predicts new texts better than counts of pairs, and writes more possible sentences."""
 
 from __future__ import annotations
 
