@@ -9,8 +9,9 @@ Result:   the loss in nats per byte at positions 32 to 63 and at 256 to 511 is 2
           2.26 and 2.47 with T5, 2.37 and 2.51 without positions. Rotary positions with a window of 64 at test time
           have 2.01 and 2.05. Scaled frequencies without further training do not restore the trained loss.
 
-All models are causal, so one pass over long windows gives the loss at every length up to that of the windows: the loss
-at position t is the loss of the last byte of a row of t + 1 bytes. The exception is dynamic scaling, which depends on the whole length.
+All models are causal, so one pass over long windows gives the loss at every length up to that of the windows: position
+t has the loss of the last byte of a row of t + 1 bytes. The exception is dynamic scaling, which depends on the whole
+length.
 """
 
 from experiments.length_extrapolation.experiment import SMALL, Config, run

@@ -48,7 +48,7 @@ def test_equal_seeds_train_equally_and_different_seeds_differently():
 
 
 def test_a_seed_decides_initial_parameters_and_batches():
-    """With one row only the initial parameters can differ; with constant initial parameters only the batches can."""
+    """One row leaves only initial parameters to differ, constant initial parameters leave only batches."""
     random_start, constant_start = lambda rng: {"w": jax.random.normal(rng, (3,))}, lambda rng: {"w": jnp.zeros(3)}
     one_row = ArrayBatches(x=np.ones((1, 3), np.float32), y=np.ones(1, np.float32))
     for create, rows in ((random_start, one_row), (constant_start, source())):
