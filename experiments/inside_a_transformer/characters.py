@@ -59,7 +59,7 @@ def train(
     sentence: str,
     held_out: list[tuple[str, str]],
 ) -> TrainedResults:
-    """Train one model, and let it continue the sentence and the beginnings of the held-out sentences."""
+    """Train one model, and let it continue the sentence and the beginnings of held-out sentences."""
     optimizer = training.make_optimizer(
         training.OptimizerConfig(learning_rate=config.learning_rate, warmup=config.steps // 10), steps=config.steps
     )

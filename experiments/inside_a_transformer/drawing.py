@@ -35,7 +35,7 @@ def gradient_curves(config: Config, gradients: dict[str, np.ndarray]) -> Figure:
         axes.fill_between(layers, norms.min(axis=0), norms.max(axis=0), color=colour, alpha=0.2, lw=0)
     axes.set_xlabel(f"layer (0 is next to the input, {config.deep.depth - 1} to the output)")
     axes.set_ylabel("gradient norm of its parameters")
-    axes.set_title(f"E4: {config.deep.depth} layers at random numbers, {len(config.deep.seeds)} seeds", fontsize=11)
+    axes.set_title(f"E4: {config.deep.depth} layers at initial parameters, {len(config.deep.seeds)} seeds", fontsize=11)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.spines[["top", "right"]].set_visible(False)
     return figure

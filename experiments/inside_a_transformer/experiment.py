@@ -17,7 +17,7 @@ class Results(NamedTuple):
     tokenizations: dict[str, stages.Tokenization]
     heads: list[stages.Stage]
     schemes: dict[str, order.SchemeResults]
-    full: stages.Pass
+    full: stages.FullPass
     trained: dict[str, list[characters.TrainedResults]]
     gradients: dict[str, np.ndarray]
     jacobian_norms: causality.JacobianNorms

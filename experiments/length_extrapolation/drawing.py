@@ -28,13 +28,13 @@ def draw(config: Config, curves: dict[str, np.ndarray]) -> dict[str, Figure]:
             config,
             schemes,
             f"Trained on rows of {length}, read further",
-            f"nats per byte less those of\nthe model trained on rows of {config.longest}",
+            f"nats per byte minus those of\nthe model trained on rows of {config.longest}",
         ),
         "changes": position_curves(
             config,
             changed,
-            f"Trained on rows of {length}, read otherwise",
-            "nats per byte less those of\nthe same parameters as they were trained",
+            f"Trained on rows of {length}, changed at test time",
+            "nats per byte minus those of\nthe same parameters as they were trained",
         ),
     }
 

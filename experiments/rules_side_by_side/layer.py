@@ -27,7 +27,7 @@ HIDDEN = 64
 HELD_OUT_STEP = 10**6
 """Step whose batch is held out: no training is that long."""
 
-SCHOOLING = TrainingConfig(600, 32, 1e-2, (0, 1, 2))
+TRAINING = TrainingConfig(600, 32, 1e-2, (0, 1, 2))
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LayerConfig:
     output_size: int = 64
     noise: float = 0.1
     held_out: int = 256
-    schooling: TrainingConfig = SCHOOLING
+    schooling: TrainingConfig = TRAINING
 
 
 class VectorBatch(NamedTuple):

@@ -37,7 +37,7 @@ def loss_differences(results: Results) -> Figure:
     axes.set_xticks([], minor=True)
     differences = np.concatenate([variant.held_out - base.held_out for variant in results.variants.values()])
     axes.set_xlim(min(1.2 * float(differences.min()), -LINEAR_UP_TO), max(1.3 * float(differences.max()), LINEAR_UP_TO))
-    axes.set_xlabel(f"held-out loss less the base's, nats per byte (linear up to {LINEAR_UP_TO})", fontsize=9)
+    axes.set_xlabel(f"held-out loss minus that of the base, nats per byte (linear up to {LINEAR_UP_TO})", fontsize=9)
     axes.set_title(f"One field changed: a dot for each of {len(base.held_out)} seeds, 95 % band", fontsize=10)
     return figure
 
@@ -58,9 +58,9 @@ def speed_and_entropy(results: Results) -> Figure:
             right.plot(entropy, row, marks[layer % len(marks)], ms=5, label=label, **filled)
     left.axvline(1, color="#888888", lw=1)
     left.set_xlim(left=0)
-    left.set_xlabel("tokens per second over the base's", fontsize=9)
+    left.set_xlabel("tokens per second relative to the base", fontsize=9)
     left.set_title("Speed: median and quartiles", fontsize=10)
-    right.axvline(results.max_entropy, color="#888888", lw=1, ls=":", label="all alike")
+    right.axvline(results.max_entropy, color="#888888", lw=1, ls=":", label="uniform")
     right.set_xlabel("entropy of a row, nats", fontsize=9)
     right.set_title("How widely it looks", fontsize=10)
     right.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 0.15))

@@ -51,7 +51,7 @@ class VariantResults(NamedTuple):
     """Results of one variant: losses in nats per byte `[seeds]`, entropies and row sums `[seeds, layers, heads]`.
 
     first, training: first loss of training, and mean loss of its last tenth.
-    held_out: loss on the held-out windows.
+    held_out: loss on held-out windows.
     entropy: mean entropy of the rows of all maps, each divided by its sum, in nats.
     sums: mean sum of the rows.
     seconds: times of a training step, `[rounds]`.

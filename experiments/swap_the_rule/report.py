@@ -73,7 +73,7 @@ def result_numbers(config: Config, results: Results) -> dict[str, Any]:
 
 def print_report(numbers: dict[str, Any]) -> None:
     """Print one line for each variant."""
-    print(f"{'':22}{'nats':>8}{'less base':>12}  {'band':18}{'speed':>6}   entropy by layer, sums of rows")
+    print(f"{'':22}{'nats':>8}{'minus base':>12}  {'band':18}{'speed':>6}   entropy by layer, sums of rows")
     for name, row in numbers.items():
         if isinstance(row, dict):
             band = row["difference_band"]

@@ -23,8 +23,8 @@ def soft_lookup(numbers: Numbers) -> list[str]:
 def self_attention_zh(numbers: Numbers) -> list[str]:
     ratios = [f"a factor of {round(min(numbers['one head']['loss_ratio']))}"]
     ends = [f"{weight:.2f}" for (weight,) in numbers["one head"]["weight_after"]]
-    one = [f"{numbers['one head'][when][0][0]:.2f}" for when in ("weight_before", "weight_after")]
-    return [*ratios, ", ".join(ends), *one, f"{numbers['no parameters']['loss']:.1e}"]
+    first_seed = [f"{numbers['one head'][when][0][0]:.2f}" for when in ("weight_before", "weight_after")]
+    return [*ratios, ", ".join(ends), *first_seed, f"{numbers['no parameters']['loss']:.1e}"]
 
 
 def cat_sat(numbers: Numbers) -> list[str]:

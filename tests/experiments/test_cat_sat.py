@@ -19,7 +19,7 @@ from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import numpy_model, quick_training
 from tests.tolerances import FORWARD
 
-LEARNS = Config(schooling=TrainingConfig(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
+SHORT = Config(schooling=TrainingConfig(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
 TINY = Config(width=8, schooling=TrainingConfig(2, batch_size=4, seeds=(0,)))
 CAT, MAT = 1, 5
 KINDS = experiment.kinds
@@ -41,7 +41,7 @@ def tiny_run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory):
     """Numbers of one seed."""
-    return run_command(LEARNS, tmp_path_factory.mktemp("cat_sat"))
+    return run_command(SHORT, tmp_path_factory.mktemp("cat_sat"))
 
 
 def test_the_command_writes_numbers_and_figures(tiny_run):

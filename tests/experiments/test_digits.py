@@ -19,11 +19,11 @@ from jax_attention.cache import EMPTY
 from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import quick_training
 
-LEARNS = Config(
+SHORT = Config(
     sizes=Sizes(width=32, dropout=0.0), schooling=TrainingConfig(300, learning_rate=8e-3, seeds=(0,)), counts=(4,)
 )
 TINY = dataclasses.replace(
-    LEARNS, sizes=Sizes(width=8, heads=2, dropout=0.0), schooling=TrainingConfig(2, 4, seeds=(0,)), held_out=0.002
+    SHORT, sizes=Sizes(width=8, heads=2, dropout=0.0), schooling=TrainingConfig(2, 4, seeds=(0,)), held_out=0.002
 )
 DIGIT, TOP, BOTTOM = (KINDS.index(kind) for kind in ("digit", "top", "bottom"))
 MOST, ANY, LEAST = range(3)
@@ -33,8 +33,8 @@ MOST, ANY, LEAST = range(3)
 def results():
     """Results of a model whose patches attend to each other, after 300 steps."""
     training, held_out = describe_digits(0.2)
-    (trained,) = train_describer(LEARNS.sizes, ImageBatches(training), LEARNS.schooling, together=True)
-    return measure_model(trained.model, held_out, LEARNS)
+    (trained,) = train_describer(SHORT.sizes, ImageBatches(training), SHORT.schooling, together=True)
+    return measure_model(trained.model, held_out, SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +120,10 @@ def test_figures_carry_words_and_kinds():
     hidden = {way: rng.random((3, counts, 5)) for way in (*hiding.WAYS, "empty")}
     results = ModelResults(*rng.random((3, 5)), rng.dirichlet(np.ones(16), 5), hidden)
     examples = Examples(rng.random((1, 8, 8)), [words], rng.dirichlet(np.ones(16), (1, 5)))
-    drawn = draw(
+    figures = draw(
         TINY, Results(rng.random(5), rng.random((1, 5)), {"apart": [results], "together": [results]}, examples)
     )
-    titles = {name: [axes.get_title() for axes in figure.axes] for name, figure in drawn.items()}
+    titles = {name: [axes.get_title() for axes in figure.axes] for name, figure in figures.items()}
     assert titles["words"][:6] == ["image", *words]
     assert titles["maps"][:5] == list(KINDS)
     assert titles["hiding"][:2] == ["apart, hidden patches are out of sight", "apart, hidden patches are white paper"]

@@ -19,7 +19,7 @@ from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import count_equal_parameters
 
 ALONE, ATTENDS = experiment.WINDOWS
-LEARNS = Config(
+SHORT = Config(
     people=(2, 2),
     train=2000,
     test=60,
@@ -28,7 +28,7 @@ LEARNS = Config(
     schooling=TrainingConfig(steps=120, batch_size=16, learning_rate=8e-3, seeds=(0,)),
 )
 TINY = replace(
-    LEARNS,
+    SHORT,
     depth=1,
     train=300,
     test=4,
@@ -47,7 +47,7 @@ def tiny_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory):
-    return report.main(report.Options(LEARNS, out=tmp_path_factory.mktemp("generation")))
+    return report.main(report.Options(SHORT, out=tmp_path_factory.mktemp("generation")))
 
 
 def test_the_command_writes_numbers_and_figures(tiny_run):

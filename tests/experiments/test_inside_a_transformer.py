@@ -144,8 +144,8 @@ def test_e4_the_norms_are_those_of_the_gradient():
         through = [depth.apply_layers(stacked, depth.KINDS[name], x) for name in names]
         return (y, layer["feed_forward"](layer["attention"](x))), through
 
-    for name, expected, found in zip(names, *by_hand_and_through(layer, normal(2, 3, 4)), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"], err_msg=name)
+    for name, expected, output in zip(names, *by_hand_and_through(layer, normal(2, 3, 4)), strict=True):
+        np.testing.assert_allclose(output, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"], err_msg=name)
 
 
 def assert_nothing_comes_from_later_inputs(norms):

@@ -29,7 +29,7 @@ from tests.tolerances import FORWARD
 
 ROOT = Path(__file__).parents[2]
 TEXT = ROOT / "LICENSE"
-LEARNS = Config(
+SHORT = Config(
     sizes=Sizes(context=8, width=16, depth=1, heads=2),
     schooling=TrainingConfig(steps=150, batch_size=16, learning_rate=1e-2, seeds=(0, 1)),
     schemes=("rotary",),
@@ -37,7 +37,7 @@ LEARNS = Config(
     held_out=32,
 )
 COMMITTED = json.loads((ROOT / "experiments" / "length_extrapolation" / "results.json").read_text(encoding="utf-8"))
-TINY = replace(LEARNS, schooling=replace(LEARNS.schooling, steps=10, batch_size=4))
+TINY = replace(SHORT, schooling=replace(SHORT.schooling, steps=10, batch_size=4))
 
 
 def run_command(config, out):
@@ -61,7 +61,7 @@ def test_curves_have_every_position(tiny_run):
 
 @pytest.mark.slow
 def test_training_lowers_the_curves(tmp_path):
-    curves, _ = run_command(LEARNS, tmp_path)
+    curves, _ = run_command(SHORT, tmp_path)
     for name, curve in curves.items():
         assert curve.mean() < 0.7 * np.log(256), name
 

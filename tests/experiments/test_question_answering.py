@@ -21,7 +21,7 @@ from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import quick_training
 
 NEW, PAIRS = "new passages", "new pairs"
-LEARNS = Config(
+SHORT = Config(
     people=(3, 3),
     train=1000,
     test=100,
@@ -30,7 +30,7 @@ LEARNS = Config(
     recurrent=TrainingConfig(steps=400, batch_size=32, learning_rate=1e-2, seeds=(0, 1)),
 )
 TINY = replace(
-    LEARNS,
+    SHORT,
     train=100,
     test=8,
     models=(MAPPED,),
@@ -59,7 +59,7 @@ def tiny_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory):
-    return run_command(LEARNS, tmp_path_factory.mktemp("question_answering"))
+    return run_command(SHORT, tmp_path_factory.mktemp("question_answering"))
 
 
 def test_the_command_writes_numbers_and_figures(tiny_run):
@@ -75,7 +75,7 @@ def test_c2_a_model_with_attention_answers_from_the_passage(trained_run):
     """Also for new pairs of person and instrument, which the model without attention cannot memorise."""
     right = {name: model.right for name, model in trained_run.results.models.items()}
     for which in (NEW, PAIRS):
-        without, attends = (right[name][which].mean(axis=1) for name in LEARNS.models)
+        without, attends = (right[name][which].mean(axis=1) for name in SHORT.models)
         assert attends.min() > without.max() + 0.2, which
         assert attends.mean() > trained_run.results.chance[which].guessed + 0.25, which
     assert right["no attention"][PAIRS].mean() < trained_run.results.chance[PAIRS].guessed

@@ -135,7 +135,9 @@ def test_b1_c1_the_committed_run_holds_the_claims(numbers):
     assert max(recall["location"]["sequences"]) < 0.95
     assert all(mib["reference"] > mib["chosen"] for mib in numbers["memory_mib"].values())
     assert numbers["memory_mib"]["additive"]["reference"] > 100 * numbers["memory_mib"]["additive"]["chosen"]
-    errors = {task: {name: layer["error"] for name, layer in found.items()} for task, found in numbers["layer"].items()}
+    errors = {
+        task: {name: layer["error"] for name, layer in by_rule.items()} for task, by_rule in numbers["layer"].items()
+    }
     assert max(errors["by content"]["dot"] + errors["by place"]["location"]) < 0.01
     assert min(errors["by content"]["location"] + errors["by place"]["dot"]) > 0.9
 
@@ -193,9 +195,9 @@ def test_the_command_takes_small_sizes(tiny_run, tmp_path, capsys, monkeypatch):
 
 
 def test_figures_are_labelled(tiny_run):
-    drawn = tiny_run.figures
-    assert [label.get_text() for label in drawn["accuracy"].axes[0].get_yticklabels()] == list(TINY.rules)
-    axes = drawn["alignments"].axes[0]
+    figures = tiny_run.figures
+    assert [label.get_text() for label in figures["accuracy"].axes[0].get_yticklabels()] == list(TINY.rules)
+    axes = figures["alignments"].axes[0]
     across = [label.get_text() for label in axes.get_xticklabels()]
     assert [label.get_text() for label in axes.get_yticklabels()] == [*across[::-1], "stop"]
     assert axes.get_xlabel() == "read"

@@ -22,8 +22,7 @@ def test_a_band_is_that_of_the_library_from_two_seeds_on():
     values = np.random.default_rng(0).random((3, 4))
     for end, expected in zip(seeds.band(values), training.bootstrap(values), strict=True):
         np.testing.assert_array_equal(end, expected)
-    one = seeds.band(values[:1])
-    for end in one:
+    for end in seeds.band(values[:1]):
         np.testing.assert_array_equal(end, values[0])
     assert seeds.format_band(seeds.with_band([0.5])) == "0.500 (0.500 to 0.500)"
 

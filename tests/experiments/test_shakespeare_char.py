@@ -15,7 +15,7 @@ from jax_attention import training
 from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import quick_training
 
-LEARNS = Config(
+SHORT = Config(
     context=16,
     batch_size=8,
     depth=1,
@@ -27,7 +27,7 @@ LEARNS = Config(
     optimizer=training.OptimizerConfig(learning_rate=1e-2, warmup=5),
 )
 TINY = replace(
-    LEARNS,
+    SHORT,
     width=16,
     positions=("rotary",),
     seeds=(0,),
@@ -58,10 +58,10 @@ def test_the_command_writes_numbers_and_a_figure(tmp_path):
 
 @pytest.mark.slow
 def test_every_scheme_learns_from_every_seed(tmp_path):
-    text, numbers = run_command(LEARNS, tmp_path)
+    text, numbers = run_command(SHORT, tmp_path)
     assert numbers["text"] == {"name": "text.txt", "bytes": text.stat().st_size}
     assert list(numbers["positions"]) == ["rotary", "learned"]
-    chance = np.log(read_corpus(LEARNS, text).tokenizer.vocab_size)
+    chance = np.log(read_corpus(SHORT, text).tokenizer.vocab_size)
     for scheme in numbers["positions"].values():
         curves = np.array(scheme["curves"])
         assert curves.shape == (2, 2)
@@ -90,7 +90,7 @@ def test_committed_losses_hold_the_claim():
 
 def test_the_figure_is_labelled():
     losses = {"rotary": np.array([[3.0, 2.0]]), "learned": np.array([[3.0, 2.5]])}
-    (axes,) = draw(LEARNS, losses)["losses"].axes
+    (axes,) = draw(SHORT, losses)["losses"].axes
     assert axes.get_ylabel() == "validation loss, nats a character"
     lines = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
     assert lines["rotary"] == [25, 50]

@@ -18,7 +18,7 @@ from jax_attention import data
 from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import quick_training
 
-LEARNS = Config(
+SHORT = Config(
     facts=(1, 1),
     fillers=(0, 0),
     train=2000,
@@ -29,7 +29,7 @@ LEARNS = Config(
     recurrent=TrainingConfig(steps=200, batch_size=16, learning_rate=1e-2, seeds=(0,)),
 )
 TINY = replace(
-    LEARNS,
+    SHORT,
     train=200,
     test=4,
     models=(ALIGNED,),
@@ -47,7 +47,7 @@ def tiny_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory):
-    return report.main(report.Options(LEARNS, out=tmp_path_factory.mktemp("summarisation")))
+    return report.main(report.Options(SHORT, out=tmp_path_factory.mktemp("summarisation")))
 
 
 def test_the_command_writes_numbers_and_figures(tiny_run):
@@ -58,7 +58,7 @@ def test_the_command_writes_numbers_and_figures(tiny_run):
 
 @pytest.mark.slow
 def test_c2_attention_predicts_and_writes_better(trained_run):
-    without, attends = (trained_run.results.models[name] for name in LEARNS.models)
+    without, attends = (trained_run.results.models[name] for name in SHORT.models)
     assert without.losses[0, -20:].mean() < 0.5 * without.losses[0, 0]
     assert attends.losses[0, -20:].mean() < without.losses[0, -20:].mean() - 0.05
     for which, reports in trained_run.results.reports.items():
@@ -90,8 +90,8 @@ def test_scores_of_right_and_wrong_summaries():
         "rougeL": 100,
     }
     assert all(right[name] == 1 for name in ("exact", *PARTS))
-    one = data.Report("", "A storm hit Rome on Monday . It blocked two roads and closed three schools .")
-    wrong = score_summaries(["A storm hit Oslo on Monday . It blocked three roads and closed two schools ."], [one])
+    target = data.Report("", "A storm hit Rome on Monday . It blocked two roads and closed three schools .")
+    wrong = score_summaries(["A storm hit Oslo on Monday . It blocked three roads and closed two schools ."], [target])
     assert [wrong[name] for name in ("exact", *PARTS)] == [0, 1, 0, 1, 0, 1]
 
 

@@ -24,7 +24,7 @@ from tests.experiments.quick_training import count_equal_parameters, quick_train
 ROOT = Path(__file__).parents[2]
 TEXT = "one two three four five six seven eight nine ten " * 200
 """Text in which a letter alone seldom decides the next one."""
-LEARNS = Config(
+SHORT = Config(
     sizes=Sizes(context=16, width=16, depth=1, heads=2),
     schooling=TrainingConfig(steps=150, batch_size=16, learning_rate=1e-2, seeds=(0, 1)),
     variants=(BASE, "sigmoid", "window 1"),
@@ -34,8 +34,8 @@ LEARNS = Config(
 COMMITTED = json.loads((ROOT / "experiments" / "swap_the_rule" / "results.json").read_text(encoding="utf-8"))["numbers"]
 ROWS = {name: row for name, row in COMMITTED.items() if isinstance(row, dict)}
 TINY = dataclasses.replace(
-    LEARNS,
-    sizes=dataclasses.replace(LEARNS.sizes, context=8),  # as in test_length_extrapolation: one program for both
+    SHORT,
+    sizes=dataclasses.replace(SHORT.sizes, context=8),  # as in test_length_extrapolation: one program for both
     schooling=TrainingConfig(steps=10, batch_size=4, learning_rate=1e-2, seeds=(0, 1)),
     variants=(BASE, "sigmoid"),
     held_out=8,
@@ -59,7 +59,7 @@ def tiny_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory):
-    return run_command(LEARNS, tmp_path_factory.mktemp("swap_the_rule"))
+    return run_command(SHORT, tmp_path_factory.mktemp("swap_the_rule"))
 
 
 def test_each_variant_changes_one_field_of_the_base():
@@ -76,7 +76,7 @@ def test_a_seed_gives_every_variant_the_same_batches_and_kernels():
     corpus, again = (small_lm.read_corpus(TINY.sizes, [data.Document("count", TEXT)]) for _ in range(2))
     assert (corpus.train.batch(1, 7, 4).tokens == again.train.batch(1, 7, 4).tokens).all()
     assert (corpus.train.batch(1, 7, 4).tokens != corpus.train.batch(2, 7, 4).tokens).any()
-    configs = LEARNS.models()
+    configs = SHORT.models()
     for name in ("window 1", "sigmoid"):
         assert count_equal_parameters(configs[BASE], configs[name]) > 5000, name
 

@@ -27,7 +27,7 @@ from jax_attention import data
 from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import quick_training
 
-LEARNS = Config(
+SHORT = Config(
     names=("no attention", "dot"),
     sentences=1500,
     words=(3, 6),
@@ -39,7 +39,7 @@ LEARNS = Config(
     rounds=2,
 )
 TINY = replace(
-    LEARNS,
+    SHORT,
     names=("dot",),
     sentences=20,
     each=2,
@@ -63,7 +63,7 @@ def tiny_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory):
-    return run_command(LEARNS, tmp_path_factory.mktemp("translation"))
+    return run_command(SHORT, tmp_path_factory.mktemp("translation"))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_the_command_writes_numbers_and_a_figure(tiny_run):
 @pytest.mark.slow
 def test_b8_b9_b10_length_costs_more_without_attention(numbers):
     """Without attention three words are nearly as good; six, the longest in training, and nine are far worse."""
-    plain, dot = (np.array(numbers[name]["bleu"]) for name in LEARNS.names)
+    plain, dot = (np.array(numbers[name]["bleu"]) for name in SHORT.names)
     assert plain.shape == dot.shape == (2, 3)
     assert (dot.min(axis=0) > plain.max(axis=0)).all(), (plain, dot)
     assert plain[:, 0].min() > 60, "one vector is enough for three words"
@@ -97,7 +97,7 @@ def test_b8_b9_b10_length_costs_more_without_attention(numbers):
 
 @pytest.mark.slow
 def test_costs_are_relative_to_the_model_without_attention(numbers):
-    plain, dot = (numbers[name]["cost"] for name in LEARNS.names)
+    plain, dot = (numbers[name]["cost"] for name in SHORT.names)
     assert plain["time"] == 1
     assert dot["time"] > 0
     assert 0 < plain["mib"] < dot["mib"]
@@ -115,7 +115,7 @@ def test_b9_the_alignment_is_learned(numbers):
 
 @pytest.mark.slow
 def test_e7_a_transformer_translates_them_too(numbers):
-    corpus = grammar_corpus(LEARNS.sentences, LEARNS.words, LEARNS.lengths, LEARNS.each)
+    corpus = grammar_corpus(SHORT.sentences, SHORT.words, SHORT.lengths, SHORT.each)
     words = corpus.source.vocab_size, corpus.target.vocab_size
     create = seq2seq_model(TRANSFORMER, *words, Sizes(width=32, depth=1), corpus.longest)
     config = TrainingConfig(steps=400, learning_rate=5e-3, seeds=(0,))
@@ -187,7 +187,7 @@ def test_b10_attention_is_better_on_real_sentences_too():
 
 
 def test_no_test_sentence_is_in_the_training_set():
-    corpus = grammar_corpus(LEARNS.sentences, LEARNS.words, LEARNS.lengths, LEARNS.each)
+    corpus = grammar_corpus(SHORT.sentences, SHORT.words, SHORT.lengths, SHORT.each)
     known = {fact for pair in corpus.training for fact in pair.note.split("; ")}
     for n, pairs in corpus.tests.items():
         assert {len(pair.source.split()) for pair in pairs} == {n}
@@ -273,5 +273,5 @@ def test_committed_figures_are_those_of_the_command():
     result = ModelResults(7, np.ones((1, 30)), np.ones((1, 2)), np.ones((1, 2)), [""], maps, np.ones((1, 1, 2)))
     figures = draw(Config(), corpus, dict.fromkeys(Config().names, result))
     assert sorted(path.name for path in HERE.glob("*.png")) == sorted(f"{name}.png" for name in figures)
-    assert [axes.get_title() for axes in drawn["bleu"].axes] == list(PANELS)
+    assert [axes.get_title() for axes in figures["bleu"].axes] == list(PANELS)
     assert {name for names in PANELS.values() for name in names} == set(Config().names) == set(COLOURS)
