@@ -136,9 +136,8 @@ def test_b10_length_costs_more_without_attention_in_the_committed_results(commit
             scores["no attention"][:, 0] - scores["no attention"][:, inside],
         )
         assert fall.max() < plain.min(), name
-        assert (scores[name].min(axis=0) > scores["no attention"].max(axis=0))[1:].all(), (
-            name
-        )  # four words fit into one vector
+        better = scores[name].min(axis=0) > scores["no attention"].max(axis=0)
+        assert better[1:].all(), name  # four words fit into one vector
     assert len(committed["seeds"]) >= 3
 
 
