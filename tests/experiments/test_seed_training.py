@@ -19,7 +19,7 @@ def linear_loss(model, batch, rng=None, **_) -> training.Losses:
     return training.Losses(error.sum(), error.sum(), jnp.float32(error.size))
 
 
-def source() -> Rows:
+def source() -> ArrayBatches:
     x = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
     return ArrayBatches(x=x, y=(x @ SLOPES).astype(np.float32))
 
