@@ -31,7 +31,7 @@ class Descriptions(NamedTuple):
 
 
 def describe_digits(held_out: float) -> tuple[Descriptions, Descriptions]:
-    """Training images, and held-out images: the last part of the file, most of it by other writers.
+    """Training images, and held-out images: the last part of the file.
 
     Limits between thin and thick, light and heavy are medians of the training images; the two limits between the slants
     divide them into thirds.
