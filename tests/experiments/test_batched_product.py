@@ -8,7 +8,7 @@ import pytest
 from experiments.batched_product import run
 from experiments.batched_product.report import Options, main
 from tests.experiments.outputs import read_numbers
-from tests.tolerances import PARITY
+from tests.support.tolerances import PARITY
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from experiments.seed_training import TrainedModel, TrainingConfig
 from jax_attention import models
 from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import numpy_model, quick_training
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 SHORT = Config(schooling=TrainingConfig(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
 TINY = Config(width=8, schooling=TrainingConfig(2, batch_size=4, seeds=(0,)))

@@ -14,10 +14,10 @@ from flax import nnx
 from experiments.inside_a_transformer import SMALL, causality, characters, depth, order, report, stages, weather
 from experiments.inside_a_transformer.config import SENTENCE, CharacterConfig, Config, PassConfig
 from jax_attention import data, masks, models, nn
-from tests.arrays import normal
 from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import numpy_model, numpy_parameters, quick_training
-from tests.tolerances import FORWARD
+from tests.support.arrays import normal
+from tests.support.tolerances import FORWARD
 
 TINY = PassConfig(vocabulary=300, width=24, heads=3, words_width=16, words_heads=2, subwords=300)
 WORD = "一丁七一丁七"

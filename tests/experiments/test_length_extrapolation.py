@@ -25,7 +25,7 @@ from experiments.seed_training import TrainingConfig
 from experiments.small_lm import Sizes
 from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import numpy_model, quick_training
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 ROOT = Path(__file__).parents[2]
 TEXT = ROOT / "LICENSE"

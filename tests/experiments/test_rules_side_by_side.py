@@ -17,7 +17,7 @@ from experiments.seed_training import TrainingConfig
 from experiments.seq2seq_models import RULES
 from tests.experiments.outputs import read_numbers
 from tests.experiments.quick_training import quick_training
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 REVERSE = replace(SMALL.reverse, held_out=60)
 LAYER = replace(SMALL.layer, schooling=TrainingConfig(150, 16, 2e-2, (0, 1)), rules=("dot", "location"))

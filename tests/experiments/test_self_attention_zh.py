@@ -11,7 +11,7 @@ from experiments.self_attention_zh.drawing import draw
 from experiments.self_attention_zh.experiment import LAYERS, SMALL, embed, one_head, run, weight_between_words
 from experiments.self_attention_zh.report import result_numbers
 from jax_attention import attend
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from experiments.soft_lookup.experiment import SHOPPER, THINGS, TITLES, Config, run
 from experiments.soft_lookup.report import Options, main
 from tests.experiments.outputs import read_numbers
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 CLOSE = {"rel": FORWARD["float32"]}
 
