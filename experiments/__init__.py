@@ -1,1 +1,1 @@
-"""Research questions, one folder each. They use the library and are imported by nothing in it."""
+"""Research questions, one folder each. Experiments use the library; nothing in the library imports them."""

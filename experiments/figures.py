@@ -1,4 +1,4 @@
-"""What the figures of the experiments share: small PNG files, labelled matrices, one matrix with words on both axes."""
+"""Drawing helpers of the experiments: small PNG files, matrices with their numbers, matrices labelled with words."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ DPI = 100
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as a PNG, and its folder if it is not there."""
+    """Write a figure as PNG; its folder is created if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)
     return path
 
 
 def word_matrix(array: Any, words: Sequence[str], title: str, axes: tuple[str, str, str]) -> Figure:
-    """One `[T, T]` matrix of any quantity, with the same words on both axes; `axes` names x, y and the colours."""
+    """Draw one `[T, T]` matrix with the same words on both axes; `axes` labels x, y and the colour bar."""
     array = np.asarray(array)
-    look = MatrixStyle(title, *axes, top=array.max() or 1.0)
-    return matrix_figure(array, tuple(words), tuple(words), look, lettering(words, title))
+    style = MatrixStyle(title, *axes, top=array.max() or 1.0)  # a colour scale of length 0 cannot be drawn
+    return matrix_figure(array, tuple(words), tuple(words), style, lettering(words, title))
 
 
 class Panel(NamedTuple):
-    """A small matrix `[rows, columns]` with its numbers written out."""
+    """A small matrix `[rows, columns]` with its numbers written out; rows are named `labels 1`, `labels 2`, ..."""
 
     title: str
     rows: Any
@@ -39,22 +39,24 @@ class Panel(NamedTuple):
 
 
 def panels(grid: Sequence[Sequence[Panel]], title: str) -> Figure:
-    """Rows of small matrices; every cell shows its number, darker where it is larger in its own matrix."""
-    widest = max(len(row) for row in grid)
-    figure = Figure(figsize=(2.5 * widest, 1.6 * len(grid) + 0.4), layout="constrained")
+    """Draw rows of small matrices. Each cell shows its number and is darker the larger it is in its matrix."""
+    columns = max(len(row) for row in grid)
+    figure = Figure(figsize=(2.5 * columns, 1.6 * len(grid) + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=12)
-    axes = figure.subplots(len(grid), widest, squeeze=False)
-    for places, row in zip(axes, grid, strict=True):
-        for place in places[len(row) :]:
-            place.set_axis_off()
-        for place, panel in zip(places, row, strict=False):
-            _draw(place, panel)
+    axes = figure.subplots(len(grid), columns, squeeze=False)
+    for axes_row, row in zip(axes, grid, strict=True):
+        for unused in axes_row[len(row) :]:
+            unused.set_axis_off()
+        for cell, panel in zip(axes_row, row, strict=False):
+            _draw_panel(cell, panel)
     return figure
 
 
-def _draw(axes: Any, panel: Panel) -> None:
+def _draw_panel(axes: Any, panel: Panel) -> None:
     array = np.asarray(panel.rows, np.float64)
     low, high = array.min(), array.max()
+    # The scale ends above the largest number, so that black text stays legible on the darkest cell; a constant matrix
+    # would have a scale of length 0.
     axes.imshow(array, cmap="Blues", vmin=low, vmax=high + 0.8 * (high - low or 1.0), aspect="auto")
     for (row, column), number in np.ndenumerate(array):
         axes.text(column, row, f"{number:.{panel.digits}f}", ha="center", va="center", fontsize=9)

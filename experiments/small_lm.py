@@ -1,4 +1,4 @@
-"""The small language model that experiments change one thing of, its text, and how it is trained."""
+"""The small language model of the experiments that change one thing of it: config, text, training, loss."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 
-from experiments.learn import Learned, Schooling, learn
+from experiments.seed_training import TrainedModel, TrainingConfig, train_seeds
 from jax_attention import data, models, training
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the model and its text: `context` bytes in a row of training, about `text_bytes` of text in all."""
+    """Sizes of the model, `context` bytes in a row of training, and about `text_bytes` of text in all."""
 
     context: int = 64
     width: int = 64
@@ -23,15 +23,15 @@ class Sizes:
     text_bytes: int = 2_000_000
 
 
-def read(sizes: Sizes, text: Any = ()) -> data.Corpus:
-    """Bytes of a file or of documents; of sources of Python's standard library, whole files, if none is given."""
+def read_corpus(sizes: Sizes, text: Any = ()) -> data.Corpus:
+    """Bytes of a file or of documents; without either, whole source files of Python's standard library."""
     if isinstance(text, Sequence) and not isinstance(text, str) and not text:
         text = data.standard_library_corpus(max_bytes=sizes.text_bytes)
     return data.prepare(text, tokenizer="bytes", length=sizes.context)
 
 
-def base(sizes: Sizes) -> models.LMConfig:
-    """A decoder without biases: RMS norm, GELU, and everything of the rule at its default but rotary positions."""
+def base_config(sizes: Sizes) -> models.LMConfig:
+    """Decoder without biases: RMS norm, GELU, rotary positions, and the default attention rule."""
     return models.LMConfig(
         vocab_size=data.Bytes().vocab_size,
         context=sizes.context,
@@ -44,13 +44,18 @@ def base(sizes: Sizes) -> models.LMConfig:
     )
 
 
-def trained(config: models.LMConfig, corpus: data.Corpus, schooling: Schooling) -> list[Learned]:
-    """From every seed. A seed gives the same batches, and kernels the same start, whatever the config's rule."""
-    create = lambda rng: models.create(config, rng)  # noqa: E731
-    return learn(create, corpus.train, schooling, training.language_model_loss)
+def train_language_model(
+    model_config: models.LMConfig, corpus: data.Corpus, config: TrainingConfig
+) -> list[TrainedModel]:
+    """Train from every seed. Equal seeds give equal batches and equal initial kernels, whatever the attention rule."""
+
+    def create(rng: jax.Array) -> models.TransformerLM:
+        return models.create(model_config, rng)
+
+    return train_seeds(create, corpus.train, config, training.language_model_loss)
 
 
-def loss_of(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Nats of each target, `[...]`."""
-    each = jax.vmap(lambda z, target: training.cross_entropy(lambda h: h, z[None], target[None]).nats)
-    return each(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)).reshape(targets.shape)
+def token_losses(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Loss of each target in nats, `[...]`, from logits `[..., V]`."""
+    loss = jax.vmap(lambda z, target: training.cross_entropy(lambda h: h, z[None], target[None]).nats)
+    return loss(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)).reshape(targets.shape)

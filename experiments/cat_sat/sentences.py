@@ -1,4 +1,4 @@
-"""A small English in which an animal and a place together decide what was done: "the cat sat on the mat"."""
+"""Sentences of a small English in which animal and place together decide the verb: "the cat sat on the mat"."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ VERBS = (
     ("crept", "marched", "hung", "drowned"),
     ("lay", "grazed", "leaned", "waded"),
 )
-"""One for each kind of animal (row) on each kind of place (column)."""
+"""One verb for each kind of animal (row) at each kind of place (column)."""
 PREPOSITIONS = ("on", "by", "near", "behind")
-"""Drawn without looking at the rest: they say nothing about the verb."""
+"""Every preposition occurs with every pair of nouns, so it says nothing about the verb."""
 MASK = "[mask]"
 VERB = 2
-"""The place of the verb in a sentence; 1 is the animal's, 5 the place's."""
+"""Position of the verb in a sentence; the animal is at 1, the place at 5."""
 SENTENCE = ("the", "cat", "sat", "on", "the", "mat")
-HELD_OUT_OF = 7
-"""One of so many pairs of animal and place never occurs in training: the cat on the mat is the first of them."""
+HELD_OUT_EVERY = 7
+"""Every seventh pair of animal and place is held out; the first of them is the cat on the mat."""
 
 
 def _flat(kinds: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -47,44 +47,47 @@ VERB_IDS = np.array([WORDS.index(verb) for row in VERBS for verb in row])
 
 
 def sentences(held_out: bool) -> np.ndarray:
-    """All sentences of training, or all others, as ids `[sentences, 6]`. Each noun is in both, new are the pairs."""
+    """All training sentences, or all held-out ones, as ids `[sentences, 6]`.
+
+    Every noun occurs in both; only the pairs of nouns are new.
+    """
     rows = []
     for (i, animal), (j, place) in itertools.product(enumerate(_flat(ANIMALS)), enumerate(_flat(PLACES))):
-        if ((i + j) % HELD_OUT_OF == 0) == held_out:
+        if ((i + j) % HELD_OUT_EVERY == 0) == held_out:
             verb = VERBS[i // 5][j // 5]
             rows += [("the", animal, verb, preposition, "the", place) for preposition in PREPOSITIONS]
     return np.array([ids(row) for row in rows])
 
 
 def ids(words: tuple[str, ...]) -> list[int]:
-    """The numbers of the words."""
+    """Ids of the words."""
     return [WORDS.index(word) for word in words]
 
 
-def masked(rows: np.ndarray) -> np.ndarray:
-    """The same sentences with `[mask]` in place of the verb."""
-    hidden = rows.copy()
-    hidden[..., VERB] = WORDS.index(MASK)
-    return hidden
+def mask_verb(rows: np.ndarray) -> np.ndarray:
+    """Replace the verbs of the sentences by `[mask]`."""
+    masked = rows.copy()
+    masked[..., VERB] = WORDS.index(MASK)
+    return masked
 
 
-class Cloze:
-    """Batches in which one word of each sentence is asked for.
+class ClozeBatches:
+    """Batches in which one word of each sentence is to be guessed.
 
-    In its place stands `[mask]` (6 of 10), any word (2 of 10) or the word itself (2 of 10): what a word looks at is
-    learned for words, not for `[mask]` alone.
+    The word is replaced by `[mask]` (6 of 10) or a random word (2 of 10), or left as it is (2 of 10). With `[mask]`
+    alone, the model would learn where to look only for `[mask]` and not for words.
     """
 
     def __init__(self, rows: np.ndarray) -> None:
         self.rows = rows
 
     def batch(self, seed: int, step: int, batch_size: int) -> Any:
-        """Tokens, targets, and weights that are 1 at the one word of each sentence."""
+        """Tokens, targets, and loss weights that are 1 at the word to guess of each sentence."""
         rng = np.random.default_rng((seed, step))
         targets = self.rows[rng.integers(len(self.rows), size=batch_size)]
-        asked = np.arange(targets.shape[1]) == rng.integers(targets.shape[1], size=(batch_size, 1))
-        instead = np.where(
+        is_target = np.arange(targets.shape[1]) == rng.integers(targets.shape[1], size=(batch_size, 1))
+        replacement = np.where(
             rng.random((batch_size, 1)) < 0.75, WORDS.index(MASK), rng.integers(len(WORDS), size=(batch_size, 1))
         )
-        changed = asked & (rng.random((batch_size, 1)) < 0.8)
-        return data.Batch(np.where(changed, instead, targets), targets, asked.astype(np.float32))
+        replaced = is_target & (rng.random((batch_size, 1)) < 0.8)
+        return data.Batch(np.where(replaced, replacement, targets), targets, is_target.astype(np.float32))

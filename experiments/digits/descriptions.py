@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits, each with a description in words that is computed from its pixels."""
+"""Handwritten digits of scikit-learn, each with a description in words that is computed from its pixels."""
 
 from __future__ import annotations
 
@@ -15,59 +15,63 @@ VALUES = {
     "top": ("top-light", "top-heavy"),
     "bottom": ("bottom-light", "bottom-heavy"),
 }
-"""The words of a description in their order, by kind: "thin seven right top-heavy bottom-light"."""
+"""Words of a description by kind, in their order: "thin seven right top-heavy bottom-light"."""
 KINDS = tuple(VALUES)
 START, STOP = 0, 1
 WORDS = ("<s>", "</s>", *(word for values in VALUES.values() for word in values))
 EDGE = 2
-"""How many rows of pixels the top and the bottom are: one row of patches."""
+"""Number of pixel rows that count as the top and as the bottom: one row of patches."""
 
 
-class Described(NamedTuple):
+class Descriptions(NamedTuple):
     """Images `[N, 8, 8, 1]` from 0 to 1, and their descriptions as ids `[N, 7]`, from `<s>` to `</s>`."""
 
     images: np.ndarray
     words: np.ndarray
 
 
-def described(held_out: float) -> tuple[Described, Described]:
-    """For training, and the last part of the file, which other people wrote for the most part.
+def describe_digits(held_out: float) -> tuple[Descriptions, Descriptions]:
+    """Training images, and held-out images: the last part of the file.
 
-    The limits between thin and thick, light and heavy are medians of training, those between slants its thirds.
+    Limits between thin and thick, light and heavy are medians of the training images; the two limits between the slants
+    divide them into thirds.
     """
-    found = load_digits()
-    images = found.images / 16
+    dataset = load_digits()
+    images = dataset.images / 16
     known = len(images) - int(held_out * len(images))
     ink, top, bottom = (part.sum((1, 2)) for part in (images, images[:, :EDGE], images[:, -EDGE:]))
     numbers = (
-        _class(ink, known, 2),
-        found.target,
-        _class(slant(images), known, 3),
-        _class(top, known, 2),
-        _class(bottom, known, 2),
+        _quantile_class(ink, known, 2),
+        dataset.target,
+        _quantile_class(slant(images), known, 3),
+        _quantile_class(top, known, 2),
+        _quantile_class(bottom, known, 2),
     )
     first = [WORDS.index(values[0]) for values in VALUES.values()]
     words = np.stack(numbers, 1) + first
     ends = [np.full((len(words), 1), end) for end in (START, STOP)]
     words = np.concatenate([ends[0], words, ends[1]], axis=1)
     images = images[..., None].astype(np.float32)
-    return Described(images[:known], words[:known]), Described(images[known:], words[known:])
+    return Descriptions(images[:known], words[:known]), Descriptions(images[known:], words[known:])
 
 
 def slant(images: np.ndarray) -> np.ndarray:
-    """How far the ink moves to the right from one row of pixels to the one above, by moments; 0 is upright."""
+    """Slant of each image: shift of the ink to the right from one pixel row to the row above; 0 is vertical.
+
+    It is the regression slope of columns on rows, weighted by the ink.
+    """
     rows, columns = np.mgrid[: images.shape[1], : images.shape[2]]
     share = images / images.sum((1, 2), keepdims=True)
-    down, right = (places - (share * places).sum((1, 2), keepdims=True) for places in (rows, columns))
+    down, right = (axis - (share * axis).sum((1, 2), keepdims=True) for axis in (rows, columns))
     return -(share * down * right).sum((1, 2)) / (share * down**2).sum((1, 2))
 
 
-def _class(numbers: np.ndarray, known: int, count: int) -> np.ndarray:
-    """Which part of `count` equally frequent ones, judged by the first `known`."""
+def _quantile_class(numbers: np.ndarray, known: int, count: int) -> np.ndarray:
+    """Class of each number, 0 to `count - 1`, with limits that make the classes of the first `known` equally large."""
     limits = np.quantile(numbers[:known], np.arange(1, count) / count)
     return np.digitize(numbers, limits, right=True)
 
 
-def of_kind(words: np.ndarray) -> dict[str, Any]:
-    """The words of each kind, from `[..., 7]`."""
+def words_by_kind(words: np.ndarray) -> dict[str, Any]:
+    """Word ids of each kind, `[...]`, from descriptions `[..., 7]`."""
     return {kind: words[..., i + 1] for i, kind in enumerate(KINDS)}

@@ -1,4 +1,4 @@
-"""The figures: words over images, where words look on average, and what is lost with hidden patches."""
+"""The figures: maps of words over images, mean maps, and accuracy with hidden patches."""
 
 from __future__ import annotations
 
@@ -7,65 +7,70 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.digits import Config, Results, Shown
 from experiments.digits.descriptions import KINDS
+from experiments.digits.experiment import Config, Examples, Results
 from experiments.digits.hiding import ORDERS, WAYS
-from experiments.digits.model import SEES
+from experiments.digits.model import ENCODERS
 
 COLOURS = {"most": "#a50f15", "any": "#555555", "least": "#08519c"}
+LABELS = {"most": "most looked at first", "any": "random order", "least": "least looked at first"}
 SIDE = 4
-"""Patches from left to right."""
+"""Patches in a row and in a column."""
 
 
-def draw(config: Config, found: Results) -> dict[str, Figure]:
-    """All three."""
-    return {"words": words(found.shown), "maps": maps(found), "hiding": hiding(config, found)}
+def draw(config: Config, results: Results) -> dict[str, Figure]:
+    """Draw all figures, by the names of their files."""
+    return {
+        "words": example_maps(results.examples),
+        "maps": mean_maps(results),
+        "hiding": hiding_curves(config, results),
+    }
 
 
-def words(shown: Shown) -> Figure:
-    """A row for each image; beside it, once for each word, the image in grey below the weights in red."""
-    figure = Figure(figsize=(9.2, 1.75 * len(shown.images)), layout="constrained")
-    grid = figure.subplots(len(shown.images), len(KINDS) + 1, squeeze=False)
-    top = shown.maps.max()
-    for row, image, said, looked in zip(grid, shown.images, shown.words, shown.maps, strict=True):
-        _bare(row[0], "image").imshow(image, cmap="Greys", vmin=0, vmax=1)
-        for axes, word, weights in zip(row[1:], said, looked, strict=True):
-            _bare(axes, word).imshow(image, cmap="Greys", vmin=0, vmax=1.6)
-            over = axes.imshow(
+def example_maps(examples: Examples) -> Figure:
+    """Draw a row for each image: the image, then for each word the image in grey under the weights in red."""
+    figure = Figure(figsize=(9.2, 1.75 * len(examples.images)), layout="constrained")
+    grid = figure.subplots(len(examples.images), len(KINDS) + 1, squeeze=False)
+    top = examples.maps.max()
+    for row, image, words, maps in zip(grid, examples.images, examples.words, examples.maps, strict=True):
+        _empty_axes(row[0], "image").imshow(image, cmap="Greys", vmin=0, vmax=1)
+        for axes, word, weights in zip(row[1:], words, maps, strict=True):
+            _empty_axes(axes, word).imshow(image, cmap="Greys", vmin=0, vmax=1.6)
+            overlay = axes.imshow(
                 weights.reshape(SIDE, SIDE), cmap="Reds", vmin=0, vmax=top, alpha=0.55, extent=(-0.5, 7.5, 7.5, -0.5)
             )
-    figure.colorbar(over, ax=grid, label="weight", shrink=0.7)
+    figure.colorbar(overlay, ax=grid, label="weight", shrink=0.7)
     return figure
 
 
-def maps(found: Results) -> Figure:
-    """The mean weight of each patch, by kind of word, mean over seeds; even weights would be 0.06 everywhere."""
+def mean_maps(results: Results) -> Figure:
+    """Draw the mean weight of each patch over images and seeds, by kind of word; uniform weights would be 0.06."""
     figure = Figure(figsize=(9.2, 4.2), layout="constrained")
-    grid = figure.subplots(len(SEES), len(KINDS), squeeze=False)
-    means = {name: np.mean([model.maps for model in models], 0) for name, models in found.models.items()}
+    grid = figure.subplots(len(ENCODERS), len(KINDS), squeeze=False)
+    means = {name: np.mean([model.maps for model in models], 0) for name, models in results.models.items()}
     top = max(mean.max() for mean in means.values())
     for row, (name, mean) in zip(grid, means.items(), strict=True):
         for axes, kind, weights in zip(row, KINDS, mean, strict=True):
-            image = _bare(axes, kind).imshow(weights.reshape(SIDE, SIDE), cmap="Reds", vmin=0, vmax=top)
+            image = _empty_axes(axes, kind).imshow(weights.reshape(SIDE, SIDE), cmap="Reds", vmin=0, vmax=top)
             for (down, right), weight in np.ndenumerate(weights.reshape(SIDE, SIDE)):
                 ink = "white" if weight > 0.6 * top else "black"
                 axes.text(right, down, f"{weight:.2f}", ha="center", va="center", fontsize=8, color=ink)
-        row[0].set_ylabel(f"{name}:\n{SEES[name]}", fontsize=9)
+        row[0].set_ylabel(f"{name}:\n{ENCODERS[name]}", fontsize=9)
     figure.colorbar(image, ax=grid, label="weight", shrink=0.8)
     figure.suptitle("Where each word looks on average (even: 0.06)", fontsize=11)
     return figure
 
 
-def hiding(config: Config, found: Results) -> Figure:
-    """How many digit words stay right, for both encoders and both ways to hide; the bands span all seeds."""
+def hiding_curves(config: Config, results: Results) -> Figure:
+    """Draw the share of right digit words for both encoders and both ways of hiding; bands span all seeds."""
     figure = Figure(figsize=(9.2, 5.6), layout="constrained")
-    grid = figure.subplots(len(SEES), len(WAYS), sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(len(ENCODERS), len(WAYS), sharex=True, sharey=True, squeeze=False)
     kind = KINDS.index("digit")
-    for row, (name, models) in zip(grid, found.models.items(), strict=True):
+    for row, (name, models) in zip(grid, results.models.items(), strict=True):
         for axes, way in zip(row, WAYS, strict=True):
             right = np.stack([model.hidden[way][:, :, kind] for model in models])
-            whole = np.array([model.right[kind] for model in models])[:, None, None]
-            right = np.concatenate([np.broadcast_to(whole, (*right.shape[:2], 1)), right], axis=-1)
+            none_hidden = np.array([model.right[kind] for model in models])[:, None, None]
+            right = np.concatenate([np.broadcast_to(none_hidden, (*right.shape[:2], 1)), right], axis=-1)
             for i, order in enumerate(ORDERS):
                 curve = right[:, i]
                 axes.plot((0, *config.counts), curve.mean(0), "o-", ms=3, color=COLOURS[order], label=LABELS[order])
@@ -82,10 +87,7 @@ def hiding(config: Config, found: Results) -> Figure:
     return figure
 
 
-LABELS = {"most": "most looked at first", "any": "random order", "least": "least looked at first"}
-
-
-def _bare(axes: Any, title: str) -> Any:
+def _empty_axes(axes: Any, title: str) -> Any:
     axes.set_title(title, fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -1,4 +1,4 @@
-"""What is lost when patches are hidden: those a word looks at most, those it looks at least, or any."""
+"""Accuracy with hidden patches: those with the largest weights, those with the smallest, or random ones."""
 
 from __future__ import annotations
 
@@ -6,55 +6,65 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.digits.descriptions import KINDS, Described, of_kind
-from experiments.digits.model import PATCHES, Describer, told
+from experiments.digits.descriptions import KINDS, Descriptions, words_by_kind
+from experiments.digits.model import PATCHES, ImageDescriber, predict_words
 from jax_attention.cache import EMPTY
 
 ORDERS = ("most", "any", "least")
-"""Which patches go first: by the weights of the word in question in this image, or in random order."""
+"""Order in which patches are hidden: by the weights of the word in this image, or random."""
 WAYS = ("out of sight", "white paper")
-"""At position `EMPTY` no word sees a patch, though other patches may; pixels of 0 are a picture of empty paper."""
-BLANK = 1 / 16
-"""A patch with no more than this in its four pixels together is empty."""
+"""Two ways to hide a patch: at position `EMPTY` no word attends to it, though other patches do; or its pixels are 0."""
+EMPTY_INK = 1 / 16
+"""Largest sum of the four pixels of a patch that counts as empty: one grey level of 16."""
 
 
-def hidden(model: Describer, given: Described, maps: np.ndarray, counts: Sequence[int]) -> dict[str, np.ndarray]:
-    """The share of right words `[orders, counts, kinds]` by way; as "empty" that of empty patches among the hidden."""
+def measure_hiding(
+    model: ImageDescriber, descriptions: Descriptions, maps: np.ndarray, counts: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Share of right words `[orders, counts, kinds]` by way; as "empty", share of empty patches among the hidden ones.
+
+    Args:
+        model: the trained model.
+        descriptions: held-out images and their words.
+        maps: weights of each word in each image, `[N, 6, patches]`.
+        counts: numbers of patches to hide.
+    """
     shape = (len(ORDERS), len(counts), len(KINDS))
-    found = {name: np.zeros(shape) for name in (*WAYS, "empty")}
-    blank = np.asarray(model.encoder.patches(given.images)).sum(-1) <= BLANK
+    shares = {name: np.zeros(shape) for name in (*WAYS, "empty")}
+    is_empty = np.asarray(model.encoder.patches(descriptions.images)).sum(-1) <= EMPTY_INK
     for i, order in enumerate(ORDERS):
         for kind in range(len(KINDS)):
-            first = ranked(maps[:, kind], order)
+            ranking = rank_patches(maps[:, kind], order)
             for j, count in enumerate(counts):
-                gone = np.zeros(blank.shape, bool)
-                np.put_along_axis(gone, first[:, :count], True, axis=1)
+                hidden = np.zeros(is_empty.shape, bool)
+                np.put_along_axis(hidden, ranking[:, :count], True, axis=1)
                 for way in WAYS:
-                    found[way][i, j, kind] = right(model, given, gone, way)[kind]
-                found["empty"][i, j, kind] = blank[gone].mean()
-    return found
+                    shares[way][i, j, kind] = accuracy_without(model, descriptions, hidden, way)[kind]
+                shares["empty"][i, j, kind] = is_empty[hidden].mean()
+    return shares
 
 
-def ranked(maps: np.ndarray, order: str) -> np.ndarray:
-    """The patches of each image, those to be hidden first in front, from weights `[N, patches]`."""
+def rank_patches(maps: np.ndarray, order: str) -> np.ndarray:
+    """Indices of the patches of each image, first to be hidden first, from weights `[N, patches]`."""
     if order == "any":
         return np.random.default_rng(0).random(maps.shape).argsort(1)
     return (maps if order == "least" else -maps).argsort(1)
 
 
-def right(model: Describer, given: Described, gone: np.ndarray, way: str) -> np.ndarray:
-    """The share of right words of each kind without the patches `gone [N, patches]`."""
-    images, places = given.images, np.broadcast_to(np.arange(PATCHES), gone.shape)
+def accuracy_without(model: ImageDescriber, descriptions: Descriptions, hidden: np.ndarray, way: str) -> np.ndarray:
+    """Share of right words of each kind without the patches `hidden [N, patches]`."""
+    images, positions = descriptions.images, np.broadcast_to(np.arange(PATCHES), hidden.shape)
     if way == "out of sight":
-        places = np.where(gone, EMPTY, places)
+        positions = np.where(hidden, EMPTY, positions)
     else:
         rows, columns = model.encoder.grid
-        high, wide = model.encoder.patch
-        gone = gone.reshape(-1, rows, columns).repeat(high, axis=1).repeat(wide, axis=2)
-        images = np.where(gone[..., None], 0, images).astype(np.float32)
-    return shares(told(model, images, given.words, places).words, given.words)
+        height, width = model.encoder.patch
+        pixels = hidden.reshape(-1, rows, columns).repeat(height, axis=1).repeat(width, axis=2)
+        images = np.where(pixels[..., None], 0, images).astype(np.float32)
+    predicted = predict_words(model, images, descriptions.words, positions)
+    return accuracy_by_kind(predicted.words, descriptions.words)
 
 
-def shares(guessed: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """The share of right words of each kind, from guesses `[N, 6]` and descriptions `[N, 7]`."""
-    return np.array([np.mean(guessed[:, i] == true) for i, true in enumerate(of_kind(words).values())])
+def accuracy_by_kind(predicted: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Share of right words of each kind, from predictions `[N, 6]` and descriptions `[N, 7]`."""
+    return np.array([np.mean(predicted[:, i] == true) for i, true in enumerate(words_by_kind(words).values())])

@@ -1,4 +1,4 @@
-"""An encoder of patches and a decoder that writes words while it looks at them."""
+"""Encoder of image patches and decoder that attends to them while it writes words."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.digits.descriptions import WORDS, Described
-from experiments.learn import Learned, Schooling, learn
+from experiments.digits.descriptions import WORDS, Descriptions
+from experiments.seed_training import TrainedModel, TrainingConfig, train_seeds
 from jax_attention import models
 from jax_attention.cache import EMPTY
 
 PATCHES = 16
-SEES = {"apart": "each patch sees itself", "together": "patches see each other"}
-"""What the encoder is allowed, by the name of the kind."""
+ENCODERS = {"apart": "each patch sees itself", "together": "patches see each other"}
+"""Attention of the encoder, by the name of the kind."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of both halves, which have one block each."""
+    """Sizes of encoder and decoder, which have one block each."""
 
     width: int = 48
     heads: int = 4
@@ -30,7 +30,7 @@ class Sizes:
 
 
 class Batch(NamedTuple):
-    """What `training.seq2seq_loss` asks for, with images for a source."""
+    """Batch for `training.seq2seq_loss`, with images as the source."""
 
     source: np.ndarray
     source_positions: np.ndarray
@@ -39,29 +39,30 @@ class Batch(NamedTuple):
     weights: np.ndarray
 
 
-class Pictures:
-    """Batches of images with their descriptions; without images all patches are hidden, and the words go on alone."""
+class ImageBatches:
+    """Batches of images with their descriptions; all patches are masked out unless `visible`."""
 
-    def __init__(self, given: Described, seen: bool = True) -> None:
-        self.given, self.seen = given, seen
+    def __init__(self, descriptions: Descriptions, visible: bool = True) -> None:
+        self.descriptions, self.visible = descriptions, visible
 
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
-        """Rows drawn with replacement."""
-        chosen = np.random.default_rng((seed, step)).integers(len(self.given.images), size=batch_size)
-        places = np.arange(PATCHES) if self.seen else np.full(PATCHES, EMPTY)
-        words = self.given.words[chosen]
+        """Draw rows with replacement."""
+        images, words = self.descriptions
+        chosen = np.random.default_rng((seed, step)).integers(len(images), size=batch_size)
+        positions = np.arange(PATCHES) if self.visible else np.full(PATCHES, EMPTY)
+        words = words[chosen]
         tokens, targets = words[:, :-1], words[:, 1:]
-        places = np.broadcast_to(places, (batch_size, PATCHES)).astype(np.int32)
-        return Batch(self.given.images[chosen], places, tokens, targets, np.ones(tokens.shape, np.float32))
+        positions = np.broadcast_to(positions, (batch_size, PATCHES)).astype(np.int32)
+        return Batch(images[chosen], positions, tokens, targets, np.ones(tokens.shape, np.float32))
 
 
-def alone(q_pos: Any, k_pos: Any) -> Any:
-    """A mask: every patch sees itself."""
+def self_only(q_pos: Any, k_pos: Any) -> Any:
+    """Mask that lets every patch attend to itself only."""
     return q_pos == k_pos
 
 
-class Describer(nnx.Module):
-    """Patches as the memory of a language model."""
+class ImageDescriber(nnx.Module):
+    """Language model whose decoder attends to the encoded patches of an image."""
 
     def __init__(self, sizes: Sizes, together: bool, *, rngs: nnx.Rngs):
         shared: dict[str, Any] = {
@@ -70,46 +71,52 @@ class Describer(nnx.Module):
             "num_heads": sizes.heads,
             "dropout": sizes.dropout,
         }
-        encoder = models.LMConfig(vocab_size=1, mask=None if together else alone, **shared)
+        encoder = models.LMConfig(vocab_size=1, mask=None if together else self_only, **shared)
         decoder = models.LMConfig(vocab_size=len(WORDS), context=8, memory_size=sizes.width, **shared)
         self.encoder = models.PatchEncoder(encoder, image=(8, 8, 1), patch=(2, 2), rngs=rngs)
         self.decoder = models.TransformerLM(decoder, rngs=rngs)
 
-    def given(self, source: Any, *, positions: Any = None, rng: Any = None) -> models.ConditionedDecoder:
-        """The language model of these images; patches at position `EMPTY` are seen by no word."""
+    def condition(self, source: Any, *, positions: Any = None, rng: Any = None) -> models.ConditionedDecoder:
+        """Language model of the descriptions of these images; no word attends to patches at position `EMPTY`."""
         return models.ConditionedDecoder(
             self.decoder, self.decoder.project_memory(self.encoder(source, rng=rng), positions)
         )
 
     def hidden(self, source: Any, tokens: Any, *, source_positions: Any = None, rng: Any = None) -> jax.Array:
-        """What the head sees, teacher forced."""
-        first, second = (None, None) if rng is None else jax.random.split(rng)
-        return self.condition(source, positions=source_positions, rng=first).hidden(tokens, rng=second)[0]
+        """Hidden states before the output layer, teacher forced."""
+        encoder_rng, decoder_rng = (None, None) if rng is None else jax.random.split(rng)
+        return self.condition(source, positions=source_positions, rng=encoder_rng).hidden(tokens, rng=decoder_rng)[0]
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Logits of hidden states."""
         return self.decoder.unembed(hidden)
 
 
-def trained(sizes: Sizes, source: Pictures, schooling: Schooling, together: bool) -> list[Learned]:
-    """The same model from every seed."""
-    return learn(lambda rng: Describer(sizes, together, rngs=nnx.Rngs(rng)), source, schooling)
+def train_describer(sizes: Sizes, source: ImageBatches, config: TrainingConfig, together: bool) -> list[TrainedModel]:
+    """Train the model from every seed; with `together`, patches attend to each other."""
+    return train_seeds(lambda rng: ImageDescriber(sizes, together, rngs=nnx.Rngs(rng)), source, config)
 
 
-class Told(NamedTuple):
-    """The likeliest word behind each given one `[N, 6]`, and what it looks at, mean of the heads, `[N, 6, 16]`."""
+class Predictions(NamedTuple):
+    """Likeliest word after each word `[N, 6]`, and its weights over the patches, means over heads, `[N, 6, 16]`."""
 
     words: np.ndarray
     maps: np.ndarray
 
 
-def told(model: Describer, images: np.ndarray, words: np.ndarray, places: np.ndarray | None = None) -> Told:
-    """Teacher forced: each word is guessed behind the true ones."""
-    places = np.broadcast_to(np.arange(PATCHES), (len(images), PATCHES)) if places is None else places
-    return Told(*map(np.asarray, _told(model, images, jnp.asarray(words[:, :-1]), places.astype(np.int32))))
+def predict_words(
+    model: ImageDescriber, images: np.ndarray, words: np.ndarray, positions: np.ndarray | None = None
+) -> Predictions:
+    """Predict each word of the descriptions after the true words before it (teacher forcing)."""
+    positions = np.broadcast_to(np.arange(PATCHES), (len(images), PATCHES)) if positions is None else positions
+    return Predictions(
+        *map(np.asarray, _predict(model, images, jnp.asarray(words[:, :-1]), positions.astype(np.int32)))
+    )
 
 
 @jax.jit
-def _told(model: Describer, images: jax.Array, tokens: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
-    out = model.condition(images, positions=places)(tokens, capture=models.Capture(cross=(0,)))
+def _predict(
+    model: ImageDescriber, images: jax.Array, tokens: jax.Array, positions: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    out = model.condition(images, positions=positions)(tokens, capture=models.Capture(cross=(0,)))
     return out.logits.argmax(-1), out.captured.cross[0].mean(-3)

@@ -1,39 +1,40 @@
-"""The figures: how many texts pass each check, and the losses."""
+"""The figures: shares of texts that pass each check, and the losses."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
 from experiments import seeds
-from experiments.generation import Results, judging
+from experiments.generation.checks import CHECKS
+from experiments.generation.experiment import Results
 
 
-def draw(found: Results) -> dict[str, Figure]:
-    """Every figure by its file's name."""
-    return {"checks": checks(found), "losses": losses(found)}
+def draw(results: Results) -> dict[str, Figure]:
+    """Draw all figures, by the names of their files."""
+    return {"checks": check_bars(results), "losses": loss_curves(results)}
 
 
-def checks(found: Results) -> Figure:
-    """Shares of written texts that pass each check and all before it; the first is of sentences."""
+def check_bars(results: Results) -> Figure:
+    """Draw the share of texts that pass each check and all before it; the first check is of sentences."""
     shares = {
-        name: {check: [getattr(one, check).mean() for one in made.judged] for check in ("sentences", *judging.CHECKS)}
-        for name, made in found.made.items()
+        name: {check: [getattr(checks, check).mean() for checks in model.checks] for check in ("sentences", *CHECKS)}
+        for name, model in results.models.items()
     }
     figure = seeds.bars(shares, "share that passes", "Written texts that could be the generator's")
     axes = figure.axes[0]
     figure.set_size_inches(7.4, 3.4)
     axes.set_xticklabels(
-        ["each sentence\npossible", "form", "all possible", "facts agree", "asks of\none told", "answers\nrightly"]
+        ["each sentence\npossible", "form", "all possible", "facts agree", "question\nabout text", "answers\nrightly"]
     )
     axes.set_ylim(0, 1.05)
     return figure
 
 
-def losses(found: Results) -> Figure:
-    """Training losses, and as a line what counts of pairs of words reach on new texts."""
-    figure = seeds.curves({name: made.losses for name, made in found.made.items()}, "Every seed")
+def loss_curves(results: Results) -> Figure:
+    """Draw training losses, and as a line the loss of counts of pairs of words on new texts."""
+    figure = seeds.curves({name: model.losses for name, model in results.models.items()}, "Every seed")
     axes = figure.axes[0]
-    pairs = found.baselines["new texts"].bigram.nats_per_token
+    pairs = results.baselines["new texts"].bigram.nats_per_token
     axes.axhline(pairs, color="black", lw=1, ls="--", label="counts of pairs of words, new texts")
     axes.legend(fontsize=8, frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""E5: a decoder's outputs do not depend on later inputs: their derivatives are exactly 0."""
+"""E5: the outputs of a decoder do not depend on later inputs: the derivatives are exactly 0."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from experiments.inside_a_transformer.config import CausalConfig
 from jax_attention import masks, models
 
 
-class Reach(NamedTuple):
+class JacobianNorms(NamedTuple):
     """Norms of d output_t / d input_s, `[T, T]`, with and without the mask, and of d output_t / d memory_s."""
 
     masked: np.ndarray
@@ -21,23 +21,23 @@ class Reach(NamedTuple):
     memory: np.ndarray
 
     @property
-    def above(self) -> float:
-        """The largest norm above the diagonal, under the mask."""
+    def above_the_diagonal(self) -> float:
+        """Largest norm above the diagonal, with the mask."""
         return float(np.triu(self.masked, 1).max())
 
 
-def run(config: CausalConfig, length: int) -> Reach:
-    """Masked self-attention, cross-attention to an encoder's states, feed-forward, at random inputs."""
+def run(config: CausalConfig, length: int) -> JacobianNorms:
+    """Norms for a decoder with self-attention, cross-attention and feed-forward, at random inputs."""
     x, states = jax.random.normal(jax.random.key(config.seed), (2, length, config.width))
-    masked, memory = jacobians(config, masks.causal(), x, states)
-    unmasked, _ = jacobians(config, None, x, states)
-    return Reach(masked, unmasked, memory)
+    masked, memory = jacobian_norms(config, masks.causal(), x, states)
+    unmasked, _ = jacobian_norms(config, None, x, states)
+    return JacobianNorms(masked, unmasked, memory)
 
 
-def jacobians(
+def jacobian_norms(
     config: CausalConfig, mask: masks.Mask | None, x: jax.Array, states: jax.Array
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The whole Jacobian of a decoder in its input and in the encoder's states, a norm for each pair of places."""
+    """Norms `[T, T]` of the Jacobian of a decoder with respect to its input and to the encoder's states."""
     sizes = models.LMConfig(
         vocab_size=1,
         width=config.width,
@@ -50,15 +50,22 @@ def jacobians(
 
     @jax.jit
     def norms(rng: jax.Array, x: jax.Array, states: jax.Array) -> tuple[jax.Array, ...]:
-        body = bold(models.TransformerStack(sizes, rngs=nnx.Rngs(rng)), config)
-        output = lambda x, states: body(x, memory=body.project_memory(states)).hidden  # noqa: E731
-        found = jax.jacrev(output, argnums=(0, 1))(x, states)
-        return tuple(jnp.sqrt(jnp.sum(jnp.square(jacobian), axis=(1, 3))) for jacobian in found)
+        stack = scale_kernels(models.TransformerStack(sizes, rngs=nnx.Rngs(rng)), config)
+
+        def output(x: jax.Array, states: jax.Array) -> jax.Array:
+            return stack(x, memory=stack.project_memory(states)).hidden
+
+        jacobians = jax.jacrev(output, argnums=(0, 1))(x, states)
+        return tuple(jnp.sqrt(jnp.sum(jnp.square(jacobian), axis=(1, 3))) for jacobian in jacobians)
 
     by_input, by_memory = norms(jax.random.key(config.seed), x, states)
     return np.asarray(by_input), np.asarray(by_memory)
 
 
-def bold(body: models.TransformerStack, config: CausalConfig) -> models.TransformerStack:
-    """With kernels of deviation `width^-1/2` in place of GPT-2's 0.02, under which words hardly look at each other."""
-    return jax.tree.map(lambda x: x * (config.width**-0.5 / 0.02) if x.ndim == 2 else x, body)
+def scale_kernels(stack: models.TransformerStack, config: CausalConfig) -> models.TransformerStack:
+    """Stack with kernels of standard deviation `width^-1/2` instead of GPT-2's 0.02.
+
+    With 0.02, derivatives with respect to other positions are a thousand times smaller than those on the diagonal, and
+    the figure shows only the diagonal.
+    """
+    return jax.tree.map(lambda x: x * (config.width**-0.5 / 0.02) if x.ndim == 2 else x, stack)

@@ -1,4 +1,4 @@
-"""All sizes of the experiment."""
+"""Sizes of all parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ SENTENCE = "今天的天气很"
 
 @dataclass(frozen=True)
 class PassConfig:
-    """E1, E3 and E6: a random model of the sizes that the tutorials name."""
+    """E1, E3 and E6: a random model of the sizes that tutorials use.
+
+    `words_width` and `words_heads` are the sizes of E1 and E3.
+    """
 
     vocabulary: int = 50_000
     width: int = 768
@@ -23,7 +26,7 @@ class PassConfig:
 
 @dataclass(frozen=True)
 class CharacterConfig:
-    """The small model that learns to continue."""
+    """E6: the small model that is trained to continue sentences."""
 
     context: int = 48
     width: int = 64
@@ -37,7 +40,7 @@ class CharacterConfig:
 
 @dataclass(frozen=True)
 class DepthConfig:
-    """E4: how far a gradient reaches."""
+    """E4: the stack of layers whose gradient norms are measured."""
 
     depth: int = 32
     width: int = 64
@@ -48,7 +51,7 @@ class DepthConfig:
 
 @dataclass(frozen=True)
 class CausalConfig:
-    """E5: a decoder over vectors, small enough for its whole Jacobian."""
+    """E5: a decoder of vectors, small enough for its full Jacobian."""
 
     width: int = 32
     depth: int = 3
@@ -58,7 +61,7 @@ class CausalConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One sentence, and the sizes of every part."""
+    """The sentence, and the sizes of every part."""
 
     sentence: str = SENTENCE
     full: PassConfig = field(default_factory=PassConfig)

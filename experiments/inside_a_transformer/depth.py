@@ -1,8 +1,8 @@
-"""E4: why a block adds its input to its output: gradient norms by depth, with and without.
+"""E4: why a block adds its input to its output: gradient norms by depth, with residual connections and without.
 
-The layers are those of the library, in a loop: attention, then feed-forward, each behind a norm or not, each added to
-its input or not. Whether is an argument, so that all kinds are one compiled program. With residuals alone, without a
-norm, the stream grows by a factor in every layer until the squares of gradients overflow: that kind is left out.
+The layers are those of the library: attention, then feed-forward, each with or without a norm before it, each added to
+its input or not. Residual and norm are traced arguments, so all kinds share one compiled program. Residuals without a
+norm are left out: the stream grows in every layer until the squares of gradients overflow float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jax_attention import masks, nn
 
 
 class Kind(NamedTuple):
-    """What stands around attention and feed-forward."""
+    """Connections around attention and feed-forward."""
 
     residual: bool
     norm: bool
@@ -34,24 +34,24 @@ KINDS = {
 
 
 def run(config: DepthConfig) -> dict[str, np.ndarray]:
-    """Gradient norms of the parameters of each layer, `[seeds, depth]`, at random numbers."""
+    """Gradient norms of the parameters of each layer, `[seeds, depth]`, at initial parameters."""
     keys = jnp.stack([jax.random.key(seed) for seed in config.seeds])
-    of_all_seeds = jax.jit(jax.vmap(lambda kind, rng: norms(config, kind, rng), in_axes=(None, 0)))
-    return {name: np.asarray(of_all_seeds(kind, keys)) for name, kind in KINDS.items()}
+    over_seeds = jax.jit(jax.vmap(lambda kind, rng: gradient_norms(config, kind, rng), in_axes=(None, 0)))
+    return {name: np.asarray(over_seeds(kind, keys)) for name, kind in KINDS.items()}
 
 
-def norms(config: DepthConfig, kind: Kind, rng: jax.Array) -> jax.Array:
-    """Of the mean squared distance to a random target; `[depth]`."""
+def gradient_norms(config: DepthConfig, kind: Kind, rng: jax.Array) -> jax.Array:
+    """Gradient norms `[depth]` of the mean squared distance to a random target."""
     layer_rng, x_rng, target_rng = jax.random.split(rng, 3)
     layers = jax.vmap(lambda rng: make_layer(config, rng))(jax.random.split(layer_rng, config.depth))
     x, target = (jax.random.normal(key, (config.length, config.width)) for key in (x_rng, target_rng))
-    gradient = jax.grad(lambda layers: jnp.mean(jnp.square(through(layers, kind, x) - target)))(layers)
+    gradient = jax.grad(lambda layers: jnp.mean(jnp.square(apply_layers(layers, kind, x) - target)))(layers)
     squares = [jnp.sum(jnp.square(leaf).reshape(config.depth, -1), axis=1) for leaf in jax.tree.leaves(gradient)]
     return jnp.sqrt(sum(squares))
 
 
 def make_layer(config: DepthConfig, rng: jax.Array) -> dict[str, nnx.Module]:
-    """Attention and feed-forward with Flax's own initial values, and a norm for each."""
+    """Attention and feed-forward with Flax's initial values, and a norm for each."""
     rngs = nnx.Rngs(rng)
     return {
         "attention": nn.MultiHeadAttention(config.heads, config.width, mask=masks.causal(), rngs=rngs),
@@ -61,17 +61,17 @@ def make_layer(config: DepthConfig, rng: jax.Array) -> dict[str, nnx.Module]:
     }
 
 
-def through(layers: dict[str, nnx.Module], kind: Kind, x: jax.Array) -> jax.Array:
-    """All layers, one after the other."""
+def apply_layers(layers: dict[str, nnx.Module], kind: Kind, x: jax.Array) -> jax.Array:
+    """Apply all layers, one after the other."""
 
     def step(x: jax.Array, layer: dict[str, Any]) -> tuple[jax.Array, None]:
-        x = half(kind, x, layer["attention"], layer["attention_norm"])
-        return half(kind, x, layer["feed_forward"], layer["feed_forward_norm"]), None
+        x = sublayer(kind, x, layer["attention"], layer["attention_norm"])
+        return sublayer(kind, x, layer["feed_forward"], layer["feed_forward_norm"]), None
 
     return jax.lax.scan(step, x, layers)[0]
 
 
-def half(kind: Kind, x: jax.Array, layer: Callable, norm: Callable) -> jax.Array:
-    """One half of a block."""
+def sublayer(kind: Kind, x: jax.Array, layer: Callable, norm: Callable) -> jax.Array:
+    """Attention or feed-forward with its norm and residual connection."""
     y = layer(jnp.where(kind.norm, norm(x), x))
     return jnp.where(kind.residual, x + y, y)

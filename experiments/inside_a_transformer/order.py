@@ -1,4 +1,4 @@
-"""E2: five ways to say where a word stands, the same shapes, and what happens when two words change places."""
+"""E2: five position schemes, their shapes, and the effect of two swapped words."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import learn
+from experiments import seed_training
 from experiments.inside_a_transformer.config import PassConfig
 from jax_attention import models
 
 POSITIONS = ("sinusoidal", "learned", "rotary", "alibi", "none")
 
 
-class Told(NamedTuple):
-    """Shapes with this scheme, and how far the last row moves when the first two words change places, as a share of
-    what the block adds to it.
+class SchemeResults(NamedTuple):
+    """Shapes with a position scheme, and the effect of swapping the first two words.
+
+    `moved` is the change of the last row, divided by what the block adds to it.
     """
 
     embedded: tuple[int, ...]
@@ -25,20 +26,20 @@ class Told(NamedTuple):
     moved: float
 
 
-def run(config: PassConfig, length: int) -> dict[str, Told]:
-    """The same random model of one block with each scheme.
+def run(config: PassConfig, length: int) -> dict[str, SchemeResults]:
+    """Swap two words in a random model of one block, with each scheme.
 
-    One block, because a second one could tell: behind a causal mask, row t has seen t + 1 words.
+    A second block could tell the order even without positions: under a causal mask, row t attends to t + 1 words.
     """
     ids = np.arange(length)
-    both = np.stack([ids, np.append([1, 0], ids[2:])])
-    return {name: told(config, name, both) for name in POSITIONS}
+    rows = np.stack([ids, np.append([1, 0], ids[2:])])
+    return {name: swap_words(config, name, rows) for name in POSITIONS}
 
 
-def told(sizes: PassConfig, position: str, both: np.ndarray) -> Told:
-    """One scheme on the sentence `both[0]` and the swapped one `both[1]`."""
+def swap_words(sizes: PassConfig, position: str, rows: np.ndarray) -> SchemeResults:
+    """Compare one scheme on the sentence `rows[0]` and on the swapped sentence `rows[1]`."""
     config = models.LMConfig(
-        vocab_size=both.shape[-1],
+        vocab_size=rows.shape[-1],
         context=64,
         width=sizes.words_width,
         depth=1,
@@ -48,10 +49,12 @@ def told(sizes: PassConfig, position: str, both: np.ndarray) -> Told:
 
     @jax.jit
     def embedded_and_output(model: models.TransformerLM) -> tuple[jax.Array, jax.Array]:
-        hidden = model(both, capture=models.Capture(hidden="all")).captured.hidden
+        hidden = model(rows, capture=models.Capture(hidden="all")).captured.hidden
         return hidden[-1], hidden[0]
 
-    model = learn.start(lambda rng: models.TransformerLM(config, rngs=nnx.Rngs(rng)), jax.random.key(sizes.seed))
+    model = seed_training.initial_model(
+        lambda rng: models.TransformerLM(config, rngs=nnx.Rngs(rng)), jax.random.key(sizes.seed)
+    )
     before, after = map(np.asarray, embedded_and_output(model))
     moved = np.abs(after[0, -1] - after[1, -1]).max() / np.abs(after[0, -1] - before[0, -1]).max()
-    return Told(before[0].shape, after[0].shape, float(moved))
+    return SchemeResults(before[0].shape, after[0].shape, float(moved))

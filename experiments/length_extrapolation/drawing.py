@@ -1,4 +1,4 @@
-"""The figures: loss by position for the schemes, and what it gains to read otherwise than one has trained."""
+"""The figures: loss by position for the schemes, and its change by test-time changes of the config."""
 
 from __future__ import annotations
 
@@ -6,36 +6,41 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import seeds
-from experiments.length_extrapolation import LONG, Config, readings
+from experiments.length_extrapolation.experiment import LONG, Config, evaluations
 
 COLOURS = ("#08519c", "#238b45", "#b8860b", "#d94801", "#6a51a3", "#c51b7d")
 
 
 def draw(config: Config, curves: dict[str, np.ndarray]) -> dict[str, Figure]:
-    """All figures, by file name. Text is not equally hard everywhere, so all curves are differences on one text."""
+    """Draw all figures, by the names of their files.
+
+    Some positions of the text are harder than others, so all curves are differences on the same text.
+    """
     schemes = {scheme: curves[scheme] - curves[LONG].mean(0) for scheme in config.schemes}
     changed = {
-        name: curves[name] - curves[reading.scheme] for name, reading in readings(config).items() if reading.changes
+        name: curves[name] - curves[evaluation.scheme]
+        for name, evaluation in evaluations(config).items()
+        if evaluation.changes
     }
     length = config.sizes.context
     return {
-        "schemes": against_position(
+        "schemes": position_curves(
             config,
             schemes,
             f"Trained on rows of {length}, read further",
-            f"nats per byte less those of\nthe model trained on rows of {config.longest}",
+            f"nats per byte minus those of\nthe model trained on rows of {config.longest}",
         ),
-        "changes": against_position(
+        "changes": position_curves(
             config,
             changed,
-            f"Trained on rows of {length}, read otherwise",
-            "nats per byte less those of\nthe same parameters as they were trained",
+            f"Trained on rows of {length}, changed at test time",
+            "nats per byte minus those of\nthe same parameters as they were trained",
         ),
     }
 
 
-def against_position(config: Config, curves: dict[str, np.ndarray], title: str, label: str) -> Figure:
-    """Curves `[seeds, T]` in bins of a quarter of the trained length: mean and band over seeds."""
+def position_curves(config: Config, curves: dict[str, np.ndarray], title: str, label: str) -> Figure:
+    """Draw curves `[seeds, T]` in bins of a quarter of the trained length: mean and band over seeds."""
     length = config.sizes.context
     width = max(length // 4, 1)
     middle = (np.arange(config.longest // width) + 0.5) * width

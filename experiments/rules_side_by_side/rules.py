@@ -1,4 +1,4 @@
-"""The rules that are compared, in a model of pairs and alone."""
+"""Encoder-decoder models and scores by the name of an attention rule."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import jax
 from flax import nnx
 
-from experiments.pair_models import Sizes, pair_model, rules
+from experiments.seq2seq_models import Sizes, rule_fields, seq2seq_model
 from jax_attention import nn
 
 
-def reader(name: str, words: int, longest: int, width: int) -> Callable[[jax.Array], Any]:
-    """What makes an encoder and decoder with the rule of this name from a random key.
+def model_with_rule(name: str, words: int, longest: int, width: int) -> Callable[[jax.Array], Any]:
+    """Function that creates an encoder-decoder with the rule of this name from a random key.
 
     Args:
-        name: one of `pair_models.RULES`.
-        words: of source and target; the target has two more, its start and its stop.
-        longest: the most tokens of a source, which "location" has parameters for.
-        width: of words and states.
+        name: one of `seq2seq_models.RULES`.
+        words: number of different tokens; the target has two more, start and stop.
+        longest: largest number of tokens of a source; "location" has parameters for each of them.
+        width: features of words and states.
     """
-    return pair_model(name, words, words + 2, Sizes(width), longest)
+    return seq2seq_model(name, words, words + 2, Sizes(width), longest)
 
 
-def part_of(name: str, query_size: int, key_size: int, hidden_size: int, rngs: nnx.Rngs) -> Any:
-    """What a layer takes as its score: a module where the rule has parameters, else a value; not for "location"."""
-    rule = rules(query_size)[name]
+def score_or_module(name: str, query_size: int, key_size: int, hidden_size: int, rngs: nnx.Rngs) -> Any:
+    """Score of the rule for a layer: a score module if the rule has parameters, else a score; not for "location"."""
+    rule = rule_fields(query_size)[name]
     if rule["score"] is nn.Additive:
         vector = rule.get("attention_vector", True)
         return nn.Additive(query_size, key_size, hidden_size, use_vector=vector, rngs=rngs)
@@ -34,7 +34,10 @@ def part_of(name: str, query_size: int, key_size: int, hidden_size: int, rngs: n
 
 
 def score_of(name: str, size: int, length: int) -> Any:
-    """The score itself between rows of `size` features, for `attend`, `length` of them for "location"."""
+    """Score for `attend` between rows of `size` features; "location" has parameters for `length` keys."""
     rngs = nnx.Rngs(0)
-    part = nn.Location(size, size, length, rngs=rngs) if name == "location" else part_of(name, size, size, size, rngs)
-    return part.as_score() if isinstance(part, nnx.Module) else part
+    if name == "location":
+        score = nn.Location(size, size, length, rngs=rngs)
+    else:
+        score = score_or_module(name, size, size, size, rngs)
+    return score.as_score() if isinstance(score, nnx.Module) else score

@@ -1,4 +1,4 @@
-"""The variants by name: what each replaces in the base."""
+"""Variants by name, and the fields of the base config that each replaces."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ GROUPS = {
     "position": ("alibi", "t5", "learned", "sinusoidal", "none"),
     "window": ("window 16", "window 16, then all", "window 1"),
 }
-"""The base is causal, with the scaled dot product, softmax and rotary positions."""
+"""Names of the variants by the part that they change.
+
+The base is causal, with the scaled dot product, softmax and rotary positions.
+"""
 NAMES = tuple(name for names in GROUPS.values() for name in names)
 POSITIONS = GROUPS["position"]
 
 
 def group_of(name: str) -> str:
-    """Which part of the rule a variant changes."""
+    """Group of a variant: the part that it changes."""
     return next(group for group, names in GROUPS.items() if name in names)
 
 
-def changed(name: str, base: models.LMConfig) -> dict[str, Any]:
-    """The fields of the base that a variant replaces: one, or none for the base itself.
+def replaced_fields(name: str, base: models.LMConfig) -> dict[str, Any]:
+    """Fields of the base config that a variant replaces: one field, or none for the base itself.
 
-    l2 at `1 / (2 sqrt(H))` is the scaled dot product less half of each squared length over sqrt(H). The additive score
-    has no weights of its own, as the model's projections of queries and keys are its weights: sum tanh(q + k).
+    The scale of l2, `1 / (2 sqrt(H))`, makes it the scaled dot product minus half the squared lengths of q and k over
+    sqrt(H). The additive score is sum tanh(q + k); its usual weights are the model's projections of queries and keys.
+    The bias of the sigmoid, -log T, makes its weights sum to about 1 over T keys at scores of 0.
     """
     if name in POSITIONS:
         return {"position": name}

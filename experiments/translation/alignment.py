@@ -1,4 +1,4 @@
-"""Where the words of a translation look, against the words that they really translate."""
+"""Attention weights of target words, compared with the true word alignment."""
 
 from __future__ import annotations
 
@@ -7,44 +7,47 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.translation.sentences import Corpus
+from experiments.translation.corpus import Corpus
 from jax_attention import data, models
 
 
-def maps_of(model: Any, corpus: Corpus, pairs: list[data.Pair]) -> np.ndarray:
-    """Weights `[layers, pairs, T, S]`, means over heads, as the model reads the right translations."""
-    source, places = data.pad_rows(corpus.source.encode_many(pair.source for pair in pairs))
-    written = corpus.target.encode_many(pair.target for pair in pairs)
-    tokens, _ = data.pad_rows([np.append(corpus.start, row) for row in written])
-    cross = _captured(model, source, places, tokens)
+def attention_maps(model: Any, corpus: Corpus, pairs: list[data.Pair]) -> np.ndarray:
+    """Weights `[layers, pairs, T, S]`, means over heads, while the model reads the right translations."""
+    source, positions = data.pad_rows(corpus.source.encode_many(pair.source for pair in pairs))
+    targets = corpus.target.encode_many(pair.target for pair in pairs)
+    tokens, _ = data.pad_rows([np.append(corpus.start, row) for row in targets])
+    cross = _cross_weights(model, source, positions, tokens)
     return np.stack([np.asarray(layer).mean(axis=1) for layer in cross.values()])
 
 
 @jax.jit
-def _captured(model: Any, source: Any, places: Any, tokens: Any) -> dict[int, jax.Array]:
-    wanted = models.Capture(cross="all")
-    return model(source, tokens, source_positions=places, capture=wanted).captured.cross
+def _cross_weights(model: Any, source: Any, positions: Any, tokens: Any) -> dict[int, jax.Array]:
+    capture = models.Capture(cross="all")
+    return model(source, tokens, source_positions=positions, capture=capture).captured.cross
 
 
 def word_maps(model: Any, corpus: Corpus) -> list[np.ndarray]:
-    """Of each shown sentence, `[layers, target words, source words]`."""
-    maps = maps_of(model, corpus, list(corpus.shown)).swapaxes(0, 1)
+    """Map of each shown sentence, `[layers, target words, source words]`."""
+    maps = attention_maps(model, corpus, list(corpus.shown)).swapaxes(0, 1)
     sizes = [(len(pair.target.split()), len(pair.source.split())) for pair in corpus.shown]
-    return [each[:, :t, :s] for each, (t, s) in zip(maps, sizes, strict=True)]
+    return [of_pair[:, :t, :s] for of_pair, (t, s) in zip(maps, sizes, strict=True)]
 
 
 def agreement(model: Any, corpus: Corpus) -> np.ndarray:
-    """How often the largest weight of a word is that of the word it translates, `[layers, lengths]`.
+    """Share of target words whose largest weight is on the source word that they translate, `[layers, lengths]`.
 
-    Counted are the target words that translate one; particles and classifiers translate none.
+    Particles and classifiers translate no word and are not counted.
     """
-    every = [pair for pairs in corpus.tests.values() for pair in pairs]
-    looks = maps_of(model, corpus, every).argmax(axis=-1)
+    all_pairs = [pair for pairs in corpus.tests.values() for pair in pairs]
+    largest = attention_maps(model, corpus, all_pairs).argmax(axis=-1)
     shares = []
     first = 0
     for pairs in corpus.tests.values():
         right = [
-            looks[:, first + i, t] == s for i, pair in enumerate(pairs) for t, s in enumerate(pair.alignment) if s >= 0
+            largest[:, first + i, t] == s
+            for i, pair in enumerate(pairs)
+            for t, s in enumerate(pair.alignment)
+            if s >= 0
         ]
         shares.append(np.mean(right, axis=0))
         first += len(pairs)

@@ -1,4 +1,4 @@
-"""B7: the whole numbers and outputs of self-attention in eight steps, and the walk-through."""
+"""B7: the whole numbers and outputs of self-attention in eight steps, and their printed report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import eight_steps
-from experiments.eight_steps.__main__ import Options, main
-from tests.experiments.folder import left_behind
+from experiments.eight_steps.report import Options, main
+from tests.experiments.outputs import read_numbers
 from tests.support.tolerances import FORWARD
 
 OUTPUTS = {
@@ -28,22 +28,22 @@ def test_b7_eight_steps_whole_numbers(steps):
     assert steps.raw_scores.tolist() == [[2, 4, 4], [4, 16, 12], [4, 12, 10]]
 
 
-@pytest.mark.parametrize("rule", OUTPUTS)
-def test_b7_eight_steps_outputs(steps, rule):
-    mixed = steps.mixed[rule]
-    assert np.round(np.asarray(mixed.output, np.float64), 4).tolist() == OUTPUTS[rule]
+@pytest.mark.parametrize("score", OUTPUTS)
+def test_b7_eight_steps_outputs(steps, score):
+    mixed = steps.mixed[score]
+    assert np.round(np.asarray(mixed.output, np.float64), 4).tolist() == OUTPUTS[score]
     np.testing.assert_allclose(mixed.weights.sum(-1), 1, rtol=FORWARD["float32"])
     np.testing.assert_allclose(mixed.weighted_values.sum(1), mixed.output, rtol=FORWARD["float32"])
 
 
 def test_b7_eight_steps_claims(steps):
-    plain, scaled = steps.mixed.values()
-    assert round(float(plain.weights[1, 1]), 4) == 0.9820
+    unscaled, scaled = steps.mixed.values()
+    assert round(float(unscaled.weights[1, 1]), 4) == 0.9820
     assert round(float(scaled.weights[1, 1]), 4) == 0.9088
     assert steps.raw_scores[1, 1] - steps.raw_scores[1, 2] == 4
 
 
-def test_eight_steps_prints_a_walk_through(capsys, tmp_path):
+def test_eight_steps_prints_every_step(capsys, tmp_path):
     main(Options(out=tmp_path))
     lines = capsys.readouterr().out.splitlines()
     numbered = [line[0] for line in lines if line[:1].isdigit()]
@@ -52,4 +52,4 @@ def test_eight_steps_prints_a_walk_through(capsys, tmp_path):
     for rows in OUTPUTS.values():
         for i, row in enumerate(rows, 1):
             assert f"    output {i}  [{' '.join(f'{x:.4f}' for x in row)}]" in lines
-    left_behind(tmp_path, "steps.png")
+    read_numbers(tmp_path, "steps.png")

@@ -1,4 +1,4 @@
-"""The index of the experiments: every system answered, files that exist, and pages that say what was measured."""
+"""Index of the experiments: every system has an answer, files exist, and pages contain the measured numbers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.experiments import said
-from tests.experiments.folder import KEYS, PNG
+from tests.experiments import page_claims
+from tests.experiments.outputs import KEYS, PNG
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "experiments"
@@ -23,17 +23,17 @@ SYSTEMS = {
     "D1",
     *(f"E{i}" for i in range(1, 8)),
 }
-"""The systems that the library is to contain, by the rows of their list."""
+"""Systems that the library is to contain, by the rows of their list."""
 DASH = "\u2013"
-"""In place of an id, where an experiment is beyond the list."""
+"""Id of an experiment that is not in the list."""
 PACKAGES = sorted(path.parent.name for path in HERE.glob("*/__main__.py"))
 
 
 def rows(section: str) -> list[list[str]]:
-    """The cells of the table below a heading."""
-    found = re.search(rf"^## {section}$(.*?)(?=^## |\Z)", INDEX, re.M | re.S)
-    assert found, section
-    return [line.strip("| ").split(" | ") for line in found[1].splitlines() if re.match(r"\| [A-E–]", line)]  # noqa: RUF001
+    """Cells of the table below a heading."""
+    match = re.search(rf"^## {section}$(.*?)(?=^## |\Z)", INDEX, re.M | re.S)
+    assert match, section
+    return [line.strip("| ").split(" | ") for line in match[1].splitlines() if re.match(r"\| [A-E–]", line)]  # noqa: RUF001
 
 
 def numbers(name: str) -> dict:
@@ -41,7 +41,7 @@ def numbers(name: str) -> dict:
 
 
 def test_every_system_is_answered():
-    """By one experiment or by several."""
+    """One experiment or several answer for a system."""
     assert {cell for row in rows("Answers") for cell in row[0].split(", ")} - {DASH} == SYSTEMS
     assert {len(row) for row in rows("Answers")} == {5}
 
@@ -75,15 +75,14 @@ def test_every_experiment_has_a_page_that_shows_its_figures(name):
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_every_experiment_says_question_command_time_result(name):
-    folder = HERE / name
-    top = "".join((folder / file).read_text(encoding="utf-8")[:1500] for file in ("__init__.py", "__main__.py"))
+def test_every_experiment_states_question_command_time_result(name):
+    top = (HERE / name / "__init__.py").read_text(encoding="utf-8").split('"""')[1]
     for word in ("Question", "Command", "Time", "Result"):
         assert re.search(rf"^{word}: +\S", top, re.M), word
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_the_time_at_the_top_is_the_measured_one(name):
+def test_the_time_in_the_docstring_is_the_measured_one(name):
     top = (HERE / name / "__init__.py").read_text(encoding="utf-8")
     ((count, unit),) = re.findall(r"^Time: +([\d.]+) (seconds|minutes) of CPU time\.$", top, re.M)
     measured = json.loads((HERE / name / "results.json").read_text(encoding="utf-8"))["cpu_seconds"]
@@ -91,65 +90,65 @@ def test_the_time_at_the_top_is_the_measured_one(name):
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_pages_say_what_was_measured(name):
+def test_pages_contain_the_measured_numbers(name):
     page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
-    wanted = getattr(said, name)(numbers(name))
-    assert wanted
-    assert [text for text in wanted if text not in page] == []
+    claims = getattr(page_claims, name)(numbers(name))
+    assert claims
+    assert [text for text in claims if text not in page] == []
 
 
 NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:,\d{3})*(?:\.(\d+))?(?:e(-?\d+))?(?!\w)")
 
 
-def figures_in(text: str) -> dict[str, tuple[float, float]]:
-    """Every number of a text by how it is written: its value, and half a unit of its last digit."""
+def numbers_in(text: str) -> dict[str, tuple[float, float]]:
+    """Every number of a text, as it is written: its value, and half a unit of its last digit."""
     return {
-        found[0]: (float(found[0].replace(",", "")), 0.5 * 10.0 ** (int(found[2] or 0) - len(found[1] or "")))
-        for found in NUMBER.finditer(text.replace("+", ""))
+        match[0]: (float(match[0].replace(",", "")), 0.5 * 10.0 ** (int(match[2] or 0) - len(match[1] or "")))
+        for match in NUMBER.finditer(text.replace("+", ""))
     }
 
 
-def unsaid(claim: str, page: str) -> list[str]:
-    """The numbers of a claim that no number of the page rounds to; percents may be shares there."""
-    there = [value for value, _ in figures_in(page).values()]
-    there += [100 * value for value in there if 0 < value < 1]
+def missing_numbers(claim: str, page: str) -> list[str]:
+    """Numbers of a claim that no number of the page rounds to; a percentage may be a share on the page."""
+    on_page = [value for value, _ in numbers_in(page).values()]
+    on_page += [100 * value for value in on_page if 0 < value < 1]
     return [
         text
-        for text, (value, half) in figures_in(claim).items()
-        if not any(abs(other - value) <= 1.000001 * half for other in there)
+        for text, (value, half) in numbers_in(claim).items()
+        if not any(abs(other - value) <= 1.000001 * half for other in on_page)
     ]
 
 
-def test_what_is_unsaid():
+def test_missing_numbers_are_those_that_the_page_does_not_round_to():
     page = "| dot | 0.953 | -12.5 | 1,234 | 8.1e-09 | 62 times |"
-    assert unsaid("95 % in 1234 steps, 0.95, 8e-9, -12.5 and 62", page) == []
-    assert unsaid("0.96, 94 %, 9e-9, 12.5, 63, 8", page) == ["0.96", "94", "9e-9", "12.5", "63", "8"]
+    assert missing_numbers("95 % in 1234 steps, 0.95, 8e-9, -12.5 and 62", page) == []
+    assert missing_numbers("0.96, 94 %, 9e-9, 12.5, 63, 8", page) == ["0.96", "94", "9e-9", "12.5", "63", "8"]
 
 
 @pytest.mark.parametrize("row", rows("Answers"), ids=lambda row: row[0])
 def test_answers_are_those_of_the_page(row):
     link = re.search(r"\]\((.*?)(#.*)?\)", row[1])[1]
-    assert unsaid(row[2], (HERE / link).read_text(encoding="utf-8")) == []
+    assert missing_numbers(row[2], (HERE / link).read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_results_at_the_top_are_those_of_the_page(name):
+def test_results_in_the_docstring_are_those_of_the_page(name):
     top = (HERE / name / "__init__.py").read_text(encoding="utf-8").split('"""')[1]
     (result,) = re.findall(r"^Result:(.*?)(?:\n\n|\Z)", top, re.M | re.S)
-    assert unsaid(result, (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")) == []
+    assert missing_numbers(result, (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")) == []
 
 
-def test_c4_the_page_of_three_challenges_says_what_was_measured():
+def test_c4_the_page_of_three_challenges_contains_the_measured_numbers():
     page = (ROOT / "docs" / "experiments" / "challenges.md").read_text(encoding="utf-8")
     memory = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text(encoding="utf-8"))["growth"]
-    wanted = [str(memory["jax_attention"][what]["MiB"]["32768"]) for what in ("forward", "gradient")]
+    claims = [str(memory["jax_attention"][what]["MiB"]["32768"]) for what in ("forward", "gradient")]
     hidden = numbers("digits")["apart"]["hidden"]
-    wanted += [
+    claims += [
         f"{np.mean(hidden[way], 0)[order, 2, 1]:.2f}" for way in ("out of sight", "white paper") for order in (0, 1)
     ]
-    wanted += [f"{np.mean(numbers('cat_sat')['softmax']['right'], 0)[place]:.2f}" for place in (2, 5)]
-    wanted += [f"{weight:.2f}" for (weight,) in numbers("self_attention_zh")["one head"]["watched_after"]]
-    assert [number for number in wanted if number not in page] == []
+    claims += [f"{np.mean(numbers('cat_sat')['softmax']['right'], 0)[place]:.2f}" for place in (2, 5)]
+    claims += [f"{weight:.2f}" for (weight,) in numbers("self_attention_zh")["one head"]["weight_after"]]
+    assert [number for number in claims if number not in page] == []
 
 
 def test_committed_results_hold_the_claims():
@@ -161,14 +160,14 @@ def test_committed_results_hold_the_claims():
     ):
         assert (norms[:, 0] > 0.1 * norms[:, -1]).all(), "the norm alone holds the gradient"
     layers = numbers("self_attention_zh")
-    assert min(layers["one head"]["falls"] + layers["several heads"]["falls"]) > 100
+    assert min(layers["one head"]["loss_ratio"] + layers["several heads"]["loss_ratio"]) > 100
     products = numbers("batched_product")
     assert max(products["distances"].values()) < 1e-6
     assert np.shape(products["products"]) == (10, 3, 5)
 
 
 def test_every_system_has_a_test_of_its_name():
-    """C4 is three claims that other systems measure, and a page."""
+    """C4 is a page with three claims that other systems measure."""
     names = re.findall(r"^def (test_\w+)", "\n".join(path.read_text("utf-8") for path in TESTS.glob("test_*.py")), re.M)
     tested = {part.upper() for name in names for part in name.split("_") if re.fullmatch(r"[a-e]\d+", part)}
     assert tested == SYSTEMS

@@ -1,4 +1,4 @@
-"""nanoGPT's setting on characters: it learns, and the committed losses are where its README has them."""
+"""nanoGPT's setting on characters: models learn, and the committed losses are those of its README."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.shakespeare_char import SMALL, TARGET, Config, read
-from experiments.shakespeare_char.__main__ import HERE, Options, draw, main
+from experiments.shakespeare_char.drawing import draw
+from experiments.shakespeare_char.experiment import SMALL, TARGET, Config, read_corpus
+from experiments.shakespeare_char.report import HERE, Options, main
 from jax_attention import training
-from tests.experiments.folder import left_behind, small_programs
+from tests.experiments.outputs import read_numbers
+from tests.experiments.quick_training import quick_training
 
-LEARNS = Config(
+SHORT = Config(
     context=16,
     batch_size=8,
     depth=1,
@@ -25,7 +27,7 @@ LEARNS = Config(
     optimizer=training.OptimizerConfig(learning_rate=1e-2, warmup=5),
 )
 TINY = replace(
-    LEARNS,
+    SHORT,
     width=16,
     positions=("rotary",),
     seeds=(0,),
@@ -39,35 +41,35 @@ def run_command(config, folder):
     text = folder / "text.txt"
     text.write_text("to be or not to be, that is the question.\n" * 60, encoding="utf-8")
     main(Options(text, config, out=folder / "out"))
-    return text, left_behind(folder / "out", "losses.png")
+    return text, read_numbers(folder / "out", "losses.png")
 
 
-def test_the_command_leaves_numbers_and_a_figure(tmp_path):
-    """Two steps: all that holds before anything is learned."""
-    with small_programs():
+def test_the_command_writes_numbers_and_a_figure(tmp_path):
+    """Two steps, for properties that need no trained model."""
+    with quick_training():
         text, numbers = run_command(TINY, tmp_path)
     assert numbers["text"] == {"name": "text.txt", "bytes": text.stat().st_size}
     assert list(numbers["positions"]) == ["rotary"]
-    for made in numbers["positions"].values():
-        assert np.shape(made["curves"]) == (1, 2)
-        assert made["validation_loss"] == [made["curves"][0][1]]
-        assert made["band"]["low"] == made["band"]["high"]
+    for scheme in numbers["positions"].values():
+        assert np.shape(scheme["curves"]) == (1, 2)
+        assert scheme["validation_loss"] == [scheme["curves"][0][1]]
+        assert scheme["band"]["low"] == scheme["band"]["high"]
 
 
 @pytest.mark.slow
 def test_every_scheme_learns_from_every_seed(tmp_path):
-    text, numbers = run_command(LEARNS, tmp_path)
+    text, numbers = run_command(SHORT, tmp_path)
     assert numbers["text"] == {"name": "text.txt", "bytes": text.stat().st_size}
     assert list(numbers["positions"]) == ["rotary", "learned"]
-    chance = np.log(read(LEARNS, text).tokenizer.vocab_size)
-    for made in numbers["positions"].values():
-        curves = np.array(made["curves"])
+    chance = np.log(read_corpus(SHORT, text).tokenizer.vocab_size)
+    for scheme in numbers["positions"].values():
+        curves = np.array(scheme["curves"])
         assert curves.shape == (2, 2)
         assert (curves[:, 1] < curves[:, 0]).all()
         assert curves[:, 1].max() < 0.7 * chance
-        assert made["validation_loss"] == curves[:, 1].tolist()
-        assert made["band"]["low"] <= np.mean(curves[:, 1]) <= made["band"]["high"]
-        assert len({*curves[:, 1]}) == 2, "a seed is a start of its own"
+        assert scheme["validation_loss"] == curves[:, 1].tolist()
+        assert scheme["band"]["low"] <= np.mean(curves[:, 1]) <= scheme["band"]["high"]
+        assert len({*curves[:, 1]}) == 2, "seeds differ"
 
 
 def test_the_setting_is_nanogpts():
@@ -87,9 +89,9 @@ def test_committed_losses_hold_the_claim():
 
 
 def test_the_figure_is_labelled():
-    found = {"rotary": np.array([[3.0, 2.0]]), "learned": np.array([[3.0, 2.5]])}
-    (axes,) = draw(LEARNS, found).axes
+    losses = {"rotary": np.array([[3.0, 2.0]]), "learned": np.array([[3.0, 2.5]])}
+    (axes,) = draw(SHORT, losses)["losses"].axes
     assert axes.get_ylabel() == "validation loss, nats a character"
-    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
-    assert drawn["rotary"] == [25, 50]
-    assert f"nanoGPT's README, {TARGET}" in drawn
+    lines = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    assert lines["rotary"] == [25, 50]
+    assert f"nanoGPT's README, {TARGET}" in lines

@@ -1,4 +1,4 @@
-"""The models that the experiments compare where a source is read and a target is written, and how they write."""
+"""Encoder-decoder models by the name of their attention rule, and their greedy decoding."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 import jax
 
-from experiments.learn import cut
+from experiments.seed_training import truncate_at_stop
 from jax_attention import data, decoding, models, nn, scores
 
 TRANSFORMER = "Transformer"
 
 
-def rules(size: int) -> dict[str, dict[str, Any]]:
-    """What `models.RNNConfig` says of the attention of a recurrent encoder and decoder, by the name of the rule.
+def rule_fields(size: int) -> dict[str, dict[str, Any]]:
+    """Fields of `models.RNNConfig` that choose an attention rule, by the name of the rule.
 
     Args:
-        size: features of a state, for the cosine divided by their root.
+        size: features of a state; one of the cosine rules divides by its square root.
     """
     return {
         "no attention": {},
@@ -35,13 +35,13 @@ def rules(size: int) -> dict[str, dict[str, Any]]:
     }
 
 
-RULES = tuple(rules(1))
-"""The names, in the order of tables and figures."""
+RULES = tuple(rule_fields(1))
+"""Names of the rules, in the order of tables and figures."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of every model: `width` features for a word and a state; `depth` blocks in each half of the Transformer."""
+    """Sizes of every model: `width` features of a word and a state; `depth` blocks in the Transformer's two stacks."""
 
     width: int = 96
     depth: int = 2
@@ -49,17 +49,17 @@ class Sizes:
     dropout: float = 0.0
 
 
-def pair_model(
+def seq2seq_model(
     name: str, source_words: int, target_words: int, sizes: Sizes, longest: int = 64
 ) -> Callable[[jax.Array], Any]:
-    """What makes the model of this name from a random key.
+    """Function that creates the model of this name from a random key.
 
     Args:
-        name: one of `RULES`, for a GRU that reads from both ends and a GRU that writes, or `TRANSFORMER`.
+        name: one of `RULES`, for a bidirectional GRU encoder and a GRU decoder, or `TRANSFORMER`.
         source_words: size of the source's vocabulary.
-        target_words: of the target's, `start` and `stop` among them.
+        target_words: size of the target's vocabulary, including `start` and `stop`.
         sizes: widths and depth.
-        longest: the most words of a source, which "location" has parameters for.
+        longest: largest number of words of a source; the rule "location" has parameters for each of them.
     """
     config = transformer(source_words, target_words, sizes)
     if name != TRANSFORMER:
@@ -70,13 +70,13 @@ def pair_model(
             width=sizes.width,
             hidden_size=sizes.width,
             dropout=sizes.dropout,
-            **rules(sizes.width)[name],
+            **rule_fields(sizes.width)[name],
         )
     return lambda rng: models.create(config, rng)
 
 
 def transformer(source_words: int, target_words: int, sizes: Sizes) -> models.EncoderDecoderConfig:
-    """Encoder and decoder of equal sizes with rotary positions, which are relative."""
+    """Config of a Transformer with encoder and decoder of equal sizes and rotary (relative) positions."""
     shared = {
         "width": sizes.width,
         "depth": sizes.depth,
@@ -89,16 +89,17 @@ def transformer(source_words: int, target_words: int, sizes: Sizes) -> models.En
     return models.EncoderDecoderConfig(encoder=encoder, decoder=decoder)
 
 
-def write(
-    model: Any, sources: Sequence[Any], *, start: int, stop: int, most: int, batch_size: int = 256
+def greedy_decode(
+    model: Any, sources: Sequence[Any], *, start: int, stop: int, max_words: int, batch_size: int = 256
 ) -> list[list[int]]:
-    """The likeliest word after the other, without `stop`, for each source of ids, in their order."""
-    written = []
+    """Greedy translations, without `stop`, of sources of token ids, in the order of the sources."""
+    outputs = []
     for first in range(0, len(sources), batch_size):
-        part = list(sources[first : first + batch_size])
-        part += [part[-1]] * (batch_size - len(part) if first else 0)  # the same program for the last batch
-        tokens, positions = data.pad_rows(part)
-        given, starts = model.condition(tokens, positions=positions), [[start]] * len(part)
-        found = decoding.generate(given, starts, max_new_tokens=most, stop_tokens=stop, beyond_context=True)
-        written += cut(found.tokens, stop)
-    return written[: len(sources)]
+        batch = list(sources[first : first + batch_size])
+        # Fill up the last batch: a smaller one would compile another program.
+        batch += [batch[-1]] * (batch_size - len(batch) if first else 0)
+        tokens, positions = data.pad_rows(batch)
+        decoder, prompts = model.condition(tokens, positions=positions), [[start]] * len(batch)
+        generated = decoding.generate(decoder, prompts, max_new_tokens=max_words, stop_tokens=stop, beyond_context=True)
+        outputs += truncate_at_stop(generated.tokens, stop)
+    return outputs[: len(sources)]
