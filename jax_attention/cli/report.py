@@ -120,11 +120,11 @@ def finish(
 
 def token_labels(tokenizer: data.Tokenizer, ids: np.ndarray) -> list[str]:
     """Each token as text; a token that is part of a character shows its bytes."""
-    pieces = tokenizer.pieces
+    token_bytes = tokenizer.token_bytes
     labels = []
     for i in np.asarray(ids).tolist():
         text = tokenizer.decode([i])
-        labels.append(f"<{pieces[i].hex()}>" if pieces is not None and "\ufffd" in text else text)
+        labels.append(f"<{token_bytes[i].hex()}>" if token_bytes is not None and "\ufffd" in text else text)
     return labels
 
 
