@@ -22,7 +22,8 @@ import transformers
 
 from benchmarks.attention import setting
 from jax_attention import interop
-from tests.interop import hf_models, parity_of, test_torch_modules, test_torch_recurrent, test_torch_transformers
+from tests.interop import test_torch_layers, test_torch_recurrent, test_torch_transformers
+from tests.support import hf_models, hf_parity
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 
@@ -35,13 +36,13 @@ def model_parity(name: str) -> dict[str, Any]:
         ours = interop.load(folder)
     found = {
         "family": theirs.config.model_type,
-        "forward": parity_of.forward(theirs, ours),
-        "gradient": max(parity_of.gradients(theirs, ours).values()),
+        "forward": hf_parity.forward(theirs, ours),
+        "gradient": max(hf_parity.gradients(theirs, ours).values()),
         "half": half(name),
     }
-    if parity_of.family_of(theirs) in parity_of.ENCODERS:
+    if hf_parity.family_of(theirs) in hf_parity.ENCODERS:
         return found
-    tokens, expected = parity_of.greedy(theirs, ours)
+    tokens, expected = hf_parity.greedy(theirs, ours)
     return found | {"tokens": [int((tokens == expected).sum()), tokens.size]}
 
 
@@ -51,17 +52,17 @@ def half(name: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         ours = interop.load(folder)
-    setting_of_it = parity_of.setting_of(theirs)
+    setting_of_it = hf_parity.setting_of(theirs)
     with torch.no_grad():
         own = setting_of_it.theirs(theirs).float().numpy()
         truth = setting_of_it.theirs(theirs.float()).numpy()
     found = jax.jit(setting_of_it.ours)(ours)
-    return {"ours": parity_of.relative(found, truth), "theirs": parity_of.relative(own, truth)}
+    return {"ours": hf_parity.relative(found, truth), "theirs": hf_parity.relative(own, truth)}
 
 
 LAYERS: dict[str, tuple[Callable[..., tuple[float, float]], Iterable[Any]]] = {
-    "Linear, LayerNorm, RMSNorm": (test_torch_modules.check_layer, test_torch_modules.LAYERS),
-    "MultiheadAttention": (test_torch_modules.check_heads, test_torch_modules.HEADS),
+    "Linear, LayerNorm, RMSNorm": (test_torch_layers.check_layer, test_torch_layers.LAYERS),
+    "MultiheadAttention": (test_torch_layers.check_heads, test_torch_layers.HEADS),
 } | {
     kind: (lambda options, dtype, kind=kind: test_torch_recurrent.check(kind, options, dtype), options)
     for kind, options in ((kind, test_torch_recurrent.OPTIONS.values()) for kind in test_torch_recurrent.KINDS)

@@ -33,7 +33,7 @@ class Compare:
     def run(self) -> int:
         """Print rows and verdict; 0 if equal, else 1."""
         from jax_attention import interop
-        from jax_attention.interop.report.result import TITLES
+        from jax_attention.interop.parity.report import TITLES
 
         dtype = None if self.dtype == "stored" else self.dtype
         report = interop.compare(self.folder, text=self.text, source=self.source, dtype=dtype)

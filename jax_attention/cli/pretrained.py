@@ -13,7 +13,7 @@ from typing import Any
 from jax_attention import data, interop, models, nn
 from jax_attention.data.subwords import DEFINITION
 from jax_attention.data.tokenizer import SETTINGS
-from jax_attention.interop.hugging_face import described
+from jax_attention.interop.hf.load_save import described
 
 CONFIG, ADAPTERS = "config.json", "adapter_config.json"
 BESIDE = (

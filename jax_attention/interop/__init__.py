@@ -3,12 +3,12 @@
 PyTorch is imported when a function that needs it is called; folders of safetensors need none.
 """
 
-from jax_attention.interop.compare_rule import Comparison, compare_rule
-from jax_attention.interop.difference import Difference, difference
-from jax_attention.interop.hugging_face import load, save
-from jax_attention.interop.peft import load_adapters, save_adapters
-from jax_attention.interop.report import Diagnosis, ParityReport, ParityRow, compare
-from jax_attention.interop.torch_modules import from_state_dict, from_torch, to_state_dict, to_torch
+from jax_attention.interop.hf.load_save import load, save
+from jax_attention.interop.hf.peft import load_adapters, save_adapters
+from jax_attention.interop.parity import Diagnosis, ParityReport, ParityRow, compare
+from jax_attention.interop.parity.compare_rule import Comparison, compare_rule
+from jax_attention.interop.parity.difference import Difference, difference
+from jax_attention.interop.torch import from_state_dict, from_torch, to_state_dict, to_torch
 
 __all__ = [
     "Diagnosis",

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from tests.cli.fox import TEXT
-from tests.interop import hf_models
+from tests.support import hf_models
 
 IDS = 9
 """More than the tokenizer has: models often embed more."""

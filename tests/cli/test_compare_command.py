@@ -10,7 +10,7 @@ import torch
 from jax_attention import data, interop
 from jax_attention.cli.main import main
 from tests.cli.fox import refused
-from tests.interop import hf_models
+from tests.support import hf_models
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from jax_attention.cli.main import main
 from jax_attention.cli.run_folder import open_model, open_run
 from tests.cli.fox import QUICK, TEXT, refused
 from tests.cli.hugging_face import logits, write_base
-from tests.interop.parity_of import relative
 from tests.models import small
+from tests.support.hf_parity import relative
 from tests.tiers import slow
 from tests.tolerances import FORWARD
 

@@ -1,6 +1,6 @@
 """Beam search against its definition in NumPy, against all texts there are, and what must hold for any model.
 
-Against transformers: tests/interop/test_hugging_face_beams.py.
+Against transformers: tests/interop/test_hf_beam_search.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jax_attention import interop
-from tests.interop import hf_models
+from tests.support import hf_models
 
 
 @pytest.fixture(scope="session", autouse=True)

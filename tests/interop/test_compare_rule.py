@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from jax_attention import interop, masks, mods, normalizers, scores
-from tests.interop.converted import inputs
+from tests.support.torch_parity import inputs
 from tests.tiers import slow_except
 
 B, T, S, H, E = 2, 4, 5, 3, 6

@@ -15,8 +15,8 @@ from jax.test_util import check_grads
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from jax_attention import interop, nn
-from tests.interop.converted import check_equal, check_round_trip, inputs, randomized
 from tests.models import small
+from tests.support.torch_parity import check_equal, check_round_trip, inputs, randomized
 from tests.tiers import slow, slow_except
 from tests.tolerances import FORWARD
 

@@ -12,8 +12,8 @@ from flax import nnx
 
 from jax_attention import interop, masks, models, nn
 from jax_attention.cache import EMPTY
-from tests.interop.converted import check_equal, check_round_trip, inputs, randomized
 from tests.models import small
+from tests.support.torch_parity import check_equal, check_round_trip, inputs, randomized
 from tests.tolerances import PARITY
 
 S, T, D, N, F = 5, 4, 15, 3, 11
