@@ -1,11 +1,11 @@
-"""How far are we from PyTorch and Hugging Face? Every family and every layer: forward, gradients, tokens, dtypes.
+"""Differences from PyTorch and Hugging Face, of every family and every layer: forward, gradients, tokens, bfloat16.
 
     python -m benchmarks.parity        about 10 minutes on 2 cores; writes results/parity.json
 
-Models are tiny, random and of odd sizes; models, layers and measures are those of tests/interop: differences over the
-largest number of the array, or over 1; `gradient` is the worst of all weights; `tokens` says how many of the new tokens
-of a ragged batch are equal. In bfloat16 the truth is their model in float32 with the same numbers, and both sides have
-an error. Of layers, the worst of all options.
+Models are tiny, random and of odd sizes; models, layers and measures are those of the tests of interop. A difference is
+over the largest number of the array, or over 1; `gradient` is the worst of all weights; `tokens` counts the equal ones of
+the new tokens of a ragged batch. `bfloat16` has the errors of both sides in bfloat16 against PyTorch in float32 with the
+same numbers. Of a layer, the worst of all options.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ RESULTS = Path(__file__).parent / "results" / "parity.json"
 
 
 def model_parity(name: str) -> dict[str, Any]:
-    """One model."""
-    theirs = hf_models.build(name)
+    """Differences of one model."""
+    hf_model = hf_models.build(name)
     with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(folder)
-        ours = interop.load(folder)
-    found = {
-        "family": theirs.config.model_type,
-        "forward": hf_parity.forward(theirs, ours),
-        "gradient": max(hf_parity.gradients(theirs, ours).values()),
-        "half": half(name),
+        hf_model.save_pretrained(folder)
+        jax_model = interop.load(folder)
+    results = {
+        "family": hf_model.config.model_type,
+        "forward": hf_parity.forward(hf_model, jax_model),
+        "gradient": max(hf_parity.gradients(hf_model, jax_model).values()),
+        "bfloat16": bfloat16_errors(name),
     }
-    if hf_parity.family_of(theirs) in hf_parity.ENCODERS:
-        return found
-    tokens, expected = hf_parity.greedy(theirs, ours)
-    return found | {"tokens": [int((tokens == expected).sum()), tokens.size]}
+    if hf_parity.family_of(hf_model) in hf_parity.ENCODERS:
+        return results
+    jax_tokens, hf_tokens = hf_parity.greedy(hf_model, jax_model)
+    return results | {"tokens": [int((jax_tokens == hf_tokens).sum()), jax_tokens.size]}
 
 
-def half(name: str) -> dict[str, float]:
-    """Errors in bfloat16, ours and theirs, against float32 with the same numbers."""
-    theirs = hf_models.build(name, torch.bfloat16)
+def bfloat16_errors(name: str) -> dict[str, float]:
+    """Errors of logits in bfloat16 on both sides, against PyTorch in float32 with the same numbers."""
+    hf_model = hf_models.build(name, torch.bfloat16)
     with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(folder)
-        ours = interop.load(folder)
-    setting_of_it = hf_parity.setting_of(theirs)
+        hf_model.save_pretrained(folder)
+        jax_model = interop.load(folder)
+    calls = hf_parity.setting_of(hf_model)
     with torch.no_grad():
-        own = setting_of_it.theirs(theirs).float().numpy()
-        truth = setting_of_it.theirs(theirs.float()).numpy()
-    found = jax.jit(setting_of_it.ours)(ours)
-    return {"ours": hf_parity.relative(found, truth), "theirs": hf_parity.relative(own, truth)}
+        hf_logits = calls.run_hf(hf_model).float().numpy()
+        exact = calls.run_hf(hf_model.float()).numpy()
+    jax_logits = jax.jit(calls.run_jax)(jax_model)
+    return {"jax": hf_parity.relative(jax_logits, exact), "hf": hf_parity.relative(hf_logits, exact)}
 
 
 LAYERS: dict[str, tuple[Callable[..., tuple[float, float]], Iterable[Any]]] = {
@@ -74,25 +74,25 @@ LAYERS |= {
     )
     for name in test_torch_transformers.MODULES
 }
-"""What checks a layer with some options in a dtype, and the options."""
+"""Function that checks a layer with some options in a dtype, and the options."""
 
 
 def layer_parity(name: str) -> dict[str, list[float]]:
     """The worst outputs and gradients of one layer, in each dtype."""
     check, options = LAYERS[name]
-    found = {}
+    worst_of_dtype = {}
     for dtype in ("float32", "float64"):
         with jax.enable_x64(dtype == "float64"):
-            found[dtype] = [max(worst) for worst in zip(*(check(x, dtype) for x in options), strict=True)]
-    return found
+            worst_of_dtype[dtype] = [max(worst) for worst in zip(*(check(x, dtype) for x in options), strict=True)]
+    return worst_of_dtype
 
 
 def main() -> None:
-    """Measure, write."""
+    """Measure every layer and every model, and write the results."""
     transformers.utils.logging.disable_progress_bar()
     results = setting("jax", "flax", "torch", "transformers", "safetensors")
     results["layers"] = {name: layer_parity(name) for name in LAYERS}
-    every = hf_models.CASES | hf_models.ENCODERS | hf_models.PAIRS
+    every = hf_models.CASES | hf_models.ENCODERS | hf_models.ENCODER_DECODERS
     results["models"] = {name: model_parity(name) for name in every}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

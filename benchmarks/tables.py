@@ -203,7 +203,7 @@ def crossover() -> str:
 
 
 def parity() -> str:
-    """How far every family is from Hugging Face, and with which versions."""
+    """Differences of every family from Hugging Face, and the versions."""
     found = read("parity")
     rows = [
         [
@@ -212,17 +212,17 @@ def parity() -> str:
             f"{x['forward']:.1e}",
             f"{x['gradient']:.1e}",
             f"{x['tokens'][0]} of {x['tokens'][1]}" if "tokens" in x else "",
-            f"{x['half']['ours']:.1e}, {x['half']['theirs']:.1e}",
+            f"{x['bfloat16']['jax']:.1e}, {x['bfloat16']['hf']:.1e}",
         ]
         for name, x in found["models"].items()
     ]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    heads = ["model", "family", "forward", "gradient", "equal tokens", "bfloat16: ours, theirs"]
+    heads = ["model", "family", "forward", "gradient", "equal tokens", "bfloat16: JAX, PyTorch"]
     return table(heads, rows) + f"\n{versions}.\n"
 
 
 def layer_parity() -> str:
-    """How far every layer of torch.nn is from ours."""
+    """Differences of every converted layer from torch.nn."""
     dtypes = ("float32", "float64")
     rows = [
         [name, *(f"{number:.1e}" for dtype in dtypes for number in x[dtype])]

@@ -1,8 +1,8 @@
-"""Which array of theirs is which array of ours: a converter is a table of entries and nothing else.
+"""Which PyTorch arrays hold the numbers of which JAX arrays: a converter is a table of `WeightMapping`s.
 
-An entry is two functions between a few of their arrays and a few of ours, each the other's inverse. PyTorch's linear
-layers keep `[out, in]`, ours `[in, out]`, so most entries turn their array over; some also join or part arrays, since
-query, key and value may stand in one array or in three.
+A mapping is a pair of inverse functions between a few arrays of PyTorch (`torch.nn` or Hugging Face) and a few of this
+library. Linear layers of PyTorch keep `[out, in]`, kernels of this library `[in, out]`, so most mappings transpose;
+some also concatenate or split, since query, key and value may be one array or three.
 """
 
 from __future__ import annotations
@@ -20,123 +20,132 @@ Arrays = Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Some arrays of theirs, the same numbers as some arrays of ours."""
+class WeightMapping:
+    """Some PyTorch arrays and the JAX arrays that hold the same numbers, by name, with the conversion both ways."""
 
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...]
-    to_ours: Callable[[Arrays], Arrays]
-    to_theirs: Callable[[Arrays], Arrays]
-    upright: bool = False
-    """A kernel that is `[in, out]` on their side too."""
-
-
-def same(ours: str, theirs: str) -> Entry:
-    """One array, as it is: biases, embeddings, scales of norms."""
-    return Entry((ours,), (theirs,), list, list)
+    jax_names: tuple[str, ...]
+    torch_names: tuple[str, ...]
+    to_jax: Callable[[Arrays], Arrays]
+    to_torch: Callable[[Arrays], Arrays]
+    is_conv1d: bool = False
+    """Whether the PyTorch kernel is `[in, out]` too: the `Conv1D` layers of GPT-2."""
 
 
-def upright(ours: str, theirs: str) -> Entry:
-    """A kernel `[in, out]` on both sides: the Conv1D of GPT-2."""
-    return Entry((ours,), (theirs,), list, list, upright=True)
+def same(jax_name: str, torch_name: str) -> WeightMapping:
+    """One array without any change: biases, embeddings, scales of norms."""
+    return WeightMapping((jax_name,), (torch_name,), list, list)
 
 
-def turned(ours: str, theirs: str) -> Entry:
-    """A kernel `[in, out]` of ours, their `[out, in]`."""
-    return Entry((ours,), (theirs,), _transposed, _transposed)
+def as_is(jax_name: str, torch_name: str) -> WeightMapping:
+    """A kernel `[in, out]` on both sides: the `Conv1D` layers of GPT-2."""
+    return WeightMapping((jax_name,), (torch_name,), list, list, is_conv1d=True)
 
 
-def reshaped(ours: str, theirs: str, our_shape: tuple[int, ...], their_shape: tuple[int, ...]) -> Entry:
-    """The same numbers in the same order, cut otherwise; another shape stays as it is, for `filled` to complain of."""
-    return Entry(
-        (ours,),
-        (theirs,),
-        lambda x: [x[0].reshape(our_shape) if x[0].shape == their_shape else x[0]],
-        lambda x: [x[0].reshape(their_shape)],
+def transposed(jax_name: str, torch_name: str) -> WeightMapping:
+    """A kernel: `[in, out]` in JAX, `[out, in]` in PyTorch."""
+    return WeightMapping((jax_name,), (torch_name,), _transpose_all, _transpose_all)
+
+
+def reshaped(jax_name: str, torch_name: str, jax_shape: tuple[int, ...], torch_shape: tuple[int, ...]) -> WeightMapping:
+    """The same numbers in the same order in another shape. An array of any other shape passes unchanged, so that the
+    check of shapes in `filled` reports it.
+    """
+    return WeightMapping(
+        (jax_name,),
+        (torch_name,),
+        lambda x: [x[0].reshape(jax_shape) if x[0].shape == torch_shape else x[0]],
+        lambda x: [x[0].reshape(torch_shape)],
     )
 
 
-def shifted(ours: str, theirs: str, by: float) -> Entry:
-    """`ours = theirs + by`: Gemma keeps the scales of its norms less one."""
-    return Entry((ours,), (theirs,), partial(_plus, by), partial(_plus, -by))
+def offset(jax_name: str, torch_name: str, by: float) -> WeightMapping:
+    """`jax = torch + by`: Gemma stores the scales of its norms minus one."""
+    return WeightMapping((jax_name,), (torch_name,), partial(_add, by), partial(_add, -by))
 
 
-def behind(ours: str, theirs: str, count: int, unused: int) -> Entry:
-    """The last `count` rows of a table of theirs, whose first ones nobody reads: written as `unused` zeros."""
-    return Entry(
-        (ours,),
-        (theirs,),
-        lambda x: [x[0][-count:] if len(x[0]) == count + unused else x[0]],
-        lambda x: [np.concatenate([np.zeros((unused, *x[0].shape[1:]), x[0].dtype), x[0]])],
+def skip_rows(jax_name: str, torch_name: str, count: int, skipped: int) -> WeightMapping:
+    """The last `count` rows of a table whose first `skipped` rows are never read. They are written as zeros."""
+    return WeightMapping(
+        (jax_name,),
+        (torch_name,),
+        lambda x: [x[0][-count:] if len(x[0]) == count + skipped else x[0]],
+        lambda x: [np.concatenate([np.zeros((skipped, *x[0].shape[1:]), x[0].dtype), x[0]])],
     )
 
 
-def twice(ours: str, theirs: str, unread: str) -> Entry:
-    """One array that they keep under two names and read under the first."""
-    return Entry((ours,), (theirs, unread), lambda x: [x[0]], lambda x: [x[0], x[0]])
+def duplicated(jax_name: str, torch_name: str, copy_name: str) -> WeightMapping:
+    """One array that PyTorch stores under two names and reads under the first."""
+    return WeightMapping((jax_name,), (torch_name, copy_name), lambda x: [x[0]], lambda x: [x[0], x[0]])
 
 
-def joined(ours: str, theirs: Sequence[str], sizes: Sequence[int]) -> Entry:
-    """Several of theirs stand one after the other, by their first axis, in one of ours, by its last."""
-    return Entry(
-        (ours,),
-        tuple(theirs),
+def concatenated(jax_name: str, torch_names: Sequence[str], sizes: Sequence[int]) -> WeightMapping:
+    """One JAX kernel that is several PyTorch ones side by side: the last axis of the one, the first of the others."""
+    return WeightMapping(
+        (jax_name,),
+        tuple(torch_names),
         lambda x: [np.concatenate(x, axis=0).T],
         lambda x: np.split(x[0].T, np.cumsum(sizes)[:-1], axis=0),
     )
 
 
-def parted(ours: Sequence[str], theirs: str, sizes: Sequence[int]) -> Entry:
-    """One of theirs holds, along its first axis, several of ours."""
-    return Entry(
-        tuple(ours),
-        (theirs,),
-        lambda x: _transposed(np.split(x[0], np.cumsum(sizes)[:-1], axis=0)),
-        lambda x: [np.concatenate(_transposed(x), axis=0)],
+def split(jax_names: Sequence[str], torch_name: str, sizes: Sequence[int]) -> WeightMapping:
+    """Several JAX kernels that PyTorch packs into one array, along its first axis."""
+    return WeightMapping(
+        tuple(jax_names),
+        (torch_name,),
+        lambda x: _transpose_all(np.split(x[0], np.cumsum(sizes)[:-1], axis=0)),
+        lambda x: [np.concatenate(_transpose_all(x), axis=0)],
     )
 
 
-def head_by_head(ours: str, theirs: str, num_heads: int) -> Entry:
-    """GPT-NeoX: query, key and value of the first head, then those of the second, …; ours has all queries first."""
+def interleaved(jax_name: str, torch_name: str, num_heads: int) -> WeightMapping:
+    """GPT-NeoX packs query, key and value head by head (q0 k0 v0 q1 k1 v1 …); the JAX kernel has all queries first."""
 
-    def regrouped(x: np.ndarray, outer: int, inner: int) -> np.ndarray:
+    def regroup(x: np.ndarray, outer: int, inner: int) -> np.ndarray:
         return x.reshape(outer, inner, -1, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
 
-    return Entry(
-        (ours,),
-        (theirs,),
-        lambda x: [regrouped(x[0], num_heads, 3).T],
-        lambda x: [regrouped(x[0].T, 3, num_heads)],
+    return WeightMapping(
+        (jax_name,),
+        (torch_name,),
+        lambda x: [regroup(x[0], num_heads, 3).T],
+        lambda x: [regroup(x[0].T, 3, num_heads)],
     )
 
 
-def _transposed(arrays: Arrays) -> Arrays:
+def _transpose_all(arrays: Arrays) -> Arrays:
     return [x.T for x in arrays]
 
 
-def _plus(number: float, arrays: Arrays) -> Arrays:
-    """In at least float32: half precision has few digits left beside a one."""
+def _add(number: float, arrays: Arrays) -> Arrays:
+    """Sums in at least float32: a bfloat16 scale of 0.01, say, would lose most of its digits next to a one."""
     return [x.astype(np.result_type(x.dtype, np.float32)) + np.float32(number) for x in arrays]
 
 
-def to_ours(entries: Iterable[Entry], theirs: Mapping[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
-    """Our arrays from theirs; none may be missing and none left over."""
-    entries = list(entries)
-    known = {name for entry in entries for name in entry.theirs}
-    problems = {"missing": sorted(known - theirs.keys()), "unused": sorted(theirs.keys() - known)}
+def to_jax_arrays(
+    mappings: Iterable[WeightMapping], torch_arrays: Mapping[str, np.ndarray], expected: str
+) -> dict[str, np.ndarray]:
+    """JAX arrays by name. PyTorch arrays that are missing or left over are an error, which begins with `expected`."""
+    mappings = list(mappings)
+    known = {name for mapping in mappings for name in mapping.torch_names}
+    problems = {"missing": sorted(known - torch_arrays.keys()), "unused": sorted(torch_arrays.keys() - known)}
     if any(problems.values()):
-        raise ValueError(f"{what}, got {listed(problems)}.")
-    return _converted(entries, theirs, lambda e: (e.theirs, e.ours, e.to_ours))
+        raise ValueError(f"{expected}, got {listed(problems)}.")
+    return _convert(mappings, torch_arrays, lambda m: (m.torch_names, m.jax_names, m.to_jax))
 
 
-def to_theirs(entries: Iterable[Entry], ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Their arrays from ours."""
-    return _converted(entries, ours, lambda e: (e.ours, e.theirs, e.to_theirs))
+def to_torch_arrays(mappings: Iterable[WeightMapping], jax_arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """PyTorch arrays by name, from JAX arrays by name."""
+    return _convert(mappings, jax_arrays, lambda m: (m.jax_names, m.torch_names, m.to_torch))
 
 
-def _converted(entries: Iterable[Entry], given: Mapping[str, np.ndarray], sides: Callable[[Entry], Any]) -> dict:
-    found: dict[str, np.ndarray] = {}
-    for entry in entries:
-        names, wanted, convert = sides(entry)
-        found |= zip(wanted, convert([given[name] for name in names]), strict=True)
-    return found
+def _convert(
+    mappings: Iterable[WeightMapping],
+    arrays: Mapping[str, np.ndarray],
+    direction: Callable[[WeightMapping], tuple[tuple[str, ...], tuple[str, ...], Any]],
+) -> dict[str, np.ndarray]:
+    """Run each mapping in one direction: its (names read, names written, function)."""
+    converted: dict[str, np.ndarray] = {}
+    for mapping in mappings:
+        sources, targets, convert = direction(mapping)
+        converted |= zip(targets, convert([arrays[name] for name in sources]), strict=True)
+    return converted

@@ -38,7 +38,9 @@ def write_base(folder, case="llama 3"):
     kind, fields = hf_models.CASES[case]
     size = write_tokenizer(folder)
     layers = {"num_hidden_layers": 2} if kind == "Llama" else {}
-    theirs = hf_models.made(kind, fields | layers | {"vocab_size": size + IDS, "bos_token_id": 0, "eos_token_id": 1})
+    theirs = hf_models.make_model(
+        kind, fields | layers | {"vocab_size": size + IDS, "bos_token_id": 0, "eos_token_id": 1}
+    )
     with torch.no_grad():
         theirs.get_output_embeddings().weight[size:] *= 4
     theirs.save_pretrained(folder)

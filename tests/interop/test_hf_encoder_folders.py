@@ -1,4 +1,4 @@
-"""Folders of encoders and pairs as they lie about: bare models, other heads, copies, old names, old formats."""
+"""Folders of encoders and encoder-decoders as published: bare models, other heads, copies, old names, old formats."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.tiers import slow
 from tests.tolerances import FORWARD
 
 
-def saved(theirs, folder):
-    theirs.save_pretrained(folder)
+def saved(hf_model, folder):
+    hf_model.save_pretrained(folder)
     return folder
 
 
@@ -31,70 +31,73 @@ TWO = "marian, two vocabularies"
 
 @pytest.fixture(scope="module")
 def built():
-    """Their models, each made once; tests only read them."""
-    made = {}
-    return lambda name: made.setdefault(name, hf_models.build(name))
+    """A function that makes the model of a case once. Tests share the models and do not change them."""
+    models = {}
+    return lambda name: models.setdefault(name, hf_models.build(name))
 
 
-# --- Heads that are not ours -----------------------------------------------------------------------------------------
+# --- Heads that are not jax_model
+# -----------------------------------------------------------------------------------------
 
 
 def test_pooler_and_next_sentence_are_not_read(tmp_path):
-    """What bert-base-uncased holds: the heads of both tasks of its training."""
+    """The file of bert-base-uncased has the heads of both tasks that it was trained on."""
     config = transformers.BertConfig(**hf_models.BERT | {"num_hidden_layers": 1})
-    theirs = transformers.BertForPreTraining(config).eval()
-    ours = interop.load(saved(theirs, tmp_path))
+    hf_model = transformers.BertForPreTraining(config).eval()
+    jax_model = interop.load(saved(hf_model, tmp_path))
     tokens = hf_models.tokens()
     with torch.no_grad():
-        expected = theirs(torch.from_numpy(tokens)).prediction_logits.numpy()
-    assert hf_parity.relative(hf_parity.logits_of_tokens(ours, tokens), expected) <= FORWARD["float32"]
+        expected = hf_model(torch.from_numpy(tokens)).prediction_logits.numpy()
+    assert hf_parity.relative(hf_parity.logits_of_tokens(jax_model, tokens), expected) <= FORWARD["float32"]
 
 
 @pytest.mark.parametrize("name", ["bert", *slow("roberta", "distilbert")])
 def test_bare_encoders_give_hidden_states(built, tmp_path, name):
     whole = built(name)
     bare = getattr(whole, whole.base_model_prefix)
-    ours = interop.load(saved(bare, tmp_path))
-    assert (ours.config.head_transform, ours.head_bias) == (False, None)
+    jax_model = interop.load(saved(bare, tmp_path))
+    assert (jax_model.config.head_transform, jax_model.head_bias) == (False, None)
     tokens = hf_models.tokens()
     with torch.no_grad():
         expected = bare(torch.from_numpy(tokens)).last_hidden_state.numpy()
-    found = jax.jit(lambda model: model.hidden(tokens)[0])(ours)
-    assert hf_parity.relative(found, expected) <= FORWARD["float32"]
+    hidden = jax.jit(lambda model: model.hidden(tokens)[0])(jax_model)
+    assert hf_parity.relative(hidden, expected) <= FORWARD["float32"]
     with pytest.raises(ValueError, match=r"fields that \w+ cannot say: head_transform"):
-        interop.save(ours, tmp_path / "again")
+        interop.save(jax_model, tmp_path / "again")
 
 
 def test_a_head_of_another_task_is_refused(tmp_path):
-    theirs = transformers.BertForSequenceClassification(transformers.BertConfig(**hf_models.BERT))
-    said = r"a BertForSequenceClassification by its config where we read BertForMaskedLM, got missing: cls\.predictions"
-    with pytest.raises(ValueError, match=said + r"\.bias, .*unused: classifier\.bias, classifier"):
-        interop.load(saved(theirs, tmp_path))
+    hf_model = transformers.BertForSequenceClassification(transformers.BertConfig(**hf_models.BERT))
+    message = (
+        r"a BertForSequenceClassification by its config where we read BertForMaskedLM, got missing: cls\.predictions"
+    )
+    with pytest.raises(ValueError, match=message + r"\.bias, .*unused: classifier\.bias, classifier"):
+        interop.load(saved(hf_model, tmp_path))
 
 
 @pytest.mark.parametrize("name", ["t5", "bart"])
-def test_bare_pairs_have_their_tied_head(built, tmp_path, name):
-    """Of BART without its bias, which then is zero."""
+def test_bare_encoder_decoders_have_the_tied_head(built, tmp_path, name):
+    """The bias of BART's head is zero then."""
     whole = built(name)
     bare = getattr(transformers, type(whole).__name__.replace("ForConditionalGeneration", "Model"))(whole.config)
     bare.load_state_dict({key.removeprefix("model."): x for key, x in whole.state_dict().items()}, strict=False)
-    ours, expected = interop.load(saved(bare, tmp_path / "bare")), interop.load(saved(whole, tmp_path / "whole"))
+    jax_model, expected = interop.load(saved(bare, tmp_path / "bare")), interop.load(saved(whole, tmp_path / "whole"))
     if name == "bart":
-        assert not np.any(ours.decoder.head_bias[...])
-        ours.decoder.head_bias = expected.decoder.head_bias
-    assert same_numbers(ours, expected)
+        assert not np.any(jax_model.decoder.head_bias[...])
+        jax_model.decoder.head_bias = expected.decoder.head_bias
+    assert same_numbers(jax_model, expected)
 
 
-# --- Copies and names of old -----------------------------------------------------------------------------------------
+# --- Copies and old names -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["bert", *slow("roberta", "distilbert"), "t5", *slow("bart", "marian", TWO)])
-def test_everything_that_a_state_dict_holds(built, tmp_path, name):
-    """Files of old hold tied arrays under each of their names; then the first of them may be missing as well."""
-    theirs = built(name)
-    expected = interop.load(saved(theirs, tmp_path))
-    whole = {key: x.numpy() for key, x in theirs.state_dict().items()}
-    copies = hf_parity.family_of(theirs).copies
+def test_every_array_of_a_state_dict_may_be_stored(built, tmp_path, name):
+    """Old files have tied arrays under each of their names; then the first of them may also be missing."""
+    hf_model = built(name)
+    expected = interop.load(saved(hf_model, tmp_path))
+    whole = {key: x.numpy() for key, x in hf_model.state_dict().items()}
+    copies = hf_parity.family_of(hf_model).copies
     assert copies(expected.config).keys() <= whole.keys()
     rewrite(tmp_path, lambda x: whole)
     assert same_numbers(interop.load(tmp_path), expected)
@@ -113,40 +116,42 @@ def test_copies_that_differ_are_refused(built, tmp_path, name):
         interop.load(folder)
 
 
-def test_a_t5_whose_file_holds_another_head(built, tmp_path):
-    """Flan-T5: its config says that the head is tied, or that it is not; the file has the last word, as in theirs."""
+def test_a_t5_whose_file_has_another_head(built, tmp_path):
+    """Flan-T5: the config says that the head is tied, or that it is not; the file decides, as in transformers."""
     folder = saved(built("t5 1.1, three layers"), tmp_path)
     head = np.float32(np.random.default_rng(0).standard_normal((hf_models.V, hf_models.D)))
     rewrite(folder, lambda x: x | {"lm_head.weight": head})
     for fields in ({}, {"tie_word_embeddings": False, "scale_decoder_outputs": None}):
         change(folder, **fields)
-        theirs = transformers.T5ForConditionalGeneration.from_pretrained(folder, attn_implementation="eager").eval()
-        ours = interop.load(folder)
-        assert not ours.config.decoder.tied_head
-        assert hf_parity.forward(theirs, ours) <= FORWARD["float32"]
+        hf_model = transformers.T5ForConditionalGeneration.from_pretrained(folder, attn_implementation="eager").eval()
+        jax_model = interop.load(folder)
+        assert not jax_model.config.decoder.tied_head
+        assert hf_parity.forward(hf_model, jax_model) <= FORWARD["float32"]
         again = folder / f"again{len(fields)}"
-        interop.save(ours, again)
+        interop.save(jax_model, again)
         same = transformers.T5ForConditionalGeneration.from_pretrained(again, attn_implementation="eager").eval()
-        setting = hf_parity.setting_of(theirs)
+        setting = hf_parity.setting_of(hf_model)
         with torch.no_grad():
-            assert torch.equal(setting.theirs(same), setting.theirs(theirs))
+            assert torch.equal(setting.run_hf(same), setting.run_hf(hf_model))
 
 
-def test_norms_of_old_are_called_gamma_and_beta(built, tmp_path):
+def test_old_names_of_norms_are_gamma_and_beta(built, tmp_path):
     folder = saved(built("bert"), tmp_path)
     expected = interop.load(folder)
     old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
-    def renamed(name):
+    def rename(name):
         return next((name.replace(new, past) for new, past in old.items() if name.endswith(new)), name)
 
-    rewrite(folder, lambda x: {renamed(name): y for name, y in x.items()})
+    rewrite(folder, lambda x: {rename(name): y for name, y in x.items()})
     assert any(name.endswith("gamma") for name in load_file(folder / "model.safetensors"))
     assert same_numbers(interop.load(folder), expected)
 
 
 def test_flax_file_of_bert(built, tmp_path):
-    """`flax_model.msgpack` as FlaxBertForMaskedLM saved it: kernels turned, norms scaled, tables embedded."""
+    """`flax_model.msgpack` as FlaxBertForMaskedLM saved it: transposed `kernel`s, norms with `scale`, tables
+    `embedding`.
+    """
     folder = saved(built("bert"), tmp_path)
     expected, nested = interop.load(folder), {}
     for name, x in load_file(folder / "model.safetensors").items():
@@ -165,22 +170,22 @@ def test_flax_file_of_bert(built, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["roberta", "bart"])
 def test_half_precision_and_stacked_blocks(built, tmp_path, name):
-    theirs = hf_models.build(name, torch.bfloat16)
-    ours = interop.load(saved(theirs, tmp_path / "a"), scan=True)
-    config = ours.config if name == "roberta" else ours.config.decoder
+    hf_model = hf_models.build(name, torch.bfloat16)
+    jax_model = interop.load(saved(hf_model, tmp_path / "a"), scan=True)
+    config = jax_model.config if name == "roberta" else jax_model.config.decoder
     assert (config.param_dtype, config.dtype, config.scan) == ("bfloat16", "bfloat16", True)
-    interop.save(ours, tmp_path / "b", family=name)
+    interop.save(jax_model, tmp_path / "b", family=name)
     first, second = (load_file(tmp_path / x / "model.safetensors") for x in "ab")
     assert first.keys() == second.keys()
     skipped = {"roberta.embeddings.position_embeddings.weight"} | {
-        f"model.{half}.embed_positions.weight" for half in ("encoder", "decoder")
+        f"model.{stack}.embed_positions.weight" for stack in ("encoder", "decoder")
     }
     for key in first.keys() - skipped:
         assert np.array_equal(first[key].view(np.uint16), second[key].view(np.uint16)), key
     for key in first.keys() & skipped:
         assert np.array_equal(first[key][2:].view(np.uint16), second[key][2:].view(np.uint16)), key
     wide = interop.load(tmp_path / "b", dtype="float32", param_dtype="float32")
-    assert hf_parity.forward(theirs.float(), wide) <= FORWARD["float32"]
+    assert hf_parity.forward(hf_model.float(), wide) <= FORWARD["float32"]
 
 
 BAD_FIELDS = {
@@ -189,7 +194,7 @@ BAD_FIELDS = {
     "another padding": ("roberta", {"pad_token_id": 0}, "pad_token_id"),
     "another function": ("roberta", {"hidden_act": "relu"}, "hidden_act"),
     "other buckets": ("t5", {"relative_attention_num_buckets": 16}, "relative_attention_num_buckets"),
-    "one half": ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder"),
+    "one stack": ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder"),
     "norms before": ("bart", {"normalize_before": True}, "normalize_before"),
     "learned positions": ("marian", {"static_position_embeddings": False}, "static_position_embeddings"),
     "something new": ("bart", {"rope_theta": 3.0}, "got also rope_theta = 3.0"),
@@ -223,14 +228,14 @@ def test_published_fields_are_read(built, tmp_path):
 
 
 def test_added_fields_must_not_change_the_model(built, tmp_path):
-    ours = interop.load(saved(built("roberta"), tmp_path / "a"))
+    jax_model = interop.load(saved(built("roberta"), tmp_path / "a"))
     with pytest.raises(ValueError, match=r"fields: expected only what does not change the logits, got pad_token_id\."):
-        interop.save(ours, tmp_path / "b", family="roberta", fields={"pad_token_id": 0})
-    interop.save(ours, tmp_path / "b", family="roberta", fields={"pad_token_id": 1, "eos_token_id": 2})
+        interop.save(jax_model, tmp_path / "b", family="roberta", fields={"pad_token_id": 0})
+    interop.save(jax_model, tmp_path / "b", family="roberta", fields={"pad_token_id": 1, "eos_token_id": 2})
     assert json.loads((tmp_path / "b" / "config.json").read_text())["eos_token_id"] == 2
 
 
-def test_pairs_that_no_family_has(tmp_path):
+def test_encoder_decoders_that_no_family_expresses(tmp_path):
     encoder = small.config("rotary", mask=None)
     decoder = small.config("learned", memory_size=16)
     model = small.filled(lambda: models.create(models.EncoderDecoderConfig(encoder=encoder, decoder=decoder)))
@@ -242,18 +247,18 @@ def test_pairs_that_no_family_has(tmp_path):
 
 @pytest.mark.parametrize("name", ["bert, untied, ReLU, three types", *slow("roberta, untied")])
 def test_an_untied_head_writes_its_bias_under_both_names(built, tmp_path, name):
-    """Older versions of transformers read the one that version 5 does not."""
-    ours = interop.load(saved(built(name), tmp_path / "a"))
-    family = interop.save(ours, tmp_path / "b", family=name.split(",")[0])
+    """Older versions of transformers read the name that version 5 ignores."""
+    jax_model = interop.load(saved(built(name), tmp_path / "a"))
+    family = interop.save(jax_model, tmp_path / "b", family=name.split(",")[0])
     matrix, bias = {"bert": ("cls.predictions.decoder", "cls.predictions.bias")}.get(
         family, ("lm_head.decoder", "lm_head.bias")
     )
     stored = load_file(tmp_path / "b" / "model.safetensors")
-    np.testing.assert_array_equal(stored[f"{matrix}.bias"], ours.head_bias[...])
-    np.testing.assert_array_equal(stored[bias], ours.head_bias[...])
+    np.testing.assert_array_equal(stored[f"{matrix}.bias"], jax_model.head_bias[...])
+    np.testing.assert_array_equal(stored[bias], jax_model.head_bias[...])
 
 
-def test_damaged_files_say_what_to_do(built, tmp_path):
+def test_errors_of_damaged_files_name_the_cure(built, tmp_path):
     folder = saved(built("bert"), tmp_path)
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
@@ -268,7 +273,7 @@ def test_damaged_files_say_what_to_do(built, tmp_path):
         interop.load(folder)
 
 
-def test_float64_is_not_narrowed_without_a_word(tmp_path):
+def test_float64_is_not_narrowed_silently(tmp_path):
     folder = saved(hf_models.build("distilbert", torch.float64), tmp_path)
     with pytest.raises(ValueError, match=r"param_dtype: expected x64 mode for the float64 arrays of this folder"):
         interop.load(folder)

@@ -1,4 +1,4 @@
-"""What wrong arguments say: the argument, what was expected, what came, and nothing written."""
+"""Errors of wrong arguments name the argument, what was expected and what came, and nothing is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jax_attention import decoding, interop, models, nn
 from tests.models import small
 
 CONFIG = models.llama(vocab_size=19, context=8, width=8, depth=1, num_heads=2, kv_heads=1, ff_size=12, scan=False)
-PAIR = models.EncoderDecoderConfig(
+ENCODER_DECODER = models.EncoderDecoderConfig(
     encoder=models.LMConfig(vocab_size=5, width=8, depth=1, num_heads=2, mask=None),
     decoder=models.LMConfig(vocab_size=5, width=8, depth=1, num_heads=2, memory_size=8),
 )
@@ -48,9 +48,9 @@ WRONG = {
         lambda m, p, new: interop.save(3, new),
         "model: expected a models.TransformerLM or EncoderDecoder",
     ),
-    "save a body": (
+    "save a stack": (
         lambda m, p, new: interop.save(small.filled(lambda: models.TransformerStack(CONFIG, rngs=nnx.Rngs(0))), new),
-        "got a value of type Body",
+        "got a value of type TransformerStack",
     ),
     "save into a number": (lambda m, p, new: interop.save(m, 3), "path: expected the name of a folder, got"),
     "save into a file": (
@@ -80,7 +80,10 @@ WRONG = {
     ),
     "adapters of a number": (lambda m, p, new: nn.lora(3, 2, 0), "module: expected a module, got a value of type int"),
     "adapters of torch": (lambda m, p, new: nn.lora(torch.nn.Linear(2, 2), 2, 0), "got a value of type Linear"),
-    "adapters by chance": (lambda m, p, new: nn.lora(m, 2, None), "rng: expected a random key or a seed, got a value"),
+    "adapters without a seed": (
+        lambda m, p, new: nn.lora(m, 2, None),
+        "rng: expected a random key or a seed, got a value",
+    ),
     "adapters nowhere": (
         lambda m, p, new: nn.lora(m, 2, 0, targets=3),
         "targets: expected a regular expression, got a",
@@ -115,29 +118,31 @@ WRONG = {
     ),
     "a comparison with a number": (
         lambda m, p, new: interop.compare(p, 3),
-        "ours: expected a models.TransformerLM or Enc",
+        "jax_model: expected a models.TransformerLM or Enc",
     ),
     "a comparison in fp8": (lambda m, p, new: interop.compare(p, dtype="fp8"), "dtype: expected one of None, float32"),
     "a model of a number": (
         lambda m, p, new: models.create(3),
         r"expected models.LMConfig\(...\), EncoderDecoderConfig\(...\) or RNNConfig\(...\), got a value of type int",
     ),
-    "a model by chance": (lambda m, p, new: models.create(CONFIG, None), "rng: expected a random key or a seed"),
-    "a body of a pair": (
-        lambda m, p, new: models.TransformerStack(PAIR, rngs=nnx.Rngs(0)),
+    "a model without a seed": (lambda m, p, new: models.create(CONFIG, None), "rng: expected a random key or a seed"),
+    "a stack of an encoder-decoder": (
+        lambda m, p, new: models.TransformerStack(ENCODER_DECODER, rngs=nnx.Rngs(0)),
         "config: expected models.LMConfig",
     ),
-    "a pair of one": (
+    "an encoder-decoder of one config": (
         lambda m, p, new: models.EncoderDecoder(CONFIG, rngs=nnx.Rngs(0)),
-        "config: expected models.PairC",
+        "config: expected models.EncoderDecoderC",
     ),
-    "a number stacked": (
+    "a number scanned": (
         lambda m, p, new: models.scan_layers(3),
         "model: expected a Transformer of jax_attention.models, got",
     ),
     "a number as JSON": (lambda m, p, new: models.config_to_json(3), "config: expected models.LMConfig"),
-    "a pair generates": (
-        lambda m, p, new: decoding.generate(small.filled(lambda: models.create(PAIR)), [1], max_new_tokens=2),
+    "an encoder-decoder generates": (
+        lambda m, p, new: decoding.generate(
+            small.filled(lambda: models.create(ENCODER_DECODER)), [1], max_new_tokens=2
+        ),
         r"got an EncoderDecoder, which reads a source first. Give its decoder: model.condition\(source\)",
     ),
 }

@@ -1,4 +1,4 @@
-"""Folders of all kinds: shards, half precision, bare models, old configs; and whatever is wrong with one, listed."""
+"""Hugging Face folders of all kinds: shards, half precision, bare models, old configs; errors list what is wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKENS = jnp.asarray(hf_models.tokens() % 19)
 
 
 def filled(config):
-    """A model with random numbers that are made without compiling its initialisation."""
+    """A model with random parameters, made without compiling its initialisation."""
     return small.filled(lambda: models.create(config))
 
 
@@ -63,8 +63,8 @@ def test_round_trip_is_exact_in_either_layout(tmp_path, scan):
     assert same_numbers(model, again)
 
 
-def test_dropout_is_no_part_of_the_function(tmp_path):
-    """Llama has no place for one of the rates; what was trained with it can be saved all the same."""
+def test_dropout_rates_do_not_prevent_saving(tmp_path):
+    """Llama has no field for one of the rates; a model that was trained with it can be saved all the same."""
     model = filled(dataclasses.replace(LLAMA, dropout=0.1, attention_dropout=0.2))
     assert interop.save(model, tmp_path) == "llama"
     again = interop.load(tmp_path)
@@ -90,25 +90,25 @@ def test_shards_are_written_and_read(tmp_path, folder):
     ("dtype", "name"), [(torch.bfloat16, "bfloat16"), pytest.param(torch.float16, "float16", marks=pytest.mark.slow)]
 )
 def test_half_precision_is_kept_bit_for_bit(tmp_path, dtype, name):
-    theirs = hf_models.build("llama 3", dtype)
-    theirs.save_pretrained(tmp_path / "half")
-    ours = interop.load(tmp_path / "half")
-    assert (ours.config.dtype, ours.config.param_dtype) == (name, name)
-    stored = theirs.model.norm.weight.detach().view(torch.int16).numpy()
-    np.testing.assert_array_equal(np.asarray(ours.final_norm.scale[...]).view(np.int16), stored)
-    interop.save(ours, tmp_path / "again")
-    assert same_numbers(interop.load(tmp_path / "again"), ours)
+    hf_model = hf_models.build("llama 3", dtype)
+    hf_model.save_pretrained(tmp_path / "half")
+    jax_model = interop.load(tmp_path / "half")
+    assert (jax_model.config.dtype, jax_model.config.param_dtype) == (name, name)
+    stored = hf_model.model.norm.weight.detach().view(torch.int16).numpy()
+    np.testing.assert_array_equal(np.asarray(jax_model.final_norm.scale[...]).view(np.int16), stored)
+    interop.save(jax_model, tmp_path / "again")
+    assert same_numbers(interop.load(tmp_path / "again"), jax_model)
     wide = interop.load(tmp_path / "half", dtype="float32", param_dtype="float32")
-    # Read again: `theirs.float()` would keep rotary frequencies that were rounded to half precision.
-    widened = type(theirs).from_pretrained(tmp_path / "half", dtype=torch.float32, attn_implementation="eager")
+    # Loaded again: `model.float()` would keep rotary frequencies that were rounded to half precision.
+    widened = type(hf_model).from_pretrained(tmp_path / "half", dtype=torch.float32, attn_implementation="eager")
     assert hf_parity.forward(widened, wide) <= FORWARD["float32"]
 
 
 def test_a_bare_model_without_its_prefix(tmp_path):
-    theirs = hf_models.build("gpt2")
-    theirs.transformer.save_pretrained(tmp_path / "bare")
+    hf_model = hf_models.build("gpt2")
+    hf_model.transformer.save_pretrained(tmp_path / "bare")
     change(tmp_path / "bare", architectures=["GPT2Model"])
-    theirs.save_pretrained(tmp_path / "whole")
+    hf_model.save_pretrained(tmp_path / "whole")
     assert same_numbers(interop.load(tmp_path / "bare"), interop.load(tmp_path / "whole"))
 
 
@@ -118,7 +118,7 @@ def test_buffers_of_old_files_are_left_out(folder):
     assert same_numbers(interop.load(folder), model)
 
 
-def test_old_fields_say_the_same(tmp_path):
+def test_old_fields_give_the_same_config(tmp_path):
     """`rope_theta` and `rope_scaling` before `rope_parameters`, `rotary_pct` before `partial_rotary_factor`."""
     scaled = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     old = {"rope_theta": 500000.0, "rope_scaling": scaled | {"original_max_position_embeddings": 16}}
@@ -130,7 +130,7 @@ def test_old_fields_say_the_same(tmp_path):
 
 
 def test_orphaned_flax_weights_of_gpt2(tmp_path):
-    """transformers#38758: nothing else reads them any more. Written here as its Flax GPT-2 did."""
+    """transformers#38758: transformers no longer reads them. Written here as its Flax GPT-2 wrote them."""
     hf_models.build("gpt2").save_pretrained(tmp_path)
     model, weights, nested = interop.load(tmp_path), load_file(tmp_path / "model.safetensors"), {}
     for name, x in weights.items():
@@ -143,7 +143,7 @@ def test_orphaned_flax_weights_of_gpt2(tmp_path):
     assert same_numbers(interop.load(tmp_path), model)
 
 
-def test_pickles_only_if_asked_for(tmp_path, folder):
+def test_pickles_only_if_allowed(tmp_path, folder):
     model, weights = interop.load(folder), load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save({name: torch.from_numpy(x) for name, x in weights.items()}, folder / "pytorch_model.bin")
@@ -152,7 +152,7 @@ def test_pickles_only_if_asked_for(tmp_path, folder):
     assert same_numbers(interop.load(folder, allow_pickle=True), model)
 
 
-def test_a_tied_head_that_was_saved_too(tmp_path):
+def test_a_tied_head_that_is_stored_too(tmp_path):
     interop.save(filled(dataclasses.replace(LLAMA, tied_head=True)), tmp_path)
     rewrite(tmp_path, lambda x: x | {"lm_head.weight": x["model.embed_tokens.weight"]})
     assert interop.load(tmp_path).head is None
@@ -203,7 +203,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_configs_that_are_not_understood(folder, name):
+def test_configs_that_are_refused(folder, name):
     fields, message = WRONG[name]
     change(folder, **fields)
     with pytest.raises(ValueError, match=message):
@@ -221,7 +221,7 @@ def test_no_folder_no_config_no_weights(tmp_path, folder):
         interop.load(folder)
 
 
-CANNOT = {
+INEXPRESSIBLE = {
     "normalizer": {"normalize": normalizers.sparsemax()},
     "mask": {"mask": masks.causal() | masks.prefix(3)},
     "position": {"position": "alibi"},
@@ -229,16 +229,16 @@ CANNOT = {
 }
 
 
-@pytest.mark.parametrize("name", CANNOT)
-def test_what_no_family_computes_is_not_saved(tmp_path, name):
-    model = filled(dataclasses.replace(LLAMA, **CANNOT[name]))
-    field = next(iter(CANNOT[name]))
+@pytest.mark.parametrize("name", INEXPRESSIBLE)
+def test_a_config_that_no_family_expresses_is_not_saved(tmp_path, name):
+    model = filled(dataclasses.replace(LLAMA, **INEXPRESSIBLE[name]))
+    field = next(iter(INEXPRESSIBLE[name]))
     with pytest.raises(ValueError, match=rf"config: expected a model that some family .* cannot say: .*{field}"):
         interop.save(model, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-def test_saving_refuses_wrong_wishes(tmp_path, folder):
+def test_save_refuses_wrong_arguments(tmp_path, folder):
     model = interop.load(folder)
     with pytest.raises(ValueError, match=r"model that gpt2 of Hugging Face computes, got fields"):
         interop.save(model, tmp_path / "new", family="gpt2")
@@ -250,7 +250,7 @@ def test_saving_refuses_wrong_wishes(tmp_path, folder):
         interop.save(model, folder)
 
 
-def test_added_fields_stand_in_the_config(tmp_path):
+def test_added_fields_are_in_the_config(tmp_path):
     interop.save(filled(LLAMA), tmp_path, fields={"eos_token_id": 2})
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["eos_token_id"], config["bos_token_id"], config["model_type"]) == (2, None, "llama")

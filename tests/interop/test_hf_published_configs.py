@@ -1,6 +1,7 @@
-"""What transformers makes of a config, not what our own reader does: odd fields of published files, saved corner cases.
+"""Configs as transformers reads them: odd fields of published files, and corner cases that this library wrote.
 
-Saving is checked by reading back, with our own reader: an error that both sides share would not show there.
+`save` checks a config by reading it back with this library's reader. An error that reader and writer share would not
+show there, but does here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ READ = {
     "gemma3, a cap that is never used": ("gemma3", {"attn_logit_softcapping": 1.0}),
     "gemma3, a pattern that is never used": ("gemma3", {"_sliding_window_pattern": 2, "layer_types": None}),
     "gemma3, a pattern": ("gemma3", {"sliding_window_pattern": 2, "layer_types": None}),
-    "gemma3, scaling beside nested ropes": ("gemma3", {"rope_scaling": LINEAR}),
+    "gemma3, scaling next to nested ropes": ("gemma3", {"rope_scaling": LINEAR}),
     "llama, dynamic scaling": ("llama 2", {"rope_parameters": DYNAMIC, "max_position_embeddings": 8}),
     "gpt2-medium": ("gpt2", {"n_special": 0, "predict_special_tokens": True, "output_past": True, "_num_labels": 1}),
     "qwen 2.5": ("qwen2", {"use_mrope": False, "max_window_layers": 1, "sliding_window": 4, "layer_types": None}),
@@ -43,9 +44,9 @@ def test_fields_mean_what_transformers_makes_of_them(name, tmp_path):
     hf_models.build(case).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
-    # Dynamic frequencies stay stretched in their model after a long call; this is the first one.
-    assert hf_parity.forward(theirs, interop.load(tmp_path)) <= FORWARD["float32"]
+    hf_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    # Dynamic frequencies stay stretched in transformers after a long call; this is the first call.
+    assert hf_parity.forward(hf_model, interop.load(tmp_path)) <= FORWARD["float32"]
 
 
 SIZES = {
@@ -72,19 +73,19 @@ SAVED = {
         "gpt_neox",
     ),
     "gemma2 without windows": (GEMMA, {"windows": (None,)}, "gemma2"),
-    "gemma2 with its own scale": (GEMMA, {"score": scores.scaled_dot(1 / 3)}, "gemma2"),
+    "gemma2 with another scale": (GEMMA, {"score": scores.scaled_dot(1 / 3)}, "gemma2"),
     "gemma3": (GEMMA, GEMMA3 | {"score_cap": None}, "gemma3_text"),
 }
 
 
-@pytest.mark.parametrize("name", slow_except(("gemma2 with its own scale",), SAVED))
+@pytest.mark.parametrize("name", slow_except(("gemma2 with another scale",), SAVED))
 def test_saved_corner_cases_are_what_transformers_computes(name, tmp_path):
     config, changes, family = SAVED[name]
     config = dataclasses.replace(config, scan=False, **changes)
     model = small.filled(lambda: models.create(config), 5)
     assert interop.save(model, tmp_path) == family
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
-    assert hf_parity.forward(theirs, model) <= FORWARD["float32"]
+    hf_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    assert hf_parity.forward(hf_model, model) <= FORWARD["float32"]
 
 
 REFUSED = {
@@ -106,7 +107,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_transformers_computes_otherwise_is_refused(name, tmp_path):
+def test_configs_that_transformers_computes_otherwise_are_refused(name, tmp_path):
     config, changes = REFUSED[name]
     config = dataclasses.replace(config, scan=False, **changes)
     model = small.filled(lambda: models.create(config))

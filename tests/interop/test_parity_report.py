@@ -1,4 +1,4 @@
-"""Sound models of every family differ by rounding, in depth and in bfloat16 too; what a report shows; wrong calls."""
+"""Parity reports: sound models differ by rounding, also deep ones and in bfloat16; text, table and page; errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.models import small
 from tests.support import hf_faults, hf_models
 from tests.tiers import slow, slow_except
 
-PARTS = {
+POINTS = {
     "gpt2": ["attention norm", "attention", "feed-forward norm", "feed-forward", "block", "stream"],
     "qwen3": ["attention norm", "query norm", "key norm", "attention", "feed-forward norm", "feed-forward"],
     "olmo2": ["query norm", "key norm", "attention", "norm after attention", "feed-forward", "norm after feed-forward"],
@@ -25,7 +25,7 @@ PARTS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A sound GPT-2 with a tokenizer beside it."""
+    """A folder with a sound GPT-2 and a tokenizer."""
     path = tmp_path_factory.mktemp("gpt2")
     hf_models.build("gpt2").save_pretrained(path)
     data.Characters("".join(map(chr, range(97, 97 + hf_models.V)))).save(path)
@@ -39,11 +39,11 @@ def sound(folder):
 
 @pytest.fixture(scope="module")
 def wrong(folder):
-    """The report on a GELU in layer 1."""
-    theirs = hf_faults.in_theirs(
+    """The report on a model with another GELU in layer 1."""
+    hf_model = hf_faults.in_hf(
         hf_models.build("gpt2"), lambda m: setattr(m.transformer.h[1].mlp, "act", torch.nn.GELU())
     )
-    return interop.compare(theirs)
+    return interop.compare(hf_model)
 
 
 # --- Rounding --------------------------------------------------------------------------------------------------------
@@ -51,19 +51,19 @@ def wrong(folder):
 
 @pytest.mark.parametrize("name", slow_except(("gpt2",), hf_models.CASES))
 def test_sound_models_differ_by_rounding(name):
-    theirs = hf_models.build(name)
-    report = interop.compare(theirs)
+    hf_model = hf_models.build(name)
+    report = interop.compare(hf_model)
     assert (report.verdict, report.cause, report.equal) == ("rounding", None, True)
     assert max(row.used for row in report.rows) < 0.5
-    found = [row.point for row in report.rows if row.layer == 0]
-    assert found[: len(PARTS.get(name, []))] == PARTS.get(name, [])
-    layers = theirs.config.num_hidden_layers
+    points = [row.point for row in report.rows if row.layer == 0]
+    assert points[: len(POINTS.get(name, []))] == POINTS.get(name, [])
+    layers = hf_model.config.num_hidden_layers
     assert [row.layer for row in report.rows if row.point == "stream"] == list(range(layers))
     assert [row.point for row in report.rows if row.layer is None] == ["embedding", "final norm", "head", "logits"]
 
 
 @pytest.mark.parametrize("name", ["gpt2", *slow("gemma2")])
-def test_sound_models_in_bfloat16_differ_by_its_rounding(name):
+def test_sound_models_in_bfloat16_differ_by_rounding(name):
     report = interop.compare(hf_models.build(name, torch.bfloat16), dtype=None)
     assert (report.verdict, report.dtype) == ("rounding", "bfloat16")
     assert report.tolerance == (8 * 2.0**-7 + 2.0**-23) / 2
@@ -71,16 +71,16 @@ def test_sound_models_in_bfloat16_differ_by_its_rounding(name):
 
 @pytest.mark.slow
 def test_a_fault_is_found_in_bfloat16():
-    theirs = hf_models.build("gpt2", torch.bfloat16)
-    bad = hf_faults.in_theirs(theirs, lambda m: setattr(m.transformer.h[1].attn, "scaling", 1.0))
-    report = interop.compare(bad, dtype="bfloat16")
+    hf_model = hf_models.build("gpt2", torch.bfloat16)
+    faulty = hf_faults.in_hf(hf_model, lambda m: setattr(m.transformer.h[1].attn, "scaling", 1.0))
+    report = interop.compare(faulty, dtype="bfloat16")
     assert (report.suspect.layer, report.cause.name) == (1, "score scale")
 
 
 @pytest.fixture(scope="module")
 def deep():
     kind, fields = hf_models.CASES["llama 2"]
-    return hf_models.made(kind, fields | {"num_hidden_layers": 24})
+    return hf_models.make_model(kind, fields | {"num_hidden_layers": 24})
 
 
 @pytest.mark.slow
@@ -91,62 +91,63 @@ def test_in_24_layers_rounding_uses_no_more_than_in_3(deep, tmp_path):
     streams = [row for row in report.rows if row.point == "stream"]
     assert len(streams) == 24
     assert max(row.used for row in streams) < 0.3
-    assert streams[-1].difference.max_abs > streams[0].difference.max_abs  # that rounding adds up is seen, and allowed
+    assert streams[-1].difference.max_abs > streams[0].difference.max_abs  # rounding adds up over the layers
 
 
 @pytest.mark.slow
 def test_in_24_layers_a_fault_is_named_by_its_layer(deep, tmp_path):
     deep.save_pretrained(tmp_path)
-    bad = hf_faults.in_theirs(deep, lambda m: setattr(m.model.layers[17].self_attn, "scaling", 1.0))
-    report = interop.compare(bad, interop.load(tmp_path, scan=True))
-    assert report.verdict == "suspicious from layer 17, attention: theirs scales scores by 1, ours by 1 / sqrt(H)"
+    faulty = hf_faults.in_hf(deep, lambda m: setattr(m.model.layers[17].self_attn, "scaling", 1.0))
+    report = interop.compare(faulty, interop.load(tmp_path, scan=True))
+    assert (
+        report.verdict
+        == "suspicious from layer 17, attention: scores are scaled by 1 in transformers, by 1 / sqrt(H) in JAX"
+    )
 
 
 def test_nan_is_not_equal():
-    theirs = hf_faults.in_theirs(
-        hf_models.build("gpt2"), lambda m: m.transformer.h[1].mlp.c_fc.bias.fill_(float("nan"))
-    )
-    report = interop.compare(theirs)
+    hf_model = hf_faults.in_hf(hf_models.build("gpt2"), lambda m: m.transformer.h[1].mlp.c_fc.bias.fill_(float("nan")))
+    report = interop.compare(hf_model)
     assert (report.suspect.layer, report.suspect.point, report.cause) == (1, "feed-forward", None)
     assert "nan" in report.html()
 
 
-# --- What is run -----------------------------------------------------------------------------------------------------
+# --- Tokens and models ---------------------------------------------------------------------------------------------
 
 
 def test_a_model_in_memory_is_left_as_it_was(folder):
-    theirs = hf_models.build("gpt2")
-    theirs.transformer.h[1].train()
-    assert interop.compare(theirs).equal  # without its dropout
-    modes = {module.training for module in theirs.transformer.h[1].modules()}
-    assert (modes, theirs.transformer.h[0].training) == ({True}, False)
-    assert not any(module._forward_hooks for module in theirs.modules())
+    hf_model = hf_models.build("gpt2")
+    hf_model.transformer.h[1].train()
+    assert interop.compare(hf_model).equal  # without its dropout
+    modes = {module.training for module in hf_model.transformer.h[1].modules()}
+    assert (modes, hf_model.transformer.h[0].training) == ({True}, False)
+    assert not any(module._forward_hooks for module in hf_model.modules())
 
 
-def test_tokens_and_text_are_what_both_read(folder, sound):
+def test_text_is_encoded_and_both_models_read_it(folder, sound):
     text = interop.compare(folder, text="abcdefg")
-    given = interop.compare(folder, tokens=np.arange(7))
-    assert text == given
+    ids = interop.compare(folder, tokens=np.arange(7))
+    assert text == ids
     assert text.equal
     assert text.rows != sound.rows
 
 
 @pytest.mark.slow
-def test_padding_that_is_seen_is_not_hidden_by_the_choice_of_tokens():
+def test_attended_padding_is_found_in_tokens_of_the_caller():
     kind, fields = hf_models.CASES["llama 2"]
-    theirs = hf_faults.in_theirs(
-        hf_models.made(kind, fields | {"num_hidden_layers": 2}),
-        lambda m: hf_faults.remasked(m.model.layers[1].self_attn, hf_faults.without_padding),
+    hf_model = hf_faults.in_hf(
+        hf_models.make_model(kind, fields | {"num_hidden_layers": 2}),
+        lambda m: hf_faults.change_mask(m.model.layers[1].self_attn, hf_faults.without_padding),
     )
-    padded = interop.compare(theirs, tokens=np.array([[-1, -1, 3, 4, 5, 6]]))
+    padded = interop.compare(hf_model, tokens=np.array([[-1, -1, 3, 4, 5, 6]]))
     assert (padded.suspect.layer, padded.suspect.point) == (1, "attention")
     # As many tokens as before, so that nothing is compiled again.
-    assert interop.compare(theirs, tokens=np.array([[1, 2, 3, 4, 5, 6]])).equal
+    assert interop.compare(hf_model, tokens=np.array([[1, 2, 3, 4, 5, 6]])).equal
 
 
-def test_random_tokens_leave_the_window_or_say_that_they_do_not():
+def test_random_tokens_leave_the_window_or_a_note_says_that_they_do_not():
     kind, fields = hf_models.CASES["mistral"]
-    near = hf_models.made(kind, fields | {"sliding_window": 20, "num_hidden_layers": 1})
+    near = hf_models.make_model(kind, fields | {"sliding_window": 20, "num_hidden_layers": 1})
     assert interop.compare(near).notes == ()
     # As many tokens as before, so that nothing is compiled again.
     tokens = np.where(np.arange(24) < 20, np.arange(24), -1)
@@ -156,7 +157,8 @@ def test_random_tokens_leave_the_window_or_say_that_they_do_not():
     assert report.notes[0] in report.html()
 
 
-# --- What is shown ---------------------------------------------------------------------------------------------------
+# --- Text, table, page
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_the_text_has_every_row_and_the_verdict_last(sound, wrong):
@@ -208,10 +210,10 @@ def test_the_page_is_whole_and_loads_nothing(sound, wrong):
         assert "url(" not in report.html()
     assert ("class", "bar wrong") not in Page(sound.html()).attributes
     assert Page(wrong.html()).attributes.count(("class", "bar wrong")) == 1
-    assert "Suspicious from layer 1, feed-forward: theirs bends by the exact GELU (erf)" in wrong.html()
+    assert "Suspicious from layer 1, feed-forward: the activation is the exact GELU (erf)" in wrong.html()
 
 
-def test_what_comes_from_outside_is_escaped(sound):
+def test_titles_and_notes_are_escaped(sound):
     page = dataclasses.replace(sound, title="<script>", notes=("a < b",)).html()
     assert "&lt;script&gt;" in page
     assert "<script" not in page
@@ -229,15 +231,15 @@ def test_a_missing_folder_and_an_unknown_family_are_named(tmp_path):
         interop.compare(tmp_path)
 
 
-@pytest.mark.parametrize(("absent", "said"), [("torch", "PyTorch"), ("transformers", "package")])
-def test_an_absent_package_is_named_with_the_extra(folder, monkeypatch, absent, said):
+@pytest.mark.parametrize(("absent", "message"), [("torch", "PyTorch"), ("transformers", "package")])
+def test_an_absent_package_is_named_with_the_extra(folder, monkeypatch, absent, message):
     monkeypatch.setitem(sys.modules, absent, None)
-    with pytest.raises(ImportError, match=rf"{absent}: expected .*{said}.*pip install jax_attention\[interop\]"):
+    with pytest.raises(ImportError, match=rf"{absent}: expected .*{message}.*pip install jax_attention\[interop\]"):
         interop.compare(folder)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"tokens": [[1, 2]], "text": "ab"}, "text: expected tokens or text, got both"),
         ({"tokens": [1, hf_models.V]}, "tokens: expected ids below vocab_size = 37, got 37"),
@@ -249,31 +251,33 @@ def test_an_absent_package_is_named_with_the_extra(folder, monkeypatch, absent, 
         ({"tokens": [0.5]}, "tokens: expected integers"),
     ],
 )
-def test_wrong_tokens_are_refused(folder, options, said):
+def test_wrong_tokens_are_refused(folder, options, message):
     options = {name: x if name == "text" else np.asarray(x) for name, x in options.items()}
-    with pytest.raises((ValueError, TypeError), match=said):
+    with pytest.raises((ValueError, TypeError), match=message):
         interop.compare(folder, **options)
 
 
 def test_wrong_models_are_refused(folder):
-    theirs = hf_models.build("gpt2")
-    with pytest.raises(TypeError, match="theirs: expected a folder or a model of transformers, got Linear"):
+    hf_model = hf_models.build("gpt2")
+    with pytest.raises(TypeError, match="hf_model: expected a folder or a model of transformers, got Linear"):
         interop.compare(torch.nn.Linear(1, 1))
     with pytest.raises(TypeError, match="language-model head, GPT2LMHeadModel, got GPT2Model"):
-        interop.compare(theirs.transformer)
+        interop.compare(hf_model.transformer)
     with pytest.raises(TypeError, match=r"expected a model in float32, got one in bfloat16.*dtype=None"):
         interop.compare(hf_models.build("gpt2", torch.bfloat16))
     with pytest.raises(ValueError, match="got text, and no folder with a tokenizer"):
-        interop.compare(theirs, text="ab")
-    # Only the structure of these models matters, so their numbers are made without compiling the initialisation.
+        interop.compare(hf_model, text="ab")
+    # Only the structure of these models matters: `small.filled` makes them without compiling the initialisation.
     config = models.gpt2(vocab_size=hf_models.V, width=hf_models.D, depth=2, num_heads=4)
-    with pytest.raises(ValueError, match="ours: expected a model of the sizes of theirs, depth = 3, got 2"):
-        interop.compare(theirs, small.filled(lambda: models.create(config)))
+    with pytest.raises(ValueError, match="jax_model: expected a model of the sizes of hf_model, depth = 3, got 2"):
+        interop.compare(hf_model, small.filled(lambda: models.create(config)))
     post = dataclasses.replace(interop.load(folder).config, norm_place="post")
     normless = small.filled(lambda: models.create(post))
-    with pytest.raises(ValueError, match="ours: expected a model with a last norm"):
-        interop.compare(theirs, normless)
+    with pytest.raises(ValueError, match="jax_model: expected a model with a last norm"):
+        interop.compare(hf_model, normless)
     kind, fields = hf_models.CASES["llama 2"]
     tall = models.llama(vocab_size=hf_models.V, width=hf_models.D, depth=3, num_heads=2, kv_heads=1, qk_norm=True)
-    with pytest.raises(ValueError, match=r"parts are those of theirs, got one with blocks.rest.0.attention.query_norm"):
-        interop.compare(hf_models.made(kind, fields), small.filled(lambda: models.create(tall)))
+    with pytest.raises(
+        ValueError, match=r"with the parts of hf_model, got one with blocks.rest.0.attention.query_norm"
+    ):
+        interop.compare(hf_models.make_model(kind, fields), small.filled(lambda: models.create(tall)))

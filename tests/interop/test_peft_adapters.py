@@ -1,4 +1,4 @@
-"""LoRA against PEFT itself: adapters that it trained, adapters that we trained, in families of every kind of kernel."""
+"""LoRA against PEFT: adapters that it saved and adapters that this library saved, for every kind of kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning"),
 ]
-"""PEFT asks transformers for the first, and says by the second that it saves an adapted head whole."""
+"""PEFT reads the first from transformers; by the second it says that it also saves the weights of an adapted head."""
 
 TARGETS = {
     "gpt2": ["c_attn", "c_fc"],
@@ -30,38 +30,42 @@ TARGETS = {
     "llama 3": ["q_proj", "v_proj", "down_proj"],
     "phi3": ["qkv_proj", "gate_up_proj", "o_proj"],
 }
-"""Query without key, kernels that stand the other way round, packed head by head, two of ours in one of theirs."""
+"""Query without key, kernels that are not transposed, projections packed head by head, two kernels in one layer."""
 
 
 @pytest.fixture
 def pair(request, tmp_path):
-    theirs = hf_models.build(request.param)
-    theirs.save_pretrained(tmp_path / "base")
-    return request.param, theirs, interop.load(tmp_path / "base")
+    hf_model = hf_models.build(request.param)
+    hf_model.save_pretrained(tmp_path / "base")
+    return request.param, hf_model, interop.load(tmp_path / "base")
 
 
 def randomised(adapters, seed=0):
+    """Adapters with random factors: fresh ones change nothing."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype), adapters)
 
 
-def check_read(theirs, ours, folder, **options):
-    """What PEFT saves with these options of LoraConfig, and the logits with it."""
+def check_read(hf_model, jax_model, folder, **options):
+    """Check the logits with adapters that PEFT saves with these options of `LoraConfig`."""
     config = peft.LoraConfig(**{"r": 3, "lora_alpha": 5, "task_type": "CAUSAL_LM"} | options)
-    tuned, rng = peft.get_peft_model(theirs, config).eval(), np.random.default_rng(1)
+    tuned, rng = peft.get_peft_model(hf_model, config).eval(), np.random.default_rng(1)
     with torch.no_grad():
         for key, x in tuned.named_parameters():
             if "lora_" in key:
                 x.copy_(torch.from_numpy(0.3 * rng.standard_normal(x.shape)))
     tuned.save_pretrained(folder)
-    assert hf_parity.forward(tuned, ours) > 1e-2, "they matter"
-    assert hf_parity.forward(tuned, nn.apply_adapters(ours, interop.load_adapters(ours, folder))) <= FORWARD["float32"]
+    assert hf_parity.forward(tuned, jax_model) > 1e-2, "the adapters change the logits"
+    assert (
+        hf_parity.forward(tuned, nn.apply_adapters(jax_model, interop.load_adapters(jax_model, folder)))
+        <= FORWARD["float32"]
+    )
 
 
 @pytest.mark.parametrize("pair", slow_except(("gpt2", "phi3"), TARGETS), indirect=True)
-def test_adapters_of_peft_are_read(pair, tmp_path):
-    name, theirs, ours = pair
-    check_read(theirs, ours, tmp_path / "adapter", target_modules=TARGETS[name], fan_in_fan_out=name == "gpt2")
+def test_load_reads_adapters_of_peft(pair, tmp_path):
+    name, hf_model, jax_model = pair
+    check_read(hf_model, jax_model, tmp_path / "adapter", target_modules=TARGETS[name], fan_in_fan_out=name == "gpt2")
 
 
 QUICK = {("pythia", r"\.projections\.")}
@@ -79,11 +83,13 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", slow_except(("patterns",), OPTIONS))
 def test_options_of_peft(tmp_path, name):
-    """Phi 3 turning whole heads says the same as Llama, but for the names."""
+    """A Phi 3 that rotates whole heads is a Llama with other names."""
     kind, fields = hf_models.CASES["phi3" if "Phi" in name else "llama 2"]
-    theirs = hf_models.made(kind, fields | hf_models.rope() | ({"sliding_window": None} if "Phi" in name else {}))
-    theirs.save_pretrained(tmp_path / "base")
-    check_read(theirs, interop.load(tmp_path / "base"), tmp_path / "adapter", **OPTIONS[name])
+    hf_model = hf_models.make_model(
+        kind, fields | hf_models.rope() | ({"sliding_window": None} if "Phi" in name else {})
+    )
+    hf_model.save_pretrained(tmp_path / "base")
+    check_read(hf_model, interop.load(tmp_path / "base"), tmp_path / "adapter", **OPTIONS[name])
 
 
 @pytest.mark.parametrize(
@@ -95,35 +101,36 @@ def test_options_of_peft(tmp_path, name):
     ],
     indirect=["pair"],
 )
-def test_adapters_of_ours_are_read_by_peft(pair, tmp_path, targets):
-    _, theirs, ours = pair
-    adapters = randomised(nn.lora(ours, 2, 0, targets=targets, alpha=3.0))
-    interop.save_adapters(ours, adapters, tmp_path / "adapter", family=theirs.config.model_type, base="a base")
-    tuned = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
-    assert hf_parity.forward(tuned, nn.apply_adapters(ours, adapters)) <= FORWARD["float32"]
-    again = nn.apply_adapters(ours, interop.load_adapters(ours, tmp_path / "adapter"))
+def test_peft_reads_saved_adapters(pair, tmp_path, targets):
+    _, hf_model, jax_model = pair
+    adapters = randomised(nn.lora(jax_model, 2, 0, targets=targets, alpha=3.0))
+    interop.save_adapters(jax_model, adapters, tmp_path / "adapter", family=hf_model.config.model_type, base="a base")
+    tuned = peft.PeftModel.from_pretrained(hf_model, tmp_path / "adapter").eval()
+    assert hf_parity.forward(tuned, nn.apply_adapters(jax_model, adapters)) <= FORWARD["float32"]
+    again = nn.apply_adapters(jax_model, interop.load_adapters(jax_model, tmp_path / "adapter"))
     assert hf_parity.forward(tuned, again) <= FORWARD["float32"]
 
 
 @pytest.mark.parametrize("name", slow_except(("t5",), ("bert", "roberta", "distilbert", "t5", "bart", "marian")))
-def test_encoders_and_pairs_too(name, tmp_path):
-    theirs = hf_models.build("t5, three layers" if name == "t5" else name)
-    theirs.save_pretrained(tmp_path / "base")
-    ours = interop.load(tmp_path / "base")
-    adapters = randomised(nn.lora(ours, 2, 0))
+def test_encoders_and_encoder_decoders_too(name, tmp_path):
+    hf_model = hf_models.build("t5, three layers" if name == "t5" else name)
+    hf_model.save_pretrained(tmp_path / "base")
+    jax_model = interop.load(tmp_path / "base")
+    adapters = randomised(nn.lora(jax_model, 2, 0))
     assert any("cross" in path for path in adapters.down) == (name in ("t5", "bart", "marian"))
-    interop.save_adapters(ours, adapters, tmp_path / "adapter", family=name)
-    tuned = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
-    assert hf_parity.forward(tuned, ours) > 1e-2, "they matter"
-    assert hf_parity.forward(tuned, nn.apply_adapters(ours, adapters)) <= FORWARD["float32"]
-    again = nn.apply_adapters(ours, interop.load_adapters(ours, tmp_path / "adapter", family=name))
+    interop.save_adapters(jax_model, adapters, tmp_path / "adapter", family=name)
+    tuned = peft.PeftModel.from_pretrained(hf_model, tmp_path / "adapter").eval()
+    assert hf_parity.forward(tuned, jax_model) > 1e-2, "the adapters change the logits"
+    assert hf_parity.forward(tuned, nn.apply_adapters(jax_model, adapters)) <= FORWARD["float32"]
+    again = nn.apply_adapters(jax_model, interop.load_adapters(jax_model, tmp_path / "adapter", family=name))
     assert hf_parity.forward(tuned, again) <= FORWARD["float32"]
     if name == "t5":
         with pytest.raises(ValueError, match=r"expected an encoder-decoder with single blocks, got scanned ones"):
-            interop.load_adapters(models.scan_layers(ours), tmp_path / "adapter")
+            interop.load_adapters(models.scan_layers(jax_model), tmp_path / "adapter")
 
 
-# --- The value -------------------------------------------------------------------------------------------------------
+# --- Adapters and models
+# --------------------------------------------------------------------------------------------------
 
 CONFIG = models.llama(vocab_size=19, context=16, width=8, depth=2, num_heads=2, kv_heads=1, scan=False)
 MODEL = small.filled(lambda: models.create(CONFIG))
@@ -159,8 +166,8 @@ def test_a_scanned_model_has_stacked_adapters():
     (up,) = adapters.up.values()
     for layer, block in enumerate(models.unroll_layers(changed).blocks.rest):
         plain = MODEL.blocks.rest[layer].attention.projections.joined.kernel[...]
-        found = block.attention.projections.joined.kernel[...]
-        np.testing.assert_allclose(found, plain + down[layer] @ up[layer], atol=1e-6, err_msg=kernel)
+        adapted = block.attention.projections.joined.kernel[...]
+        np.testing.assert_allclose(adapted, plain + down[layer] @ up[layer], atol=1e-6, err_msg=kernel)
 
 
 def test_half_precision_kernels_stay_in_half_precision():
@@ -169,7 +176,7 @@ def test_half_precision_kernels_stay_in_half_precision():
     assert {x.dtype for x in jax.tree.leaves(changed)} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_mistakes_are_named(tmp_path):
+def test_errors_name_the_mistake(tmp_path):
     with pytest.raises(
         ValueError, match=r"targets: expected a pattern that finds one of blocks.rest.0.*, got 'banana'"
     ):
@@ -198,7 +205,7 @@ def test_adapters_of_another_size(tmp_path):
         interop.load_adapters(MODEL, tmp_path)
 
 
-def test_a_strange_adapter_folder(tmp_path):
+def test_damaged_adapter_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"path: expected adapter_config.json in"):
         interop.load_adapters(MODEL, tmp_path)
     interop.save_adapters(MODEL, nn.lora(MODEL, 2, 0), tmp_path)

@@ -1,4 +1,4 @@
-"""What cannot be carried over says so: the layer, what was expected, what came, and the cure."""
+"""Errors of layers that cannot be converted name the layer, what was expected, what came, and the cure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.models import small
 from tests.support.torch_parity import randomized
 
 
-class Own(torch.nn.Linear):
+class OverriddenForward(torch.nn.Linear):
     def forward(self, x):
         return super().forward(x) + 1
 
@@ -38,7 +38,10 @@ NO_SUCH_LAYER = {
         r"module: expected one of torch.nn: .*MultiheadAttention, GRU, LSTM, Linear, LayerNorm, RMSNorm, Embedding, "
         r".*got Conv1d. Convert its parts",
     ),
-    "another forward": (lambda: interop.from_torch(Own(1, 1)), r"a subclass with the same forward, got Own"),
+    "another forward": (
+        lambda: interop.from_torch(OverriddenForward(1, 1)),
+        r"a subclass with the same forward, got OverriddenForward",
+    ),
     "no module": (lambda: interop.from_torch({"weight": array(1, 1)}), r"module: expected one of .*got dict"),
     "unsupported layer": (
         lambda: interop.to_state_dict(nn.FeedForward(2, 3, rngs=nnx.Rngs(0))),
@@ -64,7 +67,7 @@ NO_SUCH_OPTION = {
     ),
     "several axes": (
         lambda: interop.from_torch(torch.nn.LayerNorm((3, 4))),
-        r"got one with a normalized_shape of several axes. Ours norm the last axis",
+        r"got one with a normalized_shape of several axes. Norms here are over the last axis",
     ),
     "padding_idx": (
         lambda: interop.from_torch(torch.nn.Embedding(3, 4, padding_idx=0, max_norm=1.0)),

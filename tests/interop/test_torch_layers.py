@@ -1,4 +1,4 @@
-"""Layers of `torch.nn` and ours: equal forward and backward, and the same bits there and back."""
+"""Converted layers of `torch.nn`: equal forward and backward, and the same bits after a round trip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.tolerances import PARITY
 T, S, D, N = 4, 5, 15, 3
 
 
-def one(module, x):
+def call(module, x):
     return (module(x),)
 
 
@@ -38,7 +38,7 @@ LAYERS = {
 def check_layer(name, dtype):
     module = randomized(LAYERS[name](dtype=getattr(torch, dtype)))
     check_round_trip(module)
-    return check_equal(module, inputs(dtype, (2, T, D)), one, one, dtype)
+    return check_equal(module, inputs(dtype, (2, T, D)), call, call, dtype)
 
 
 @pytest.mark.parametrize("name", slow_except_every(2, LAYERS))
@@ -57,9 +57,9 @@ def test_rms_norm_without_eps_takes_that_of_the_dtype_of_the_sum(dtype, x64):
     layer = interop.from_torch(module)
     assert layer.epsilon == torch.finfo(torch.float64 if dtype == "float64" else torch.float32).eps
     small = torch.randn(3, D).to(module.weight.dtype) * 1e-3
-    theirs = module(small).detach().double().numpy()
-    close = {"float32": PARITY, "float64": 1e-12, "bfloat16": 2**-7}[dtype]
-    np.testing.assert_allclose(np.float64(layer(jnp.asarray(to_numpy(small)))), theirs, close, close)
+    torch_output = module(small).detach().double().numpy()
+    tolerance = {"float32": PARITY, "float64": 1e-12, "bfloat16": 2**-7}[dtype]
+    np.testing.assert_allclose(np.float64(layer(jnp.asarray(to_numpy(small)))), torch_output, tolerance, tolerance)
     assert interop.to_torch(layer).eps == layer.epsilon
 
 
@@ -95,12 +95,12 @@ def check_heads(name, dtype, batch=2):
     check_round_trip(module)
     arrays = inputs(dtype, (batch, T, D), (batch, S, module.kdim), (batch, S, module.vdim))
 
-    def theirs(module, *tensors):
+    def run_torch(module, *tensors):
         if module.batch_first:
             return (module(*tensors)[0],)
         return (module(*(x.swapaxes(0, 1) for x in tensors))[0].swapaxes(0, 1),)
 
-    return check_equal(module, arrays, theirs, lambda layer, *x: (layer(*x),), dtype)
+    return check_equal(module, arrays, run_torch, lambda layer, *x: (layer(*x),), dtype)
 
 
 @pytest.mark.parametrize("name", slow_except(("sizes and extra keys", "sequence first"), HEADS))
@@ -114,7 +114,7 @@ def test_heads_float64(name, x64):
     check_heads(name, "float64")
 
 
-def test_separate_kernels_of_ours_are_packed_for_theirs():
+def test_separate_kernels_are_packed_for_torch():
     layer = small.filled(lambda: nn.MultiHeadAttention(N, D, rngs=nnx.Rngs(0)))
     packed = small.filled(lambda: nn.MultiHeadAttention(N, D, packed=True, rngs=nnx.Rngs(1)))
     state_dict = interop.to_state_dict(layer)
@@ -122,22 +122,23 @@ def test_separate_kernels_of_ours_are_packed_for_theirs():
     assert bits_of(interop.to_state_dict(interop.from_state_dict(packed, state_dict))) == bits_of(state_dict)
     module = interop.to_torch(layer)
     (x,) = inputs("float32", (2, T, D))
-    (theirs, _), ours = module(*[torch.tensor(x)] * 3), jax.jit(layer)(x)
-    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=PARITY, atol=PARITY)
+    (torch_output, _), jax_output = module(*[torch.tensor(x)] * 3), jax.jit(layer)(x)
+    np.testing.assert_allclose(jax_output, torch_output.detach().numpy(), rtol=PARITY, atol=PARITY)
 
 
-def test_dropout_of_theirs_is_left_behind():
+def test_dropout_is_not_converted():
     module = torch.nn.MultiheadAttention(D, N, dropout=0.9, batch_first=True)
     (x,) = inputs("float32", (2, T, D))
-    ours, theirs = jax.jit(interop.from_torch(module.train()))(x), module.eval()(*[torch.tensor(x)] * 3)[0]
-    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=PARITY, atol=PARITY)
+    jax_output = jax.jit(interop.from_torch(module.train()))(x)
+    torch_output = module.eval()(*[torch.tensor(x)] * 3)[0]
+    np.testing.assert_allclose(jax_output, torch_output.detach().numpy(), rtol=PARITY, atol=PARITY)
 
 
 # --- The tutorial's layer --------------------------------------------------------------------------------------------
 
 
 class TutorialAttn(torch.nn.Module):
-    """Bahdanau's name, Luong's location rule: one softmax over a linear layer of two joined vectors."""
+    """Attention of PyTorch's translation tutorial: softmax of a linear layer of query and key."""
 
     def __init__(self, query_size, key_size, rows, value_size, output_size, **options):
         super().__init__()
@@ -159,12 +160,13 @@ def test_tutorial_layer(dtype, x64):
     check_equal(module, inputs(dtype, (2, T, 3), (2, T, 4), (2, S, 7)), call, call, dtype, converted)
 
 
-# --- Numbers ---------------------------------------------------------------------------------------------------------
+# --- Bits and memory
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_every_bit_pattern_survives(dtype):
-    """All 65536 numbers of 16 bits, each NaN with what it carries."""
+    """All 65536 numbers of 16 bits, also every NaN with its payload."""
     integers = torch.arange(-(2**15), 2**15).to(torch.int16)
     numbers = integers.view(dtype) if dtype.itemsize == 2 else torch.randn(2**16).to(dtype)
     module = torch.nn.Embedding(256, 256, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Faults to plant in models of transformers, each in one layer, and in configs of ours."""
+"""Faults for the parity report to find: in one layer of a model of transformers, or in the config of a JAX model."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from jax_attention import models
 from jax_attention.nn.named import filled, named
 
 
-def in_theirs(model, plant):
-    """A copy with the fault."""
-    copied = copy.deepcopy(model)
+def in_hf(model, change):
+    """A copy of a model of transformers that a function has changed."""
+    faulty = copy.deepcopy(model)
     with torch.no_grad():
-        plant(copied)
-    return copied
+        change(faulty)
+    return faulty
 
 
-def in_ours(model, **fields):
-    """The same arrays under another config."""
+def in_jax(model, **fields):
+    """A JAX model with the same arrays and other fields of its config."""
     config = dataclasses.replace(model.config, **fields)
     return filled(jax.eval_shape(lambda: models.create(config)), named(model), "model")
 
 
-def remasked(attention, change, name="attention_mask"):
-    """The additive mask `[B, 1, T, T]` that a layer gets by this name, changed."""
+def change_mask(attention, change, name="attention_mask"):
+    """Change the additive mask `[B, 1, T, T]` that an attention layer gets under this name."""
 
     def hook(module, args, kwargs):
         return args, kwargs | {name: change(kwargs[name])}
@@ -37,45 +37,52 @@ def remasked(attention, change, name="attention_mask"):
 
 
 def additive(mask, allowed):
-    """What their mask adds to forbidden scores, elsewhere."""
+    """An additive mask for boolean `allowed`, with the number that transformers adds to forbidden scores."""
     return torch.where(allowed, 0.0, mask.min())
 
 
 def inverted(mask):
+    """Allow what was forbidden, and forbid what was allowed."""
     return additive(mask, mask != 0)
 
 
 def without_itself(mask):
+    """Forbid every token to attend to itself."""
     return additive(mask, (mask == 0) & ~torch.eye(mask.shape[-1], dtype=bool))
 
 
 def causal(mask):
+    """Forbid the future."""
     return additive(mask, (mask == 0) & torch.ones_like(mask, dtype=bool).tril())
 
 
 def without_padding(mask):
+    """A causal mask that allows padding."""
     return additive(mask, torch.ones_like(mask, dtype=bool).tril())
 
 
 def transposed(find):
-    def plant(model):
+    """Transpose the weight of the layer that `find(model)` gives."""
+
+    def change(model):
         weight = find(model).weight
         weight.copy_(weight.clone().T)
 
-    return plant
+    return change
 
 
 def plus(find, number):
+    """Add a number to the weight of the layer that `find(model)` gives."""
     return lambda model: find(model).weight.add_(number)
 
 
 def other_base(attention, base, size):
-    """Another rotary base for one layer; positions as they come."""
+    """Use another rotary base in one layer, with positions that skip padding."""
 
     def hook(module, args, kwargs):
-        seen = kwargs["attention_mask"][:, 0, -1, :] == 0
-        places = (seen.long().cumsum(-1) - 1).clamp(min=0)
-        angle = places[..., None] * base ** (-torch.arange(0, size, 2) / size)
+        is_token = kwargs["attention_mask"][:, 0, -1, :] == 0
+        positions = (is_token.long().cumsum(-1) - 1).clamp(min=0)
+        angle = positions[..., None] * base ** (-torch.arange(0, size, 2) / size)
         angle = torch.cat([angle, angle], dim=-1)
         return args, kwargs | {"position_embeddings": (angle.cos(), angle.sin())}
 
@@ -83,7 +90,9 @@ def other_base(attention, base, size):
 
 
 def neighbours_to_halves(attention, size):
-    """Rows of queries and keys as Meta keeps them, under the rotation of Hugging Face: a conversion gone wrong."""
+    """Reorder the rows of queries and keys as if a conversion from Meta's layout (neighbouring pairs) had been
+    forgotten.
+    """
     for name in ("q_proj", "k_proj"):
         weight = getattr(attention, name).weight
         heads = weight.reshape(-1, size, weight.shape[-1])
@@ -91,13 +100,13 @@ def neighbours_to_halves(attention, size):
 
 
 def narrow(model, bits):
-    """Every product of a linear layer from factors with few bits, as TF32 does it."""
+    """Round both factors of every linear layer but the head to so many mantissa bits, as TF32 does."""
 
-    def rounded(x):
+    def round_mantissa(x):
         mantissa, exponent = np.frexp(x.numpy())
         return torch.from_numpy(np.ldexp(np.round(np.ldexp(mantissa, bits + 1)), exponent - bits - 1))
 
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and name != "lm_head":
-            module.weight.copy_(rounded(module.weight))
-            module.register_forward_pre_hook(lambda module, args: (rounded(args[0]),))
+            module.weight.copy_(round_mantissa(module.weight))
+            module.register_forward_pre_hook(lambda module, args: (round_mantissa(args[0]),))

@@ -1,4 +1,4 @@
-"""Every Hugging Face family that we read, tiny, random and of odd sizes: built from configs, nothing is downloaded."""
+"""Models of every Hugging Face family: tiny, random, of odd sizes, made from configs without downloads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 import transformers
 
 V, D, F, LAYERS = 37, 28, 22, 3
-"""A vocabulary and widths that are multiples of nothing much."""
+"""Vocabulary, width, feed-forward size and depth: numbers with few divisors, so that swapped axes do not fit."""
 SHARED = {"vocab_size": V, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 GROUPED = SHARED | {
     "hidden_size": D,
@@ -19,7 +19,7 @@ GROUPED = SHARED | {
     "max_position_embeddings": 64,
 }
 WHOLE = GROUPED | {"num_attention_heads": 2, "num_key_value_heads": 1}
-"""For families without a head size of their own: two heads of 14, one for keys and values."""
+"""For families without a field for the head size: two heads of 14, one for keys and values."""
 PLAIN = {name: x for name, x in WHOLE.items() if name != "head_dim"}
 NEOX = {name: x for name, x in PLAIN.items() if name != "num_key_value_heads"}
 
@@ -44,7 +44,7 @@ CASES = {
         | {"tie_word_embeddings": False, "activation_function": "gelu"},
     ),
     "pythia": ("GPTNeoX", NEOX | rope(partial_rotary_factor=0.45)),
-    "neox, one half after the other, no biases": (
+    "neox, sequential residual, no biases": (
         "GPTNeoX",
         NEOX | rope(500.0, partial_rotary_factor=1.0) | {"use_parallel_residual": False, "attention_bias": False},
     ),
@@ -104,9 +104,9 @@ ENCODERS = {
         {"vocab_size": V, "dim": D, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": F, "max_position_embeddings": 21},
     ),
 }
-PAIR = {"vocab_size": V, "d_model": D, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 1}
-T5 = PAIR | {"d_kv": 6, "d_ff": F, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4}
-BART = PAIR | {
+ENCODER_DECODER = {"vocab_size": V, "d_model": D, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 1}
+T5 = ENCODER_DECODER | {"d_kv": 6, "d_ff": F, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4}
+BART = ENCODER_DECODER | {
     "encoder_layers": 2,
     "decoder_layers": 3,
     "encoder_attention_heads": 4,
@@ -117,7 +117,7 @@ BART = PAIR | {
     "bos_token_id": 1,
     "forced_eos_token_id": None,
 }
-PAIRS = {
+ENCODER_DECODERS = {
     "t5": ("T5", T5),
     "t5 1.1": ("T5", T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     "bart": ("Bart", BART),
@@ -136,41 +136,41 @@ SHALLOW = {
     "gemma2, one layer": ("Gemma2", CASES["gemma2"][1] | {"num_hidden_layers": 1}),
     "pythia, two layers": ("GPTNeoX", CASES["pythia"][1] | {"num_hidden_layers": 2}),
     "t5, three layers": ("T5", T5 | {"num_layers": 1, "num_decoder_layers": 2}),
-    "t5 1.1, three layers": ("T5", PAIRS["t5 1.1"][1] | {"num_layers": 1, "num_decoder_layers": 2}),
+    "t5 1.1, three layers": ("T5", ENCODER_DECODERS["t5 1.1"][1] | {"num_layers": 1, "num_decoder_layers": 2}),
     "bert, one layer": ("Bert", BERT | {"num_hidden_layers": 1}),
     "bert, two layers": ("Bert", BERT | {"num_hidden_layers": 2}),
-    "marian, three layers": ("Marian", PAIRS["marian"][1] | {"encoder_layers": 1, "decoder_layers": 2}),
+    "marian, three layers": ("Marian", ENCODER_DECODERS["marian"][1] | {"encoder_layers": 1, "decoder_layers": 2}),
 }
-"""For tests that depth means nothing to: a program grows with every layer."""
+"""Shallow versions, for tests that do not depend on depth: compile time grows with every layer."""
 HEADS = {"GPT2": "LMHeadModel", "T5": "ForConditionalGeneration", "Bart": "ForConditionalGeneration"}
 HEADS |= {"Marian": "MTModel"} | dict.fromkeys(("Bert", "Roberta", "DistilBert"), "ForMaskedLM")
 
 
 def build(name, dtype=torch.float32):
-    """One of the cases."""
-    return made(*(CASES | ENCODERS | PAIRS | SHALLOW)[name]).to(dtype)
+    """Make the model of a case."""
+    return make_model(*(CASES | ENCODERS | ENCODER_DECODERS | SHALLOW)[name]).to(dtype)
 
 
-def made(kind, fields):
-    """Their model with weights of an order that matters, scales of norms and biases too."""
+def make_model(kind, fields):
+    """Make a model of transformers whose weights all matter for the output, norm scales and biases too."""
     family = "Gemma3Text" if kind == "Gemma3" else kind
     config = getattr(transformers, f"{family}Config")(**fields)
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{kind}{HEADS.get(kind, 'ForCausalLM')}")(config)
     rng = np.random.default_rng(len(fields))
     with torch.no_grad():
-        for key, weight in numbers(model).items():
+        for key, weight in parameters(model).items():
             is_table = any(part in key for part in ("emb", "wte", "shared"))
             scale = 0.3 if weight.ndim == 1 else 0.7 if is_table else weight.shape[-1] ** -0.5
-            # T5 has no scale in its scores: its queries start smaller.
+            # T5 does not scale its scores; its queries are smaller instead.
             scale *= config.d_kv**-0.5 if kind == "T5" and key.endswith("Attention.q.weight") else 1.0
             offset = 1.0 if weight.ndim == 1 and weight.detach().abs().min() > 0.5 else 0.0
             weight.copy_(torch.from_numpy(offset + scale * rng.standard_normal(weight.shape)))
     return model.eval()
 
 
-def numbers(model):
-    """All parameters by name, and the one buffer that we count as one; Marian's sinusoids are none."""
+def parameters(model):
+    """What this library has as parameters, by name: the trained ones, without Marian's sinusoids, and one buffer."""
     buffers = {name: x for name, x in model.named_buffers() if name == "final_logits_bias"}
     return {name: x for name, x in model.named_parameters() if x.requires_grad} | buffers
 

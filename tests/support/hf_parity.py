@@ -1,4 +1,4 @@
-"""How far we are from Hugging Face on one model: logits, gradients of every weight, greedy tokens."""
+"""Distances between a model of transformers and its JAX model: logits, gradients of every weight, greedy tokens."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ import torch
 
 from jax_attention import decoding
 from jax_attention.cache import EMPTY
-from jax_attention.interop.hf.families import DECODERS, ENCODERS, FAMILIES, PAIRS
-from jax_attention.interop.weight_mapping import to_theirs
+from jax_attention.interop.hf.families import DECODERS, ENCODER_DECODERS, ENCODERS, FAMILIES
+from jax_attention.interop.weight_mapping import to_torch_arrays
 from jax_attention.nn.named import named
 from tests.support import hf_models
 
 NEW = 12
+"""New tokens of greedy decoding."""
 
 
-def relative(found, expected) -> float:
-    """The largest distance over the largest number, or over 1."""
+def relative(actual, expected) -> float:
+    """The largest distance over the largest expected number, or over 1."""
     expected = np.asarray(expected)
-    return float(np.abs(np.asarray(found) - expected).max() / max(1.0, np.abs(expected).max()))
+    return float(np.abs(np.asarray(actual) - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 class Setting(NamedTuple):
-    """One way to call both sides: `theirs(model)` and `ours(model)` are logits, `targets` what they are asked for."""
+    """One way to call both models: `run_hf` and `run_jax` give logits, and `targets` are the tokens to predict."""
 
-    theirs: Callable
-    ours: Callable
+    run_hf: Callable
+    run_jax: Callable
     targets: np.ndarray
 
 
-# Compiled once for all models of one structure; a new function for each call would be compiled at each call.
+# Functions of the module are compiled once for all models of one structure; a lambda would compile at each call.
 
 
 @jax.jit
@@ -44,18 +45,18 @@ def logits_of_tokens(model, tokens):
 
 @jax.jit
 def logits_of_padded_tokens(model, tokens, positions, indices, options):
-    """The logits at these indices, which are those of the tokens that are not padding."""
+    """The logits at these indices: those of the tokens that are not padding."""
     return model(tokens, positions=positions, **options).logits[indices]
 
 
 @jax.jit
-def logits_of_pair(model, source, target, source_positions):
+def logits_of_encoder_decoder(model, source, target, source_positions):
     return model(source, target, source_positions=source_positions).logits
 
 
-def setting_of(theirs) -> Setting:
-    """Two rows of tokens; for encoders and pairs the second row of the source is padded and nobody sees its end."""
-    family, tokens = family_of(theirs), hf_models.tokens()
+def setting_of(hf_model) -> Setting:
+    """Two rows of tokens; in encoders and encoder-decoders the second row of the source has padding at its end."""
+    family, tokens = family_of(hf_model), hf_models.tokens()
     as_torch = torch.from_numpy
     if family in DECODERS:
         return Setting(
@@ -63,88 +64,92 @@ def setting_of(theirs) -> Setting:
             lambda model: logits_of_tokens(model, tokens),
             hf_models.tokens(seed=1),
         )
-    seen = np.arange(tokens.shape[1]) < np.array([[tokens.shape[1]], [9]])
-    places = np.where(seen, np.arange(tokens.shape[1]), EMPTY)
-    given = {"input_ids": as_torch(tokens), "attention_mask": as_torch(seen.astype(np.int64))}
+    is_token = np.arange(tokens.shape[1]) < np.array([[tokens.shape[1]], [9]])
+    positions = np.where(is_token, np.arange(tokens.shape[1]), EMPTY)
+    arguments = {"input_ids": as_torch(tokens), "attention_mask": as_torch(is_token.astype(np.int64))}
     if family in ENCODERS:
-        types = {} if family.model_type == "distilbert" else {"token_type_ids": as_torch(kinds_of(theirs, tokens))}
-        own = {} if not types else {"token_types": kinds_of(theirs, tokens)}
+        hf_types = (
+            {} if family.model_type == "distilbert" else {"token_type_ids": as_torch(token_types(hf_model, tokens))}
+        )
+        jax_types = {} if not hf_types else {"token_types": token_types(hf_model, tokens)}
         return Setting(
-            lambda model: model(**given, **types).logits[as_torch(seen)],
-            lambda model: logits_of_padded_tokens(model, tokens, places, np.nonzero(seen), own),
-            hf_models.tokens(seed=1)[seen],
+            lambda model: model(**arguments, **hf_types).logits[as_torch(is_token)],
+            lambda model: logits_of_padded_tokens(model, tokens, positions, np.nonzero(is_token), jax_types),
+            hf_models.tokens(seed=1)[is_token],
         )
     target = hf_models.tokens(length=7, seed=2) % 28
     return Setting(
-        lambda model: model(**given, decoder_input_ids=as_torch(target)).logits,
-        lambda model: logits_of_pair(model, tokens, target, places),
+        lambda model: model(**arguments, decoder_input_ids=as_torch(target)).logits,
+        lambda model: logits_of_encoder_decoder(model, tokens, target, positions),
         hf_models.tokens(length=7, seed=3) % 28,
     )
 
 
-def kinds_of(theirs, tokens):
-    """A type for each token, all of them in use."""
-    return np.arange(tokens.size).reshape(tokens.shape) % theirs.config.type_vocab_size
+def token_types(hf_model, tokens):
+    """A type for each token, with every type in use."""
+    return np.arange(tokens.size).reshape(tokens.shape) % hf_model.config.type_vocab_size
 
 
-def forward(theirs, ours) -> float:
-    """Logits."""
-    setting = setting_of(theirs)
+def forward(hf_model, jax_model) -> float:
+    """The relative distance of the logits."""
+    setting = setting_of(hf_model)
     with torch.no_grad():
-        expected = setting.theirs(theirs).numpy()
-    return relative(setting.ours(ours), expected)
+        expected = setting.run_hf(hf_model).numpy()
+    return relative(setting.run_jax(jax_model), expected)
 
 
-def gradients(theirs, ours) -> dict[str, float]:
-    """Of the cross-entropy, to every weight under the names of their files."""
-    setting = setting_of(theirs)
-    logits, targets = setting.theirs(theirs), setting.targets
-    theirs.zero_grad()
+def gradients(hf_model, jax_model) -> dict[str, float]:
+    """The relative distance of the gradient of the cross-entropy to every weight, by its name in Hugging Face files."""
+    setting = setting_of(hf_model)
+    logits, targets = setting.run_hf(hf_model), setting.targets
+    hf_model.zero_grad()
     flat = logits.reshape(-1, logits.shape[-1])
     torch.nn.functional.cross_entropy(flat, torch.from_numpy(targets).flatten()).backward()
 
     def loss(model):
-        logits = jax.nn.log_softmax(setting.ours(model))
+        logits = jax.nn.log_softmax(setting.run_jax(model))
         return -jnp.mean(jnp.take_along_axis(logits, targets[..., None], axis=-1))
 
-    found = {name: np.asarray(x) for name, x in named(jax.jit(jax.grad(loss))(ours)).items()}
-    entries = family_of(theirs).entries(ours.config)
-    # Entries are affine (Gemma's scales less one); a gradient only goes through the linear part.
-    offset = to_theirs(entries, {name: np.zeros_like(x) for name, x in found.items()})
-    found = {name: x - offset[name] for name, x in to_theirs(entries, found).items()}
-    old = {"lm_head.weight": "embed_out.weight"} if theirs.config.model_type == "gpt_neox" else {}
-    weights = hf_models.numbers(theirs)
-    assert found.keys() == {old.get(name, name) for name in weights}
-    expected = {old.get(name, name): x.grad.numpy() for name, x in weights.items() if x.grad is not None}
-    assert {old.get(name, name) for name in weights} - expected.keys() <= NO_GRADIENT
-    return {name: relative(found[name], expected[name]) for name in expected}
+    jax_gradients = {name: np.asarray(x) for name, x in named(jax.jit(jax.grad(loss))(jax_model)).items()}
+    mappings = family_of(hf_model).weight_mappings(jax_model.config)
+    # Mappings are affine (Gemma's scales are stored minus one); a gradient goes through their linear part only.
+    offset = to_torch_arrays(mappings, {name: np.zeros_like(x) for name, x in jax_gradients.items()})
+    actual = {name: x - offset[name] for name, x in to_torch_arrays(mappings, jax_gradients).items()}
+    in_files = {"lm_head.weight": "embed_out.weight"} if hf_model.config.model_type == "gpt_neox" else {}
+    weights = hf_models.parameters(hf_model)
+    assert actual.keys() == {in_files.get(name, name) for name in weights}
+    expected = {in_files.get(name, name): x.grad.numpy() for name, x in weights.items() if x.grad is not None}
+    assert {in_files.get(name, name) for name in weights} - expected.keys() <= NO_GRADIENT
+    return {name: relative(actual[name], expected[name]) for name in expected}
 
 
 NO_GRADIENT = {"final_logits_bias", "cls.predictions.bias", "lm_head.bias"}
-"""A buffer, and the bias beside an untied head, which nobody reads."""
+"""A buffer, and the bias that is stored with an untied head and never read."""
 
 
-def family_of(theirs):
-    return next(family for family in FAMILIES if family.model_type == theirs.config.model_type)
+def family_of(hf_model):
+    return next(family for family in FAMILIES if family.model_type == hf_model.config.model_type)
 
 
-def greedy(theirs, ours, rows=((5, 6, 7, 8, 9), (11,), (20, 3, 21))) -> tuple[np.ndarray, np.ndarray]:
-    """New tokens of a ragged batch with a cache, theirs padded; both `[rows, NEW]`, 0 behind the end."""
-    length, stop = max(map(len, rows)), theirs.config.eos_token_id
+def greedy(hf_model, jax_model, rows=((5, 6, 7, 8, 9), (11,), (20, 3, 21))) -> tuple[np.ndarray, np.ndarray]:
+    """New tokens of a ragged batch with a cache, of JAX and of transformers (with padding): `[rows, NEW]` each, 0 after
+    the end.
+    """
+    length, stop = max(map(len, rows)), hf_model.config.eos_token_id
     options = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
-    if family_of(theirs) in PAIRS:
-        # Their cache of T5 has one entry for each layer of the encoder, too few for a deeper decoder.
-        options["use_cache"] = theirs.config.model_type != "t5"
+    if family_of(hf_model) in ENCODER_DECODERS:
+        # The cache of transformers' T5 has one entry per layer of the encoder, too few for a deeper decoder.
+        options["use_cache"] = hf_model.config.model_type != "t5"
         padded = torch.tensor([list(row) + [0] * (length - len(row)) for row in rows])
-        seen = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
-        start = theirs.config.decoder_start_token_id
-        expected = theirs.generate(padded, attention_mask=seen, **options)[:, 1:].numpy()
-        places = np.where(seen.numpy(), np.arange(length), EMPTY)
-        ours, rows = ours.condition(padded.numpy(), positions=places), [[start]] * len(rows)
+        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+        start = hf_model.config.decoder_start_token_id
+        expected = hf_model.generate(padded, attention_mask=mask, **options)[:, 1:].numpy()
+        positions = np.where(mask.numpy(), np.arange(length), EMPTY)
+        jax_model, rows = jax_model.condition(padded.numpy(), positions=positions), [[start]] * len(rows)
     else:
         padded = torch.tensor([[0] * (length - len(row)) + list(row) for row in rows])
-        seen = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-        expected = theirs.generate(padded, attention_mask=seen, **options)[:, length:].numpy()
-    found = decoding.generate(ours, [list(row) for row in rows], max_new_tokens=NEW, stop_tokens=stop)
+        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+        expected = hf_model.generate(padded, attention_mask=mask, **options)[:, length:].numpy()
+    generated = decoding.generate(jax_model, [list(row) for row in rows], max_new_tokens=NEW, stop_tokens=stop)
     expected = np.pad(expected, ((0, 0), (0, NEW - expected.shape[1])))
-    return np.asarray(found.tokens), expected
+    return np.asarray(generated.tokens), expected

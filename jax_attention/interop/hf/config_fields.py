@@ -1,4 +1,4 @@
-"""A `config.json` that is read field by field and knows in the end what nobody has read."""
+"""A Hugging Face config that is read field by field and can list the fields that nothing has read."""
 
 from __future__ import annotations
 
@@ -62,52 +62,52 @@ HARMLESS = {
     "transformers_version",
     "use_cache",
 }
-"""Fields of Hugging Face configs that do not change what the model computes from its weights: they are of training
-and of generation.
+"""Fields of Hugging Face configs that do not change what the model computes from its weights: they configure training
+and generation.
 """
 
-_ASK = object()
+_REQUIRED = object()
 
 
-class Fields:
-    """The fields of a config; `unread` are those that were neither taken, nor expected, nor harmless."""
+class ConfigFields:
+    """The fields of a config. `unread()` lists those that were not taken, not expected and are not harmless."""
 
     def __init__(self, values: Mapping[str, Any]):
         self.values, self._read = dict(values), set(HARMLESS)
 
-    def take(self, name: str, default: Any = _ASK) -> Any:
+    def take(self, name: str, default: Any = _REQUIRED) -> Any:
         """The value of a field, or its default where it is absent."""
         self._read.add(name)
-        if name not in self.values and default is _ASK:
+        if name not in self.values and default is _REQUIRED:
             raise ValueError(f"config.json: expected the field {name!r}, got {', '.join(sorted(self.values))}.")
         return self.values.get(name, default)
 
-    def first(self, names: Iterable[str], default: Any = _ASK) -> Any:
-        """The value under the first of several names that is there and not null: fields were renamed over the years."""
+    def take_first(self, names: Iterable[str], default: Any = _REQUIRED) -> Any:
+        """The first value that is present and not null under several names: fields were renamed over the years."""
         names = tuple(names)
         self._read.update(names)
-        found = (self.values[name] for name in names if self.values.get(name) is not None)
-        value = next(found, default)
-        if value is _ASK:
+        present = (self.values[name] for name in names if self.values.get(name) is not None)
+        value = next(present, default)
+        if value is _REQUIRED:
             raise ValueError(f"config.json: expected one of the fields {', '.join(names)}, got none.")
         return value
 
-    def without(self, *names: str) -> Fields:
-        """The same fields but for some, which count as read."""
+    def without(self, *names: str) -> ConfigFields:
+        """The same fields without some, which count as read."""
         self._read.update(names)
-        other = Fields({name: value for name, value in self.values.items() if name not in names})
+        other = ConfigFields({name: value for name, value in self.values.items() if name not in names})
         other._read = self._read
         return other
 
     def expect(self, name: str, *allowed: Any) -> None:
-        """A field that may be absent and has to have one of these values: we compute nothing else."""
+        """Check a field that may be absent and otherwise has to have one of these values: no other is implemented."""
         value = self.take(name, allowed[0])
         if value not in allowed:
-            wanted = " or ".join(map(repr, allowed))
+            choices = " or ".join(map(repr, allowed))
             raise ValueError(
-                f"config.json: expected {name} = {wanted}, which is all that this library has, got {value!r}."
+                f"config.json: expected {name} = {choices}, which is all that this library has, got {value!r}."
             )
 
     def unread(self) -> list[str]:
-        """Fields that nobody asked for and that say something; null says nothing."""
+        """Names of fields that nothing has read and that are not null."""
         return sorted(name for name, value in self.values.items() if name not in self._read and value is not None)

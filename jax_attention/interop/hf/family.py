@@ -1,4 +1,4 @@
-"""What a Hugging Face model family is to us: a config in two directions, and a table of entries."""
+"""A Hugging Face model family: its config in both directions, and its table of weights."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jax_attention.interop.hf.config_fields import Fields
-from jax_attention.interop.weight_mapping import Entry
+from jax_attention.interop.hf.config_fields import ConfigFields
+from jax_attention.interop.weight_mapping import WeightMapping
 from jax_attention.models import EncoderDecoderConfig, LMConfig
 
 Config = LMConfig | EncoderDecoderConfig
@@ -15,30 +15,31 @@ Config = LMConfig | EncoderDecoderConfig
 
 @dataclass(frozen=True)
 class Family:
-    """`read` and `write` are each other's inverse on the configs that the family can express."""
+    """A `model_type` of Hugging Face. `read` and `write` are inverse on the configs that the family can express."""
 
     model_type: str
     architecture: str
+    """Name of the class in transformers, with its language-model head."""
     prefix: str
-    """What the names of all but the head begin with; folders of the bare model leave it out."""
-    read: Callable[[Fields], Config]
+    """First part of all weight names but the head's; folders of the bare model leave it out."""
+    read: Callable[[ConfigFields], Config]
     write: Callable[[Config], dict[str, Any]]
-    entries: Callable[[Config], list[Entry]]
+    weight_mappings: Callable[[Config], list[WeightMapping]]
     buffers: str = r"\.(rotary_emb|rope)\.inv_freq$"
-    """A pattern of names that are not read: what older versions saved beside the parameters, heads of other tasks."""
-    in_memory: Mapping[str, str] = field(default_factory=dict)
-    """Layers that transformers 5 has under another name than its files: PEFT goes by the former."""
-    task: str | None = "CAUSAL_LM"
-    """What PEFT calls the task; None where it has no name for it."""
-    pair: bool = False
-    """Whether the config is that of an encoder and a decoder."""
-    old_names: Mapping[str, str] = field(default_factory=dict)
-    """Patterns of names that older versions gave -> how they are called now."""
+    """Pattern of weight names to ignore: buffers that older versions saved with the parameters, heads of other tasks.
+    """
+    names_in_memory: Mapping[str, str] = field(default_factory=dict)
+    """Layers whose name in a transformers 5 model differs from the one in its files. PEFT uses the name in memory."""
+    peft_task: str | None = "CAUSAL_LM"
+    """`task_type` of PEFT; None where it has no name for the task."""
+    is_encoder_decoder: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Patterns of weight names that older versions wrote -> their present replacement."""
     copies: Callable[[Config], Mapping[str, str]] | None = None
-    """Names under which some files hold an array once more -> its name; None is that of a tied head."""
-    absent: Callable[[Config], Mapping[str, tuple[int, ...]]] = lambda config: {}
-    """Arrays that some files leave out, as they are zero -> their shapes."""
+    """Names under which some files store an array once more -> its name. None: the tied head is the only copy."""
+    optional_zeros: Callable[[Config], Mapping[str, tuple[int, ...]]] = lambda config: {}
+    """Arrays that some files leave out because they are zero -> their shapes."""
     headless: Mapping[str, Any] = field(default_factory=dict)
-    """Changes of the config for folders of the bare model, whose head is lost."""
-    head_decides: bool = False
-    """Files may hold another head although the config says that it is tied, which then it is not."""
+    """Config fields to replace for folders of the bare model, which has no head."""
+    head_weight_unties: bool = False
+    """Whether a stored head that differs from the embedding unties the head, although the config says it is tied."""

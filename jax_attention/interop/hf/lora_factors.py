@@ -1,8 +1,8 @@
-"""The two factors of a low-rank change, from their layers to our kernels and back.
+"""The two factors of a low-rank change, between PEFT's layers and the kernels of this library.
 
-A kernel of ours may be several layers of theirs (query, key and value in one) or the other way round. Both directions
-are exact: what is put together are blocks, so ranks add up, unless the layers share their first factor. An entry of a
-family's table moves output features only, so it takes the second factor as it would take the kernel.
+One kernel may be several layers in Hugging Face (query, key and value in one) or the other way round. Both directions
+are exact: combined factors are block-diagonal, so ranks add up, unless the layers share their first factor. A mapping
+of the family's table only moves output features, so the second factor `[F, r]` goes through it like a kernel `[F, D]`.
 """
 
 from __future__ import annotations
@@ -13,59 +13,71 @@ from typing import Any
 import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
-from jax_attention.interop.weight_mapping import Arrays, Entry
+from jax_attention.interop.weight_mapping import Arrays, WeightMapping
 
 Factors = tuple[Any, Any]
 
 
-def our_factors(
-    entry: Entry, given: Sequence[Factors | None], shapes: Sequence[tuple[int, ...]]
+def to_jax_factors(
+    mapping: WeightMapping, peft_factors: Sequence[Factors | None], shapes: Sequence[tuple[int, ...]]
 ) -> tuple[np.ndarray, Arrays]:
-    """From theirs, `A [r, D]` and `B [F, r]` for each of their layers or None: one `[D, r]` for all kernels of the
-    entry together, and a `[r, F]` for each. `shapes` are those of our kernels, here and below.
+    """The first factor `[D, r]` that all kernels of a mapping share, and the second, `[r, F]`, of each.
+
+    Args:
+        mapping: of the kernels.
+        peft_factors: `A [r, D]` and `B [F, r]` of each Hugging Face layer, or None for a layer without an adapter.
+        shapes: `(D, F)` of each kernel.
     """
-    widths = [x.shape[0] for x in _theirs(entry, [np.zeros((1, shape[-1]), np.float32) for shape in shapes])]
-    for name, x, width in zip(entry.theirs, given, widths, strict=True):
+    widths = [x.shape[0] for x in _to_torch(mapping, [np.zeros((1, shape[-1]), np.float32) for shape in shapes])]
+    for name, x, width in zip(mapping.torch_names, peft_factors, widths, strict=True):
         fits = x is None or (x[0].shape[1:] == shapes[0][:1] and x[1].shape == (width, x[0].shape[0]))
         fail_unless(
             fits,
             f"path: expected factors [r, {shapes[0][0]}] and [{width}, r] for {name}, got "
             f"{', '.join(describe_array(y) for y in x or ())}. They are for another model.",
         )
-    there = [x for x in given if x is not None]
-    shared = len(there) == len(given) and all(np.array_equal(x[0], there[0][0]) for x in there)
-    if shared:
-        first, seconds = there[0][0], [x[1] for x in there]
+    present = [x for x in peft_factors if x is not None]
+    has_one_first = len(present) == len(peft_factors) and all(np.array_equal(x[0], present[0][0]) for x in present)
+    if has_one_first:
+        first, seconds = present[0][0], [x[1] for x in present]
     else:
-        first, seconds = np.concatenate([x[0] for x in there]), _blocks([x and x[1].T for x in given], widths)
+        first, seconds = (
+            np.concatenate([x[0] for x in present]),
+            _block_rows([x and x[1].T for x in peft_factors], widths),
+        )
         seconds = [x.T for x in seconds]
-    return first.T, [x.T for x in seconds] if entry.upright else entry.to_ours(seconds)
+    return first.T, [x.T for x in seconds] if mapping.is_conv1d else mapping.to_jax(seconds)
 
 
-def their_factors(
-    entry: Entry, given: Sequence[Factors | None], shapes: Sequence[tuple[int, ...]]
+def to_peft_factors(
+    mapping: WeightMapping, jax_factors: Sequence[Factors | None], shapes: Sequence[tuple[int, ...]]
 ) -> tuple[np.ndarray, Arrays]:
-    """From ours, `A [D, r]` and `B [r, F]` for each of our kernels or None: one `[D, r]` for all layers of theirs
-    together, and a `[F, r]` for each.
+    """The first factor `[D, r]` that all Hugging Face layers of a mapping share, and the second, `[F, r]`, of each.
+
+    Args:
+        mapping: of the kernels.
+        jax_factors: `A [D, r]` and `B [r, F]` of each kernel, or None for a kernel without an adapter.
+        shapes: `(D, F)` of each kernel.
     """
-    first = np.concatenate([np.asarray(x[0]) for x in given if x is not None], axis=-1)
-    return first, _theirs(entry, _blocks([x and np.asarray(x[1]) for x in given], [shape[-1] for shape in shapes]))
+    first = np.concatenate([np.asarray(x[0]) for x in jax_factors if x is not None], axis=-1)
+    rows = _block_rows([x and np.asarray(x[1]) for x in jax_factors], [shape[-1] for shape in shapes])
+    return first, _to_torch(mapping, rows)
 
 
-def _blocks(given: Sequence[np.ndarray | None], widths: Sequence[int]) -> list[np.ndarray]:
-    """`[R, F]` for each, its own `[r, F]` in the rows that are its share of all R, zeros elsewhere."""
-    there = [x for x in given if x is not None]
-    rank, start, found = sum(x.shape[0] for x in there), 0, []
-    for x, width in zip(given, widths, strict=True):
-        block = np.zeros((rank, width), there[0].dtype)
+def _block_rows(factors: Sequence[np.ndarray | None], widths: Sequence[int]) -> list[np.ndarray]:
+    """`[R, F]` for each factor `[r, F]`, R being the sum of all ranks: its rows at its place, zeros elsewhere."""
+    present = [x for x in factors if x is not None]
+    rank, start, blocks = sum(x.shape[0] for x in present), 0, []
+    for x, width in zip(factors, widths, strict=True):
+        block = np.zeros((rank, width), present[0].dtype)
         if x is not None:
             block[start : start + x.shape[0]] = x
             start += x.shape[0]
-        found.append(block)
-    return found
+        blocks.append(block)
+    return blocks
 
 
-def _theirs(entry: Entry, kernels: Arrays) -> Arrays:
-    """`[F, r]` from `[r, F]`, whichever way round their kernels stand."""
-    found = entry.to_theirs(kernels)
-    return [x.T for x in found] if entry.upright else found
+def _to_torch(mapping: WeightMapping, factors: Arrays) -> Arrays:
+    """`[F, r]` of each Hugging Face layer from `[r, F]` of each kernel; a Conv1D is not transposed by its mapping."""
+    converted = mapping.to_torch(factors)
+    return [x.T for x in converted] if mapping.is_conv1d else converted

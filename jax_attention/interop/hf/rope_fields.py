@@ -1,4 +1,4 @@
-"""Rotary embeddings as Hugging Face writes them, old (`rope_theta`, `rope_scaling`) and new (`rope_parameters`)."""
+"""Rotary embeddings in Hugging Face configs: old fields (`rope_theta`, `rope_scaling`) and new (`rope_parameters`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jax_attention.interop.hf.config_fields import Fields
+from jax_attention.interop.hf.config_fields import ConfigFields
 from jax_attention.positions import (
     Rotary,
     Scaling,
@@ -18,68 +18,71 @@ from jax_attention.positions import (
 )
 from jax_attention.positions.scaling import DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
 
-BASE, PART = "rope_theta", "partial_rotary_factor"
+BASE, FRACTION = "rope_theta", "partial_rotary_factor"
 ORIGINAL = "original_max_position_embeddings"
 
 
 def read_rope(
-    fields: Fields, head_size: int, context: int, *, base: float = 10000.0, part: float | None = None
+    fields: ConfigFields, head_size: int, context: int, *, base: float = 10000.0, fraction: float | None = None
 ) -> Rotary:
-    """The one rotary embedding of a config. `part` is the usual part of a head that is turned; None where the family
-    turns the whole head and ignores the field.
+    """The rotary embedding of a config that has one. `fraction` is the default for the rotated part of each head; None
+    for families that rotate whole heads and ignore the field.
     """
     new, old = fields.take("rope_parameters", None), fields.take("rope_scaling", None)
-    outer = {BASE: fields.take(BASE, base), PART: fields.take(PART, part)}
-    return one_rope({**outer, **(old or {}), **(new or {})}, head_size, context, partial=part is not None)
+    top_level = {BASE: fields.take(BASE, base), FRACTION: fields.take(FRACTION, fraction)}
+    parameters = {**top_level, **(old or {}), **(new or {})}
+    return rope_from_parameters(parameters, head_size, context, partial=fraction is not None)
 
 
-def one_rope(parameters: Mapping[str, Any], head_size: int, context: int, *, partial: bool = False) -> Rotary:
-    """From one dictionary of `rope_parameters`; whatever is in it must be understood."""
-    given = Fields({name: x for name, x in parameters.items() if x is not None})
+def rope_from_parameters(
+    parameters: Mapping[str, Any], head_size: int, context: int, *, partial: bool = False
+) -> Rotary:
+    """The rotary embedding of one `rope_parameters` dictionary; an entry that is not understood is an error."""
+    fields = ConfigFields({name: x for name, x in parameters.items() if x is not None})
     if not partial:
-        given.expect(PART, 1.0)
-    base, size = float(given.take(BASE)), int(head_size * given.take(PART, 1.0))
-    scaling = _scaling(str(given.first(("rope_type", "type"), "default")), given, context)
-    if given.unread():
-        names = ", ".join(given.unread())
+        fields.expect(FRACTION, 1.0)
+    base, size = float(fields.take(BASE)), int(head_size * fields.take(FRACTION, 1.0))
+    scaling = _scaling(str(fields.take_first(("rope_type", "type"), "default")), fields, context)
+    if fields.unread():
+        names = ", ".join(fields.unread())
         raise ValueError(f"config.json: expected rope_parameters that this library has, got also {names}.")
     return rotary(base=base, size=None if size == head_size else size, scaling=scaling)
 
 
-def _scaling(kind: str, given: Fields, context: int) -> Scaling | None:
-    if kind == "default":
+def _scaling(rope_type: str, fields: ConfigFields, context: int) -> Scaling | None:
+    if rope_type == "default":
         return None
-    if kind == "linear":
-        return linear_scaling(given.take("factor"))
-    if kind == "dynamic":
-        given.take(ORIGINAL, None)  # transformers goes by the context alone
-        return dynamic_scaling(given.take("factor"), context)
-    if kind == "llama3":
-        low, high = given.take("low_freq_factor"), given.take("high_freq_factor")
-        return llama3_scaling(given.take("factor"), low, high, given.take(ORIGINAL, context))
-    if kind == "yarn":
+    if rope_type == "linear":
+        return linear_scaling(fields.take("factor"))
+    if rope_type == "dynamic":
+        fields.take(ORIGINAL, None)  # transformers ignores it: its dynamic scaling starts at max_position_embeddings
+        return dynamic_scaling(fields.take("factor"), context)
+    if rope_type == "llama3":
+        low, high = fields.take("low_freq_factor"), fields.take("high_freq_factor")
+        return llama3_scaling(fields.take("factor"), low, high, fields.take(ORIGINAL, context))
+    if rope_type == "yarn":
         return yarn_scaling(
-            given.take("factor"),
-            given.take(ORIGINAL, context),
-            beta_fast=given.take("beta_fast", 32.0),
-            beta_slow=given.take("beta_slow", 1.0),
-            attention_factor=given.take("attention_factor", None),
-            truncate=given.take("truncate", True),
+            fields.take("factor"),
+            fields.take(ORIGINAL, context),
+            beta_fast=fields.take("beta_fast", 32.0),
+            beta_slow=fields.take("beta_slow", 1.0),
+            attention_factor=fields.take("attention_factor", None),
+            truncate=fields.take("truncate", True),
         )
     known = "default, linear, dynamic, llama3, yarn"
-    raise ValueError(f"config.json: expected a rope_type among {known}, got {kind!r}.")
+    raise ValueError(f"config.json: expected a rope_type among {known}, got {rope_type!r}.")
 
 
 def rope_json(rope: Rotary, head_size: int) -> dict[str, Any]:
     """`rope_parameters` of a rotary embedding; `read_rope` is the inverse."""
-    part = {} if rope.size is None else {PART: _part(rope.size, head_size)}
-    return {BASE: rope.base, **part, **_scaling_json(rope.scaling)}
+    fraction = {} if rope.size is None else {FRACTION: _fraction(rope.size, head_size)}
+    return {BASE: rope.base, **fraction, **_scaling_json(rope.scaling)}
 
 
-def _part(size: int, head_size: int) -> float:
-    """The quotient, rounded so that their `int(head_size * part)` is the size and not one less."""
-    part = size / head_size
-    return part if int(head_size * part) == size else math.nextafter(part, 2.0)
+def _fraction(size: int, head_size: int) -> float:
+    """`size / head_size`, rounded up where transformers' `int(head_size * fraction)` would give one less: 30 / 44."""
+    fraction = size / head_size
+    return fraction if int(head_size * fraction) == size else math.nextafter(fraction, 2.0)
 
 
 def _scaling_json(scaling: Scaling) -> dict[str, Any]:

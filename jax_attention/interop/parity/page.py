@@ -1,11 +1,11 @@
-"""The page of a report: a verdict, a picture of the error by layer, every row. No script, no network."""
+"""The HTML page of a report: verdict, figure of the error by layer, table of every row. No scripts, no network."""
 
 from __future__ import annotations
 
 import html
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from jax_attention.interop.parity.rounding import ParityRow
 
@@ -33,8 +33,9 @@ th { color: var(--soft); font-weight: 600; }
 """
 WHOLE = ("stream", "logits")
 IN = "in"
-"""The column before the layers of a half."""
+"""Label of the column before the layers of a stack."""
 LEFT, TOP, HEIGHT, STEP, BAR = 56, 14, 190, 26, 12
+"""Margins, height, width of a column and of a bar, in pixels."""
 
 
 def page(
@@ -45,7 +46,7 @@ def page(
     cells: Sequence[Sequence[str]],
     notes: Iterable[str],
 ) -> str:
-    """The whole page."""
+    """The page as one HTML document."""
     wrong = "" if verdict == "rounding" else " wrong"
     heading = html.escape(f"{title}, {dtype}")
     about = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
@@ -56,8 +57,8 @@ def page(
         f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{heading}</h1>\n"
         f'<div class="verdict{wrong}">{html.escape(verdict[0].upper() + verdict[1:])}</div>\n{about}{_figure(rows)}\n'
         f'<div class="wide"><table>\n{_table(rows, cells)}</table></div>\n'
-        "<p>Every point but stream and logits is local: ours got the input that theirs got there. Used is the largest "
-        "difference over what rounding may make.</p>\n</body>\n</html>\n"
+        "<p>Every point except stream and logits is local: the JAX part got the input that the part in transformers "
+        "got. Used is the largest difference over the one that rounding explains.</p>\n</body>\n</html>\n"
     )
 
 
@@ -70,79 +71,77 @@ def _table(rows: Sequence[ParityRow], cells: Sequence[Sequence[str]]) -> str:
     return "".join(lines)
 
 
-# --- The picture -----------------------------------------------------------------------------------------------------
+# --- The figure -----------------------------------------------------------------------------------------------------
 
 
 def _figure(rows: Sequence[ParityRow]) -> str:
-    """One column for each layer: a bar for the worst of its parts, a ring for the stream behind it."""
+    """One column per layer: a bar for the worst of its parts, a ring for the stream after it."""
     columns = _columns(rows)
-    powers = [_power(row) for row in rows]
+    powers = [math.ceil(_log_used(row)) for row in rows]
     low, high = min(-3, *powers), max(1, *powers)
     width = LEFT + STEP * len(columns) + 10
-    height = lambda power: TOP + HEIGHT * (high - power) / (high - low)  # noqa: E731
-    parts = [_lines(low, high, width, height)]
-    for i, (name, inside) in enumerate(columns):
-        if name == IN and inside[0].half:
+
+    def height(power: float) -> float:
+        return TOP + HEIGHT * (high - power) / (high - low)
+
+    parts = [_grid_lines(low, high, width, height)]
+    for i, (name, column) in enumerate(columns):
+        if name == IN and column[0].stack:
             x, y = LEFT + STEP * i + STEP / 2, TOP + HEIGHT + 30
-            parts.append(f'<text x="{x}" y="{y}" text-anchor="middle">{inside[0].half}</text>')
-        parts.append(_column(LEFT + STEP * i, name, inside, height, low))
-    label = "Difference over what rounding may make, by layer"
+            parts.append(f'<text x="{x}" y="{y}" text-anchor="middle">{column[0].stack}</text>')
+        parts.append(_column(LEFT + STEP * i, name, column, height, low))
+    label = "Difference over what rounding explains, by layer"
     svg = f'<svg role="img" aria-label="{label}" width="{width}" height="{TOP + HEIGHT + 34}">{"".join(parts)}</svg>'
     caption = (
-        f"{label}, in powers of ten. Bars: the worst part of the layer, by itself. Rings: the whole model up to there. "
+        f"{label}, in powers of ten. Bars: the worst part of the layer by itself. Rings: the whole model up to there. "
         "Above the dashed line it is not rounding."
     )
     return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
 
 
 def _columns(rows: Sequence[ParityRow]) -> list[tuple[str, list[ParityRow]]]:
-    """A name and its rows for each layer, and for what stands before and behind the layers of each half."""
-    groups = [list(group) for _, group in itertools.groupby(rows, key=lambda row: (row.half, row.layer))]
-    found, half = [], None
+    """Label and rows of each column: every layer, and the points before and after the layers of each stack."""
+    groups = [list(group) for _, group in itertools.groupby(rows, key=lambda row: (row.stack, row.layer))]
+    columns, stack = [], None
     for group in groups:
         first = group[0]
-        name = str(first.layer) if first.layer is not None else "out" if first.half == half else IN
-        found.append((name, group))
-        half = first.half
-    return found
+        label = str(first.layer) if first.layer is not None else "out" if first.stack == stack else IN
+        columns.append((label, group))
+        stack = first.stack
+    return columns
 
 
-def _power(row: ParityRow) -> int:
-    """The power of ten just above."""
-    return math.ceil(_logarithm(row))
-
-
-def _logarithm(row: ParityRow) -> float:
-    """Of the used part, within what can be drawn; NaN is drawn as infinity."""
+def _log_used(row: ParityRow) -> float:
+    """Decimal logarithm of the used part of the tolerance, cut to what can be drawn: -3 to 9. NaN is drawn at 9."""
     used = row.used
-    if not used <= 1e9:
+    if not used <= 1e9:  # true for NaN too
         return 9.0
     return math.log10(max(used, 1e-3))
 
 
-def _lines(low: int, high: int, width: int, height: object) -> str:
-    found = []
+def _grid_lines(low: int, high: int, width: int, height: Callable[[float], float]) -> str:
+    lines = []
     for power in range(low, high + 1):
         y, kind = height(power), "limit" if power == 0 else "grid"
-        found.append(f'<line class="{kind}" x1="{LEFT - 6}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        found.append(f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g}</text>')
-    return "".join(found)
+        lines.append(f'<line class="{kind}" x1="{LEFT - 6}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        lines.append(f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g}</text>')
+    return "".join(lines)
 
 
-def _column(x: float, name: str, rows: Sequence[ParityRow], height: object, low: int) -> str:
-    base, middle, found = height(low), x + STEP / 2, []
+def _column(x: float, label: str, rows: Sequence[ParityRow], height: Callable[[float], float], low: int) -> str:
+    base, middle, shapes = height(low), x + STEP / 2, []
     local = [row for row in rows if row.point not in WHOLE]
     if local:
-        worst = max(local, key=_logarithm)
-        y, kind = height(_logarithm(worst)), "bar" if all(row.equal for row in local) else "bar wrong"
+        worst = max(local, key=_log_used)
+        y, kind = height(_log_used(worst)), "bar" if all(row.equal for row in local) else "bar wrong"
         hint = f"<title>{html.escape(worst.point)}: {worst.used:.2g}</title>"
         box = f'x="{middle - BAR / 2}" y="{y:.1f}" width="{BAR}" height="{base - y:.1f}"'
-        found.append(f'<rect class="{kind}" {box}>{hint}</rect>')
+        shapes.append(f'<rect class="{kind}" {box}>{hint}</rect>')
     for row in rows:
         if row.point in WHOLE:
             hint = f"<title>{row.point}: {row.used:.2g}</title>"
-            found.append(
-                f'<circle class="dot" cx="{middle}" cy="{height(_logarithm(row)):.1f}" r="3.5">{hint}</circle>'
+            shapes.append(
+                f'<circle class="dot" cx="{middle}" cy="{height(_log_used(row)):.1f}" r="3.5">{hint}</circle>'
             )
-    found.append(f'<text x="{middle}" y="{base + 16:.1f}" text-anchor="middle">{name}</text>')
-    return "".join(found)
+    shapes.append(f'<text x="{middle}" y="{base + 16:.1f}" text-anchor="middle">{label}</text>')
+    return "".join(shapes)

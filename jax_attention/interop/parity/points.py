@@ -1,10 +1,10 @@
-"""What is compared: a table of points, each with the arrays of ours that it uses and what we compute there.
+"""Points of comparison: a table of the parts of a model, with their arrays and what the JAX side computes there.
 
-Every point is *local*: our part gets the input that their part got, so that no error of an earlier layer arrives there.
-Where it stands on their side is not written down again: its input goes into the module that holds the first of its
-arrays in the family's table of entries, its output comes from the one that holds the last. So it does not matter
-whether a module of theirs is the part, or has its residual sum and norm inside (BERT's attention), or is not there at
-all (the feed-forward of BERT and BART).
+Every point is *local*: the JAX part gets the input that the part in transformers got, so no error of an earlier layer
+arrives there. The module in transformers is not written down again. The input of a point goes into the module that
+holds the first of its arrays in the family's table of weights, and its output comes from the module that holds the
+last. So it does not matter whether that module is just the part, or also contains the residual sum and a norm (BERT's
+attention), or whether there is no such module at all (the feed-forward layers of BERT and BART).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jax_attention.cache import KVCache, filled
-from jax_attention.interop.weight_mapping import Entry
+from jax_attention.interop.weight_mapping import WeightMapping
 from jax_attention.models import Capture, TransformerLM
 from jax_attention.models.block import Block, CaptureRequest, LayerInputs
 from jax_attention.models.results import EMBEDDING
@@ -26,9 +26,9 @@ from jax_attention.nn.freeze import unfreeze
 BLOCK = "blocks.rest.{layer}"
 
 
-class Beside(NamedTuple):
-    """What a stack of blocks reads beside its stream: where tokens stand and of which type they are; what the encoder
-    made of a source, and where that stands.
+class StackInputs(NamedTuple):
+    """Inputs of a stack of blocks other than its tokens: their positions and types, and for a decoder the encoder's
+    output with its positions.
     """
 
     positions: Any
@@ -39,22 +39,22 @@ class Beside(NamedTuple):
 
 @dataclass(frozen=True)
 class Point:
-    """A part of a model, ours being a model of one layer: `run(model, input, beside)`."""
+    """A part of a model. `run(model, x, inputs)` computes it in a JAX model that has only the layer in question."""
 
     name: str
     kind: str
-    """What can be wrong with it: the hypotheses go by this."""
-    ours: str
-    """What the names of its arrays begin with; `{layer}` stands for the layer."""
-    run: Callable[[TransformerLM, jax.Array, Beside], jax.Array]
+    """Kind of part: it selects the hypotheses that may explain a difference."""
+    path: str
+    """First part of the names of its arrays; `{layer}` stands for the layer."""
+    run: Callable[[TransformerLM, jax.Array, StackInputs], jax.Array]
     first: str = ""
-    """Of its arrays, those that its input meets; empty is all of them."""
+    """Below `path`: the arrays that multiply the input. Empty: all of them."""
     last: str = ""
-    """Those that its output comes from."""
+    """Below `path`: the arrays that give the output. Empty: all of them."""
 
-    def sides(self, layer: int | None) -> tuple[str, str]:
-        """What the names of the first of its arrays begin with, and of the last."""
-        first, last = (f"{self.ours}.{part}" if part else self.ours for part in (self.first, self.last))
+    def ends(self, layer: int | None) -> tuple[str, str]:
+        """Paths of its first and of its last arrays."""
+        first, last = (f"{self.path}.{end}" if end else self.path for end in (self.first, self.last))
         return first.format(layer=layer), last.format(layer=layer)
 
 
@@ -62,95 +62,108 @@ def _block(model: TransformerLM) -> Block:
     return model.blocks.rest[0]
 
 
-def _shared(model: TransformerLM, beside: Beside) -> LayerInputs:
-    return LayerInputs(beside.positions, filled(), model.shared_mods())
+def _layer_inputs(model: TransformerLM, inputs: StackInputs) -> LayerInputs:
+    return LayerInputs(inputs.positions, filled(), model.shared_mods())
 
 
-def _embedding(model: TransformerLM, tokens: jax.Array, beside: Beside) -> jax.Array:
+def _run_embedding(model: TransformerLM, tokens: jax.Array, inputs: StackInputs) -> jax.Array:
     capture, memory = Capture(hidden=(EMBEDDING,)), None
-    if beside.memory is not None:
-        memory = model.project_memory(beside.memory, beside.memory_positions)
-    out = model(tokens, positions=beside.positions, token_types=beside.types, memory=memory, capture=capture)
+    if inputs.memory is not None:
+        memory = model.project_memory(inputs.memory, inputs.memory_positions)
+    out = model(tokens, positions=inputs.positions, token_types=inputs.types, memory=memory, capture=capture)
     return out.captured.hidden[EMBEDDING]
 
 
-def _remembered(model: TransformerLM, beside: Beside) -> KVCache:
-    return _block(model).cross.project_memory(beside.memory, positions=beside.memory_positions)
+def _project_memory(model: TransformerLM, inputs: StackInputs) -> KVCache:
+    return _block(model).cross.project_memory(inputs.memory, positions=inputs.memory_positions)
 
 
-def _whole_block(model: TransformerLM, x: jax.Array, beside: Beside) -> jax.Array:
-    memory = None if beside.memory is None else _remembered(model, beside)
-    return _block(model)(x, _shared(model, beside), None, memory, None, CaptureRequest(False, False))[0]
+def _run_block(model: TransformerLM, x: jax.Array, inputs: StackInputs) -> jax.Array:
+    memory = None if inputs.memory is None else _project_memory(model, inputs)
+    return _block(model)(x, _layer_inputs(model, inputs), None, memory, None, CaptureRequest(False, False))[0]
 
 
-def _attention(model: TransformerLM, x: jax.Array, beside: Beside) -> jax.Array:
-    block, shared = _block(model), _shared(model, beside)
-    own = tuple(unfreeze(mod) for mod in block.mods)
-    return block.attention(x, mask=shared.mask, mods=(*shared.mods, *own), query_positions=beside.positions)
+def _run_attention(model: TransformerLM, x: jax.Array, inputs: StackInputs) -> jax.Array:
+    block, shared = _block(model), _layer_inputs(model, inputs)
+    block_mods = tuple(unfreeze(mod) for mod in block.mods)
+    mods = (*shared.mods, *block_mods)
+    return block.attention(x, mask=shared.mask, mods=mods, query_positions=inputs.positions)
 
 
-def _cross(model: TransformerLM, x: jax.Array, beside: Beside) -> jax.Array:
-    return _block(model).cross.cross_attend(x, _remembered(model, beside))
+def _run_cross_attention(model: TransformerLM, x: jax.Array, inputs: StackInputs) -> jax.Array:
+    return _block(model).cross.cross_attend(x, _project_memory(model, inputs))
 
 
-def _head(model: TransformerLM, x: jax.Array, beside: Beside) -> jax.Array:
+def _run_head(model: TransformerLM, x: jax.Array, inputs: StackInputs) -> jax.Array:
     return model.unembed(x)
 
 
-def _layer(path: str) -> Callable[[TransformerLM, jax.Array, Beside], jax.Array]:
-    """A layer that is called with one array."""
+def _run_layer(path: str) -> Callable[[Any, jax.Array, StackInputs], jax.Array]:
+    """Call the layer at this path, which takes one array."""
 
-    def run(model: TransformerLM, x: jax.Array, beside: Beside) -> jax.Array:
-        part: Any = model
-        for step in path.split("."):
-            part = getattr(part, step)
-        return part(x)
+    def run(model: Any, x: jax.Array, inputs: StackInputs) -> jax.Array:
+        layer = model
+        for name in path.split("."):
+            layer = getattr(layer, name)
+        return layer(x)
 
     return run
 
 
 def _norm(name: str, path: str) -> Point:
-    return Point(name, "norm", path, _layer(path))
+    return Point(name, "norm", path, _run_layer(path))
 
 
 def _in_block(name: str, kind: str, path: str, **ends: str) -> Point:
-    """A layer within the block that is called with one array."""
-    run = _layer(path)
-    return Point(name, kind, f"{BLOCK}.{path}", lambda model, x, beside: run(_block(model), x, beside), **ends)
+    """A layer of the block that is called with one array."""
+    run = _run_layer(path)
+    return Point(name, kind, f"{BLOCK}.{path}", lambda model, x, inputs: run(_block(model), x, inputs), **ends)
 
 
-BEFORE = (_norm("embedding norm", "embedding_norm"), Point("embedding", "embedding", "embedding", _embedding))
+BEFORE = (_norm("embedding norm", "embedding_norm"), Point("embedding", "embedding", "embedding", _run_embedding))
 IN_BLOCK = (
     _in_block("attention norm", "norm", "attention_norm"),
     _in_block("query norm", "norm", "attention.query_norm"),
     _in_block("key norm", "norm", "attention.key_norm"),
-    Point("attention", "attention", f"{BLOCK}.attention", _attention, first="projections", last="out"),
+    Point("attention", "attention", f"{BLOCK}.attention", _run_attention, first="projections", last="out"),
     _in_block("norm after attention", "norm", "attention_after"),
     _in_block("cross-attention norm", "norm", "cross_norm"),
-    Point("cross-attention", "cross-attention", f"{BLOCK}.cross", _cross, first="projections.query", last="out"),
+    Point(
+        "cross-attention",
+        "cross-attention",
+        f"{BLOCK}.cross",
+        _run_cross_attention,
+        first="projections.query",
+        last="out",
+    ),
     _in_block("feed-forward norm", "norm", "feed_forward_norm"),
     _in_block("feed-forward", "feed-forward", "feed_forward", first="up", last="down"),
     _in_block("norm after feed-forward", "norm", "feed_forward_after"),
-    Point("block", "block", BLOCK, _whole_block),
+    Point("block", "block", BLOCK, _run_block),
 )
-"""Rows stand in the order in which theirs computed them, a block behind its parts: it is wrong by itself if none of
-them is.
+"""Points of a block. Rows of a report come in the order in which transformers computed them, so a block follows its
+parts: it is the suspect only if none of them is.
 """
-AFTER = (_norm("final norm", "final_norm"), _norm("head norm", "head_norm"), Point("head", "head", "head", _head))
+AFTER = (_norm("final norm", "final_norm"), _norm("head norm", "head_norm"), Point("head", "head", "head", _run_head))
 POINTS = {point.name: point for point in (*BEFORE, *IN_BLOCK, *AFTER)}
 UNHOOKED = ("embedding", "head")
-"""Their inputs and outputs are those of their neighbours, and of the model."""
+"""Points without hooks: their inputs and outputs are those of other points, and of the model."""
 
 
-def module_of(entries: Iterable[Entry], ours: str) -> str | None:
-    """The module of theirs that holds exactly what begins with this in ours; None where the model has no such part."""
-    names = [name for entry in entries if any(x.startswith(f"{ours}.") for x in entry.ours) for name in entry.theirs]
-    paths = [name.split(".")[:-1] for name in names]
-    together = takewhile(lambda steps: len(set(steps)) == 1, zip(*paths, strict=False))
-    return ".".join(steps[0] for steps in together) if paths else None
+def hf_module_name(mappings: Iterable[WeightMapping], path: str) -> str | None:
+    """Name of the innermost module in transformers that holds all arrays below a path; None if there are none."""
+    names = [
+        name
+        for mapping in mappings
+        if any(jax_name.startswith(f"{path}.") for jax_name in mapping.jax_names)
+        for name in mapping.torch_names
+    ]
+    modules = [name.split(".")[:-1] for name in names]
+    common = takewhile(lambda steps: len(set(steps)) == 1, zip(*modules, strict=False))
+    return ".".join(steps[0] for steps in common) if modules else None
 
 
 @jax.jit
-def run_points(model: TransformerLM, inputs: dict[str, jax.Array], beside: Beside) -> dict[str, jax.Array]:
-    """What our model of one layer makes of the inputs, by the names of points; layers of one kind compile once."""
-    return {name: POINTS[name].run(model, x, beside) for name, x in inputs.items()}
+def run_points(model: TransformerLM, arrays: dict[str, jax.Array], inputs: StackInputs) -> dict[str, jax.Array]:
+    """Outputs of a JAX model of one layer at its points, by name. Layers of one kind compile once."""
+    return {name: POINTS[name].run(model, x, inputs) for name, x in arrays.items()}

@@ -1,4 +1,4 @@
-"""What a comparison of two models found, as a value; as text, as a table, as a page."""
+"""The result of comparing two models, as an object, as text, as a table and as a page."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from jax_attention.interop.parity.rounding import ParityRow
 
 TITLES = ("layer", "point", "max abs", "allowed", "used", "max rel", "ulps", "cosine", "")
 NARROW = (0, 1, 2, 3, 4, 7, 8)
-"""Columns of the table for terminals of 80 characters: largest relative distances are those of the smallest numbers."""
+"""Columns that fit a terminal of 80 characters. The largest relative distances are left out: they are those of the
+smallest numbers.
+"""
+LEFT_ALIGNED = (1, 8)
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Whether two models compute the same, since where they do not, and why.
+    """Whether two models compute the same, and if not, from which layer on, and why.
 
-    `rows` are in the order of the computation. Points are local: ours got what theirs got there. `stream` and `logits`
-    alone are those of two models that ran by themselves.
+    `rows` are in the order of the computation. Points are local: the JAX part got the input that the part in
+    transformers got. Only `stream` and `logits` are those of two whole models.
     """
 
     title: str
     dtype: str
     rows: tuple[ParityRow, ...]
     tolerance: float
-    """Relative, where nothing is summed; what a row may differ by grows from it with its sums and with depth."""
+    """Relative tolerance where nothing is summed; that of a row grows from it with its sums and its depth."""
     cause: Diagnosis | None
     notes: tuple[str, ...] = ()
 
@@ -42,17 +45,17 @@ class ParityReport:
 
     @property
     def verdict(self) -> str:
-        """`rounding`, or since where it is more than that, and why."""
+        """`rounding`, or the first place where it is more than that, and its cause."""
         row = self.suspect
         if row is None:
             return "rounding"
         layer = "" if row.layer is None else f"layer {row.layer}"
-        place = " ".join(word for word in (row.half, layer) if word)
+        place = " ".join(word for word in (row.stack, layer) if word)
         where = ", ".join(word for word in (place, row.point) if word)
         return f"suspicious from {where}: {self.cause.sentence if self.cause else 'cause unknown'}"
 
     def cells(self) -> list[tuple[str, ...]]:
-        """The rows as words, under `TITLES`."""
+        """The rows as text, under `TITLES`."""
         return [
             (
                 row.place,
@@ -68,15 +71,15 @@ class ParityReport:
         ]
 
     def table(self) -> Any:
-        """The most telling columns as a table of rich."""
+        """A `rich` table of the most important columns."""
         from rich.table import Table
 
-        made = Table(title=f"{self.title}, {self.dtype}", caption=self.verdict, box=None, padding=(0, 1, 0, 0))
+        table = Table(title=f"{self.title}, {self.dtype}", caption=self.verdict, box=None, padding=(0, 1, 0, 0))
         for i in NARROW:
-            made.add_column(TITLES[i], justify="left" if i in (1, 8) else "right", no_wrap=True)
+            table.add_column(TITLES[i], justify="left" if i in LEFT_ALIGNED else "right", no_wrap=True)
         for row, cells in zip(self.rows, self.cells(), strict=True):
-            made.add_row(*(cells[i] for i in NARROW), style=None if row.equal else "bold red")
-        return made
+            table.add_row(*(cells[i] for i in NARROW), style=None if row.equal else "bold red")
+        return table
 
     def html(self) -> str:
         """One page that needs no network and no scripts."""
@@ -87,7 +90,7 @@ class ParityReport:
         widths = [max(len(line[i]) for line in lines) for i in range(len(TITLES))]
         texts = [
             " ".join(
-                x.ljust(width) if i in (1, 8) else x.rjust(width)
+                x.ljust(width) if i in LEFT_ALIGNED else x.rjust(width)
                 for i, (x, width) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in lines

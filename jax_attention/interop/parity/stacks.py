@@ -1,4 +1,4 @@
-"""A model as one stack of blocks or two, each with all that is known of it: ours, what it read, what theirs did."""
+"""A model as one stack of blocks or two (encoder, decoder), each with its tokens and its trace in transformers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from jax_attention.cache import EMPTY
 from jax_attention.core.checks import fail_unless
 from jax_attention.interop.hf.family import Config, Family
-from jax_attention.interop.parity.hf_side import Trace, hooked, traced
-from jax_attention.interop.parity.points import Beside
-from jax_attention.interop.parity.rounding import Scale
-from jax_attention.interop.parity.tokens import ENCODER, Read
-from jax_attention.interop.weight_mapping import Entry
+from jax_attention.interop.parity.hf_run import Trace, hook_modules, trace_model
+from jax_attention.interop.parity.points import StackInputs
+from jax_attention.interop.parity.rounding import Tolerance
+from jax_attention.interop.parity.token_batch import ENCODER, TokenBatch
+from jax_attention.interop.weight_mapping import WeightMapping
 from jax_attention.models import EncoderDecoder, LMConfig, TransformerLM, unroll_layers
 from jax_attention.nn.named import named
 
@@ -25,100 +25,120 @@ DECODER = "decoder"
 
 
 @dataclass(frozen=True)
-class Half:
-    """The encoder or the decoder of a pair, or a model that has one stack of blocks; its name is then empty."""
+class Stack:
+    """The encoder or the decoder of a model, or a model that has only one stack of blocks; its name is then empty."""
 
     name: str
-    whole: TransformerLM
-    """As it was given, scanned or not."""
     model: TransformerLM
-    """The same, block by block."""
-    read: Read
-    beside: Beside
+    """The JAX model of the caller, scanned or not."""
+    unrolled: TransformerLM
+    """The same model with unrolled blocks."""
+    batch: TokenBatch
+    inputs: StackInputs
     trace: Trace
-    scale: Scale
-    before: int
-    """Layers through which what it reads has gone already: those of the encoder."""
+    tolerance: Tolerance
+    layers_before: int
+    """Layers that its inputs went through: those of the encoder, for a decoder."""
 
     @property
-    def unpadded(self) -> np.ndarray:
-        """Tokens, `[B, T]`, of rows without padding, of the source neither; or all if every row has some."""
-        whole = self.read.seen.all(axis=-1)
-        if self.beside.memory_positions is not None:
-            whole &= (self.beside.memory_positions != EMPTY).all(axis=-1)
-        return self.read.seen & whole[:, None] if whole.any() else self.read.seen
+    def rows_without_padding(self) -> np.ndarray:
+        """Whether a token, `[B, T]`, is in a row without padding, in the source as well. All tokens if every row has
+        some padding.
+        """
+        is_whole = self.batch.is_token.all(axis=-1)
+        if self.inputs.memory_positions is not None:
+            is_whole &= (self.inputs.memory_positions != EMPTY).all(axis=-1)
+        return self.batch.is_token & is_whole[:, None] if is_whole.any() else self.batch.is_token
 
 
-def halves_of(ours: TransformerLM | EncoderDecoder) -> dict[str, TransformerLM]:
-    """Models of one stack of blocks, in the order in which they run."""
-    if isinstance(ours, TransformerLM):
-        return {"": ours}
-    encoder = jax.tree.map(lambda x: x, ours.encoder)
-    encoder.embedding = ours.decoder.embedding if ours.config.shared_embedding else encoder.embedding
-    return {ENCODER: encoder, DECODER: ours.decoder}
+def split_model(model: TransformerLM | EncoderDecoder) -> dict[str, TransformerLM]:
+    """The stacks of a JAX model by name, in the order in which they run."""
+    if isinstance(model, TransformerLM):
+        return {"": model}
+    encoder = jax.tree.map(lambda x: x, model.encoder)
+    encoder.embedding = model.decoder.embedding if model.config.shared_embedding else encoder.embedding
+    return {ENCODER: encoder, DECODER: model.decoder}
 
 
-def configs_of(config: Config) -> dict[str, LMConfig]:
-    """Of the halves."""
+def split_config(config: Config) -> dict[str, LMConfig]:
+    """The configs of the stacks by name, in the order in which they run."""
     return {"": config} if isinstance(config, LMConfig) else {ENCODER: config.encoder, DECODER: config.decoder}
 
 
-def run_theirs(
-    theirs: Any, family: Family, ours: TransformerLM | EncoderDecoder, reads: Mapping[str, Read], eps: float
-) -> list[Half]:
-    """All halves in the order in which they run, theirs run once."""
-    wholes = halves_of(ours)
-    models = {half: unroll_layers(model) if model.config.scan else model for half, model in wholes.items()}
-    tables = {half: _table(family, ours.config, half, model) for half, model in models.items()}
-    places = {half: hooked(theirs, tables[half], model.config.depth, half) for half, model in models.items()}
-    tokens = {half: read.tokens for half, read in reads.items()}
-    call = _pair_call(reads) if family.pair else _call(theirs, tables[""], ours.config, reads[""])
-    traces = traced(theirs, places, tokens, call, has_head(family, ours.config))
-    scale = Scale(eps, max(x.shape[-1] for x in tokens.values()))
-    found: list[Half] = []
-    memory, before = {}, 0
-    for half, read in reads.items():
-        beside = Beside(read.positions(of_seen=not family.pair), read.types, **memory)
-        found.append(Half(half, wholes[half], models[half], read, beside, traces[half], scale, before))
-        memory = {"memory": traces[half].end, "memory_positions": beside.positions}
-        before += models[half].config.depth
-    return found
+def trace_stacks(
+    hf_model: Any,
+    family: Family,
+    jax_model: TransformerLM | EncoderDecoder,
+    batches: Mapping[str, TokenBatch],
+    eps: float,
+) -> list[Stack]:
+    """All stacks in the order in which they run, after one call of the model in transformers."""
+    models = split_model(jax_model)
+    unrolled = {name: unroll_layers(model) if model.config.scan else model for name, model in models.items()}
+    tables = {name: _weight_table(family, jax_model.config, name, model) for name, model in unrolled.items()}
+    modules = {name: hook_modules(hf_model, tables[name], model.config.depth, name) for name, model in unrolled.items()}
+    tokens = {name: batch.tokens for name, batch in batches.items()}
+    if family.is_encoder_decoder:
+        arguments = _encoder_decoder_arguments(batches)
+    else:
+        arguments = _decoder_arguments(hf_model, tables[""], jax_model.config, batches[""])
+    traces = trace_model(hf_model, modules, tokens, arguments, has_head(family, jax_model.config))
+    tolerance = Tolerance(eps, max(x.shape[-1] for x in tokens.values()))
+    stacks: list[Stack] = []
+    memory, layers_before = {}, 0
+    for name, batch in batches.items():
+        positions = batch.positions(skip_padding=not family.is_encoder_decoder)
+        inputs = StackInputs(positions, batch.types, **memory)
+        stacks.append(Stack(name, models[name], unrolled[name], batch, inputs, traces[name], tolerance, layers_before))
+        memory = {"memory": traces[name].final_hidden, "memory_positions": positions}
+        layers_before += unrolled[name].config.depth
+    return stacks
 
 
 def has_head(family: Family, config: Config) -> bool:
-    """Whether our model has the head that theirs has: folders of bare encoders have none."""
+    """Whether a JAX model has the family's head: folders of bare encoders have none."""
     return not family.headless or any(getattr(config, name) != x for name, x in family.headless.items())
 
 
-def _table(family: Family, config: Config, half: str, model: TransformerLM) -> list[Entry]:
-    """The entries of what this half has, under the names that its arrays have there."""
-    arrays, start = named(model), f"{half}." if half else ""
-    entries = [
-        dataclasses.replace(entry, ours=tuple(name.removeprefix(start) for name in entry.ours))
-        for entry in family.entries(config)
-        if all(name.startswith(start) for name in entry.ours)
+def _weight_table(family: Family, config: Config, stack: str, model: TransformerLM) -> list[WeightMapping]:
+    """The weight mappings of the arrays of one stack, with names relative to it."""
+    arrays, prefix = named(model), f"{stack}." if stack else ""
+    mappings = [
+        dataclasses.replace(mapping, jax_names=tuple(name.removeprefix(prefix) for name in mapping.jax_names))
+        for mapping in family.weight_mappings(config)
+        if all(name.startswith(prefix) for name in mapping.jax_names)
     ]
-    normed = any(name.startswith("final_norm.") for entry in entries for name in entry.ours)
+    has_norm = any(name.startswith("final_norm.") for mapping in mappings for name in mapping.jax_names)
     words = {True: "a last norm", False: "no last norm"}
     fail_unless(
-        normed == (model.final_norm is not None),
-        f"ours: expected a model with {words[normed]}, as theirs, got norm_place = {model.config.norm_place!r}.",
+        has_norm == (model.final_norm is not None),
+        f"jax_model: expected a model with {words[has_norm]}, as hf_model has, got norm_place = "
+        f"{model.config.norm_place!r}.",
     )
-    return [entry for entry in entries if all(name in arrays for name in entry.ours)]
+    return [mapping for mapping in mappings if all(name in arrays for name in mapping.jax_names)]
 
 
-def _call(theirs: Any, table: list[Entry], config: LMConfig, read: Read) -> dict[str, np.ndarray]:
-    """Positions of theirs are rows of their table, which may begin with some that no token reads."""
-    shapes = {name: x.shape for name, x in theirs.named_parameters()}
-    rows = next((shapes[entry.theirs[0]][0] for entry in table if entry.ours == ("position",)), config.context)
-    places = np.where(read.seen, read.positions(of_seen=True), 0) + rows - config.context
-    call = {"input_ids": read.tokens, "attention_mask": read.seen, "position_ids": places, "token_type_ids": read.types}
-    return {name: x.astype(np.int64) for name, x in call.items() if x is not None}
+def _decoder_arguments(
+    hf_model: Any, table: list[WeightMapping], config: LMConfig, batch: TokenBatch
+) -> dict[str, np.ndarray]:
+    """Arguments of an encoder or decoder in transformers. Its position ids are rows of its table, which may begin with
+    some that no token reads (RoBERTa).
+    """
+    shapes = {name: x.shape for name, x in hf_model.named_parameters()}
+    rows = next((shapes[m.torch_names[0]][0] for m in table if m.jax_names == ("position",)), config.context)
+    positions = np.where(batch.is_token, batch.positions(skip_padding=True), 0) + rows - config.context
+    arguments = {
+        "input_ids": batch.tokens,
+        "attention_mask": batch.is_token,
+        "position_ids": positions,
+        "token_type_ids": batch.types,
+    }
+    return {name: x.astype(np.int64) for name, x in arguments.items() if x is not None}
 
 
-def _pair_call(reads: Mapping[str, Read]) -> dict[str, np.ndarray]:
-    """Pairs count positions by themselves, padding too."""
-    source, target = reads[ENCODER], reads[DECODER]
-    call = {"input_ids": source.tokens, "attention_mask": source.seen}
-    call |= {"decoder_input_ids": target.tokens, "decoder_attention_mask": target.seen}
-    return {name: x.astype(np.int64) for name, x in call.items()}
+def _encoder_decoder_arguments(batches: Mapping[str, TokenBatch]) -> dict[str, np.ndarray]:
+    """Arguments of an encoder-decoder in transformers. It takes no positions: it counts columns, padding included."""
+    source, target = batches[ENCODER], batches[DECODER]
+    arguments = {"input_ids": source.tokens, "attention_mask": source.is_token}
+    arguments |= {"decoder_input_ids": target.tokens, "decoder_attention_mask": target.is_token}
+    return {name: x.astype(np.int64) for name, x in arguments.items()}

@@ -1,7 +1,7 @@
-"""Layers of `torch.nn` to ours and back: the same sizes, options and numbers, bit by bit.
+"""Layers of `torch.nn` from and to layers of this library: the same sizes, options and numbers, bit by bit.
 
-`kind.py` says what a converter is, `layers.py`, `attention.py` and `recurrent.py` are tables of them, `convert.py` has
-the four functions that read the tables.
+`converter.py` defines what a converter is; `layers.py`, `attention.py`, `recurrent.py` and `transformer.py` are tables
+of them; `convert.py` holds the four public functions, which read the tables.
 """
 
 from jax_attention.interop.torch.convert import from_state_dict, from_torch, to_state_dict, to_torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from jax_attention.core.checks import fail_unless
-from jax_attention.interop.torch.converter import Kind, refuse
-from jax_attention.interop.weight_mapping import Entry, parted, reshaped, same, turned
+from jax_attention.interop.torch.converter import LayerConverter, check_options
+from jax_attention.interop.weight_mapping import WeightMapping, reshaped, same, split, transposed
 from jax_attention.nn.attn import Attn
 from jax_attention.nn.freeze import unfreeze
 from jax_attention.nn.multi_head import MultiHeadAttention
@@ -16,10 +16,12 @@ from jax_attention.normalizers import Softmax, softmax
 
 # --- Several heads ---------------------------------------------------------------------------------------------------
 
-PARTS = ("query", "key", "value")
+OPERANDS = ("query", "key", "value")
+BIAS_KV = (("bias_kv", "bias_k"), ("extra_value", "bias_v"))
+"""The learned key and value of `add_bias_kv`: name here, name in PyTorch."""
 
 
-def _heads_options(module: Any) -> dict[str, Any]:
+def _heads_jax_options(module: Any) -> dict[str, Any]:
     return {
         "num_heads": module.num_heads,
         "size": module.embed_dim,
@@ -32,18 +34,18 @@ def _heads_options(module: Any) -> dict[str, Any]:
     }
 
 
-def _their_heads_options(layer: MultiHeadAttention) -> dict[str, Any]:
+def _heads_torch_options(layer: MultiHeadAttention) -> dict[str, Any]:
     rule = {name: unfreeze(part) for name, part in layer.rule.items()}
     normalize = rule["normalize"] or softmax()
-    plain = isinstance(normalize, Softmax) and normalize.sinks is None
-    refuse(
+    is_softmax = isinstance(normalize, Softmax) and normalize.sinks is None
+    check_options(
         layer,
         {
             "rope": layer.rope is not None,
             "a score": rule["score"] is not None,
             "a mask": rule["mask"] is not None,
             "mods": len(layer.mods) > 0,
-            f"normalize={normalize!r}": not plain,
+            f"normalize={normalize!r}": not is_softmax,
         },
         "In PyTorch masks and mods belong to the call; to_state_dict(layer) has the numbers alone.",
     )
@@ -60,10 +62,10 @@ def _their_heads_options(layer: MultiHeadAttention) -> dict[str, Any]:
     }
 
 
-def _heads_entries(layer: MultiHeadAttention) -> list[Entry]:
-    """Theirs are packed where the three sizes are one, ours where asked for."""
+def _heads_mappings(layer: MultiHeadAttention) -> list[WeightMapping]:
+    """PyTorch packs the three kernels whenever their input sizes are equal; here it is an option, `packed`."""
     size, key_size, value_size = _sizes(layer)
-    refuse(
+    check_options(
         layer,
         {
             f"kv_heads={layer.kv_heads} for {layer.num_heads} heads": layer.kv_heads != layer.num_heads,
@@ -74,66 +76,67 @@ def _heads_entries(layer: MultiHeadAttention) -> list[Entry]:
         },
         "MultiheadAttention of PyTorch has as many key heads as query heads, and D = num_heads * head_size.",
     )
-    kernels = [f"projections.{part}.kernel" for part in PARTS]
+    kernels = [f"projections.{name}.kernel" for name in OPERANDS]
     if isinstance(layer.projections, PackedProjections):
-        found = [turned("projections.joined.kernel", "in_proj_weight")]
+        mappings = [transposed("projections.joined.kernel", "in_proj_weight")]
     elif (key_size, value_size) == (size, size):
-        found = [parted(kernels, "in_proj_weight", [size] * 3)]
+        mappings = [split(kernels, "in_proj_weight", [size] * 3)]
     else:
-        names = [f"{part[0]}_proj_weight" for part in PARTS]
-        found = [turned(*names) for names in zip(kernels, names, strict=True)]
+        weights = [f"{name[0]}_proj_weight" for name in OPERANDS]
+        mappings = [transposed(*names) for names in zip(kernels, weights, strict=True)]
+    mappings += [transposed("out.kernel", "out_proj.weight"), *_heads_biases(layer, size)]
+    if layer.bias_kv is None:
+        return mappings
     shapes = ((1, layer.num_heads, layer.head_size), (1, 1, size))
-    extra = [reshaped(f"extra_{part}", f"bias_{part[0]}", *shapes) for part in PARTS[1:]]
-    found += [turned("out.kernel", "out_proj.weight"), *_heads_biases(layer, size)]
-    return found if layer.bias_kv is None else [*found, *extra]
+    return [*mappings, *(reshaped(jax, torch, *shapes) for jax, torch in BIAS_KV)]
 
 
-def _heads_biases(layer: MultiHeadAttention, size: int) -> list[Entry]:
+def _heads_biases(layer: MultiHeadAttention, size: int) -> list[WeightMapping]:
     if layer.out.bias is None:
         return []
     if isinstance(layer.projections, PackedProjections):
-        entry = same("projections.joined.bias", "in_proj_bias")
+        mapping = same("projections.joined.bias", "in_proj_bias")
     else:
-        entry = parted([f"projections.{part}.bias" for part in PARTS], "in_proj_bias", [size] * 3)
-    return [entry, same("out.bias", "out_proj.bias")]
+        mapping = split([f"projections.{name}.bias" for name in OPERANDS], "in_proj_bias", [size] * 3)
+    return [mapping, same("out.bias", "out_proj.bias")]
 
 
 def _first_bias(layer: MultiHeadAttention) -> Any:
-    inner = layer.projections
-    return (inner.joined if isinstance(inner, PackedProjections) else inner.query).bias
+    projections = layer.projections
+    return (projections.joined if isinstance(projections, PackedProjections) else projections.query).bias
 
 
 def _sizes(layer: MultiHeadAttention) -> tuple[int, int, int]:
-    """Features of the inputs query, key, value."""
-    inner = layer.projections
-    if isinstance(inner, PackedProjections):
-        return (inner.joined.in_features,) * 3
-    return inner.query.in_features, inner.key.in_features, inner.value.in_features
+    """Features of the inputs query, key and value."""
+    projections = layer.projections
+    if isinstance(projections, PackedProjections):
+        return (projections.joined.in_features,) * 3
+    return projections.query.in_features, projections.key.in_features, projections.value.in_features
 
 
-MULTI_HEAD = Kind(
+MULTI_HEAD = LayerConverter(
     "MultiheadAttention",
     MultiHeadAttention,
     MultiHeadAttention,
-    _heads_options,
-    _their_heads_options,
-    _heads_entries,
+    _heads_jax_options,
+    _heads_torch_options,
+    _heads_mappings,
 )
 
 # --- The tutorial's layer --------------------------------------------------------------------------------------------
 
 LINEARS = (("score", "attn"), ("combine", "attn_combine"))
-"""Ours and theirs."""
+"""The two linear layers: name here, name in the tutorial."""
 
 
-def _attn_entries(layer: Attn) -> list[Entry]:
+def _attn_mappings(layer: Attn) -> list[WeightMapping]:
     fail_unless(
         isinstance(layer.score, Location) and layer.join,
         "layer: expected an nn.Attn as it is by default, with nn.Location and join=True, as in PyTorch's tutorial, got "
         f"score {type(layer.score).__name__} and join={layer.join}. Other scores have no names in PyTorch.",
     )
-    kernels = [turned(f"{ours}.kernel", f"{theirs}.weight") for ours, theirs in LINEARS]
-    return kernels + [same(f"{ours}.bias", f"{theirs}.bias") for ours, theirs in LINEARS]
+    kernels = [transposed(f"{jax}.kernel", f"{torch}.weight") for jax, torch in LINEARS]
+    return kernels + [same(f"{jax}.bias", f"{torch}.bias") for jax, torch in LINEARS]
 
 
-ATTN = Kind(None, Attn, None, None, None, _attn_entries)
+ATTN = LayerConverter(None, Attn, None, None, None, _attn_mappings)

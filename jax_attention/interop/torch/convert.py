@@ -1,4 +1,4 @@
-"""The four functions that carry a layer over, by the table `KINDS`."""
+"""The four functions that convert a layer or its weights, by the table `CONVERTERS`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,35 @@ import jax
 from flax import nnx
 
 from jax_attention.core.checks import check_instance
-from jax_attention.interop import weight_mapping
 from jax_attention.interop.torch.attention import ATTN, MULTI_HEAD
-from jax_attention.interop.torch.converter import Kind
+from jax_attention.interop.torch.converter import LayerConverter
 from jax_attention.interop.torch.layers import EMBEDDING, LAYER_NORM, LINEAR, RMS_NORM
 from jax_attention.interop.torch.recurrent import RECURRENT
 from jax_attention.interop.torch.tensors import import_torch, to_jax, to_numpy, to_tensor
 from jax_attention.interop.torch.transformer import TRANSFORMERS
+from jax_attention.interop.weight_mapping import WeightMapping, to_jax_arrays, to_torch_arrays
 from jax_attention.nn.named import filled, listed, named
 
-KINDS: tuple[Kind, ...] = (*TRANSFORMERS, MULTI_HEAD, ATTN, *RECURRENT, LINEAR, LAYER_NORM, RMS_NORM, EMBEDDING)
+CONVERTERS: tuple[LayerConverter, ...] = (
+    *TRANSFORMERS,
+    MULTI_HEAD,
+    ATTN,
+    *RECURRENT,
+    LINEAR,
+    LAYER_NORM,
+    RMS_NORM,
+    EMBEDDING,
+)
 
 
 def from_torch(module: Any) -> nnx.Module:
-    """Our layer with the sizes, options and numbers of a layer of PyTorch.
+    """Convert a layer of PyTorch: the same sizes, options and numbers.
 
-        from_torch(module)(x)  =  module(x)            to rounding; the numbers are equal bit by bit
+        from_torch(module)(x)  =  module(x)            to rounding; parameters are equal bit by bit
 
-    Parameters keep their dtype, bfloat16 too. Two things are not carried over. The layout: ours is batch first, and
-    states `[..., layers * directions, H]`, whatever `batch_first` says. And dropout: all rates are left behind, so
-    `module.eval()` is what ours equals. In multi-head attention dropout belongs to our call, `layer(x,
+    Parameters keep their dtype, bfloat16 too. Two things are not converted. The layout: JAX layers are batch first,
+    with states `[..., layers * directions, H]`, whatever `batch_first` says. And dropout: all rates are dropped, so the
+    layer equals `module.eval()`. In multi-head attention dropout is an argument of the call, `layer(x,
     dropout=Dropout(rng, rate))`; between recurrent layers there is none.
 
     Args:
@@ -38,13 +47,13 @@ def from_torch(module: Any) -> nnx.Module:
 
     Returns:
         `nn.MultiHeadAttention`, `nn.GRU`, `nn.LSTM`, `nn.Linear`, a layer norm or RMS norm, `nnx.Embed`, or for
-        Transformers a `models.TransformerLayer`, `models.TransformerStack` or `models.EncoderDecoderStack`, with copies of the arrays. As in
-        PyTorch, no Transformer holds a mask: `stack(x, mask=masks.causal())`.
+        Transformers a `models.TransformerLayer`, `models.TransformerStack` or `models.EncoderDecoderStack`, with copies
+        of the arrays. As in PyTorch, no Transformer holds a mask: `stack(x, mask=masks.causal())`.
 
     Raises:
         ImportError: if PyTorch is not installed.
-        TypeError: if there is no layer for the module.
-        ValueError: if one of its options has no counterpart, or it is in float64 and JAX is not.
+        TypeError: if this library has no such layer.
+        ValueError: if one of its options has no counterpart, or its parameters are float64 without `jax_enable_x64`.
 
     Example:
         >>> import numpy as np, torch
@@ -58,16 +67,16 @@ def from_torch(module: Any) -> nnx.Module:
     Reference:
         https://docs.pytorch.org/docs/stable/nn.html
     """
-    kind = _kind_of_module(module)
-    numbers = {name: to_jax(name, tensor) for name, tensor in module.state_dict().items()}
-    options = kind.our_options(module)
-    dtype = next(iter(numbers.values())).dtype
-    layer = jax.eval_shape(lambda: kind.make(**options, param_dtype=dtype, rngs=nnx.Rngs(0)))
-    return from_state_dict(layer, numbers)
+    converter = _converter_of_module(module)
+    arrays = {name: to_jax(name, tensor) for name, tensor in module.state_dict().items()}
+    options = converter.jax_options(module)
+    dtype = next(iter(arrays.values())).dtype
+    layer = jax.eval_shape(lambda: converter.make(**options, param_dtype=dtype, rngs=nnx.Rngs(0)))
+    return from_state_dict(layer, arrays)
 
 
 def from_state_dict(layer: nnx.Module, state_dict: Mapping[str, Any]) -> nnx.Module:
-    """A copy of our layer with the numbers of a state dictionary of PyTorch.
+    """A copy of a layer with the numbers of a PyTorch state dictionary.
 
         to_state_dict(from_state_dict(layer, state_dict))  =  state_dict            bit by bit
 
@@ -75,14 +84,14 @@ def from_state_dict(layer: nnx.Module, state_dict: Mapping[str, Any]) -> nnx.Mod
         layer: one that `from_torch` makes, or an `nn.Attn` with the location score, whose names are those of the
             tutorial's layer: `attn.weight`, `attn.bias`, `attn_combine.weight`, `attn_combine.bias`. It may be abstract
             (`jax.eval_shape(lambda: nn.GRU(3, 5, rngs=nnx.Rngs(0)))`).
-        state_dict: tensors or NumPy arrays by PyTorch's names, without a prefix. Their dtypes are kept.
+        state_dict: tensors or NumPy arrays by PyTorch's names, without a prefix. They keep their dtype.
 
     Returns:
-        A layer of the same options in arrays of its own; `layer` stays as it is.
+        A layer with the same options; `layer` and the tensors are not changed.
 
     Raises:
-        TypeError: if the layer is none of ours, or an array holds no floating-point numbers.
-        ValueError: if names are missing or left over, shapes do not fit, or the layer has what PyTorch's has not.
+        TypeError: if the layer has no converter, or an array holds no floating-point numbers.
+        ValueError: if names are missing or left over, shapes do not fit, or the layer has options that PyTorch lacks.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np
@@ -97,29 +106,30 @@ def from_state_dict(layer: nnx.Module, state_dict: Mapping[str, Any]) -> nnx.Mod
         https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html: state_dict.
     """
     check_instance("state_dict", state_dict, Mapping, "a dictionary of arrays", "Give module.state_dict().")
-    what = f"state_dict: expected the arrays of {_named(_kind_of_layer(layer))}"
-    numbers = {name: to_numpy(x) for name, x in state_dict.items()}
-    arrays = weight_mapping.to_ours(_entries(layer), numbers, what)
-    return filled(layer, {name: to_jax(name, x) for name, x in arrays.items()}, what + " in the sizes of the layer")
+    expected = f"state_dict: expected the arrays of {_display_name(_converter_of_layer(layer))}"
+    torch_arrays = {name: to_numpy(x) for name, x in state_dict.items()}
+    jax_arrays = to_jax_arrays(_weight_mappings(layer), torch_arrays, expected)
+    arrays = {name: to_jax(name, x) for name, x in jax_arrays.items()}
+    return filled(layer, arrays, expected + " in the sizes of the layer")
 
 
 def to_state_dict(layer: nnx.Module) -> dict[str, Any]:
-    """The numbers of our layer by PyTorch's names and in its shapes, for `module.load_state_dict`.
+    """The numbers of a layer under PyTorch's names and in its shapes, for `module.load_state_dict`.
 
         module.load_state_dict(to_state_dict(layer))
 
-    Gradients too: those that `jax.grad` gives for a layer are a layer of the same structure.
+    It converts gradients as well: the gradient that `jax.grad` takes of a layer is a layer of the same structure.
 
     Args:
         layer: as in `from_state_dict`.
 
     Returns:
-        Tensors on the CPU, in memory of their own and in the dtypes of the parameters.
+        Tensors on the CPU, copies in the dtypes of the parameters.
 
     Raises:
         ImportError: if PyTorch is not installed.
-        TypeError: if the layer is none of ours.
-        ValueError: if the layer has parameters or sizes that PyTorch's cannot have.
+        TypeError: if the layer has no converter.
+        ValueError: if the layer has parameters or sizes that PyTorch lacks.
 
     Example:
         >>> from flax import nnx
@@ -131,25 +141,25 @@ def to_state_dict(layer: nnx.Module) -> dict[str, Any]:
     Reference:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html: load_state_dict.
     """
-    ours = {name: to_numpy(x) for name, x in named(layer).items()}
-    return {name: to_tensor(x) for name, x in weight_mapping.to_theirs(_entries(layer), ours).items()}
+    jax_arrays = {name: to_numpy(x) for name, x in named(layer).items()}
+    return {name: to_tensor(x) for name, x in to_torch_arrays(_weight_mappings(layer), jax_arrays).items()}
 
 
 def to_torch(layer: nnx.Module) -> Any:
-    """A layer of PyTorch with the sizes, options and numbers of ours.
+    """Convert a layer to PyTorch: the same sizes, options and numbers.
 
-        to_torch(layer)(x)  =  layer(x)            to rounding; the numbers are equal bit by bit
+        to_torch(layer)(x)  =  layer(x)            to rounding; parameters are equal bit by bit
 
     Args:
-        layer: one that `from_torch` makes; its rule must be one that PyTorch's layer has.
+        layer: one that `from_torch` makes; its rule must be one that the class in `torch.nn` has.
 
     Returns:
         A `torch.nn.Module` on the CPU, with `batch_first=True` where there is a choice, without dropout.
 
     Raises:
         ImportError: if PyTorch is not installed.
-        TypeError: if the layer is none of ours, or PyTorch has none like it.
-        ValueError: if the layer has parameters, sizes or a rule that PyTorch's cannot have.
+        TypeError: if the layer has no converter, or PyTorch no such class.
+        ValueError: if the layer has parameters, sizes or a rule that PyTorch lacks.
 
     Example:
         >>> from flax import nnx
@@ -160,26 +170,27 @@ def to_torch(layer: nnx.Module) -> Any:
     Reference:
         https://docs.pytorch.org/docs/stable/nn.html
     """
-    torch, kind = import_torch(), _kind_of_layer(layer)
-    if kind.theirs is None:
+    torch, converter = import_torch(), _converter_of_layer(layer)
+    if converter.torch_name is None:
         raise TypeError(
             f"layer: expected one that torch.nn has, got {type(layer).__name__}. Use to_state_dict(layer) and "
             "load_state_dict of a module of your own."
         )
-    numbers = to_state_dict(layer)
-    with torch.device("meta"):  # no numbers are drawn: the generator of the user stays where it is
-        module = getattr(torch.nn, kind.theirs)(**kind.their_options(layer))
-    module.load_state_dict(numbers, assign=True)
+    state_dict = to_state_dict(layer)
+    # On the meta device the constructor draws no random numbers, so the user's generator keeps its state.
+    with torch.device("meta"):
+        module = getattr(torch.nn, converter.torch_name)(**converter.torch_options(layer))
+    module.load_state_dict(state_dict, assign=True)
     return module
 
 
-def _kind_of_module(module: Any) -> Kind:
+def _converter_of_module(module: Any) -> LayerConverter:
     torch = import_torch()
-    for kind in KINDS:
-        base = getattr(torch.nn, kind.theirs or "", None)
+    for converter in CONVERTERS:
+        base = getattr(torch.nn, converter.torch_name or "", None)
         if base is not None and isinstance(module, base) and type(module).forward is base.forward:
-            return kind
-    supported = ", ".join(kind.theirs for kind in KINDS if kind.theirs)
+            return converter
+    supported = ", ".join(converter.torch_name for converter in CONVERTERS if converter.torch_name)
     raise TypeError(
         f"module: expected one of torch.nn: {supported}, or of a subclass with the same forward, got "
         f"{type(module).__name__}. Convert its parts; for the tutorial's attention layer use "
@@ -187,29 +198,29 @@ def _kind_of_module(module: Any) -> Kind:
     )
 
 
-def _kind_of_layer(layer: Any) -> Kind:
-    for kind in KINDS:
-        if isinstance(layer, kind.ours) and kind.fits(layer):
-            return kind
-    supported = ", ".join(dict.fromkeys(kind.ours.__name__ for kind in KINDS))
+def _converter_of_layer(layer: Any) -> LayerConverter:
+    for converter in CONVERTERS:
+        if isinstance(layer, converter.jax_class) and converter.fits(layer):
+            return converter
+    supported = ", ".join(dict.fromkeys(converter.jax_class.__name__ for converter in CONVERTERS))
     raise TypeError(
         f"layer: expected one of {supported}, got {type(layer).__name__}. Convert the layers of a model one by one."
     )
 
 
-def _named(kind: Kind) -> str:
-    return f"torch.nn.{kind.theirs}" if kind.theirs else "the tutorial's attention layer"
+def _display_name(converter: LayerConverter) -> str:
+    return f"torch.nn.{converter.torch_name}" if converter.torch_name else "the tutorial's attention layer"
 
 
-def _entries(layer: nnx.Module) -> list[weight_mapping.Entry]:
-    """The table of a layer, all of whose parameters it must know."""
-    kind = _kind_of_layer(layer)
-    found, held = kind.entries(layer), named(layer).keys()
-    known = {name for entry in found for name in entry.ours}
-    problems = {"missing": sorted(known - held), "not in PyTorch": sorted(held - known)}
+def _weight_mappings(layer: nnx.Module) -> list[WeightMapping]:
+    """The table of a layer; parameters that are not in it are an error, as PyTorch has no place for them."""
+    converter = _converter_of_layer(layer)
+    mappings, parameters = converter.weight_mappings(layer), named(layer).keys()
+    known = {name for mapping in mappings for name in mapping.jax_names}
+    problems = {"missing": sorted(known - parameters), "not in PyTorch": sorted(parameters - known)}
     if any(problems.values()):
         raise ValueError(
-            f"layer: expected the parameters of {_named(kind)}, got {listed(problems)}. Make the layer with the "
-            "options of PyTorch's; what it has beyond them must be kept apart."
+            f"layer: expected the parameters of {_display_name(converter)}, got {listed(problems)}. Make the layer "
+            "with the options of PyTorch's; what it has beyond them must be kept apart."
         )
-    return found
+    return mappings

@@ -1,4 +1,4 @@
-"""What it takes to convert one kind of layer: two readers of options and a table of arrays."""
+"""Converter of one kind of layer: its options in both directions, and its table of weights."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jax_attention.core.checks import fail_unless
-from jax_attention.interop.weight_mapping import Entry
+from jax_attention.interop.weight_mapping import WeightMapping
 
 
-class Kind(NamedTuple):
-    """One layer of `torch.nn` and ours."""
+class LayerConverter(NamedTuple):
+    """One layer of `torch.nn` and the layer of this library that computes the same."""
 
-    theirs: str | None
-    """The name of the class in `torch.nn`; None where PyTorch has none and only state dictionaries are converted."""
-    ours: type
+    torch_name: str | None
+    """Name of the class in `torch.nn`. None where PyTorch has no such class, and only state dictionaries convert."""
+    jax_class: type
     """Layers of this class or a subclass are converted."""
     make: Callable[..., Any] | None
-    """Makes ours from `our_options`, `param_dtype` and `rngs`."""
-    our_options: Callable[[Any], dict[str, Any]] | None
-    """Arguments of ours, read off their module."""
-    their_options: Callable[[Any], dict[str, Any]] | None
-    """Arguments of theirs, read off our layer."""
-    entries: Callable[[Any], list[Entry]]
-    """Which of their arrays is which of ours, for one layer of ours."""
+    """Makes the JAX layer from `jax_options(module)`, `param_dtype` and `rngs`."""
+    jax_options: Callable[[Any], dict[str, Any]] | None
+    """Arguments of `make`, from a torch module."""
+    torch_options: Callable[[Any], dict[str, Any]] | None
+    """Arguments of the class in `torch.nn`, from a JAX layer."""
+    weight_mappings: Callable[[Any], list[WeightMapping]]
+    """The table of weights of a JAX layer."""
     fits: Callable[[Any], bool] = lambda layer: True
-    """Whether a layer of that class is this kind."""
+    """Whether this converter is the one for a layer of its class."""
 
 
-def refuse(module: Any, reasons: dict[str, Any], cure: str) -> None:
-    """An error that lists the options of a layer that are set and that the other side does not have."""
-    found = [name for name, is_set in reasons.items() if is_set]
+def check_options(module: Any, unsupported: dict[str, Any], cure: str) -> None:
+    """Refuse a layer that has options which the other library lacks; the error lists those that are set."""
+    present = [name for name, is_set in unsupported.items() if is_set]
     fail_unless(
-        not found,
-        f"{type(module).__name__}: expected a layer that both libraries have, got one with {', '.join(found)}. {cure}",
+        not present,
+        f"{type(module).__name__}: expected a layer that both libraries have, got one with {', '.join(present)}. "
+        f"{cure}",
     )

@@ -1,19 +1,20 @@
-"""Converters of GRU and LSTM: per layer and direction two kernels and two biases, the gates in the same order."""
+"""Converters of GRU and LSTM: two kernels and two biases per layer and direction, with the gates in the same order."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jax_attention.interop.torch.converter import Kind, refuse
-from jax_attention.interop.weight_mapping import Entry, same, turned
+from jax_attention.interop.torch.converter import LayerConverter, check_options
+from jax_attention.interop.weight_mapping import WeightMapping, same, transposed
 from jax_attention.nn.recurrent import GRU, LSTM
 
-SIDES = (("input", "ih"), ("hidden", "hh"))
-"""Ours and theirs."""
+PRODUCTS = (("input", "ih"), ("hidden", "hh"))
+"""The two linear layers of a cell: name here, name in PyTorch."""
 
 
-def _options(module: Any) -> dict[str, Any]:
-    refuse(module, {"proj_size": module.proj_size}, "Outputs of nn.LSTM have hidden_size entries: use proj_size=0.")
+def _jax_options(module: Any) -> dict[str, Any]:
+    unsupported = {"proj_size": module.proj_size}
+    check_options(module, unsupported, "Outputs of nn.LSTM have hidden_size entries: use proj_size=0.")
     return {
         "input_size": module.input_size,
         "hidden_size": module.hidden_size,
@@ -23,20 +24,23 @@ def _options(module: Any) -> dict[str, Any]:
     }
 
 
-def _their_options(layer: GRU | LSTM) -> dict[str, Any]:
+def _torch_options(layer: GRU | LSTM) -> dict[str, Any]:
     names = ("input_size", "hidden_size", "num_layers", "bidirectional")
     return {name: getattr(layer, name) for name in names} | {"bias": layer.use_bias, "batch_first": True}
 
 
-def _entries(layer: GRU | LSTM) -> list[Entry]:
-    found = []
+def _weight_mappings(layer: GRU | LSTM) -> list[WeightMapping]:
+    mappings = []
     for index in range(len(layer.cells)):
         number, direction = divmod(index, layer.directions)
         suffix = f"l{number}{'_reverse' if direction else ''}"
-        found += [turned(f"cells.{index}.{ours}.kernel", f"weight_{theirs}_{suffix}") for ours, theirs in SIDES]
+        cell = f"cells.{index}"
+        mappings += [transposed(f"{cell}.{jax}.kernel", f"weight_{torch}_{suffix}") for jax, torch in PRODUCTS]
         if layer.use_bias:
-            found += [same(f"cells.{index}.{ours}.bias", f"bias_{theirs}_{suffix}") for ours, theirs in SIDES]
-    return found
+            mappings += [same(f"{cell}.{jax}.bias", f"bias_{torch}_{suffix}") for jax, torch in PRODUCTS]
+    return mappings
 
 
-RECURRENT = tuple(Kind(kind.__name__, kind, kind, _options, _their_options, _entries) for kind in (GRU, LSTM))
+RECURRENT = tuple(
+    LayerConverter(cls.__name__, cls, cls, _jax_options, _torch_options, _weight_mappings) for cls in (GRU, LSTM)
+)

@@ -1,4 +1,4 @@
-"""Numbers from tensor to NumPy to JAX and back, bit by bit; bfloat16, which the two do not share, as int16."""
+"""Arrays between PyTorch, NumPy and JAX, bit by bit. bfloat16, which NumPy lacks, goes through int16."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BFLOAT16 = np.dtype(jnp.bfloat16)
 
 
 def import_torch() -> Any:
-    """The module torch, which is not a dependency of this library."""
+    """Import PyTorch, an optional dependency."""
     try:
         import torch
     except ImportError:
@@ -28,25 +28,26 @@ def import_torch() -> Any:
 
 @contextmanager
 def highest_precision(torch: Any) -> Iterator[None]:
-    """Products of PyTorch in full float32, whatever was set."""
-    before = torch.get_float32_matmul_precision()
+    """Let PyTorch multiply in full float32, whatever the caller has set, and restore the setting."""
+    setting = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(setting)
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """A PyTorch tensor, a NumPy or JAX array, as a NumPy array of the same bits; it may share their memory."""
+    """A NumPy array of the same bits, from a PyTorch tensor or a JAX or NumPy array. It may share their memory."""
     if not hasattr(x, "detach"):
         return np.asarray(x)
     torch, x = import_torch(), x.detach().cpu()
+    # Tensors may be negated lazily, which numpy() refuses.
     return x.view(torch.int16).numpy().view(BFLOAT16) if x.dtype == torch.bfloat16 else x.resolve_neg().numpy()
 
 
 def to_tensor(x: Any) -> Any:
-    """A NumPy or JAX array as a PyTorch tensor of the same bits, in memory of its own."""
+    """A PyTorch tensor of the same bits, from a NumPy or JAX array. It is a copy."""
     torch, copy = import_torch(), np.array(x)
     if copy.dtype == BFLOAT16:
         return torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16)
@@ -54,7 +55,7 @@ def to_tensor(x: Any) -> Any:
 
 
 def to_jax(name: str, x: Any) -> jax.Array:
-    """Floating numbers as a JAX array of the same bits, in memory of its own; `name` is for messages."""
+    """A JAX array of the same bits, from floating-point numbers. It is a copy; `name` is for error messages."""
     x = to_numpy(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(

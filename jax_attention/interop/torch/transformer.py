@@ -1,4 +1,4 @@
-"""Converters of whole Transformers: encoder and decoder, a layer of either, and the two together."""
+"""Converters of Transformers: an encoder or decoder layer, a stack of them, and encoder and decoder together."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention.core.checks import fail_unless
-from jax_attention.interop.torch.converter import Kind, refuse
+from jax_attention.interop.torch.converter import LayerConverter, check_options
 from jax_attention.interop.torch.tensors import import_torch
-from jax_attention.interop.weight_mapping import Entry, parted, same, turned
+from jax_attention.interop.weight_mapping import WeightMapping, same, split, transposed
 from jax_attention.models import EncoderDecoderStack, LMConfig, TransformerLayer, TransformerStack
 
 LAYERS = {"Encoder": "TransformerEncoderLayer", "Decoder": "TransformerDecoderLayer"}
 NEUTRAL = ("vocab_size", "context", "scan", "remat", "dtype", "param_dtype", "dropout", "attention_dropout")
-"""Fields that do not say what a body without dropout computes from its numbers."""
+"""Fields of `LMConfig` that do not change what a stack of blocks computes without dropout."""
 
-# --- Reading ---------------------------------------------------------------------------------------------------------
+# --- From torch ------------------------------------------------------------------------------------------------------
 
 
 def _layer_fields(module: Any) -> dict[str, Any]:
-    """What one of their layers is, as fields of our config."""
+    """Arguments of `LMConfig` from one torch layer."""
     torch = import_torch()
-    half = next((half for half, name in LAYERS.items() if isinstance(module, getattr(torch.nn, name))), None)
+    role = next((role for role, name in LAYERS.items() if isinstance(module, getattr(torch.nn, name))), None)
     fail_unless(
-        half is not None and type(module).forward is getattr(torch.nn, LAYERS[half]).forward,
-        f"module: expected layers {' or '.join(LAYERS.values())} with their own forward, got {type(module).__name__}.",
+        role is not None and type(module).forward is getattr(torch.nn, LAYERS[role]).forward,
+        f"module: expected layers {' or '.join(LAYERS.values())} with PyTorch's forward, got {type(module).__name__}.",
         TypeError,
     )
-    own = getattr(torch.nn, LAYERS[half])
-    _check_parts(module, own)
+    _check_submodules(module, getattr(torch.nn, LAYERS[role]))
     norms = [norm for name, norm in module.named_children() if name.startswith("norm")]
     fail_unless(
         all(isinstance(norm, torch.nn.LayerNorm) and norm.eps == norms[0].eps for norm in norms),
@@ -47,23 +46,25 @@ def _layer_fields(module: Any) -> dict[str, Any]:
         "norm_place": "pre" if module.norm_first else "post",
         "norm_epsilon": norms[0].eps,
         "use_bias": module.linear1.bias is not None,
-        "memory_size": module.self_attn.embed_dim if half == "Decoder" else None,
+        "memory_size": module.self_attn.embed_dim if role == "Decoder" else None,
     }
 
 
-def _check_parts(module: Any, own: type) -> None:
-    """Whether the layer computes by its parts what PyTorch's does, and they are what its constructor makes."""
+def _check_submodules(module: Any, torch_class: type) -> None:
+    """Refuse a layer with overridden methods, or with submodules that its constructor would not make: both keep the
+    class and its forward and change what it computes.
+    """
     torch, heads = import_torch(), module.self_attn.num_heads
-    blocks = [name for name in ("_sa_block", "_mha_block", "_ff_block") if hasattr(own, name)]
+    methods = [name for name in ("_sa_block", "_mha_block", "_ff_block") if hasattr(torch_class, name)]
     attentions = [getattr(module, name) for name in ("self_attn", "multihead_attn") if hasattr(module, name)]
-    kinds = [(module.linear1, torch.nn.Linear), (module.linear2, torch.nn.Linear)]
-    kinds += [(attention, torch.nn.MultiheadAttention) for attention in attentions]
-    refuse(
+    submodules = [(module.linear1, torch.nn.Linear), (module.linear2, torch.nn.Linear)]
+    submodules += [(attention, torch.nn.MultiheadAttention) for attention in attentions]
+    check_options(
         module,
-        {f"its own {name}": getattr(type(module), name) is not getattr(own, name) for name in blocks}
+        {f"an overridden {name}": getattr(type(module), name) is not getattr(torch_class, name) for name in methods}
         | {
-            f"a {type(part).__name__} as {kind.__name__}": type(part).forward is not kind.forward
-            for part, kind in kinds
+            f"a {type(submodule).__name__} as {expected.__name__}": type(submodule).forward is not expected.forward
+            for submodule, expected in submodules
         }
         | {
             "attentions of different heads": any(x.num_heads != heads for x in attentions),
@@ -75,52 +76,58 @@ def _check_parts(module: Any, own: type) -> None:
     )
 
 
-def _activation(given: Any) -> str:
-    """Our name of the function between their two linear layers."""
+def _activation(function: Any) -> str:
+    """The activation here, from the function or module between the two linear layers of a torch layer."""
     torch = import_torch()
     functional = torch.nn.functional
-    known = {functional.relu: "relu", torch.relu: "relu", functional.gelu: "gelu", functional.silu: "silu"}
+    functions = {functional.relu: "relu", torch.relu: "relu", functional.gelu: "gelu", functional.silu: "silu"}
     classes = {torch.nn.ReLU: "relu", torch.nn.SiLU: "silu"}
-    if isinstance(given, torch.nn.GELU):
-        return {"none": "gelu", "tanh": "gelu_tanh"}[given.approximate]
-    found = classes.get(type(given)) or next((name for function, name in known.items() if given is function), None)
-    fail_unless(found is not None, f"activation: expected ReLU, GELU or SiLU, got {given!r}. Convert the parts.")
-    return found
+    if isinstance(function, torch.nn.GELU):
+        return {"none": "gelu", "tanh": "gelu_tanh"}[function.approximate]
+    same_function = next((name for known, name in functions.items() if function is known), None)
+    activation = classes.get(type(function)) or same_function
+    fail_unless(
+        activation is not None, f"activation: expected ReLU, GELU or SiLU, got {function!r}. Convert the parts."
+    )
+    return activation
 
 
 def _stack_fields(module: Any) -> dict[str, Any]:
-    """What a stack of their layers is; all of them must be alike, and the norm behind them like theirs."""
+    """Arguments of `LMConfig` from a torch stack, whose layers and last norm must be alike."""
     torch = import_torch()
     stacks = (torch.nn.TransformerEncoder, torch.nn.TransformerDecoder)
     fail_unless(
         any(isinstance(module, stack) and type(module).forward is stack.forward for stack in stacks),
-        f"module: expected TransformerEncoder or TransformerDecoder and their forward, got {type(module).__name__}.",
+        f"module: expected TransformerEncoder or TransformerDecoder with PyTorch's forward, got "
+        f"{type(module).__name__}.",
         TypeError,
     )
-    each = [_layer_fields(layer) for layer in module.layers]
+    layers = [_layer_fields(layer) for layer in module.layers]
     fail_unless(
-        bool(each) and all(fields == each[0] for fields in each),
+        bool(layers) and all(fields == layers[0] for fields in layers),
         "module: expected at least one layer and all of them with the same options, got others. Convert them singly.",
     )
-    norm, own = module.norm, each[0]
-    alike = norm is None or (
+    norm, fields = module.norm, layers[0]
+    is_alike = norm is None or (
         isinstance(norm, torch.nn.LayerNorm)
-        and norm.eps == own["norm_epsilon"]
-        and (norm.bias is not None) == own["use_bias"]
+        and norm.eps == fields["norm_epsilon"]
+        and (norm.bias is not None) == fields["use_bias"]
     )
-    fail_unless(alike, f"module: expected a norm behind the layers like theirs, or none, got {norm}. Convert it apart.")
-    return own | {"depth": len(each), "final_norm": norm is not None}
+    fail_unless(
+        is_alike, f"module: expected a last norm like those of the layers, or none, got {norm}. Convert it apart."
+    )
+    return fields | {"depth": len(layers), "final_norm": norm is not None}
 
 
-def _of_layer(module: Any) -> dict[str, Any]:
+def _layer_jax_options(module: Any) -> dict[str, Any]:
     return {"fields": _layer_fields(module) | {"depth": 1, "final_norm": False}}
 
 
-def _of_stack(module: Any) -> dict[str, Any]:
+def _stack_jax_options(module: Any) -> dict[str, Any]:
     return {"fields": _stack_fields(module)}
 
 
-def _of_pair(module: Any) -> dict[str, Any]:
+def _pair_jax_options(module: Any) -> dict[str, Any]:
     return {"encoder": _stack_fields(module.encoder), "decoder": _stack_fields(module.decoder)}
 
 
@@ -139,13 +146,13 @@ def _make_pair(
     return EncoderDecoderStack(_config(encoder, param_dtype), _config(decoder, param_dtype), rngs=rngs)
 
 
-# --- Writing ---------------------------------------------------------------------------------------------------------
+# --- To torch --------------------------------------------------------------------------------------------------------
 
 
-def _their_layer(layer: TransformerStack) -> dict[str, Any]:
-    """The options of one of their layers."""
+def _layer_torch_options(layer: TransformerStack) -> dict[str, Any]:
+    """Arguments of `TransformerEncoderLayer` or `TransformerDecoderLayer`, for each layer of a stack."""
     torch, config = import_torch(), layer.config
-    _check(layer)
+    _check_config(layer)
     functions = {"relu": "relu", "gelu": "gelu", "silu": torch.nn.functional.silu}
     return {
         "d_model": config.width,
@@ -160,8 +167,12 @@ def _their_layer(layer: TransformerStack) -> dict[str, Any]:
     }
 
 
-def _check(layer: TransformerStack) -> None:
-    """Whether PyTorch has a Transformer with these options."""
+def _check_config(layer: TransformerStack) -> None:
+    """Refuse a config with options that the Transformers of PyTorch lack.
+
+    The expected config has only the fields that PyTorch's layers have, and defaults elsewhere; whatever differs from it
+    is unsupported.
+    """
     config = layer.config
     fields = {
         name: getattr(config, name)
@@ -174,109 +185,132 @@ def _check(layer: TransformerStack) -> None:
     }
     expected = _config(fields)
     names = [field.name for field in dataclasses.fields(config) if field.name not in NEUTRAL]
-    said = dataclasses.replace(config, ff_size=config.resolved_ff_size, final_norm=config.has_final_norm)
-    refuse(
+    resolved = dataclasses.replace(config, ff_size=config.resolved_ff_size, final_norm=config.has_final_norm)
+    check_options(
         layer,
-        {f"{name}={getattr(config, name)!r}": getattr(said, name) != getattr(expected, name) for name in names}
+        {f"{name}={getattr(config, name)!r}": getattr(resolved, name) != getattr(expected, name) for name in names}
         | {f"norm_place={config.norm_place!r}": config.norm_place not in ("pre", "post")}
         | {f"activation={config.activation!r}": config.activation not in ("relu", "gelu", "gelu_tanh", "silu")},
         "In PyTorch masks belong to the call; to_state_dict(layer) has the numbers alone.",
     )
 
 
-def _their_stack(body: TransformerStack) -> dict[str, Any]:
-    """The options of their stack of layers."""
-    torch, config = import_torch(), body.config
-    half = _half(body)
-    layer = getattr(torch.nn, LAYERS[half])(**_their_layer(body))
+def _stack_torch_options(stack: TransformerStack) -> dict[str, Any]:
+    """Arguments of `TransformerEncoder` or `TransformerDecoder`."""
+    torch, config = import_torch(), stack.config
+    role = _role(stack)
+    layer = getattr(torch.nn, LAYERS[role])(**_layer_torch_options(stack))
     bias = config.has_bias("norm")
     norm = torch.nn.LayerNorm(config.width, config.norm_epsilon, bias=bias) if config.has_final_norm else None
-    quiet = {"enable_nested_tensor": False} if half == "Encoder" else {}
-    return {f"{half.lower()}_layer": layer, "num_layers": config.depth, "norm": norm} | quiet
+    # Nested tensors are an optimisation for padding; unless turned off, an encoder that cannot use them warns.
+    options = {"enable_nested_tensor": False} if role == "Encoder" else {}
+    return {f"{role.lower()}_layer": layer, "num_layers": config.depth, "norm": norm} | options
 
 
-def _their_pair(pair: EncoderDecoderStack) -> dict[str, Any]:
+def _pair_torch_options(pair: EncoderDecoderStack) -> dict[str, Any]:
+    """Arguments of `Transformer`."""
     torch, config = import_torch(), pair.encoder.config
     return {
         "d_model": config.width,
         "nhead": config.num_heads,
         "batch_first": True,
-        "custom_encoder": torch.nn.TransformerEncoder(**_their_stack(pair.encoder)),
-        "custom_decoder": torch.nn.TransformerDecoder(**_their_stack(pair.decoder)),
+        "custom_encoder": torch.nn.TransformerEncoder(**_stack_torch_options(pair.encoder)),
+        "custom_decoder": torch.nn.TransformerDecoder(**_stack_torch_options(pair.decoder)),
     }
 
 
-def _half(body: TransformerStack) -> str:
-    return "Encoder" if body.config.memory_size is None else "Decoder"
+def _role(stack: TransformerStack) -> str:
+    return "Encoder" if stack.config.memory_size is None else "Decoder"
 
 
-# --- Entries ---------------------------------------------------------------------------------------------------------
+# --- Weights ---------------------------------------------------------------------------------------------------------
 
 
-def _block(config: LMConfig, ours: str, theirs: str) -> list[Entry]:
-    """One block."""
-    places, crosses = ("kernel", "weight"), config.memory_size is not None
-    norms = ["attention_norm", *["cross_norm"] * crosses, "feed_forward_norm"]
-    found = [
-        turned(f"{ours}attention.projections.joined.kernel", f"{theirs}self_attn.in_proj_weight"),
-        *(same(f"{ours}{own}.scale", f"{theirs}norm{i}.weight") for i, own in enumerate(norms, 1)),
-    ]
+def _block_mappings(config: LMConfig, jax_path: str, torch_path: str) -> list[WeightMapping]:
+    """The table of one block. Self-attention is packed on both sides; cross-attention, whose query and key come from
+    different inputs, is packed in PyTorch alone.
+    """
+    has_cross = config.memory_size is not None
+    norms = ["attention_norm", *["cross_norm"] * has_cross, "feed_forward_norm"]
     linear = {"attention.out": "self_attn.out_proj", "feed_forward.up": "linear1", "feed_forward.down": "linear2"}
-    parts = [f"{ours}cross.projections.{part}" for part in ("query", "key", "value")]
-    if crosses:
-        linear["cross.out"] = "multihead_attn.out_proj"
-        found.append(
-            parted([f"{part}.kernel" for part in parts], f"{theirs}multihead_attn.in_proj_weight", [config.width] * 3)
-        )
-    found += [turned(f"{ours}{own}.{places[0]}", f"{theirs}{name}.{places[1]}") for own, name in linear.items()]
+    linear |= {"cross.out": "multihead_attn.out_proj"} if has_cross else {}
+    packed = f"{jax_path}attention.projections.joined"
+    cross = [f"{jax_path}cross.projections.{name}" for name in ("query", "key", "value")]
+    cross_packed, sizes = f"{torch_path}multihead_attn.in_proj", [config.width] * 3
+
+    mappings = [transposed(f"{packed}.kernel", f"{torch_path}self_attn.in_proj_weight")]
+    mappings += [same(f"{jax_path}{norm}.scale", f"{torch_path}norm{i}.weight") for i, norm in enumerate(norms, 1)]
+    if has_cross:
+        mappings.append(split([f"{layer}.kernel" for layer in cross], f"{cross_packed}_weight", sizes))
+    mappings += [transposed(f"{jax_path}{jax}.kernel", f"{torch_path}{torch}.weight") for jax, torch in linear.items()]
     if not config.has_bias("qkv"):
-        return found
-    found.append(same(f"{ours}attention.projections.joined.bias", f"{theirs}self_attn.in_proj_bias"))
-    if crosses:
-        found.append(
-            parted([f"{part}.bias" for part in parts], f"{theirs}multihead_attn.in_proj_bias", [config.width] * 3)
-        )
-    found += [same(f"{ours}{own}.bias", f"{theirs}{name}.bias") for own, name in linear.items()]
-    return found + [same(f"{ours}{own}.bias", f"{theirs}norm{i}.bias") for i, own in enumerate(norms, 1)]
+        return mappings
+    mappings.append(same(f"{packed}.bias", f"{torch_path}self_attn.in_proj_bias"))
+    if has_cross:
+        mappings.append(split([f"{layer}.bias" for layer in cross], f"{cross_packed}_bias", sizes))
+    mappings += [same(f"{jax_path}{jax}.bias", f"{torch_path}{torch}.bias") for jax, torch in linear.items()]
+    return mappings + [same(f"{jax_path}{norm}.bias", f"{torch_path}norm{i}.bias") for i, norm in enumerate(norms, 1)]
 
 
-def _layer_entries(layer: TransformerLayer) -> list[Entry]:
-    return _block(layer.config, "blocks.rest.0.", "")
+def _layer_mappings(layer: TransformerLayer) -> list[WeightMapping]:
+    return _block_mappings(layer.config, "blocks.rest.0.", "")
 
 
-def _stack_entries(body: TransformerStack, ours: str = "", theirs: str = "") -> list[Entry]:
-    config = body.config
-    refuse(body, {"scan=True": config.scan}, "Unroll its blocks first: models.unroll_layers(body).")
-    other = config.memory_size not in (None, config.width)
-    refuse(body, {f"memory_size={config.memory_size}": other}, "In PyTorch a memory has the width of the decoder.")
-    found = [
-        entry
+def _stack_mappings(stack: TransformerStack, jax_path: str = "", torch_path: str = "") -> list[WeightMapping]:
+    config = stack.config
+    check_options(stack, {"scan=True": config.scan}, "Unroll its blocks first: models.unroll_layers(stack).")
+    other_size = config.memory_size not in (None, config.width)
+    check_options(
+        stack,
+        {f"memory_size={config.memory_size}": other_size},
+        "In PyTorch a memory has the width of the decoder.",
+    )
+    mappings = [
+        mapping
         for i in range(config.depth)
-        for entry in _block(config, f"{ours}blocks.rest.{i}.", f"{theirs}layers.{i}.")
+        for mapping in _block_mappings(config, f"{jax_path}blocks.rest.{i}.", f"{torch_path}layers.{i}.")
     ]
     if not config.has_final_norm:
-        return found
-    biases = [same(f"{ours}final_norm.bias", f"{theirs}norm.bias")] if config.has_bias("norm") else []
-    return [*found, same(f"{ours}final_norm.scale", f"{theirs}norm.weight"), *biases]
+        return mappings
+    biases = [same(f"{jax_path}final_norm.bias", f"{torch_path}norm.bias")] if config.has_bias("norm") else []
+    return [*mappings, same(f"{jax_path}final_norm.scale", f"{torch_path}norm.weight"), *biases]
 
 
-def _pair_entries(pair: EncoderDecoderStack) -> Sequence[Entry]:
-    halves = {"encoder.": pair.encoder, "decoder.": pair.decoder}
-    return [entry for name, body in halves.items() for entry in _stack_entries(body, name, name)]
+def _pair_mappings(pair: EncoderDecoderStack) -> Sequence[WeightMapping]:
+    stacks = {"encoder.": pair.encoder, "decoder.": pair.decoder}
+    return [mapping for path, stack in stacks.items() for mapping in _stack_mappings(stack, path, path)]
 
 
-def _kinds(half: str) -> tuple[Kind, Kind]:
-    fits = lambda body: _half(body) == half  # noqa: E731
-    one = Kind(
-        LAYERS[half], TransformerLayer, partial(_make, TransformerLayer), _of_layer, _their_layer, _layer_entries, fits
+def _converters(role: str) -> tuple[LayerConverter, LayerConverter]:
+    """Converters of one layer and of a stack, of an encoder or a decoder."""
+
+    def fits(stack: TransformerStack) -> bool:
+        return _role(stack) == role
+
+    layer = LayerConverter(
+        LAYERS[role],
+        TransformerLayer,
+        partial(_make, TransformerLayer),
+        _layer_jax_options,
+        _layer_torch_options,
+        _layer_mappings,
+        fits,
     )
-    name = f"Transformer{half}"
-    return one, Kind(
-        name, TransformerStack, partial(_make, TransformerStack), _of_stack, _their_stack, _stack_entries, fits
+    stack = LayerConverter(
+        f"Transformer{role}",
+        TransformerStack,
+        partial(_make, TransformerStack),
+        _stack_jax_options,
+        _stack_torch_options,
+        _stack_mappings,
+        fits,
     )
+    return layer, stack
 
 
-PAIR = Kind("Transformer", EncoderDecoderStack, _make_pair, _of_pair, _their_pair, _pair_entries)
-LAYER_KINDS, STACK_KINDS = zip(*(_kinds(half) for half in LAYERS), strict=True)
-TRANSFORMERS = (PAIR, *LAYER_KINDS, *STACK_KINDS)
-"""Single layers stand before stacks: a `TransformerLayer` is a `TransformerStack` too."""
+PAIR = LayerConverter(
+    "Transformer", EncoderDecoderStack, _make_pair, _pair_jax_options, _pair_torch_options, _pair_mappings
+)
+LAYER_CONVERTERS, STACK_CONVERTERS = zip(*(_converters(role) for role in LAYERS), strict=True)
+TRANSFORMERS = (PAIR, *LAYER_CONVERTERS, *STACK_CONVERTERS)
+"""Layers come before stacks, as the first converter that fits is used: a `TransformerLayer` is a `TransformerStack`."""

@@ -1,4 +1,4 @@
-"""One small file for each model family of Hugging Face."""
+"""The model families of Hugging Face, one small file each."""
 
 from jax_attention.interop.hf.families.bart import BART
 from jax_attention.interop.hf.families.bert import BERT
@@ -20,8 +20,8 @@ from jax_attention.interop.hf.families.t5 import T5
 
 DECODERS = (GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, PHI3, OLMO2)
 ENCODERS = (BERT, ROBERTA, DISTILBERT)
-PAIRS = (T5, BART, MARIAN)
-FAMILIES = DECODERS + ENCODERS + PAIRS
-"""In this order `save` looks for one that can express a config."""
+ENCODER_DECODERS = (T5, BART, MARIAN)
+FAMILIES = DECODERS + ENCODERS + ENCODER_DECODERS
+"""All families, in the order in which `save` tries them."""
 
-__all__ = ["DECODERS", "ENCODERS", "FAMILIES", "PAIRS"]
+__all__ = ["DECODERS", "ENCODERS", "FAMILIES", "ENCODER_DECODERS"]

@@ -1,14 +1,21 @@
-"""BERT: an encoder with token types, norms behind the sums, and a head of its own in front of the tied matrix."""
+"""BERT: a post-norm encoder with token types; the head has a transform (linear, activation, norm) before its matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from jax_attention.interop.hf.config_fields import Fields
-from jax_attention.interop.hf.families.shared import biased, linear, norm, plain, projections, sizes_json
+from jax_attention.interop.hf.config_fields import ConfigFields
+from jax_attention.interop.hf.families.shared import (
+    biased_layers,
+    linear,
+    norm,
+    plain_activation,
+    projections,
+    size_fields,
+)
 from jax_attention.interop.hf.family import Family
-from jax_attention.interop.weight_mapping import Entry, same, twice
+from jax_attention.interop.weight_mapping import WeightMapping, duplicated, same
 from jax_attention.models import LMConfig
 
 ENCODER = {
@@ -18,9 +25,9 @@ ENCODER = {
     "head_transform": True,
     "head_bias": True,
 }
-"""What BERT and its children have in common."""
+"""Fields of `LMConfig` that BERT, RoBERTa and DistilBERT share."""
 HEADLESS = {"head_transform": False, "head_bias": False, "tied_head": True}
-OLD = {r"\.gamma$": ".weight", r"\.beta$": ".bias"}
+RENAMED = {r"\.gamma$": ".weight", r"\.beta$": ".bias"}
 LAYER = {
     "attention.out": "attention.output.dense",
     "feed_forward.up": "intermediate.dense",
@@ -29,17 +36,17 @@ LAYER = {
 NORMS = {"attention_norm": "attention.output.LayerNorm", "feed_forward_norm": "output.LayerNorm"}
 
 
-def read(fields: Fields) -> LMConfig:
-    """Their fields as our config."""
+def read(fields: ConfigFields) -> LMConfig:
+    """The config of this library from the fields of Hugging Face."""
     for name in ("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"):
-        fields.take(name, None)  # of heads that are not read
-    for name in ("pooler_size_per_head", "pooler_type"):
+        fields.take(name, None)
+    for name in ("pooler_size_per_head", "pooler_type"):  # all of these configure heads that are not read
         fields.take(name, None)
     return LMConfig(**read_bert_like(fields, fields.take("max_position_embeddings", 512)))
 
 
-def read_bert_like(fields: Fields, context: int) -> dict[str, Any]:
-    """The fields that BERT and RoBERTa share."""
+def read_bert_like(fields: ConfigFields, context: int) -> dict[str, Any]:
+    """The fields that BERT and RoBERTa share, as arguments of `LMConfig`."""
     for name, value in (("is_decoder", False), ("add_cross_attention", False)):
         fields.expect(name, value)
     fields.expect("position_embedding_type", "absolute")
@@ -50,7 +57,7 @@ def read_bert_like(fields: Fields, context: int) -> dict[str, Any]:
         "depth": fields.take("num_hidden_layers", 12),
         "num_heads": fields.take("num_attention_heads", 12),
         "ff_size": fields.take("intermediate_size", 3072),
-        "activation": plain(fields.take("hidden_act", "gelu")),
+        "activation": plain_activation(fields.take("hidden_act", "gelu")),
         "norm_epsilon": fields.take("layer_norm_eps", 1e-12),
         "token_types": fields.take("type_vocab_size", 2),
         "tied_head": fields.take("tie_word_embeddings", True),
@@ -60,10 +67,10 @@ def read_bert_like(fields: Fields, context: int) -> dict[str, Any]:
 
 
 def write(config: LMConfig) -> dict[str, Any]:
-    """Our config as their fields."""
+    """The fields of Hugging Face from a config of this library."""
     if not config.token_types:
         raise ValueError("token_types: expected at least one type of tokens, got 0.")
-    return sizes_json(config) | {
+    return size_fields(config) | {
         "layer_norm_eps": config.norm_epsilon,
         "type_vocab_size": config.token_types,
         "tie_word_embeddings": config.tied_head,
@@ -72,40 +79,44 @@ def write(config: LMConfig) -> dict[str, Any]:
     }
 
 
-def body(config: LMConfig, prefix: str, position: Entry) -> list[Entry]:
-    """The table of all but the head."""
+def encoder_mappings(config: LMConfig, prefix: str, position: WeightMapping) -> list[WeightMapping]:
+    """The table of everything except the head."""
     embeddings = f"{prefix}.embeddings"
-    found = [same("embedding", f"{embeddings}.word_embeddings.weight"), position]
-    found.append(same("token_type", f"{embeddings}.token_type_embeddings.weight"))
-    found += norm("embedding_norm", f"{embeddings}.LayerNorm", bias=True)
+    mappings = [same("embedding", f"{embeddings}.word_embeddings.weight"), position]
+    mappings.append(same("token_type", f"{embeddings}.token_type_embeddings.weight"))
+    mappings += norm("embedding_norm", f"{embeddings}.LayerNorm", bias=True)
     for layer in range(config.depth):
-        ours, theirs = f"blocks.rest.{layer}", f"{prefix}.encoder.layer.{layer}"
-        names = [f"{theirs}.attention.self.{name}" for name in ("query", "key", "value")]
-        found += projections(config, f"{ours}.attention", names, bias=True) + biased(ours, theirs, LAYER, NORMS)
-    return found
+        jax_path, hf_path = f"blocks.rest.{layer}", f"{prefix}.encoder.layer.{layer}"
+        names = [f"{hf_path}.attention.self.{name}" for name in ("query", "key", "value")]
+        mappings += projections(config, f"{jax_path}.attention", names, bias=True) + biased_layers(
+            jax_path, hf_path, LAYER, NORMS
+        )
+    return mappings
 
 
-def head(config: LMConfig, transform: str, norm_name: str, matrix: str, bias: str) -> list[Entry]:
-    """The table of the head, where there is one. A tied matrix has the bias that stands beside it; one of its own has
-    its own bias, beside which the other is kept and not read.
+def head(config: LMConfig, transform: str, norm_name: str, matrix: str, bias: str) -> list[WeightMapping]:
+    """The table of the head, empty for a bare encoder.
+
+    transformers keeps two biases for the logits, `bias` and `matrix.bias`. A tied head uses the first. An untied one
+    uses the second, and still stores the first without reading it.
     """
     if not config.head_transform:
         return []
-    found = [*linear("head_transform", transform, bias=True), *norm("head_norm", norm_name, bias=True)]
+    mappings = [*linear("head_transform", transform, bias=True), *norm("head_norm", norm_name, bias=True)]
     if config.tied_head:
-        return [*found, same("head_bias", bias)]
-    return [*found, twice("head_bias", f"{matrix}.bias", bias), *linear("head", matrix, bias=False)]
+        return [*mappings, same("head_bias", bias)]
+    return [*mappings, duplicated("head_bias", f"{matrix}.bias", bias), *linear("head", matrix, bias=False)]
 
 
-def entries(config: LMConfig) -> list[Entry]:
-    """The table."""
-    own, top = same("position", "bert.embeddings.position_embeddings.weight"), "cls.predictions"
+def weight_mappings(config: LMConfig) -> list[WeightMapping]:
+    """The table of all weights."""
+    position, top = same("position", "bert.embeddings.position_embeddings.weight"), "cls.predictions"
     names = (f"{top}.transform.dense", f"{top}.transform.LayerNorm", f"{top}.decoder", f"{top}.bias")
-    return body(config, "bert", own) + head(config, *names)
+    return encoder_mappings(config, "bert", position) + head(config, *names)
 
 
 def copies(config: LMConfig) -> Mapping[str, str]:
-    """What some files hold twice."""
+    """Arrays that some files store twice: name of the copy -> name of the original."""
     top = "cls.predictions"
     names = {f"{top}.decoder.weight": "bert.embeddings.word_embeddings.weight", f"{top}.decoder.bias": f"{top}.bias"}
     return names if config.tied_head else {}
@@ -117,10 +128,10 @@ BERT = Family(
     "bert.",
     read,
     write,
-    entries,
+    weight_mappings,
     buffers=r"\.position_ids$|^(bert\.)?pooler\.|^cls\.seq_relationship\.",
-    old_names=OLD,
+    renamed=RENAMED,
     copies=copies,
-    task=None,
+    peft_task=None,
     headless=HEADLESS,
 )

@@ -1,13 +1,13 @@
-"""GPT-2: its kernels already stand as ours, `[in, out]`, query, key and value in one."""
+"""GPT-2: kernels are `[in, out]` as in this library, with query, key and value in one."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jax_attention.interop.hf.config_fields import Fields
-from jax_attention.interop.hf.families.shared import biased, function_of, linear, norm, plain
+from jax_attention.interop.hf.config_fields import ConfigFields
+from jax_attention.interop.hf.families.shared import biased_layers, hf_activation, linear, norm, plain_activation
 from jax_attention.interop.hf.family import Family
-from jax_attention.interop.weight_mapping import Entry, same, upright
+from jax_attention.interop.weight_mapping import WeightMapping, as_is, same
 from jax_attention.models import LMConfig
 
 LINEAR = {
@@ -19,8 +19,8 @@ LINEAR = {
 NORMS = {"attention_norm": "ln_1", "feed_forward_norm": "ln_2"}
 
 
-def read(fields: Fields) -> LMConfig:
-    """Their fields as our config."""
+def read(fields: ConfigFields) -> LMConfig:
+    """The config of this library from the fields of Hugging Face."""
     for name, value in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
         fields.expect(name, value)
     fields.expect("add_cross_attention", False)
@@ -37,8 +37,8 @@ def read(fields: Fields) -> LMConfig:
         width=width,
         depth=fields.take("n_layer"),
         num_heads=fields.take("n_head"),
-        ff_size=fields.first(("n_inner",), 4 * width),
-        activation=plain(fields.take("activation_function", "gelu_new")),
+        ff_size=fields.take_first(("n_inner",), 4 * width),
+        activation=plain_activation(fields.take("activation_function", "gelu_new")),
         norm_epsilon=fields.take("layer_norm_epsilon", 1e-5),
         tied_head=fields.take("tie_word_embeddings", True),
         dropout=rate,
@@ -47,7 +47,7 @@ def read(fields: Fields) -> LMConfig:
 
 
 def write(config: LMConfig) -> dict[str, Any]:
-    """Our config as their fields."""
+    """The fields of Hugging Face from a config of this library."""
     return {
         "vocab_size": config.vocab_size,
         "n_positions": config.context,
@@ -55,7 +55,7 @@ def write(config: LMConfig) -> dict[str, Any]:
         "n_layer": config.depth,
         "n_head": config.num_heads,
         "n_inner": config.resolved_ff_size,
-        "activation_function": function_of(config.activation),
+        "activation_function": hf_activation(config.activation),
         "layer_norm_epsilon": config.norm_epsilon,
         "tie_word_embeddings": config.tied_head,
         "resid_pdrop": config.dropout,
@@ -64,14 +64,14 @@ def write(config: LMConfig) -> dict[str, Any]:
     }
 
 
-def entries(config: LMConfig) -> list[Entry]:
-    """The table."""
-    found = [same("embedding", "transformer.wte.weight"), same("position", "transformer.wpe.weight")]
-    found += norm("final_norm", "transformer.ln_f", bias=True)
+def weight_mappings(config: LMConfig) -> list[WeightMapping]:
+    """The table of all weights."""
+    mappings = [same("embedding", "transformer.wte.weight"), same("position", "transformer.wpe.weight")]
+    mappings += norm("final_norm", "transformer.ln_f", bias=True)
     for layer in range(config.depth):
-        ours, theirs = f"blocks.rest.{layer}", f"transformer.h.{layer}"
-        found += biased(ours, theirs, LINEAR, NORMS, kernel=upright)
-    return found + ([] if config.tied_head else linear("head", "lm_head", bias=False))
+        jax_path, hf_path = f"blocks.rest.{layer}", f"transformer.h.{layer}"
+        mappings += biased_layers(jax_path, hf_path, LINEAR, NORMS, kernel=as_is)
+    return mappings + ([] if config.tied_head else linear("head", "lm_head", bias=False))
 
 
-GPT2 = Family("gpt2", "GPT2LMHeadModel", "transformer.", read, write, entries, r"\.attn\.(masked_)?bias$")
+GPT2 = Family("gpt2", "GPT2LMHeadModel", "transformer.", read, write, weight_mappings, r"\.attn\.(masked_)?bias$")

@@ -1,4 +1,4 @@
-"""T5: no biases, a table of relative positions in each half, scores without a scale."""
+"""T5: an encoder-decoder without biases; relative positions in both stacks, scores without a scale."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from jax_attention import scores
-from jax_attention.interop.hf.config_fields import Fields
-from jax_attention.interop.hf.families.shared import function_of, gated, linear, norm, plain, projections
+from jax_attention.interop.hf.config_fields import ConfigFields
+from jax_attention.interop.hf.families.shared import (
+    gated_activation,
+    hf_activation,
+    linear,
+    norm,
+    plain_activation,
+    projections,
+)
 from jax_attention.interop.hf.family import Family
-from jax_attention.interop.weight_mapping import Entry, same, turned
+from jax_attention.interop.weight_mapping import WeightMapping, same, transposed
 from jax_attention.models import EncoderDecoderConfig, LMConfig
 from jax_attention.models.config import T5_BUCKETS
 from jax_attention.nn.feed_forward import ACTIVATIONS
 
-FAR = 128
+MAX_DISTANCE = 128
+"""From this distance on all positions share the last bucket."""
 GATED = "gated-"
 
 
-def read(fields: Fields) -> EncoderDecoderConfig:
-    """Their fields as our config."""
+def read(fields: ConfigFields) -> EncoderDecoderConfig:
+    """The config of this library from the fields of Hugging Face."""
     fields.expect("relative_attention_num_buckets", T5_BUCKETS)
-    fields.expect("relative_attention_max_distance", FAR)
+    fields.expect("relative_attention_max_distance", MAX_DISTANCE)
     fields.expect("is_decoder", False)
     width, depth = fields.take("d_model"), fields.take("num_layers")
     tied = fields.take("tie_word_embeddings", True) is not False
@@ -42,36 +50,40 @@ def read(fields: Fields) -> EncoderDecoderConfig:
         "dropout": fields.take("dropout_rate", 0.1),
         "attention_dropout": fields.take("dropout_rate", 0.1),
     }
-    scaled = fields.first(("scale_decoder_outputs",), tied)
+    is_scaled = fields.take_first(("scale_decoder_outputs",), tied)
     decoder = LMConfig(
         **shared,
-        depth=fields.first(("num_decoder_layers",), depth),
+        depth=fields.take_first(("num_decoder_layers",), depth),
         memory_size=width,
         tied_head=tied,
-        logit_scale=width**-0.5 if scaled else 1.0,
+        logit_scale=width**-0.5 if is_scaled else 1.0,
     )
     return EncoderDecoderConfig(
         encoder=LMConfig(**shared, depth=depth, mask=None), decoder=decoder, shared_embedding=True
     )
 
 
-def _activation(fields: Fields) -> str:
-    """`relu`, or `gated-` and a function, whose GELU is the one by tanh; saved configs say it in three fields."""
-    given = fields.take("feed_forward_proj", "relu")
-    name = given.removeprefix(GATED)
-    name = "gelu_new" if given == f"{GATED}gelu" else name
-    fields.expect("is_gated_act", given.startswith(GATED))
+def _activation(fields: ConfigFields) -> str:
+    """The activation: `relu`, or `gated-` and a function, where `gated-gelu` is the tanh form.
+
+    transformers saves two more fields that follow from the first; they must agree.
+    """
+    projection = fields.take("feed_forward_proj", "relu")
+    is_gated = projection.startswith(GATED)
+    name = "gelu_new" if projection == f"{GATED}gelu" else projection.removeprefix(GATED)
+    fields.expect("is_gated_act", is_gated)
     fields.expect("dense_act_fn", name)
-    return gated(name) if given.startswith(GATED) else plain(name)
+    return gated_activation(name) if is_gated else plain_activation(name)
 
 
 def write(config: EncoderDecoderConfig) -> dict[str, Any]:
-    """Our config as their fields."""
+    """The fields of Hugging Face from a config of this library."""
     encoder, decoder = config.encoder, config.decoder
-    scaled = math.isclose(decoder.logit_scale, decoder.width**-0.5) and decoder.width > 1
-    name = function_of(decoder.activation)
+    # At width 1 both scales are 1, and reading the config back would not tell them apart.
+    is_scaled = math.isclose(decoder.logit_scale, decoder.width**-0.5) and decoder.width > 1
+    name = hf_activation(decoder.activation)
     is_gated = ACTIVATIONS[decoder.activation][1]
-    proj = name if not is_gated else GATED + ("gelu" if name == "gelu_new" else name)
+    projection = name if not is_gated else GATED + ("gelu" if name == "gelu_new" else name)
     return {
         "vocab_size": decoder.vocab_size,
         "n_positions": decoder.context,
@@ -81,51 +93,49 @@ def write(config: EncoderDecoderConfig) -> dict[str, Any]:
         "num_layers": encoder.depth,
         "num_decoder_layers": decoder.depth,
         "num_heads": decoder.num_heads,
-        "feed_forward_proj": proj,
+        "feed_forward_proj": projection,
         "layer_norm_epsilon": decoder.norm_epsilon,
         "tie_word_embeddings": decoder.tied_head,
-        "scale_decoder_outputs": scaled,
+        "scale_decoder_outputs": is_scaled,
         "dropout_rate": decoder.dropout,
     }
 
 
-def entries(config: EncoderDecoderConfig) -> list[Entry]:
-    """The table."""
-    found = [same("decoder.embedding", "shared.weight")]
-    for half, own in (("encoder", config.encoder), ("decoder", config.decoder)):
-        found.append(turned(f"{half}.relative", f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"))
-        found += norm(f"{half}.final_norm", f"{half}.final_layer_norm")
-        for layer in range(own.depth):
-            found += _block(own, f"{half}.blocks.rest.{layer}", f"{half}.block.{layer}.layer")
-    return found + ([] if config.decoder.tied_head else linear("decoder.head", "lm_head", bias=False))
+def weight_mappings(config: EncoderDecoderConfig) -> list[WeightMapping]:
+    """The table of all weights."""
+    mappings = [same("decoder.embedding", "shared.weight")]
+    for stack, one in (("encoder", config.encoder), ("decoder", config.decoder)):
+        # Only the first block of transformers stores the table of relative positions; all blocks of a stack use it.
+        table = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        mappings.append(transposed(f"{stack}.relative", table))
+        mappings += norm(f"{stack}.final_norm", f"{stack}.final_layer_norm")
+        for layer in range(one.depth):
+            mappings += _block(one, f"{stack}.blocks.rest.{layer}", f"{stack}.block.{layer}.layer")
+    return mappings + ([] if config.decoder.tied_head else linear("decoder.head", "lm_head", bias=False))
 
 
-def _block(config: LMConfig, ours: str, theirs: str) -> list[Entry]:
-    names = [f"{theirs}.0.SelfAttention.{x}" for x in "qkv"]
-    found = projections(config, f"{ours}.attention", names, bias=False)
-    found += linear(f"{ours}.attention.out", f"{theirs}.0.SelfAttention.o", bias=False)
-    found += norm(f"{ours}.attention_norm", f"{theirs}.0.layer_norm")
+def _block(config: LMConfig, jax_path: str, hf_path: str) -> list[WeightMapping]:
+    names = [f"{hf_path}.0.SelfAttention.{x}" for x in "qkv"]
+    mappings = projections(config, f"{jax_path}.attention", names, bias=False)
+    mappings += linear(f"{jax_path}.attention.out", f"{hf_path}.0.SelfAttention.o", bias=False)
+    mappings += norm(f"{jax_path}.attention_norm", f"{hf_path}.0.layer_norm")
     last = 1
     if config.memory_size is not None:
         last = 2
-        found += norm(f"{ours}.cross_norm", f"{theirs}.1.layer_norm")
-        for own, name in (
-            ("projections.query", "q"),
-            ("projections.key", "k"),
-            ("projections.value", "v"),
-            ("out", "o"),
-        ):
-            found += linear(f"{ours}.cross.{own}", f"{theirs}.1.EncDecAttention.{name}", bias=False)
-    found += norm(f"{ours}.feed_forward_norm", f"{theirs}.{last}.layer_norm")
-    dense = f"{theirs}.{last}.DenseReluDense"
-    names = {"gate": "wi_0", "up": "wi_1"} if ACTIVATIONS[config.activation][1] else {"up": "wi"}
-    for own, name in (names | {"down": "wo"}).items():
-        found += linear(f"{ours}.feed_forward.{own}", f"{dense}.{name}", bias=False)
-    return found
+        mappings += norm(f"{jax_path}.cross_norm", f"{hf_path}.1.layer_norm")
+        cross = {"projections.query": "q", "projections.key": "k", "projections.value": "v", "out": "o"}
+        for jax_layer, hf_layer in cross.items():
+            mappings += linear(f"{jax_path}.cross.{jax_layer}", f"{hf_path}.1.EncDecAttention.{hf_layer}", bias=False)
+    mappings += norm(f"{jax_path}.feed_forward_norm", f"{hf_path}.{last}.layer_norm")
+    layers = {"gate": "wi_0", "up": "wi_1"} if ACTIVATIONS[config.activation][1] else {"up": "wi"}
+    for jax_layer, hf_layer in (layers | {"down": "wo"}).items():
+        hf_name = f"{hf_path}.{last}.DenseReluDense.{hf_layer}"
+        mappings += linear(f"{jax_path}.feed_forward.{jax_layer}", hf_name, bias=False)
+    return mappings
 
 
 def copies(config: EncoderDecoderConfig) -> Mapping[str, str]:
-    """What some files hold more than once."""
+    """Arrays that some files store more than once: name of the copy -> name of the original."""
     names = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
     return dict.fromkeys(names + ["lm_head.weight"] * config.decoder.tied_head, "shared.weight")
 
@@ -136,10 +146,10 @@ T5 = Family(
     "",
     read,
     write,
-    entries,
+    weight_mappings,
     buffers=r"\.EncDecAttention\.relative_attention_bias\.weight$",
-    task="SEQ_2_SEQ_LM",
-    pair=True,
+    peft_task="SEQ_2_SEQ_LM",
+    is_encoder_decoder=True,
     copies=copies,
-    head_decides=True,
+    head_weight_unties=True,
 )
