@@ -2,10 +2,10 @@
 
     python -m benchmarks.parity        about 10 minutes on 2 cores; writes results/parity.json
 
-Models are tiny, random and of odd sizes; models, layers and measures are those of the tests of interop. A difference is
-over the largest number of the array, or over 1; `gradient` is the worst of all weights; `tokens` counts the equal ones of
-the new tokens of a ragged batch. `bfloat16` has the errors of both sides in bfloat16 against PyTorch in float32 with the
-same numbers. Of a layer, the worst of all options.
+Models are tiny, random and of odd sizes; models, layers and measures are those of the tests of interop. A difference
+is over the largest number of the array, or over 1; `gradient` is the worst of all weights; `tokens` counts the equal
+ones of the new tokens of a ragged batch. `bfloat16` has the errors of both sides in bfloat16 against PyTorch in
+float32 with the same numbers. Of a layer, the worst of all options.
 """
 
 from __future__ import annotations
