@@ -36,8 +36,7 @@ def built():
     return lambda name: models.setdefault(name, hf_models.build(name))
 
 
-# --- Heads that are not jax_model
-# -----------------------------------------------------------------------------------------
+# --- Heads of other tasks --------------------------------------------------------------------------------------------
 
 
 def test_pooler_and_next_sentence_are_not_read(tmp_path):
@@ -88,7 +87,7 @@ def test_bare_encoder_decoders_have_the_tied_head(built, tmp_path, name):
     assert same_numbers(jax_model, expected)
 
 
-# --- Copies and old names -----------------------------------------------------------------------------------------
+# --- Copies and old names --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["bert", *slow("roberta", "distilbert"), "t5", *slow("bart", "marian", TWO)])

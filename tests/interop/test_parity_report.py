@@ -112,7 +112,7 @@ def test_nan_is_not_equal():
     assert "nan" in report.html()
 
 
-# --- Tokens and models ---------------------------------------------------------------------------------------------
+# --- Tokens and models -----------------------------------------------------------------------------------------------
 
 
 def test_a_model_in_memory_is_left_as_it_was(folder):
@@ -157,8 +157,7 @@ def test_random_tokens_leave_the_window_or_a_note_says_that_they_do_not():
     assert report.notes[0] in report.html()
 
 
-# --- Text, table, page
-# ---------------------------------------------------------------------------------------------------
+# --- Text, table, page -----------------------------------------------------------------------------------------------
 
 
 def test_the_text_has_every_row_and_the_verdict_last(sound, wrong):

@@ -129,8 +129,7 @@ def test_encoders_and_encoder_decoders_too(name, tmp_path):
             interop.load_adapters(models.scan_layers(jax_model), tmp_path / "adapter")
 
 
-# --- Adapters and models
-# --------------------------------------------------------------------------------------------------
+# --- Adapters and models ---------------------------------------------------------------------------------------------
 
 CONFIG = models.llama(vocab_size=19, context=16, width=8, depth=2, num_heads=2, kv_heads=1, scan=False)
 MODEL = small.filled(lambda: models.create(CONFIG))

@@ -160,8 +160,7 @@ def test_tutorial_layer(dtype, x64):
     check_equal(module, inputs(dtype, (2, T, 3), (2, T, 4), (2, S, 7)), call, call, dtype, converted)
 
 
-# --- Bits and memory
-# ---------------------------------------------------------------------------------------------------
+# --- Bits and memory -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

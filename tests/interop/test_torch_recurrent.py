@@ -112,8 +112,7 @@ def test_lengths_are_those_of_packed_sequences(kind, dtype, depth, x64):
     check(kind, {"num_layers": depth, "bidirectional": True}, dtype, lengths=LENGTHS)
 
 
-# --- Lengths, states, batch dimensions
-# -----------------------------------------------------------------------------------
+# --- Lengths, states, batch dimensions -------------------------------------------------------------------------------
 
 
 def layer_of(kind, **options):

@@ -183,7 +183,7 @@ def save_adapters(
     write_json(folder / CONFIG, _peft_config(ranks, adapters.scale, has_conv1d, base, chosen.peft_task))
 
 
-# --- Names ------------------------------------------------------------------------------------------------------------
+# --- Names -----------------------------------------------------------------------------------------------------------
 
 
 def _check_base(model: Any) -> None:

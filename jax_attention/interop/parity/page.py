@@ -71,7 +71,7 @@ def _table(rows: Sequence[ParityRow], cells: Sequence[Sequence[str]]) -> str:
     return "".join(lines)
 
 
-# --- The figure -----------------------------------------------------------------------------------------------------
+# --- The figure ------------------------------------------------------------------------------------------------------
 
 
 def _figure(rows: Sequence[ParityRow]) -> str:

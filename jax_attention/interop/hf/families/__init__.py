@@ -24,4 +24,4 @@ ENCODER_DECODERS = (T5, BART, MARIAN)
 FAMILIES = DECODERS + ENCODERS + ENCODER_DECODERS
 """All families, in the order in which `save` tries them."""
 
-__all__ = ["DECODERS", "ENCODERS", "FAMILIES", "ENCODER_DECODERS"]
+__all__ = ["DECODERS", "ENCODERS", "ENCODER_DECODERS", "FAMILIES"]

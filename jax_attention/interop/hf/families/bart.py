@@ -119,9 +119,8 @@ def _block(config: LMConfig, jax_path: str, hf_path: str) -> list[WeightMapping]
         layers |= {f"cross.{jax_layer}": f"encoder_attn.{hf_layer}" for jax_layer, hf_layer in cross.items()}
         norms |= {"cross_norm": "encoder_attn_layer_norm"}
     names = [f"{hf_path}.self_attn.{x}_proj" for x in "qkv"]
-    return projections(config, f"{jax_path}.attention", names, bias=True) + biased_layers(
-        jax_path, hf_path, layers, norms
-    )
+    mappings = projections(config, f"{jax_path}.attention", names, bias=True)
+    return mappings + biased_layers(jax_path, hf_path, layers, norms)
 
 
 def head(config: EncoderDecoderConfig) -> list[WeightMapping]:

@@ -27,8 +27,10 @@ ENCODER = {
 }
 """Fields of `LMConfig` that BERT, RoBERTa and DistilBERT share."""
 HEADLESS = {"head_transform": False, "head_bias": False, "tied_head": True}
+"""Fields for folders of the bare encoder, which have no weights for a head."""
 RENAMED = {r"\.gamma$": ".weight", r"\.beta$": ".bias"}
-LAYER = {
+"""Norm parameters in files that were converted from TensorFlow -> their present names."""
+LAYERS = {
     "attention.out": "attention.output.dense",
     "feed_forward.up": "intermediate.dense",
     "feed_forward.down": "output.dense",
@@ -88,9 +90,8 @@ def encoder_mappings(config: LMConfig, prefix: str, position: WeightMapping) -> 
     for layer in range(config.depth):
         jax_path, hf_path = f"blocks.rest.{layer}", f"{prefix}.encoder.layer.{layer}"
         names = [f"{hf_path}.attention.self.{name}" for name in ("query", "key", "value")]
-        mappings += projections(config, f"{jax_path}.attention", names, bias=True) + biased_layers(
-            jax_path, hf_path, LAYER, NORMS
-        )
+        mappings += projections(config, f"{jax_path}.attention", names, bias=True)
+        mappings += biased_layers(jax_path, hf_path, LAYERS, NORMS)
     return mappings
 
 

@@ -19,7 +19,7 @@ from jax_attention.interop.hf.family import Family
 from jax_attention.interop.weight_mapping import WeightMapping, same
 from jax_attention.models import LMConfig
 
-LAYER = {"attention.out": "attention.out_lin", "feed_forward.up": "ffn.lin1", "feed_forward.down": "ffn.lin2"}
+LAYERS = {"attention.out": "attention.out_lin", "feed_forward.up": "ffn.lin1", "feed_forward.down": "ffn.lin2"}
 NORMS = {"attention_norm": "sa_layer_norm", "feed_forward_norm": "output_layer_norm"}
 EPSILON = 1e-12
 """Of all norms: a constant in the code of transformers, without a field in the config."""
@@ -71,9 +71,8 @@ def weight_mappings(config: LMConfig) -> list[WeightMapping]:
     for layer in range(config.depth):
         jax_path, hf_path = f"blocks.rest.{layer}", f"distilbert.transformer.layer.{layer}"
         names = [f"{hf_path}.attention.{x}_lin" for x in "qkv"]
-        mappings += projections(config, f"{jax_path}.attention", names, bias=True) + biased_layers(
-            jax_path, hf_path, LAYER, NORMS
-        )
+        mappings += projections(config, f"{jax_path}.attention", names, bias=True)
+        mappings += biased_layers(jax_path, hf_path, LAYERS, NORMS)
     if not config.head_transform:
         return mappings
     mappings += linear("head_transform", "vocab_transform", bias=True) + norm(

@@ -22,6 +22,7 @@ from jax_attention.models import LMConfig
 
 FEED_FORWARD = {"feed_forward.up": "mlp.dense_h_to_4h", "feed_forward.down": "mlp.dense_4h_to_h"}
 NORM_PLACES = {True: "parallel", False: "pre"}
+"""`use_parallel_residual` -> `norm_place`."""
 
 
 def read(fields: ConfigFields) -> LMConfig:
