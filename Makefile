@@ -80,7 +80,7 @@ experiments: $(VENV)/.test
 	$(BIN)/python -m experiments.shakespeare_char --text README.md --small --out $(SMALL)/shakespeare_char
 
 docs: $(VENV)/.test
-	$(BIN)/python -m docs.pictures
+	$(BIN)/python -m docs._draw.pictures
 
 clean:
 	rm -rf $(VENV) $(SMALL) .pytest_cache .ruff_cache .jax_cache .hypothesis

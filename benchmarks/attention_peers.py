@@ -1,7 +1,7 @@
-"""What competes in `benchmarks.attention`: the library, jax.nn, tokamax, PyTorch's SDPA and its compiled FlexAttention.
+"""Competitors of `benchmarks.attention`: this library, jax.nn, tokamax, PyTorch's SDPA and its compiled FlexAttention.
 
-Each gets a mask the way its users would write it: a flag where there is one, a function where it takes functions, a
-dense mask or bias elsewhere. A case is (kind, T, H); a maker compiles its runs and leaves the timing to the caller.
+Each gets a mask as its users would write it: a flag where there is one, a function where it takes functions, a dense
+mask or bias elsewhere. A case is (kind, T, H); a maker compiles the calls, and the caller times them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.worker import Prepared, Runs, compiled
+from benchmarks.worker import PreparedCall, Runs, compile_jax
 
 HEADS = 4
 WINDOW = 256
@@ -32,7 +32,7 @@ def documents(length: int) -> np.ndarray:
 
 
 def slopes() -> np.ndarray:
-    """ALiBi's."""
+    """ALiBi slopes `[N]`."""
     return 2.0 ** -np.arange(2, 2 * HEADS + 1, 2, dtype=np.float32)
 
 
@@ -47,16 +47,16 @@ def dense_mask(kind: str, length: int) -> np.ndarray | None:
 
 
 def alibi(length: int) -> np.ndarray:
-    """`[N, T, S]`."""
+    """ALiBi bias `[N, T, S]`."""
     distance = np.abs(np.arange(length)[:, None] - np.arange(length)[None]).astype(np.float32)
     return -slopes()[:, None, None] * distance
 
 
-def ours(kind: str, length: int, size: int) -> Runs:
-    """The library, its implementation chosen by itself."""
+def library(kind: str, length: int, size: int) -> Runs:
+    """This library, with the automatic choice of the implementation."""
     from jax_attention import attend_heads, masks, mods
 
-    ids = documents(length)  # an argument: other documents in every batch
+    ids = documents(length)  # an argument of the program, because every batch has other documents
     rules = lambda ids: {  # noqa: E731
         "full": {},
         "causal": {"mask": masks.causal()},
@@ -65,18 +65,18 @@ def ours(kind: str, length: int, size: int) -> Runs:
         "alibi": {"mask": masks.causal(), "mods": (mods.alibi(slopes()),)},
         "prefix": {"mask": masks.causal() | masks.prefix(length // 4)},
     }
-    return _of_jax(lambda q, k, v, ids: attend_heads(q, k, v, **rules(ids)[kind]), *operands(length, size), ids)
+    return _jax_runs(lambda q, k, v, ids: attend_heads(q, k, v, **rules(ids)[kind]), *operands(length, size), ids)
 
 
 def jax_nn(kind: str, length: int, size: int) -> Runs:
-    """`jax.nn.dot_product_attention`."""
+    """`jax.nn.dot_product_attention` with the mask or bias that its users would make."""
     import jax
 
     return _like_jax_nn(jax.nn.dot_product_attention, kind, length, size)
 
 
 def tokamax(kind: str, length: int, size: int) -> Runs:
-    """`tokamax.dot_product_attention` in chunks, the form with little memory that it has on a CPU."""
+    """`tokamax.dot_product_attention` in chunks, its form for a CPU that needs little memory."""
     import functools
 
     import tokamax
@@ -86,7 +86,7 @@ def tokamax(kind: str, length: int, size: int) -> Runs:
 
 
 def _like_jax_nn(attention: Callable, kind: str, length: int, size: int) -> Runs:
-    """Anything with the signature of jax.nn's."""
+    """Calls of any function with the signature of `jax.nn.dot_product_attention`."""
     import jax.numpy as jnp
 
     options: dict = {"is_causal": kind in ("causal", "alibi", "window")}
@@ -98,21 +98,21 @@ def _like_jax_nn(attention: Callable, kind: str, length: int, size: int) -> Runs
     if kind == "alibi":
         arrays["bias"] = jnp.asarray(alibi(length))[None]
     run = lambda q, k, v, arrays: attention(q[None], k[None], v[None], **options, **arrays)[0]  # noqa: E731
-    return _of_jax(run, *operands(length, size), arrays)
+    return _jax_runs(run, *operands(length, size), arrays)
 
 
-def _of_jax(attention: Callable, *arrays: Any) -> Runs:
-    """Forward, and the gradients of query, key and value, for which it runs forward too."""
+def _jax_runs(attention: Callable, *arrays: Any) -> Runs:
+    """Calls of a JAX function: forward, and forward with the gradients of query, key and value."""
     import jax
     import jax.numpy as jnp
 
     arrays = jax.tree.map(jnp.asarray, arrays)
     both = jax.grad(lambda *x: jnp.sum(jnp.sin(attention(*x))), (0, 1, 2))
-    return {label: compiled(run, *arrays) for label, run in zip(PASSES, (attention, both), strict=True)}
+    return {label: compile_jax(run, *arrays) for label, run in zip(PASSES, (attention, both), strict=True)}
 
 
 def torch(kind: str, length: int, size: int) -> Runs:
-    """`scaled_dot_product_attention`."""
+    """`torch.nn.functional.scaled_dot_product_attention`, with a dense mask or bias where it has no flag."""
     import torch
 
     q, k, v = (x.requires_grad_() for x in _tensors(length, size))
@@ -125,7 +125,7 @@ def torch(kind: str, length: int, size: int) -> Runs:
     attention = lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, **options)  # noqa: E731
     gradients = lambda: torch.autograd.grad(attention().sin().sum(), (q, k, v))  # noqa: E731
     both = lambda: [_rows_first(x) for x in gradients()]  # noqa: E731
-    return {PASSES[0]: Prepared(_forward(attention)), PASSES[1]: Prepared(both)}
+    return {PASSES[0]: PreparedCall(_forward(attention)), PASSES[1]: PreparedCall(both)}
 
 
 def flex(kind: str, length: int, size: int) -> Runs:
@@ -133,7 +133,7 @@ def flex(kind: str, length: int, size: int) -> Runs:
     import torch
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    torch._dynamo.reset()  # or the ninth case would be compiled for any shape
+    torch._dynamo.reset()  # otherwise Dynamo compiles the ninth case for dynamic shapes, which are slower
     q, k, v = _tensors(length, size)
     ids, slope = torch.from_numpy(documents(length)), torch.from_numpy(slopes())
     rules = {
@@ -151,8 +151,8 @@ def flex(kind: str, length: int, size: int) -> Runs:
     attention = torch.compile(flex_attention, dynamic=False)
     forward = _forward(lambda: attention(q, k, v, **options))
     forward()
-    no_gradient = Prepared(None, "FlexAttention has no backward pass on a CPU")
-    return {PASSES[0]: Prepared(forward), PASSES[1]: no_gradient}
+    no_gradient = PreparedCall(None, "FlexAttention has no backward pass on a CPU")
+    return {PASSES[0]: PreparedCall(forward), PASSES[1]: no_gradient}
 
 
 def _tensors(length: int, size: int) -> list:
@@ -163,7 +163,7 @@ def _tensors(length: int, size: int) -> list:
 
 
 def _forward(attention: Callable) -> Callable[[], np.ndarray]:
-    """Its output as `[T, N, H]`, without a graph for gradients."""
+    """A call that returns the output as `[T, N, H]` and builds no graph for gradients."""
     import torch
 
     def forward() -> np.ndarray:
@@ -178,4 +178,4 @@ def _rows_first(x: Any) -> np.ndarray:
     return x[0].transpose(0, 1).numpy()
 
 
-MAKERS = {"jax_attention": ours, "jax.nn": jax_nn, "tokamax": tokamax, "torch": torch, "flex": flex}
+MAKERS = {"jax_attention": library, "jax.nn": jax_nn, "tokamax": tokamax, "torch": torch, "flex": flex}

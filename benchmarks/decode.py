@@ -1,12 +1,13 @@
-"""How fast is generation beside Hugging Face, beside no cache, and as the cache grows? Ratios of medians, one run.
+"""Speed of generation compared with Hugging Face, with generation without a cache, and over the length of the cache.
 
     python -m benchmarks.decode        about 5 minutes on 2 idle cores; writes benchmarks/results/decode.json
 
-GPT-2 small (124 million parameters) and a Llama of 16 layers, width 1024, 16 heads over 4 (246 million), random,
-float32, greedy. Ours are loaded from the folders of theirs. Every round times each competitor once, in turn, so that
-noise of the machine falls on all of them alike; compiling is not counted. Reading the prompt is timed by a call for one
-token, a further token by the rest of a call for many. Hugging Face runs PyTorch eagerly with its own cache; no token
-stops a row early.
+GPT-2 small (124 million parameters) and a Llama of 16 layers, width 1024, 16 query heads and 4 key/value heads (246
+million), random parameters, float32, greedy. The JAX models are loaded from the folders of the Hugging Face models.
+Every round times each competitor once, in turn, so that noise of the machine affects all alike; compilation is not
+counted. The time to read the prompt is that of a call for one token; the time of a further token is the rest of a call
+for many, per token. Hugging Face runs PyTorch eagerly with its cache; no token stops a row early. Results are ratios of
+medians.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's idle threads would spin on cores that others time on
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads of torch would spin on cores on which JAX is timed
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jax
@@ -35,13 +36,13 @@ from jax_attention import decoding, interop, models
 THREADS = 2
 PROMPT = 32
 NEW = 64
-"""New tokens without and with a cache."""
-BATCHES, READ, WRITTEN = (1, 4), 128, 33
-"""Beside Hugging Face: batch sizes, tokens of the prompt, new tokens."""
+"""New tokens with a cache; also the room for new tokens without one."""
+HF_BATCHES, HF_PROMPT, HF_NEW = (1, 4), 128, 33
+"""Batch sizes, prompt tokens and new tokens of the comparison with Hugging Face."""
 RECOMPUTED = 8
-"""New tokens per round without a cache: each costs a whole pass."""
+"""New tokens per round without a cache; few, because each costs a whole pass."""
 LENGTHS = (32, 256, 512, 900)
-"""Prompt lengths for the cost of a token against what the cache holds."""
+"""Prompt lengths for the cost of a token over the length of the cache."""
 ROUNDS = 3
 RESULTS = Path(__file__).parent / "results" / "decode.json"
 
@@ -52,24 +53,24 @@ def prompt(batch: int, length: int, vocab_size: int) -> np.ndarray:
 
 
 def medians(competitors: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, measured in turn, after one call that is not counted."""
+    """Median seconds of each competitor, timed in turn after one uncounted call."""
     times: dict[str, list[float]] = {name: [] for name in competitors}
-    for lap in range(rounds + 1):
+    for turn in range(rounds + 1):
         for name, run in competitors.items():
             start = time.perf_counter()
             run()
-            if lap:
+            if turn:  # the first call compiles
                 times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
-def ours(model: models.TransformerLM, tokens: np.ndarray, count: int) -> Callable[[], None]:
-    """`decoding.generate`, greedy."""
+def jax_generation(model: models.TransformerLM, tokens: np.ndarray, count: int) -> Callable[[], None]:
+    """A call of `decoding.generate`, greedy."""
     return lambda: jax.block_until_ready(decoding.generate(model, tokens, max_new_tokens=count).tokens)
 
 
-def huggingface(model: torch.nn.Module, tokens: np.ndarray, count: int) -> Callable[[], None]:
-    """`transformers`' `generate`, greedy, with its cache."""
+def hf_generation(model: torch.nn.Module, tokens: np.ndarray, count: int) -> Callable[[], None]:
+    """A call of `generate` of transformers, greedy, with its cache."""
     ids = torch.tensor(tokens, dtype=torch.long)
     options = dict(attention_mask=torch.ones_like(ids), do_sample=False, use_cache=True, pad_token_id=0)
 
@@ -88,8 +89,8 @@ def next_token(model: models.TransformerLM, tokens: jax.Array, last: jax.Array) 
     return jnp.argmax(model.unembed(hidden[last]))
 
 
-def recomputed(model: models.TransformerLM, tokens: np.ndarray, count: int) -> Callable[[], None]:
-    """No cache: the sequence, in an array of the final length, passes through the model for every token."""
+def generation_without_cache(model: models.TransformerLM, tokens: np.ndarray, count: int) -> Callable[[], None]:
+    """Generation without a cache: every token costs a pass over the sequence, padded to its final length."""
 
     def run() -> None:
         row = np.zeros(PROMPT + NEW, np.int32)
@@ -100,8 +101,8 @@ def recomputed(model: models.TransformerLM, tokens: np.ndarray, count: int) -> C
     return run
 
 
-def peers() -> dict[str, Any]:
-    """Models of Hugging Face."""
+def make_hf_models() -> dict[str, Any]:
+    """The Hugging Face models, by name."""
     llama = {
         "vocab_size": 32000,
         "hidden_size": 1024,
@@ -117,30 +118,35 @@ def peers() -> dict[str, Any]:
     }
 
 
-def loaded(peer: Any) -> models.TransformerLM:
-    """Ours with the same numbers."""
+def load_jax_model(hf_model: Any) -> models.TransformerLM:
+    """The JAX model with the parameters of a Hugging Face model."""
     with tempfile.TemporaryDirectory() as folder:
-        peer.save_pretrained(folder)
+        hf_model.save_pretrained(folder)
         return interop.load(folder)
 
 
-def against_huggingface(name: str, model: models.TransformerLM, peer: Any, batch: int) -> dict:
-    """Milliseconds of both: to read a prompt, and for each further token of the batch."""
-    tokens = prompt(batch, READ, model.config.vocab_size)
+def compare_with_hf(name: str, model: models.TransformerLM, hf_model: Any, batch: int) -> dict:
+    """Milliseconds of both to read a prompt and for each further token of the batch."""
+    tokens = prompt(batch, HF_PROMPT, model.config.vocab_size)
     runs = {
-        (who, count): make(whose, tokens, count)
-        for who, make, whose in (("jax_attention", ours, model), ("huggingface", huggingface, peer))
-        for count in (1, WRITTEN)
+        (competitor, count): make(competitor_model, tokens, count)
+        for competitor, make, competitor_model in (
+            ("jax_attention", jax_generation, model),
+            ("huggingface", hf_generation, hf_model),
+        )
+        for count in (1, HF_NEW)
     }
     seconds = medians(runs, ROUNDS)
     names = ("jax_attention", "huggingface")
-    read = {who: seconds[who, 1] * 1e3 for who in names}
-    further = {who: (seconds[who, WRITTEN] - seconds[who, 1]) / (WRITTEN - 1) * 1e3 for who in names}
+    read = {competitor: seconds[competitor, 1] * 1e3 for competitor in names}
+    further = {
+        competitor: (seconds[competitor, HF_NEW] - seconds[competitor, 1]) / (HF_NEW - 1) * 1e3 for competitor in names
+    }
     row = {
         "model": name,
         "batch": batch,
-        "prompt and first token (ms)": {who: round(x, 1) for who, x in read.items()},
-        "each further token (ms)": {who: round(x, 1) for who, x in further.items()},
+        "prompt and first token (ms)": {competitor: round(x, 1) for competitor, x in read.items()},
+        "each further token (ms)": {competitor: round(x, 1) for competitor, x in further.items()},
         "ratio of reading": round(read["huggingface"] / read["jax_attention"], 2),
         "ratio of writing": round(further["huggingface"] / further["jax_attention"], 2),
     }
@@ -148,11 +154,14 @@ def against_huggingface(name: str, model: models.TransformerLM, peer: Any, batch
     return row
 
 
-def against_recomputing(model: models.TransformerLM) -> dict:
-    """Milliseconds per token with the cache and without."""
+def compare_with_recomputing(model: models.TransformerLM) -> dict:
+    """Milliseconds per token with and without a cache."""
     tokens = prompt(1, PROMPT, model.config.vocab_size)
     counts = {"cached": NEW, "recomputed": RECOMPUTED}
-    runs = {"cached": ours(model, tokens, NEW), "recomputed": recomputed(model, tokens, RECOMPUTED)}
+    runs = {
+        "cached": jax_generation(model, tokens, NEW),
+        "recomputed": generation_without_cache(model, tokens, RECOMPUTED),
+    }
     ms = {name: 1e3 * s / counts[name] for name, s in medians(runs, ROUNDS).items()}
     row = {
         "ms per token": {name: round(x, 1) for name, x in ms.items()},
@@ -162,12 +171,12 @@ def against_recomputing(model: models.TransformerLM) -> dict:
     return row
 
 
-def against_length(model: models.TransformerLM) -> list[dict]:
-    """Milliseconds per further token after prompts of several lengths: the difference of 33 tokens and of 1."""
+def measure_lengths(model: models.TransformerLM) -> list[dict]:
+    """Milliseconds per further token after prompts of several lengths: from calls for 33 tokens and for 1."""
     runs = {}
     for length in LENGTHS:
         tokens = prompt(1, length, model.config.vocab_size)
-        runs |= {(length, count): ours(model, tokens, count) for count in (1, 33)}
+        runs |= {(length, count): jax_generation(model, tokens, count) for count in (1, 33)}
     seconds = medians(runs, ROUNDS)
     rows = [
         {
@@ -183,11 +192,11 @@ def against_length(model: models.TransformerLM) -> list[dict]:
 
 
 def main() -> None:
-    """Measure, print, and keep."""
+    """Measure, print and write the results."""
     torch.set_num_threads(THREADS)
-    theirs = peers()
-    own = {name: loaded(peer) for name, peer in theirs.items()}
-    model = own["GPT-2 small"]
+    hf_models = make_hf_models()
+    jax_models = {name: load_jax_model(hf_model) for name, hf_model in hf_models.items()}
+    model = jax_models["GPT-2 small"]
     versions = {
         "python": platform.python_version(),
         "jax": jax.__version__,
@@ -195,20 +204,22 @@ def main() -> None:
         "transformers": transformers.__version__,
     }
     setting = {"parameters": "random", "dtype": "float32", "rounds": ROUNDS}
-    setting |= {"prompt beside Hugging Face": READ, "new tokens": WRITTEN, "prompt elsewhere": PROMPT}
+    setting |= {"prompt, compared with Hugging Face": HF_PROMPT, "new tokens": HF_NEW, "prompt elsewhere": PROMPT}
     device = {"machine": platform.machine(), "device": jax.devices()[0].device_kind, "threads": THREADS}
     load = [round(os.getloadavg()[0], 1)]
     result = {
         "against Hugging Face": [
-            against_huggingface(name, own[name], peer, batch) for name, peer in theirs.items() for batch in BATCHES
+            compare_with_hf(name, jax_models[name], hf_model, batch)
+            for name, hf_model in hf_models.items()
+            for batch in HF_BATCHES
         ],
-        "cached against recomputed, batch 1": against_recomputing(model),
-        "time against length, batch 1": against_length(model),
+        "cached against recomputed, batch 1": compare_with_recomputing(model),
+        "time against length, batch 1": measure_lengths(model),
     }
     load.append(round(os.getloadavg()[0], 1))
     RESULTS.parent.mkdir(exist_ok=True)
-    kept = {"setting": setting, "versions": versions, **device, "load before and after": load, **result}
-    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+    contents = {"setting": setting, "versions": versions, **device, "load before and after": load, **result}
+    RESULTS.write_text(json.dumps(contents, indent=1) + "\n")
 
 
 if __name__ == "__main__":

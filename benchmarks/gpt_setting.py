@@ -1,4 +1,4 @@
-"""The setting in which training steps are compared, without any framework: sizes, optimiser numbers, batches."""
+"""Setting of the compared training steps, without any framework: sizes, optimiser hyperparameters, batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Setting:
-    """Sizes of the model and of a batch, and what AdamW needs; the defaults are the CPU setting that we compare in."""
+    """Sizes of the model and of a batch, and hyperparameters of AdamW; the defaults are those of the benchmark."""
 
     vocab_size: int = 65
     context: int = 64
@@ -24,7 +24,7 @@ class Setting:
 
 
 def tokens_and_targets(setting: Setting, count: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """`count` batches of random tokens `[B, T]` and their successors: every competitor gets the same ones."""
+    """`count` batches of random tokens `[B, T]` and next tokens `[B, T]`, the same for every competitor."""
     rng = np.random.default_rng(seed)
     windows = rng.integers(setting.vocab_size, size=(count, setting.batch, setting.context + 1))
     return [(window[:, :-1], window[:, 1:]) for window in windows]

@@ -1,11 +1,11 @@
-"""Differences from PyTorch and Hugging Face, of every family and every layer: forward, gradients, tokens, bfloat16.
+"""Differences from PyTorch and Hugging Face for every family and every layer: forward, gradients, tokens, dtypes.
 
     python -m benchmarks.parity        about 10 minutes on 2 cores; writes results/parity.json
 
-Models are tiny, random and of odd sizes; models, layers and measures are those of the tests of interop. A difference
-is over the largest number of the array, or over 1; `gradient` is the worst of all weights; `tokens` counts the equal
-ones of the new tokens of a ragged batch. `bfloat16` has the errors of both sides in bfloat16 against PyTorch in
-float32 with the same numbers. Of a layer, the worst of all options.
+Models are tiny, random and of odd sizes. Models, layers and error measures are those of tests/interop: differences
+divided by the largest entry of the array, or by 1 if that is smaller. `gradient` is the largest difference over all
+weights; `tokens` counts the equal ones among the new tokens of a ragged batch. In bfloat16 both sides are compared with
+the Hugging Face model in float32 with the same parameters. For layers, the largest difference over all options counts.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ RESULTS = Path(__file__).parent / "results" / "parity.json"
 
 
 def model_parity(name: str) -> dict[str, Any]:
-    """Differences of one model."""
+    """Differences between one model family in JAX and in Hugging Face."""
     hf_model = hf_models.build(name)
     with tempfile.TemporaryDirectory() as folder:
         hf_model.save_pretrained(folder)
         jax_model = interop.load(folder)
-    results = {
+    result = {
         "family": hf_model.config.model_type,
         "forward": hf_parity.forward(hf_model, jax_model),
         "gradient": max(hf_parity.gradients(hf_model, jax_model).values()),
-        "bfloat16": bfloat16_errors(name),
+        "half": bfloat16_errors(name),
     }
     if hf_parity.family_of(hf_model) in hf_parity.ENCODERS:
-        return results
-    jax_tokens, hf_tokens = hf_parity.greedy(hf_model, jax_model)
-    return results | {"tokens": [int((jax_tokens == hf_tokens).sum()), jax_tokens.size]}
+        return result
+    tokens, expected = hf_parity.greedy(hf_model, jax_model)
+    return result | {"tokens": [int((tokens == expected).sum()), tokens.size]}
 
 
 def bfloat16_errors(name: str) -> dict[str, float]:
-    """Errors of logits in bfloat16 on both sides, against PyTorch in float32 with the same numbers."""
+    """Errors of both sides in bfloat16, against the Hugging Face model in float32 with the same parameters."""
     hf_model = hf_models.build(name, torch.bfloat16)
     with tempfile.TemporaryDirectory() as folder:
         hf_model.save_pretrained(folder)
         jax_model = interop.load(folder)
-    calls = hf_parity.setting_of(hf_model)
+    model_setting = hf_parity.setting_of(hf_model)
     with torch.no_grad():
-        hf_logits = calls.run_hf(hf_model).float().numpy()
-        exact = calls.run_hf(hf_model.float()).numpy()
-    jax_logits = jax.jit(calls.run_jax)(jax_model)
-    return {"jax": hf_parity.relative(jax_logits, exact), "hf": hf_parity.relative(hf_logits, exact)}
+        hf_output = model_setting.run_hf(hf_model).float().numpy()
+        exact = model_setting.run_hf(hf_model.float()).numpy()
+    jax_output = jax.jit(model_setting.run_jax)(jax_model)
+    return {"jax": hf_parity.relative(jax_output, exact), "hf": hf_parity.relative(hf_output, exact)}
 
 
 LAYERS: dict[str, tuple[Callable[..., tuple[float, float]], Iterable[Any]]] = {
@@ -74,21 +74,21 @@ LAYERS |= {
     )
     for name in test_torch_transformers.MODULES
 }
-"""Function that checks a layer with some options in a dtype, and the options."""
+"""For each layer a function from (options, dtype) to its differences, and the options to try."""
 
 
 def layer_parity(name: str) -> dict[str, list[float]]:
-    """The worst outputs and gradients of one layer, in each dtype."""
+    """The largest differences of outputs and gradients of one layer over its options, in each dtype."""
     check, options = LAYERS[name]
-    worst_of_dtype = {}
+    worst_by_dtype = {}
     for dtype in ("float32", "float64"):
         with jax.enable_x64(dtype == "float64"):
-            worst_of_dtype[dtype] = [max(worst) for worst in zip(*(check(x, dtype) for x in options), strict=True)]
-    return worst_of_dtype
+            worst_by_dtype[dtype] = [max(x) for x in zip(*(check(y, dtype) for y in options), strict=True)]
+    return worst_by_dtype
 
 
 def main() -> None:
-    """Measure every layer and every model, and write the results."""
+    """Measure all layers and models and write the results."""
     transformers.utils.logging.disable_progress_bar()
     results = setting("jax", "flax", "torch", "transformers", "safetensors")
     results["layers"] = {name: layer_parity(name) for name in LAYERS}

@@ -1,8 +1,8 @@
-"""What does each rule cost beside scaled_dot and softmax? One run, medians, every rule timed once in turn.
+"""The cost of each rule relative to scaled_dot and softmax: medians of one run, in which rules are timed in turn.
 
     python -m benchmarks.rules        about a minute on 2 cores; writes benchmarks/results/rules.json
 
-Forward, and forward with the gradients of query, key and value, of the dense form at T = 256.
+The dense form at T = 256, forward, and forward with the gradients of query, key and value.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ RESULTS = Path(__file__).parent / "results" / "rules.json"
 
 
 def normal(*shape: int) -> jax.Array:
-    """Numbers for the arrays inside rules."""
+    """Random numbers for the arrays inside rules."""
     return jax.random.normal(jax.random.key(0), shape) * 0.1
 
 
 def rules() -> dict[str, dict]:
-    """Name -> what `attend_heads` is given; the first is what the others are compared with."""
+    """Arguments of `attend_heads` by name; the others are compared with the first."""
     hidden = normal(SIZE, 16), normal(SIZE, 16)
     return {
         "scaled_dot, softmax": {},
@@ -50,15 +50,15 @@ def rules() -> dict[str, dict]:
 
 
 def main() -> None:
-    """Measure, and keep."""
+    """Measure all rules and write the results."""
     arrays = tuple(jax.random.normal(jax.random.key(n), (BATCH, LENGTH, HEADS, SIZE)) for n in range(3))
     runs = {}
     for name, rule in rules().items():
         forward = lambda *x, rule=rule: attend_heads(*x, **rule)  # noqa: E731
         runs |= {(name, "forward"): forward, (name, "both"): both(forward)}
     ms: dict[str, dict[str, float]] = {}
-    for (name, label), found in medians(runs, arrays, ROUNDS).items():
-        ms.setdefault(name, {})[label] = found
+    for (name, label), milliseconds in medians(runs, arrays, ROUNDS).items():
+        ms.setdefault(name, {})[label] = milliseconds
     setting = {"batch": BATCH, "T": LENGTH, "heads": HEADS, "head size": SIZE, "rounds": ROUNDS}
     versions = {"python": platform.python_version(), "jax": jax.__version__}
     result = {"setting": setting, "versions": versions, "machine": platform.machine(), "ms": ms}

@@ -1,10 +1,10 @@
-"""How long the tests take and how much memory they need.
+"""Time and memory of the tests.
 
-    python -m benchmarks.suite test                 runs `make test` and keeps its figures
+    python -m benchmarks.suite test                 runs `make test` and stores its figures
     python -m benchmarks.suite test test-all        several tiers, one after the other
 
 Figures go to `results/suite.json`, for each version of Python, and from there into the tables of README.md and
-CONTRIBUTING.md. A test compares the two.
+CONTRIBUTING.md. A test checks that the tables agree with the file.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ TIERS = ("test", "test-all", "test-long")
 """Targets of the Makefile."""
 PACKAGES = ("jax", "flax", "torch", "transformers", "pytest")
 CLOSING_LINE = re.compile(r"^(\d+ passed.*) in ([\d.]+)s", re.M)
-"""The last line of pytest: what happened to how many tests, and the seconds from collection to the end."""
+"""The last line of pytest: number of tests by outcome, and seconds from collection to the end."""
 SAMPLING_SECONDS = 5.0
-"""Reading the memory of a process stops it for a moment; every second it cost 4 % of the machine."""
+"""Seconds between two readings. A reading stops the process for a moment: once a second it cost 4 % of the machine."""
 
 
 def memory_of_tree(process: psutil.Process) -> int:
@@ -42,13 +42,13 @@ def memory_of_tree(process: psutil.Process) -> int:
     for member in [process, *process.children(recursive=True)]:
         try:
             total += member.memory_full_info().pss
-        except psutil.Error:  # it ended between the listing and the reading
+        except psutil.Error:  # the process ended between the listing and the reading
             continue
     return total
 
 
 def run_tier(tier: str) -> dict:
-    """Run a target of the Makefile; returns what its closing line says, its peak memory and the seconds by file."""
+    """Run a target of the Makefile; return its closing line, peak memory and the seconds by file."""
     with tempfile.TemporaryDirectory() as folder:
         report, log = Path(folder) / "report.xml", Path(folder) / "log.txt"
         options = f"--junitxml={report} -o junit_family=xunit1"
@@ -63,7 +63,7 @@ def run_tier(tier: str) -> dict:
         text = log.read_text(encoding="utf-8")
         closing = CLOSING_LINE.search(text)
         if process.returncode != 0 or closing is None:
-            sys.exit(f"make {tier} failed, nothing was kept:\n{text[-3000:]}")
+            sys.exit(f"make {tier} failed, nothing was written:\n{text[-3000:]}")
         files: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
         for case in ElementTree.parse(report).getroot().iter("testcase"):
             entry = files[case.get("file")]
@@ -80,7 +80,7 @@ def run_tier(tier: str) -> dict:
 
 
 def main(tiers: list[str]) -> None:
-    """Run the tiers and keep their figures with those of the other tiers and versions of Python."""
+    """Run the tiers and add their figures to those of the other tiers and versions of Python."""
     unknown = [tier for tier in tiers if tier not in TIERS]
     if unknown or not tiers:
         sys.exit(f"expected some of {', '.join(TIERS)}, got {', '.join(unknown) or 'none'}")
@@ -93,7 +93,7 @@ def main(tiers: list[str]) -> None:
         pair |= {"versions": {name: version(name) for name in PACKAGES}, "cpus": os.cpu_count()}
         pair["tiers"][tier] = figures
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        tables.main([])  # at once, since the next tier compares the tables with the figures
+        tables.main([])  # before the next tier, whose tests compare the tables with the figures
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of how long the tests take, from the pairs of Python and jax in `results/suite.json`."""
+"""Tables of the time of the tests, from `results/suite.json`, for each pair of Python and jax versions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def tiers(pairs: dict) -> str:
     header = ["command", "tests", *(f"{name}, jax {pair['versions']['jax']}" for name, pair in pairs.items()), "memory"]
     rows = []
     for tier in names:
-        found = [pair["tiers"].get(tier) for pair in pairs.values()]
-        known = [figures for figures in found if figures]
-        times = [figures and minutes(figures["seconds"]) for figures in found]
-        peak = max(figures["peak_memory_gib"] for figures in known)
-        rows.append([f"`make {tier}`", f"{known[0]['tests']:,}", *times, f"{peak:.1f} GiB"])
+        of_pairs = [pair["tiers"].get(tier) for pair in pairs.values()]
+        measured = [figures for figures in of_pairs if figures]
+        times = [figures and minutes(figures["seconds"]) for figures in of_pairs]
+        peak = max(figures["peak_memory_gib"] for figures in measured)
+        rows.append([f"`make {tier}`", f"{measured[0]['tests']:,}", *times, f"{peak:.1f} GiB"])
     return table(header, rows)
 
 
@@ -26,12 +26,12 @@ def slowest_files(pairs: dict) -> str:
     """The files in which `make test` spends most time: seconds of one worker."""
     files = {name: pair["tiers"]["test"]["files"] for name, pair in pairs.items()}
     first = next(iter(files.values()))
-    seconds = lambda found, name: f"{found[name][1]:.1f}" if name in found else None  # noqa: E731
-    rows = [[f"`{name}`", first[name][0], *(seconds(found, name) for found in files.values())] for name in first]
+    seconds = lambda times, name: f"{times[name][1]:.1f}" if name in times else None  # noqa: E731
+    rows = [[f"`{name}`", first[name][0], *(seconds(times, name) for times in files.values())] for name in first]
     return table(["file", "tests", *(f"{name}, s" for name in pairs)], rows[:SHOWN_FILES])
 
 
 def minutes(seconds: float) -> str:
     """A duration such as `4 min 10 s`."""
-    whole = round(seconds)
-    return f"{whole // 60} min {whole % 60} s"
+    total = round(seconds)
+    return f"{total // 60} min {total % 60} s"

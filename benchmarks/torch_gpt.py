@@ -1,8 +1,8 @@
-"""A small GPT in plain PyTorch, and one training step of it: the peer that the training step is measured against.
+"""A small GPT in plain PyTorch and one training step of it: the peer of the training-step benchmark.
 
-Written for this benchmark from the description of the architecture, with the parts that PyTorch itself recommends: the
-fused attention kernel, one product for query, key and value, and the fused AdamW. It imports torch at the top; nothing
-here imports JAX, so that a process of its own can time it without a second thread pool beside it.
+It is written for this benchmark from the description of the architecture, with the parts that PyTorch recommends: the
+fused attention kernel, one product for query, key and value, and the fused AdamW. Nothing here imports JAX, so a
+process that times this model has no second thread pool.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = setting.num_heads
         self.project = nn.Linear(setting.width, 3 * setting.width, bias=False)
-        self.join = nn.Linear(setting.width, setting.width, bias=False)
+        self.output = nn.Linear(setting.width, setting.width, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, T, D]` to `[B, T, D]`."""
+        """Apply the layer to `[B, T, D]`; the output has the same shape."""
         heads = self.project(x).unflatten(-1, (3, self.num_heads, -1))  # [B, T, 3, N, H]
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # each [B, N, T, H]
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.join(mixed.transpose(1, 2).flatten(2))
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
-    """Norm, attention, add; norm, feed-forward, add."""
+    """Pre-norm block: norm, attention, residual; norm, feed-forward, residual."""
 
     def __init__(self, setting: Setting):
         super().__init__()
@@ -48,13 +48,13 @@ class Block(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, T, D]` to `[B, T, D]`."""
+        """Apply the layer to `[B, T, D]`; the output has the same shape."""
         x = x + self.attention(self.attention_norm(x))
         return x + self.feed(self.feed_norm(x))
 
 
 class GPT(nn.Module):
-    """Learned token and position embeddings, blocks, a last norm, and the token embedding once more as the head."""
+    """Learned token and position embeddings, blocks, a final norm, and the token embedding as the output head."""
 
     def __init__(self, setting: Setting):
         super().__init__()
@@ -78,18 +78,18 @@ class GPT(nn.Module):
 
 
 def adamw(model: GPT, setting: Setting, fused: bool = True) -> torch.optim.AdamW:
-    """AdamW that decays matrices only; `fused=False` is the foreach form, slower on the CPUs that we saw."""
+    """AdamW that decays matrices only; `fused=False` is the foreach form, slower on the CPUs that we tried."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": setting.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    how = {"fused": True} if fused else {"foreach": True}
-    return torch.optim.AdamW(groups, lr=setting.learning_rate, betas=setting.betas, **how)
+    form = {"fused": True} if fused else {"foreach": True}
+    return torch.optim.AdamW(groups, lr=setting.learning_rate, betas=setting.betas, **form)
 
 
 def training_step(
     model: GPT, setting: Setting, compiled: bool = False, fused: bool = True
 ) -> Callable[[np.ndarray, np.ndarray], torch.Tensor]:
-    """A function that takes one batch, makes one whole step (forward, backward, clip, AdamW) and returns the loss."""
+    """A function that makes one whole step on a batch (forward, backward, clip, AdamW) and returns the loss."""
     optimizer = adamw(model, setting, fused)
     loss_of = torch.compile(model) if compiled else model
 

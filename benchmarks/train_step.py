@@ -1,14 +1,14 @@
-"""How long is one training step beside plain PyTorch? Ratios of medians, blocks of steps in turn, one run.
+"""Time of one training step compared with plain PyTorch: ratios of medians over blocks of steps, taken in turn.
 
     python -m benchmarks.train_step        about 4 minutes on 2 idle cores; writes benchmarks/results/train_step.json
 
 A whole step (forward, backward, clip, AdamW) of a GPT with 4 layers, width 128, 4 heads, 12 x 64 tokens, float32.
-Every competitor lives in a process of its own, where the other's thread pool does not disturb it, and waits on a pipe
-while another is timed. PyTorch runs with several settings of its threads and of memory, and the best one counts. All
-start from the same parameters and take the same batches; their losses must agree before anything is timed.
+Every competitor runs in a separate process, undisturbed by the thread pools of the others, and waits on a pipe while
+another is timed. PyTorch runs with several settings of threads and memory, and the best one counts. All start from the
+same parameters and take the same batches; their losses must agree before anything is timed.
 
-Beside wall time stands the CPU time of a step, user and system over all threads: on a shared machine it is the steadier
-figure, and it shows page faults, which are system time.
+Next to the wall time is the CPU time of a step, user and system over all threads: on a shared machine it is the
+steadier figure, and it shows page faults, which are system time.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ import numpy as np
 from benchmarks.gpt_setting import Setting, tokens_and_targets
 
 ROUNDS, STEPS = 15, 8
-"""Each competitor takes `STEPS` steps in every round."""
-CHECKED = 20
-"""Steps whose losses are compared first; they are the warm-up too."""
+"""Rounds, and the steps that each competitor takes in a round."""
+CHECKED_STEPS = 20
+"""Steps whose losses are compared before anything is timed; they are also the warm-up."""
 LOSS_TOLERANCE = 2e-3
-HOPELESS = 5
-"""A setting so many times slower than the best in the warm-up is left out, and said to be."""
-KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}
-"""For glibc: keep freed memory, as `training.keep_freed_memory` asks for in the process itself."""
+"""Equal models agree to 1e-6 over these steps; another initialization or batch differs by more than the tolerance."""
+TOO_SLOW = 5
+"""A setting this many times slower than the best in the warm-up is left out, with a message."""
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}
+"""Settings of glibc that keep freed memory, as `training.keep_freed_memory` does within a process."""
 PASSIVE = {"OMP_WAIT_POLICY": "passive"}
 COMPETITORS: dict[str, tuple[str, dict[str, str]]] = {
-    "jax_attention": ("ours", PASSIVE),
-    "jax_attention, memory not kept": ("ours-plain", PASSIVE),
+    "jax_attention": ("jax", PASSIVE),
+    "jax_attention, memory not kept": ("jax-plain", PASSIVE),
     "torch eager": ("torch", {}),
     "torch eager, passive waiting": ("torch", PASSIVE),
-    "torch eager, passive waiting, memory kept": ("torch", PASSIVE | KEEP),
+    "torch eager, passive waiting, memory kept": ("torch", PASSIVE | KEEP_MEMORY),
     "torch.compile": ("torch-compiled", {}),
     "torch.compile, passive waiting": ("torch-compiled", PASSIVE),
 }
-"""Name -> what the process runs, and its environment. GNU OpenMP spins a while before it sleeps, unless told not to."""
+"""For each name the kind of step and the environment. By default GNU OpenMP spins for a while before it sleeps."""
 FIGURES = ("median", "minimum", "cpu", "cpu, minimum", "cpu, system only")
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
 
@@ -69,7 +70,7 @@ def torch_step(compiled: bool) -> Step:
 
 
 def torch_parameters() -> dict[str, np.ndarray]:
-    """What `torch_step` starts from."""
+    """The initial parameters of `torch_step`."""
     import torch
 
     from benchmarks import torch_gpt
@@ -78,7 +79,7 @@ def torch_parameters() -> dict[str, np.ndarray]:
     return torch_gpt.GPT(Setting()).arrays()
 
 
-def our_step(keep_memory: bool, parameters: dict[str, np.ndarray]) -> Step:
+def jax_step(keep_memory: bool, parameters: dict[str, np.ndarray]) -> Step:
     """One step of the library's model, compiled, the state donated."""
     from jax_attention import data, models, training
 
@@ -102,7 +103,7 @@ def our_step(keep_memory: bool, parameters: dict[str, np.ndarray]) -> Step:
         steps=1,
     )
     state = training.init_state(model, optimizer, rng=jax.random.key(0))
-    # On the list of the state's arrays, as `training.fit` does: nnx modules are taken apart in Python in every call.
+    # The program takes a list of arrays, as in `training.fit`: flattening nnx modules in Python takes time per call.
     arrays, structure = jax.tree.flatten(state)
     train_step = training.make_train_step(optimizer)
 
@@ -122,7 +123,7 @@ def our_step(keep_memory: bool, parameters: dict[str, np.ndarray]) -> Step:
 
 
 def with_parameters(model: object, parameters: dict[str, np.ndarray]) -> object:
-    """The library's model with the PyTorch model's numbers: kernels are transposed weights."""
+    """The JAX model with the parameters of the PyTorch model; kernels are transposed weights."""
     import jax
     import jax.numpy as jnp
 
@@ -133,7 +134,7 @@ def with_parameters(model: object, parameters: dict[str, np.ndarray]) -> object:
         "attention_norm": "attention_norm",
         "feed_forward_norm": "feed_norm",
         "projections": "attention.project",
-        "out": "attention.join",
+        "out": "attention.output",
         "up": "feed.0",
         "down": "feed.2",
     }
@@ -142,22 +143,22 @@ def with_parameters(model: object, parameters: dict[str, np.ndarray]) -> object:
         steps = [str(getattr(entry, "name", getattr(entry, "idx", ""))) for entry in path]
         name = next(names[step] for step in reversed(steps) if step in names)
         layer = next((f"blocks.{step}." for step in steps if step.isdigit()), "")
-        found = parameters[f"{layer}{name}.weight"]
-        return jnp.array((found.T if "kernel" in steps else found).reshape(x.shape))
+        weight = parameters[f"{layer}{name}.weight"]
+        return jnp.array((weight.T if "kernel" in steps else weight).reshape(x.shape))
 
     return jax.tree_util.tree_map_with_path(source, model)
 
 
 def work(kind: str, folder: Path) -> None:
-    """A competitor's process: for each line `n` on stdin take n steps, and answer with seconds and losses."""
+    """Loop of a competitor's process: each line of stdin is a number of steps, answered with times and losses."""
     if kind == "parameters":
         np.savez(folder / "parameters.npz", **torch_parameters())
         return
     if kind.startswith("torch"):
         step = torch_step(kind == "torch-compiled")
     else:
-        step = our_step(kind == "ours", dict(np.load(folder / "parameters.npz")))
-    batches, taken = tokens_and_targets(Setting(), CHECKED), 0
+        step = jax_step(kind == "jax", dict(np.load(folder / "parameters.npz")))
+    batches, taken = tokens_and_targets(Setting(), CHECKED_STEPS), 0
     for line in sys.stdin:
         times, losses, before = [], [], resource.getrusage(resource.RUSAGE_SELF)
         for _ in range(int(line)):
@@ -172,18 +173,18 @@ def work(kind: str, folder: Path) -> None:
 
 
 class Competitor:
-    """A process that takes steps when asked to."""
+    """A competitor's process, seen from the parent, and the times of its steps."""
 
     def __init__(self, kind: str, environment: dict[str, str], folder: Path):
-        # Neither waiting nor memory may be set from outside: then there would be nothing to compare.
-        inherited = {name: x for name, x in os.environ.items() if name not in (*PASSIVE, *KEEP)}
+        # Settings of waiting and memory must not be inherited: the competitors differ only in them.
+        inherited = {name: x for name, x in os.environ.items() if name not in (*PASSIVE, *KEEP_MEMORY)}
         command = [sys.executable, "-m", "benchmarks.train_step", kind, str(folder)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=inherited | environment, **pipes)
         self.seconds, self.blocks, self.user, self.system = [], [], [], []
 
     def steps(self, count: int) -> list[float] | None:
-        """Take steps, keep their times; the losses, or None if the process died (as without a C++ compiler)."""
+        """Take steps and store their times; return the losses, or None if the process died (no C++ compiler)."""
         try:
             self.process.stdin.write(f"{count}\n")
             self.process.stdin.flush()
@@ -199,9 +200,9 @@ class Competitor:
         return answer["losses"]
 
     def forget(self) -> None:
-        """Drop what was measured so far: it was warm-up."""
-        for kept in (self.seconds, self.blocks, self.user, self.system):
-            kept.clear()
+        """Drop the times measured so far: they are the warm-up."""
+        for times in (self.seconds, self.blocks, self.user, self.system):
+            times.clear()
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -211,37 +212,40 @@ class Competitor:
         """Milliseconds per step."""
         cpu = [u + s for u, s in zip(self.user, self.system, strict=True)]
         parts = {"median": self.seconds, "cpu": cpu, "cpu, system only": self.system}
-        row = {name: round(1e3 * statistics.median(found), 2) for name, found in parts.items()}
+        row = {name: round(1e3 * statistics.median(times), 2) for name, times in parts.items()}
         least = {"minimum": round(1e3 * min(self.seconds), 2), "cpu, minimum": round(1e3 * min(cpu), 2)}
         return {name: (row | least)[name] for name in FIGURES}
 
 
 def start(folder: Path) -> tuple[dict[str, Competitor], dict[str, float]]:
-    """All competitors that work here, warm and proved to train the same model; and how far their losses differ."""
+    """Start and warm up all competitors that run here; return them and the differences of their losses."""
     subprocess.run([sys.executable, "-m", "benchmarks.train_step", "parameters", str(folder)], check=True)
     running, losses = {}, {}
     for name, (kind, environment) in COMPETITORS.items():
         competitor = Competitor(kind, environment, folder)
-        found = competitor.steps(CHECKED)
-        if found is None:
+        first_losses = competitor.steps(CHECKED_STEPS)
+        if first_losses is None:
             print(f"{name}: does not run here, left out")
             continue
-        running[name], losses[name] = competitor, found
-    drop_hopeless(running)
-    ours = losses["jax_attention"]
-    apart = {name: max(abs(a - b) for a, b in zip(ours, found, strict=True)) for name, found in losses.items()}
-    if max(apart.values()) > LOSS_TOLERANCE:
-        raise RuntimeError(f"losses: expected the same model to within {LOSS_TOLERANCE}, got differences {apart}.")
-    return running, apart
+        running[name], losses[name] = competitor, first_losses
+    drop_slow_competitors(running)
+    reference = losses["jax_attention"]
+    differences = {name: max(abs(a - b) for a, b in zip(reference, x, strict=True)) for name, x in losses.items()}
+    if max(differences.values()) > LOSS_TOLERANCE:
+        raise RuntimeError(
+            f"losses: expected the same model to within {LOSS_TOLERANCE}, got differences {differences}."
+        )
+    return running, differences
 
 
-def drop_hopeless(running: dict[str, Competitor]) -> None:
-    """Leave out settings that the warm-up shows to be far from the best: threads that wait actively for a core that
-    they are not given take seconds for a step, and would set the time of the whole benchmark.
+def drop_slow_competitors(running: dict[str, Competitor]) -> None:
+    """Leave out settings that were far slower than the best in the warm-up.
+
+    On a loaded machine spinning threads take seconds for a step and would determine the time of the whole benchmark.
     """
     fastest = min(competitor.blocks[-1] for competitor in running.values())
     for name, competitor in list(running.items()):
-        if competitor.blocks[-1] > HOPELESS * fastest:
+        if competitor.blocks[-1] > TOO_SLOW * fastest:
             print(f"{name}: {1e3 * competitor.blocks[-1]:.0f} ms a step in the warm-up, left out")
             running.pop(name).close()
         else:
@@ -249,35 +253,35 @@ def drop_hopeless(running: dict[str, Competitor]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what was measured."""
+    """Versions of Python and of the frameworks."""
     from importlib.metadata import version
 
     return {"python": platform.python_version()} | {name: version(name) for name in ("jax", "flax", "optax", "torch")}
 
 
 def summary(running: dict[str, Competitor]) -> dict[str, dict[str, float]]:
-    """The best PyTorch setting over ours, for each figure: above 1, we are faster.
+    """Time of the best PyTorch setting divided by that of jax_attention, for each figure; above 1 PyTorch is slower.
 
     "paired" is the median over rounds of the ratio within a round, whose noise both sides share.
     """
     rows = {name: competitor.row() for name, competitor in running.items()}
-    ours, found = running["jax_attention"], {}
+    library, ratios = running["jax_attention"], {}
     for kind in ("torch eager", "torch.compile"):
         peers = [name for name in running if name.startswith(kind)]
         if not peers:
             continue
         best = {key: min(rows[name][key] for name in peers) / rows["jax_attention"][key] for key in FIGURES[:4]}
-        rounds = [[p / o for p, o in zip(running[name].blocks, ours.blocks, strict=True)] for name in peers]
-        best["paired"] = min(statistics.median(ratios) for ratios in rounds)
-        found[kind] = {key: round(ratio, 2) for key, ratio in best.items()}
-    return found
+        rounds = [[p / o for p, o in zip(running[name].blocks, library.blocks, strict=True)] for name in peers]
+        best["paired"] = min(statistics.median(of_round) for of_round in rounds)
+        ratios[kind] = {key: round(ratio, 2) for key, ratio in best.items()}
+    return ratios
 
 
 def main() -> None:
-    """Measure, print, and keep."""
+    """Measure, print and write the results."""
     load = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as folder:
-        running, apart = start(Path(folder))
+        running, differences = start(Path(folder))
         for _ in range(ROUNDS):
             for competitor in running.values():
                 competitor.steps(STEPS)
@@ -295,7 +299,9 @@ def main() -> None:
         "load average before and after": [round(x, 1) for x in load],
         "milliseconds per step": rows,
         "best torch / jax_attention": summary(running),
-        f"largest difference of losses over {CHECKED} steps": {name: float(f"{x:.1e}") for name, x in apart.items()},
+        f"largest difference of losses over {CHECKED_STEPS} steps": {
+            name: float(f"{x:.1e}") for name, x in differences.items()
+        },
     }
     print("best torch / jax_attention:", result["best torch / jax_attention"], "load:", load)
     RESULTS.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Functions of JAX in one process, timed in turn."""
+"""Timing of several JAX functions in one process, in turn."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ K = TypeVar("K", bound=Hashable)
 
 
 def both(forward: Callable[..., jax.Array]) -> Callable[..., Any]:
-    """Forward and the gradients of sum(sin(output)) to three operands."""
+    """A function that returns sum(sin(output)) and its gradients with respect to three operands."""
     return jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(forward(*x))), (0, 1, 2))
 
 
 def medians(runs: Mapping[K, Callable[..., Any]], arrays: tuple[jax.Array, ...], rounds: int) -> dict[K, float]:
-    """Milliseconds of each, compiled before; in every round each is called once."""
+    """Median milliseconds of each compiled function; every round calls each function once."""
     seconds: dict[K, list[float]] = {key: [] for key in runs}
     programs = {key: jax.jit(run) for key, run in runs.items()}
     for turn in range(rounds + 1):
@@ -28,4 +28,4 @@ def medians(runs: Mapping[K, Callable[..., Any]], arrays: tuple[jax.Array, ...],
             jax.block_until_ready(run(*arrays))
             if turn:  # the first call compiles
                 seconds[key].append(time.perf_counter() - start)
-    return {key: round(1e3 * statistics.median(found), 3) for key, found in seconds.items()}
+    return {key: round(1e3 * statistics.median(times), 3) for key, times in seconds.items()}

@@ -1,7 +1,8 @@
-"""One process per competitor: it prepares a case, waits on a pipe while another is timed, and times what it is told.
+"""One process per competitor: it prepares a case, waits on a pipe while others are timed, and times calls on request.
 
-Leaves out what competes. A module with competitors has `MAKERS`: name -> function from a case to its `Runs`. It is
-called in the competitor's process only, so each loads one framework and no thread pool disturbs another.
+The competitors are defined elsewhere: a module of competitors has `MAKERS`, from a name to a function from a case to
+its `Runs`. That function runs only in the competitor's process, so each process loads one framework and no thread pool
+disturbs another.
 """
 
 from __future__ import annotations
@@ -20,81 +21,81 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MEMORY = 6 * 2**30
-"""Bytes of temporary memory; what needs more is not run."""
-PATIENCE = 5.0
-"""Seconds of timed calls for one competitor and case; a first call that takes longer is the only one."""
+MAX_TEMPORARY_BYTES = 6 * 2**30
+"""A program that needs more temporary memory than this is compiled but not run."""
+MAX_SECONDS = 5.0
+"""Seconds of timed calls per competitor and case. If the first call takes longer, it is the only one."""
 
 
-class Prepared(NamedTuple):
-    """Something to be timed: what runs it, or why it cannot run; and XLA's temporary memory, where XLA compiled it."""
+class PreparedCall(NamedTuple):
+    """A call to time, or the reason why it cannot run; and its temporary memory, if XLA compiled it."""
 
     run: Callable[[], Any] | None
     missing: str | None = None
     mib: float | None = None
 
 
-Runs = dict[str, Prepared]
+Runs = dict[str, PreparedCall]
 
-WARM, LONG = 0.15, 0.1
-"""Seconds of calls before a short one is timed, and while: threads of the competitor before may spin for some time, and
-a process that has waited finds its caches cold."""
+WARMUP_SECONDS, TIMING_SECONDS = 0.15, 0.1
+"""Seconds of untimed calls before a short call is timed, and of the timed calls: threads of the previous competitor may
+still spin, and the caches of a process that has waited are cold."""
 
 
-def compiled(function: Callable, *arrays: Any) -> Prepared:
-    """A function of JAX, compiled and blocking, unless it needs too much memory."""
+def compile_jax(function: Callable, *arrays: Any) -> PreparedCall:
+    """Compile a JAX function into a blocking call, unless it needs too much memory."""
     import jax
 
     program = jax.jit(function).lower(*arrays).compile()
     needed = program.memory_analysis().temp_size_in_bytes
     mib = round(needed / 2**20, 1)
-    if needed > MEMORY:
-        return Prepared(None, f"needs {needed / 2**30:.1f} GiB of temporary memory", mib)
-    return Prepared(lambda: jax.block_until_ready(program(*arrays)), mib=mib)
+    if needed > MAX_TEMPORARY_BYTES:
+        return PreparedCall(None, f"needs {needed / 2**30:.1f} GiB of temporary memory", mib)
+    return PreparedCall(lambda: jax.block_until_ready(program(*arrays)), mib=mib)
 
 
 def serve(module: str, name: str) -> None:
-    """The life of a worker: an order on every line of stdin, its answer on a line of stdout."""
+    """Loop of a worker process: each line of stdin is a request, each line of stdout an answer, both in JSON."""
     make, runs = importlib.import_module(module).MAKERS[name], {}
     for line in sys.stdin:
-        order = json.loads(line)
-        if "case" in order:
-            runs.clear()  # before the next case takes its memory
-            runs.update(_prepare(make, order["case"]))
+        request = json.loads(line)
+        if "case" in request:
+            runs.clear()  # frees the arrays of this case before the next is prepared
+            runs.update(_prepare(make, request["case"]))
             answer: object = {label: {"missing": x.missing, "MiB": x.mib} for label, x in runs.items()}
-        elif "time" in order:
-            answer = _time(runs[order["time"]].run, order["warm"])
-        elif "save" in order:
-            answer = np.save(order["to"], _numbers(runs[order["save"]].run()))
+        elif "time" in request:
+            answer = _time(runs[request["time"]].run, request["warm"])
+        elif "save" in request:
+            answer = np.save(request["to"], _flatten(runs[request["save"]].run()))
         else:
             answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         print(json.dumps(answer), flush=True)
 
 
 def _prepare(make: Callable[..., Runs], case: Sequence) -> Runs:
-    """Its runs; where there are none, the reason under the name "all"."""
+    """The calls of a case; if it cannot be prepared, the reason under the name "all"."""
     try:
         return make(*case)
     except ImportError as error:
-        return {"all": Prepared(None, f"not installed: {error.name}")}
+        return {"all": PreparedCall(None, f"not installed: {error.name}")}
     except (NotImplementedError, RuntimeError, ValueError) as error:
-        return {"all": Prepared(None, f"{type(error).__name__}: {str(error).splitlines()[0]}")}
+        return {"all": PreparedCall(None, f"{type(error).__name__}: {str(error).splitlines()[0]}")}
 
 
-def _numbers(x: Any) -> np.ndarray:
-    """An array, or several one after the other."""
+def _flatten(x: Any) -> np.ndarray:
+    """One array as it is; several arrays concatenated."""
     return np.concatenate([np.ravel(part) for part in x]) if isinstance(x, (tuple, list)) else np.asarray(x)
 
 
 def _time(run: Callable[[], Any], warm: bool) -> float:
-    """Seconds of one call; after others, and the mean of several, if `warm`."""
+    """Seconds of one call; with `warm`, the mean over several calls after a warm-up."""
     if warm:
-        _calls(run, WARM)
-    return _calls(run, LONG if warm else 0)
+        _mean_seconds(run, WARMUP_SECONDS)
+    return _mean_seconds(run, TIMING_SECONDS if warm else 0)
 
 
-def _calls(run: Callable[[], Any], seconds: float) -> float:
-    """The mean time of as many calls as it takes, one at least."""
+def _mean_seconds(run: Callable[[], Any], seconds: float) -> float:
+    """Mean seconds of a call, over at least `seconds` of calls and at least one call."""
     start, count = time.perf_counter(), 0
     while count == 0 or time.perf_counter() - start < seconds:
         run()
@@ -103,7 +104,7 @@ def _calls(run: Callable[[], Any], seconds: float) -> float:
 
 
 class Worker:
-    """A process that waits for orders."""
+    """A competitor's process, seen from the parent."""
 
     def __init__(self, module: str, name: str):
         command = [sys.executable, "-m", "benchmarks.worker", module, name]
@@ -111,56 +112,57 @@ class Worker:
         self.facts: dict[str, dict] = {}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def _send(self, **order: object) -> None:
-        self.process.stdin.write(json.dumps(order) + "\n")
+    def _send(self, **request: object) -> None:
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
 
-    def _answer(self) -> Any:
+    def _receive(self) -> Any:
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.name}: its process ended with code {self.process.wait()}.")
         return json.loads(line)
 
     def missing(self, label: str) -> str | None:
-        """Why it cannot run `label` of its case, or None if it can."""
+        """The reason why the call `label` of the case cannot run, or None if it can."""
         facts = self.facts.get(label) or self.facts.get("all") or {"missing": "has no such pass"}
         return facts["missing"]
 
     def seconds(self, label: str, warm: bool = False) -> float:
-        """Of one call."""
+        """Seconds of one call of `label`."""
         self._send(time=label, warm=warm)
-        return self._answer()
+        return self._receive()
 
     def output(self, label: str) -> np.ndarray:
-        """What `label` returns."""
+        """The output of the call `label`."""
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "output.npy")
             self._send(save=label, to=path)
-            self._answer()
+            self._receive()
             return np.load(path)
 
     def peak(self) -> float:
-        """MiB that the process has held at most."""
+        """Peak memory of the process in MiB."""
         self._send(peak=True)
-        return self._answer()
+        return self._receive()
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self.process.stdin.close()
         self.process.wait()
 
 
 def prepare(workers: Sequence[Worker], case: Sequence) -> None:
-    """All prepare the same case at the same time: compiling is not measured."""
+    """Let all workers prepare the same case, at the same time; preparation is not measured."""
     for worker in workers:
         worker._send(case=list(case))
     for worker in workers:
-        worker.facts = worker._answer()
+        worker.facts = worker._receive()
 
 
 def largest_difference(workers: Sequence[Worker], label: str, tolerance: float) -> float:
-    """Between the outputs of all that can run, and the first's, over 1 and its largest number; refuses to go on where
-    it is too large.
+    """Largest difference of any output from that of the first worker, over 1 + its largest entry.
+
+    Raises `SystemExit` above the tolerance: a wrong competitor must not be timed.
     """
     able = [worker for worker in workers if worker.missing(label) is None]
     first = able[0].output(label)
@@ -171,28 +173,28 @@ def largest_difference(workers: Sequence[Worker], label: str, tolerance: float) 
     return max(errors.values(), default=0.0)
 
 
-def in_turn(runs: Sequence[tuple[Worker, str]], rounds: int) -> list[list[float]]:
-    """Seconds of every round of each run; every round times each in turn. The slow get fewer rounds, but one."""
+def time_in_turn(runs: Sequence[tuple[Worker, str]], rounds: int) -> list[list[float]]:
+    """Seconds of each run in each round; a round times every run once. Slow runs get fewer rounds, at least one."""
     first = [worker.seconds(label) for worker, label in runs]
     seconds: list[list[float]] = [[] for _ in runs]
     for turn in range(rounds):
-        for (worker, label), start, found in zip(runs, first, seconds, strict=True):
-            if turn < int(PATIENCE / start):
-                found.append(worker.seconds(label, warm=start < WARM))
-    return [found or [start] for found, start in zip(seconds, first, strict=True)]
+        for (worker, label), first_seconds, times in zip(runs, first, seconds, strict=True):
+            if turn < int(MAX_SECONDS / first_seconds):
+                times.append(worker.seconds(label, warm=first_seconds < WARMUP_SECONDS))
+    return [times or [first_seconds] for times, first_seconds in zip(seconds, first, strict=True)]
 
 
 def compare(workers: Sequence[Worker], label: str, rounds: int) -> dict:
-    """Medians in milliseconds and peers over the first worker."""
+    """Medians in milliseconds, and their ratios to that of the first worker."""
     able = [worker for worker in workers if worker.missing(label) is None]
-    found = in_turn([(worker, label) for worker in able], rounds)
-    medians = {worker.name: statistics.median(x) for worker, x in zip(able, found, strict=True)}
-    own = medians[workers[0].name]
+    seconds = time_in_turn([(worker, label) for worker in able], rounds)
+    medians = {worker.name: statistics.median(x) for worker, x in zip(able, seconds, strict=True)}
+    reference = medians[workers[0].name]
     names = [worker.name for worker in workers]
     result: dict = {
         "ms": {name: round(1e3 * medians[name], 2) if name in medians else None for name in names},
-        "ratio": {name: round(medians[name] / own, 2) if name in medians else None for name in names[1:]},
-        "rounds": {worker.name: len(x) for worker, x in zip(able, found, strict=True)},
+        "ratio": {name: round(medians[name] / reference, 2) if name in medians else None for name in names[1:]},
+        "rounds": {worker.name: len(x) for worker, x in zip(able, seconds, strict=True)},
     }
     missing = {worker.name: worker.missing(label) for worker in workers if worker not in able}
     return result | ({"missing": missing} if missing else {})

@@ -1,1 +1,1 @@
-"""Documentation: a page and a picture for every rule; `python -m docs.pictures` draws the pictures."""
+"""The pages of the documentation; `docs._draw` draws their pictures."""

@@ -1,8 +1,8 @@
 """A functional key/value cache: a pytree in, a pytree out, in the layout of `attend_heads`.
 
-Prefill of n tokens and decoding of one are the same two calls: `append`, then `attend_heads` with `query_positions`
-and the cache's own `key_positions`. Slots not yet written stand at `EMPTY`, far in the future, so any causal or
-sliding-window mask excludes them by itself; for other masks add `& filled()`.
+Prefill of n tokens and decoding of one are the same two calls: `append`, then `attend_heads` with `query_positions` and
+`key_positions=cache.positions`. Empty slots have the position `EMPTY`, far in the future, so causal masks and sliding
+windows exclude them; for other masks add `& filled()`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 EMPTY = EMPTY_POSITION
-"""The position of a slot that holds nothing."""
+"""The position of empty slots and of padding rows, 2^30: after every query, and no overflow in int32."""
 
 
 @struct
 class KVCache:
-    """Keys `[..., C, K, H]`, values `[..., C, K, E]`, positions `[..., C]`, and how many rows were ever appended."""
+    """Keys `[..., C, K, H]`, values `[..., C, K, E]`, positions `[..., C]`, and the number of rows appended so far."""
 
     key: jax.Array = data_field()
     value: jax.Array = data_field()
@@ -36,7 +36,7 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
-        """C, the number of slots."""
+        """Number of slots C."""
         return self.key.shape[-3]
 
 
@@ -59,7 +59,7 @@ def create(
         kv_heads: K.
         head_size: H.
         value_size: E; H if None.
-        batch: leading axes.
+        batch: batch shape.
         dtype: of keys and values.
         ring: overwrite the oldest slots when full, instead of refusing.
 
@@ -95,7 +95,7 @@ def create(
 
 
 def next_positions(cache: KVCache, count: int) -> Int[Array, "T"]:
-    """The positions of the next `count` rows when nothing else is said: they continue the count.
+    """Default positions of the next `count` rows.
 
         length, length + 1, …, length + count - 1
 
@@ -113,9 +113,6 @@ def next_positions(cache: KVCache, count: int) -> Int[Array, "T"]:
         >>> from jax_attention import cache
         >>> cache.next_positions(cache.create(8, 1, 2), 3)
         Array([0, 1, 2], dtype=int32)
-
-    Reference:
-        See `append`.
     """
     return cache.length + jnp.arange(check_int("count", count, 0, "It is the number of new rows."), dtype=jnp.int32)
 
@@ -126,7 +123,7 @@ def append(
     value: Float[Array, "*batch T K E"],
     positions: Int[Array, "*#batch T"] | None = None,
 ) -> KVCache:
-    """Write T new rows behind the present ones.
+    """Append T rows.
 
         slot of row i = length + i          (ring: modulo the capacity)
 
@@ -134,17 +131,17 @@ def append(
         cache: a cache; it is not changed.
         key: `[*batch, T, K, H]`.
         value: `[*batch, T, K, E]`.
-        positions: int `[..., T]`, `next_positions` if None. Give padding rows the position `EMPTY`: no causal query
-            will see them. So ragged prompts, padded left or right, need no further mask (with `& filled()` even NaN
-            in the padding goes nowhere: without it the padding's own queries see it).
+        positions: int `[..., T]`, `next_positions` if None. Give padding rows the position `EMPTY`: no other row can
+            attend to them under a causal mask, so ragged prompts, padded left or right, need no further mask. (Add
+            `& filled()` if the padding may hold NaN: padding queries attend to padding keys, and would give NaN.)
 
     Returns:
         The new cache.
 
     Raises:
-        ValueError: if the shapes do not fit, or the rows do not fit into a cache that is not a ring. Under `jit`, where
-            the length is not known and Python cannot raise, rows that do not fit are written as NaN over the last
-            slots, so whoever attends to them sees it at once. A ring refuses more rows than it has slots.
+        ValueError: if a shape is wrong, if the rows do not fit into a cache that is not a ring, or if there are more
+            than the slots of a ring. Under `jit` the length is not known and Python cannot raise: rows that do not fit
+            are then written as NaN over the last slots, so that the outputs of attention become NaN.
 
     Example:
         >>> import jax.numpy as jnp
@@ -165,11 +162,11 @@ def append(
             f"{name}: expected shape {expected} to fit the cache's {describe_array(old)}, got {describe_array(new)}.",
         )
     _check_room(cache, count)
-    lead = cache.positions.shape[:-1]
+    batch = cache.positions.shape[:-1]
     if positions is None:
         positions = next_positions(cache, count)
-    positions = check_positions("positions", positions, count, lead).astype(jnp.int32)
-    positions = jnp.broadcast_to(positions, (*lead, count))
+    positions = check_positions("positions", positions, count, batch).astype(jnp.int32)
+    positions = jnp.broadcast_to(positions, (*batch, count))
     return KVCache(
         key=_write(cache, cache.key, _nan_if_full(cache, key), -3),
         value=_write(cache, cache.value, _nan_if_full(cache, value), -3),
@@ -180,30 +177,24 @@ def append(
 
 
 def filled() -> Mask:
-    """A mask that hides the slots not yet written; needed only where no causal or window mask does it.
+    """A mask that excludes empty slots; needed only without a causal mask or a window that excludes them.
 
         allowed(t, s)  <=>  k_pos < EMPTY
 
-    Args: none; it looks at the `key_positions` that the cache passes to `attend_heads`.
+    It compares the `key_positions` passed to `attend_heads`.
 
     Returns:
         A mask.
-
-    Raises:
-        Nothing.
 
     Example:
         >>> from jax_attention import cache
         >>> cache.filled()
         prefix(length=1073741824)
-
-    Reference:
-        See `append`.
     """
     return prefix(EMPTY)
 
 
-def _known(length: jax.Array) -> bool:
+def _is_concrete(length: jax.Array) -> bool:
     return not isinstance(length, jax.core.Tracer)
 
 
@@ -213,7 +204,7 @@ def _check_room(cache: KVCache, count: int) -> None:
             f"key: expected at most {cache.capacity} rows, the capacity of the cache, got {count}. "
             "Create a larger cache" + (", or append in parts and attend after each." if cache.ring else ".")
         )
-    if not cache.ring and _known(cache.length) and int(cache.length) + count > cache.capacity:
+    if not cache.ring and _is_concrete(cache.length) and int(cache.length) + count > cache.capacity:
         raise ValueError(
             f"key: expected at most {cache.capacity - int(cache.length)} more rows, as the cache holds "
             f"{int(cache.length)} of {cache.capacity}, got {count}. Create a larger cache, or one with ring=True for "
@@ -222,6 +213,7 @@ def _check_room(cache: KVCache, count: int) -> None:
 
 
 def _write(cache: KVCache, old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+    """The slots `old` with the rows `new` written after the last row."""
     count, axis = new.shape[axis], old.ndim + axis
     if not cache.ring:
         return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), cache.length, axis)
@@ -231,8 +223,8 @@ def _write(cache: KVCache, old: jax.Array, new: jax.Array, axis: int) -> jax.Arr
 
 
 def _nan_if_full(cache: KVCache, rows: jax.Array) -> jax.Array:
-    """Under jit: rows that do not fit become NaN before they land, clamped, on the last slots."""
-    if cache.ring or _known(cache.length):
+    """Rows for `_write`, as NaN if they do not fit: under jit `dynamic_update_slice` would overwrite the last slots."""
+    if cache.ring or _is_concrete(cache.length):
         return rows
     full = cache.length + rows.shape[-3] > cache.capacity
     return jnp.where(full, jnp.full((), jnp.nan, rows.dtype), rows)

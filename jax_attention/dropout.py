@@ -1,4 +1,4 @@
-"""Dropout of attention weights whose random bits belong to the pair of positions, not to the evaluation."""
+"""Dropout of attention weights whose random bits depend on the pair of positions, not on the implementation."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @struct
 class Dropout:
-    """Drop weights after the normalizer and scale up the rest.
+    """Dropout after the normalizer: set random weights to 0 and scale up the others.
 
         weight' = weight / (1 - rate)  with probability 1 - rate,  else 0
 
-    Whether a pair is kept depends on (rng, leading index, q_pos, k_pos) and on nothing else: not on tile size,
-    implementation, sharding under jit, or the other rows. The leading index counts the batch elements and heads of the
-    call: under `vmap` and `shard_map` it starts at 0 for each, so fold the mapped index into rng yourself,
+    Whether a pair is kept depends on (rng, batch index, q_pos, k_pos) and on nothing else: not on tile size,
+    implementation, sharding under jit, or other rows. The batch index numbers the batch elements and heads of the call.
+    Under `vmap` and `shard_map` it starts at 0 in each mapped call, so fold the mapped index into rng yourself:
     `Dropout(jax.random.fold_in(rng, i), rate)`.
 
     Args:
         rng: a JAX random key; use a fresh one per layer and step.
         rate: probability of dropping, `0 <= rate < 1`, a Python number (static).
-        shared: one pattern for all leading axes (Flax's `broadcast_dropout`).
+        shared: one pattern for all batch elements and heads (Flax's `broadcast_dropout`).
 
     Returns:
-        A value for `attend(..., dropout=)`; None there means no dropout.
+        The argument of `attend(..., dropout=)`; None there means no dropout.
 
     Raises:
         ValueError: if `rate` is outside of [0, 1).
@@ -62,30 +62,34 @@ class Dropout:
 
     def __call__(
         self,
-        weights: Float[Array, "*lead t s"],
-        q_pos: Int[Array, "*#lead t 1"],
-        k_pos: Int[Array, "*#lead 1 s"],
-        index: Int[Array, "*lead"] | None = None,
-    ) -> Float[Array, "*lead t s"]:
-        """Weights of a tile after dropout. `index` numbers the leading indices of the whole; 0, 1, 2, … if None."""
+        weights: Float[Array, "*batch t s"],
+        q_pos: Int[Array, "*#batch t 1"],
+        k_pos: Int[Array, "*#batch 1 s"],
+        index: Int[Array, "*batch"] | None = None,
+    ) -> Float[Array, "*batch t s"]:
+        """Return the weights of a tile after dropout.
+
+        `index` is the batch index in the whole call (0, 1, 2, … if None): a tile may hold only some batch elements.
+        """
         if self.rate == 0:
             return weights
-        *lead, rows, columns = weights.shape
+        *batch, rows, columns = weights.shape
         count = 1
-        for size in lead:
+        for size in batch:
             count *= size
-        q_pos = jnp.broadcast_to(q_pos[..., 0], (*lead, rows)).reshape(count, rows)
-        k_pos = jnp.broadcast_to(k_pos[..., 0, :], (*lead, columns)).reshape(count, columns)
-        index = jnp.arange(count) if index is None else jnp.broadcast_to(index, lead).reshape(count)
+        q_pos = jnp.broadcast_to(q_pos[..., 0], (*batch, rows)).reshape(count, rows)
+        k_pos = jnp.broadcast_to(k_pos[..., 0, :], (*batch, columns)).reshape(count, columns)
+        index = jnp.arange(count) if index is None else jnp.broadcast_to(index, batch).reshape(count)
         index = jnp.zeros_like(index) if self.shared else index
         bits = jax.vmap(self._bits)(index, q_pos, k_pos).reshape(weights.shape)
-        keep = bits >= jnp.uint32(round(self.rate * 2**32))
+        keep = bits >= jnp.uint32(round(self.rate * 2**32))  # uniform bits are below rate * 2^32 with probability rate
         return jnp.where(keep, weights / (1 - self.rate), 0)
 
     def _bits(self, index: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
-        """32 random bits for each pair `[t, s]` of one leading index: one counter-based hash per pair."""
+        """32 random bits for each pair `[t, s]` of one batch index: a hash of the pair, folded into rng."""
         fold = jax.random.fold_in
         rows = jax.vmap(fold, (None, 0))(fold(self.rng, index), q_pos)
         pairs = jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(rows, k_pos)
+        # `fold_in` hashes, so the last word of its key is already random; `random.bits` would hash once more per pair.
         data = pairs if jnp.issubdtype(pairs.dtype, jnp.uint32) else jax.random.key_data(pairs)
         return data[..., -1]

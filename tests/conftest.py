@@ -1,4 +1,4 @@
-"""Shared settings of all tests: CPU, true float64 on request, one compilation cache for the whole run."""
+"""Settings of all tests: CPU, float64 on request, one compilation cache for the whole run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import gc
 import os
 from pathlib import Path
 
-from tests import quick_compiles
+from tests.support import compile_settings
 
-quick_compiles.set_flags()
+compile_settings.set_flags()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -18,48 +18,48 @@ import hypothesis
 import jax
 import pytest
 
-from jax_attention.attention import cached_jit
-from tests import workers
+from jax_attention.attention import evaluate
+from tests.support import pytest_workers
 
-quick_compiles.shorten_locations()
-quick_compiles.reuse_mlir_contexts()
+compile_settings.shorten_locations()
+compile_settings.reuse_mlir_contexts()
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("default")
-PROGRAMS = workers.CompiledPrograms()
+PROGRAMS = pytest_workers.CompiledPrograms()
 
 
 def pytest_collection_finish():
-    """All tests are imported."""
-    workers.search_for_cycles_rarely()
+    """Runs once all tests are imported."""
+    pytest_workers.collect_garbage_rarely()
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Which tests run in one process; other choices of `--dist` stay as they are."""
-    return workers.CommandsOnOneWorker(config, log) if config.option.dist == "loadfile" else None
+    """The scheduler of tests under `--dist loadfile`; other choices of `--dist` stay as they are."""
+    return pytest_workers.CommandsOnOneWorker(config, log) if config.option.dist == "loadfile" else None
 
 
 @pytest.fixture
 def x64():
-    """True float64 for one test."""
+    """Enable float64 in JAX for one test."""
     with jax.enable_x64(True):
         yield
 
 
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory():
-    """Between two files, forget compiled programs if they take much memory."""
+    """Drop compiled programs between two files if they take much memory."""
     yield
-    PROGRAMS.forget_if_large()
+    PROGRAMS.drop_if_large()
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered_from_before_a_patch(request):
-    """Traces are kept for equal rules and shapes, which would not notice that a test patches something."""
+def no_trace_from_before_a_patch(request):
+    """Clear cached traces around a test that patches: their keys, rules and shapes, do not change with the patch."""
     patches = "monkeypatch" in request.fixturenames
     if patches:
-        cached_jit._run.clear_cache()
+        evaluate._compute_cached.clear_cache()
     yield
     if patches:
-        cached_jit._run.clear_cache()
+        evaluate._compute_cached.clear_cache()

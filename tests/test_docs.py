@@ -1,4 +1,4 @@
-"""Guards of the documentation: a page, a picture and an index line for every rule; examples run; links resolve."""
+"""The documentation: each rule has a page, a picture and an index line; examples run; links resolve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jax_attention import masks, mods, normalizers, positions, scores
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "docs" / "rules"
@@ -40,19 +40,19 @@ def short(path: Path) -> str:
 
 
 def sessions(text: str) -> list[str]:
-    """The Python blocks that are interactive sessions."""
+    """Interactive sessions: the Python blocks with `>>>`."""
     return [code for language, code in FENCE.findall(text) if language == "python" and ">>> " in code]
 
 
 def links(text: str) -> list[str]:
-    """Targets of relative links and images, without fenced code, indented code and code in a line."""
+    """Targets of relative links and images outside of code (fenced, indented or inline)."""
     text = re.sub(r"^ {4}.*$", "", FENCE.sub("", text), flags=re.M)
-    found = re.findall(r"\]\(\s*<?([^)\s>]+)", re.sub(r"`[^`\n]*`(?!\])", "", text))
-    return [link for link in found if not re.match(r"[a-z]+:", link)]
+    targets = re.findall(r"\]\(\s*<?([^)\s>]+)", re.sub(r"`[^`\n]*`(?!\])", "", text))
+    return [link for link in targets if not re.match(r"[a-z]+:", link)]
 
 
-def anchors(text: str) -> set[str]:
-    """What `#fragment` may point to, as GitHub spells it."""
+def fragments(text: str) -> set[str]:
+    """The `#fragment` of each title, as GitHub spells it."""
     titles = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.M)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
@@ -70,8 +70,8 @@ def test_page_has_all_sections_in_order(name):
     assert tuple(re.findall(r"^## (.*)$", text, re.M)) == SECTIONS
     bodies = re.split(r"^## .*$", text, flags=re.M)[1:]
     assert [title for title, body in zip(SECTIONS, bodies, strict=True) if not body.strip()] == []
-    assert 25 <= len(text.splitlines()) <= 60
-    assert sessions(bodies[SECTIONS.index("Example")]), "an example that runs"
+    assert 25 <= len(text.splitlines()) <= 75
+    assert sessions(bodies[SECTIONS.index("Example")]), "the example must be a session"
     assert f"img/{name}.svg" in links(bodies[SECTIONS.index("Picture")])
 
 
@@ -88,16 +88,16 @@ QUICK = [
     *(RULES / f"{rule}.md" for rule in ("causal", "dot", "learned", "softmax", "temperature")),
     *(ROOT / "docs" / page for page in ("coming_from.md", "data.md", "experiments/batched_product.md")),
 ]
-"""One page of every part of a rule, and pages that compile next to nothing."""
-RUN = [path for path in (ROOT / "README.md", *PAGES) if sessions(read(path))]
+"""One page of every part of a rule, and pages that compile almost nothing."""
+WITH_SESSIONS = [path for path in (ROOT / "README.md", *PAGES) if sessions(read(path))]
 
 
-@pytest.mark.parametrize("path", slow_except(QUICK, RUN), ids=short)
+@pytest.mark.parametrize("path", slow_except(QUICK, WITH_SESSIONS), ids=short)
 def test_examples_run(path):
     session = doctest.DocTestParser().get_doctest("\n".join(sessions(read(path))), {}, short(path), str(path), 0)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     printed: list[str] = []
-    with np.printoptions():  # pages set print options; give them back
+    with np.printoptions():  # pages set print options: restore them afterwards
         result = runner.run(session, out=printed.append)
     assert result.attempted > 0
     assert result.failed == 0, "".join(printed)
@@ -109,21 +109,23 @@ def test_links_resolve(path):
     for link in links(read(path)):
         file, _, fragment = link.partition("#")
         target = (path.parent / file).resolve() if file else path
-        if not target.exists() or (fragment and target.suffix == ".md" and fragment not in anchors(read(target))):
+        if not target.exists() or (fragment and target.suffix == ".md" and fragment not in fragments(read(target))):
             broken.append(link)
     assert broken == []
 
 
-def test_link_reader_finds_links_and_skips_code():
+def test_links_are_found_outside_of_code():
     text = "[a](b.md) ![c](d/e.svg#f) [g](https://h) `[i](j)`\n\n    [k](l)\n\n```python\nm[n](o)\n```\n[`p`](q.md)\n"
     assert links(text) == ["b.md", "d/e.svg#f", "q.md"]
 
 
 def same_picture(one: str, other: str) -> bool:
-    """Text and structure equal, coordinates to a hundredth of a point: the last bit of a float may move a line."""
+    """Equal text and structure, and coordinates equal to 0.01 points: the last bit of a float may move a line."""
     number = re.compile(r"-?\d+\.\d+")
-    (one, here), (other, there) = ((number.sub("#", x), [float(n) for n in number.findall(x)]) for x in (one, other))
-    return one == other and bool(np.allclose(here, there, rtol=0, atol=0.01))
+    if number.sub("#", one) != number.sub("#", other):
+        return False
+    coordinates = ([float(n) for n in number.findall(text)] for text in (one, other))
+    return bool(np.allclose(*coordinates, rtol=0, atol=0.01))
 
 
 def test_pictures_are_compared_to_a_hundredth():
@@ -143,11 +145,11 @@ def test_pictures_are_what_the_code_draws(tmp_path):
         pytest.skip(f"the committed pictures were drawn by {drawn_by}")
     if jax.default_backend() != "cpu":
         pytest.skip("the committed pictures were drawn on a CPU")
-    from docs import pictures
+    from docs._draw import pictures
 
     pictures.main(tmp_path)
     drawn = {path.relative_to(tmp_path): read(path) for path in sorted(tmp_path.rglob("*.svg"))}
-    kept = {path.relative_to(ROOT / "docs"): read(path) for path in sorted((ROOT / "docs").rglob("*.svg"))}
-    assert sorted(drawn) == sorted(kept)
-    changed = [str(name) for name in kept if not same_picture(kept[name], drawn[name])]
-    assert changed == [], "run python -m docs.pictures"
+    committed = {path.relative_to(ROOT / "docs"): read(path) for path in sorted((ROOT / "docs").rglob("*.svg"))}
+    assert sorted(drawn) == sorted(committed)
+    changed = [str(name) for name in committed if not same_picture(committed[name], drawn[name])]
+    assert changed == [], "run python -m docs._draw.pictures"

@@ -8,21 +8,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.corpora.passage_words import KINDS, NAMES, article
 from experiments.generation.texts import STOP
-from jax_attention.data.story_words import KINDS, NAMES, article
 
 TEXT = re.compile(rf"((?:[^.?]* \. )+)([^.?]* \?) (\S+) {STOP}")
 
 STATED = {
     form.format(name=name, value=value, a=article(value)): (number, name, value)
     for number, kind in enumerate(KINDS)
-    for form in kind.told
+    for form in kind.statements
     for name in NAMES
     for value in kind.values
 }
 """Every sentence of the generator, and what it tells: the number of its kind, who, what."""
 ASKED = {
-    form.format(name=name): (number, name) for number, kind in enumerate(KINDS) for form in kind.asked for name in NAMES
+    form.format(name=name): (number, name)
+    for number, kind in enumerate(KINDS)
+    for form in kind.questions
+    for name in NAMES
 }
 """Every question of the generator, and what it asks."""
 

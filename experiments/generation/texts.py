@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from experiments import corpora
 from jax_attention import data
 
 START, STOP = "<s>", "</s>"
@@ -13,7 +14,7 @@ MOST = 60
 
 def told(people: tuple[int, int], seed: int, count: int, combinations: str = "training") -> list[str]:
     """Passages that tell one kind of fact, each with its question, its answer and `STOP`."""
-    passages = data.passages(seed, count, people=people, kinds=1, combinations=combinations)
+    passages = corpora.passages(seed, count, people=people, kinds=1, combinations=combinations)
     return [f"{passage.text} {passage.question} {passage.answer} {STOP}" for passage in passages]
 
 

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import learn, pair_models
+from experiments import corpora, learn, pair_models
+from experiments.corpora.passage_words import INSTRUMENTS, KINDS
 from experiments.question_answering import looking, reading
 from jax_attention import data
-from jax_attention.data.story_words import INSTRUMENTS, KINDS
 
 LOOKS = "additive"
 """The model whose maps are measured and drawn: it has one, and it reads in one step."""
@@ -68,7 +68,7 @@ class Answers(NamedTuple):
 class Results(NamedTuple):
     """Sets of passages, chance on each, the answers by model, and where the attending recurrent model looked."""
 
-    asked: dict[str, list[data.Passage]]
+    asked: dict[str, list[corpora.Passage]]
     chance: dict[str, reading.Chance]
     answers: dict[str, Answers]
     looked: dict[str, list[looking.Looked]]
@@ -104,10 +104,10 @@ def run(config: Config | None = None) -> Results:
     return Results(asked, {which: reading.chance(training, some) for which, some in asked.items()}, answers, looked)
 
 
-def told(config: Config, seed: int, count: int, combinations: str = "training") -> list[data.Passage]:
+def told(config: Config, seed: int, count: int, combinations: str = "training") -> list[corpora.Passage]:
     """The first so many passages that tell of instruments, of whatever the generator makes."""
     drawn = count * (len(KINDS) + 2)  # one in six is about instruments
-    made = data.passages(seed, drawn, people=config.people, kinds=1, combinations=combinations)
+    made = corpora.passages(seed, drawn, people=config.people, kinds=1, combinations=combinations)
     return [passage for passage in made if passage.answer in INSTRUMENTS][:count]
 
 
@@ -123,7 +123,7 @@ def _answer(model: Any, source: jax.Array, positions: jax.Array, tokens: jax.Arr
     return model(source, tokens, source_positions=positions).logits[:, -1].argmax(-1)
 
 
-def answered(model: Any, passages: list[data.Passage], words: data.Words) -> np.ndarray:
+def answered(model: Any, passages: list[corpora.Passage], words: data.Words) -> np.ndarray:
     """Whether the likeliest word is the answer, `[passages]`."""
     asked = reading.rows(passages, words)
     said = _answer(model, asked["source"], asked["source_positions"], asked["tokens"])

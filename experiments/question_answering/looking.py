@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments import corpora
 from experiments.question_answering import reading
 from jax_attention import data, models
 
@@ -28,7 +29,7 @@ def _map(model: Any, source: jax.Array, positions: jax.Array, tokens: jax.Array)
     return out.captured.cross[0][:, 0, -1]
 
 
-def looked(model: Any, passages: list[data.Passage], words: data.Words) -> Looked:
+def looked(model: Any, passages: list[corpora.Passage], words: data.Words) -> Looked:
     """The weights over passage and question."""
     asked = reading.rows(passages, words)
     weights = np.asarray(_map(model, asked["source"], asked["source_positions"], asked["tokens"]))
@@ -42,7 +43,7 @@ def looked(model: Any, passages: list[data.Passage], words: data.Words) -> Looke
     )
 
 
-def sentence(passage: data.Passage) -> slice:
+def sentence(passage: corpora.Passage) -> slice:
     """The places of the sentence in which the answer stands, its full stop included."""
     texts = passage.text.split(" ")
     stop = texts.index(".", passage.place)

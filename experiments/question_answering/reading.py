@@ -7,23 +7,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments import corpora
+from experiments.corpora.passage_words import KINDS
 from jax_attention import data
-from jax_attention.data.story_words import KINDS
 
 START = "<s>"
 
 
-def source(passage: data.Passage) -> str:
+def source(passage: corpora.Passage) -> str:
     """What is read: the passage, then the question."""
     return f"{passage.text} {passage.question}"
 
 
-def words(passages: list[data.Passage]) -> data.Words:
+def words(passages: list[corpora.Passage]) -> data.Words:
     """The words of the passages and questions, and `START`."""
     return data.Words((START, *data.Words.train(source(passage) for passage in passages).vocabulary))
 
 
-def rows(passages: list[data.Passage], words: data.Words) -> dict[str, np.ndarray]:
+def rows(passages: list[corpora.Passage], words: data.Words) -> dict[str, np.ndarray]:
     """What `training.seq2seq_loss` reads: one step that answers, with nothing written before it."""
     tokens, positions = data.pad_rows(words.encode_many(source(passage) for passage in passages))
     answers = words.encode(" ".join(passage.answer for passage in passages))
@@ -43,7 +44,7 @@ class Chance(NamedTuple):
     guessed: float
 
 
-def chance(training: list[data.Passage], passages: list[data.Passage]) -> Chance:
+def chance(training: list[corpora.Passage], passages: list[corpora.Passage]) -> Chance:
     """How often each is right, the second on average over all guesses."""
     ((commonest, _),) = Counter(passage.answer for passage in training).most_common(1)
     return Chance(
@@ -52,7 +53,7 @@ def chance(training: list[data.Passage], passages: list[data.Passage]) -> Chance
     )
 
 
-def choices(passage: data.Passage) -> int:
+def choices(passage: corpora.Passage) -> int:
     """How many values of the asked kind the passage tells: with facts that never change, how many people."""
     kind = next(kind for kind in KINDS if passage.answer in kind.values)
     return sum(word in kind.values for word in passage.text.split(" "))

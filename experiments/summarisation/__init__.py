@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import learn, pair_models
+from experiments import corpora, learn, pair_models
 from experiments.summarisation import telling
 from jax_attention import data, models, training
 
@@ -83,7 +83,7 @@ class Summaries(NamedTuple):
 class Results(NamedTuple):
     """The reports by set, the summaries by model, and one map."""
 
-    reports: dict[str, list[data.Report]]
+    reports: dict[str, list[corpora.Report]]
     made: dict[str, Summaries]
     aligned: Aligned | None
 
@@ -120,12 +120,12 @@ def run(config: Config | None = None) -> Results:
     return Results(asked, made, aligned)
 
 
-def reports(config: Config, seed: int, count: int, combinations: str = "training") -> list[data.Report]:
+def reports(config: Config, seed: int, count: int, combinations: str = "training") -> list[corpora.Report]:
     """Reports of the config's sizes."""
-    return data.reports(seed, count, facts=config.facts, fillers=config.fillers, combinations=combinations)
+    return corpora.reports(seed, count, facts=config.facts, fillers=config.fillers, combinations=combinations)
 
 
-def write(model: Any, documents: data.Words, summaries: data.Words, some: list[data.Report]) -> list[str]:
+def write(model: Any, documents: data.Words, summaries: data.Words, some: list[corpora.Report]) -> list[str]:
     """The likeliest word after the other."""
     sources = documents.encode_many(report.document for report in some)
     rows = pair_models.write(model, list(sources), start=telling.START, stop=telling.STOP, most=telling.MOST)
@@ -141,7 +141,7 @@ def align(model: Any, documents: data.Words, summaries: data.Words, document: st
     return Aligned(weights, document.split(" "), text.split(" "))
 
 
-def scores(texts: list[str], some: list[data.Report]) -> dict[str, float]:
+def scores(texts: list[str], some: list[corpora.Report]) -> dict[str, float]:
     """ROUGE, and shares of summaries that are right: wholly, and in each kind of word."""
     wanted = [report.summary for report in some]
     rouge = training.rouge(texts, wanted, tokenize="spaces")

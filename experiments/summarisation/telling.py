@@ -6,9 +6,10 @@ import re
 
 import numpy as np
 
+from experiments import corpora
+from experiments.corpora.passage_words import CITIES
+from experiments.corpora.report_words import AGENTS, DAYS, NUMBERS, SUBJECTS
 from jax_attention import data
-from jax_attention.data.report_words import AGENTS, DAYS, NUMBERS, SUBJECTS
-from jax_attention.data.story_words import CITIES
 
 START, STOP = 0, 1
 MOST = 26
@@ -23,14 +24,14 @@ KINDS = {
 """The words that say one part of a summary."""
 
 
-def words(reports: list[data.Report]) -> tuple[data.Words, data.Words]:
+def words(reports: list[corpora.Report]) -> tuple[data.Words, data.Words]:
     """The words of the documents, and those of the summaries behind `START` and `STOP`."""
     documents = data.Words.train(report.document for report in reports)
     summaries = data.Words.train(report.summary for report in reports)
     return documents, data.Words(("<s>", "</s>", *summaries.vocabulary))
 
 
-def leads(reports: list[data.Report]) -> dict[str, list[str]]:
+def leads(reports: list[corpora.Report]) -> dict[str, list[str]]:
     """Summaries that need no model: the first sentences, and all."""
     sentences = [re.findall(r"[^.]*\.", report.document) for report in reports]
     return {

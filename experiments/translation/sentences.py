@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import corpora
 from jax_attention import data
 
 WATCHED = data.Pair("Tom chases Jerry", "汤姆 追逐 杰瑞", (0, 1, 2))
@@ -65,7 +66,7 @@ class Corpus:
 def of_grammar(count: int, words: tuple[int, int], lengths: Sequence[int], each: int) -> Corpus:
     """Generated sentences, tests of held-out combinations and of exactly these lengths; the watched one is never read
     in training."""
-    grammar = data.Grammar()
+    grammar = corpora.Grammar()
     training = [pair for pair in grammar.pairs(0, count, words) if pair.source != WATCHED.source]
     tests = {n: grammar.pairs(1, each, (n, n), "held_out") for n in lengths}
     source, target = data.Words(grammar.source_words), data.Words((START, STOP, *grammar.target_words))

@@ -1,4 +1,4 @@
-"""What would run, and why: a report that computes nothing."""
+"""Report which implementation would run, and why, without computing anything."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import jax.numpy as jnp
 
-from jax_attention.attention.choose import IMPLEMENTATIONS, choose, preferred
+from jax_attention.attention.evaluate import IMPLEMENTATIONS, choose, preferred
 from jax_attention.attention.prepare import Options, prepare, prepare_heads
 from jax_attention.core.checks import describe_array
 from jax_attention.core.numerics import compute_dtype
@@ -40,7 +40,7 @@ def explain(
     heads: bool = False,
     **options: Unpack[Options],
 ) -> Explanation:
-    """Say which implementation `attend` (or `attend_heads`) would use for these arguments, and why not the others.
+    """Report which implementation `attend` (or `attend_heads`) would use, and why not the others.
 
         explain(q, k, v, ...).chosen  =  what attend(q, k, v, ...) runs
 
@@ -77,7 +77,7 @@ def explain(
         scores:    float32[3,3], 36 bytes
 
     Reference:
-        https://github.com/jax-ml/jax/issues/28974: a kernel that was chosen, or not, without a word.
+        https://github.com/jax-ml/jax/issues/28974: a kernel that was chosen, or not, silently.
     """
     call = prepare_heads(query, key, value, **options)[0] if heads else prepare(query, key, value, **options)
     chosen = choose(call)

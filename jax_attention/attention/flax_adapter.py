@@ -1,7 +1,9 @@
-"""Any rule of ours inside Flax's own multi-head modules, through their `attention_fn` argument. Imports no Flax."""
+"""Any attention rule inside Flax's multi-head modules, through their `attention_fn` argument. Imports no Flax."""
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +34,11 @@ def flax_attention_fn(
 ) -> Callable[..., Any]:
     """An `attention_fn` for `flax.linen.MultiHeadDotProductAttention` and `flax.nnx.MultiHeadAttention`.
 
-        attention_fn(query, key, value, mask=..., ...) = attend_heads(query, key, value, your rule and their mask)
+        attention_fn(query, key, value, mask=..., ...) = attend_heads(query, key, value, your rule and Flax's mask)
 
-    What Flax passes is honoured: `mask` (joined with yours by &), `bias` (added after your mods), dropout rng and rate,
+    What Flax passes is used: `mask` (combined with yours by &), `bias` (added after your mods), dropout rng and rate,
     `broadcast_dropout` (one pattern for batch and heads), `deterministic`, `dtype`, `precision`, `is_causal`, and
-    `module` (the weights before dropout are sown as `attention_weights`). What we cannot honour is refused.
+    `module` (the weights before dropout are sown as `attention_weights`). Anything else is refused.
 
     Args:
         score: as in `attend`.
@@ -44,17 +46,17 @@ def flax_attention_fn(
         mask: as in `attend`.
         normalize: as in `attend`.
         implementation: as in `attend`.
-        decode: True for Flax's cached decoding. Flax then passes one query and all slots of its cache but not where the
-            query stands, so its position is read off the mask: the last slot that may be attended to. False for a
-            single query at position 0 (cross-attention). None refuses the one case that could be either.
+        decode: True for Flax's cached decoding. Flax then passes one query and all slots of its cache, but not the
+            position of the query, so that is read off the mask: the last slot that may be attended to. False for a
+            single query at position 0 (cross-attention). None refuses the one ambiguous case.
 
     Returns:
         A function with Flax's signature.
 
     Raises:
         ValueError: by the function: dropout without an rng; custom einsums (`qk_attn_weights_einsum_cls`,
-            `einsum_dot_general`), which a rule of ours has no place for; one query against several keys under a rule
-            with a mask or mods, unless `decode` is given.
+            `einsum_dot_general`), for which a rule has no place; one query against several keys under a rule with a
+            mask or mods, unless `decode` says which position it has.
 
     Example:
         >>> import jax.numpy as jnp
@@ -69,11 +71,11 @@ def flax_attention_fn(
         https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/attention.html
 
     Differs from Flax: scores are always computed in at least float32 (`force_fp32_for_softmax` is always on), a fully
-    masked row gives 0, and the dropout bits come from positions, so they are other bits than Flax's.
+    masked row gives 0, and dropout bits depend on positions, so they differ from Flax's.
     """
     rule = {"score": score, "normalize": normalize, "implementation": implementation}
-    own_mods, own_mask = tuple(mods) if isinstance(mods, (tuple, list)) else (mods,), mask
-    positional = bool(own_mods) or own_mask is not None
+    rule_mods, rule_mask = tuple(mods) if isinstance(mods, (tuple, list)) else (mods,), mask
+    needs_positions = bool(rule_mods) or rule_mask is not None
 
     def attention_fn(
         query: Float[Array, "*batch T N H"],
@@ -107,11 +109,11 @@ def flax_attention_fn(
             query, key, value = (x.astype(dtype) for x in (query, key, value))
         options = {
             **rule,
-            "mods": own_mods if bias is None else (*own_mods, _bias(bias)),
-            "mask": _joined(own_mask, mask, is_causal),
+            "mods": rule_mods if bias is None else (*rule_mods, _bias(bias)),
+            "mask": _combine_masks(rule_mask, mask, is_causal),
             "dropout": _dropout(dropout_rng, dropout_rate, broadcast_dropout, deterministic),
             "precision": precision,
-            "query_positions": _query_positions(query, key, mask, decode) if positional or is_causal else None,
+            "query_positions": _query_positions(query, key, mask, decode) if needs_positions or is_causal else None,
         }
         if module is not None:
             _sow(module, attention_weights_heads(query, key, value, **{**options, "dropout": None}))
@@ -128,7 +130,7 @@ def _query_positions(query: Any, key: Any, mask: Any, decode: bool | None) -> An
         decode is not None,
         f"decode: expected True or False where one query meets {key.shape[-3]} keys and the rule has a mask or mods, "
         "got None. flax_attention_fn(..., decode=True) if Flax decodes with its cache, decode=False if the query "
-        "stands at position 0.",
+        "is at position 0.",
     )
     fail_unless(mask is not None, "mask: expected Flax's mask of the filled slots, as decode=True, got None.")
     slots = jnp.where(jnp.asarray(mask) != 0, jnp.arange(key.shape[-3]), -1)
@@ -144,23 +146,20 @@ def _bias(bias: Any) -> Mod:
     return mods.bias(bias)
 
 
-def _joined(own: Mask | Callable | None, theirs: Any, is_causal: bool) -> Mask | None:
-    """Your mask, Flax's array (nonzero = may attend) and causality."""
-    found = [] if own is None else [masks.as_mask(own)]
-    if theirs is not None:
-        theirs = jnp.asarray(theirs)
+def _combine_masks(rule_mask: Mask | Callable | None, flax_mask: Any, is_causal: bool) -> Mask | None:
+    """The rule's mask, Flax's array (nonzero = may attend) and causality, combined by &."""
+    terms = [] if rule_mask is None else [masks.as_mask(rule_mask)]
+    if flax_mask is not None:
+        flax_mask = jnp.asarray(flax_mask)
         fail_unless(
-            theirs.ndim >= 3,
-            f"mask: expected [..., N, T, S] (sizes of 1 broadcast), got {describe_array(theirs)}. "
+            flax_mask.ndim >= 3,
+            f"mask: expected [..., N, T, S] (sizes of 1 broadcast), got {describe_array(flax_mask)}. "
             "A [B, S] padding mask is mask[:, None, None, :].",
         )
-        found.append(masks.dense(theirs != 0))
+        terms.append(masks.dense(flax_mask != 0))
     if is_causal:
-        found.append(masks.causal())
-    joined = None
-    for mask in found:
-        joined = mask if joined is None else joined & mask
-    return joined
+        terms.append(masks.causal())
+    return functools.reduce(operator.and_, terms) if terms else None
 
 
 def _dropout(rng: Any, rate: float, shared: bool, deterministic: bool) -> Dropout | None:

@@ -1,4 +1,4 @@
-"""The signature of `jax.nn.dot_product_attention`, over our rules."""
+"""The signature of `jax.nn.dot_product_attention`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def dot_product_attention(
         query_seq_lengths: integers `[B]`; later queries get output 0.
         key_value_seq_lengths: integers `[B]`; later keys are not attended to.
         local_window_size: `(left, right)` keys around the query, itself not counted; one int means both.
-        implementation: None, a name of ours, or jax.nn's "xla", which is `reference` here.
+        implementation: as in `attend`, or jax.nn's "xla", which is `reference` here.
         return_residual: also return the logsumexp `[B, T, N]`.
 
     Returns:
@@ -100,7 +100,7 @@ def dot_product_attention(
 
 
 def _for_scores(name: str, x: Any, rank: int, pairs: tuple[int, int]) -> jax.Array:
-    """A mask or bias that broadcasts to `[B, N, T, S]`; a `[B, S]` padding mask is refused, not misread."""
+    """A mask or bias that broadcasts to `[B, N, T, S]`; `[B, S]` padding masks are refused, as ambiguous."""
     x = jnp.asarray(x)
     if x.ndim > rank:
         fail_unless(

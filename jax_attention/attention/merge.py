@@ -1,4 +1,4 @@
-"""Join attention over disjoint sets of keys into attention over all of them."""
+"""Merge attention over disjoint sets of keys into attention over all of them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Partial(NamedTuple):
 
 
 def merge_partials(*partials: tuple[Float[Array, "*#rows E"], Float[Array, "*#rows"]]) -> Partial:
-    """Softmax attention over concatenated keys, from attention over the parts.
+    """Softmax attention over all keys, from attention over disjoint sets of them.
 
         logsumexp = log sum_i exp(lse_i),        output = sum_i exp(lse_i - logsumexp) output_i
 
-    Exact, differentiable, associative and commutative (to rounding). Parts without any allowed key (`lse = -inf`) drop
-    out; if all are, the output is 0. It needs the plain softmax: with sinks, merge the partials without them and add
-    the sink as one more partial `(zeros(E), sink)`.
+    Exact, differentiable, associative and commutative (to rounding). Partials without any allowed key (`lse = -inf`)
+    drop out; if all are, the output is 0. It needs the plain softmax: with sinks, merge the partials without them and
+    add the sink as one more partial `(zeros(E), sink)`.
 
     Args:
         partials: pairs `(output[..., E], logsumexp[...])`, as `attend_with_stats` and `attend_with_stats_heads`
@@ -56,7 +56,7 @@ def merge_partials(*partials: tuple[Float[Array, "*#rows E"], Float[Array, "*#ro
     for i, (output, lse) in enumerate(zip(outputs, sums, strict=True)):
         fail_unless(
             broadcasts(output.shape[:-1], lse.shape),
-            f"partials[{i}]: expected logsumexp[...] beside output[..., E], got {describe_array(lse)} beside "
+            f"partials[{i}]: expected logsumexp[...] for output[..., E], got {describe_array(lse)} for "
             f"{describe_array(output)}.",
         )
     largest = jax.lax.stop_gradient(jnp.max(jnp.stack(jnp.broadcast_arrays(*sums)), axis=0))
@@ -73,5 +73,5 @@ def merge_partials(*partials: tuple[Float[Array, "*#rows E"], Float[Array, "*#ro
 
 def _exp(lse: jax.Array, largest: jax.Array) -> jax.Array:
     """exp(lse - largest), exactly 0 with gradient 0 where there were no keys."""
-    some = ~jnp.isneginf(lse)
-    return jnp.where(some, jnp.exp(jnp.where(some, lse - largest, 0)), 0)
+    has_keys = ~jnp.isneginf(lse)
+    return jnp.where(has_keys, jnp.exp(jnp.where(has_keys, lse - largest, 0)), 0)

@@ -26,7 +26,7 @@ from jax_attention.core.checks import (
 from jax_attention.core.parts import align
 from jax_attention.dropout import Dropout
 from jax_attention.implementations.base import Implementation
-from jax_attention.implementations.call import AttentionCall, Wanted
+from jax_attention.implementations.call import AttentionCall, ResultKind
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
@@ -40,8 +40,8 @@ class Options(TypedDict, total=False):
     mask: masks.Mask | Callable | None
     normalize: normalizers.Normalizer | Callable
     dropout: Dropout | None
-    query_positions: Int[Array, "*#lead T"] | None
-    key_positions: Int[Array, "*#lead S"] | None
+    query_positions: Int[Array, "*#batch T"] | None
+    key_positions: Int[Array, "*#batch S"] | None
     precision: Any
     implementation: str | Implementation | None
 
@@ -70,7 +70,7 @@ def prepare(
     key_positions: Any = None,
     precision: Any = None,
     implementation: str | Implementation | None = None,
-    wanted: Wanted = Wanted.OUTPUT,
+    result: ResultKind = ResultKind.OUTPUT,
     **parts: Any,
 ) -> AttentionCall:
     """A checked call from operands in the layout of `attend`."""
@@ -78,7 +78,7 @@ def prepare(
     key = check_operand("key", key, 2, "[..., S, H]")
     value = check_operand("value", value, 2, "[..., S, E]")
     rule = _check_parts(**parts)
-    columns = rule["score"].columns(key)
+    columns = _columns(rule["score"], key)
     check_rows(key, value, columns, heads=False)
     batch = check_batch({"query": query.shape[:-2], "key": key.shape[:-2], "value": value.shape[:-2]})
     _check_rule(rule, query, key, batch, columns)
@@ -91,7 +91,7 @@ def prepare(
         key_positions=_expand_to_rank(k_pos, len(batch) + 1),
         precision=precision,
         implementation=implementation,
-        wanted=wanted,
+        result=result,
     )
 
 
@@ -104,7 +104,7 @@ def prepare_heads(
     key_positions: Any = None,
     precision: Any = None,
     implementation: str | Implementation | None = None,
-    wanted: Wanted = Wanted.OUTPUT,
+    result: ResultKind = ResultKind.OUTPUT,
     **parts: Any,
 ) -> tuple[AttentionCall, HeadLayout]:
     """A checked call from operands in the layout of `attend_heads`; its batch dimensions end in `N`, or `K, G`."""
@@ -114,7 +114,7 @@ def prepare_heads(
     kv_heads, groups = check_heads(query, key, value)
     rule = _check_parts(**parts)
     query, key, v = (jnp.swapaxes(x, -2, -3) for x in (query, key, value))
-    columns = rule["score"].columns(key)
+    columns = _columns(rule["score"], key)
     check_rows(jnp.swapaxes(key, -2, -3), value, columns, heads=True)
     batch = check_batch({"query": query.shape[:-3], "key": key.shape[:-3], "value": v.shape[:-3]})
     _check_rule(rule, query, key, (*batch, kv_heads * groups), columns)
@@ -138,9 +138,14 @@ def prepare_heads(
         key_positions=k_pos,
         precision=precision,
         implementation=implementation,
-        wanted=wanted,
+        result=result,
     )
     return call, HeadLayout(batch, kv_heads * groups)
+
+
+def _columns(score: scores.Score, key: jax.Array) -> int:
+    """S: one column per key, except for scores that pair keys with queries."""
+    return score.columns(key) if score.key_per_query else key.shape[-2]
 
 
 def _expand_to_rank(x: jax.Array, rank: int) -> jax.Array:
@@ -151,31 +156,39 @@ def _expand_to_rank(x: jax.Array, rank: int) -> jax.Array:
 def _check_parts(
     score: Any = None, mods: Any = (), mask: Any = None, normalize: Any = None, dropout: Dropout | None = None
 ) -> dict[str, Any]:
-    """The parts of the rule, functions wrapped, defaults filled in."""
-    score = scores.scaled_dot() if score is None else score
-    normalize = normalizers.softmax() if normalize is None else normalize
-    check_part("score", score, scores.CATALOGUE, "Leave it out for scaled_dot.")
-    check_part("normalize", normalize, normalizers.CATALOGUE, "Leave it out for softmax.")
+    """The parts of the rule, user functions wrapped, defaults filled in."""
     mods = mods if isinstance(mods, (tuple, list)) else (mods,)
-    for mod in mods:
-        check_part("mod", mod, score_mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
-    if mask is not None:
-        _check_mask(mask)
-    fail_unless(
-        dropout is None or isinstance(dropout, Dropout),
-        f"dropout: expected Dropout(rng, rate) or None, got {describe_array(dropout)}.",
-        TypeError,
-    )
     return {
-        "score": scores.as_score(score),
-        "mods": tuple(score_mods.as_mod(mod) for mod in mods),
-        "mask": None if mask is None else masks.as_mask(mask),
-        "normalize": normalizers.as_normalizer(normalize),
-        "dropout": dropout,
+        "score": scores.scaled_dot() if score is None else _check_score(score),
+        "mods": tuple(map(_check_mod, mods)),
+        "mask": None if mask is None else _check_mask(mask),
+        "normalize": normalizers.softmax() if normalize is None else _check_normalizer(normalize),
+        "dropout": None if dropout is None else _check_dropout(dropout),
     }
 
 
-def _check_mask(mask: Any) -> None:
+def _check_score(score: Any) -> scores.Score:
+    check_part("score", score, scores.CATALOGUE, "Leave it out for scaled_dot.")
+    return scores.as_score(score)
+
+
+def _check_mod(mod: Any) -> score_mods.Mod:
+    check_part("mod", mod, score_mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
+    return score_mods.as_mod(mod)
+
+
+def _check_normalizer(normalize: Any) -> normalizers.Normalizer:
+    check_part("normalize", normalize, normalizers.CATALOGUE, "Leave it out for softmax.")
+    return normalizers.as_normalizer(normalize)
+
+
+def _check_dropout(dropout: Any) -> Dropout:
+    expected = f"dropout: expected Dropout(rng, rate) or None, got {describe_array(dropout)}."
+    fail_unless(isinstance(dropout, Dropout), expected, TypeError)
+    return dropout
+
+
+def _check_mask(mask: Any) -> masks.Mask:
     dtype = getattr(mask, "dtype", None)
     fail_unless(
         dtype is None or not jnp.issubdtype(dtype, jnp.floating),
@@ -184,11 +197,12 @@ def _check_mask(mask: Any) -> None:
         TypeError,
     )
     check_part("mask", mask, masks.CATALOGUE, "Wrap a boolean array (True = may attend): mask=masks.dense(array).")
+    return masks.as_mask(mask)
 
 
 def _check_rule(rule: dict[str, Any], query: jax.Array, key: jax.Array, batch: tuple[int, ...], columns: int) -> None:
     score = rule["score"]
-    check_sizes(query, key, score.same_size, score.key_per_query, score)
+    check_sizes(query, key, score.needs_equal_sizes, score.key_per_query, score)
     features = {"Hq": query.shape[-1], "Hk": key.shape[-1], "Hq+Hk": query.shape[-1] + key.shape[-1]}
     parts = {name: rule[name] for name in ("score", "mods", "mask", "normalize")}
     check_rule_arrays(parts, batch, {"T": query.shape[-2], "S": columns, **features})

@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 class FeatureState(NamedTuple):
     """Sums over the keys so far: `values = sum phi(k) v^T`, `total = sum phi(k)`, and their `count`."""
 
-    values: Float[Array, "*lead F E"]
-    total: Float[Array, "*lead F"]
+    values: Float[Array, "*batch F E"]
+    total: Float[Array, "*batch F"]
     count: Int[Array, ""]
 
 
 def attend_step(
     state: FeatureState | None,
-    query: Float[Array, "*#lead T H"],
-    key: Float[Array, "*#lead T Hk"],
-    value: Float[Array, "*#lead T E"],
+    query: Float[Array, "*#batch T H"],
+    key: Float[Array, "*#batch T Hk"],
+    value: Float[Array, "*#batch T E"],
     *,
     score: Score | Callable,
     normalize: Normalizer | None = None,
     precision: Any = None,
-) -> tuple[Float[Array, "*lead T E"], FeatureState]:
-    """Causal linear attention over T new rows and all earlier ones, which the state sums up.
+) -> tuple[Float[Array, "*batch T E"], FeatureState]:
+    """Causal linear attention over T new rows and all earlier ones, whose sums are in the state.
 
         values_t = values_{t-1} + phi(k_t) v_t^T,        total_t = total_{t-1} + phi(k_t)
         output_t = values_t^T phi(q_t) / (total_t . phi(q_t))                             under `proportional()`
@@ -48,10 +48,10 @@ def attend_step(
     steps: prefill and decoding are one call. Memory and time of a step do not depend on how many rows came before.
 
     Args:
-        state: what the step before returned; None before the first.
-        query: `[..., T, H]`, as in `attend`: heads are leading axes. T may be 0: `attend_step(None, q[:0], k[:0],
+        state: the state that the previous step returned; None before the first.
+        query: `[..., T, H]`, as in `attend`: heads are batch dimensions. T may be 0: `attend_step(None, q[:0], k[:0],
             v[:0], ...)[1]` is the empty state, for a `lax.scan`.
-        key: `[..., T, H]`, one for every query; leading axes of size 1 are shared (grouped queries).
+        key: `[..., T, H]`, one for every query; batch dimensions of size 1 are shared (grouped queries).
         value: `[..., T, E]`.
         score: one whose scores are products of rows: `features`, `random_features`, `dot`, …
         normalize: `proportional()` (if None), `linear()` or `uniform()`.
@@ -61,8 +61,8 @@ def attend_step(
         The output `[..., T, E]` in the dtype of `query`, and the state after these rows, in at least float32.
 
     Raises:
-        ValueError: if the rule has no state of fixed size, or the state is that of another rule or of other operands.
-        TypeError: if `state` is no `FeatureState`.
+        ValueError: if the rule has no state of fixed size, or the state belongs to another rule or other operands.
+        TypeError: if `state` is not a `FeatureState`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -96,7 +96,7 @@ def _check_rule(call: AttentionCall) -> None:
     rows, columns = call.score_shape[-2:]
     fail_unless(
         rows == columns,
-        f"key: expected one row for each of the {rows} queries, got {columns}. A step appends as many keys as it asks.",
+        f"key: expected one row for each of the {rows} queries, got {columns}. A step appends one key per query.",
     )
 
 
@@ -107,9 +107,9 @@ def _read(state: FeatureState, call: AttentionCall) -> linear_attention.State:
         f"state: expected a FeatureState, as attend_step returns it, or None, got {describe_array(state)}.",
         TypeError,
     )
-    *lead, features, size = linear_attention.empty_state(call).sums.shape
+    *batch, features, size = linear_attention.empty_state(call).sums.shape
     shapes = tuple(jnp.shape(x) for x in state)
-    expected = ((*lead, features, size - 1), (*lead, features), ())
+    expected = ((*batch, features, size - 1), (*batch, features), ())
     fail_unless(
         shapes == expected,
         f"state: expected values, total and count of shapes {expected} for this score and these operands, got "

@@ -1,1 +1,1 @@
-"""The command line `jax-attention`: train, generate, evaluate, show, export, rules, explain."""
+"""The command line `jax-attention`: train, generate, evaluate, show, export, rules, explain, compare."""

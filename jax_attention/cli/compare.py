@@ -1,4 +1,4 @@
-"""`jax-attention compare`: does transformers make the same of a folder as this library, and if not, since where?"""
+"""`jax-attention compare`: one model folder in transformers and in this library, compared layer by layer."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class Compare:
     """Run a Hugging Face folder in transformers and here, layer by layer; exit status 1 if they differ.
 
     Args:
-        folder: with config.json and weights.
-        text: to run on, by the folder's tokenizer; random tokens if None. For an encoder-decoder the target.
-        source: the text that an encoder-decoder reads; random tokens if None.
-        dtype: to compute in; "stored" is that of the weights.
-        html: where to write the report as a page.
+        folder: a Hugging Face folder with config.json and weights.
+        text: text to run on, cut into tokens by the folder's tokenizer; random tokens if None. For an encoder-decoder
+            it is the target.
+        source: text that an encoder-decoder reads; random tokens if None.
+        dtype: dtype to compute in; "stored" is that of the weights.
+        html: file to write the report to, as a page.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -31,7 +32,7 @@ class Compare:
     html: Path | None = None
 
     def run(self) -> int:
-        """Print rows and verdict; 0 if equal, else 1."""
+        """Print the rows and the verdict; return 0 if rounding explains all differences, else 1."""
         from jax_attention import interop
         from jax_attention.interop.parity.report import TITLES
 

@@ -1,4 +1,4 @@
-"""`jax-attention evaluate`: loss and bits per byte of a text, all of it."""
+"""`jax-attention evaluate`: loss and bits per byte of a model on a whole text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jax_attention.cli.output import table
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure the model of a folder on text: every token is predicted once.
+    """Measure the loss of a model on text; every token is predicted once.
 
     Args:
-        folder: of a run, of a Hugging Face model, or of adapters as PEFT saves them.
-        files: text files, folders or globs; a run's own held-out text if none.
-        length: tokens in a row; that of the run's training if None, of a Hugging Face model at most 1024.
-        step: which checkpoint of a run; the best one seen in validation if None.
-        batch_size: rows at once, rounded up to a multiple of the devices.
+        folder: folder of a run, of a Hugging Face model, or of adapters saved by PEFT.
+        files: text files, folders or globs; the validation text of the run if none.
+        length: tokens per row; if None as in the run's training, for a Hugging Face model at most 1024.
+        step: step of a run's checkpoint; the one with the best validation loss if None.
+        batch_size: rows per batch, rounded up to a multiple of the number of devices.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -33,26 +33,30 @@ class Evaluate:
     batch_size: int = 16
 
     def run(self) -> None:
-        """Print one line of figures."""
+        """Print one line of results."""
         run = run_folder.open_model(self.folder)
         text = self.text(run)
         model, step = run.load(self.step)
         rows = -(-self.batch_size // len(jax.devices())) * len(jax.devices())
-        found = training.make_evaluate(text.source, rows)(model)
+        metrics = training.make_evaluate(text.source, rows)(model)
         name = ", ".join(self.files) or "held-out text of the run"
-        row = (name, step, int(found["tokens"]), f"{found['loss']:.4f}", f"{text.bits_per_byte(found['loss']):.4f}")
+        row = (
+            name,
+            step,
+            int(metrics["tokens"]),
+            f"{metrics['loss']:.4f}",
+            f"{text.bits_per_byte(metrics['loss']):.4f}",
+        )
         table(("text", "step", "tokens", "nats per token", "bits per byte"), [row])
 
     def text(self, run: run_folder.Run | pretrained.Pretrained) -> data.HeldOut:
-        """What is predicted."""
+        """The text to predict: files, or the validation text of the run."""
         length = run.length if self.length is None else self.length
         if not 0 < length <= run.config.context:
             raise ValueError(f"length: expected 1 to {run.config.context} tokens, the model's context, got {length}.")
         if self.files:
             return data.held_out(data.read_documents(self.files), run.tokenizer, length=length, packed=run.packed)
         if isinstance(run, pretrained.Pretrained):
-            raise ValueError(
-                "files: expected some, as only a run has held-out text of its own, got none. Give --files."
-            )
+            raise ValueError("files: expected some, as only a run has held-out text, got none. Give --files.")
         corpus = run.corpus(length)
         return data.HeldOut(corpus.validation, corpus.validation_bytes, corpus.escape_bits)

@@ -1,4 +1,4 @@
-"""`jax-attention explain`: which implementation would evaluate a rule at given sizes, and why."""
+"""`jax-attention explain`: which implementation runs a rule at the given sizes, and why."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from jax_attention.cli.expressions import parse
 
 @dataclass(frozen=True, kw_only=True)
 class Explain:
-    """Say which implementation would run for a call of `attend_heads`, and for each other one why not.
+    """Name the implementation that a call of `attend_heads` would use, and for every other one the reason against it.
 
     Args:
-        length: T, queries.
-        keys: S; T if None.
-        batch: B.
-        heads: N.
-        kv_heads: K; N if None.
-        head_size: H.
-        dtype: of query, key and value.
+        length: number of queries, T.
+        keys: number of keys, S; T if None.
+        batch: batch size, B.
+        heads: number of query heads, N.
+        kv_heads: number of key/value heads, K; N if None.
+        head_size: head size, H.
+        dtype: dtype of query, key and value.
         score: an expression such as 'cosine()'.
         mods: an expression such as 'soft_cap(30.0)'.
         mask: an expression such as 'causal() & sliding_window(64)'.
         normalize: an expression such as 'entmax15()'.
-        implementation: a name that must run, or None for the automatic choice.
+        implementation: name of the implementation to use; automatic choice if None.
     """
 
     length: int = 1024
@@ -58,7 +58,7 @@ class Explain:
             jax.ShapeDtypeStruct((self.batch, rows, heads, self.head_size), self.dtype)
             for rows, heads in ((self.length, self.heads), (keys, kv_heads), (keys, kv_heads))
         ]
-        # Traced, so that arrays of any size are explained without being made.
+        # Under eval_shape no array is allocated, so any size can be explained.
         jax.eval_shape(
             lambda *operands: print_line(
                 str(explain(*operands, heads=True, **rule, implementation=self.implementation))

@@ -1,4 +1,4 @@
-"""`jax-attention export`: the model of a run as a folder that `transformers` loads, or its adapters for PEFT."""
+"""`jax-attention export`: write the model of a run as a folder for transformers, or its adapters for PEFT."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from jax_attention import interop, nn
 from jax_attention.cli import pretrained, run_folder
 from jax_attention.cli.output import print_line
 from jax_attention.core.checks import fail_unless
-from jax_attention.data.subwords import DEFINITION
-from jax_attention.data.tokenizer import SETTINGS
+from jax_attention.data.tokenizers.subwords import DEFINITION
+from jax_attention.data.tokenizers.tokenizer import SETTINGS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the model of a run as transformers does, with its tokenizer; of one with --lora its adapters as PEFT does.
+    """Write a run as a Hugging Face folder with its tokenizer, or the adapters of a run with --lora for PEFT.
 
     Args:
-        folder: of a run.
-        out: the folder to make, new or empty.
-        step: which checkpoint; the best one seen in validation if None.
-        merge: add the adapters to the model and write it whole.
-        family: the model_type to write; that of --from, or else the first that has such a model.
+        folder: folder of a run.
+        out: folder to write, new or empty.
+        step: step of the checkpoint; the one with the best validation loss if None.
+        merge: add the adapters to the weights and write the whole model.
+        family: model_type to write; that of --from, else the first family that has such a model.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -35,17 +35,17 @@ class Export:
     family: str | None = None
 
     def run(self) -> None:
-        """Write, and say what."""
+        """Write the folder and print its contents."""
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise FileExistsError(f"out: expected a new or empty folder, got {str(self.out)!r}, which holds something.")
         run = run_folder.open_run(self.folder)
         trained, step = run.load_trained(self.step)
-        what = self.write(run, trained)
+        contents = self.write(run, trained)
         write_tokenizer(run, self.out)
-        print_line(f"{what} of step {step} in {self.out}")
+        print_line(f"{contents} of step {step} in {self.out}")
 
     def write(self, run: run_folder.Run, trained: Any) -> str:
-        """The arrays and their config; returns in a word what they are."""
+        """Write arrays and config; return a name for them: the family, or "adapters for" the base folder."""
         origin = run.origin or {}
         family = self.family or origin.get("family")
         adapters = isinstance(trained, nn.Adapters)
@@ -59,7 +59,7 @@ class Export:
 
 
 def write_tokenizer(run: run_folder.Run, out: Path) -> None:
-    """`tokenizer.json` and what stood beside it where the run started from; or a tokenizer that only we read."""
+    """Write `tokenizer.json` with the files that accompany it, or a tokenizer that only this library reads."""
     contents = run.tokenizer.contents()
     if DEFINITION not in contents:
         run.tokenizer.save(out)
@@ -69,8 +69,8 @@ def write_tokenizer(run: run_folder.Run, out: Path) -> None:
         return
     (out / DEFINITION).write_bytes(contents[DEFINITION])
     if run.origin is not None:
-        pretrained.copy_beside(run.folder / run_folder.ORIGIN, out)
+        pretrained.copy_files(run.folder / run_folder.ORIGIN, out)
         return
-    # Without it transformers guesses by the model's family, and GPT-2's tokenizer adds a token of its own.
+    # Without this file transformers chooses a tokenizer class by the model's family, and GPT-2's adds a token.
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": run.config.context}
     run_folder.write_json(out / "tokenizer_config.json", about | {"clean_up_tokenization_spaces": False})

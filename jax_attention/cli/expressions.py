@@ -1,7 +1,7 @@
-"""Rules written on a command line: `causal() & sliding_window(64)` becomes the value that it names.
+"""Parts of a rule written on the command line: `causal() & sliding_window(64)` becomes the mask.
 
-A small part of Python's syntax is read by `ast` and nothing is evaluated by Python itself: calls of catalogue names
-with numbers, strings, lists and other such calls, tuples, and `& | ~` between masks.
+`ast` reads a small part of Python's syntax: calls of catalogue names with numbers, strings, lists and other such calls,
+tuples, and `& | ~` between masks. Python evaluates nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from jax_attention import masks, mods, normalizers, positions, scores
 
-_HOMES = {
+_MODULES = {
     "score": scores,
     "mods": mods,
     "mask": masks,
@@ -30,13 +30,13 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 class ExpressionError(ValueError):
-    """An expression that names no value."""
+    """An expression that names no part."""
 
 
 def parse(part: str, text: str) -> Any:
-    """The value that `text` names for a part of the rule: "score", "mods", "mask", "normalize", "rope", …"""
-    home = _HOMES[part]
-    names = {factory.__name__: factory for factory in (*_ARGUMENTS, positions.yarn_scaling, *home.CATALOGUE)}
+    """The part that `text` describes; `part` is "score", "mods", "mask", "normalize", "rope" or "local_rope"."""
+    module = _MODULES[part]
+    names = {factory.__name__: factory for factory in (*_ARGUMENTS, positions.yarn_scaling, *module.CATALOGUE)}
     if text.strip() in ("None", "none"):
         return () if part == "mods" else None
     try:
@@ -45,26 +45,26 @@ def parse(part: str, text: str) -> Any:
         raise ExpressionError(
             f"{part}: expected an expression such as {_example(part)}, got {text!r}: {error.msg}."
         ) from None
-    own = {"rotary"} if home is positions else {factory.__name__ for factory in home.CATALOGUE}
+    allowed = {"rotary"} if module is positions else {factory.__name__ for factory in module.CATALOGUE}
     try:
-        found = _value(part, tree, names)
+        result = _evaluate(part, tree, names)
     except (TypeError, ValueError) as error:
         raise (
             error if isinstance(error, ExpressionError) else ExpressionError(f"{part}: in {text!r}: {error}")
         ) from None
-    found = found if part != "mods" or isinstance(found, tuple) else (found,)
-    for value in found if part == "mods" else (found,):
-        kind = positions.Rotary if home is positions else getattr(home, part.removesuffix("s").capitalize(), None)
-        if not isinstance(value, kind or normalizers.Normalizer):
+    result = result if part != "mods" or isinstance(result, tuple) else (result,)
+    for x in result if part == "mods" else (result,):
+        kind = positions.Rotary if module is positions else getattr(module, part.removesuffix("s").capitalize(), None)
+        if not isinstance(x, kind or normalizers.Normalizer):
             raise ExpressionError(
-                f"{part}: expected a value made by {', '.join(sorted(own))}, got {value!r}. Write {_example(part)}."
+                f"{part}: expected a call of {', '.join(sorted(allowed))}, got {x!r}. Write {_example(part)}."
             )
-    return found
+    return result
 
 
-def _value(part: str, node: ast.AST, names: dict[str, Callable]) -> Any:
+def _evaluate(part: str, node: ast.AST, names: dict[str, Callable]) -> Any:
     def inner(child: ast.AST) -> Any:
-        return _value(part, child, names)
+        return _evaluate(part, child, names)
 
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):
@@ -82,7 +82,7 @@ def _value(part: str, node: ast.AST, names: dict[str, Callable]) -> Any:
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in names:
             return names[name](*map(inner, node.args), **{k.arg: inner(k.value) for k in node.keywords if k.arg})
         case ast.Name(id=name) if name in names:
-            raise ExpressionError(f"{part}: expected a value, got the factory {name} itself. Write {name}().")
+            raise ExpressionError(f"{part}: expected a call, got the factory {name} itself. Write {name}().")
     raise ExpressionError(
         f"{part}: expected calls of {', '.join(sorted(names))} with numbers, got {ast.unparse(node)!r}. "
         f"An example: {_example(part)}."

@@ -1,4 +1,4 @@
-"""`jax-attention generate`: continue a prompt, streaming."""
+"""`jax-attention generate`: continue a prompt and stream the text."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from jax_attention.cli import report, run_folder
 from jax_attention.cli.output import print_line
 from jax_attention.core.checks import check_int
 
-NOT_BESIDE_BEAMS = ("greedy", "temperature", "top_k", "top_p", "min_p", "stop", "seed")
+SAMPLING_OPTIONS = ("greedy", "temperature", "top_k", "top_p", "min_p", "stop", "seed")
+"""Options that beam search would ignore."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generate:
-    """Continue a prompt with the model of a folder; text appears as it is made.
+    """Continue a prompt with the model of a folder; the text is streamed.
 
     Args:
-        folder: of a run, of a Hugging Face model, or of adapters as PEFT saves them.
+        folder: folder of a run, of a Hugging Face model, or of adapters saved by PEFT.
         prompt: the text to continue; - reads standard input.
-        step: which checkpoint of a run; the best one seen in validation if None.
-        max_new_tokens: at most.
-        greedy: always the likeliest token; takes no sampling option.
-        beams: beam search over so many texts at once, which prints the likeliest when it is done; takes no sampling
-            option but the repetition penalty, and --num-samples is how many of the texts to print.
-        length_penalty: a finished beam scores its log-probability over its length to this power, 1 if nothing is said;
+        step: step of a run's checkpoint; the one with the best validation loss if None.
+        max_new_tokens: largest number of new tokens.
+        greedy: always choose the likeliest token; excludes all sampling options.
+        beams: number of beams of beam search, which prints the best text at the end; excludes all sampling options but
+            the repetition penalty. --num-samples is then the number of texts to print.
+        length_penalty: exponent of the length by which the log-probability of a finished beam is divided, 1 if None;
             only with --beams.
-        temperature: above 1 bolder, below 1 safer; 0.8 if nothing is said.
-        top_k: only the k likeliest tokens.
-        top_p: the likeliest tokens that together have this probability.
-        min_p: tokens with at least this share of the likeliest one's probability.
-        repetition_penalty: above 1 makes tokens that occurred less likely.
-        num_samples: how many continuations; one if None.
+        temperature: divides the logits: above 1 more random, below 1 less; 0.8 if no sampling option is given.
+        top_k: sample from the k likeliest tokens only.
+        top_p: sample from the likeliest tokens whose probabilities sum to this.
+        min_p: sample from tokens with at least this fraction of the largest probability.
+        repetition_penalty: above 1 makes earlier tokens less likely.
+        num_samples: number of continuations; one if None.
         stop: texts that end a continuation.
-        seed: of the random numbers; 0 if None.
+        seed: seed of the random numbers; 0 if None.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -60,11 +61,11 @@ class Generate:
     seed: int | None = None
 
     def run(self) -> None:
-        """Load, continue, print."""
-        rules, samples = self.rules(), 1 if self.num_samples is None else self.num_samples
+        """Load the model, continue the prompt, print."""
+        transforms, samples = self.logit_transforms(), 1 if self.num_samples is None else self.num_samples
         if self.greedy and (self.num_samples, self.seed) != (None, None):
             raise ValueError(
-                "greedy: expected no --num-samples and no --seed beside it, as it always makes the same text, got "
+                "greedy: expected no --num-samples and no --seed, as the text is always the same, got "
                 f"num_samples = {self.num_samples}, seed = {self.seed}. Leave them out."
             )
         check_int("num_samples", samples, 1, "It is the number of continuations.")
@@ -80,7 +81,7 @@ class Generate:
                 f"prompt: expected fewer tokens than the context of {run.config.context}, got {len(ids)}. Shorten it."
             )
         model = models.unroll_layers(run.load(self.step)[0])
-        sampler = decoding.sampler(*rules, *report.only_spelled(run))
+        sampler = decoding.sampler(*transforms, *report.tokenizer_ids_only(run))
         if self.beams is not None:
             self._search(model, run, prompt, min(self.max_new_tokens, room), samples)
             return
@@ -88,7 +89,7 @@ class Generate:
             if samples > 1:
                 print_line(f"--- sample {sample + 1}")
             sys.stdout.write(prompt)
-            made = decoding.generate(
+            generation = decoding.generate(
                 model,
                 ids,
                 max_new_tokens=min(self.max_new_tokens, room),
@@ -97,77 +98,77 @@ class Generate:
                 stop_tokens=run.stop_tokens,
                 stop_strings=self.stop,
                 tokenizer=run.tokenizer,
-                stream=_write,
+                stream=_print_chunk,
             )
             print_line()
-            _check_finite(made.logprobs)
-            if self.max_new_tokens > room and not bool(made.stopped):
-                _say_full(run.config.context)
+            _check_finite(generation.logprobs)
+            if self.max_new_tokens > room and not bool(generation.stopped):
+                _print_context_full(run.config.context)
 
     def _check_beams(self, samples: int) -> None:
         if self.beams is None:
             if self.length_penalty is not None:
                 raise ValueError(
-                    f"length_penalty: expected --beams beside it, got {self.length_penalty} alone. Give --beams 4."
+                    f"length_penalty: expected --beams with it, got {self.length_penalty} alone. Give --beams 4."
                 )
             return
-        check_int("beams", self.beams, 1, "It is the number of texts to look at.")
+        check_int("beams", self.beams, 1, "It is the number of beams.")
         defaults = {field.name: field.default for field in fields(self)}
-        given = ["--" + name.replace("_", "-") for name in NOT_BESIDE_BEAMS if getattr(self, name) != defaults[name]]
-        if given:
+        ignored = ["--" + name.replace("_", "-") for name in SAMPLING_OPTIONS if getattr(self, name) != defaults[name]]
+        if ignored:
             raise ValueError(
-                f"beams: expected no {' and no '.join(given)} beside it, as nothing is drawn and the text is looked at "
-                f"only in the end, got beams = {self.beams}. Leave one of them out."
+                f"beams: expected no {' and no '.join(ignored)} with it, as beam search does not sample and reads the "
+                f"text only at the end, got beams = {self.beams}. Leave one of them out."
             )
         if samples > self.beams:
             raise ValueError(f"num_samples: expected at most beams = {self.beams}, got {samples}. Raise --beams.")
 
     def _search(self, model: Any, run: run_folder.Run, prompt: str, count: int, samples: int) -> None:
-        """Print the best texts of beam search, with their scores if there are several."""
-        rules = [] if self.repetition_penalty is None else [decoding.repetition_penalty(self.repetition_penalty)]
+        """Print the best texts of beam search, with their scores if more than one."""
+        penalties = [] if self.repetition_penalty is None else [decoding.repetition_penalty(self.repetition_penalty)]
         options = dict(
             num_beams=self.beams,
             max_new_tokens=count,
             length_penalty=1.0 if self.length_penalty is None else self.length_penalty,
             num_return=samples,
-            rules=[*rules, *report.only_spelled(run)],
+            transforms=[*penalties, *report.tokenizer_ids_only(run)],
             stop_tokens=run.stop_tokens,
             tokenizer=run.tokenizer,
         )
-        found = decoding.beam_search(model, run.tokenizer.encode(prompt), **options)
-        _check_finite(found.scores)
-        for sample, (text, score) in enumerate(zip(found.text, found.scores, strict=True)):
+        result = decoding.beam_search(model, run.tokenizer.encode(prompt), **options)
+        _check_finite(result.scores)
+        for sample, (text, score) in enumerate(zip(result.text, result.scores, strict=True)):
             if samples > 1:
                 print_line(f"--- sample {sample + 1}, score {float(score):.4f}")
             print_line(prompt + text)
-        if self.max_new_tokens > count and not bool(found.stopped.all()):
-            _say_full(model.config.context)
+        if self.max_new_tokens > count and not bool(result.stopped.all()):
+            _print_context_full(model.config.context)
 
-    def rules(self) -> list[decoding.LogitTransform]:
-        """The rules that were asked for; greedy takes none beside it."""
+    def logit_transforms(self) -> list[decoding.LogitTransform]:
+        """The logit transforms that the options describe; they are checked before anything is loaded."""
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        rules = [getattr(decoding, name)(x) for name, x in given.items()]
+        arguments = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        transforms = [getattr(decoding, name)(x) for name, x in arguments.items()]
         if self.greedy:
-            rules = [decoding.greedy(), *rules]
-        elif not given:
-            rules = [decoding.temperature(0.8)]
-        decoding.sampler(*rules)  # which checks them before anything is loaded
-        return rules
+            transforms = [decoding.greedy(), *transforms]
+        elif not arguments:
+            transforms = [decoding.temperature(0.8)]
+        decoding.sampler(*transforms)  # raises for a wrong combination
+        return transforms
 
 
 def _check_finite(logprobs: jax.Array) -> None:
     if bool(jnp.isnan(logprobs).any()):
         raise ValueError(
             "folder: expected a model that gives every token a probability, got NaN. Its weights are broken: take an "
-            "earlier checkpoint by --step, or the weights again from where they came."
+            "earlier checkpoint by --step, or download the weights again."
         )
 
 
-def _say_full(context: int) -> None:
+def _print_context_full(context: int) -> None:
     sys.stderr.write(f"stopped at the model's context of {context} tokens\n")
 
 
-def _write(piece: decoding.StreamChunk) -> None:
-    sys.stdout.write(piece.text or "")
+def _print_chunk(chunk: decoding.StreamChunk) -> None:
+    sys.stdout.write(chunk.text or "")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""A Hugging Face folder, or one of PEFT, on the command line: to generate with, to judge, to start a training from."""
+"""Hugging Face and PEFT folders on the command line: opened for generation, evaluation or further training."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from jax_attention import data, interop, models, nn
-from jax_attention.data.subwords import DEFINITION
-from jax_attention.data.tokenizer import SETTINGS
+from jax_attention.data.tokenizers.subwords import DEFINITION
+from jax_attention.data.tokenizers.tokenizer import SETTINGS
 from jax_attention.interop.hf.config import read_config
 
 CONFIG, ADAPTERS = "config.json", "adapter_config.json"
-BESIDE = (
+TOKENIZER_FILES = (
     "generation_config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -26,15 +26,15 @@ BESIDE = (
     "merges.txt",
     "tokenizer.model",
 )
-"""Files about tokens that a folder may have; they go along unchanged."""
+"""Files about tokens and generation that a folder may have; they are copied unchanged."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-LONGEST = 1024
-"""Tokens in a row unless said otherwise: contexts of published models are longer than anyone's first try should be."""
+MAX_LENGTH = 1024
+"""Default upper limit of tokens per row: a whole context of a published model is too much memory for a first try."""
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A Hugging Face folder that was opened: its model's config and its tokenizer; perhaps adapters beside it."""
+    """An opened Hugging Face folder: config and tokenizer of the model, and the folder of its adapters, if any."""
 
     folder: Path
     family: str
@@ -46,16 +46,16 @@ class Pretrained:
 
     @property
     def length(self) -> int:
-        """Tokens in a row."""
-        return min(self.config.context, LONGEST)
+        """Tokens per row."""
+        return min(self.config.context, MAX_LENGTH)
 
     @property
     def stop_tokens(self) -> tuple[int, ...]:
-        """Tokens that end a text."""
+        """Ids of the tokens that end a text."""
         return stop_tokens(self.folder)
 
     def load(self, step: int | None = None) -> tuple[models.TransformerLM, str]:
-        """The model, and what stands for the step."""
+        """The model, and "-" in place of a step."""
         if step is not None:
             raise ValueError(
                 f"step: expected none, as {str(self.folder)!r} is a Hugging Face folder with one model, got {step}."
@@ -66,12 +66,12 @@ class Pretrained:
         return model, "-"
 
     def origin(self) -> dict[str, str]:
-        """What a run has to remember of it."""
+        """What a run stores about the model that it started from: folder, family and fingerprint."""
         return {"folder": str(self.folder.absolute()), "family": self.family, "fingerprint": fingerprint(self.folder)}
 
 
 def is_pretrained(folder: Path) -> bool:
-    """Whether it is a folder of Hugging Face: of a model, or of adapters for one."""
+    """Whether the folder holds a Hugging Face model, or adapters for one."""
     try:
         return (folder / ADAPTERS).is_file() or "model_type" in _read(folder / CONFIG)
     except (OSError, ValueError, TypeError):
@@ -79,26 +79,26 @@ def is_pretrained(folder: Path) -> bool:
 
 
 def open_pretrained(folder: Path) -> Pretrained:
-    """A model with a tokenizer that fits it; or adapters, whose base is on this machine."""
+    """Open a model with a tokenizer that fits it, or adapters whose base model is on this machine."""
     if (folder / ADAPTERS).is_file() and not (folder / CONFIG).is_file():
         name = _read(folder / ADAPTERS).get("base_model_name_or_path")
         if name is None or not Path(name).is_dir():
             raise FileNotFoundError(
                 f"base_model_name_or_path: expected the folder of the base model in {str(folder / ADAPTERS)!r}, got "
-                f"{name!r}, which is none on this machine. Write the folder there."
+                f"{name!r}, which is no folder on this machine. Write the path of the base model into that file."
             )
-        own = folder if (folder / DEFINITION).is_file() else Path(name)
-        return dataclasses.replace(open_pretrained(Path(name)), tokenizer=_tokenizer(own), adapters=folder)
+        tokenizer_folder = folder if (folder / DEFINITION).is_file() else Path(name)
+        return dataclasses.replace(open_pretrained(Path(name)), tokenizer=_tokenizer(tokenizer_folder), adapters=folder)
     family, config = read_config(folder)
     if family.is_encoder_decoder:
         raise ValueError(
             f"folder: expected a language model, got a {family.model_type}, which reads a source first, in "
-            f"{str(folder)!r}. In Python: decoding.generate(interop.load(folder).given(source), start, …)."
+            f"{str(folder)!r}. In Python: decoding.generate(interop.load(folder).condition(source), start, …)."
         )
     if config.sees_future():
         raise ValueError(
-            f"folder: expected a language model, got a {family.model_type}, an encoder that sees what it is to "
-            f"say, in {str(folder)!r}. In Python: interop.load(folder)(tokens).logits."
+            f"folder: expected a language model, got a {family.model_type}, an encoder that sees the tokens it "
+            f"would predict, in {str(folder)!r}. In Python: interop.load(folder)(tokens).logits."
         )
     tokenizer = _tokenizer(folder)
     if tokenizer.vocab_size > config.vocab_size:
@@ -111,16 +111,16 @@ def open_pretrained(folder: Path) -> Pretrained:
 
 
 def _tokenizer(folder: Path) -> data.Tokenizer:
-    """With the special tokens that the model saw at the beginning of its texts."""
-    kinds = [folder / name for name in (DEFINITION, SETTINGS) if (folder / name).is_file()]
-    if not kinds:
+    """The tokenizer of a folder; it adds the special tokens that the model saw at the beginning of its texts."""
+    files = [folder / name for name in (DEFINITION, SETTINGS) if (folder / name).is_file()]
+    if not files:
         raise FileNotFoundError(
-            f"tokenizer: expected {DEFINITION} in {str(folder)!r}, got none. Make it of the files that are there: "
+            f"tokenizer: expected {DEFINITION} in {str(folder)!r}, got none. Make it from the files in the folder: "
             "transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
         )
-    if kinds[0].name == SETTINGS:
+    if files[0].name == SETTINGS:
         return data.load_tokenizer(folder)
-    return dataclasses.replace(data.Subwords.load(kinds[0]), special_tokens=True)
+    return dataclasses.replace(data.Subwords.load(files[0]), special_tokens=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -128,34 +128,34 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def open_origin(folder: Path) -> Pretrained:
-    """A model to train further."""
+    """Open a model to train further."""
     if not is_pretrained(folder):
         raise ValueError(
             f"from: expected the folder of a Hugging Face model, got {str(folder)!r}, which has no {CONFIG} with a "
-            "model_type. Download the whole folder; of a run make one: jax-attention export RUN FOLDER."
+            "model_type. Download the whole folder; from a run, make one: jax-attention export RUN FOLDER."
         )
-    source = open_pretrained(folder)
-    if source.adapters is not None:
+    pretrained = open_pretrained(folder)
+    if pretrained.adapters is not None:
         raise ValueError(
             f"from: expected a model, got adapters in {str(folder)!r}. Merge them into their base first: "
             "PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER)."
         )
-    return source
+    return pretrained
 
 
 def load_as(folder: Path, config: models.LMConfig) -> models.TransformerLM:
-    """The folder's model under a config that differs in how it is trained and computed, not in what it is."""
+    """Load the folder's model with a config that differs in training and precision, not in architecture."""
     model = interop.load(folder, dtype=config.dtype, param_dtype=config.param_dtype, scan=config.scan)
     return models.from_dict(config, models.to_dict(model))
 
 
 def load_origin(origin: dict[str, str], config: models.LMConfig) -> models.TransformerLM:
-    """The model that a run started from, still the same."""
+    """Load the model that a run started from; it must not have changed since."""
     folder = Path(origin["folder"])
     if not folder.is_dir():
         raise FileNotFoundError(
             f"run: expected the model that it started from in {str(folder)!r}, got no such folder. Put it back there, "
-            f"or write its new place into the run's {CONFIG}, under origin."
+            f"or write its new path into the run's {CONFIG}, under origin."
         )
     if fingerprint(folder) != origin["fingerprint"]:
         raise ValueError(
@@ -166,7 +166,7 @@ def load_origin(origin: dict[str, str], config: models.LMConfig) -> models.Trans
 
 
 def fingerprint(folder: Path) -> str:
-    """16 hexadecimal digits of the config and the weights."""
+    """SHA-256 of the config and the weights, its first 16 hexadecimal digits."""
     digest = hashlib.sha256()
     weights = [*folder.glob("model*.safetensors"), *folder.glob("flax_model*.msgpack")]
     for path in (folder / CONFIG, *sorted(weights)):
@@ -176,12 +176,12 @@ def fingerprint(folder: Path) -> str:
 
 
 def stop_tokens(folder: Path) -> tuple[int, ...]:
-    """What the folder says ends a text; its generation config is asked first."""
+    """Ids that end a text: from the generation config, else from the model's config."""
     for name in ("generation_config.json", CONFIG):
         path = folder / name
-        found = _read(path).get("eos_token_id") if path.is_file() else None
-        if found is not None:
-            return tuple(found) if isinstance(found, list) else (found,)
+        ids = _read(path).get("eos_token_id") if path.is_file() else None
+        if ids is not None:
+            return tuple(ids) if isinstance(ids, list) else (ids,)
     return ()
 
 
@@ -191,8 +191,8 @@ def token_ids(folder: Path) -> dict[str, Any]:
     return {name: config[name] for name in TOKEN_IDS if config.get(name) is not None}
 
 
-def copy_beside(source: Path, target: Path, names: tuple[str, ...] = BESIDE) -> None:
-    """Those of the files that are there."""
+def copy_files(source: Path, target: Path, names: tuple[str, ...] = TOKENIZER_FILES) -> None:
+    """Copy the named files from one folder to another; files that are missing are skipped."""
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
         if (source / name).is_file():

@@ -1,4 +1,4 @@
-"""What a trained model is shown by: text it continues, figures beside counts, pictures of its attention."""
+"""Report on a trained model: generated text, losses next to n-gram baselines, pictures of its attention."""
 
 from __future__ import annotations
 
@@ -18,39 +18,38 @@ from jax_attention.cli.output import print_line, table
 
 PROMPT_TOKENS = 24
 PICTURE_TOKENS = 24
-SAMPLER = (0.8, 0.95)
-"""Temperature and top-p of the samples that training prints."""
+TEMPERATURE, TOP_P = 0.8, 0.95
+"""Sampling of the texts that training prints."""
 
 
 def count_parameters(config: models.LMConfig) -> int:
-    """All numbers that training changes."""
+    """Number of parameters of a model."""
     shapes = jax.eval_shape(lambda: models.create(config))
     return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
 
 
-def multiplied_parameters(config: models.LMConfig) -> int:
-    """Those that are multiplied with each token: without tables that are only looked up."""
+def matmul_parameters(config: models.LMConfig) -> int:
+    """Number of parameters that are multiplied with each token: without tables that are only looked up."""
     looked_up = config.context * config.width if config.position == "learned" else 0
     looked_up += 0 if config.tied_head else config.vocab_size * config.width
     return count_parameters(config) - looked_up
 
 
 def meter(run: run_folder.Run, corpus: data.Corpus, trained: Any, mesh: jax.sharding.Mesh) -> training.Meter:
-    """For speed on the devices of the mesh, and bits per byte.
-
-    Of a frozen model the gradients of most kernels are not computed.
-    """
-    config, multiplied = run.config, multiplied_parameters(run.config)
+    """Meter of the speed on the devices of the mesh, and of bits per byte."""
+    config, parameters = run.config, matmul_parameters(run.config)
     if isinstance(trained, nn.Adapters):
-        sizes = [math.prod(x.shape[:-1]) * trained.up[name].shape[-1] for name, x in trained.down.items()]
-        multiplied = (2 * multiplied + sum(sizes)) // 3
-    flops = training.train_flops(multiplied, config.depth, run.length, config.num_heads * config.resolved_head_size)
+        # A step costs 6 flops per parameter and token: 2 forward, 2 for the gradient of the input, 2 for that of the
+        # kernel. Frozen kernels skip the last; adapted ones do not, because their adapters' gradients pass through it.
+        adapted = [math.prod(x.shape[:-1]) * trained.up[name].shape[-1] for name, x in trained.down.items()]
+        parameters = (2 * parameters + sum(adapted)) // 3
+    flops = training.train_flops(parameters, config.depth, run.length, config.num_heads * config.resolved_head_size)
     tokens = corpus.validation.predicted
     return training.Meter(flops, training.matmul_peak(config.dtype, mesh), corpus.validation_bytes / tokens)
 
 
 def prompt_ids(corpus: data.Corpus, context: int, text: str | None) -> np.ndarray:
-    """The user's prompt, or the first words of the first held-out document."""
+    """Token ids of the user's prompt, or of the beginning of the first held-out document."""
     if text is None:
         tokens = corpus.validation.tokens
         first = next(i for i in range(len(tokens)) if len(tokens.document(i)))
@@ -64,31 +63,33 @@ def prompt_ids(corpus: data.Corpus, context: int, text: str | None) -> np.ndarra
 
 
 def sample_text(run: run_folder.Run, model: models.TransformerLM, prompt: np.ndarray, count: int) -> str:
-    """The prompt and what the model makes of it."""
-    sampler = decoding.sampler(decoding.temperature(SAMPLER[0]), decoding.top_p(SAMPLER[1]), *only_spelled(run))
-    made = decoding.generate(
+    """The prompt with its continuation by the model."""
+    sampler = decoding.sampler(decoding.temperature(TEMPERATURE), decoding.top_p(TOP_P), *tokenizer_ids_only(run))
+    generation = decoding.generate(
         model,
         prompt,
         max_new_tokens=min(count, run.config.context - len(prompt)),
         sampler=sampler,
         rng=jax.random.key(0),
     )
-    text = run.tokenizer.decode(np.concatenate([prompt, np.asarray(made.tokens)[: int(made.lengths)]]))
+    text = run.tokenizer.decode(np.concatenate([prompt, np.asarray(generation.tokens)[: int(generation.lengths)]]))
     return f"--- continues: {run.tokenizer.decode(prompt)!r}\n{text}\n---"
 
 
-def only_spelled(run: run_folder.Run | pretrained.Pretrained) -> list[Callable]:
-    """A rule that leaves out ids without a text: models often embed more than their tokenizer has."""
+def tokenizer_ids_only(run: run_folder.Run | pretrained.Pretrained) -> list[Callable]:
+    """Logit transforms that exclude ids without text: models often embed more ids than their tokenizer has."""
     size = run.tokenizer.vocab_size
-    return [] if size == run.config.vocab_size else [_below(size)]
+    return [] if size == run.config.vocab_size else [_ids_below(size)]
 
 
 @functools.cache
-def _below(size: int) -> Callable:
-    def known_tokens(logits: jax.Array, seen: jax.Array) -> jax.Array:
+def _ids_below(size: int) -> Callable:
+    """A logit transform; cached, because a new function would compile generation again."""
+
+    def mask_logits(logits: jax.Array, seen: jax.Array) -> jax.Array:
         return jnp.where(jnp.arange(logits.shape[-1]) < size, logits, float("-inf"))
 
-    return known_tokens
+    return mask_logits
 
 
 def finish(
@@ -98,7 +99,7 @@ def finish(
     corpus: data.Corpus,
     prompt: np.ndarray,
 ) -> None:
-    """After the last step: figures beside the counts, text, pictures."""
+    """Print and save the results after the last step: losses next to n-gram baselines, and pictures."""
     counts = corpus.baselines()
     rows = {
         "unigram counts": (counts.unigram.nats_per_token, counts.unigram.bits_per_byte),
@@ -128,7 +129,7 @@ def token_labels(tokenizer: data.Tokenizer, ids: np.ndarray) -> list[str]:
 
 
 def attention_weights(model: models.TransformerLM, ids: np.ndarray) -> np.ndarray:
-    """All maps of one sequence, `[L, N, T, T]`."""
+    """Attention weights `[L, N, T, T]` of one sequence."""
     captured = _capture(model, np.asarray(ids, np.int32))
     return np.stack([np.asarray(captured[layer], np.float32) for layer in sorted(captured)])
 
@@ -141,8 +142,9 @@ def _capture(model: models.TransformerLM, ids: jax.Array) -> dict[int, jax.Array
 def draw(
     run: run_folder.Run | pretrained.Pretrained, model: models.TransformerLM, ids: np.ndarray, folder: Path
 ) -> list[Path]:
-    """Heat map of the last layer's mean head, grid of all heads, and the page. What cannot be drawn is said: no
-    pictures without matplotlib, nothing for rules with negative weights.
+    """Draw the mean over heads of the last layer, the grid of all heads, and the page; return their paths.
+
+    A line is printed for each picture that cannot be drawn: without matplotlib, or for negative weights.
     """
     labels, weights = token_labels(run.tokenizer, ids), attention_weights(model, ids)
     mean, last = weights[-1].mean(axis=0), len(weights) - 1
@@ -151,10 +153,10 @@ def draw(
         "attention.png": lambda: viz.heat_map(mean, labels, labels, title=f"Layer {last}, mean over heads"),
         "heads.png": lambda: viz.head_grid(weights, labels, labels, title="All heads"),
     }
-    made = []
+    paths = []
     for name, make in makers.items():
         try:
-            made.append(viz.save(make(), folder / name))
+            paths.append(viz.save(make(), folder / name))
         except (ImportError, ValueError) as error:
             print_line(f"no {name}: {error}")
-    return made
+    return paths

@@ -1,4 +1,4 @@
-"""`jax-attention rules`: the catalogue."""
+"""`jax-attention rules`: the catalogue of attention rules."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ class Rules:
     """List every attention rule, or explain one.
 
     Args:
-        name: a rule, such as `sliding_window`; all of them if left out.
+        name: one rule, such as `sliding_window`; all rules if left out.
     """
 
     name: Annotated[str | None, tyro.conf.Positional] = None
 
     def run(self) -> None:
-        """Print the catalogue or one page of it."""
+        """Print the catalogue, or the documentation of one rule."""
         from jax_attention.cli.output import print_line, table
 
-        found = {f.__name__: (part, f) for part, module in PARTS.items() for f in module.CATALOGUE}
+        factories = {f.__name__: (part, f) for part, module in PARTS.items() for f in module.CATALOGUE}
         if self.name is None:
-            rows = [(part, name, summary(f)) for name, (part, f) in found.items()]
+            rows = [(part, name, summary(f)) for name, (part, f) in factories.items()]
             table(("part", "rule", "what it does"), rows)
-            print_line("\nOne rule in full: jax-attention rules NAME. Pages with pictures: docs/rules/.")
+            print_line("\nDocumentation of one rule: jax-attention rules NAME. Pages with pictures: docs/rules/.")
             return
-        if self.name not in found:
-            raise ValueError(f"name: expected one of {', '.join(found)}, got {self.name!r}.")
-        part, f = found[self.name]
-        home = PARTS[part].__name__.removeprefix(jax_attention.__name__ + ".")
-        print_line(f"{home}.{self.name}({', '.join(inspect.signature(f).parameters)})\n\n{inspect.getdoc(f)}")
+        if self.name not in factories:
+            raise ValueError(f"name: expected one of {', '.join(factories)}, got {self.name!r}.")
+        part, f = factories[self.name]
+        module = PARTS[part].__name__.removeprefix(jax_attention.__name__ + ".")
+        print_line(f"{module}.{self.name}({', '.join(inspect.signature(f).parameters)})\n\n{inspect.getdoc(f)}")
 
 
 def summary(factory: object) -> str:

@@ -1,11 +1,12 @@
 """The folder of a run: everything that `generate`, `evaluate`, `show` and `--resume` need.
 
-config.json      the model's config, and the settings of the training command
-tokenizer/       what made ids of text
-origin/          of the Hugging Face folder that the run started from: its config and the files beside its tokenizer
-checkpoints/     states, written by Orbax; with adapters those alone, beside the model that the run started from
-metrics.jsonl    losses, evaluations, samples
-results.json     the final figures beside unigram and bigram counts
+config.json      config of the model, and settings of the training command
+tokenizer/       the tokenizer
+corpus/          the token ids of the text
+origin/          config and tokenizer files of the Hugging Face folder that the run started from
+checkpoints/     train states, written by Orbax; with --lora of the adapters only
+metrics.jsonl    losses, evaluations, sample texts
+results.json     final losses, next to unigram and bigram baselines
 *.png, *.html    attention of the trained model
 """
 
@@ -38,51 +39,51 @@ CONFIG, TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS, METRICS, RESULTS = (
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that was opened: its model's config, the training command's settings, the tokenizer."""
+    """An opened run folder: config of the model, settings of the training command, tokenizer."""
 
     folder: Path
     config: models.LMConfig
     settings: dict[str, Any]
     tokenizer: data.Tokenizer
     origin: dict[str, str] | None = None
-    """Folder, family and fingerprint of the model that it started from."""
+    """Folder, family and fingerprint of the model that the run started from."""
 
     @property
     def length(self) -> int:
-        """Tokens in a row."""
+        """Tokens per row."""
         return self.settings.get("length") or self.config.context
 
     @property
     def packed(self) -> bool:
-        """Whether a row holds whole documents."""
+        """Whether rows hold whole documents."""
         return self.settings["packed"]
 
     @property
     def stop_tokens(self) -> tuple[int, ...]:
-        """Tokens that end a text."""
+        """Ids of the tokens that end a text."""
         return pretrained.stop_tokens(self.folder / ORIGIN)
 
     @property
     def checkpoints(self) -> training.Checkpoints:
-        """The states of the run."""
+        """The train states of the run."""
         return training.Checkpoints(self.folder / CHECKPOINTS)
 
     def corpus(self, length: int | None = None) -> data.Corpus:
-        """The tokens that the run is trained on and judged by, as they were when it began."""
+        """The tokens for training and validation, as they were when the run started."""
         return data.open_corpus(self.folder / CORPUS, self.tokenizer, length=length or self.length, packed=self.packed)
 
     def start(self, rng: Any) -> tuple[Any, models.TransformerLM | None]:
-        """What is trained, before the first step, and the model under it if that is adapters."""
+        """The initial model; or the initial adapters, and the base model that they adapt."""
         model = models.create(self.config, rng) if self.origin is None else self.base()
         settings = TrainSettings.from_json(self.settings)
         return (model, None) if settings.lora is None else (settings.adapters(model, rng), model)
 
     def base(self) -> models.TransformerLM:
-        """The model that it started from."""
+        """The model that the run started from."""
         return pretrained.load_origin(self.origin, self.config)
 
-    def trained(self) -> Any:
-        """The shapes of what is trained."""
+    def trained_shapes(self) -> Any:
+        """The model or adapters that the run trains, as shapes."""
         settings = TrainSettings.from_json(self.settings)
 
         def make() -> Any:
@@ -92,26 +93,29 @@ class Run:
         return jax.eval_shape(make)
 
     def load_trained(self, step: int | None = None) -> tuple[Any, int]:
-        """What is trained at a step, by default the best one seen in validation, else the newest; and that step."""
+        """The trained model or adapters of a checkpoint, and its step.
+
+        The default is the checkpoint with the best validation loss, else the newest.
+        """
         checkpoints = self.checkpoints
         if step is None:
             step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
-        trained = checkpoints.restore(step, like=self.trained(), part="model")
+        trained = checkpoints.restore(step, like=self.trained_shapes(), part="model")
         return trained, checkpoints.read(step)["step"]
 
     def load(self, step: int | None = None) -> tuple[models.TransformerLM, int]:
-        """The model at a step, with its adapters if it has some; see `load_trained`."""
+        """The model at a step, its adapters applied; the default step is that of `load_trained`."""
         trained, step = self.load_trained(step)
         return nn.apply_adapters(self.base(), trained) if isinstance(trained, nn.Adapters) else trained, step
 
 
-def begin(run: Run, corpus: data.Corpus) -> None:
-    """Make the folder of a new run; refuses one that holds anything already."""
+def create_folder(run: Run, corpus: data.Corpus) -> None:
+    """Write the folder of a new run; a folder that holds anything is refused."""
     check_empty(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
     run.tokenizer.save(run.folder / TOKENIZER)
     corpus.save(run.folder / CORPUS)
-    about = {
+    contents = {
         "format": FORMAT,
         "version": jax_attention.__version__,
         "model": models.config_to_json(run.config),
@@ -119,58 +123,58 @@ def begin(run: Run, corpus: data.Corpus) -> None:
         "tokenizer": run.tokenizer.fingerprint,
     }
     if run.origin is not None:
-        names = (pretrained.CONFIG, *pretrained.BESIDE)
-        pretrained.copy_beside(Path(run.origin["folder"]), run.folder / ORIGIN, names)
-        about["origin"] = run.origin
-    write_json(run.folder / CONFIG, about)
+        names = (pretrained.CONFIG, *pretrained.TOKENIZER_FILES)
+        pretrained.copy_files(Path(run.origin["folder"]), run.folder / ORIGIN, names)
+        contents["origin"] = run.origin
+    write_json(run.folder / CONFIG, contents)
 
 
 def check_empty(folder: Path) -> None:
-    """Refuse a folder that holds anything already."""
+    """Raise if the folder holds anything."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
-            f"out: expected a new or empty folder, got {str(folder)!r}, which holds something. Nothing was written. "
+            f"out: expected a new or empty folder, got {str(folder)!r}, which is not empty. Nothing was written. "
             "Continue that run with --resume, or choose another --out."
         )
 
 
 def open_run(folder: Path) -> Run:
-    """The run that a training command wrote."""
+    """Open a run that a training command wrote."""
     path = folder / CONFIG
     if not path.is_file():
-        missing = "a file" if folder.exists() else "which does not exist"
-        what = "which holds none" if folder.is_dir() else missing
+        other = "a file" if folder.exists() else "which does not exist"
+        problem = "which has none" if folder.is_dir() else other
         raise FileNotFoundError(
-            f"run: expected the folder of a run, with {CONFIG}, got {str(folder)!r}, {what}. It is what was given to "
-            "`jax-attention train` as --out; `generate`, `evaluate` and `show` also take the folder of a Hugging Face "
+            f"run: expected the folder of a run, with {CONFIG}, got {str(folder)!r}, {problem}. It is the --out of "
+            "`jax-attention train`; `generate`, `evaluate` and `show` also take the folder of a Hugging Face "
             "model."
         )
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        contents = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"run: expected JSON in {str(path)!r}, got something else ({error}).") from None
     keys = {"format", "model", "settings", "tokenizer"}
-    if not isinstance(about, dict) or about.get("format") != FORMAT or not keys <= set(about):
+    if not isinstance(contents, dict) or contents.get("format") != FORMAT or not keys <= set(contents):
         raise ValueError(
             f"run: expected a {CONFIG} written by `jax-attention train` ({FORMAT}), got another in {str(path)!r}."
         )
     tokenizer = data.load_tokenizer(folder / TOKENIZER)
-    config = models.config_from_json(about["model"])
-    if tokenizer.vocab_size > config.vocab_size or tokenizer.fingerprint != about["tokenizer"]:
+    config = models.config_from_json(contents["model"])
+    if tokenizer.vocab_size > config.vocab_size or tokenizer.fingerprint != contents["tokenizer"]:
         raise ValueError(
             "run: expected the tokenizer that the model was trained with "
-            f"({about['tokenizer']}, at most {config.vocab_size} ids), "
+            f"({contents['tokenizer']}, at most {config.vocab_size} ids), "
             f"got one of {tokenizer.vocab_size} ids, {tokenizer.fingerprint}, in {str(folder / TOKENIZER)!r}."
         )
-    return Run(folder, config, about["settings"], tokenizer, about.get("origin"))
+    return Run(folder, config, contents["settings"], tokenizer, contents.get("origin"))
 
 
 def open_model(folder: Path) -> Run | pretrained.Pretrained:
-    """A folder that holds a model: of a run, or of Hugging Face."""
+    """Open a folder that holds a model: a run, or a Hugging Face folder."""
     return pretrained.open_pretrained(folder) if pretrained.is_pretrained(folder) else open_run(folder)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """A JSON file, whole or not at all."""
+    """Write a JSON file, completely or not at all."""
     with replaced_file(path) as file:
         file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))

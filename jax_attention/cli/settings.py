@@ -1,4 +1,4 @@
-"""What decides the numbers of a run apart from its model: text, tokens, adapters, optimiser, loop."""
+"""Settings of a training run: text, tokens, adapters, optimiser, loop."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from jax_attention.core.checks import check_int, fail_unless
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """What decides the numbers of a run apart from the model: text, tokens, adapters, optimiser, loop.
+    """Everything that determines the numbers of a run, except the model.
 
     Args:
-        files: text files, folders, globs, or - for standard input; the sources of Python's standard library if none.
+        files: text files, folders or globs, or - for standard input; the sources of Python's standard library if none.
         tokenizer: characters, bytes, subwords (a byte-level BPE trained on the text), or the path of a tokenizer.json;
-            subwords if None, with --from that of the folder.
-        vocab_size: of the subwords; 2048 if None.
-        length: tokens in a row; the model's context if None, with --from at most 1024.
-        packed: rows of whole documents that do not see each other, instead of windows over all text.
-        validation_fraction: of the text's bytes, held out: whole files if there are several.
-        lora: train adapters of this rank beside the model of --from, which stays as it is.
-        lora_alpha: their strength; the rank if None.
-        lora_targets: a regular expression that finds layers, such as 'projections|feed_forward'; the projections to
-            queries, keys and values if None, '' is every linear layer.
-        accumulate: microbatches that a batch is cut into.
-        label_smoothing: share of each target spread over the vocabulary.
+            subwords if None, or with --from the tokenizer of the folder.
+        vocab_size: number of subwords; 2048 if None.
+        length: tokens per row; the model's context if None, with --from at most 1024.
+        packed: fill rows with whole documents that do not attend to each other, instead of windows over all text.
+        validation_fraction: fraction of the text's bytes to hold out; whole files if there are several.
+        lora: rank of the adapters to train; the model of --from itself stays unchanged.
+        lora_alpha: strength of the adapters; the rank if None.
+        lora_targets: regular expression for the names of layers, such as 'projections|feed_forward'; the projections to
+            queries, keys and values if None; '' is every linear layer.
+        accumulate: number of microbatches per batch.
+        label_smoothing: share of each target that is spread over the vocabulary.
         z_loss: coefficient of the squared logsumexp.
-        optimizer: AdamW.
-        loop: how long, and what how often.
-        keep: newest checkpoints that stay, beside the best.
-        prompt: for the samples of text; the beginning of the held-out text if None.
-        sample_tokens: length of the samples; 0 draws none.
+        optimizer: settings of AdamW.
+        loop: number of steps, and how often to evaluate and save.
+        keep: number of newest checkpoints to keep, in addition to the best.
+        prompt: prompt of the sample texts; the beginning of the validation text if None.
+        sample_tokens: tokens per sample text; 0 generates none.
         tensorboard: also write TensorBoard files.
     """
 
@@ -64,13 +64,13 @@ class TrainSettings:
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
-        """Training uses the largest number of devices that divides the batch."""
+        """Mesh over the largest number of devices that divides the batch size."""
         return training.data_mesh(batch_size=self.loop.batch_size)
 
     def parts(self) -> tuple[optax.GradientTransformation, Any]:
-        """The optimiser and the train step; all settings are checked on the way."""
+        """Check all settings; return the optimiser and the train step."""
         check_int("sample_tokens", self.sample_tokens, 0, "0 draws no samples.")
-        check_int("keep", self.keep, 1, "It is the number of newest checkpoints that stay.")
+        check_int("keep", self.keep, 1, "It is the number of newest checkpoints to keep.")
         check_int("accumulate", self.accumulate, 1, "It is the number of microbatches.")
         fail_unless(
             self.loop.batch_size % self.accumulate == 0,
@@ -85,7 +85,7 @@ class TrainSettings:
         return optimizer, training.make_train_step(optimizer, schedule=schedule, **options)
 
     def adapters(self, model: models.TransformerLM, rng: Any) -> nn.Adapters:
-        """Fresh ones for a model."""
+        """Initial adapters for a model."""
         targets = {} if self.lora_targets is None else {"targets": self.lora_targets}
         return nn.lora(model, self.lora, rng, alpha=self.lora_alpha, **targets)
 
@@ -93,21 +93,21 @@ class TrainSettings:
         if self.lora is not None:
             check_int("lora", self.lora, 1, "It is the rank of the adapters.")
             return
-        given = [name for name in ("lora_alpha", "lora_targets") if getattr(self, name) is not None]
-        fail_unless(not given, f"{', '.join(given)}: expected only beside a rank, got no --lora. Add --lora 8.")
+        ignored = [name for name in ("lora_alpha", "lora_targets") if getattr(self, name) is not None]
+        fail_unless(not ignored, f"{', '.join(ignored)}: expected only with a rank, got no --lora. Add --lora 8.")
 
     def to_json(self) -> dict[str, Any]:
-        """For config.json."""
+        """The settings as the dictionary that config.json holds."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> TrainSettings:
-        """From config.json."""
+        """The settings from the dictionary that config.json holds."""
         try:
             optimizer, loop = training.OptimizerConfig(**saved["optimizer"]), training.LoopConfig(**saved["loop"])
             return cls(**{**saved, "files": tuple(saved["files"]), "optimizer": optimizer, "loop": loop})
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"run: expected the settings of this version of jax-attention in its config.json, got {error}. Use "
-                "the version that began the run."
+                "the version that started the run."
             ) from None

@@ -1,4 +1,4 @@
-"""`jax-attention show`: the attention of a trained model on a sentence."""
+"""`jax-attention show`: draw the attention of a model on a sentence."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Show:
     """Draw the attention of a model on a sentence: heat map, grid of heads, one self-contained page.
 
     Args:
-        folder: of a run, of a Hugging Face model, or of adapters as PEFT saves them.
+        folder: folder of a run, of a Hugging Face model, or of adapters saved by PEFT.
         text: the sentence.
-        step: which checkpoint of a run; the best one seen in validation if None.
-        out: where the pictures go; FOLDER/show if left out. Older ones there are replaced.
+        step: step of a run's checkpoint; the one with the best validation loss if None.
+        out: folder for the pictures; FOLDER/show if left out. Older pictures there are replaced.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -30,7 +30,7 @@ class Show:
     out: Path | None = None
 
     def run(self) -> None:
-        """Draw and print the paths."""
+        """Draw the pictures and print their paths."""
         run = run_folder.open_model(self.folder)
         ids = np.asarray(run.tokenizer.encode(self.text))
         if not 0 < len(ids) <= run.config.context:

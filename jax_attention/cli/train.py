@@ -1,4 +1,4 @@
-"""`jax-attention train`: from text to a trained model in a folder."""
+"""`jax-attention train`: train a language model on text and write its folder."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from jax_attention.core.checks import check_int, fail_unless
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a language model on text; everything it makes goes into one folder.
+    """Train a language model on text; everything is written into one folder.
 
     Args:
-        out: the run's folder, new or empty; runs/PRESET-DATE-TIME if left out.
-        resume: go on with the run in --out from its newest checkpoint; its settings come from the folder.
-        preset: the shape to start from, tiny if None; every field can be changed.
-        origin: the folder of a Hugging Face model to train further, with its tokenizer. The default --learning-rate is
-            for new models: give one.
-        model: changes to the preset; with --from only those that leave it the same model.
+        out: folder of the run, new or empty; runs/PRESET-DATE-TIME if left out.
+        resume: continue the run in --out from its newest checkpoint; its settings come from the folder.
+        preset: config to start from, tiny if None; every field can be changed.
+        origin: folder of a Hugging Face model to train further, with its tokenizer. The default --learning-rate is too
+            large for it: give a smaller one.
+        model: changes to the preset; with --from only those that keep the architecture.
         settings: text, tokens, optimiser, loop.
     """
 
@@ -43,8 +43,8 @@ class Train:
     settings: TrainSettings = field(default_factory=TrainSettings)
 
     def run(self) -> None:
-        """Train."""
-        training.keep_freed_memory()  # before the first computation
+        """Start or resume the training."""
+        training.keep_freed_memory()  # before the first computation: arenas that exist by then stay as they are
         if not self.resume:
             start(self.settings, self.preset, self.model, self.out, self.origin)
             return
@@ -65,65 +65,71 @@ def start(
     out: Path | None = None,
     origin: Path | None = None,
 ) -> Path:
-    """Train a new model, or one further; returns the run's folder, made when all that can be checked was checked."""
+    """Train a new model, or a Hugging Face model further; return the folder of the run.
+
+    The folder is written only after everything that can be checked was checked.
+    """
     _check_origin(settings, preset, origin)
     out = _default_folder(preset or "tiny" if origin is None else origin.resolve().name) if out is None else out
     run_folder.check_empty(out)
     files = tuple(file if file == "-" else str(Path(file).absolute()) for file in settings.files)
-    source = None if origin is None else pretrained.open_origin(origin)
+    base_model = None if origin is None else pretrained.open_origin(origin)
 
-    def config_of(vocab_size: int) -> models.LMConfig:
-        if source is None:
+    def make_config(vocab_size: int) -> models.LMConfig:
+        if base_model is None:
             return model_config(preset or "tiny", options, vocab_size)
-        return tuned_config(source.config, options)
+        return tuned_config(base_model.config, options)
 
     if settings.length is None:
-        settings = dataclasses.replace(settings, length=config_of(1).context if source is None else source.length)
+        length = make_config(1).context if base_model is None else base_model.length
+        settings = dataclasses.replace(settings, length=length)
     settings = dataclasses.replace(settings, files=files)
-    _check_model(config_of(1), settings)
+    _check_model(make_config(1), settings)
     settings.parts()
     corpus = data.prepare(
         files,
-        tokenizer=settings.tokenizer or "subwords" if source is None else source.tokenizer,
+        tokenizer=settings.tokenizer or "subwords" if base_model is None else base_model.tokenizer,
         vocab_size=settings.vocab_size,
         length=settings.length,
         packed=settings.packed,
         validation_fraction=settings.validation_fraction,
     )
-    config = config_of(corpus.tokenizer.vocab_size)
+    config = make_config(corpus.tokenizer.vocab_size)
     report.prompt_ids(corpus, config.context, settings.prompt)
-    about = None if source is None else source.origin()
-    run = run_folder.Run(out, config, settings.to_json(), corpus.tokenizer, about)
-    state, base = _first(run, settings)
-    run_folder.begin(run, corpus)
-    _describe(run, settings, corpus, state.model)
+    stored_origin = None if base_model is None else base_model.origin()
+    run = run_folder.Run(out, config, settings.to_json(), corpus.tokenizer, stored_origin)
+    state, base = _initial_state(run, settings)
+    run_folder.create_folder(run, corpus)
+    _print_description(run, settings, corpus, state.model)
     return _train(run, settings, corpus, state, base)
 
 
 def resume(out: Path) -> Path:
-    """Go on with the run of a folder from its newest checkpoint, or from the start if it has none, bit for bit."""
+    """Continue the run of a folder, bit for bit, from its newest checkpoint, or from the start if it has none."""
     run = run_folder.open_run(out)
     settings, step = TrainSettings.from_json(run.settings), run.checkpoints.latest or 0
     print_line(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {_devices_text(settings)}")
-    state, base = _later(run, settings, step) if step else _first(run, settings)
+    state, base = _restored_state(run, settings, step) if step else _initial_state(run, settings)
     return _train(run, settings, run.corpus(), state, base, resumed=step)
 
 
-def _first(run: run_folder.Run, settings: TrainSettings) -> tuple[training.TrainState, models.TransformerLM | None]:
-    """The state before the first step, the same for the same run and seed; and the model under its adapters."""
+def _initial_state(
+    run: run_folder.Run, settings: TrainSettings
+) -> tuple[training.TrainState, models.TransformerLM | None]:
+    """The state before the first step, which the run and its seed determine; and the base model of adapters."""
     start_rng, rng = jax.random.split(jax.random.key(settings.loop.seed))
     trained, base = run.start(start_rng)
     return training.init_state(trained, settings.parts()[0], rng=rng), base
 
 
 def state_shapes(run: run_folder.Run, settings: TrainSettings) -> training.TrainState:
-    """What a checkpoint of the run holds."""
+    """The train state that a checkpoint of the run holds, as shapes."""
     make = lambda trained: training.init_state(trained, settings.parts()[0], rng=jax.random.key(0))  # noqa: E731
-    return jax.eval_shape(make, run.trained())
+    return jax.eval_shape(make, run.trained_shapes())
 
 
-def _later(run: run_folder.Run, settings: TrainSettings, step: int) -> tuple[training.TrainState, Any]:
-    """The same at a checkpoint. A model that is trained as a whole needs nothing else."""
+def _restored_state(run: run_folder.Run, settings: TrainSettings, step: int) -> tuple[training.TrainState, Any]:
+    """The state at a checkpoint, and the base model of adapters; a fully trained model needs no base any more."""
     base = None if settings.lora is None else run.base()
     return run.checkpoints.restore(step, like=state_shapes(run, settings)), base
 
@@ -171,34 +177,34 @@ def _train(
 
 
 def _check_origin(settings: TrainSettings, preset: str | None, origin: Path | None) -> None:
-    """Options that only one of the two kinds of training takes."""
+    """Refuse options that do not apply to a new model, or to a model that is trained further."""
     if origin is None:
-        fail_unless(settings.lora is None, "lora: expected --from FOLDER beside it, as new models are trained whole.")
+        fail_unless(settings.lora is None, "lora: expected --from FOLDER with it, as a new model has no base to adapt.")
         return
-    given = {"preset": preset, "tokenizer": settings.tokenizer, "vocab_size": settings.vocab_size}
-    wrong = [f"--{name.replace('_', '-')}" for name, x in given.items() if x is not None]
+    options = {"preset": preset, "tokenizer": settings.tokenizer, "vocab_size": settings.vocab_size}
+    wrong = [f"--{name.replace('_', '-')}" for name, x in options.items() if x is not None]
     fail_unless(
         not wrong,
-        f"from: expected the folder to decide the model and its tokenizer, got {', '.join(wrong)}. Leave out.",
+        f"from: expected the folder to decide the model and its tokenizer, got {', '.join(wrong)}. Leave them out.",
     )
 
 
 def _check_model(config: models.LMConfig, settings: TrainSettings) -> None:
-    """What would train without a word and be worth nothing, or fail after the last step."""
-    check_int("length", settings.length, 1, "It is the number of tokens in a row.")
+    """Reject settings that would silently train a useless model, or fail only at the end."""
+    check_int("length", settings.length, 1, "It is the number of tokens per row.")
     fail_unless(
         settings.length <= config.context,
         f"length: expected at most the model's context of {config.context}, got {settings.length}.",
     )
     if config.sees_future():
         raise ValueError(
-            f"mask: expected one that hides the future, got {config.mask!r}: tokens could read the answer. Write "
-            "'causal() & ...'."
+            f"mask: expected one that hides the future, got {config.mask!r}: tokens could attend to their targets. "
+            "Write 'causal() & ...'."
         )
     for rope in (config.rope, config.local_rope):
         if settings.sample_tokens and config.position == "rotary" and rope is not None and rope.scaling.needs_length:
             raise ValueError(
-                f"rope: expected frequencies that do not change with the length, to draw samples with a cache, got "
+                f"rope: expected frequencies that do not change with the length, to generate samples with a cache, got "
                 f"{rope.scaling!r}. Add --sample-tokens 0."
             )
 
@@ -210,17 +216,18 @@ def _sampler(run: run_folder.Run, settings: TrainSettings, prompt: np.ndarray) -
 
 
 def _evaluate(corpus: data.Corpus, batch_size: int, mesh: jax.sharding.Mesh) -> Any:
-    """Bits per byte as the corpus counts them, escapes included."""
+    """A function from a model to its validation loss and bits per byte, which include the cost of escapes."""
     inner = training.make_evaluate(corpus.validation, batch_size, mesh=mesh)
 
     def evaluate(model: Any) -> dict[str, float]:
-        found = inner(model)
-        return {"loss": found["loss"], "bits_per_byte": corpus.bits_per_byte(found["loss"]), "tokens": found["tokens"]}
+        metrics = inner(model)
+        bits_per_byte = corpus.bits_per_byte(metrics["loss"])
+        return {"loss": metrics["loss"], "bits_per_byte": bits_per_byte, "tokens": metrics["tokens"]}
 
     return evaluate
 
 
-def _describe(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, trained: Any) -> None:
+def _print_description(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, trained: Any) -> None:
     config = run.config
     source = ", ".join(Path(file).name for file in settings.files) or "the sources of Python's standard library"
     print_line(
@@ -235,7 +242,7 @@ def _describe(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus,
     )
     if isinstance(trained, nn.Adapters):
         count = sum(x.size for x in jax.tree.leaves(trained))
-        print_line(f"adapters   {count:,} parameters: rank {settings.lora} beside {len(trained.down)} kernels")
+        print_line(f"adapters   {count:,} parameters: rank {settings.lora} for {len(trained.down)} kernels")
     print_line(
         f"training   {settings.loop.steps} steps of {settings.loop.batch_size} x {run.length} tokens on "
         f"{_devices_text(settings)}"
@@ -244,7 +251,7 @@ def _describe(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus,
 
 
 def _devices_text(settings: TrainSettings) -> str:
-    """The devices that training uses, and why some of them are left out."""
+    """Number of devices that training uses, and the reason if it is not all."""
     used, shown, platform = settings.mesh.size, len(jax.devices()), jax.devices()[0].platform
     if used == shown:
         return f"{used} {platform} device{'' if used == 1 else 's'}"

@@ -1,1 +1,1 @@
-"""The bottom floor: structs and parts, numerical guards, input checks. Imports nothing else of the library."""
+"""The bottom floor: structs and parts, numerical guards, input checks. It imports nothing else of the library."""

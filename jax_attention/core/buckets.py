@@ -1,4 +1,4 @@
-"""Lengths rounded up, so that few of them are compiled."""
+"""Padded lengths: sizes rounded up to a few buckets, so that few programs are compiled."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ LARGEST_DOUBLING = 128
 
 
 def bucket(length: int) -> int:
-    """The next allowed size: 16, 32, 64, 128, and from there on multiples of 128.
+    """The bucket of a length: 16, 32, 64 or 128, beyond that the next multiple of 128.
 
-    So a prompt costs less than twice its own rows, and lengths up to 1024 compile 11 programs, not 1024.
+    From length 9 on it is less than twice the length, and lengths up to 1024 need 11 compiled programs, not 1024.
     """
     if length > LARGEST_DOUBLING:
         return -(-length // LARGEST_DOUBLING) * LARGEST_DOUBLING

@@ -1,4 +1,4 @@
-"""Input checks of the public boundary, and the only home of chex at run time.
+"""Input checks at the public boundary; the only file that imports chex at run time.
 
 Every check is static (ranks, shapes, dtypes, Python types), so under `jit` it costs nothing. Every message names the
 argument, what was expected, what came, and the cure.
@@ -18,12 +18,14 @@ import numpy as np
 from jax_attention.core.parts import NamedArray, named_arrays
 
 
-def ensure(assertion: Callable, *args: Any, message: str, error: type[Exception] = ValueError) -> None:
-    """Run a chex assertion; if it fails, raise `error` with our message instead of chex's."""
+def ensure(
+    assertion: Callable, *args: Any, message: str | Callable[[], str], error: type[Exception] = ValueError
+) -> None:
+    """Run a chex assertion; if it fails, raise `error(message)` instead of the chex error."""
     try:
         assertion(*args)
     except AssertionError:
-        raise error(message) from None
+        raise error(message if isinstance(message, str) else message()) from None
 
 
 def fail_unless(condition: bool, message: str, error: type[Exception] = ValueError) -> None:
@@ -32,25 +34,25 @@ def fail_unless(condition: bool, message: str, error: type[Exception] = ValueErr
         raise error(message)
 
 
-def check_instance(name: str, x: Any, kinds: type | tuple[type, ...], wanted: str, cure: str = "") -> Any:
-    """A value of one of these classes."""
+def check_instance(name: str, x: Any, classes: type | tuple[type, ...], expected: str, cure: str = "") -> Any:
+    """Return x if it is an instance of one of the classes; `expected` says in words what they are."""
     fail_unless(
-        isinstance(x, kinds),
-        f"{name}: expected {wanted}, got a value of type {type(x).__name__}. {cure}".rstrip(),
+        isinstance(x, classes),
+        f"{name}: expected {expected}, got a value of type {type(x).__name__}. {cure}".rstrip(),
         TypeError,
     )
     return x
 
 
 def describe_array(x: Any) -> str:
-    """`float32[2,3]`, for messages."""
+    """Dtype and shape for messages: `float32[2,3]`; the type and `repr` of anything else."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return f"{x.dtype}[{','.join(map(str, x.shape))}]"
     return f"{type(x).__name__} {x!r}"
 
 
 def check_operand(name: str, x: Any, least_rank: int, layout: str) -> jax.Array:
-    """A floating query, key or value with at least `least_rank` axes, as a jax array."""
+    """Return a floating-point query, key or value with at least `least_rank` axes as a JAX array."""
     if not hasattr(x, "dtype") and not isinstance(x, (list, tuple)):
         raise TypeError(f"{name}: expected an array {layout}, got {describe_array(x)}.")
     x = jnp.asarray(x)
@@ -72,30 +74,34 @@ def check_operand(name: str, x: Any, least_rank: int, layout: str) -> jax.Array:
 def check_array(
     name: str, x: Any, axes: tuple[str, ...] = (), sizes: Mapping[str, int] | None = None, kind: str = "float"
 ) -> Any:
-    """An array inside a value: the right kind, at least its named axes, and agreeing with known `sizes`.
+    """Return an array of a part after checking its kind of numbers, its rank, and axes whose `sizes` are known.
 
-    Python numbers stay Python numbers, so that they do not promote the dtype of what they are combined with.
+    Python numbers stay Python numbers: as arrays they would promote the dtype of the scores.
     """
     if isinstance(x, (bool, np.bool_, str, bytes)) or callable(x) or x is None:
         raise TypeError(f"{name}: expected a real {kind} number or array, got {describe_array(x)}.")
     if isinstance(x, numbers.Real) and not hasattr(x, "dtype"):
         fail_unless(not axes, f"{name}: expected an array [..., {', '.join(axes)}], got the number {x!r}.")
-        fits = kind == "float" or isinstance(x, numbers.Integral)
-        fail_unless(fits, f"{name}: expected an integer or an array of integers, got {describe_array(x)}.", TypeError)
+        of_kind = kind == "float" or isinstance(x, numbers.Integral)
+        fail_unless(
+            of_kind, f"{name}: expected an integer or an array of integers, got {describe_array(x)}.", TypeError
+        )
         if kind == "int":
-            _check_fits(name, x, x)
+            _check_range(name, x, x)
         return float(x) if kind == "float" else x
     array = x if hasattr(x, "dtype") else np.asarray(x)
-    wanted = {"float": (jnp.floating, jnp.integer), "int": (jnp.integer,), "bool": (jnp.bool_,)}[kind]
-    fits = any(jnp.issubdtype(array.dtype, w) for w in wanted)
+    dtypes = {"float": (jnp.floating, jnp.integer), "int": (jnp.integer,), "bool": (jnp.bool_,)}[kind]
+    of_kind = any(jnp.issubdtype(array.dtype, dtype) for dtype in dtypes)
     cure = f" Turn 0/1 values into a mask by {name} != 0." if kind == "bool" else ""
-    fail_unless(fits, f"{name}: expected {kind} values, got {describe_array(array)}.{cure}", TypeError)
+    fail_unless(of_kind, f"{name}: expected {kind} values, got {describe_array(array)}.{cure}", TypeError)
     if kind == "float" and not jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(np.float32)
     elif isinstance(array, np.ndarray) and array.dtype == np.float64 and not isinstance(x, np.ndarray):
-        array = array.astype(np.float64 if jax.config.jax_enable_x64 else np.float32)
+        array = array.astype(
+            np.float64 if jax.config.jax_enable_x64 else np.float32
+        )  # a list, which NumPy made float64
     if kind == "int" and isinstance(array, np.ndarray) and array.size:
-        _check_fits(name, int(array.min()), int(array.max()), array.dtype)
+        _check_range(name, int(array.min()), int(array.max()), array.dtype)
     layout = f"[..., {', '.join(axes)}]" if axes else "[...]"
     ensure(
         lambda: chex.assert_rank(array, {*range(len(axes), len(axes) + 16)}),
@@ -111,64 +117,68 @@ def check_array(
 
 
 def check_int(name: str, x: Any, least: int | None, cure: str) -> int:
-    """A Python (or NumPy) integer, static under jit, not smaller than `least`."""
+    """Return a Python or NumPy integer (static under jit) that is at least `least` as a Python int."""
     if isinstance(x, (bool, np.bool_)) or not isinstance(x, (int, np.integer)):
         raise TypeError(f"{name}: expected a Python int (it is static under jit), got {describe_array(x)}. {cure}")
     fail_unless(least is None or x >= least, f"{name}: expected an int >= {least}, got {x}. {cure}")
     return int(x)
 
 
-def check_returned(what: str, x: Any, shape: tuple[int, ...]) -> None:
-    """What a user's function returned has the shape it must have."""
+def check_returned(name: str, x: Any, shape: tuple[int, ...]) -> None:
+    """Check the shape of the array that a user's function returned."""
     got = tuple(getattr(x, "shape", ()))
     fail_unless(
         got == tuple(shape),
-        f"{what}: expected the function to return shape {tuple(shape)}, got {describe_array(x)}. "
-        "Leading axes must stay as they are: let arrays it closes over broadcast, slopes[:, None, None], and look "
+        f"{name}: expected the function to return shape {tuple(shape)}, got {describe_array(x)}. "
+        "Batch dimensions must stay as they are: let arrays it closes over broadcast, slopes[:, None, None], and look "
         "tables up with broadcasting indices, table[jnp.arange(N)[:, None, None], q_pos - k_pos].",
     )
 
 
-def check_broadcasts(what: str, x: Any, shape: tuple[int, ...]) -> None:
-    """What a mask returned broadcasts to the scores without enlarging them."""
+def check_broadcasts(name: str, x: Any, shape: tuple[int, ...]) -> None:
+    """Check that the array a mask returned broadcasts to the scores without enlarging them."""
     fail_unless(
         broadcasts(x.shape, shape),
-        f"{what}: expected a shape that broadcasts to the scores {tuple(shape)}, got {describe_array(x)}.",
+        f"{name}: expected a shape that broadcasts to the scores {tuple(shape)}, got {describe_array(x)}.",
     )
 
 
-def check_bool(what: str, x: Any) -> None:
-    """A user's mask function returned booleans."""
+def check_bool(name: str, x: Any) -> None:
+    """Check that a user's mask function returned booleans."""
     fail_unless(
         jnp.result_type(getattr(x, "dtype", float)) == jnp.bool_,
-        f"{what}: expected the function to return bool (True = may attend), got {describe_array(x)}. "
-        "Additive values belong into mods=(mods.bias(array),).",
+        f"{name}: expected the function to return bool (True = may attend), got {describe_array(x)}. "
+        "Pass additive values as mods=(mods.bias(array),).",
         TypeError,
     )
 
 
-def check_sizes(query: jax.Array, key: jax.Array, same_size: bool, paired: bool, score: Any) -> None:
-    """Head sizes agree where the score is a product; rows agree where it pairs them."""
-    if same_size:
+def check_sizes(query: jax.Array, key: jax.Array, needs_equal_sizes: bool, key_per_query: bool, score: Any) -> None:
+    """Check that query and key agree in head size, or in their number of rows, if the score needs that."""
+    if needs_equal_sizes:
         ensure(
             chex.assert_equal,
             query.shape[-1],
             key.shape[-1],
-            message=f"key: expected head size {query.shape[-1]} as in query for score {score!r}, got "
-            f"{key.shape[-1]}. scores.general, additive and concat take different sizes.",
+            message=lambda: (
+                f"key: expected head size {query.shape[-1]} as in query for score {score!r}, got "
+                f"{key.shape[-1]}. scores.general, additive and concat take different sizes."
+            ),
         )
-    if paired:
+    if key_per_query:
         ensure(
             chex.assert_equal,
             query.shape[-2],
             key.shape[-2],
-            message=f"key: expected {query.shape[-2]} rows, one per query row, for score {score!r}, got "
-            f"{key.shape[-2]}. This score pairs query t with key t; the value has the S rows.",
+            message=lambda: (
+                f"key: expected {query.shape[-2]} rows, one per query row, for score {score!r}, got "
+                f"{key.shape[-2]}. This score joins query t with key t; the value has the S rows."
+            ),
         )
 
 
 def check_rows(key: jax.Array, value: jax.Array, columns: int, heads: bool) -> None:
-    """After projection `columns` keys face as many values; a mismatch usually means the other layout."""
+    """Check that there is one value row per column of the scores; a mismatch usually means the other layout."""
     count = value.shape[-3 if heads else -2]
     if heads:
         layout = "[..., S, K, E]"
@@ -186,7 +196,7 @@ def check_rows(key: jax.Array, value: jax.Array, columns: int, heads: bool) -> N
 
 
 def check_heads(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[int, int]:
-    """The key/value head count K and the group size N / K."""
+    """Return the number of key/value heads K and the group size N / K."""
     heads, kv_heads = query.shape[-2], key.shape[-2]
     ensure(
         chex.assert_equal,
@@ -205,29 +215,29 @@ def check_heads(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[int
 
 
 def check_batch(named: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """The common leading axes of the operands, by name."""
+    """Return the batch shape to which those of all operands (by name) broadcast."""
     try:
         return jnp.broadcast_shapes(*named.values())
     except ValueError:
         shown = ", ".join(f"{name} {shape}" for name, shape in named.items())
         raise ValueError(
-            f"query, key, value: expected leading axes that broadcast together, got {shown}. Add axes of size 1."
+            f"query, key, value: expected batch dimensions that broadcast together, got {shown}. Add axes of size 1."
         ) from None
 
 
-def check_rule_arrays(parts: Mapping[str, Any], lead: tuple[int, ...], sizes: Mapping[str, int]) -> None:
-    """Arrays inside score, mods, mask and normalize fit the scores `[*lead, T, S]`: named axes and leading axes."""
-    for entry in [entry for part, held in parts.items() for entry in named_arrays(held, part)]:
+def check_rule_arrays(parts: Mapping[str, Any], batch: tuple[int, ...], sizes: Mapping[str, int]) -> None:
+    """Check that the arrays inside the parts (by argument) fit the scores `[*batch, T, S]`."""
+    for entry in [entry for argument, part in parts.items() for entry in named_arrays(part, argument)]:
         shape = np.shape(entry.array)
-        own = shape[: len(shape) - len(entry.axes)]
-        for axis, size in zip(entry.axes, shape[len(own) :], strict=True):
+        array_batch = shape[: len(shape) - len(entry.axes)]
+        for axis, size in zip(entry.axes, shape[len(array_batch) :], strict=True):
             known = sizes.get(axis, size)
             fail_unless(
                 size == known or (size == 1 and axis in ("T", "S")),
                 f"{entry.name}: expected axis {axis} to have size {known}, got {describe_array(entry.array)} read as "
                 f"[..., {', '.join(entry.axes)}]. {_axis_cure(entry.axes)}",
             )
-        _check_batching(entry, own, lead)
+        _check_batch_shape(entry, array_batch, batch)
 
 
 def _axis_cure(axes: tuple[str, ...]) -> str:
@@ -236,39 +246,40 @@ def _axis_cure(axes: tuple[str, ...]) -> str:
     return "Check the layout of the array."
 
 
-def _check_fits(name: str, least: int, most: int, dtype: Any = int) -> None:
-    held = jax.dtypes.canonicalize_dtype(dtype)
-    fits = jnp.iinfo(held).min <= least and most <= jnp.iinfo(held).max
+def _check_range(name: str, least: int, most: int, dtype: Any = int) -> None:
+    """Refuse integers that the dtype JAX will use (32 bits unless x64 is enabled) would wrap around silently."""
+    jax_dtype = jax.dtypes.canonicalize_dtype(dtype)
+    fits = jnp.iinfo(jax_dtype).min <= least and most <= jnp.iinfo(jax_dtype).max
     got = f"{least} to {most}. Number them anew from 0" if least < most else f"{least}"
-    fail_unless(fits, f"{name}: expected integers that fit {held}, got {got}.")
+    fail_unless(fits, f"{name}: expected integers that fit {jax_dtype}, got {got}.")
 
 
-def _check_batching(entry: NamedArray, own: tuple[int, ...], lead: tuple[int, ...]) -> None:
+def _check_batch_shape(entry: NamedArray, array_batch: tuple[int, ...], batch: tuple[int, ...]) -> None:
     got = f"{describe_array(entry.array)} read as [{', '.join(('...', *entry.axes))}]"
-    insert = "[" + ", ".join([":", *["None"] * max(1, len(lead) - 1), *[":"] * len(entry.axes)]) + "]"
+    insert = "[" + ", ".join([":", *["None"] * max(1, len(batch) - 1), *[":"] * len(entry.axes)]) + "]"
     if entry.per_sequence:
         fail_unless(
-            len(own) in (0, len(lead)),
-            f"{entry.name}: expected no leading axis or all of the scores' leading axes {lead} (batch, then heads), "
-            f"got {got}. For one entry per batch element index it with {insert}.",
+            len(array_batch) in (0, len(batch)),
+            f"{entry.name}: expected no batch dimension or all of the scores' batch dimensions {batch} (batch, then "
+            f"heads), got {got}. For one entry per batch element index it with {insert}.",
         )
     fail_unless(
-        broadcasts(own, lead),
-        f"{entry.name}: expected leading axes that broadcast against the scores' {lead} (batch, then heads), got "
+        broadcasts(array_batch, batch),
+        f"{entry.name}: expected batch dimensions that broadcast against the scores' {batch} (batch, then heads), got "
         f"{got}. For one entry per batch element index it with {insert}.",
     )
 
 
-def broadcasts(own: tuple[int, ...], lead: tuple[int, ...]) -> bool:
-    """Whether shape `own` broadcasts to `lead` without enlarging it."""
+def broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether `shape` broadcasts to the shape `target` without enlarging it."""
     try:
-        return jnp.broadcast_shapes(own, lead) == tuple(lead)
+        return jnp.broadcast_shapes(shape, target) == tuple(target)
     except ValueError:
         return False
 
 
-def check_positions(name: str, positions: Any, count: int, lead: tuple[int, ...]) -> jax.Array:
-    """Integer positions `[..., count]` whose leading axes broadcast against `lead`."""
+def check_positions(name: str, positions: Any, count: int, batch: tuple[int, ...]) -> jax.Array:
+    """Return integer positions `[..., count]` whose batch dimensions broadcast against `batch` as a JAX array."""
     positions = jnp.asarray(positions)
     fail_unless(
         jnp.issubdtype(positions.dtype, jnp.integer),
@@ -280,14 +291,14 @@ def check_positions(name: str, positions: Any, count: int, lead: tuple[int, ...]
         f"{name}: expected one position per row, [..., {count}], got {describe_array(positions)}.",
     )
     fail_unless(
-        broadcasts(positions.shape[:-1], lead),
-        f"{name}: expected leading axes that broadcast against {tuple(lead)}, got {describe_array(positions)}.",
+        broadcasts(positions.shape[:-1], batch),
+        f"{name}: expected batch dimensions that broadcast against {tuple(batch)}, got {describe_array(positions)}.",
     )
     return positions
 
 
 def check_tokens(name: str, tokens: Any) -> jax.Array:
-    """Integers `[..., T]`, of at least 32 bits."""
+    """Return token ids `[..., T]` as integers of at least 32 bits: narrower ones would overflow in arithmetic."""
     tokens = jnp.asarray(tokens)
     fail_unless(
         jnp.issubdtype(tokens.dtype, jnp.integer) and tokens.ndim > 0,
@@ -297,20 +308,20 @@ def check_tokens(name: str, tokens: Any) -> jax.Array:
     return tokens if tokens.dtype in (jnp.int32, jnp.int64) else tokens.astype(jnp.int32)
 
 
-_FLOORS = {"score": "scores", "mods": "mods", "mask": "masks", "normalize": "normalizers"}
+_MODULES = {"score": "scores", "mods": "mods", "mask": "masks", "normalize": "normalizers"}
 
 
 def check_kind(part: str, x: Any) -> None:
-    """A value of another part of the rule is callable too, and would be taken for a plain function: refuse it."""
+    """Refuse a part in the place of another one: it is callable too, and would be taken for a plain function."""
     kind = getattr(x, "part", None)
     fail_unless(
         kind in (None, part),
-        f"{part}: expected a value of jax_attention.{_FLOORS[part]} or a function, got {x!r}. It belongs to {kind}=.",
+        f"{part}: expected a part from jax_attention.{_MODULES[part]} or a function, got {x!r}. It belongs to {kind}=.",
         TypeError,
     )
     fail_unless(
         not hasattr(x, "as_score"),
-        f"{part}: expected a value, got the module {type(x).__name__}. Pass its present value: module.as_score().",
+        f"{part}: expected a part, got the module {type(x).__name__}. Pass the score that it makes: module.as_score().",
         TypeError,
     )
     fail_unless(
@@ -322,17 +333,17 @@ def check_kind(part: str, x: Any) -> None:
 
 
 def check_part(name: str, x: Any, factories: tuple[Callable, ...], hint: str) -> None:
-    """A part of the rule is a value or a callable; a factory without its call, a string or an array is a mistake."""
+    """Check that x is a part or a function; a factory that was not called, a string or an array is refused."""
     module = f"{name}s" if name != "normalize" else "normalizers"
     check_kind("mods" if name == "mod" else name, x)
     for factory in factories:
         if x is factory:
             raise TypeError(
-                f"{name}: expected a value, got the factory {factory.__name__} itself. "
+                f"{name}: expected a part, got the factory {factory.__name__} itself. "
                 f"Call it: {module}.{factory.__name__}(...)."
             )
     fail_unless(
         callable(x) and not isinstance(x, type),
-        f"{name}: expected a value of jax_attention.{module} or a function, got {describe_array(x)}. {hint}",
+        f"{name}: expected a part from jax_attention.{module} or a function, got {describe_array(x)}. {hint}",
         TypeError,
     )

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all: written under another name, flushed to the disk, then renamed."""
+"""Atomic file writes: a file is written under a temporary name, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a path at which nothing stands yet, its folder made if need be; see `replaced_file`."""
+    """Write a file that must not exist yet; its folder is created if need be. See `replaced_file`."""
     _refuse_to_overwrite(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(path) as file:
         yield file
-        _refuse_to_overwrite(path)
+        _refuse_to_overwrite(path)  # another process may have written it in the meantime
 
 
 @contextlib.contextmanager
 def replaced_file(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for writing. It stands there when the block ends well; otherwise what stood there stays."""
+    """Write a file or replace one: `path` changes only if the block ends without an error."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
         with open(partial, "xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # otherwise a crash soon after the rename could leave an empty file
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""Numerical guards shared by every rule: which dtype to compute in, safe rows, gathers, matmul precision."""
+"""Numerical guards shared by every rule: compute dtype, safe rows, gathers, matmul precision."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 
 EMPTY_POSITION = 2**30
-"""The position of a cache slot or padding token that holds nothing: so far ahead that causal masks exclude it."""
+"""Position of an empty cache slot or of a padding token, so far ahead that causal masks exclude it.
+
+Half of the range of int32: sums and differences with the offset of a mask (below 2**28) do not overflow.
+"""
 
 
 def compute_dtype(*arrays: Any) -> jnp.dtype:
@@ -20,11 +24,15 @@ def compute_dtype(*arrays: Any) -> jnp.dtype:
 
 
 def matmul_precision(precision: Any) -> AbstractContextManager:
-    """A context in which every product, a user's own score included, is traced with `precision`."""
+    """A context in which every product is traced with `precision`, also those in a user's function."""
+    if precision is None:
+        return nullcontext()
     if isinstance(precision, tuple) and len(set(precision)) == 1:
         precision = precision[0]
-    if precision is None or precision == lax.DotAlgorithmPreset.DEFAULT:
-        return nullcontext()
+    return nullcontext() if precision == lax.DotAlgorithmPreset.DEFAULT else _default_precision(precision)
+
+
+def _default_precision(precision: Any) -> AbstractContextManager:
     name = precision
     if isinstance(precision, lax.Precision):
         name = precision.name.lower()
@@ -40,42 +48,57 @@ def matmul_precision(precision: Any) -> AbstractContextManager:
 
 
 def pvary_like(x: Any, like: Any) -> Any:
-    """x, both pytrees, typed as varying over every mesh axis over which something in `like` varies.
+    """The pytree x, cast to vary over every mesh axis over which an array of the pytree `like` varies.
 
-    Under `shard_map` a loop must start from what has the type of its results; outside of it nothing varies.
+    Under `shard_map` the carry of a loop must have the same type before and after each step, so an initial state made
+    of constants is cast first. Outside of `shard_map` nothing varies, and x is returned as it is.
     """
     axes = pvary_axes(like)
+    return jax.tree.map(partial(_pvary, axes), x) if axes else x
 
-    def vary(leaf: jax.Array) -> jax.Array:
-        missing = tuple(sorted(axes - pvary_axes(leaf)))
-        return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
-    return jax.tree.map(vary, x) if axes else x
+def _pvary(axes: set[str], leaf: jax.Array) -> jax.Array:
+    missing = tuple(sorted(axes - pvary_axes(leaf)))
+    return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
 
 def filled(shape: tuple[int, ...], number: float, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """An array in the dtype of `like`, spread over an explicit mesh as that is."""
-    spread = like.sharding if like.sharding is not None and like.sharding.mesh.explicit_axes else None
-    return jnp.full(shape, number, like.dtype, out_sharding=spread)
+    """A constant array with the dtype of `like`, and with its sharding where the mesh has explicit axes."""
+    sharding = like.sharding if like.sharding is not None and like.sharding.mesh.explicit_axes else None
+    return jnp.full(shape, number, like.dtype, out_sharding=sharding)
 
 
 def pvary_axes(x: Any) -> set[str]:
-    """The mesh axes over which any array of a pytree, or any struct of one, varies; none outside of `shard_map`."""
+    """Mesh axes over which any array (or `ShapeDtypeStruct`) of a pytree varies; none outside of `shard_map`."""
     types = [leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf) for leaf in jax.tree.leaves(x)]
-    return {axis for held in types if held.manual_axis_type is not None for axis in held.manual_axis_type.varying}
+    return {axis for t in types if t.manual_axis_type is not None for axis in t.manual_axis_type.varying}
 
 
 def forbid(scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A score of -inf forbids its pair, as a mask does; scores of forbidden pairs become 0.
+    """Scores and mask after a score of -inf has forbidden its pair; scores of forbidden pairs become 0.
 
-    So no mod or normalizer sees inf or NaN there: the 0 that comes back as their gradient would become NaN.
+    Otherwise a mod or normalizer would see inf or NaN there, and its gradient would be 0 * inf = NaN although the
+    cotangent of a forbidden pair is 0.
     """
     where = where & ~jnp.isneginf(scores)
     return jnp.where(where, scores, 0), where
 
 
+def row_max(scores: jax.Array) -> jax.Array:
+    """The largest score of each row, `[..., t, 1]`; -inf for a row without keys.
+
+    A constant to derivatives: it cancels in the quotient, and the gradient of a maximum would only cost time.
+    """
+    return jnp.max(jax.lax.stop_gradient(scores), axis=-1, keepdims=True, initial=-jnp.inf)
+
+
+def finite_or_zero(x: jax.Array) -> jax.Array:
+    """x with -inf replaced by 0: for a row without keys `score - row_max` would be -inf - (-inf) = NaN."""
+    return jnp.where(jnp.isneginf(x), 0, x)
+
+
 def zero_rows(x: jax.Array, used: jax.Array) -> jax.Array:
-    """`x[..., R, C]` with the rows that nobody uses set to 0, forward and backward; `used` is bool `[..., R]`.
+    """`x[..., R, C]` with unused rows set to 0, forward and backward; `used` is bool `[..., R]`.
 
     A zero weight does not protect from NaN (0 * NaN = NaN), neither in `weights @ value` nor in the gradients of
     `query @ key`, so rows that no score depends on are replaced before any product. Where x has size 1 and `used` has
@@ -87,25 +110,26 @@ def zero_rows(x: jax.Array, used: jax.Array) -> jax.Array:
 
 
 def take_last(table: jax.Array, index: jax.Array) -> jax.Array:
-    """`table[..., n]` looked up by `index[..., t, s]`; the leading axes of both broadcast. Returns `[..., t, s]`."""
-    if all(size == 1 for size in index.shape[:-2]):
+    """`table[..., n]` looked up by `index[..., t, s]`, `[..., t, s]`; the batch dimensions broadcast."""
+    if all(size == 1 for size in index.shape[:-2]):  # one index for the batch: do not broadcast it
         table = table.reshape((1,) * (index.ndim - 1 - table.ndim) + table.shape)
         return jnp.take(table, index.reshape(index.shape[-2:]), axis=-1)
-    lead = jnp.broadcast_shapes(table.shape[:-1], index.shape[:-2])
-    table = jnp.broadcast_to(table, (*lead, table.shape[-1]))
-    flat = jnp.broadcast_to(index, lead + index.shape[-2:]).reshape(*lead, -1)
-    return jnp.take_along_axis(table, flat, axis=-1).reshape(lead + index.shape[-2:])
+    batch = jnp.broadcast_shapes(table.shape[:-1], index.shape[:-2])
+    table = jnp.broadcast_to(table, (*batch, table.shape[-1]))
+    flat = jnp.broadcast_to(index, batch + index.shape[-2:]).reshape(*batch, -1)
+    return jnp.take_along_axis(table, flat, axis=-1).reshape(batch + index.shape[-2:])
 
 
 def per_tile(x: jax.Array | float) -> jax.Array | float:
-    """A number per leading axis `[...] -> [..., 1, 1]`, ready to broadcast over a tile; a Python number stays one."""
+    """One number per batch element, `[...]`, as `[..., 1, 1]`: it broadcasts over a tile. A Python number stays one."""
     return x if isinstance(x, (int, float)) else jnp.asarray(x)[..., None, None]
 
 
 def safe_norm(x: jax.Array) -> jax.Array:
-    """Euclidean length over the last axis, kept as an axis; exactly 0 for a zero vector, where its gradient is 0 too.
+    """Euclidean length over the last axis, `[..., 1]`; for a zero vector both the length and its gradient are 0.
 
-    `sqrt` has an infinite slope at 0; the inner `where` keeps that slope out of the chain rule.
+    `sqrt` has an infinite slope at 0, and 0 * inf in the chain rule would make the gradient NaN: the inner `where`
+    takes the root of 1 instead.
     """
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     positive = square > 0

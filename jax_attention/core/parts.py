@@ -1,4 +1,4 @@
-"""Parts of a rule as containers of arrays: find, check and reshape every array inside, whatever the part.
+"""Parts of a rule as containers of arrays: list, check and reshape the arrays inside any part.
 
 A plain function in the place of a part is wrapped in a `UserFunction`, which every folder of parts subclasses.
 """
@@ -17,7 +17,7 @@ from jax_attention.core.struct import AXES, LAYOUT, PART, PER_SEQUENCE, is_struc
 
 
 class NamedArray(NamedTuple):
-    """One array of a part: its path for messages, the array, and how its axes are to be read."""
+    """One array of a part: its path for messages, the array, and the options of its `array_field`."""
 
     name: str
     array: Any
@@ -53,8 +53,11 @@ def named_arrays(x: Any, prefix: str = "") -> list[NamedArray]:
 
 
 def find_parts(kind: type | tuple[type, ...], parts: Any) -> list[Any]:
-    """All parts of a kind, also inside `& | ~`."""
-    is_kind = lambda x: isinstance(x, kind)  # noqa: E731
+    """All parts of a class, also those combined by `& | ~`."""
+
+    def is_kind(x: Any) -> bool:
+        return isinstance(x, kind)
+
     return [x for x in jax.tree.leaves(parts, is_leaf=is_kind) if is_kind(x)]
 
 
@@ -111,7 +114,10 @@ def map_arrays(fn: Callable[[NamedArray], Any], x: Any, prefix: str = "", on_fun
 
 @dataclasses.dataclass(frozen=True)
 class UserFunction:
-    """Base of the wrappers around a user's functions; the function is static, arrays it closes over are traced."""
+    """Base of the wrappers around a user's function: the function is static, arrays it closes over are traced.
+
+    `heads` is `(K, G)` where `align` has split the N query heads, and None where it has not.
+    """
 
     function: Callable
     heads: tuple[int, int] | None = None
@@ -123,7 +129,7 @@ class UserFunction:
         return x.reshape(*x.shape[:-4], x.shape[-4] * x.shape[-3], *x.shape[-2:])
 
     def split_heads(self, x: Any) -> Any:
-        """`[..., N, t, s] -> [..., K, G, t, s]`, for what the function returned."""
+        """`[..., N, t, s] -> [..., K, G, t, s]`, for the array that the function returned."""
         if self.heads is None or x.ndim < 3:
             return x
         heads = (1, 1) if x.shape[-3] == 1 else self.heads

@@ -1,4 +1,4 @@
-"""Immutable dataclasses that are pytrees: what parts of a rule, caches and training states are made of.
+"""Immutable dataclasses that are pytrees: the parts of a rule, caches and training states.
 
 Scores, mods, masks and normalizers are *parts*: structs whose array fields name the axes that an array has *after* its
 batch dimensions, for example `array_field("H", "A")` for a weight matrix or `array_field("T")` for one number per query
@@ -17,7 +17,7 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 C = TypeVar("C")
 AXES, PER_SEQUENCE, LAYOUT, PART = "axes", "per_sequence", "layout", "part"
-"""Keys of the metadata of fields, read by `core/parts.py`."""
+"""Metadata keys of fields, read by `core/parts.py`."""
 _DATA = "data"
 
 
@@ -92,9 +92,9 @@ def _same_array(a: Any, b: Any) -> bool:
     if a is b:
         return True
     if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
-        return False
+        return False  # the numbers are not known yet, and comparing tracers would raise
     return getattr(a, "dtype", type(a)) == getattr(b, "dtype", type(b)) and np.array_equal(a, b)
 
 
 def _hash(self: Any) -> int:
-    return hash((type(self), jax.tree.structure(self)))
+    return hash((type(self), jax.tree.structure(self)))  # without the arrays: they are not hashable, and may be traced

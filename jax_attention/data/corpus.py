@@ -1,4 +1,4 @@
-"""From text and a choice of tokenizer to training and validation sources, in one call."""
+"""Training and validation sources from text and a choice of tokenizer, in one call."""
 
 from __future__ import annotations
 
@@ -15,52 +15,44 @@ import numpy as np
 from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.core.files import new_file
 from jax_attention.data.documents import Document, read_documents
-from jax_attention.data.load import load_tokenizer
 from jax_attention.data.ngram import Baselines, ngram_baselines
 from jax_attention.data.packed import PackedDocuments
 from jax_attention.data.sources import Source, Windows
 from jax_attention.data.split import split_documents
 from jax_attention.data.stdlib_corpus import standard_library_corpus
-from jax_attention.data.subwords import Subwords
-from jax_attention.data.symbols import Bytes, Characters
-from jax_attention.data.tokenizer import Tokenizer
+from jax_attention.data.tokenizers.characters import Bytes, Characters
+from jax_attention.data.tokenizers.load import load_tokenizer
+from jax_attention.data.tokenizers.subwords import Subwords
+from jax_attention.data.tokenizers.tokenizer import Tokenizer
+from jax_attention.data.tokenizers.words import Words
 from jax_attention.data.tokens import Tokens, open_tokens, tokenize, write_tokens
-from jax_attention.data.words import Words
 
 UNKNOWN = "\ufffd"
-"""Stands for held-out characters that the training text does not have."""
+"""Replaces held-out characters that the training text does not have."""
 ESCAPE_BITS = math.log2(0x110000 - 0x800)
-"""Bits to spell one Unicode character when each is as likely."""
+"""Bits to name one of the Unicode characters (all code points but surrogates) when all are equally likely."""
 SUBWORD_VOCABULARY = 2048
-FACTS = "corpus.json"
+"""Size of a subword vocabulary that is trained without a `vocab_size`."""
+SUMMARY_FILE = "corpus.json"
 CHOICES = "'characters', 'bytes', 'subwords'"
 
 
 class HeldOut(NamedTuple):
-    """A text that a model is judged by.
+    """A held-out text that models are compared on.
 
         bits per byte = (nats_per_token * source.predicted / ln 2 + escape_bits) / text_bytes
 
     Args:
-        source: `source.evaluation_batches` covers all of it.
-        text_bytes: UTF-8 bytes that the predicted tokens stand for: the text without its first token (the first of
-            every document when packed), which nobody predicts.
-        escape_bits: bits to spell the characters that the tokenizer does not know.
-
-    Returns:
-        A named tuple.
-
-    Raises:
-        Nothing.
+        source: batches of the whole text, by `source.evaluation_batches`.
+        text_bytes: UTF-8 bytes of the predicted tokens: those of the text without its first token (the first of every
+            document when packed), which no model predicts.
+        escape_bits: bits to spell the characters that are outside the vocabulary.
 
     Example:
         >>> from jax_attention import data
         >>> text = data.held_out([data.Document("a", "abcdefghi")], data.Bytes(), length=4)
         >>> text.source.predicted, text.text_bytes, round(text.bits_per_byte(nats_per_token=5.545), 2)
         (8, 8, 8.0)
-
-    Reference:
-        See `Corpus`.
     """
 
     source: Source
@@ -68,34 +60,31 @@ class HeldOut(NamedTuple):
     escape_bits: float
 
     def bits_per_byte(self, nats_per_token: float) -> float:
-        """From the mean loss over all predicted tokens, in nats."""
+        """Bits per byte of a model, from its mean loss over all predicted tokens in nats."""
         return (nats_per_token * self.source.predicted / math.log(2) + self.escape_bits) / self.text_bytes
 
 
 def held_out(documents: Sequence[Document], tokenizer: Tokenizer, *, length: int, packed: bool = False) -> HeldOut:
-    """A text to judge a model by, in rows for evaluation.
+    """Prepare a text for evaluating a model on it.
 
         documents -> tokens -> Windows or PackedDocuments
 
     Args:
         documents: from `read_documents`.
-        tokenizer: the model's.
-        length: T, the tokens in a row.
-        packed: whole documents (`PackedDocuments`) instead of windows over all of them (`Windows`).
+        tokenizer: the tokenizer of the model.
+        length: T, the number of tokens in a row.
+        packed: rows of whole documents (`PackedDocuments`) instead of windows over the concatenated text (`Windows`).
 
     Returns:
         `HeldOut(source, text_bytes, escape_bits)`.
 
     Raises:
-        ValueError: if there are fewer than two tokens, or a character that the tokenizer cannot take.
+        ValueError: if there are fewer than two tokens, or a character that the tokenizer refuses.
 
     Example:
         >>> from jax_attention import data
         >>> data.held_out([data.Document("a", "天气")], data.Bytes(), length=4).text_bytes
         5
-
-    Reference:
-        See `Corpus`.
     """
     tokens = tokenize(documents, tokenizer)
     source = (PackedDocuments if packed else Windows)(tokens, length)
@@ -103,14 +92,14 @@ def held_out(documents: Sequence[Document], tokenizer: Tokenizer, *, length: int
 
 
 def open_corpus(folder: str | Path, tokenizer: Tokenizer, *, length: int, packed: bool = False) -> Corpus:
-    """The corpus that `Corpus.save` wrote, its tokens memory-mapped: the text itself is not needed again.
+    """Open a corpus that `Corpus.save` wrote, with memory-mapped tokens; the text itself is not needed.
 
         open_corpus(folder, corpus.tokenizer, length=T)  =  corpus,        after corpus.save(folder)
 
     Args:
-        folder: of the saved corpus.
-        tokenizer: that made the tokens; another one is refused.
-        length: T, the tokens in a row.
+        folder: the folder that was passed to `Corpus.save`.
+        tokenizer: the tokenizer that made the tokens; any other is refused.
+        length: T, the number of tokens in a row.
         packed: as in `prepare`.
 
     Returns:
@@ -118,7 +107,7 @@ def open_corpus(folder: str | Path, tokenizer: Tokenizer, *, length: int, packed
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if one is damaged, or of another tokenizer.
+        ValueError: if a file is damaged, or was made with another tokenizer.
 
     Example:
         >>> import tempfile
@@ -128,48 +117,41 @@ def open_corpus(folder: str | Path, tokenizer: Tokenizer, *, length: int, packed
         >>> corpus.save(folder)
         >>> data.open_corpus(folder, corpus.tokenizer, length=16).validation_bytes == corpus.validation_bytes
         True
-
-    Reference:
-        See `write_tokens`.
     """
     folder = Path(folder)
     source = PackedDocuments if packed else Windows
     train, validation = (open_tokens(folder / f"{name}.tokens", tokenizer) for name in ("train", "validation"))
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        names = tuple(tuple(part) for part in facts.pop("names"))
+        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        names = tuple(tuple(part) for part in summary.pop("names"))
         return Corpus(
             train=source(train, length),
             validation=source(validation, length),
             tokenizer=tokenizer,
             names=names,
-            **facts,
+            **summary,
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"folder: expected the {FACTS} of a saved corpus in {str(folder)!r}, got {error!r}.") from None
+        raise ValueError(
+            f"folder: expected the {SUMMARY_FILE} of a saved corpus in {str(folder)!r}, got {error!r}."
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """Training and validation sources over one tokenizer, and what bits per byte need.
+    """Training and validation sources with their tokenizer, and the byte counts that bits per byte need.
 
         bits per byte = (nats_per_token * validation.predicted / ln 2 + escape_bits) / validation_bytes
 
     Args:
         train: source of training batches.
-        validation: source of held-out batches; `validation.evaluation_batches` covers all of it.
-        tokenizer: made both.
+        validation: source of held-out batches; `validation.evaluation_batches` covers the whole held-out text.
+        tokenizer: the tokenizer that made the tokens of both.
         train_bytes: UTF-8 bytes of the training text.
-        validation_bytes: UTF-8 bytes that the predicted held-out tokens stand for: the text without its first token
-            (the first of every document when packed), which nobody predicts.
-        escape_bits: bits to spell the held-out characters that training never saw; 0 if there are none.
-        names: of training and of held-out documents.
-
-    Returns:
-        A frozen dataclass.
-
-    Raises:
-        Nothing.
+        validation_bytes: UTF-8 bytes of the predicted held-out tokens: those of the text without its first token (the
+            first of every document when packed), which no model predicts.
+        escape_bits: bits to spell held-out characters that the training text lacks; 0 if there are none.
+        names: names of training documents, and of held-out documents.
 
     Example:
         >>> from jax_attention import data
@@ -190,21 +172,21 @@ class Corpus:
     names: tuple[tuple[str, ...], tuple[str, ...]]
 
     def bits_per_byte(self, nats_per_token: float) -> float:
-        """From the mean loss over `validation.evaluation_batches`, in nats."""
+        """Bits per byte of a model, from its mean loss over `validation.evaluation_batches` in nats."""
         return HeldOut(self.validation, self.validation_bytes, self.escape_bits).bits_per_byte(nats_per_token)
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokens and what belongs to them into a folder, for `open_corpus`. The tokenizer saves itself."""
+        """Write tokens, byte counts and names into a folder, for `open_corpus`. Save the tokenizer separately."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, source in (("train", self.train), ("validation", self.validation)):
             write_tokens(folder / f"{name}.tokens", source.tokens)
-        facts = {name: getattr(self, name) for name in ("train_bytes", "validation_bytes", "escape_bits", "names")}
-        with new_file(folder / FACTS) as file:
-            file.write(json.dumps(facts, ensure_ascii=False).encode())
+        summary = {name: getattr(self, name) for name in ("train_bytes", "validation_bytes", "escape_bits", "names")}
+        with new_file(folder / SUMMARY_FILE) as file:
+            file.write(json.dumps(summary, ensure_ascii=False).encode())
 
     def baselines(self) -> Baselines:
-        """Unigram and bigram counts of the training tokens, judged on the tokens that a model is judged on."""
+        """Losses of unigram and bigram counts of the training tokens, on the tokens that models are evaluated on."""
         sources = (self.train, self.validation)
         train, held_out = (s.tokens if isinstance(s, PackedDocuments) else np.asarray(s.tokens.ids) for s in sources)
         return ngram_baselines(
@@ -221,22 +203,24 @@ def prepare(
     packed: bool = False,
     validation_fraction: float = 0.1,
 ) -> Corpus:
-    """Read text, part it, make or load a tokenizer, and give training and validation sources.
+    """Read text, split it, train or load a tokenizer, and return training and validation sources.
 
         documents -> (training, held out) -> tokenizer (of training text only) -> tokens -> Windows or PackedDocuments
 
-    A character vocabulary is made of training text only. If the held-out text has other characters, U+FFFD joins the
-    vocabulary and stands for them, and each adds `log2(1112064)`, about 20 bits, to `Corpus.escape_bits`: what it costs
-    to say which character it was. So a figure in bits per byte never profits from what the model could not have said.
+    The vocabulary of characters comes from the training text alone. If held-out text has further characters, U+FFFD
+    is added to the vocabulary and replaces them, and each of them adds `log2(1112064)`, about 20 bits, to
+    `Corpus.escape_bits`: the cost of naming one Unicode character. So a model gets no credit in bits per byte for
+    characters that it cannot write.
 
     Args:
-        paths: what `read_documents` takes, or documents; the sources of Python's standard library if empty.
-        tokenizer: "characters", "bytes", "subwords" (a byte-level BPE trained here), the path of a `tokenizer.json` or
-            of a saved tokenizer, or a `Tokenizer`.
-        vocab_size: of the subwords trained here, 2048 if None; of nothing else.
-        length: T, the tokens in a row.
-        packed: whole documents with segment ids (`PackedDocuments`) instead of windows over all of them (`Windows`).
-        validation_fraction: of the bytes to hold out, as `split_documents` does.
+        paths: paths for `read_documents`, or documents; if empty, the sources of Python's standard library.
+        tokenizer: "characters", "bytes", "subwords" (a byte-level BPE, trained on the training text), the path of a
+            `tokenizer.json` or of a saved tokenizer, or a `Tokenizer`.
+        vocab_size: vocabulary size for "subwords", 2048 if None; with any other tokenizer it must be None.
+        length: T, the number of tokens in a row.
+        packed: rows of whole documents with segment ids (`PackedDocuments`) instead of windows over the concatenated
+            text (`Windows`).
+        validation_fraction: share of the bytes to hold out, by `split_documents`.
 
     Returns:
         A `Corpus`.
@@ -253,38 +237,39 @@ def prepare(
         ((4, 16), ' benort')
 
     Reference:
-        nanoGPT's `data/shakespeare_char/prepare.py`, whose vocabulary also sees the validation text.
+        nanoGPT's `data/shakespeare_char/prepare.py`. There the vocabulary includes the characters of the validation
+        text.
     """
     _check_choice(tokenizer, vocab_size)
     check_int("length", length, 1, "It is the number of tokens in a row.")
-    training, kept = split_documents(_documents(paths), validation_fraction)
-    made = _tokenizer(tokenizer, vocab_size, training, kept)
-    train = tokenize(training, made)
+    training, validation = split_documents(_as_documents(paths), validation_fraction)
+    tokenizer = _make_tokenizer(tokenizer, vocab_size, training, validation)
+    train = tokenize(training, tokenizer)
     fail_unless(
         packed or len(train.ids) > length,
         f"length: expected fewer than the {len(train.ids)} training tokens, got {length}. Shorten rows, or add text.",
     )
-    judge = held_out(kept, made, length=length, packed=packed)
+    evaluation = held_out(validation, tokenizer, length=length, packed=packed)
     return Corpus(
         train=(PackedDocuments if packed else Windows)(train, length),
-        validation=judge.source,
-        tokenizer=made,
+        validation=evaluation.source,
+        tokenizer=tokenizer,
         train_bytes=train.text_bytes,
-        validation_bytes=judge.text_bytes,
-        escape_bits=judge.escape_bits,
-        names=tuple(tuple(document.name for document in part) for part in (training, kept)),
+        validation_bytes=evaluation.text_bytes,
+        escape_bits=evaluation.escape_bits,
+        names=tuple(tuple(document.name for document in part) for part in (training, validation)),
     )
 
 
 def _check_choice(tokenizer: str | os.PathLike | Tokenizer, vocab_size: int | None) -> None:
-    """Before any text is read: the tokenizer is one, and `vocab_size` has a meaning for it."""
+    """Refuse an impossible tokenizer, or a `vocab_size` that would be ignored, before any text is read."""
     fail_unless(
         isinstance(tokenizer, (str, os.PathLike, Tokenizer)),
         f"tokenizer: expected {CHOICES}, a path or a Tokenizer, got {describe_array(tokenizer)}.",
         TypeError,
     )
-    known = isinstance(tokenizer, Tokenizer) or tokenizer in ("characters", "bytes", "subwords")
-    if not known and not Path(tokenizer).exists():
+    is_choice = isinstance(tokenizer, Tokenizer) or tokenizer in ("characters", "bytes", "subwords")
+    if not is_choice and not Path(tokenizer).exists():
         raise FileNotFoundError(
             f"tokenizer: expected {CHOICES} or the path of a tokenizer, got {str(tokenizer)!r}, which is neither."
         )
@@ -295,7 +280,8 @@ def _check_choice(tokenizer: str | os.PathLike | Tokenizer, vocab_size: int | No
     )
 
 
-def _documents(paths: object) -> list[Document]:
+def _as_documents(paths: object) -> list[Document]:
+    """The documents at `paths`, or `paths` itself if it holds documents already."""
     if isinstance(paths, (str, os.PathLike)):
         return read_documents(paths)
     entries = list(paths)
@@ -304,16 +290,16 @@ def _documents(paths: object) -> list[Document]:
     return entries if all(isinstance(entry, Document) for entry in entries) else read_documents(entries)
 
 
-def _tokenizer(
+def _make_tokenizer(
     choice: str | os.PathLike | Tokenizer, vocab_size: int | None, training: list[Document], held_out: list[Document]
 ) -> Tokenizer:
     if isinstance(choice, Tokenizer):
         return choice
     texts = [document.text for document in training]
     if choice == "characters":
-        seen = Characters.train(texts)
-        strange = any(seen.count_unknown(document.text) for document in held_out)
-        return Characters.train(texts, UNKNOWN) if strange else seen
+        characters = Characters.train(texts)
+        has_unknown = any(characters.count_unknown(document.text) for document in held_out)
+        return Characters.train(texts, UNKNOWN) if has_unknown else characters
     if choice == "bytes":
         return Bytes()
     if choice == "subwords":
@@ -322,14 +308,14 @@ def _tokenizer(
 
 
 def _predicted_bytes(tokens: Tokens, tokenizer: Tokenizer, packed: bool) -> int:
-    """The text without its first token (of every document when packed), which nobody predicts."""
-    begins = tokens.starts[:-1][np.diff(tokens.starts) > 0]
-    first = np.asarray(tokens.ids)[begins if packed else begins[:1]]
-    return int(tokens.text_bytes - tokenizer.token_bytes[first].sum())
+    """Bytes of the text without its first token (the first of every document when packed), which is not predicted."""
+    nonempty_starts = tokens.starts[:-1][np.diff(tokens.starts) > 0]
+    first = np.asarray(tokens.ids)[nonempty_starts if packed else nonempty_starts[:1]]
+    return int(tokens.text_bytes - tokenizer.token_byte_counts[first].sum())
 
 
 def _escape_bits(tokenizer: Tokenizer, held_out: list[Document]) -> float:
-    """For each unknown character, or those of each unknown word and its end."""
+    """Bits to spell the unknown characters; of an unknown word, its characters and the end of the word."""
     if isinstance(tokenizer, Characters):
         return ESCAPE_BITS * sum(tokenizer.count_unknown(document.text) for document in held_out)
     if isinstance(tokenizer, Words):

@@ -1,4 +1,4 @@
-"""Documents: text with a name, read from files, globs, folders or standard input."""
+"""Reading documents (texts with names) from files, globs, folders or standard input."""
 
 from __future__ import annotations
 
@@ -19,27 +19,17 @@ Pathlike = str | os.PathLike
 
 
 class Document(NamedTuple):
-    """A text and what to call it.
-
-        document = (name, text)
+    """A text with a name.
 
     Args:
-        name: the path below the folder, pattern or file that was asked for, with slashes; `<stdin>` for "-".
-        text: the whole text, line ends as they are in the file.
-
-    Returns:
-        A pair of strings.
-
-    Raises:
-        Nothing.
+        name: the path relative to the folder or to the fixed part of the pattern that was read, with slashes; the
+            file name of a single file; `<stdin>` for standard input.
+        text: the whole text with its original line ends.
 
     Example:
         >>> from jax_attention import data
         >>> data.Document("note.txt", "hello").name
         'note.txt'
-
-    Reference:
-        See `read_documents`.
     """
 
     name: str
@@ -54,12 +44,13 @@ def read_documents(
         "book.txt"  one file          "texts/"   the files below it that end in one of `suffixes`
         "**/*.py"   a pattern         "-"        standard input
 
-    The order is that of `paths`; inside a folder or pattern, that of the sorted paths. A file named twice is read once.
-    Hidden files are read only when named. Line ends stay as they are; a byte order mark is dropped.
+    Documents keep the order of `paths`; inside a folder or pattern, files are sorted by path. A file reached twice is
+    read once. Hidden files are read only if a path or pattern names them. Line ends are kept; a byte order mark is
+    dropped.
 
     Args:
         paths: one path or several.
-        suffixes: what the names of files in folders end with; `("",)` takes every file.
+        suffixes: suffixes of the files to read in folders; `("",)` takes every file.
         errors: "strict" refuses bytes that are not UTF-8; "replace" reads U+FFFD in their place.
 
     Returns:
@@ -68,7 +59,7 @@ def read_documents(
     Raises:
         FileNotFoundError: if a path does not exist, or a pattern or folder holds no file.
         ValueError: if there are no paths, bytes are not UTF-8, or there is no text at all.
-        TypeError: if a path is not a path.
+        TypeError: if an entry is neither a str nor a path object.
 
     Example:
         >>> import pathlib, tempfile
@@ -77,9 +68,6 @@ def read_documents(
         >>> _ = (folder / "poem.txt").write_text("静夜思", encoding="utf-8")
         >>> data.read_documents(folder)
         [Document(name='poem.txt', text='静夜思')]
-
-    Reference:
-        RFC 3629, "UTF-8, a transformation format of ISO 10646".
     """
     fail_unless(
         errors in ("strict", "replace"),
@@ -100,7 +88,7 @@ def read_documents(
 
 
 def decode_utf8(content: bytes, name: str, errors: str = "strict") -> str:
-    """Text without its byte order mark, or an error that says where the bad byte is."""
+    """Decode UTF-8 and drop a byte order mark; the error names the place of the first bad byte."""
     start = len(BYTE_ORDER_MARK) if content.startswith(BYTE_ORDER_MARK) else 0
     try:
         return content[start:].decode("utf-8", errors)
@@ -120,7 +108,7 @@ def decode_utf8(content: bytes, name: str, errors: str = "strict") -> str:
 
 
 def _unique(entries: list[Pathlike], suffixes: tuple[str, ...]) -> Iterator[tuple[Path | None, str]]:
-    """Every file once, with its name; None stands for standard input."""
+    """Each file once, with its document name; the path is None for standard input."""
     seen = set()
     for entry in entries:
         for path, name in _expand(entry, suffixes):
@@ -150,28 +138,30 @@ def _expand(entry: Pathlike, suffixes: tuple[str, ...]) -> list[tuple[Path | Non
 
 
 def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, str]]:
+    """Visible files below a folder with one of the suffixes, and their relative names."""
     named = [(path, path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     visible = [(path, name) for path, name in named if not any(part.startswith(".") for part in name.parts)]
-    found = sorted((name.as_posix(), path) for path, name in visible if name.name.endswith(suffixes))
-    if not found:
-        there = Counter(path.suffix or "(no suffix)" for path, _ in visible).most_common(5)
+    files = sorted((name.as_posix(), path) for path, name in visible if name.name.endswith(suffixes))
+    if not files:
+        existing = Counter(path.suffix or "(no suffix)" for path, _ in visible).most_common(5)
         raise FileNotFoundError(
             f"paths: expected files that end in {' or '.join(map(repr, suffixes))} below {str(folder)!r}, got "
-            f"{', '.join(f'{n} {suffix}' for suffix, n in there) or 'no files at all'}. Pass other suffixes=, or a "
+            f"{', '.join(f'{n} {suffix}' for suffix, n in existing) or 'no files at all'}. Pass other suffixes=, or a "
             "pattern such as 'folder/**/*.txt'."
         )
-    return [(path, name) for name, path in found]
+    return [(path, name) for name, path in files]
 
 
 def _in_pattern(pattern: Path) -> list[tuple[Path, str]]:
+    """Files that match a pattern, and their names relative to the part of it before the first wildcard."""
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
-    files = [path for found in glob.glob(str(pattern), recursive=True) if (path := Path(found)).is_file()]
+    files = [path for match in glob.glob(str(pattern), recursive=True) if (path := Path(match)).is_file()]
     if not files:
         raise FileNotFoundError(
             f"paths: expected a pattern that matches a file, got {str(pattern)!r}, which matches none. Relative "
             f"patterns start at {str(Path.cwd())!r}; '**' descends into folders; hidden files must be named."
         )
-    return sorted(((path, path.relative_to(root).as_posix()) for path in files), key=lambda found: found[1])
+    return sorted(((path, path.relative_to(root).as_posix()) for path in files), key=lambda file: file[1])
 
 
 def _read(path: Path | None, name: str, errors: str) -> Document:
@@ -180,4 +170,5 @@ def _read(path: Path | None, name: str, errors: str) -> Document:
 
 
 def _some(names: list[str], most: int = 5) -> str:
+    """The first names, for a message."""
     return ", ".join(map(repr, names[:most])) + (", …" if len(names) > most else "")

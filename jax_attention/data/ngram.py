@@ -1,4 +1,4 @@
-"""Unigram and bigram counts: what a language model must beat to have learnt more than frequencies."""
+"""Unigram and bigram baselines: a language model that does not beat them has learnt frequencies only."""
 
 from __future__ import annotations
 
@@ -15,33 +15,25 @@ if TYPE_CHECKING:
 
 UNIGRAM_GRID = 2.0 ** np.arange(-10, 5)
 BIGRAM_GRID = 2.0 ** np.arange(-4, 15)
-TABLE_ENTRIES = 2**24
-"""Seq2SeqBatches are counted in a table of at most so many entries (128 MB); beyond that they are sorted."""
+"""Candidates for the smoothing k of unigrams and m of bigrams; the best one is chosen on the training text."""
+MAX_TABLE_ENTRIES = 2**24
+"""Bigrams are counted in a table of V^2 entries up to this size (128 MB of int64); beyond it they are sorted."""
 
 
 class Ngram(NamedTuple):
-    """How well counts predict the held-out tokens.
+    """Loss of an n-gram model on held-out text.
 
         nats_per_token = - mean of ln p(token)
 
     Args:
-        nats_per_token: the loss of a model, to compare with.
-        bits_per_byte: the same for every tokenizer.
-        smoothing: k of the unigrams, m of the bigrams, as chosen on the training text.
-
-    Returns:
-        A tuple of three numbers.
-
-    Raises:
-        Nothing.
+        nats_per_token: mean loss in nats, comparable with that of a model of the same tokens.
+        bits_per_byte: the same loss in bits per byte, comparable between tokenizers.
+        smoothing: k of the unigrams or m of the bigrams, chosen on the training text.
 
     Example:
         >>> from jax_attention import data
         >>> data.Ngram(nats_per_token=2.5, bits_per_byte=3.6, smoothing=1.0).bits_per_byte
         3.6
-
-    Reference:
-        See `ngram_baselines`.
     """
 
     nats_per_token: float
@@ -50,27 +42,16 @@ class Ngram(NamedTuple):
 
 
 class Baselines(NamedTuple):
-    """The figures of `ngram_baselines`.
-
-        baselines = (unigram, bigram)
+    """Unigram and bigram losses, from `ngram_baselines`.
 
     Args:
-        unigram: of single tokens.
-        bigram: of tokens after the one before.
-
-    Returns:
-        A pair of `Ngram`.
-
-    Raises:
-        Nothing.
+        unigram: `Ngram` of tokens without context.
+        bigram: `Ngram` of tokens given the previous token.
 
     Example:
         >>> from jax_attention import data
         >>> data.Baselines._fields
         ('unigram', 'bigram')
-
-    Reference:
-        See `ngram_baselines`.
     """
 
     unigram: Ngram
@@ -80,21 +61,22 @@ class Baselines(NamedTuple):
 def ngram_baselines(
     train: Tokens | Any, held_out: Tokens | Any, vocab_size: int, held_out_bytes: int, extra_bits: float = 0.0
 ) -> Baselines:
-    """Count unigrams and bigrams in training text and judge them on held-out text.
+    """Count unigrams and bigrams in training text and evaluate them on held-out text.
 
         p(t)     = (count(t) + k) / (N + k V)
         p(t | s) = (count(s t) + m p(t)) / (count(s) + m)
         bits per byte = (nats / ln 2 + extra_bits) / held_out_bytes
 
-    Both predict what a model predicts: every token but the first of each document. k and m are powers of 2, chosen on
-    the training text alone: each token in turn is left out of the counts that predict it.
+    Both predict every token but the first of each document, as a language model does. k and m are powers of 2 that
+    maximise the likelihood of the training text when each token is left out of the counts that predict it.
+    Held-out text has no part in that choice.
 
     Args:
         train: `Tokens` or one integer array per document; pass a single array for one stream.
-        held_out: the same.
+        held_out: held-out text in the same form.
         vocab_size: V.
-        held_out_bytes: the UTF-8 bytes that the predicted held-out tokens stand for.
-        extra_bits: bits to add before dividing, such as `Corpus.escape_bits`.
+        held_out_bytes: UTF-8 bytes of the predicted held-out tokens.
+        extra_bits: bits added before the division by bytes, such as `Corpus.escape_bits`.
 
     Returns:
         `Baselines(unigram, bigram)`, each with `nats_per_token`, `bits_per_byte` and `smoothing`.
@@ -107,39 +89,43 @@ def ngram_baselines(
         >>> import numpy as np
         >>> from jax_attention import data
         >>> text = np.tile([0, 1], 1000)
-        >>> found = data.ngram_baselines(text, text[:100], vocab_size=2, held_out_bytes=99)
-        >>> round(found.unigram.bits_per_byte, 3), found.bigram.bits_per_byte < 0.01
+        >>> baselines = data.ngram_baselines(text, text[:100], vocab_size=2, held_out_bytes=99)
+        >>> round(baselines.unigram.bits_per_byte, 3), baselines.bigram.bits_per_byte < 0.01
         (1.0, True)
 
     Reference:
-        MacKay and Peto (1995), "A hierarchical Dirichlet language model", for the bigrams.
+        MacKay and Peto (1995), "A hierarchical Dirichlet language model", for the smoothing of bigrams.
     """
     vocab_size = check_int("vocab_size", vocab_size, 1, "It is tokenizer.vocab_size.")
     held_out_bytes = check_int("held_out_bytes", held_out_bytes, 1, "It is Corpus.validation_bytes.")
-    first, second = _pairs("train", train, vocab_size)
-    asked, answer = _pairs("held_out", held_out, vocab_size)
+    contexts, targets = _bigrams("train", train, vocab_size)
+    held_out_contexts, held_out_targets = _bigrams("held_out", held_out, vocab_size)
     counts = np.bincount(np.asarray(as_tokens("train", train).ids), minlength=vocab_size).astype(float)
-    followed = np.bincount(first, minlength=vocab_size).astype(float)
-    seen, times = _counted(first, second, vocab_size)
-    wanted, repeats = _counted(asked, answer, vocab_size)
+    context_counts = np.bincount(contexts, minlength=vocab_size).astype(float)
+    codes, bigram_counts = _count_bigrams(contexts, targets, vocab_size)
+    held_out_codes, held_out_counts = _count_bigrams(held_out_contexts, held_out_targets, vocab_size)
 
-    k = _likeliest(UNIGRAM_GRID, lambda k: (counts - 1 + k) / (counts.sum() - 1 + k * vocab_size), counts)
+    # Leave-one-out: the counts that predict a training token do not include it, hence every "- 1". Otherwise the
+    # likelihood of the training text itself would always prefer the smallest smoothing.
+    k = _most_likely(UNIGRAM_GRID, lambda k: (counts - 1 + k) / (counts.sum() - 1 + k * vocab_size), counts)
     unigram = (counts + k) / (counts.sum() + k * vocab_size)
 
-    context, following = np.divmod(seen, vocab_size)
-    m = _likeliest(BIGRAM_GRID, lambda m: (times - 1 + m * unigram[following]) / (followed[context] - 1 + m), times)
-    context, following = np.divmod(wanted, vocab_size)
-    bigram = (_look_up(wanted, seen, times) + m * unigram[following]) / (followed[context] + m)
+    s, t = np.divmod(codes, vocab_size)
+    m = _most_likely(
+        BIGRAM_GRID, lambda m: (bigram_counts - 1 + m * unigram[t]) / (context_counts[s] - 1 + m), bigram_counts
+    )
+    s, t = np.divmod(held_out_codes, vocab_size)
+    bigram = (_look_up(held_out_codes, codes, bigram_counts) + m * unigram[t]) / (context_counts[s] + m)
 
-    def judged(probabilities: Float[np.ndarray, "p"], smoothing: float) -> Ngram:
-        nats = -float(repeats @ np.log(probabilities))
-        return Ngram(nats / len(asked), (nats / math.log(2) + extra_bits) / held_out_bytes, smoothing)
+    def loss(probabilities: Float[np.ndarray, "p"], smoothing: float) -> Ngram:
+        nats = -float(held_out_counts @ np.log(probabilities))
+        return Ngram(nats / len(held_out_contexts), (nats / math.log(2) + extra_bits) / held_out_bytes, smoothing)
 
-    return Baselines(judged(unigram[following], k), judged(bigram, m))
+    return Baselines(loss(unigram[t], k), loss(bigram, m))
 
 
-def _pairs(name: str, x: Any, vocab_size: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """Tokens and their next ones, inside documents."""
+def _bigrams(name: str, x: Any, vocab_size: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Each token that has a successor in its document, and that successor."""
     tokens = as_tokens(name, x)
     ids = np.asarray(tokens.ids)
     fail_unless(
@@ -155,25 +141,27 @@ def _pairs(name: str, x: Any, vocab_size: int) -> tuple[Int[np.ndarray, "n"], In
     return ids[:-1][inside].astype(np.int64), ids[1:][inside].astype(np.int64)
 
 
-def _counted(first: np.ndarray, second: np.ndarray, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs that occur, as sorted numbers `first V + second`, and how often."""
-    numbers = first * vocab_size + second
-    if vocab_size**2 <= TABLE_ENTRIES:
-        table = np.bincount(numbers)
-        pairs = np.flatnonzero(table)
-        return pairs, table[pairs].astype(float)
-    pairs, times = np.unique(numbers, return_counts=True)
-    return pairs, times.astype(float)
+def _count_bigrams(
+    contexts: np.ndarray, targets: np.ndarray, vocab_size: int
+) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p"]]:
+    """The bigrams that occur, as sorted codes `context V + target`, and their counts."""
+    codes = contexts * vocab_size + targets
+    if vocab_size**2 <= MAX_TABLE_ENTRIES:
+        table = np.bincount(codes)
+        unique = np.flatnonzero(table)
+        return unique, table[unique].astype(float)
+    unique, counts = np.unique(codes, return_counts=True)
+    return unique, counts.astype(float)
 
 
-def _look_up(wanted: np.ndarray, seen: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """How often each wanted pair was seen."""
-    place = np.minimum(np.searchsorted(seen, wanted), len(seen) - 1)
-    return np.where(seen[place] == wanted, times[place], 0)
+def _look_up(queries: np.ndarray, codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The count of each queried bigram, 0 if it is not among the sorted `codes`."""
+    place = np.minimum(np.searchsorted(codes, queries), len(codes) - 1)
+    return np.where(codes[place] == queries, counts[place], 0)
 
 
-def _likeliest(grid: np.ndarray, left_out: Any, times: np.ndarray) -> float:
-    """The smoothing under which the training tokens, each left out of its own count, are likeliest."""
-    occurs = times > 0
-    scores = [times[occurs] @ np.log(left_out(smoothing)[occurs]) for smoothing in grid]
-    return float(grid[int(np.argmax(scores))])
+def _most_likely(grid: np.ndarray, leave_one_out: Any, counts: np.ndarray) -> float:
+    """The smoothing of the grid with the largest leave-one-out likelihood of the training tokens."""
+    occurs = counts > 0
+    log_likelihoods = [counts[occurs] @ np.log(leave_one_out(smoothing)[occurs]) for smoothing in grid]
+    return float(grid[int(np.argmax(log_likelihoods))])

@@ -1,4 +1,4 @@
-"""Seq2SeqBatches of sentences: what they are, reading them from a table, and holding some of them out."""
+"""Pairs of a source and a target text: reading them from a table, and splitting them into training and held-out."""
 
 from __future__ import annotations
 
@@ -13,22 +13,16 @@ from jax_attention.data.split import name_hash
 
 
 class Pair(NamedTuple):
-    """A sentence and its translation.
+    """A source text and its target text, such as a sentence and its translation.
 
-        target_i translates source_{alignment_i}
+        target word i translates source word alignment[i]
 
     Args:
-        source: to read.
-        target: to write.
-        alignment: for each word of the target the place of the word of the source that it translates, -1 for none;
-            None if nobody knows.
-        note: where the pair is from, or what is in it.
-
-    Returns:
-        A tuple.
-
-    Raises:
-        Nothing.
+        source: text that a model reads.
+        target: text that a model writes.
+        alignment: for each word of the target the index of the source word that it translates, -1 for none; None if the
+            alignment is unknown.
+        note: free text about the pair, such as its origin.
 
     Example:
         >>> from jax_attention import data
@@ -46,17 +40,17 @@ class Pair(NamedTuple):
 
 
 def read_pairs(path: str | os.PathLike, columns: tuple[int, int] = (0, 1), note: int | None = 2) -> list[Pair]:
-    """Read pairs from a table whose columns are parted by tabs.
+    """Read pairs from a file with tab-separated columns.
 
         line  =  column_0 TAB column_1 TAB column_2 …
 
-    Blank lines are skipped. Columns stay as they are, spaces included.
+    Blank lines are skipped. The text of columns is not changed, white space included.
 
     Args:
         path: a UTF-8 file.
-        columns: the numbers of the columns of source and target, from 0.
-        note: the column that says where the pair is from, kept in `Pair.note`; "" in lines that are too short for it.
-            None keeps no note.
+        columns: column numbers of source and target, from 0.
+        note: number of the column to keep in `Pair.note`, such as the origin of the pair; the note is "" in lines
+            without that column. None keeps no note.
 
     Returns:
         A list of `Pair`, in the order of the file.
@@ -64,7 +58,7 @@ def read_pairs(path: str | os.PathLike, columns: tuple[int, int] = (0, 1), note:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if bytes are not UTF-8, a line has too few columns or an empty one (the message names file and
-            line), or there is no pair at all.
+            line), or the file has no pair.
         TypeError: if a column is not an int.
 
     Example:
@@ -76,7 +70,7 @@ def read_pairs(path: str | os.PathLike, columns: tuple[int, int] = (0, 1), note:
         [Pair(source='Hi.', target='你好。', alignment=None, note='mine')]
 
     Reference:
-        https://www.manythings.org/anki/: sentences of Tatoeba in this layout.
+        https://www.manythings.org/anki/, which offers sentences of Tatoeba in this format.
     """
     fail_unless(
         isinstance(columns, tuple) and len(columns) == 2,
@@ -89,7 +83,9 @@ def read_pairs(path: str | os.PathLike, columns: tuple[int, int] = (0, 1), note:
         check_int("note", note, 0, "Columns count from 0; None keeps no note.")
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: expected a file of pairs, got {str(path)!r}, which is none. Name a TSV file.")
+        raise FileNotFoundError(
+            f"path: expected a file of pairs, got {str(path)!r}, which is no file. Name a TSV file."
+        )
     lines = decode_utf8(path.read_bytes(), str(path)).split("\n")
     pairs = [
         _pair(line.removesuffix("\r"), f"{path}:{i}", columns, note) for i, line in enumerate(lines, 1) if line.strip()
@@ -99,31 +95,28 @@ def read_pairs(path: str | os.PathLike, columns: tuple[int, int] = (0, 1), note:
 
 
 def split_pairs(pairs: Iterable[Pair], fraction: float = 0.1) -> tuple[list[Pair], list[Pair]]:
-    """Part pairs into training and held-out ones by a hash of the source.
+    """Split pairs into training and held-out pairs by a hash of the source.
 
         held out  =  pairs with  sha256(source) / 2^256 < fraction
 
-    All translations of one sentence stay together, and where a sentence goes depends on nothing but itself: neither on
-    the order of the pairs nor on the others.
+    All translations of one source are on the same side, and the side of a source depends neither on the order of the
+    pairs nor on the other pairs.
 
     Args:
-        pairs: any number of them. Both results keep their order.
-        fraction: of the different sources to hold out, in expectation; between 0 and 1.
+        pairs: `Pair`s in any order, which both results keep.
+        fraction: expected share of the different sources to hold out, between 0 and 1.
 
     Returns:
-        `(training, held_out)`, neither of them empty.
+        `(training, held_out)`, two lists that are not empty.
 
     Raises:
-        ValueError: if the fraction is not between 0 and 1, or one of the two would be empty.
+        ValueError: if the fraction is not between 0 and 1, or a result would be empty.
 
     Example:
         >>> from jax_attention import data
         >>> training, held_out = data.split_pairs([data.Pair(str(i), "x") for i in range(1000)])
         >>> len(training), len(held_out)
         (894, 106)
-
-    Reference:
-        See `split_documents`.
     """
     fail_unless(
         not isinstance(fraction, bool) and isinstance(fraction, (int, float)) and 0 < fraction < 1,
@@ -134,7 +127,7 @@ def split_pairs(pairs: Iterable[Pair], fraction: float = 0.1) -> tuple[list[Pair
         fail_unless(
             isinstance(pair, Pair), f"pairs: expected Pair, got {describe_array(pair)}. Take Pair(a, b).", TypeError
         )
-        parts[share(pair.source) < fraction].append(pair)
+        parts[hash_fraction(pair.source) < fraction].append(pair)
     fail_unless(
         all(parts),
         f"pairs: expected enough to train on some and hold out {fraction:g}, got {len(parts[0])} and {len(parts[1])}. "
@@ -143,8 +136,8 @@ def split_pairs(pairs: Iterable[Pair], fraction: float = 0.1) -> tuple[list[Pair
     return parts
 
 
-def share(text: str) -> float:
-    """A number from 0 to 1 that depends on the text alone."""
+def hash_fraction(text: str) -> float:
+    """Hash of a text as a number from 0 to 1."""
     return int.from_bytes(name_hash(text)[:8], "big") / 2**64
 
 
@@ -152,12 +145,12 @@ def _pair(line: str, place: str, columns: tuple[int, int], note: int | None) -> 
     fields = line.split("\t")
     fail_unless(
         len(fields) > max(columns),
-        f"path: expected at least {max(columns) + 1} columns parted by tabs, got {len(fields)} in {place}: "
-        f"{line[:60]!r}. Mend the line, or choose other columns=.",
+        f"path: expected at least {max(columns) + 1} tab-separated columns, got {len(fields)} in {place}: "
+        f"{line[:60]!r}. Fix the line, or choose other columns=.",
     )
     source, target = (fields[column] for column in columns)
     fail_unless(
         source.strip() != "" and target.strip() != "",
-        f"path: expected text in columns {columns}, got an empty one in {place}: {line[:60]!r}. Mend or drop the line.",
+        f"path: expected text in columns {columns}, got an empty one in {place}: {line[:60]!r}. Fix or drop the line.",
     )
     return Pair(source, target, note=fields[note] if note is not None and note < len(fields) else "")

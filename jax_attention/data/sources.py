@@ -1,4 +1,4 @@
-"""Batches as pure functions of (seed, step): the base of all sources, and plain windows of a stream of tokens."""
+"""Batches as pure functions of (seed, step): base classes of all sources, and random windows of a token stream."""
 
 from __future__ import annotations
 
@@ -16,30 +16,21 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """Rows of tokens and what follows each of them; NumPy arrays of one shape `[B, T]`.
+    """Batch of a language model: rows of tokens and the next token of each, as NumPy arrays `[B, T]`.
 
         loss = sum(weights * cross_entropy(logits, targets)) / sum(weights)
 
     Args:
         tokens: int32 `[B, T]`.
-        targets: int32 `[B, T]`, the next tokens; 0 where the weight is 0.
-        weights: float32 `[B, T]`, 1 where the target counts, 0 in padding and at the end of a document.
+        targets: int32 `[B, T]`, the token after each of `tokens`; 0 where the weight is 0.
+        weights: float32 `[B, T]`, weight of each target in the loss: 1, or 0 in padding and at the end of a document.
         positions: int32 `[B, T]`, or None for 0 … T-1 in every row.
-        segment_ids: int32 `[B, T]`: documents count from 1 in each row, 0 is padding; None if a row is one text.
-
-    Returns:
-        A tuple; a pytree.
-
-    Raises:
-        Nothing.
+        segment_ids: int32 `[B, T]`, documents of a row numbered from 1, and 0 in padding; None if a row is one text.
 
     Example:
         >>> from jax_attention import data
         >>> data.Windows([1, 2, 3, 4], length=3).batch(seed=0, step=0, batch_size=1).targets
         array([[2, 3, 4]], dtype=int32)
-
-    Reference:
-        See `Windows` and `PackedDocuments`.
     """
 
     tokens: Int[np.ndarray, "B T"]
@@ -50,22 +41,23 @@ class Batch(NamedTuple):
 
 
 class Batches(abc.ABC):
-    """What `training.fit` and `training.make_evaluate` ask of a source: training batches, and everything once."""
+    """Interface of the data sources of `training.fit` and `training.make_evaluate`."""
 
     predicted: int
-    """How many tokens one evaluation predicts: the sum of all its weights."""
+    """Number of tokens that one evaluation predicts: the sum of the weights of all its batches."""
     evaluation_rows: int
-    """How many rows hold everything once."""
+    """Number of rows of one evaluation, without padding rows."""
 
     @abc.abstractmethod
     def batch(self, seed: int, step: int, batch_size: int, rows: slice | None = None) -> Any:
-        """The training batch of a step.
+        """The training batch of a step, a pure function of its arguments.
 
         Args:
-            seed: of the order of the data, from 0.
-            step: from 0.
-            batch_size: B of the whole batch, over all processes.
-            rows: the part of it that is wanted, such as `slice(4, 8)`; equal to slicing the whole.
+            seed: seed of the order of the data, from 0.
+            step: training step, from 0.
+            batch_size: B, the rows of the whole batch over all processes.
+            rows: the rows to return, such as `slice(4, 8)`; the same numbers as a slice of the whole batch. None
+                returns all rows.
 
         Returns:
             A named tuple of arrays.
@@ -73,30 +65,27 @@ class Batches(abc.ABC):
 
     @abc.abstractmethod
     def evaluation_steps(self, batch_size: int) -> int:
-        """How many batches `evaluation_batches` gives."""
+        """Number of batches that `evaluation_batches` yields."""
 
     @abc.abstractmethod
     def evaluation_batches(self, batch_size: int, rows: slice | None = None) -> Iterator[Any]:
-        """Everything once, filled up with rows of weight 0. `rows` works as in `batch`."""
+        """Batches that hold all data once; rows of weight 0 fill up the last. `rows` is that of `batch`."""
 
 
 class Source(Batches):
-    """Where batches come from; it holds tokens and no state.
+    """Base class of sources of `Batch`es of one length; holds tokens and no other state.
 
         batch = source.batch(seed, step, batch_size)
 
-    A subclass says `batch`, how many rows cover everything once (`evaluation_rows`) and what those rows are.
+    A subclass defines `batch`, `_evaluation_batch` and the attributes `evaluation_rows` and `predicted`.
 
     Args:
         tokens: `Tokens`, or an integer array `[N]`, or one array per document.
-        length: T, the tokens in a row.
-
-    Returns:
-        A source.
+        length: T, the number of tokens in a row.
 
     Raises:
         ValueError: if no token has a next one, or `length` is smaller than 1.
-        TypeError: when the base class itself is called, or `length` is not an int.
+        TypeError: if the base class itself is instantiated, or `length` is not an int.
 
     Example:
         >>> from jax_attention import data
@@ -104,7 +93,7 @@ class Source(Batches):
         True
 
     Reference:
-        https://github.com/google/grain: batches addressed by their number, so that a restart replays nothing.
+        https://github.com/google/grain, where records also have numbers, so that a restart replays nothing.
     """
 
     tokens: Tokens
@@ -113,34 +102,34 @@ class Source(Batches):
     def __init__(self, tokens: Tokens | Any, length: int) -> None:
         self.tokens = as_tokens("tokens", tokens)
         self.length = check_int("length", length, 1, "It is the number of tokens in a row.")
-        self._ids = np.asarray(self.tokens.ids)  # a memory map's own indexing is slower
+        self._ids = np.asarray(self.tokens.ids)  # indexing np.memmap itself is slower
 
     @abc.abstractmethod
     def _evaluation_batch(self, rows: Int[np.ndarray, "B"]) -> Batch:
-        """Rows of the evaluation, by number; numbers from `evaluation_rows` on are padding."""
+        """The batch of the evaluation rows with these numbers; numbers from `evaluation_rows` on give padding rows."""
 
     def evaluation_steps(self, batch_size: int) -> int:
         return -(-self.evaluation_rows // check_batch_size(batch_size))
 
     def evaluation_batches(self, batch_size: int, rows: slice | None = None) -> Iterator[Batch]:
-        """Everything once, in order. Each token is predicted exactly once, but the first of the stream (each document).
+        """Batches that predict every token once, in order, except the first of the stream (or of each document).
 
-        All batches have one shape; the last is filled with rows of weight 0. `rows` works as in `batch`.
+        All batches have one shape; rows of weight 0 fill up the last. `rows` is that of `batch`.
         """
-        steps, wanted = self.evaluation_steps(batch_size), row_numbers(batch_size, rows)
-        return (self._evaluation_batch(wanted + step * batch_size) for step in range(steps))
+        steps, selected = self.evaluation_steps(batch_size), row_numbers(batch_size, rows)
+        return (self._evaluation_batch(selected + step * batch_size) for step in range(steps))
 
 
 class Windows(Source):
-    """Windows of T tokens at random places of one stream of tokens.
+    """Source of windows of T tokens at random offsets of one token stream.
 
         tokens = ids[o : o + T],    targets = ids[o + 1 : o + 1 + T],    o uniform over 0 … N - T - 1
 
-    Ends of documents are not looked at. The evaluation lays windows side by side instead.
+    Documents are concatenated, and windows cross their boundaries. The evaluation uses adjacent windows instead.
 
     Args:
         tokens: `Tokens`, or an integer array `[N]`, N at least 2.
-        length: T. Training batches need N > T; an evaluation pads.
+        length: T, the number of tokens in a row. Training batches need N > T; an evaluation pads.
 
     Returns:
         A `Source` whose batches have no positions and no segment ids.
@@ -172,16 +161,17 @@ class Windows(Source):
 
     def batch(self, seed: int, step: int, batch_size: int, rows: slice | None = None) -> Batch:
         check_address(seed, step)
-        wanted = row_numbers(batch_size, rows)
-        places = len(self._ids) - self.length
+        selected = row_numbers(batch_size, rows)
+        offset_count = len(self._ids) - self.length
         fail_unless(
-            places > 0,
+            offset_count > 0,
             f"length: expected fewer than the {len(self._ids)} tokens of the text, got {self.length}. Make windows "
             "shorter, or the text longer.",
         )
-        offsets = np.random.default_rng((seed, step)).integers(places, size=batch_size)[wanted]
+        # Offsets of the whole batch are drawn first: then the rows of each process are a slice of the same batch.
+        offsets = np.random.default_rng((seed, step)).integers(offset_count, size=batch_size)[selected]
         block = self._ids[offsets[:, None] + np.arange(self.length + 1)].astype(np.int32)
-        weights = np.ones((len(wanted), self.length), np.float32)
+        weights = np.ones((len(selected), self.length), np.float32)
         return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]), weights)
 
     def _evaluation_batch(self, rows: Int[np.ndarray, "B"]) -> Batch:
@@ -193,7 +183,7 @@ class Windows(Source):
 
 
 def row_numbers(batch_size: int, rows: slice | None) -> Int[np.ndarray, "b"]:
-    """The numbers of the wanted rows of a batch."""
+    """Indices of the rows that the slice `rows` takes from a batch."""
     check_batch_size(batch_size)
     fail_unless(
         rows is None or isinstance(rows, slice),
@@ -204,11 +194,11 @@ def row_numbers(batch_size: int, rows: slice | None) -> Int[np.ndarray, "b"]:
 
 
 def check_address(seed: int, step: int) -> None:
-    """Seed and step say which batch is meant."""
+    """Check the two numbers that identify a training batch."""
     check_int("seed", seed, 0, "Seeds count from 0.")
     check_int("step", step, 0, "Steps count from 0; convert a jax array first: int(step).")
 
 
 def check_batch_size(batch_size: int) -> int:
-    """Rows over all processes."""
+    """Check B, the number of rows over all processes."""
     return check_int("batch_size", batch_size, 1, "It is the number of rows, over all processes.")

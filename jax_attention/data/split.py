@@ -1,4 +1,4 @@
-"""Part documents into training and held-out ones, so that no text is in both."""
+"""Splitting documents into training and held-out ones, so that no text is in both."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from jax_attention.data.documents import Document
 
 
 def split_documents(documents: Sequence[Document], fraction: float = 0.1) -> tuple[list[Document], list[Document]]:
-    """Part documents into training and held-out ones: whole files, chosen by a hash of their names.
+    """Split documents into training and held-out ones: whole files, chosen by a hash of their names.
 
-        held out = files in the order of sha256(name), each taken if it brings the sum of bytes nearer to the wanted one
+        held out = files in the order of sha256(name), each taken if it brings the sum of bytes nearer to its goal
 
-    The choice depends neither on the order of the documents nor on where the folder lies. Files with the same text stay
-    together. A single text is cut by position instead: the first characters train, the last are held out.
+    The choice depends neither on the order of the documents nor on the place of their folder. Files with equal texts
+    are on the same side. A single text is cut by position instead: its beginning trains, its end is held out.
 
     Args:
-        documents: at least one with text. Both results keep their order.
-        fraction: of the UTF-8 bytes (of the characters of a single text) to hold out, between 0 and 1.
+        documents: documents, at least one with text. Both results keep their order.
+        fraction: share of the UTF-8 bytes (of the characters of a single text) to hold out, between 0 and 1.
 
     Returns:
-        `(training, held_out)`, neither of them empty.
+        `(training, held_out)`, two lists that are not empty.
 
     Raises:
-        ValueError: if the fraction is not between 0 and 1, or the text cannot be parted.
+        ValueError: if the fraction is not between 0 and 1, or the text is too short to be split.
 
     Example:
         >>> from jax_attention import data
@@ -48,40 +48,42 @@ def split_documents(documents: Sequence[Document], fraction: float = 0.1) -> tup
     if len(groups) == 1:
         cut = [_cut(documents[index], fraction) for index in next(iter(groups.values()))]
         return [head for head, _ in cut], [tail for _, tail in cut]
-    held = _chosen(documents, list(groups.values()), fraction)
-    training = [document for index, document in enumerate(documents) if index not in held]
-    return training, [document for index, document in enumerate(documents) if index in held]
+    held_out = _choose_held_out(documents, list(groups.values()), fraction)
+    training = [document for index, document in enumerate(documents) if index not in held_out]
+    return training, [document for index, document in enumerate(documents) if index in held_out]
 
 
 def name_hash(name: str) -> bytes:
-    """A stable hash; names of files may hold bytes that are not UTF-8."""
+    """Hash of a name that is the same in every process and on every machine."""
+    # Python decodes file names that are not UTF-8 to surrogates, which strict encoding would refuse.
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
 
 def utf8_size(text: str) -> int:
-    """How many UTF-8 bytes a text has."""
+    """Number of UTF-8 bytes of a text."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _chosen(documents: list[Document], groups: list[list[int]], fraction: float) -> set[int]:
-    """The indices to hold out; a group holds documents with one and the same text."""
+def _choose_held_out(documents: list[Document], groups: list[list[int]], fraction: float) -> set[int]:
+    """Indices of the documents to hold out; the documents of a group have the same text."""
     sizes = [len(group) * utf8_size(documents[group[0]].text) for group in groups]
     hashes = [min(name_hash(documents[index].name) for index in group) for group in groups]
     order = sorted(range(len(groups)), key=lambda g: (hashes[g], documents[groups[g][0]].text))
-    wanted, sum_held, held = fraction * sum(sizes), 0, []
+    goal, total, chosen = fraction * sum(sizes), 0, []
     for g in order:
-        if abs(sum_held + sizes[g] - wanted) < abs(sum_held - wanted):
-            held.append(g)
-            sum_held += sizes[g]
+        if abs(total + sizes[g] - goal) < abs(total - goal):
+            chosen.append(g)
+            total += sizes[g]
     smallest = min(order, key=lambda g: sizes[g])
-    if not held:
-        held = [smallest]
-    elif len(held) == len(groups):
-        held.remove(smallest)
-    return {index for g in held for index in groups[g]}
+    if not chosen:
+        chosen = [smallest]
+    elif len(chosen) == len(groups):
+        chosen.remove(smallest)
+    return {index for g in chosen for index in groups[g]}
 
 
 def _cut(document: Document, fraction: float) -> tuple[Document, Document]:
+    """The beginning of a document, and its held-out end."""
     name, text = document
     at = int(len(text) * (1 - fraction))
     fail_unless(

@@ -1,4 +1,4 @@
-"""The default corpus: the source files of the running Python's standard library. Real text, on every machine."""
+"""The default corpus: source files of Python's standard library, real text that every machine has."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.data.documents import Document, decode_utf8
 from jax_attention.data.split import name_hash
 
-LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__"})
-"""Folders of other people's packages, of tests (those of lib2to3 hold broken sources) and of caches."""
-GENERATED = "_sysconfigdata"
-"""Files whose names begin so describe the machine that built Python."""
+SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__"})
+"""Folders of installed packages, of tests (those of lib2to3 are broken on purpose), of idlelib and of caches."""
+GENERATED_PREFIX = "_sysconfigdata"
+"""Prefix of generated files, which describe the machine that built Python."""
 
 
 def standard_library_corpus(max_bytes: int | None = None) -> list[Document]:
-    """The `.py` files of the running Python's standard library, in the order of their paths.
+    """Read the `.py` files of the running Python's standard library, sorted by path.
 
         documents = { path: text  |  path in stdlib, no test, no installed package, valid UTF-8, not empty }
 
-    `split_documents` parts them into training and held-out files. The files, and so all figures, differ a little from
-    one version of Python to the next.
+    `split_documents` splits them into training and held-out files. The files, and so all losses, differ a little
+    between versions of Python.
 
     Args:
-        max_bytes: at most so many bytes, made of whole files taken in the order of a hash of their paths; None takes
-            all files.
+        max_bytes: upper bound on the bytes of all files together. Whole files are taken in the order of a hash of their
+            paths, as long as they fit. None takes all files.
 
     Returns:
         A list of `Document`, named by their paths inside the library.
 
     Raises:
         ValueError: if no file is small enough for `max_bytes`.
-        FileNotFoundError: if this Python has no sources on the disk.
+        FileNotFoundError: if this Python has no sources on disk.
         TypeError: if `max_bytes` is not an int.
 
     Example:
@@ -48,39 +48,41 @@ def standard_library_corpus(max_bytes: int | None = None) -> list[Document]:
     if max_bytes is not None:
         check_int("max_bytes", max_bytes, 1, "None takes all files.")
     root = Path(sysconfig.get_path("stdlib"))
-    found = [(path, path.relative_to(root).as_posix(), path.stat().st_size) for path in _sources(root)]
-    if not found:
+    files = [(path, path.relative_to(root).as_posix(), path.stat().st_size) for path in _source_files(root)]
+    if not files:
         raise FileNotFoundError(
             f"standard_library_corpus: expected the sources of Python below {str(root)!r}, got no .py file. "
-            "Name files of your own."
+            "Pass files of your own to read_documents."
         )
     if max_bytes is not None:
-        found = _within(found, max_bytes)
-    documents = [_read(path, name) for path, name, _ in sorted(found, key=lambda entry: entry[1])]
+        files = _choose_within(files, max_bytes)
+    documents = [_read_utf8(path, name) for path, name, _ in sorted(files, key=lambda file: file[1])]
     return [document for document in documents if document is not None and document.text]
 
 
-def _sources(root: Path) -> list[Path]:
+def _source_files(root: Path) -> list[Path]:
     files = []
-    for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if name not in LEFT_OUT]
-        chosen = [name for name in names if name.endswith(".py") and not name.startswith(GENERATED)]
+    for folder, subfolders, names in os.walk(root):
+        # Changed in place, so that os.walk does not enter the skipped folders.
+        subfolders[:] = [name for name in subfolders if name not in SKIPPED_FOLDERS]
+        chosen = [name for name in names if name.endswith(".py") and not name.startswith(GENERATED_PREFIX)]
         files += [Path(folder, name) for name in chosen]
     return [path for path in files if path.is_file()]
 
 
-def _within(found: list[tuple[Path, str, int]], max_bytes: int) -> list[tuple[Path, str, int]]:
-    taken, total = [], 0
-    for entry in sorted(found, key=lambda entry: name_hash(entry[1])):
-        if 0 < entry[2] <= max_bytes - total:
-            taken.append(entry)
-            total += entry[2]
-    fail_unless(len(taken) > 0, f"max_bytes: expected room for at least one file, got {max_bytes}. Try 1_000_000.")
-    return taken
+def _choose_within(files: list[tuple[Path, str, int]], max_bytes: int) -> list[tuple[Path, str, int]]:
+    """Files of at most `max_bytes` together, chosen by a hash of their names; files are (path, name, size)."""
+    chosen, total = [], 0
+    for file in sorted(files, key=lambda file: name_hash(file[1])):
+        if 0 < file[2] <= max_bytes - total:
+            chosen.append(file)
+            total += file[2]
+    fail_unless(len(chosen) > 0, f"max_bytes: expected room for at least one file, got {max_bytes}. Try 1_000_000.")
+    return chosen
 
 
-def _read(path: Path, name: str) -> Document | None:
-    """None for a source in another encoding: a few old modules declare one."""
+def _read_utf8(path: Path, name: str) -> Document | None:
+    """The document, or None if the file is not UTF-8: a few old modules declare another encoding."""
     try:
         return Document(name, decode_utf8(path.read_bytes(), name))
     except ValueError:

@@ -1,6 +1,6 @@
-"""Synthetic tasks for models that read a source and write a target: what to do is known, and so is what it takes.
+"""Synthetic sequence-to-sequence tasks with exactly one right answer: copy, reverse, sort and recall.
 
-Tokens are 0 … V-1; `start` and `stop` of `Seq2SeqBatches` come behind them, V and V + 1.
+Tokens are 0 … V-1, so V and V + 1 are free for `start` and `stop` of `Seq2SeqBatches`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ __all__ = ["copy", "recall", "reverse", "sort"]
 
 
 def copy(rng: np.random.Generator, count: int, length: int | tuple[int, int], vocabulary: int) -> tuple[Rows, Rows]:
-    """Write what was read.
+    """Draw pairs whose target is a copy of the source.
 
         y_i = x_i,        i = 1, …, n
 
     Args:
         rng: a NumPy generator.
         count: number of pairs.
-        length: n, or `(least, most)`, each as likely.
-        vocabulary: V; tokens are drawn from 0 … V-1, each as likely.
+        length: n, or `(least, most)`, all equally likely.
+        vocabulary: V, the number of different tokens, drawn uniformly.
 
     Returns:
         `(sources, targets)`, lists of int32 arrays `[n]`.
 
     Raises:
         ValueError: if a number is out of range.
-        TypeError: if `rng` is no generator, or a number not an int.
+        TypeError: if `rng` is not a NumPy generator, or a number is not an int.
 
     Example:
         >>> import numpy as np
@@ -46,27 +46,27 @@ def copy(rng: np.random.Generator, count: int, length: int | tuple[int, int], vo
     Reference:
         Graves, Wayne, Danihelka (2014), "Neural Turing machines", section 4.1.
     """
-    sources = _drawn(rng, count, length, vocabulary)
+    sources = _draw_rows(rng, count, length, vocabulary)
     return sources, [source.copy() for source in sources]
 
 
 def reverse(rng: np.random.Generator, count: int, length: int | tuple[int, int], vocabulary: int) -> tuple[Rows, Rows]:
-    """Write what was read, the last first.
+    """Draw pairs whose target is the source in reverse order.
 
         y_i = x_{n + 1 - i},        i = 1, …, n
 
     Args:
         rng: a NumPy generator.
         count: number of pairs.
-        length: n, or `(least, most)`, each as likely.
-        vocabulary: V; tokens are drawn from 0 … V-1, each as likely.
+        length: n, or `(least, most)`, all equally likely.
+        vocabulary: V, the number of different tokens, drawn uniformly.
 
     Returns:
         `(sources, targets)`, lists of int32 arrays `[n]`.
 
     Raises:
         ValueError: if a number is out of range.
-        TypeError: if `rng` is no generator, or a number not an int.
+        TypeError: if `rng` is not a NumPy generator, or a number is not an int.
 
     Example:
         >>> import numpy as np
@@ -77,27 +77,27 @@ def reverse(rng: np.random.Generator, count: int, length: int | tuple[int, int],
     Reference:
         Sutskever, Vinyals, Le (2014), "Sequence to sequence learning", section 3.3, which reverses its sources.
     """
-    sources = _drawn(rng, count, length, vocabulary)
+    sources = _draw_rows(rng, count, length, vocabulary)
     return sources, [source[::-1].copy() for source in sources]
 
 
 def sort(rng: np.random.Generator, count: int, length: int | tuple[int, int], vocabulary: int) -> tuple[Rows, Rows]:
-    """Write what was read, the smallest first.
+    """Draw pairs whose target is the sorted source.
 
         y = the permutation of x with  y_1 <= y_2 <= … <= y_n
 
     Args:
         rng: a NumPy generator.
         count: number of pairs.
-        length: n, or `(least, most)`, each as likely.
-        vocabulary: V; tokens are drawn from 0 … V-1, each as likely.
+        length: n, or `(least, most)`, all equally likely.
+        vocabulary: V, the number of different tokens, drawn uniformly.
 
     Returns:
         `(sources, targets)`, lists of int32 arrays `[n]`.
 
     Raises:
         ValueError: if a number is out of range.
-        TypeError: if `rng` is no generator, or a number not an int.
+        TypeError: if `rng` is not a NumPy generator, or a number is not an int.
 
     Example:
         >>> import numpy as np
@@ -108,7 +108,7 @@ def sort(rng: np.random.Generator, count: int, length: int | tuple[int, int], vo
     Reference:
         Vinyals, Bengio, Kudlur (2016), "Order matters: sequence to sequence for sets", section 5.1.
     """
-    sources = _drawn(rng, count, length, vocabulary)
+    sources = _draw_rows(rng, count, length, vocabulary)
     return sources, [np.sort(source) for source in sources]
 
 
@@ -120,26 +120,26 @@ def recall(
     *,
     distance: int | None = None,
 ) -> tuple[Rows, Rows]:
-    """Write the value that stood behind a key.
+    """Draw pairs that ask for the value of one key: associative recall.
 
         x = k_1 v_1 k_2 v_2 … k_n v_n ? k_j,        y = v_j,        j = n + 1 - distance
 
-    The keys of a row differ, so there is one answer. With K = (V - 1) // 2, keys are 0 … K-1, values K … 2K-1, and the
-    question mark is V-1.
+    The keys of a source differ, so there is one right answer. With K = (V - 1) // 2, keys are 0 … K-1, values K … 2K-1,
+    and the question mark is V-1.
 
     Args:
         rng: a NumPy generator.
         count: number of pairs of source and target.
-        length: n, keys with values in a source, or `(least, most)`, each as likely; at most K.
-        vocabulary: V.
-        distance: which key is asked for, 1 for the last; None draws it, each as likely.
+        length: n, the number of keys in a source, at most K; or `(least, most)`, all equally likely.
+        vocabulary: V, the number of different tokens.
+        distance: distance of the queried key from the end of the list, 1 for the last key; None draws it uniformly.
 
     Returns:
         `(sources, targets)`, lists of int32 arrays `[2n + 2]` and `[1]`.
 
     Raises:
         ValueError: if a number is out of range.
-        TypeError: if `rng` is no generator, or a number not an int.
+        TypeError: if `rng` is not a NumPy generator, or a number is not an int.
 
     Example:
         >>> import numpy as np
@@ -151,12 +151,12 @@ def recall(
         Graves, Wayne, Danihelka (2014), "Neural Turing machines", section 4.3; Ba et al. (2016), "Using fast weights to
         attend to the recent past", section 4.1.
     """
-    sizes = _sizes(rng, count, length)
-    kinds = (check_int("vocabulary", vocabulary, 3, "A key, a value and the question mark are 3.") - 1) // 2
+    sizes = _draw_sizes(rng, count, length)
+    key_count = (check_int("vocabulary", vocabulary, 3, "A key, a value and the question mark are 3.") - 1) // 2
     most = sizes.max(initial=0)
     fail_unless(
-        most <= kinds,
-        f"length: expected at most the {kinds} different keys of a vocabulary of {vocabulary}, got {most}. Take "
+        most <= key_count,
+        f"length: expected at most the {key_count} different keys of a vocabulary of {vocabulary}, got {most}. Take "
         f"vocabulary={2 * most + 1}.",
     )
     if distance is not None:
@@ -167,22 +167,24 @@ def recall(
         )
     sources, targets = [], []
     for n in sizes.tolist():
-        keys, values = rng.permutation(kinds)[:n], kinds + rng.integers(kinds, size=n)
-        asked = n - (distance if distance is not None else 1 + int(rng.integers(n)))
-        told = np.stack([keys, values], axis=1).reshape(-1)
-        sources.append(np.concatenate([told, [vocabulary - 1, keys[asked]]]).astype(np.int32))
-        targets.append(values[asked : asked + 1].astype(np.int32))
+        keys, values = rng.permutation(key_count)[:n], key_count + rng.integers(key_count, size=n)
+        query = n - (distance if distance is not None else 1 + int(rng.integers(n)))
+        key_value_list = np.stack([keys, values], axis=1).reshape(-1)
+        sources.append(np.concatenate([key_value_list, [vocabulary - 1, keys[query]]]).astype(np.int32))
+        targets.append(values[query : query + 1].astype(np.int32))
     return sources, targets
 
 
-def _drawn(rng: np.random.Generator, count: int, length: int | tuple[int, int], vocabulary: int) -> Rows:
-    sizes = _sizes(rng, count, length)
+def _draw_rows(rng: np.random.Generator, count: int, length: int | tuple[int, int], vocabulary: int) -> Rows:
+    """Rows of uniformly drawn tokens."""
+    sizes = _draw_sizes(rng, count, length)
     check_int("vocabulary", vocabulary, 1, "It is the number of different tokens.")
     ids = rng.integers(vocabulary, size=sizes.sum(), dtype=np.int32)
     return np.split(ids, np.cumsum(sizes)[:-1]) if count else []
 
 
-def _sizes(rng: np.random.Generator, count: int, length: int | tuple[int, int]) -> Int[np.ndarray, "count"]:
+def _draw_sizes(rng: np.random.Generator, count: int, length: int | tuple[int, int]) -> Int[np.ndarray, "count"]:
+    """The length of each row, after a check of the arguments that all tasks share."""
     check_instance("rng", rng, np.random.Generator, "a NumPy generator", "Make one: np.random.default_rng(seed).")
     check_int("count", count, 0, "It is the number of pairs.")
     least, most = length if isinstance(length, tuple) and len(length) == 2 else (length, length)

@@ -1,10 +1,11 @@
-"""The token ids of documents, in memory or memory-mapped from a file that is checked when it is opened.
+"""Token ids of documents, in memory or memory-mapped from a token file, which is checked when it is opened.
 
-A token file, all numbers little-endian:
+Layout of a token file, all numbers little-endian:
 
-    32 bytes        magic "jaxtoks1", place and length of the JSON (uint64), CRC-32 of boundaries and JSON, that of ids
-    ids             uint16 or uint32, chosen by the size of the vocabulary; pad_rows to 8 bytes
-    boundaries      int64 [documents + 1]: where each document begins, and the end
+    32 bytes        magic "jaxtoks1"; offset and length of the JSON (uint64); CRC-32 of boundaries and JSON; CRC-32 of
+                    the ids
+    ids             uint16 or uint32, chosen by the size of the vocabulary; padded to a multiple of 8 bytes
+    boundaries      int64 [documents + 1]: index of the first id of each document, and the number of ids
     JSON            dtype, count, documents, vocab_size, text_bytes, fingerprint
 """
 
@@ -23,43 +24,36 @@ import numpy as np
 from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.core.files import new_file
 from jax_attention.data.documents import Document
-from jax_attention.data.tokenizer import Tokenizer
+from jax_attention.data.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from jaxtyping import Int
 
 MAGIC = b"jaxtoks1"
-HEAD = struct.Struct("<8sQQII")
+HEADER = struct.Struct("<8sQQII")
 FIELDS = {"dtype", "count", "documents", "vocab_size", "text_bytes", "fingerprint"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokens:
-    """The ids of documents, one behind the other.
+    """Concatenated token ids of documents, and where each document starts.
 
         document d = ids[starts[d] : starts[d + 1]]
 
+    The fields are not checked; `tokenize` and `open_tokens` make valid ones.
+
     Args:
-        ids: unsigned `[N]`, in memory or a memory map.
+        ids: unsigned integers `[N]`, in memory or a memory map.
         starts: int64 `[documents + 1]`, from 0 to N.
         vocab_size: V.
-        text_bytes: how many UTF-8 bytes the text has; None if nobody said.
-        fingerprint: of the tokenizer; "" if nobody said.
-
-    Returns:
-        A frozen dataclass.
-
-    Raises:
-        Nothing; `tokenize` and `open_tokens` make sound ones.
+        text_bytes: number of UTF-8 bytes of the text, or None if unknown.
+        fingerprint: `fingerprint` of the tokenizer, or "" if unknown.
 
     Example:
         >>> from jax_attention import data
         >>> tokens = data.tokenize([data.Document("a", "abc"), data.Document("b", "de")], data.Bytes())
         >>> tokens.starts.tolist(), tokens.document(1).tolist(), tokens.text_bytes
         ([0, 3, 5], [100, 101], 5)
-
-    Reference:
-        See `write_tokens`.
     """
 
     ids: np.ndarray
@@ -75,22 +69,22 @@ class Tokens:
         return len(self.starts) - 1
 
     def document(self, index: int) -> Int[np.ndarray, "n"]:
-        """The ids of one document, from 0 to `len(tokens) - 1`."""
+        """Ids of document `index`, from 0 to `len(tokens) - 1`."""
         index = check_int("index", index, 0, "Documents count from 0.")
         fail_unless(index < len(self), f"index: expected less than the {len(self)} documents, got {index}.")
         return self.ids[self.starts[index] : self.starts[index + 1]]
 
 
 def tokenize(documents: Iterable[Document], tokenizer: Tokenizer) -> Tokens:
-    """The ids of documents, in memory: two or four bytes per token.
+    """Encode documents in memory, in two or four bytes per token.
 
         ids = encode(text_0) encode(text_1) …
 
-    Nothing is put between documents.
+    No token separates documents.
 
     Args:
-        documents: with names and texts.
-        tokenizer: makes the ids.
+        documents: documents to encode.
+        tokenizer: tokenizer to encode them with.
 
     Returns:
         `Tokens`.
@@ -102,14 +96,11 @@ def tokenize(documents: Iterable[Document], tokenizer: Tokenizer) -> Tokens:
         >>> from jax_attention import data
         >>> data.tokenize([data.Document("a", "abc")], data.Bytes())
         Tokens(ids=uint16[3], documents=1, vocab_size=256)
-
-    Reference:
-        See `Tokens`.
     """
     documents = list(documents)
     try:
         rows = tokenizer.encode_many([document.text for document in documents])
-    except ValueError:
+    except ValueError:  # encode one by one, so that the message names the document
         rows = [_encode(document, tokenizer) for document in documents]
     dtype = smallest_dtype(tokenizer.vocab_size)
     return Tokens(
@@ -129,26 +120,24 @@ def write_tokens(
     text_bytes: int | None = None,
     fingerprint: str = "",
 ) -> None:
-    """Write the ids of documents into one file, which appears whole or not at all.
+    """Write the ids of documents into one token file, which appears whole or not at all.
 
         bytes = 2 N if vocab_size <= 65536 else 4 N,        and 8 per document
 
-    Documents are written as they come, so a generator can write more than fits into memory. A file that exists is not
-    replaced.
+    Documents are written one by one, so a generator can yield more than fits into memory. An existing file is not
+    overwritten.
 
     Args:
-        path: the new file; its folder is made if need be.
+        path: the new file; missing folders are created.
         documents: `Tokens`, or one integer array `[n]` per document.
-        vocab_size: V; ids are 0 … V-1. `Tokens` know it.
-        text_bytes: how many UTF-8 bytes the whole text has, for bits per byte. `Tokens` know it.
-        fingerprint: `tokenizer.fingerprint`, so that `open_tokens` can refuse another tokenizer. `Tokens` know it.
-
-    Returns:
-        None.
+        vocab_size: V; ids are 0 … V-1. Not with `Tokens`, which have it.
+        text_bytes: number of UTF-8 bytes of the whole text, for bits per byte. Not with `Tokens`, which have it.
+        fingerprint: `tokenizer.fingerprint`, so that `open_tokens` can refuse another tokenizer. Not with `Tokens`,
+            which have it.
 
     Raises:
-        FileExistsError: if there is a file already.
-        ValueError: if an id is not in the vocabulary, `vocab_size` is missing, or there is no token at all.
+        FileExistsError: if the file exists.
+        ValueError: if an id is not in the vocabulary, `vocab_size` is missing, or there is no token.
         TypeError: if a document is not an integer array `[n]`.
 
     Example:
@@ -160,48 +149,51 @@ def write_tokens(
         Tokens(ids=uint16[5], documents=2, vocab_size=6)
 
     Reference:
-        nanoGPT keeps bare uint16 numbers in `train.bin`; this adds what is needed to notice a wrong or broken file.
+        nanoGPT's `train.bin` is bare uint16 ids; the sizes, checksums and fingerprint here reveal a wrong or broken
+        file.
     """
     if isinstance(documents, Tokens):
-        known = documents
+        tokens = documents
         fail_unless(
             vocab_size is None and text_bytes is None and fingerprint == "",
-            "documents: expected no vocab_size, text_bytes or fingerprint beside Tokens, got some. Tokens know them.",
+            "documents: expected no vocab_size, text_bytes or fingerprint: Tokens have them. Leave them out.",
         )
-        vocab_size, text_bytes, fingerprint = known.vocab_size, known.text_bytes, known.fingerprint
-        documents = (known.document(index) for index in range(len(known)))
+        vocab_size, text_bytes, fingerprint = tokens.vocab_size, tokens.text_bytes, tokens.fingerprint
+        documents = (tokens.document(index) for index in range(len(tokens)))
     vocab_size = check_int("vocab_size", vocab_size, 1, "It is tokenizer.vocab_size.")
     fail_unless(vocab_size <= 2**31, f"vocab_size: expected at most 2**31, as batches are int32, got {vocab_size}.")
     dtype = smallest_dtype(vocab_size)
     with new_file(Path(path)) as file:
-        file.write(bytes(HEAD.size))
-        starts, crc = _write_ids(file, documents, vocab_size, dtype)
-        facts = {"dtype": dtype.name, "count": starts[-1], "documents": len(starts) - 1, "vocab_size": vocab_size}
-        facts |= {"text_bytes": text_bytes, "fingerprint": fingerprint}
+        file.write(bytes(HEADER.size))
+        starts, ids_crc = _write_ids(file, documents, vocab_size, dtype)
+        metadata = {"dtype": dtype.name, "count": starts[-1], "documents": len(starts) - 1, "vocab_size": vocab_size}
+        metadata |= {"text_bytes": text_bytes, "fingerprint": fingerprint}
         file.write(bytes(-file.tell() % 8))
-        boundaries, note = np.array(starts, "<i8").tobytes(), json.dumps(facts).encode()
-        place = file.tell() + len(boundaries)
-        file.write(boundaries + note)
+        boundaries, metadata_json = np.array(starts, "<i8").tobytes(), json.dumps(metadata).encode()
+        json_offset = file.tell() + len(boundaries)
+        file.write(boundaries + metadata_json)
         file.seek(0)
-        file.write(HEAD.pack(MAGIC, place, len(note), zlib.crc32(boundaries + note), crc))
+        crc = zlib.crc32(boundaries + metadata_json)
+        file.write(HEADER.pack(MAGIC, json_offset, len(metadata_json), crc, ids_crc))
 
 
 def open_tokens(path: str | Path, tokenizer: Tokenizer | None = None, *, verify: bool = True) -> Tokens:
-    """Open a token file without reading it into memory, and check that it is whole.
+    """Open a token file as a memory map, after a check that it is complete and unchanged.
 
         Tokens(ids=memory map [N], starts, vocab_size, text_bytes, fingerprint)
 
     Args:
-        path: what `write_tokens` wrote.
-        tokenizer: if given, the file must have been made by an equal one.
-        verify: read all ids once to compare their checksum, a gigabyte per second or so. The rest is always checked.
+        path: a file that `write_tokens` wrote.
+        tokenizer: if not None, a file with another fingerprint is refused.
+        verify: whether to read all ids once and compare their checksum, at about a gigabyte per second. Everything
+            else is always checked.
 
     Returns:
         `Tokens` whose `ids` are a read-only memory map.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a token file, is cut off or changed, or belongs to another tokenizer.
+        ValueError: if it is not a token file, is truncated or changed, or was made with another tokenizer.
 
     Example:
         >>> import pathlib, tempfile
@@ -210,26 +202,25 @@ def open_tokens(path: str | Path, tokenizer: Tokenizer | None = None, *, verify:
         >>> data.write_tokens(path, data.tokenize([data.Document("a", "abc")], data.Bytes()))
         >>> data.open_tokens(path, data.Bytes()).ids.tolist()
         [97, 98, 99]
-
-    Reference:
-        See `write_tokens`.
     """
     path = Path(path)
-    facts, starts, crc = _read_facts(path)
-    ids = np.memmap(path, np.dtype(facts["dtype"]).newbyteorder("<"), "r", offset=HEAD.size, shape=(facts["count"],))
-    if verify and zlib.crc32(ids) != crc:
-        raise ValueError(_broken(path, "ids that fit their checksum", "others"))
-    if tokenizer is not None and tokenizer.fingerprint != facts["fingerprint"]:
+    metadata, starts, ids_crc = _read_metadata(path)
+    ids = np.memmap(
+        path, np.dtype(metadata["dtype"]).newbyteorder("<"), "r", offset=HEADER.size, shape=(metadata["count"],)
+    )
+    if verify and zlib.crc32(ids) != ids_crc:
+        raise ValueError(_broken_file_message(path, "ids that match their checksum", "different ids"))
+    if tokenizer is not None and tokenizer.fingerprint != metadata["fingerprint"]:
         raise ValueError(
-            f"tokenizer: expected the one that made {str(path)!r} (fingerprint {facts['fingerprint'] or 'not noted'}, "
-            f"{facts['vocab_size']} tokens), got fingerprint {tokenizer.fingerprint}, {tokenizer.vocab_size} tokens. "
-            "Load that tokenizer, or write the tokens again."
+            f"tokenizer: expected the one that made {str(path)!r} (fingerprint {metadata['fingerprint'] or 'unknown'}, "
+            f"{metadata['vocab_size']} tokens), got fingerprint {tokenizer.fingerprint}, {tokenizer.vocab_size} "
+            "tokens. Load that tokenizer, or write the tokens again."
         )
-    return Tokens(ids, starts, facts["vocab_size"], facts["text_bytes"], facts["fingerprint"])
+    return Tokens(ids, starts, metadata["vocab_size"], metadata["text_bytes"], metadata["fingerprint"])
 
 
 def as_tokens(name: str, x: Any) -> Tokens:
-    """`Tokens` as they are; one integer array is one document, a sequence of arrays is several."""
+    """Convert to `Tokens`: one integer array is one document, a sequence of arrays is one document each."""
     if isinstance(x, Tokens):
         return x
     arrays = [x] if hasattr(x, "dtype") else list(x)
@@ -239,7 +230,7 @@ def as_tokens(name: str, x: Any) -> Tokens:
 
 
 def smallest_dtype(vocab_size: int) -> np.dtype:
-    """uint16 if it holds every id, or else uint32."""
+    """Data type of ids in a file: uint16 if every id fits, otherwise uint32."""
     return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
 
 
@@ -263,7 +254,7 @@ def _check_ids(name: str, x: Any) -> Int[np.ndarray, "n"]:
 
 
 def _write_ids(file: BinaryIO, documents: Iterable, vocab_size: int, dtype: np.dtype) -> tuple[list[int], int]:
-    """Where documents start, and the checksum of the ids."""
+    """Write ids one document at a time; returns where documents start, and the checksum of all ids."""
     starts, crc = [0], 0
     for index, document in enumerate(documents):
         array = _check_ids("documents", document)
@@ -279,45 +270,47 @@ def _write_ids(file: BinaryIO, documents: Iterable, vocab_size: int, dtype: np.d
     return starts, crc
 
 
-def _read_facts(path: Path) -> tuple[dict, Int[np.ndarray, "documents+1"], int]:
-    """The JSON, the boundaries, and the checksum of the ids; everything but the ids themselves is checked here."""
+def _read_metadata(path: Path) -> tuple[dict, Int[np.ndarray, "documents+1"], int]:
+    """Read and check all but the ids: the JSON, the document boundaries, and the checksum that the ids must have."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"path: expected a token file, got {str(path)!r}, which is none. Write it: write_tokens."
+            f"path: expected a token file, got {str(path)!r}, which is no file. Write it: write_tokens."
         )
     size = path.stat().st_size
     with open(path, "rb") as file:
-        head = file.read(HEAD.size)
-        if len(head) < HEAD.size or not head.startswith(MAGIC):
+        header = file.read(HEADER.size)
+        if len(header) < HEADER.size or not header.startswith(MAGIC):
             raise ValueError(
-                f"path: expected a token file, got {str(path)!r}, which begins with {head[:8]!r}, not with {MAGIC!r}. "
-                "Write one with data.write_tokens."
+                f"path: expected a token file, got {str(path)!r}, which begins with {header[:8]!r}, not with "
+                f"{MAGIC!r}. Write one with data.write_tokens."
             )
-        _, place, length, crc, ids_crc = HEAD.unpack(head)
-        if size != place + length:
-            raise ValueError(_broken(path, f"{place + length} bytes", f"{size}"))
-        file.seek(place)
-        note = file.read(length)
+        _, json_offset, length, crc, ids_crc = HEADER.unpack(header)
+        if size != json_offset + length:
+            raise ValueError(_broken_file_message(path, f"{json_offset + length} bytes", f"{size}"))
+        file.seek(json_offset)
+        metadata_json = file.read(length)
         try:
-            facts = json.loads(note)
-            count, boundaries_at = facts["count"], HEAD.size + _padded(facts["count"], facts["dtype"])
-            file.seek(boundaries_at)
-            boundaries = file.read(place - boundaries_at)
+            metadata = json.loads(metadata_json)
+            count = metadata["count"]
+            boundaries_offset = HEADER.size + _padded_size(count, metadata["dtype"])
+            file.seek(boundaries_offset)
+            boundaries = file.read(json_offset - boundaries_offset)
         except (ValueError, KeyError, TypeError):
-            raise ValueError(_broken(path, "a description that can be read", "another")) from None
+            raise ValueError(_broken_file_message(path, "readable metadata", "unreadable bytes")) from None
     starts = np.frombuffer(boundaries, "<i8") if len(boundaries) % 8 == 0 else np.zeros(0, np.int64)
-    sound = facts.keys() == FIELDS and len(starts) == facts["documents"] + 1 and starts[-1] == count
-    if not sound or zlib.crc32(boundaries + note) != crc:
-        raise ValueError(_broken(path, "a description that fits its checksum", "another"))
-    return facts, starts.astype(np.int64), ids_crc
+    consistent = metadata.keys() == FIELDS and len(starts) == metadata["documents"] + 1 and starts[-1] == count
+    if not consistent or zlib.crc32(boundaries + metadata_json) != crc:
+        raise ValueError(_broken_file_message(path, "metadata that match their checksum", "different ones"))
+    return metadata, starts.astype(np.int64), ids_crc
 
 
-def _padded(count: int, dtype: str) -> int:
+def _padded_size(count: int, dtype: str) -> int:
+    """Bytes of `count` ids, rounded up to a multiple of 8 so that the int64 boundaries after them are aligned."""
     return -(-count * np.dtype(dtype).itemsize // 8) * 8
 
 
-def _broken(path: Path, expected: str, got: str) -> str:
+def _broken_file_message(path: Path, expected: str, got: str) -> str:
     return (
-        f"path: expected a whole token file, got {str(path)!r}, which is cut off or changed: expected {expected}, got "
-        f"{got}. Write it again."
+        f"path: expected a complete token file, got {str(path)!r}, which is truncated or changed: expected {expected}, "
+        f"got {got}. Write it again."
     )

@@ -1,20 +1,27 @@
-"""Generation: sampling rules as values, prompts of any lengths, and one compiled loop around a functional cache."""
+"""Generation with one compiled loop over a cache: samplers of logit transforms, beam search, prompts of any lengths."""
 
 from jax_attention.decoding.beams import Beams, beam_search
 from jax_attention.decoding.generate import GenerationResult, generate
+from jax_attention.decoding.logit_transforms import (
+    LogitTransform,
+    greedy,
+    min_p,
+    repetition_penalty,
+    temperature,
+    top_k,
+    top_p,
+)
 from jax_attention.decoding.prompts import Prompts, pad_prompts
-from jax_attention.decoding.rules import LogitTransform, greedy, repetition_penalty, temperature
 from jax_attention.decoding.sampler import Sampler, sampler
-from jax_attention.decoding.text import StreamChunk
-from jax_attention.decoding.truncation import min_p, top_k, top_p
+from jax_attention.decoding.text_streaming import StreamChunk
 
 __all__ = [
     "Beams",
     "GenerationResult",
-    "StreamChunk",
-    "Prompts",
     "LogitTransform",
+    "Prompts",
     "Sampler",
+    "StreamChunk",
     "beam_search",
     "generate",
     "greedy",

@@ -1,4 +1,4 @@
-"""What `generate` checks before any work starts, and the checked request."""
+"""Checks of the arguments of `generate` and `beam_search` before any work starts, and the checked request."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import numpy as np
 
 from jax_attention.core.buckets import bucket
 from jax_attention.core.checks import check_int, describe_array, fail_unless
-from jax_attention.decoding.prompts import Prompts, as_prompts, fill_up
+from jax_attention.decoding.prompts import Prompts, as_prompts, pad_columns
 from jax_attention.decoding.sampler import Sampler, as_sampler
 
 SEGMENT = 8
-FEWEST_STOPS = 4
+"""Tokens that the loop runs before the host looks at them again, unless the caller says otherwise."""
+MIN_STOP_SLOTS = 4
+"""Smallest size of the array of stop tokens: up to 4 of them run the same compiled program."""
 NO_TOKEN = -1
+"""Padding of the array of stop tokens; no token id equals it."""
 
 
 class Request(NamedTuple):
-    """The arguments of `generate`, checked and in one form."""
+    """The arguments of `generate`, checked and converted."""
 
     prompts: Prompts
     max_new_tokens: int
@@ -28,7 +31,7 @@ class Request(NamedTuple):
     rng: jax.Array | None
     num_samples: int | None
     stop: np.ndarray
-    """Stop tokens, int32, filled up by -1 so that another number of them rarely recompiles."""
+    """Stop tokens, int32, padded with -1 so that another number of them rarely recompiles."""
     stop_strings: tuple[str, ...]
     tokenizer: Any
     stream: Callable | None
@@ -37,54 +40,54 @@ class Request(NamedTuple):
 
     @property
     def limit(self) -> np.int32:
-        """How many tokens to choose at most."""
+        """`max_new_tokens` as an array scalar, which is traced: another limit runs the same program."""
         return np.int32(self.max_new_tokens)
 
     @property
-    def watched(self) -> bool:
-        """Whether the host looks at the tokens."""
+    def host_reads_tokens(self) -> bool:
+        """Whether text is decoded, so that the host needs known tokens."""
         return self.stream is not None or bool(self.stop_strings) or self.tokenizer is not None
 
-    def sized(self) -> tuple[Prompts, dict[str, int | None]]:
-        """The prompts filled up to a bucket, and the sizes for which programs are compiled."""
+    def bucketed(self) -> tuple[Prompts, dict[str, int | None]]:
+        """The prompts padded to a bucket, and the sizes that the programs are compiled for."""
         length = bucket(self.prompts.tokens.shape[-1])
         chunk = None if self.chunk is None or self.chunk >= length else self.chunk
         if chunk is not None:
             length = -(-length // chunk) * chunk
         capacity, room = bucket(length + self.max_new_tokens), bucket(self.max_new_tokens)
-        return fill_up(self.prompts, length), {"capacity": capacity, "room": room, "chunk": chunk}
+        return pad_columns(self.prompts, length), {"capacity": capacity, "room": room, "chunk": chunk}
 
 
-def check_request(model: Any, prompt: Any, *, beyond_context: bool, **given: Any) -> Request:
-    """All arguments of `generate`, or an error that names the one to change."""
+def check_request(model: Any, prompt: Any, *, beyond_context: bool, **options: Any) -> Request:
+    """Check all arguments of `generate`; an error names the one to change."""
     _check_model(model)
-    count = check_int("max_new_tokens", given["max_new_tokens"], 1, "It is the most tokens to add.")
+    count = check_int("max_new_tokens", options["max_new_tokens"], 1, "It is the most tokens to add.")
     prompts = _on_host(as_prompts(prompt))
     _check_tokens(prompts, model.config.vocab_size)
     _check_context(prompts, count, model.config, beyond_context)
-    _check_mask(prompts, model.config, given["chunk"])
-    sampler = as_sampler(given["sampler"])
-    rng = _check_rng(given["rng"], sampler, given["num_samples"])
-    strings = given["stop_strings"]
+    _check_mask(prompts, model.config, options["chunk"])
+    sampler = as_sampler(options["sampler"])
+    rng = _check_rng(options["rng"], sampler, options["num_samples"])
+    strings = options["stop_strings"]
     strings = (strings,) if isinstance(strings, str) else tuple(strings)
-    _check_watching(strings, given["tokenizer"], given["stream"], given["segment"])
-    chunk = given["chunk"]
+    _check_streaming(strings, options["tokenizer"], options["stream"], options["segment"])
+    chunk = options["chunk"]
     request = Request(
         prompts=prompts,
         max_new_tokens=count,
         sampler=sampler,
         rng=rng,
-        num_samples=given["num_samples"],
-        stop=_stop_array(given["stop_tokens"], model.config.vocab_size),
+        num_samples=options["num_samples"],
+        stop=_as_stop_array(options["stop_tokens"], model.config.vocab_size),
         stop_strings=strings,
-        tokenizer=given["tokenizer"],
-        stream=given["stream"],
-        segment=SEGMENT if given["segment"] is None else given["segment"],
+        tokenizer=options["tokenizer"],
+        stream=options["stream"],
+        segment=SEGMENT if options["segment"] is None else options["segment"],
         chunk=None if chunk is None else check_int("chunk", chunk, 1, "It is the number of tokens read at once."),
     )
     traced = [name for name, x in (("prompt", prompts.tokens), ("rng", rng)) if isinstance(x, jax.core.Tracer)]
     fail_unless(
-        not (traced and request.watched),
+        not (traced and request.host_reads_tokens),
         f"{' and '.join(traced)}: expected known values with stream, stop_strings or tokenizer, which read tokens on "
         "the host, got traced ones. Leave those out under jit and vmap; for several samples use num_samples=.",
     )
@@ -107,38 +110,39 @@ def _check_model(model: Any) -> None:
 
 
 def _on_host(prompts: Prompts) -> Prompts:
-    """Known arrays as NumPy: padding them then compiles nothing."""
+    """Convert known arrays to NumPy: padding them then compiles nothing."""
     return Prompts(*(x if isinstance(x, jax.core.Tracer) else np.asarray(x) for x in prompts))
 
 
 def _check_tokens(prompts: Prompts, vocab_size: int) -> None:
     if isinstance(prompts.tokens, jax.core.Tracer):
         return
-    wrong = prompts.tokens[(prompts.tokens < 0) | (prompts.tokens >= vocab_size)]
-    if wrong.size:
+    unknown = prompts.tokens[(prompts.tokens < 0) | (prompts.tokens >= vocab_size)]
+    if unknown.size:
         raise ValueError(
-            f"prompt: expected token ids from 0 to {vocab_size - 1}, the vocabulary of the model, got {wrong[0]}. "
+            f"prompt: expected token ids from 0 to {vocab_size - 1}, the vocabulary of the model, got {unknown[0]}. "
             "Encode the text with the tokenizer that the model was trained with."
         )
 
 
-def _check_context(prompts: Prompts, count: int, config: Any, beyond: bool) -> None:
-    """The last new token is chosen, not read, but whoever goes on from here will read it: it counts.
+def _check_context(prompts: Prompts, count: int, config: Any, beyond_context: bool) -> None:
+    """Refuse prompts that do not fit into the context together with all new tokens.
 
-    The context of a recurrent model is that of its source; what it writes has no end.
+    The last new token counts although the model never reads it: a later call that goes on from here will. The context
+    of a recurrent model limits its source only; its output may have any length.
     """
     if getattr(config, "endless", False):
         return
     learned = getattr(config, "position", None) == "learned"
     fail_unless(
-        not (beyond and learned),
+        not (beyond_context and learned),
         f"beyond_context: expected False for learned positions, whose table ends at context = {config.context}, got "
         "True. Leave it out.",
     )
     longest = prompts.tokens.shape[-1]
     if not isinstance(prompts.lengths, jax.core.Tracer):
         longest = int(np.max(prompts.lengths))
-    if beyond or longest + count <= config.context:
+    if beyond_context or longest + count <= config.context:
         return
     cure = "" if learned else " Or pass beyond_context=True: its positions go on, but it was not trained there."
     room = config.context - count
@@ -155,12 +159,15 @@ def _check_context(prompts: Prompts, count: int, config: Any, beyond: bool) -> N
 
 
 def _check_mask(prompts: Prompts, config: Any, chunk: int | None) -> None:
-    """A prompt that is read at once may be seen whole, as by a prefix mask; what is not there yet may not."""
+    """Refuse masks that let a token attend to later ones, which do not exist yet when text is generated.
+
+    The exception is a prefix mask over a prompt that is read at once: all of those tokens exist.
+    """
     known = not isinstance(prompts.lengths, jax.core.Tracer)
     shortest = int(np.min(prompts.lengths)) if known and chunk is None else 0
     fail_unless(
         not (hasattr(config, "sees_future") and config.sees_future(shortest)),
-        f"model: expected a mask that hides tokens behind the {shortest} that are read at once, as those are not there "
+        f"model: expected a mask that hides tokens after the {shortest} that are read at once, as those do not exist "
         f"yet when text is generated, got {getattr(config, 'mask', None)!r}. Join it with a causal one: "
         "masks.causal() & mask.",
     )
@@ -191,17 +198,18 @@ def _check_rng(rng: Any, sampler: Sampler, num_samples: int | None) -> jax.Array
         f"rng: expected a JAX random key, got {rng!r}. Make one: jax.random.key(0).",
         TypeError,
     )
+    # A legacy key of jax.random.PRNGKey is an array of bits, with an axis that is no batch dimension.
     if jnp.issubdtype(rng.dtype, jnp.uint32):
         rng = jax.random.wrap_key_data(rng)
     fail_unless(
         rng.ndim == 0,
-        f"rng: expected one key, got {describe_array(rng)}. Rows get their own by themselves; for several samples use "
+        f"rng: expected one key, got {describe_array(rng)}. Each row derives a key from it; for several samples use "
         "num_samples=.",
     )
     return rng
 
 
-def _check_watching(strings: tuple[str, ...], tokenizer: Any, stream: Any, segment: Any) -> None:
+def _check_streaming(strings: tuple[str, ...], tokenizer: Any, stream: Any, segment: Any) -> None:
     for stop in strings:
         fail_unless(
             isinstance(stop, str) and stop != "",
@@ -223,14 +231,14 @@ def _check_watching(strings: tuple[str, ...], tokenizer: Any, stream: Any, segme
         TypeError,
     )
     if segment is not None:
-        check_int("segment", segment, 1, "It is the number of tokens between two looks.")
+        check_int("segment", segment, 1, "It is the number of tokens between two looks at the text.")
         fail_unless(
             bool(strings) or stream is not None,
-            f"segment: expected None without stream or stop_strings, which it is for, got {segment}. Leave it out.",
+            f"segment: expected None without stream or stop_strings, got {segment}. Leave it out.",
         )
 
 
-def _stop_array(stop_tokens: int | Sequence[int], vocab_size: int) -> np.ndarray:
+def _as_stop_array(stop_tokens: int | Sequence[int], vocab_size: int) -> np.ndarray:
     tokens = [stop_tokens] if isinstance(stop_tokens, (int, np.integer)) else list(stop_tokens)
     for token in tokens:
         check_int("stop_tokens", token, 0, "They are token ids; strings go into stop_strings=.")
@@ -238,5 +246,6 @@ def _stop_array(stop_tokens: int | Sequence[int], vocab_size: int) -> np.ndarray
             token < vocab_size,
             f"stop_tokens: expected token ids below {vocab_size}, the vocabulary of the model, got {token}.",
         )
-    size = max(FEWEST_STOPS, 1 << (len(tokens) - 1).bit_length()) if tokens else FEWEST_STOPS
+    # A power of two of slots: another number of stop tokens is then rarely another shape, and so another program.
+    size = max(MIN_STOP_SLOTS, 1 << (len(tokens) - 1).bit_length()) if tokens else MIN_STOP_SLOTS
     return np.array([*tokens, *[NO_TOKEN] * (size - len(tokens))], np.int32)

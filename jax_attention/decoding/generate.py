@@ -1,4 +1,4 @@
-"""Text generation: check the call, read the prompt, run the loop, follow it between segments where somebody looks."""
+"""Text generation: check the call, read the prompt, run the compiled loop, and decode text between its segments."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import numpy as np
 
 from jax_attention import models
 from jax_attention.decoding.checks import Request, check_request
-from jax_attention.decoding.loop import PAD, State, decode, prefill
+from jax_attention.decoding.logit_transforms import LogitTransform
+from jax_attention.decoding.loop import PAD, DecodeState, decode, prefill
 from jax_attention.decoding.prompts import Prompts
-from jax_attention.decoding.rules import LogitTransform
 from jax_attention.decoding.sampler import Sampler
-from jax_attention.decoding.text import StreamChunk, TextStreamers
+from jax_attention.decoding.text_streaming import StreamChunk, TextStreamers
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
 class GenerationResult(NamedTuple):
-    """What `generate` returns; `lead` are the prompt's leading axes, after one for the samples if asked for."""
+    """Result of `generate`. `batch` is the prompt's batch shape, after one axis for the samples if there are some."""
 
-    tokens: Int[Array, "*lead T"]
-    """The new tokens, T = max_new_tokens; 0 behind the last one of a row."""
-    lengths: Int[Array, "*lead"]
-    """How many of them count, the stop token included."""
-    logprobs: Float[Array, "*lead T"]
-    """Their log-probabilities under the model itself, before any sampling rule; 0 behind the last."""
-    stopped: Bool[Array, "*lead"]
+    tokens: Int[Array, "*batch T"]
+    """The new tokens, T = max_new_tokens; positions after the last token of a row are 0."""
+    lengths: Int[Array, "*batch"]
+    """Number of new tokens of each row, the stop token included."""
+    logprobs: Float[Array, "*batch T"]
+    """Log-probabilities of the new tokens under the model, before any logit transform; 0 after the last token."""
+    stopped: Bool[Array, "*batch"]
     """Whether the row ended by a stop token or stop string, not by the limit."""
     text: str | list | None
     """With a tokenizer: the new text, without stop token and stop string; a list (of lists) for a batch."""
@@ -38,7 +38,7 @@ class GenerationResult(NamedTuple):
 
 def generate(
     model: Any,
-    prompt: Prompts | Int[Array, "*lead T"] | Sequence[int] | Sequence[Sequence[int]],
+    prompt: Prompts | Int[Array, "*batch T"] | Sequence[int] | Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
     sampler: Sampler | LogitTransform | None = None,
@@ -56,9 +56,10 @@ def generate(
 
         cache, logits = read(prompt);    until all rows stop:  token = sampler(logits);  cache, logits = step(token)
 
-    One compiled program reads the prompt, a second one runs the whole loop and leaves it as soon as all rows have
-    stopped. Prompt lengths, limits and cache sizes are rounded up (16, 32, 64, 128, 256, 384, …) and hidden by
-    position, so nearby lengths run the same program. A row's tokens depend neither on other rows nor on padding.
+    One compiled program reads the prompt. A second one runs the whole loop and leaves it as soon as all rows have
+    stopped. Prompt lengths, limits and cache sizes are rounded up (16, 32, 64, 128, 256, 384, …) with padding that
+    nothing attends to, so nearby lengths run the same program. A row's tokens depend neither on other rows nor on
+    padding.
 
     Args:
         model: a `models.TransformerLM`, or anything with its `hidden`, `unembed`, `init_cache` and `config`. A scanned
@@ -66,17 +67,17 @@ def generate(
         prompt: token ids: one sequence `[T]`, a batch `[..., T]`, a list, a list of lists of different lengths, or
             `pad_prompts(...)`.
         max_new_tokens: the most tokens to add to each row.
-        sampler: `sampler(temperature(0.8), top_p(0.9))`, a single rule, or None for `greedy()`.
+        sampler: `sampler(temperature(0.8), top_p(0.9))`, a single logit transform, or None for `greedy()`.
         rng: a JAX random key; needed unless greedy. Row i uses `fold_in(rng, i)`.
-        num_samples: draw so many continuations of each prompt, read once; adds a leading axis. Sample s is the call
-            with `fold_in(rng, s)`. None is one without the axis.
+        num_samples: the number of continuations of each prompt, on a new leading axis; the prompt is read once. Sample
+            s is the call with `fold_in(rng, s)`. None is one without the axis.
         stop_tokens: a row ends after any of these.
         stop_strings: a row ends when its new text contains any of these; the text is cut in front of it.
         tokenizer: has `decode(ids) -> str`; for `text`, stop strings, and text in the stream.
-        stream: called with each `StreamChunk` as it comes. An exception in it ends the generation and comes through.
-        segment: how many tokens the loop runs between two looks of the host; 8 if None. Only with `stream` or
-            `stop_strings`.
-        chunk: read the prompt in parts of so many tokens, which bounds the memory for scores; None is all at once.
+        stream: called with each `StreamChunk` as it comes. An exception in it ends the generation and is not caught.
+        segment: how many tokens the loop runs before the host looks at the text again; 8 if None. Only with `stream`
+            or `stop_strings`.
+        chunk: read the prompt in pieces of this many tokens, which bounds the memory for scores; None reads it at once.
         beyond_context: let prompt and new tokens exceed the model's context; not with learned positions.
 
     Returns:
@@ -84,7 +85,7 @@ def generate(
 
     Raises:
         ValueError: if the prompt is empty, holds an unknown token, or does not fit into the context with the new
-            tokens; if a needed argument is missing or a given one would be ignored.
+            tokens; if a necessary argument is missing, or one would be ignored.
         TypeError: if an argument has the wrong type.
 
     Example:
@@ -118,8 +119,8 @@ def generate(
         model = models.unroll_layers(model)
     state = _start(model, request)
     texts = None
-    if request.watched:
-        state, texts = _watch(model, request, state)
+    if request.host_reads_tokens:
+        state, texts = _decode_in_segments(model, request, state)
     else:
         state = decode(model, state, request.sampler, request.stop, request.limit)
     return GenerationResult(
@@ -127,34 +128,40 @@ def generate(
     )
 
 
-def _start(model: Any, request: Request) -> State:
+def _start(model: Any, request: Request) -> DecodeState:
     """The state after the prompt, with its first new token."""
-    prompts, sizes = request.sized()
+    prompts, sizes = request.bucketed()
     return prefill(model, prompts, request.sampler, request.rng, request.stop, samples=request.num_samples, **sizes)
 
 
-def _watch(model: Any, request: Request, state: State) -> tuple[State, Any]:
-    """Run the loop in segments, the same compiled function with a nearer limit, and look at each."""
-    lead = state.lengths.shape
-    rows = TextStreamers(lead, None if request.tokenizer is None else request.tokenizer.decode, request.stop_strings)
+def _decode_in_segments(model: Any, request: Request, state: DecodeState) -> tuple[DecodeState, Any]:
+    """Run the loop in segments, and decode text, find stop strings and stream after each of them.
+
+    A segment is a call of the same compiled program with a nearer limit.
+    """
+    batch_shape = state.lengths.shape
+    decode_ids = None if request.tokenizer is None else request.tokenizer.decode
+    streamers = TextStreamers(batch_shape, decode_ids, request.stop_strings)
     while True:
+        # Copies, because `decode` donates the state, and because the streamers write into lengths and stopped.
         done, tokens = int(state.step), np.array(state.tokens)
         lengths, stopped = np.array(state.lengths), np.array(state.stopped)
         last = done >= request.max_new_tokens or bool(stopped.all())
-        for piece in rows.follow(tokens, lengths, stopped, last):
+        for news in streamers.update(tokens, lengths, stopped, last):
             if request.stream is not None:
-                request.stream(piece)
+                request.stream(news)
         if last or stopped.all():
             break
         state = dataclasses.replace(state, lengths=jnp.asarray(lengths), stopped=jnp.asarray(stopped))
         limit = np.int32(min(request.max_new_tokens, done + request.segment))
         state = decode(model, state, request.sampler, request.stop, limit)
-    count = np.arange(tokens.shape[-1]) < lengths[..., None]
-    kept = dataclasses.replace(
+    # The loop ran on to the end of the segment after a stop string was complete: remove those tokens.
+    counts = np.arange(tokens.shape[-1]) < lengths[..., None]
+    state = dataclasses.replace(
         state,
-        tokens=jnp.asarray(np.where(count, tokens, PAD)),
-        logprobs=jnp.asarray(np.where(count, np.array(state.logprobs), np.float32(0))),
+        tokens=jnp.asarray(np.where(counts, tokens, PAD)),
+        logprobs=jnp.asarray(np.where(counts, np.array(state.logprobs), np.float32(0))),
         lengths=jnp.asarray(lengths),
         stopped=jnp.asarray(stopped),
     )
-    return kept, None if request.tokenizer is None else rows.texts(lead)
+    return state, None if request.tokenizer is None else streamers.texts(batch_shape)

@@ -1,4 +1,4 @@
-"""From logits to a token: rules in one fixed order, then the largest logit or a draw."""
+"""From logits to a token: logit transforms in one fixed order, then the largest logit or a draw."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.core.parts import FactoryRepr
 from jax_attention.core.struct import part_field, struct
-from jax_attention.decoding.rules import Greedy, LogitTransform, UserLogitTransform
-from jax_attention.decoding.rules import greedy as greedy_rule
+from jax_attention.decoding.logit_transforms import Greedy, LogitTransform, UserLogitTransform
+from jax_attention.decoding.logit_transforms import greedy as greedy_transform
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -20,66 +20,72 @@ if TYPE_CHECKING:
 
 @struct
 class Sampler(FactoryRepr):
-    """Rules in their order; made by `sampler`."""
+    """Logit transforms in their order, and a choice of the token; made by `sampler`."""
 
-    rules: tuple[LogitTransform, ...] = part_field(default=())
+    transforms: tuple[LogitTransform, ...] = part_field(default=())
 
     @property
     def greedy(self) -> bool:
-        """Whether the largest logit is taken; otherwise a token is drawn and a rng is needed."""
-        return any(isinstance(rule, Greedy) for rule in self.rules)
+        """Whether the largest logit is taken; otherwise a token is drawn, which needs a rng."""
+        return any(isinstance(transform, Greedy) for transform in self.transforms)
 
     @property
     def needs_seen(self) -> bool:
-        """Whether a rule looks at the tokens that stand in the row already."""
-        return any(rule.needs_seen for rule in self.rules)
+        """Whether a transform reads which tokens the row already contains."""
+        return any(transform.needs_seen for transform in self.transforms)
 
     def logits(
-        self, logits: Float[Array, "*lead V"], seen: Bool[Array, "*lead V"] | None = None
-    ) -> Float[Array, "*lead V"]:
-        """float32 logits after all rules."""
+        self, logits: Float[Array, "*batch V"], seen: Bool[Array, "*batch V"] | None = None
+    ) -> Float[Array, "*batch V"]:
+        """Apply all transforms, in float32."""
         logits = logits.astype(jnp.float32)
-        for rule in self.rules:
-            logits = rule(logits, seen)
+        for transform in self.transforms:
+            logits = transform(logits, seen)
         return logits
 
     def __call__(
         self,
-        logits: Float[Array, "*lead V"],
-        seen: Bool[Array, "*lead V"] | None = None,
+        logits: Float[Array, "*batch V"],
+        seen: Bool[Array, "*batch V"] | None = None,
         rng: PRNGKeyArray | None = None,
-    ) -> Int[Array, "*lead"]:
-        """One token per row, int32; `rng` holds one key per row `[...]`, or is None for `greedy`."""
+    ) -> Int[Array, "*batch"]:
+        """Choose one token per row, int32; `rng` holds one key per row `[...]`, or is None for `greedy`.
+
+        greedy:  token = argmax(logits');        otherwise:  token ~ softmax(logits')
+        """
         logits = self.logits(logits, seen)
         if self.greedy:
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        # `categorical` takes one key for a whole array; one vmap per batch dimension gives each row its key.
         draw = jax.random.categorical
         for _ in logits.shape[:-1]:
             draw = jax.vmap(draw)
         return draw(rng, logits).astype(jnp.int32)
 
     def __repr__(self) -> str:
-        return f"sampler({', '.join(map(repr, self.rules))})"
+        return f"sampler({', '.join(map(repr, self.transforms))})"
 
 
-def sampler(*rules: LogitTransform | Callable) -> Sampler:
-    """Compose rules into a way to choose the next token, in the order of Hugging Face's `generate`.
+def sampler(*transforms: LogitTransform | Callable) -> Sampler:
+    """Compose logit transforms into a way to choose the next token, in the order of Hugging Face's `generate`.
 
         repetition_penalty -> plain functions -> temperature -> top_k -> top_p -> min_p -> draw (or greedy)
 
-    The order in which rules are given does not matter, except among plain functions; print the sampler to see it.
-    For another order apply the rules by hand: each is a function of logits.
+    The order of the arguments does not matter, except among plain functions; print the sampler to see the order.
+    For another order apply the transforms by hand: each is a function of logits.
 
     Args:
-        *rules: values such as `temperature(0.8)`, each kind at most once, and functions `f(logits, seen) -> logits`,
-            where `seen` is bool `[..., V]`. None at all draws from the model's own distribution.
+        *transforms: logit transforms such as `temperature(0.8)`, each kind at most once, and functions
+            `f(logits, seen) -> logits`, where `seen` is bool `[..., V]`. Without any, tokens are drawn from the
+            model's distribution as it is.
 
     Returns:
-        A `Sampler`, for `generate(..., sampler=)`; by itself `sampler(...)(logits, seen, rng)` gives a token per row.
+        A `Sampler`, for `generate(..., sampler=)`. A direct call `sampler(...)(logits, seen, rng)` gives a token per
+        row: `[..., V] -> [...]`.
 
     Raises:
-        ValueError: if a rule is given twice, or one that would be ignored stands beside `greedy()`.
-        TypeError: if a rule is not a value or a function.
+        ValueError: if a transform occurs twice, or would be ignored because of `greedy()`.
+        TypeError: if an argument is neither a logit transform nor a function.
 
     Example:
         >>> from jax_attention import decoding
@@ -89,45 +95,48 @@ def sampler(*rules: LogitTransform | Callable) -> Sampler:
     Reference:
         Holtzman et al. (2020), "The curious case of neural text degeneration".
     """
-    found = [_as_rule(rule) for rule in rules]
-    kinds = [type(rule) for rule in found if not isinstance(rule, UserLogitTransform)]
+    checked = [_as_transform(transform) for transform in transforms]
+    kinds = [type(transform) for transform in checked if not isinstance(transform, UserLogitTransform)]
     for kind in kinds:
         fail_unless(
             kinds.count(kind) == 1,
-            f"rules: expected each rule at most once, got {[r for r in found if type(r) is kind]}. Keep one of them.",
+            f"transforms: expected each logit transform at most once, got {[t for t in checked if type(t) is kind]}. "
+            "Keep one of them.",
         )
-    ignored = [rule for rule in found if rule.random]
+    ignored = [transform for transform in checked if transform.sampling_only]
     fail_unless(
         Greedy not in kinds or not ignored,
-        f"rules: expected greedy() without rules that it would ignore, got {ignored} beside it. Leave them out, or "
-        "leave greedy() out to draw tokens.",
+        f"transforms: expected greedy() without transforms that it would ignore, got {ignored} as well. Leave them "
+        "out, or leave greedy() out to draw tokens.",
     )
-    return Sampler(tuple(sorted(found, key=lambda rule: rule.place)))
+    return Sampler(tuple(sorted(checked, key=lambda transform: transform.order)))
 
 
 def as_sampler(x: Any) -> Sampler:
-    """What `generate(sampler=)` takes: a `Sampler`, one rule, or None for `greedy()`."""
+    """Convert the argument `sampler` of `generate`: a `Sampler`, one transform, or None for `greedy()`."""
     if isinstance(x, Sampler):
         return x
     if isinstance(x, (tuple, list)):
-        raise TypeError(f"sampler: expected a value, got {describe_array(x)}. Compose rules by sampler(*rules).")
-    return sampler(greedy_rule() if x is None else x)
+        raise TypeError(
+            f"sampler: expected one object, got {describe_array(x)}. Compose transforms by sampler(*transforms)."
+        )
+    return sampler(greedy_transform() if x is None else x)
 
 
-def _as_rule(x: Any) -> LogitTransform:
+def _as_transform(x: Any) -> LogitTransform:
     if isinstance(x, LogitTransform):
         return x
     name = getattr(x, "__name__", type(x).__name__)
     module = getattr(x, "__module__", None)
     fail_unless(
         not (callable(x) and str(module).startswith("jax_attention.decoding")),
-        f"rules: expected a value, got {name} itself. Call it: decoding.{name}(...).",
+        f"transforms: expected a logit transform, got the factory {name} itself. Call it: decoding.{name}(...).",
         TypeError,
     )
     fail_unless(
         callable(x) and getattr(x, "part", None) is None and not isinstance(x, type),
-        f"rules: expected values such as decoding.temperature(0.8), or functions (logits, seen) -> logits, got "
-        f"{describe_array(x)}.",
+        "transforms: expected logit transforms such as decoding.temperature(0.8), or functions (logits, seen) -> "
+        f"logits, got {describe_array(x)}.",
         TypeError,
     )
     return UserLogitTransform(x)

@@ -1,8 +1,9 @@
 """The two compiled programs of beam search: `start` reads the prompts, `search` lengthens beams until rows are done.
 
-A row has K running beams and K places for finished ones. The axis of the K stands in front of the prompts' own, so that
-rows never look at each other; only what belongs to a beam (its tokens, its score, its cache) has it. Beams that do not
-exist yet, or no longer, score -inf: no large negative number stands for them, so none can win.
+A row has K running beams and K slots for finished ones. The axis of the K is in front of the batch dimensions of the
+prompts, so that rows never look at each other. Only arrays that differ between beams (tokens, score, cache) have it.
+A beam that does not exist yet, or no longer, has the score -inf. No large negative number is used in its place, which a
+real score could fall below.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.struct import data_field, struct
-from jax_attention.decoding.loop import PAD, along_copies, read
+from jax_attention.decoding.loop import PAD, map_cache_rows, read_prompts
 from jax_attention.decoding.prompts import Prompts
 from jax_attention.decoding.sampler import Sampler
 
@@ -24,124 +25,140 @@ if TYPE_CHECKING:
 
 
 class StoppingCriteria(NamedTuple):
-    """When a beam and a row are finished; numbers, all of them traced: other ones run the same programs."""
+    """Numbers that decide when a beam and when a row is finished. All are traced: others run the same programs."""
 
     stop: Int[Array, "S"]
-    """Stop tokens, filled up by -1."""
+    """Stop tokens, padded with -1."""
     limit: Int[Array, ""]
     """The most tokens of a beam."""
     penalty: Float[Array, ""]
     """A finished beam scores (sum of log-probabilities) / length^penalty."""
-    horizon: Int[Array, ""]
-    """Running beams are judged as if their present sum stood at this length already; at their own if that is more."""
-    first_best: Bool[Array, ""]
+    min_length: Int[Array, ""]
+    """Running beams are compared with finished ones as if they had at least this length."""
+    stop_when_full: Bool[Array, ""]
     """Whether a row is done as soon as K beams have finished."""
 
 
 class Hypotheses(NamedTuple):
     """K beams of each row, best first."""
 
-    tokens: Int[Array, "K *lead M"]
-    """`PAD` behind the last."""
-    scores: Float[Array, "K *lead"]
-    """-inf where there is no beam."""
-    lengths: Int[Array, "K *lead"]
+    tokens: Int[Array, "K *batch M"]
+    """The tokens, then `PAD`."""
+    scores: Float[Array, "K *batch"]
+    """Sums of log-probabilities of running beams, scores of finished ones; -inf where there is no beam."""
+    lengths: Int[Array, "K *batch"]
 
 
 @struct
-class Search:
-    """Everything that the search carries from token to token."""
+class BeamState:
+    """Carry of the search loop."""
 
     cache: Any = data_field()
     step: Int[Array, ""] = data_field()
-    """How many tokens the running beams have."""
+    """Number of tokens of the running beams."""
     running: Hypotheses = data_field()
     finished: Hypotheses = data_field()
-    open: Bool[Array, "*lead"] = data_field()
+    open: Bool[Array, "*batch"] = data_field()
     """Which rows go on; the others take no more finished beams."""
-    token: Int[Array, "K *lead"] = data_field()
+    token: Int[Array, "K *batch"] = data_field()
     """The last token of each running beam: the next input of the model."""
-    parents: Int[Array, "K *lead"] = data_field()
-    """Which of the beams in the cache each running one continues."""
-    position: Int[Array, "K *lead"] = data_field()
-    """Where that token stands."""
-    seen: Bool[Array, "K *lead V"] | None = data_field()
-    """Which tokens stand in the beam, prompt included; None when no rule asks."""
+    parents: Int[Array, "K *batch"] = data_field()
+    """Index of the beam in the cache that each running beam continues."""
+    position: Int[Array, "K *batch"] = data_field()
+    """Position of the last token."""
+    seen: Bool[Array, "K *batch V"] | None = data_field()
+    """Which tokens the beam contains, prompt included; None if no transform reads it."""
 
 
 @partial(jax.jit, static_argnames=("capacity", "room", "chunk", "beams"))
 def start(
     model: Any,
     prompts: Prompts,
-    rules: Sampler,
-    goal: StoppingCriteria,
+    sampler: Sampler,
+    criteria: StoppingCriteria,
     *,
     capacity: int,
     room: int,
     chunk: int | None,
     beams: int,
-) -> Search:
-    """Read each prompt once and choose the first of at most `room` tokens of each beam."""
-    found = read(model, prompts, capacity=capacity, chunk=chunk, copies=beams, needs_seen=rules.needs_seen)
-    zeros = jnp.zeros_like(found.position)
-    nothing = jnp.full(zeros.shape, -jnp.inf)
-    none = Hypotheses(jnp.full((*zeros.shape, room), PAD, jnp.int32), nothing, zeros)
-    state = Search(
-        cache=found.cache,
+) -> BeamState:
+    """Read each prompt once, and choose the first of at most `room` tokens of each beam."""
+    prefilled = read_prompts(
+        model, prompts, capacity=capacity, chunk=chunk, copies=beams, needs_seen=sampler.needs_seen
+    )
+    zeros = jnp.zeros_like(prefilled.position)
+    no_scores = jnp.full(zeros.shape, -jnp.inf)
+    no_beams = Hypotheses(jnp.full((*zeros.shape, room), PAD, jnp.int32), no_scores, zeros)
+    state = BeamState(
+        cache=prefilled.cache,
         step=jnp.zeros((), jnp.int32),
-        # All beams are the prompt still: only the first counts, or each would find the same tokens.
-        running=none._replace(scores=nothing.at[0].set(0)),
-        finished=none,
+        # All K beams are the same prompt. Only the first gets a score, or all K would choose the same tokens.
+        running=no_beams._replace(scores=no_scores.at[0].set(0)),
+        finished=no_beams,
         open=jnp.ones(zeros.shape[1:], bool),
         token=zeros,
         parents=zeros,
-        position=found.position,
-        seen=found.seen,
+        position=prefilled.position,
+        seen=prefilled.seen,
     )
-    return _choose(state, found.logits, rules, goal)
+    return _extend(state, prefilled.logits, sampler, criteria)
 
 
 @partial(jax.jit, static_argnames="capacity", donate_argnums=1)
-def search(model: Any, state: Search, rules: Sampler, goal: StoppingCriteria, *, capacity: int) -> Search:
-    """Go on until no row is open, or the limit is reached."""
-    lead = state.open.shape
+def search(model: Any, state: BeamState, sampler: Sampler, criteria: StoppingCriteria, *, capacity: int) -> BeamState:
+    """Lengthen the beams until no row is open, or the limit is reached."""
+    batch_shape = state.open.shape
 
-    def unfinished(state: Search) -> jax.Array:
-        return (state.step < goal.limit) & jnp.any(state.open)
+    def is_unfinished(state: BeamState) -> jax.Array:
+        return (state.step < criteria.limit) & jnp.any(state.open)
 
-    def step(state: Search) -> Search:
-        cache = along_copies(lambda x, axis: _pick(x, state.parents, axis), model, state.cache, lead, capacity)
+    def step(state: BeamState) -> BeamState:
+        # Each beam continues the keys and values of its parent. Reordered here, where the model reads them next, they
+        # are copied layer by layer: temporary memory is less than half of the K caches, not a second copy of them.
+        reorder = lambda x, axis: _take_beams(x, state.parents, axis)  # noqa: E731
+        cache = map_cache_rows(reorder, model, state.cache, batch_shape, capacity)
         token, position = state.token[..., None], state.position[..., None]
         hidden, cache = model.hidden(token, positions=position, cache=cache)
-        return _choose(dataclasses.replace(state, cache=cache), model.unembed(hidden[..., 0, :]), rules, goal)
+        return _extend(dataclasses.replace(state, cache=cache), model.unembed(hidden[..., 0, :]), sampler, criteria)
 
-    return jax.lax.while_loop(unfinished, step, state)
+    return jax.lax.while_loop(is_unfinished, step, state)
 
 
-def _choose(state: Search, logits: jax.Array, rules: Sampler, goal: StoppingCriteria) -> Search:
-    """Lengthen the beams by one token: of the K best those that end finish, the K best that do not end run on."""
-    logprobs = rules.logits(jax.nn.log_softmax(logits.astype(jnp.float32)), state.seen)
+def _extend(state: BeamState, logits: jax.Array, sampler: Sampler, criteria: StoppingCriteria) -> BeamState:
+    """Lengthen the beams by one token, in the three steps of `beam_search`: finish, keep, go on."""
+    # sums [K, V] = sum of each beam + log softmax(its logits)
+    logprobs = sampler.logits(jax.nn.log_softmax(logits.astype(jnp.float32)), state.seen)
     sums = state.running.scores[..., None] + logprobs
     length = state.step + 1
-    stops = jnp.any(jnp.arange(sums.shape[-1])[:, None] == goal.stop, axis=-1)
-    best, token, _ = _lengthen(state, sums)
-    ending = state.open & (stops[token] | (length == goal.limit))
-    best = best._replace(scores=jnp.where(ending, best.scores / _scale(length, goal), -jnp.inf))
-    both = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), state.finished, best)
-    _, places = _largest(both.scores, len(best.scores))
-    finished = jax.tree.map(lambda x: _pick(x, places), both)
-    running, token, parents = _lengthen(state, jnp.where(stops, -jnp.inf, sums))
+    is_stop = jnp.any(jnp.arange(sums.shape[-1])[:, None] == criteria.stop, axis=-1)
+
+    # Finish: of the K largest sums those whose token is a stop token, or all at the limit;  score = sum / n^penalty.
+    best, token, _ = _top_beams(state, sums)
+    ends = state.open & (is_stop[token] | (length == criteria.limit))
+    best = best._replace(scores=jnp.where(ends, best.scores / _divisor(length, criteria), -jnp.inf))
+
+    # Keep: the K finished beams of highest score, old and new.
+    candidates = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), state.finished, best)
+    _, indices = _top(candidates.scores, len(best.scores))
+    finished = jax.tree.map(lambda x: _take_beams(x, indices), candidates)
+
+    # Go on: the K largest sums whose token is no stop token.
+    running, token, parents = _top_beams(state, jnp.where(is_stop, -jnp.inf, sums))
     seen = state.seen
     if seen is not None:
-        seen = _pick(seen, parents) | (jnp.arange(seen.shape[-1]) == token[..., None])
-    hope, worst = running.scores[0] / _scale(jnp.maximum(length, goal.horizon), goal), jnp.min(finished.scores, axis=0)
+        seen = _take_beams(seen, parents) | (jnp.arange(seen.shape[-1]) == token[..., None])
+
+    # A row stays open while its best running beam may still score better than its worst finished one.
+    best_possible = running.scores[0] / _divisor(jnp.maximum(length, criteria.min_length), criteria)
+    worst = jnp.min(finished.scores, axis=0)
+    is_full = worst > -jnp.inf
     return dataclasses.replace(
         state,
         step=length,
         running=running,
         finished=finished,
-        # Not `hope > worst`: NaN goes on to the limit, and shows.
-        open=state.open & ~(hope <= worst) & ~(goal.first_best & (worst > -jnp.inf)),
+        # `~(a <= b)` and not `a > b`: a NaN keeps the row open until the limit, and shows in the scores.
+        open=state.open & ~(best_possible <= worst) & ~(criteria.stop_when_full & is_full),
         token=token,
         parents=parents,
         position=state.position + 1,
@@ -149,28 +166,29 @@ def _choose(state: Search, logits: jax.Array, rules: Sampler, goal: StoppingCrit
     )
 
 
-def _lengthen(state: Search, sums: jax.Array) -> tuple[Hypotheses, jax.Array, jax.Array]:
+def _top_beams(state: BeamState, sums: jax.Array) -> tuple[Hypotheses, jax.Array, jax.Array]:
     """The K largest of all `sums [K, ..., V]` as beams, with the last token and the parent of each."""
-    beams, size = sums.shape[0], sums.shape[-1]
-    scores, places = _largest(jnp.moveaxis(sums, -1, 1).reshape(-1, *sums.shape[1:-1]), beams)
-    parents, token = places // size, places % size
-    tokens = _pick(state.running.tokens, parents)
+    beams, vocab_size = sums.shape[0], sums.shape[-1]
+    # [K, ..., V] -> [K V, ...]: beam and token in one axis, so that one beam may continue in several ways.
+    scores, indices = _top(jnp.moveaxis(sums, -1, 1).reshape(-1, *sums.shape[1:-1]), beams)
+    parents, token = indices // vocab_size, indices % vocab_size
+    tokens = _take_beams(state.running.tokens, parents)
     tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[..., None], state.step, axis=-1)
     return Hypotheses(tokens, scores, jnp.full_like(token, state.step + 1)), token, parents
 
 
-def _scale(length: jax.Array, goal: StoppingCriteria) -> jax.Array:
-    """What a sum over `length` tokens is divided by."""
-    return length.astype(jnp.float32) ** goal.penalty
+def _divisor(length: jax.Array, criteria: StoppingCriteria) -> jax.Array:
+    """length^penalty, by which a sum of log-probabilities is divided."""
+    return length.astype(jnp.float32) ** criteria.penalty
 
 
-def _largest(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """The `count` largest along the first axis, and where they stood; the first of equal ones."""
-    values, places = jax.lax.top_k(jnp.moveaxis(x, 0, -1), count)
-    return jnp.moveaxis(values, -1, 0), jnp.moveaxis(places, -1, 0).astype(jnp.int32)
+def _top(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """The `count` largest entries along the first axis and their indices; the first of equal ones."""
+    largest, indices = jax.lax.top_k(jnp.moveaxis(x, 0, -1), count)
+    return jnp.moveaxis(largest, -1, 0), jnp.moveaxis(indices, -1, 0).astype(jnp.int32)
 
 
-def _pick(x: jax.Array, places: jax.Array, axis: int = 0) -> jax.Array:
-    """Reorder an axis of beams; `places [K, *lead]` for `x [..., K, *lead, ...]`."""
-    index = places.reshape((1,) * axis + places.shape + (1,) * (x.ndim - axis - places.ndim))
-    return jnp.take_along_axis(x, index, axis)
+def _take_beams(x: jax.Array, indices: jax.Array, axis: int = 0) -> jax.Array:
+    """Reorder the axis of beams by `indices [K, *batch]`, for `x [..., K, *batch, ...]`."""
+    indices = indices.reshape((1,) * axis + indices.shape + (1,) * (x.ndim - axis - indices.ndim))
+    return jnp.take_along_axis(x, indices, axis)

@@ -1,1 +1,1 @@
-"""Implementations: ways to evaluate the formula. None imports another; `attention/choose.py` chooses."""
+"""Implementations: ways to evaluate the formula. None imports another; `attention/evaluate.py` chooses."""

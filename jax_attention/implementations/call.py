@@ -1,4 +1,4 @@
-"""One attention call after all checks: operands, the four parts of the rule, positions, and what is wanted."""
+"""One attention call after all checks: operands, the four parts of the rule, positions, and the kind of result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-class Wanted(enum.Enum):
-    """What a call computes: the output, the weights, or the output with row statistics."""
+class ResultKind(enum.Enum):
+    """The kind of result of a call: the output, the weights, or the output with row statistics."""
 
     OUTPUT = "output"
     WEIGHTS = "weights"
@@ -56,7 +56,7 @@ class AttentionCall:
     precision: Any = None
     implementation: Any = None
     """None, a name, or an `Implementation`."""
-    wanted: Wanted = Wanted.OUTPUT
+    result: ResultKind = ResultKind.OUTPUT
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -72,6 +72,11 @@ class AttentionCall:
     def batch_size(self) -> int:
         """Product of the batch dimensions."""
         return math.prod(self.batch_shape)
+
+    @property
+    def pair_positions(self) -> tuple[jax.Array, jax.Array]:
+        """Positions that broadcast over the scores: `[..., T, 1]` and `[..., 1, S]`."""
+        return jnp.asarray(self.query_positions)[..., :, None], jnp.asarray(self.key_positions)[..., None, :]
 
     @property
     def rule(self) -> tuple[Score, tuple[Mod, ...], Mask | None, Normalizer]:
@@ -92,9 +97,7 @@ class AttentionCall:
         """The same call with other fields."""
         return dataclasses.replace(self, **changes)
 
-    def modify(
-        self, scores: jax.Array, where: jax.Array, q_pos: jax.Array, k_pos: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def modify(self, scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Scores `[..., t, s]` after all mods, ready to be normalised, and the allowed pairs.
 
         Scores of forbidden pairs become 0 before a mod sees them: the derivative of that mod at inf or NaN would
@@ -102,7 +105,7 @@ class AttentionCall:
         """
         for mod in self.mods:
             scores, where = forbid(scores, where)
-            scores = mod(scores, q_pos, k_pos)
+            scores = mod(scores, *self.pair_positions)
         return self.normalize.forbid(scores, where)
 
     def in_compute_dtype(self) -> AttentionCall:

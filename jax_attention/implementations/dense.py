@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_broadcasts
-from jax_attention.core.numerics import zero_rows
+from jax_attention.core.numerics import row_max, zero_rows
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.call import AttentionCall, AttentionOutput
 from jax_attention.masks.block_coverage import all_rows_used
-from jax_attention.normalizers.base import row_max
 from jax_attention.normalizers.softmax import exponentials, logsumexp
 
 
@@ -89,29 +88,23 @@ class _Weights(NamedTuple):
 
 def _normalize(call: AttentionCall) -> _Weights:
     """Stages 1 and 2: score, modify, mask, normalise."""
-    positions, shape = _pair_positions(call), call.score_shape
-    call = call.in_compute_dtype()
+    shape, call = call.score_shape, call.in_compute_dtype()
     where, all_used = True, True
     if call.mask is not None:
-        where = _allowed(call, *positions)
+        where = _allowed(call)
         all_used = all_rows_used(call.mask, call.query_positions, call.key_positions)
     if not all_used:
         call = call.zero_unused(jnp.any(where, axis=-1), jnp.any(where, axis=-2))
     scores = jnp.broadcast_to(call.score(call.query, call.key), shape)
     where = jnp.broadcast_to(where, shape)
-    scores, where = call.modify(scores, where, *positions)
+    scores, where = call.modify(scores, where)
     numerator, denominator = call.normalize.quotient(scores, where)
     return _Weights(scores, where, numerator, denominator, all_used and not call.may_forbid_pairs)
 
 
-def _pair_positions(call: AttentionCall) -> tuple[jax.Array, jax.Array]:
-    """Positions that broadcast over the scores: `[..., T, 1]` and `[..., 1, S]`."""
-    return jnp.asarray(call.query_positions)[..., :, None], jnp.asarray(call.key_positions)[..., None, :]
-
-
-def _allowed(call: AttentionCall, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
+def _allowed(call: AttentionCall) -> jax.Array:
     """What the mask says, `[..., T, S]`; batch dimensions that it does not look at have size 1."""
-    where, shape = call.mask(q_pos, k_pos), call.score_shape
+    where, shape = call.mask(*call.pair_positions), call.score_shape
     check_broadcasts(f"mask {call.mask!r}", where, shape)
     where = where.reshape((1,) * (len(shape) - where.ndim) + where.shape)
     return jnp.broadcast_to(where, where.shape[:-2] + shape[-2:])
@@ -120,7 +113,7 @@ def _allowed(call: AttentionCall, q_pos: jax.Array, k_pos: jax.Array) -> jax.Arr
 def _drop(call: AttentionCall, weights: jax.Array) -> jax.Array:
     if call.dropout is None:
         return weights
-    return call.dropout(weights, *_pair_positions(call), call.batch_index)
+    return call.dropout(weights, *call.pair_positions, call.batch_index)
 
 
 def _combine(call: AttentionCall, w: _Weights) -> jax.Array:

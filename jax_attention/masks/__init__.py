@@ -1,4 +1,4 @@
-"""Masks: who may attend to whom? True = may attend, everywhere; join them with `&`, `|`, `~`.
+"""Masks: which query may attend to which key? True = may attend, everywhere. Combine them by `&`, `|`, `~`.
 
 A plain function `(q_pos[..., T, 1], k_pos[..., 1, S]) -> bool` is accepted wherever a mask is.
 """

@@ -1,4 +1,4 @@
-"""The contract of a mask, and the algebra `& | ~` on masks."""
+"""The contract of a mask, and the algebra `& | ~` of masks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ class Mask(FactoryRepr):
     part = "mask"
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
-        """Which pairs are allowed, broadcastable to the tile."""
+        """Return the allowed pairs, bool, broadcastable to `[..., t, s]`."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(q_pos, k_pos)")
 
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
-        """What can be said about whole tiles without looking at pairs; it may know less, but must not be wrong. A
-        subclass that changes `__call__` must change this too.
+        """Return which tiles are empty and which are full, as far as that is known without computing pairs.
+
+        Saying less is allowed: blockwise evaluation then computes and masks more tiles. A false claim gives wrong
+        results, so a subclass that overrides `__call__` must override this method too.
         """
         return tiles.unknown()
 
@@ -45,9 +47,9 @@ class Mask(FactoryRepr):
         return Not(self)
 
     def describe(self, query_length: int, key_length: int | None = None) -> str:
-        """The mask in words and as a picture: one line per query, `#` where it may attend, `.` where not.
+        """The mask as text: its expression, then one line per query, `#` where it may attend, `.` where not.
 
-        Leading axes of arrays inside the mask are shown by their first entry.
+        Of arrays with batch dimensions the first batch element is shown.
         """
         rows, columns = query_length, query_length if key_length is None else key_length
         q_pos, k_pos = np.arange(rows)[:, None], np.arange(columns)[None, :]
@@ -70,7 +72,7 @@ class UserMask(UserFunction, Mask):
 
 @struct
 class And(Mask):
-    """Allowed by both."""
+    """Pairs that both masks allow."""
 
     left: Mask = part_field()
     right: Mask = part_field()
@@ -87,7 +89,7 @@ class And(Mask):
 
 @struct
 class Or(Mask):
-    """Allowed by either."""
+    """Pairs that at least one of two masks allows."""
 
     left: Mask = part_field()
     right: Mask = part_field()
@@ -104,7 +106,7 @@ class Or(Mask):
 
 @struct
 class Not(Mask):
-    """Allowed where the inner mask forbids."""
+    """Pairs that the inner mask forbids."""
 
     mask: Mask = part_field()
 
@@ -119,7 +121,7 @@ class Not(Mask):
 
 
 def and_terms(mask: Mask | None) -> list[Mask]:
-    """The masks that `&` joins, in order; an empty list where every pair is allowed."""
+    """The operands of nested `&`, in order; an empty list for no mask."""
     if isinstance(mask, And):
         return and_terms(mask.left) + and_terms(mask.right)
     return [] if mask is None else [mask]
@@ -131,13 +133,13 @@ def as_mask(x: Mask | Callable) -> Mask:
         as_mask(mask) = mask,        as_mask(f)(q_pos, k_pos) = f(q_pos, k_pos)
 
     Args:
-        x: a value, or `f(q_pos[..., t, 1], k_pos[..., 1, s]) -> bool[..., t, s]`, True = may attend.
+        x: a mask, or `f(q_pos[..., t, 1], k_pos[..., 1, s]) -> bool[..., t, s]`, True = may attend.
 
     Returns:
         A mask, which has the algebra `& | ~`.
 
     Raises:
-        TypeError: if `x` is not callable (an array, say), or by the value, when `f` returns anything but booleans.
+        TypeError: if `x` is not callable (an array, say); when the mask is called, if `f` does not return booleans.
 
     Example:
         >>> from jax_attention import masks
@@ -151,7 +153,7 @@ def as_mask(x: Mask | Callable) -> Mask:
         return x
     if not callable(x):
         raise TypeError(
-            "mask: expected a value of jax_attention.masks or a function (q_pos, k_pos) -> bool, got "
+            "mask: expected a part from jax_attention.masks or a function (q_pos, k_pos) -> bool, got "
             f"{type(x).__name__}. Wrap a boolean array (True = may attend): masks.dense(array)."
         )
     check_kind("mask", x)

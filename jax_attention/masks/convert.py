@@ -1,4 +1,4 @@
-"""Masks and windows of other libraries, converted: polarity, layout and counting conventions in one place."""
+"""Conversion of masks and windows of other libraries: polarity, layout and counting conventions in one place."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class MaskAndMods(NamedTuple):
-    """A converted mask: boolean parts in `mask`, additive parts in `mods`; `attend(..., **converted._asdict())`."""
+    """A converted mask: the boolean one in `mask`, additive ones in `mods`; `attend(..., **converted._asdict())`."""
 
     mask: Mask | None
     mods: tuple[Mod, ...]
 
 
-def from_torch_sdpa(attn_mask: Bool[Array, "*lead T S"] | Float[Array, "*lead T S"]) -> MaskAndMods:
+def from_torch_sdpa(attn_mask: Bool[Array, "*batch T S"] | Float[Array, "*batch T S"]) -> MaskAndMods:
     """The `attn_mask` of `torch.nn.functional.scaled_dot_product_attention`.
 
-        bool: True = may attend (as ours);        float: added to the scores, -inf forbids
+        bool: True = may attend, as here;        float: added to the scores, -inf forbids
 
     Args:
         attn_mask: `[..., T, S]`, a NumPy or JAX array (`tensor.numpy()`).
@@ -63,7 +63,7 @@ def from_torch_mha(
     Args:
         attn_mask: `[T, S]` or `[B * num_heads, T, S]`.
         key_padding_mask: `[B, S]`, or `[S]` without batch.
-        num_heads: needed to cut a three-dimensional `attn_mask` into batch and heads.
+        num_heads: needed to split the first axis of a three-dimensional `attn_mask` into batch and heads.
 
     Returns:
         `(mask, mods)` for `attend_heads` and `nn.MultiHeadAttention`.
@@ -83,7 +83,7 @@ def from_torch_mha(
     """
     if attn_mask is None and key_padding_mask is None:
         raise ValueError("attn_mask, key_padding_mask: expected at least one of them, got None for both.")
-    found = []
+    converted = []
     if attn_mask is not None:
         attn_mask = jnp.asarray(attn_mask)
         if attn_mask.ndim == 3:
@@ -97,16 +97,16 @@ def from_torch_mha(
             attn_mask = attn_mask[0] if len(attn_mask) == 1 else attn_mask  # one example fits with or without batch
         elif attn_mask.ndim != 2:
             raise ValueError(f"attn_mask: expected [T, S] or [B * num_heads, T, S], got {describe_array(attn_mask)}.")
-        found.append(_bool_or_bias("attn_mask", attn_mask, flip=True))
+        converted.append(_bool_or_bias("attn_mask", attn_mask, flip=True))
     if key_padding_mask is not None:
         padding = jnp.asarray(key_padding_mask)
         if padding.ndim not in (1, 2):
             raise ValueError(f"key_padding_mask: expected [B, S] or [S], got {describe_array(padding)}.")
         padding = padding[None, :] if padding.ndim == 1 else padding[:, None, None, :]
-        found.append(_bool_or_bias("key_padding_mask", padding, flip=True))
-    allowed = [part.mask for part in found if part.mask is not None]
+        converted.append(_bool_or_bias("key_padding_mask", padding, flip=True))
+    allowed = [each.mask for each in converted if each.mask is not None]
     mask = None if not allowed else allowed[0] if len(allowed) == 1 else allowed[0] & allowed[1]
-    return MaskAndMods(mask, tuple(mod for part in found for mod in part.mods))
+    return MaskAndMods(mask, tuple(mod for each in converted for mod in each.mods))
 
 
 def from_huggingface(
@@ -141,7 +141,9 @@ def from_huggingface(
     if mask.ndim == 4:
         if not jnp.issubdtype(mask.dtype, jnp.floating):
             return MaskAndMods(dense(mask != 0), ())
-        allowed = mask > -0.5 * jnp.finfo(mask.dtype).max  # recognises their constant; ours never computes with it
+        # transformers writes finfo.min for "forbidden", and adds masks, so a little more or less; half of it is far
+        # beyond any bias. The constant is recognised here and replaced by a mask: nothing computes with it.
+        allowed = mask > -0.5 * jnp.finfo(mask.dtype).max
         return MaskAndMods(dense(allowed), (bias(jnp.where(allowed, mask, 0)),))
     raise ValueError(f"attention_mask: expected [B, S] or [B, 1, T, S], got {describe_array(mask)}.")
 
@@ -237,6 +239,7 @@ def from_jax_nn_window(local_window_size: int | tuple[int, int]) -> SlidingWindo
 
 
 def _bool_or_bias(name: str, array: Array, flip: bool) -> MaskAndMods:
+    """A bool array as a mask (negated if `flip`); a float one as a mask where it is -inf and a bias elsewhere."""
     array = jnp.asarray(array)
     if array.dtype == bool:
         return MaskAndMods(dense(~array if flip else array), ())

@@ -26,7 +26,7 @@ class Lengths(Mask):
     query_lengths: jax.Array | int | None = array_field(default=None, per_sequence=True)
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
-        allowed = (q_pos == q_pos) & (k_pos == k_pos)
+        allowed = (q_pos == q_pos) & (k_pos == k_pos)  # True in the shape of the tile, for the lengths that are None
         if self.key_lengths is not None:
             allowed = allowed & (k_pos < per_tile(self.key_lengths))
         if self.query_lengths is not None:
@@ -34,14 +34,14 @@ class Lengths(Mask):
         return allowed
 
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
-        found = tiles.coverage(np.ones((), bool), np.ones((), bool))
+        coverage = tiles.coverage(np.ones((), bool), np.ones((), bool))
         if self.key_lengths is not None:
             length = per_tile(self.key_lengths)
-            found = found & tiles.coverage(tiles.k_low < length, tiles.k_high < length)
+            coverage = coverage & tiles.coverage(tiles.k_low < length, tiles.k_high < length)
         if self.query_lengths is not None:
             length = per_tile(self.query_lengths)
-            found = found & tiles.coverage(tiles.q_low < length, tiles.q_high < length)
-        return found
+            coverage = coverage & tiles.coverage(tiles.q_low < length, tiles.q_high < length)
+        return coverage
 
 
 @struct
@@ -57,8 +57,8 @@ class Segments(Mask):
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         q_low, q_high = (x[..., :, None] for x in low_and_high(self.query_ids, tiles.height))
         k_low, k_high = (x[..., None, :] for x in low_and_high(self.key_ids, tiles.width))
-        some = (q_low <= k_high) & (k_low <= q_high)
-        return tiles.coverage(some, some & (q_low == q_high) & (k_low == k_high))
+        overlap = (q_low <= k_high) & (k_low <= q_high)
+        return tiles.coverage(overlap, overlap & (q_low == q_high) & (k_low == k_high))
 
 
 @struct
@@ -71,11 +71,11 @@ class Dense(Mask):
         return jnp.asarray(self.array)
 
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
-        *lead, rows, columns = self.array.shape
+        *batch, rows, columns = self.array.shape
         grid = (tiles.rows, tiles.height) if rows > 1 else (1, 1)
         grid += (tiles.columns, tiles.width) if columns > 1 else (1, 1)
-        parts = jnp.asarray(self.array).reshape(*lead, *grid)
-        return tiles.coverage(jnp.any(parts, axis=(-3, -1)), np.zeros((), bool))
+        blocks = jnp.asarray(self.array).reshape(*batch, *grid)
+        return tiles.coverage(jnp.any(blocks, axis=(-3, -1)), np.zeros((), bool))
 
 
 @struct
@@ -93,10 +93,10 @@ class BlockSparse(Mask):
         return inside & take_last(flat, jnp.where(inside, row * columns + column, 0))
 
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
-        """Blocks in each tile's range are counted by differences of sums from the corner."""
+        """Count the allowed blocks in the range of each tile, by differences of a two-dimensional cumulative sum."""
         known = not isinstance(self.blocks, jax.core.Tracer) and all(isinstance(x, np.ndarray) for x in tiles[-4:])
         if any(np.ndim(x) > 2 and np.shape(x)[:-2].count(1) < np.ndim(x) - 2 for x in tiles[-4:]):
-            return tiles.unknown()  # positions of their own for every leading index
+            return tiles.unknown()  # ranges differ between batch elements, and the sums below are for one grid
         xp = np if known else jnp
         blocks = xp.asarray(self.blocks)
         summed = xp.cumsum(xp.cumsum(xp.pad(blocks, [(0, 0)] * (blocks.ndim - 2) + [(1, 0), (1, 0)]), -1), -2)
@@ -105,13 +105,13 @@ class BlockSparse(Mask):
         inside = (top >= 0) & (left >= 0) & (bottom < blocks.shape[-2]) & (right < blocks.shape[-1])
         top, bottom = (xp.clip(x, 0, blocks.shape[-2]) for x in (top, bottom + 1))
         left, right = (xp.clip(x, 0, blocks.shape[-1]) for x in (left, right + 1))
-        at = lambda row, column: summed[..., row, column]  # noqa: E731
-        count = at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left)
+        corners = summed[..., bottom, right] + summed[..., top, left]
+        count = corners - summed[..., top, right] - summed[..., bottom, left]
         return tiles.coverage(count > 0, inside & (count == (bottom - top) * (right - left)))
 
 
 def lengths(
-    key_lengths: Int[Array, "*#lead"] | int | None = None, query_lengths: Int[Array, "*#lead"] | int | None = None
+    key_lengths: Int[Array, "*#batch"] | int | None = None, query_lengths: Int[Array, "*#batch"] | int | None = None
 ) -> Lengths:
     """Right padding: only the first `length` positions of each sequence are real.
 
@@ -120,14 +120,14 @@ def lengths(
     Padding queries attend to nothing, so their output is 0.
 
     Args:
-        key_lengths: int, or integers of all leading axes: `[B]` for `attend`, `n[:, None]` (`[B, 1]`) under heads.
-        query_lengths: likewise for the queries; None leaves them all real.
+        key_lengths: int, or integers with all batch dimensions: `[B]` for `attend`, `n[:, None]` under heads.
+        query_lengths: the same for queries; with None all of them are real.
 
     Returns:
         A mask.
 
     Raises:
-        ValueError: if both are None; by `attend`, if an array has some but not all leading axes.
+        ValueError: if both are None; by `attend`, if an array has some but not all batch dimensions.
         TypeError: if one is not integer.
 
     Example:
@@ -149,20 +149,20 @@ def lengths(
     )
 
 
-def segments(query_ids: Int[Array, "*#lead T"], key_ids: Int[Array, "*#lead S"] | None = None) -> Segments:
+def segments(query_ids: Int[Array, "*#batch T"], key_ids: Int[Array, "*#batch S"] | None = None) -> Segments:
     """Packed documents: a query sees the keys with the same id.
 
         allowed(t, s)  <=>  query_ids[t] = key_ids[s]
 
     Args:
-        query_ids: integers `[..., T]`, by row; leading axes all or none (`ids[:, None, :]` under heads).
+        query_ids: integers `[..., T]`, by row; with all batch dimensions or none (`ids[:, None, :]` under heads).
         key_ids: integers `[..., S]`; None takes `query_ids` (self-attention).
 
     Returns:
         A mask.
 
     Raises:
-        ValueError: if an array has no axis; by `attend`, if it does not fit T or S or the leading axes.
+        ValueError: if an array has no axis; by `attend`, if it does not fit T, S or the batch shape.
         TypeError: if ids are not integer.
 
     Example:
@@ -183,14 +183,14 @@ def segments(query_ids: Int[Array, "*#lead T"], key_ids: Int[Array, "*#lead S"] 
     return Segments(query_ids, key_ids)
 
 
-def dense(array: Bool[Array, "*lead T S"]) -> Dense:
+def dense(array: Bool[Array, "*batch T S"]) -> Dense:
     """Any boolean array as a mask.
 
         allowed(t, s)  <=>  array[..., t, s]
 
     Args:
         array: bool `[..., T, S]`, True = may attend; T or S may be 1. A padding mask `[B, S]` under heads is
-            `valid[:, None, None, :]`. Indexed by row, not by position.
+            `valid[:, None, None, :]`. It is indexed by row, not by position.
 
     Returns:
         A mask.
@@ -220,8 +220,8 @@ def dense(array: Bool[Array, "*lead T S"]) -> Dense:
     return Dense(check_array("array", array, ("T", "S"), kind="bool"))
 
 
-def block_sparse(blocks: Bool[Array, "*lead rows columns"], block_size: int) -> BlockSparse:
-    """A coarse grid of allowed blocks.
+def block_sparse(blocks: Bool[Array, "*batch rows columns"], block_size: int) -> BlockSparse:
+    """Block-sparse mask: a coarse grid of allowed blocks.
 
         allowed(t, s)  <=>  blocks[..., floor(q_pos / block_size), floor(k_pos / block_size)]
 

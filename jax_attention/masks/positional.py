@@ -1,4 +1,4 @@
-"""Masks that are pure functions of the two positions, with static structure a tiled implementation can reason about."""
+"""Masks that are functions of the two positions alone; blockwise evaluation skips tiles that they leave empty."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SlidingWindow(Mask):
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         ahead = k_pos - (q_pos + self.offset)
-        allowed = ahead == ahead
+        allowed = ahead == ahead  # True in the shape of the tile, for a side without a limit
         if self.left is not None:
             allowed = allowed & (ahead > -self.left)
         if self.right is not None:
@@ -52,12 +52,12 @@ class SlidingWindow(Mask):
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         low = tiles.k_low - (tiles.q_high + self.offset)
         high = tiles.k_high - (tiles.q_low + self.offset)
-        some, all = low <= high, low <= high
+        nonempty = full = low <= high  # always True; in the shape of the grid
         if self.left is not None:
-            some, all = some & (high > -self.left), all & (low > -self.left)
+            nonempty, full = nonempty & (high > -self.left), full & (low > -self.left)
         if self.right is not None:
-            some, all = some & (low <= self.right), all & (high <= self.right)
-        return tiles.coverage(some, all)
+            nonempty, full = nonempty & (low <= self.right), full & (high <= self.right)
+        return tiles.coverage(nonempty, full)
 
 
 @struct
@@ -67,7 +67,7 @@ class Prefix(Mask):
     length: jax.Array | int = array_field(per_sequence=True)
 
     def __call__(self, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
-        return (k_pos < per_tile(self.length)) & (q_pos == q_pos)
+        return (k_pos < per_tile(self.length)) & (q_pos == q_pos)  # the latter for the shape of the tile
 
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         return tiles.coverage(tiles.k_low < per_tile(self.length), tiles.k_high < per_tile(self.length))
@@ -84,8 +84,8 @@ class Dilated(Mask):
 
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         low, high = tiles.q_low - tiles.k_high, tiles.q_high - tiles.k_low
-        some = high // self.step * self.step >= low
-        return tiles.coverage(some, some & ((low == high) | (self.step == 1)))
+        multiple = high // self.step * self.step >= low  # a multiple of `step` among the differences low ... high
+        return tiles.coverage(multiple, multiple & ((low == high) | (self.step == 1)))
 
 
 @struct
@@ -105,25 +105,27 @@ class Chunked(Mask):
         )
 
 
-_FAR = 2**28
+_MAX_DISTANCE = 2**28
+"""A quarter of `EMPTY_POSITION`: position + offset fits int32, and no window reaches the position of an empty slot."""
 _TRACED = "For an offset known only at run time pass query_positions= to attend."
 
 
 def _check_distance(name: str, x: int, least: int | None, cure: str) -> int:
-    """An integer so small that sums with positions fit 32 bits and never reach the position of an empty cache slot."""
+    """Return an int below `_MAX_DISTANCE` in size and, unless `least` is None, of at least `least`."""
     x = check_int(name, x, least, cure)
-    fail_unless(abs(x) < _FAR, f"{name}: expected less than 2**28 = {_FAR:,} positions, got {x}. {cure}")
+    fits = abs(x) < _MAX_DISTANCE
+    fail_unless(fits, f"{name}: expected less than 2**28 = {_MAX_DISTANCE:,} positions, got {x}. {cure}")
     return x
 
 
 def causal(offset: int = 0) -> Causal:
-    """A query sees the keys up to its own position.
+    """Causal mask: a query may attend to the keys up to its own position.
 
         allowed(t, s)  <=>  k_pos <= q_pos + offset
 
     Args:
         offset: 0 aligns both sequences at position 0 ("top left": PyTorch `is_causal`, jax.nn). `S - T` aligns their
-            ends ("bottom right": Flash-Attention). Behind a cache leave it 0 and pass `query_positions`.
+            ends ("bottom right": Flash-Attention). With a cache leave it 0 and pass `query_positions`.
 
     Returns:
         A mask.
@@ -148,7 +150,7 @@ def causal(offset: int = 0) -> Causal:
 
 
 def sliding_window(left: int | None, right: int | None = 0, offset: int = 0) -> SlidingWindow:
-    """A query sees the last `left` keys, itself included, and the next `right` keys.
+    """Sliding window: a query may attend to the last `left` keys, itself included, and the next `right` keys.
 
         allowed(t, s)  <=>  q_pos + offset - left < k_pos <= q_pos + offset + right
 
@@ -188,13 +190,13 @@ def sliding_window(left: int | None, right: int | None = 0, offset: int = 0) -> 
     return SlidingWindow(left, right, _check_distance("offset", offset, None, _TRACED))
 
 
-def prefix(length: Int[Array, "*lead"] | int) -> Prefix:
-    """Everybody sees the first `length` keys; usually joined with a causal mask: `causal() | prefix(n)`.
+def prefix(length: Int[Array, "*batch"] | int) -> Prefix:
+    """Prefix mask: every query may attend to the first `length` keys; usually in `causal() | prefix(n)`.
 
         allowed(t, s)  <=>  k_pos < length
 
     Args:
-        length: int, or integers of all leading axes: `[B]` for `attend`, `n[:, None]` (`[B, 1]`) under heads.
+        length: int, or integers with all batch dimensions: `[B]` for `attend`, `n[:, None]` under heads.
 
     Returns:
         A mask.
@@ -218,12 +220,12 @@ def prefix(length: Int[Array, "*lead"] | int) -> Prefix:
 
 
 def dilated(step: int) -> Dilated:
-    """A query sees every `step`-th key, counted from itself; join it with `causal` or `sliding_window`.
+    """Dilated mask: a query may attend to every `step`-th key, counted from itself; combine it with `causal`.
 
         allowed(t, s)  <=>  (q_pos - k_pos) mod step = 0
 
     Args:
-        step: distance between visible keys, at least 1.
+        step: distance between allowed keys, at least 1.
 
     Returns:
         A mask.
@@ -245,11 +247,11 @@ def dilated(step: int) -> Dilated:
     Reference:
         Child, Gray, Radford, Sutskever (2019), "Generating long sequences with sparse transformers", section 4.2.
     """
-    return Dilated(_check_distance("step", step, 1, "1 sees every key."))
+    return Dilated(_check_distance("step", step, 1, "1 allows every key."))
 
 
 def chunked(size: int) -> Chunked:
-    """A query sees the keys of its own chunk: positions are cut into blocks of `size`.
+    """Chunked mask: a query may attend to the keys of its own chunk of `size` positions.
 
         allowed(t, s)  <=>  floor(q_pos / size) = floor(k_pos / size)
 

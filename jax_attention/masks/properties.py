@@ -1,4 +1,4 @@
-"""Which queries may attend to nothing at all, and how far back may any look?"""
+"""Properties of a mask: queries without any key, and the largest look-back distance."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def fully_masked_rows(
     query_length: int,
     key_length: int,
     *,
-    query_positions: Int[Array, "*#lead T"] | None = None,
-    key_positions: Int[Array, "*#lead S"] | None = None,
+    query_positions: Int[Array, "*#batch T"] | None = None,
+    key_positions: Int[Array, "*#batch S"] | None = None,
 ) -> Bool[Array, "... T"]:
-    """The queries to which a mask leaves no key; their attention output is exactly 0.
+    """The queries for which a mask allows no key; their attention output is exactly 0.
 
         empty(t)  <=>  not any_s allowed(t, s)
 
     Args:
-        mask: a mask value or function.
+        mask: a mask or a function.
         query_length: T.
         key_length: S.
         query_positions: `[..., T]`; 0 … T-1 if None.
@@ -45,7 +45,7 @@ def fully_masked_rows(
         Array([ True, False, False], dtype=bool)
 
     Reference:
-        https://github.com/pytorch/pytorch/issues/41508: what goes wrong when such rows are not known.
+        https://github.com/pytorch/pytorch/issues/41508: NaN from such rows.
     """
     q_pos = jnp.arange(query_length) if query_positions is None else jnp.asarray(query_positions)
     k_pos = jnp.arange(key_length) if key_positions is None else jnp.asarray(key_positions)
@@ -54,13 +54,13 @@ def fully_masked_rows(
     return ~jnp.any(jnp.broadcast_to(allowed, shape), axis=-1)
 
 
-def reach(mask: Mask) -> int | None:
-    """How many of the last keys, the query's own included, a mask can look at; None if there is no bound to see."""
+def max_lookback(mask: Mask) -> int | None:
+    """Largest number of last keys, the query's own included, that a mask can allow; None if no bound is known."""
     if isinstance(mask, SlidingWindow):
         return mask.left
     if isinstance(mask, Chunked):
         return mask.size
     if isinstance(mask, And):
-        bounds = [bound for bound in (reach(mask.left), reach(mask.right)) if bound is not None]
+        bounds = [bound for bound in (max_lookback(mask.left), max_lookback(mask.right)) if bound is not None]
         return min(bounds, default=None)
     return None

@@ -1,4 +1,4 @@
-"""Mods: changes to single scores, in order, each knowing the positions of its query and key.
+"""Mods: functions of a single score and the positions of its query and key, applied in order.
 
 A plain function `(scores, q_pos, k_pos) -> scores` is accepted wherever a mod is.
 """

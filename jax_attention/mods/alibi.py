@@ -28,13 +28,13 @@ class Alibi(Mod):
         return scores - jnp.asarray(per_tile(self.slopes), scores.dtype) * distance
 
 
-def alibi(slopes: Float[Array, "*lead"] | float) -> Alibi:
+def alibi(slopes: Float[Array, "*batch"] | float) -> Alibi:
     """Attention with linear biases: distant keys score lower.
 
         score'(t, s) = score(t, s) - slope * |q_pos - k_pos|
 
     Args:
-        slopes: number, or array of the leading axes, usually `[N]` from `positions.alibi_slopes(N)`.
+        slopes: number, or array over the batch dimensions, usually `[N]` from `positions.alibi_slopes(N)`.
 
     Returns:
         A mod; `slopes` is differentiable.
@@ -52,7 +52,7 @@ def alibi(slopes: Float[Array, "*lead"] | float) -> Alibi:
         Press, Smith, Lewis (2022), "Train short, test long: attention with linear biases enables input length
         extrapolation".
 
-    Differs from the paper: the distance is absolute, so it also serves bidirectional attention; under a causal mask
-    the two are the same. Hugging Face BLOOM adds `slope * k_pos` instead, which differs by a constant per row.
+    Differs from the paper: the distance is absolute, so the mod also serves bidirectional attention; under a causal
+    mask both are the same. Hugging Face BLOOM adds `slope * k_pos` instead, which differs by a constant per row.
     """
     return Alibi(check_array("slopes", slopes))

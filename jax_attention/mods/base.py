@@ -1,4 +1,4 @@
-"""The contract of a mod: change each score, knowing where its query and key stand."""
+"""The contract of a mod: change each score by itself, given the positions of its query and key."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Mod(FactoryRepr):
     """`mod(scores[..., t, s], q_pos[..., t, 1], k_pos[..., 1, s]) -> scores[..., t, s]`.
 
     A mod acts on every score by itself: it may use the score, the two positions and its own arrays, but not the
-    neighbouring scores (a tiled evaluation shows it one block at a time, and masked-out scores arrive as 0).
+    neighbouring scores (blockwise evaluation calls it one tile at a time, and passes masked-out scores as 0).
     """
 
     part = "mods"
 
-    may_forbid_pairs = True  # a finite score may become -inf, which forbids its pair
+    may_forbid_pairs = True  # it may turn a finite score into -inf, which forbids the pair as a mask would
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         """Return the changed scores."""
@@ -32,9 +32,9 @@ class UserMod(UserFunction, Mod):
     """A user's function with the signature of a mod."""
 
     def __call__(self, scores: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
-        seen = self.merge_heads(scores)
-        changed = self.function(seen, self.merge_heads(q_pos), self.merge_heads(k_pos))
-        check_returned(f"mod {self!r}", changed, seen.shape)
+        scores = self.merge_heads(scores)
+        changed = self.function(scores, self.merge_heads(q_pos), self.merge_heads(k_pos))
+        check_returned(f"mod {self!r}", changed, scores.shape)
         return self.split_heads(changed)
 
 
@@ -44,13 +44,13 @@ def as_mod(x: Any) -> Mod:
         as_mod(mod) = mod,        as_mod(f)(z, q_pos, k_pos) = f(z, q_pos, k_pos)
 
     Args:
-        x: a value, or `f(scores[..., t, s], q_pos[..., t, 1], k_pos[..., 1, s]) -> scores[..., t, s]`.
+        x: a mod, or `f(scores[..., t, s], q_pos[..., t, 1], k_pos[..., 1, s]) -> scores[..., t, s]`.
 
     Returns:
         A mod; arrays that `f` closes over stay differentiable.
 
     Raises:
-        ValueError: by the value, when `f` returns another shape.
+        ValueError: when the mod is called, if `f` returns another shape.
 
     Example:
         >>> from jax_attention import mods

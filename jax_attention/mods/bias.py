@@ -1,4 +1,4 @@
-"""An additive bias for every pair of query and key."""
+"""An additive bias: one number for every pair of query and key."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Bias(Mod):
         return scores + self.array
 
 
-def bias(array: Float[Array, "*lead T S"]) -> Bias:
+def bias(array: Float[Array, "*batch T S"]) -> Bias:
     """Add an array to the scores.
 
         score'(t, s) = score(t, s) + array[..., t, s]
 
     An entry of -inf forbids the pair, as a mask would, whatever mods follow: its weight and all gradients through it
-    are 0. Only a mask also keeps NaN in a forbidden key away from the product, so use
-    one for padding of unknown content.
+    are 0. Only a mask also keeps NaN in a forbidden key out of the product, so use a mask for padding of unknown
+    content.
 
     Args:
-        array: `[..., T, S]`; T or S may be 1, leading axes broadcast against those of the scores. It is indexed by
+        array: `[..., T, S]`; T or S may be 1, batch dimensions broadcast against those of the scores. It is indexed by
             row, not by position.
 
     Returns:

@@ -34,15 +34,15 @@ class Relative(Mod):
         return scores + take_last(self.table, buckets)
 
 
-def relative(table: Float[Array, "*lead buckets"], *, bidirectional: bool = True, max_distance: int = 128) -> Relative:
+def relative(table: Float[Array, "*batch buckets"], *, bidirectional: bool = True, max_distance: int = 128) -> Relative:
     """T5's relative position bias.
 
         score'(t, s) = score(t, s) + table[..., bucket(k_pos - q_pos)]
 
     Args:
-        table: `[..., buckets]`, usually `[N, 32]`: leading axes broadcast against those of the scores.
+        table: `[..., buckets]`, usually `[N, 32]`: batch dimensions broadcast against those of the scores.
         bidirectional: True for encoders (half of the buckets look ahead), False for causal decoders.
-        max_distance: from here on all distances share the last bucket.
+        max_distance: all distances from this one on share the last bucket.
 
     Returns:
         A mod; `table` is differentiable.
@@ -61,9 +61,10 @@ def relative(table: Float[Array, "*lead buckets"], *, bidirectional: bool = True
     Reference:
         Raffel et al. (2020), "Exploring the limits of transfer learning with a unified text-to-text Transformer", 2.1.
 
-    Differs from Hugging Face: their table is `[buckets, N]`; pass its transpose.
+    Differs from Hugging Face: the table there is `[buckets, N]`; pass its transpose.
     """
     table = check_array("table", table, ("buckets",))
     max_distance = check_int("max_distance", max_distance, 1, "T5 uses 128.")
+    # Called for its checks: too few buckets or too small a distance fail here, not in the middle of a call.
     t5_buckets(0, bidirectional=bidirectional, num_buckets=table.shape[-1], max_distance=max_distance)
     return Relative(table, bool(bidirectional), max_distance)

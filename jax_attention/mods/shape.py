@@ -1,4 +1,4 @@
-"""Mods that bend the scale of scores: Gemma's soft cap and a temperature."""
+"""Mods that rescale scores: Gemma's soft cap and a temperature."""
 
 from __future__ import annotations
 
@@ -39,20 +39,21 @@ class Temperature(Mod):
         return scores / per_tile(self.temperature)
 
 
-def _positive(name: str, x: Float[Array, "*lead"] | float) -> Float[Array, "*lead"] | float:
+def _positive(name: str, x: Float[Array, "*batch"] | float) -> Float[Array, "*batch"] | float:
+    """Return a number, checked to be positive, or an array, which is not looked into: it may be traced."""
     x = check_array(name, x)
     if isinstance(x, float) and not x > 0:
         raise ValueError(f"{name}: expected a positive number, got {x}. Leave the mod out to switch it off.")
     return x
 
 
-def soft_cap(cap: Float[Array, "*lead"] | float) -> SoftCap:
-    """Soft cap: scores saturate smoothly at +-cap.
+def soft_cap(cap: Float[Array, "*batch"] | float) -> SoftCap:
+    """Soft cap: scores saturate smoothly at plus and minus `cap`.
 
         score' = cap * tanh(score / cap)
 
     Args:
-        cap: positive number or array of the leading axes (`[N]`: one per head). Gemma 2 uses 50.
+        cap: positive number or array over the batch dimensions (`[N]`: one per head). Gemma 2 uses 50.
 
     Returns:
         A mod; `cap` is differentiable.
@@ -73,13 +74,13 @@ def soft_cap(cap: Float[Array, "*lead"] | float) -> SoftCap:
     return SoftCap(_positive("cap", cap))
 
 
-def temperature(temperature: Float[Array, "*lead"] | float) -> Temperature:
+def temperature(temperature: Float[Array, "*batch"] | float) -> Temperature:
     """Divide the scores: above 1 the weights become flatter, below 1 sharper.
 
         score' = score / temperature
 
     Args:
-        temperature: positive number or array of the leading axes (`[N]`: one per head).
+        temperature: positive number or array over the batch dimensions (`[N]`: one per head).
 
     Returns:
         A mod; `temperature` is differentiable.

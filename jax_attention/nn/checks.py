@@ -6,7 +6,7 @@ from typing import Any
 
 from jax_attention import masks
 from jax_attention.cache import KVCache
-from jax_attention.masks.properties import reach
+from jax_attention.masks.properties import max_lookback
 from jax_attention.positions import Rotary
 
 
@@ -29,7 +29,7 @@ def check_cache(cache: KVCache, count: int, mask: Any, rope: Rotary | None) -> N
             f"rope: expected frequencies that do not change with the length, got {rope.scaling!r}: keys in "
             "the cache keep their old turn. Run the full pass instead, or use another scaling."
         )
-    window = None if mask is None else reach(masks.as_mask(mask))
+    window = None if mask is None else max_lookback(masks.as_mask(mask))
     if cache.ring and (window is None or cache.capacity < window + count - 1):
         raise ValueError(
             f"cache: expected a ring with at least window + {count} - 1 slots and a mask with a bounded window, "

@@ -1,42 +1,38 @@
-"""Hard attention: all weight on the best key, trained through the softmax."""
+"""Hard attention: all weight on the best key, with the gradient of the softmax."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.numerics import row_max
 from jax_attention.core.struct import struct
-from jax_attention.normalizers.base import Normalizer, count, everywhere, row_max
+from jax_attention.normalizers.base import Normalizer, broadcast_where, count
 from jax_attention.normalizers.softmax import Softmax
 
 
 @struct
 class Hard(Normalizer):
-    """One-hot of the largest score; see `hard`. Recomputed scores of a tile need not be the largest one bit for bit."""
+    """One-hot of the largest score; see `hard`."""
 
-    one_pass = False
+    one_pass = False  # scores that are recomputed for a tile may differ by a rounding from the maximum found before
 
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        where = everywhere(scores, where)
+        where = broadcast_where(scores, where)
         best = where & (jax.lax.stop_gradient(scores) == row_max(jnp.where(where, scores, -jnp.inf)))
-        one_hot = best.astype(scores.dtype) / jnp.maximum(count(best, scores.dtype), 1)
+        one_hot = best.astype(scores.dtype) / jnp.maximum(count(best, scores.dtype), 1)  # no 0 / 0 in an empty row
         soft = Softmax()(scores, where)
-        return one_hot + (soft - jax.lax.stop_gradient(soft))
+        return one_hot + (soft - jax.lax.stop_gradient(soft))  # straight-through: adds 0, has the softmax's derivative
 
 
 def hard() -> Hard:
-    """Hard attention with a straight-through gradient: the best key takes all; derivatives are the softmax's.
+    """Hard attention: the best key takes all; derivatives are those of the softmax (straight-through gradient).
 
         weight(t, s) = 1 if z_ts is the largest allowed score of row t else 0        (m equal best scores: 1 / m each)
         d weight / d z := d softmax(z) / d z
 
-    Args: none.
-
     Returns:
         A normalizer. Its derivatives are those of `softmax` by definition, not those of the step function (all 0).
-
-    Raises:
-        Nothing.
 
     Example:
         >>> import jax.numpy as jnp

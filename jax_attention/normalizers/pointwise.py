@@ -1,4 +1,4 @@
-"""Normalizers that look at one score at a time: sigmoid, ReLU, linear; and uniform, which looks at none."""
+"""Normalizers whose weights depend on one score each (sigmoid, ReLU, linear), or on none (uniform)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Sigmoid(Normalizer):
 
 
 class _Counting(Normalizer):
-    """May divide by the number of keys that the row may attend to."""
+    """Base of normalizers that may divide by the number of keys the row may attend to."""
 
     mean = True
 
@@ -35,7 +35,7 @@ class _Counting(Normalizer):
         return count(where, numerator.dtype)
 
     def denominator(self, total: jax.Array, row_max: None) -> jax.Array | float:
-        return jnp.maximum(total, 1) if self.mean else 1.0
+        return jnp.maximum(total, 1) if self.mean else 1.0  # 1 for a row without keys: 0 / 0 would be NaN
 
 
 @struct
@@ -67,13 +67,13 @@ class Uniform(_Counting):
         return where.astype(scores.dtype)
 
 
-def sigmoid(bias: Float[Array, "*lead"] | float = 0.0) -> Sigmoid:
-    """Sigmoid attention: every key is judged by itself, no competition.
+def sigmoid(bias: Float[Array, "*batch"] | float = 0.0) -> Sigmoid:
+    """Sigmoid attention: the weight of a key depends on its own score alone.
 
         weight(t, s) = 1 / (1 + exp(-(z_ts + bias)))
 
     Args:
-        bias: number or array of the leading axes. The reference advises about `-log(S)`, which makes the weights of
+        bias: number or array over the batch dimensions. The paper recommends about `-log(S)`, so that the weights of
             a row sum to about 1 at the start of training.
 
     Returns:
@@ -97,7 +97,7 @@ def sigmoid(bias: Float[Array, "*lead"] | float = 0.0) -> Sigmoid:
 def relu(power: int = 1, *, mean: bool = True) -> Relu:
     """ReLU attention, divided by the number of allowed keys.
 
-        weight(t, s) = max(z_ts, 0)^power / n_t,        n_t = number of keys t may attend to
+        weight(t, s) = max(z_ts, 0)^power / n_t,        n_t = number of keys that t may attend to
 
     Args:
         power: 1, or 2 for squared ReLU.
@@ -133,9 +133,6 @@ def linear(*, mean: bool = False) -> Linear:
     Returns:
         A normalizer.
 
-    Raises:
-        Nothing.
-
     Example:
         >>> import jax.numpy as jnp
         >>> from jax_attention import normalizers
@@ -152,15 +149,10 @@ def linear(*, mean: bool = False) -> Linear:
 def uniform() -> Uniform:
     """The same weight for every allowed key: average pooling, the baseline that ignores the scores.
 
-        weight(t, s) = 1 / n_t,        n_t = number of keys t may attend to
-
-    Args: none.
+        weight(t, s) = 1 / n_t,        n_t = number of keys that t may attend to
 
     Returns:
         A normalizer. Gradients to scores are exactly 0.
-
-    Raises:
-        Nothing.
 
     Example:
         >>> import jax.numpy as jnp

@@ -23,7 +23,7 @@ class Proportional(Normalizer):
         return jnp.where(where, scores, 0)
 
     def denominator(self, total: jax.Array, row_max: None) -> jax.Array:
-        """Infinite where the sum is 0: weights and all their derivatives are 0 there, whatever the numerators are."""
+        """The sum, or inf where it is 0: x / inf = 0 for weights and derivatives, where x / 0 would be inf or NaN."""
         total = total + self.eps
         return jnp.where(total != 0, total, jnp.inf)
 
@@ -34,11 +34,10 @@ def proportional(*, eps: float = 0.0) -> Proportional:
         weight(t, s) = z_ts / (sum_{allowed r} z_tr + eps),        0 where the denominator is 0
 
     With `scores.features` this is linear attention, and takes time linear in T and S
-    (`implementation="linear_attention"`).
-    Softmax is the same rule over `exp(score)`.
+    (`implementation="linear_attention"`). The softmax is the same normalizer over `exp(score)`.
 
     Args:
-        eps: added to the sum, a Python number that is not negative. The reference's code has 1e-6.
+        eps: added to the sum, a Python number that is not negative. The published code of the paper uses 1e-6.
 
     Returns:
         A normalizer.

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array
-from jax_attention.core.numerics import per_tile
+from jax_attention.core.numerics import finite_or_zero, per_tile, row_max
 from jax_attention.core.struct import array_field, struct
-from jax_attention.normalizers.base import Normalizer, finite_or_zero, row_max
+from jax_attention.normalizers.base import Normalizer
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -24,29 +24,33 @@ class Softmax(Normalizer):
     plus_one: bool = False
 
     def forbid(self, scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What is forbidden becomes -inf, whose exponential is 0 and has slope 0; where nothing is, nothing is done."""
+        """Forbidden scores become -inf: their exponential and its derivative are 0, so no second mask is needed."""
         return jnp.where(where, scores, -jnp.inf), where & ~jnp.isneginf(scores)
 
     def row_max(self, scores: jax.Array, where: jax.Array) -> jax.Array:
         largest, sinks = row_max(scores), self.sinks_or_none()
+        # With the sink included exp(sink - row_max) cannot overflow in `denominator`.
         return largest if sinks is None else jnp.maximum(largest, jax.lax.stop_gradient(sinks))
 
     def rescale(self, old: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.exp(old - finite_or_zero(new))
+        return jnp.exp(old - finite_or_zero(new))  # exp(-inf) = 0 where no earlier tile had a key
 
     def numerator(self, scores: jax.Array, where: jax.Array, row_max: jax.Array) -> jax.Array:
         return exponentials(scores, row_max)
+
+    def total(self, numerator: jax.Array, where: jax.Array) -> jax.Array:
+        return jnp.sum(numerator, axis=-1, keepdims=True)
 
     def denominator(self, total: jax.Array, row_max: jax.Array) -> jax.Array:
         sinks = self.sinks_or_none()
         if sinks is not None:
             sinks = jnp.asarray(sinks, total.dtype)
-            row_max = jnp.maximum(row_max, jax.lax.stop_gradient(sinks))  # a row that met no tile has none of its own
+            row_max = jnp.maximum(row_max, jax.lax.stop_gradient(sinks))  # -inf if all tiles of the row were skipped
             total = total + exponentials(sinks, row_max)
-        return jnp.where(total > 0, total, 1)
+        return jnp.where(total > 0, total, 1)  # a row without keys: numerators are 0, and 0 / 1 = 0
 
     def sinks_or_none(self) -> jax.Array | float | None:
-        """The sink scores, ready to stand beside a tile `[..., 1, 1]`; plus-one is a sink of 0."""
+        """The scores of the sinks, `[..., 1, 1]` to broadcast over a tile; `plus_one` is a sink of 0. None for none."""
         if self.sinks is not None:
             return per_tile(self.sinks)
         return 0.0 if self.plus_one else None
@@ -54,24 +58,24 @@ class Softmax(Normalizer):
 
 def logsumexp(total: jax.Array, row_max: jax.Array) -> jax.Array:
     """`log sum exp(score)` from the sum of `exp(score - row_max)`; -inf where there is no key."""
-    seen = total > 0
-    return jnp.where(seen, finite_or_zero(row_max) + jnp.log(jnp.where(seen, total, 1)), -jnp.inf)
+    nonempty = total > 0  # the inner `where` keeps log(0), whose slope is infinite, out of the gradient
+    return jnp.where(nonempty, finite_or_zero(row_max) + jnp.log(jnp.where(nonempty, total, 1)), -jnp.inf)
 
 
 def exponentials(scores: jax.Array, row_max: jax.Array) -> jax.Array:
-    """exp(score - row_max), exactly 0 for a score of -inf, also where the row_max, the largest one, is -inf itself."""
+    """`exp(score - row_max)`; exactly 0 for a score of -inf, also if `row_max` is -inf because all scores are."""
     return jnp.exp(scores - finite_or_zero(row_max))
 
 
-def softmax(sinks: Float[Array, "*lead"] | float | None = None, *, plus_one: bool = False) -> Softmax:
+def softmax(sinks: Float[Array, "*batch"] | float | None = None, *, plus_one: bool = False) -> Softmax:
     """Softmax over the allowed keys; a row without any has weights 0.
 
         weight(t, s) = exp(z_ts) / (sum_{allowed r} exp(z_tr) + exp(sink))      (no sink: without the last term)
 
     Args:
-        sinks: score of a key without a value, which takes weight but returns nothing: number or array of the leading
-            axes (`[N]`: one learned sink per head, as in GPT-OSS). With a sink the weights may sum to less than 1.
-        plus_one: a sink of exactly 0, so 1 is added to the denominator ("softmax1", "quiet attention"; PyTorch's
+        sinks: score of a key without a value, which takes weight but returns nothing: number or array over the batch
+            dimensions (`[N]`: one learned sink per head, as in GPT-OSS). With a sink weights may sum to less than 1.
+        plus_one: a sink of exactly 0, which adds 1 to the denominator ("softmax1", "quiet attention"; PyTorch's
             `add_zero_attn`).
 
     Returns:

@@ -1,68 +1,76 @@
-"""Sparsemax and 1.5-entmax: probabilities that can be exactly 0, found by an exact threshold."""
+"""Sparsemax and 1.5-entmax: probabilities that can be exactly 0, from an exact threshold."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from jax_attention.core.numerics import pvary_like
+from jax_attention.core.numerics import finite_or_zero, pvary_like, row_max
 from jax_attention.core.struct import struct
-from jax_attention.normalizers.base import Normalizer, everywhere, finite_or_zero, row_max
+from jax_attention.normalizers.base import Normalizer, broadcast_where
 
 
 class _Threshold(Normalizer):
-    """Weights are a power of `(z - threshold)+` that sums to 1.
+    """Base of both: `weights = max(scale * scores - tau, 0)^power` with the threshold tau for which a row sums to 1.
 
-    The support (which keys are positive) is found by Newton's method, a few sums over the row, as a constant to
-    derivatives; the threshold is then a smooth closed form over the support, so derivatives of every order are exact
-    wherever they exist.
+    1. Newton's method finds the support, the keys with a positive weight, in a few sums over the row. It is a constant
+       to derivatives.
+    2. Over a known support tau is a smooth closed form, so derivatives of every order are exact wherever they exist.
+
+    alpha-entmax is `max((alpha - 1) z - tau, 0)^(1 / (alpha - 1))`: sparsemax is alpha = 2, 1.5-entmax alpha = 1.5.
     """
 
-    one_pass = False
-    scale = 1.0
-    power = 1
+    one_pass = False  # the threshold depends on all scores of a row
+    scale = 1.0  # alpha - 1
+    power = 1  # 1 / (alpha - 1)
 
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        where = everywhere(scores, where)
+        where = broadcast_where(scores, where)
         return self.weights(scores, where, self._threshold(scores, where))
 
     def weights(self, scores: jax.Array, where: jax.Array, threshold: jax.Array) -> jax.Array:
-        """Weights, given the threshold of each row."""
+        """Weights `[..., t, S]` from the threshold of each row `[..., t, 1]`."""
         return jnp.where(where, jax.nn.relu(scores * self.scale - threshold) ** self.power, 0)
 
     def threshold(self, z: jax.Array, support: jax.Array, size: jax.Array) -> jax.Array:
-        """The threshold in closed form; `z` is 0 outside of the support, which has `size` keys."""
+        """The threshold in closed form; z is 0 outside of the support, which has `size` keys."""
         raise NotImplementedError
 
     def _threshold(self, scores: jax.Array, where: jax.Array) -> jax.Array:
         z = scores * self.scale
-        shift = finite_or_zero(row_max(jnp.where(where, z, -jnp.inf)))
+        shift = finite_or_zero(row_max(jnp.where(where, z, -jnp.inf)))  # relative to it tau is in [-1, 0]
         support = self._support(jnp.where(where, jax.lax.stop_gradient(z) - shift, -jnp.inf))
-        size = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True, dtype=z.dtype), 1)
+        size = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True, dtype=z.dtype), 1)  # 0 keys in an empty row
         return shift + self.threshold(jnp.where(support, z - shift, 0), support, size)
 
     def _support(self, z: jax.Array) -> jax.Array:
-        """The keys above the root of `f(t) = sum (z - t)+ ** power - 1`; the largest z is 0, forbidden ones are -inf.
+        """Keys above the root of f; the largest z of a row is 0, forbidden ones are -inf.
 
-        f falls and is convex, and f(-1) >= 0, so Newton's steps from -1 go up to the root and never beyond it.
+            f(tau) = sum_s max(z_s - tau, 0)^power - 1,        Newton: tau <- tau - f(tau) / f'(tau)
+
+        f is convex and decreasing, and f(-1) >= 0 because the largest key alone contributes 1. So the iterates increase
+        from -1 to the root and never pass it. The loop ends when no threshold of the array changes any more.
         """
 
-        def rest(threshold: jax.Array) -> jax.Array:
-            above = jax.nn.relu(z - threshold)
-            slopes = jnp.where(above > 0, self.power * above ** (self.power - 1), 0)
-            excess = jnp.sum(above**self.power, axis=-1, keepdims=True) - 1
-            return jax.nn.relu(excess) / jnp.maximum(
-                jnp.sum(slopes, axis=-1, keepdims=True), 1
-            )  # the largest key alone gives 1 at -1
+        def newton_step(tau: jax.Array) -> jax.Array:
+            excess = jax.nn.relu(z - tau)
+            f = jnp.sum(excess**self.power, axis=-1, keepdims=True) - 1
+            # -f' is at least 1 up to the root (there f >= 0). The `max` keep roundings next to the root, and rows
+            # without keys, from stepping back or dividing by 0.
+            slopes = jnp.where(excess > 0, self.power * excess ** (self.power - 1), 0)
+            return jax.nn.relu(f) / jnp.maximum(jnp.sum(slopes, axis=-1, keepdims=True), 1)
 
-        def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            old, step = state
-            return old + step, rest(old + step)
+        def advance(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            tau, step = state
+            return tau + step, newton_step(tau + step)
+
+        def changes(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+            tau, step = state
+            return jnp.any(tau + step > tau)
 
         start = pvary_like(jnp.full((*z.shape[:-1], 1), -1, z.dtype), z)
-        moves = lambda state: jnp.any(state[0] + state[1] > state[0])  # noqa: E731
-        threshold, _ = jax.lax.while_loop(moves, step, (start, rest(start)))
-        return z > threshold
+        tau, _ = jax.lax.while_loop(changes, advance, (start, newton_step(start)))
+        return z > tau
 
 
 @struct
@@ -70,6 +78,7 @@ class Sparsemax(_Threshold):
     """`max(z - threshold, 0)`; see `sparsemax`."""
 
     def threshold(self, z: jax.Array, support: jax.Array, size: jax.Array) -> jax.Array:
+        """`tau = (sum_{s in support} z_s - 1) / size`: Martins and Astudillo (2016), proposition 1."""
         return (jnp.sum(z, axis=-1, keepdims=True) - 1) / size
 
 
@@ -81,9 +90,13 @@ class Entmax15(_Threshold):
     power = 2
 
     def threshold(self, z: jax.Array, support: jax.Array, size: jax.Array) -> jax.Array:
+        """`tau = mean - sqrt((1 - size var) / size)` over the support: Peters et al. (2019), algorithm 2.
+
+        It solves `sum (z - tau)^2 = size var + size (mean - tau)^2 = 1`.
+        """
         mean = jnp.sum(z, axis=-1, keepdims=True) / size
-        spread = jnp.sum(jnp.where(support, (z - mean) ** 2, 0), axis=-1, keepdims=True)
-        return mean - jnp.sqrt((1 - spread) / size)
+        sum_of_squares = jnp.sum(jnp.where(support, (z - mean) ** 2, 0), axis=-1, keepdims=True)
+        return mean - jnp.sqrt((1 - sum_of_squares) / size)
 
 
 def sparsemax() -> Sparsemax:
@@ -91,13 +104,8 @@ def sparsemax() -> Sparsemax:
 
         weight(t, s) = max(z_ts - tau_t, 0),        tau_t such that the row sums to 1
 
-    Args: none.
-
     Returns:
         A normalizer. Most weights are exactly 0 when scores differ by more than 1.
-
-    Raises:
-        Nothing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -107,7 +115,7 @@ def sparsemax() -> Sparsemax:
 
     Reference:
         Martins, Astudillo (2016), "From softmax to sparsemax"; Michelot (1986), "A finite algorithm for
-        finding the projection of a point onto the canonical simplex", whose steps ours are.
+        finding the projection of a point onto the canonical simplex", whose steps are those of Newton's method here.
     """
     return Sparsemax()
 
@@ -117,13 +125,8 @@ def entmax15() -> Entmax15:
 
         weight(t, s) = max(z_ts / 2 - tau_t, 0)^2,        tau_t such that the row sums to 1
 
-    Args: none.
-
     Returns:
         A normalizer.
-
-    Raises:
-        Nothing.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Positions: encodings to add (`sinusoidal`, `learned`), to rotate by (`rotary`), and ingredients of mods."""
+"""Positions: encodings to add (`sinusoidal`, `learned`) or to rotate by (`rotary`), and arrays for mods."""
 
 from jax_attention.positions.rotary import Rotary, rotary
 from jax_attention.positions.scaling import (

@@ -1,4 +1,4 @@
-"""Rotary position embeddings (RoPE)."""
+"""Rotary position embedding (RoPE): pairs of features are rotated by an angle proportional to the position."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Rotary(FactoryRepr):
 
     def __call__(
         self,
-        x: Float[Array, "*lead T H"],
-        positions: Int[Array, "*#lead T"],
+        x: Float[Array, "*batch T H"],
+        positions: Int[Array, "*#batch T"],
         *,
         length: Int[Array, ""] | int | None = None,
-    ) -> Float[Array, "*lead T H"]:
-        """Rotate `x[..., T, H]` to its `positions[..., T]`; the dtype of x stays, angles are at least float32.
+    ) -> Float[Array, "*batch T H"]:
+        """Rotate `x[..., T, H]` by its `positions[..., T]`; the result has the dtype of x, angles are at least float32.
 
-        `length` is the present length, for `dynamic_scaling` only; None takes it from the positions.
+        `length` is the current length of the sequence, for `dynamic_scaling` only; None takes it from the positions.
         """
         x = check_operand("x", x, 2, "[..., T, H]")
         positions = check_positions("positions", positions, x.shape[-2], x.shape[:-2])
@@ -45,12 +45,12 @@ class Rotary(FactoryRepr):
 
     def heads(
         self,
-        x: Float[Array, "*lead T N H"],
-        positions: Int[Array, "*#lead T"],
+        x: Float[Array, "*batch T N H"],
+        positions: Int[Array, "*#batch T"],
         *,
         length: Int[Array, ""] | int | None = None,
-    ) -> Float[Array, "*lead T N H"]:
-        """The same for the layout of `attend_heads`: `x[..., T, N, H]`, positions still `[..., T]`."""
+    ) -> Float[Array, "*batch T N H"]:
+        """Rotate `x[..., T, N, H]`, the layout of `attend_heads`, by its `positions[..., T]`; see `__call__`."""
         x = check_operand("x", x, 3, "[..., T, N, H]")
         positions = check_positions("positions", positions, x.shape[-3], x.shape[:-3])
         return self._rotate(x, positions[..., None], length)
@@ -66,14 +66,15 @@ class Rotary(FactoryRepr):
         angle = angles(positions, self.scaling.frequencies(size, self.base, length), dtype)
         factor = self.scaling.attention_factor()
         cos, sin = jnp.cos(angle) * factor, jnp.sin(angle) * factor
-        turned, rest = x[..., :size].astype(dtype), x[..., size:]
+        features, rest = x[..., :size].astype(dtype), x[..., size:]
+        # Su et al. (2021), eq. 34: (a, b) -> (a cos - b sin, b cos + a sin) for each pair of features.
         if self.style == "half":
-            a, b = jnp.split(turned, 2, axis=-1)
-            out = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+            a, b = jnp.split(features, 2, axis=-1)
+            rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
         else:
-            a, b = turned[..., 0::2], turned[..., 1::2]
-            out = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(turned.shape)
-        return jnp.concatenate([out.astype(x.dtype), rest], axis=-1)
+            a, b = features[..., 0::2], features[..., 1::2]
+            rotated = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(features.shape)
+        return jnp.concatenate([rotated.astype(x.dtype), rest], axis=-1)
 
 
 def rotary(
@@ -91,9 +92,9 @@ def rotary(
         scaling: `positions.linear_scaling`, `dynamic_scaling`, `llama3_scaling`, `yarn_scaling` or None.
 
     Returns:
-        A value: call it as `rope(x[..., T, H], positions[..., T])`, or `rope.heads(x[..., T, N, H], positions)`.
-        Angles are exact to 1e-4 at position 100000, also for bfloat16 x (integer positions). Not so under
-        `dynamic_scaling`, whose frequencies are computed in float32: about 5e-3 there.
+        A `Rotary`: call it as `rope(x[..., T, H], positions[..., T])`, or `rope.heads(x[..., T, N, H], positions)`.
+        Angles are accurate to 1e-4 at position 100000, also for bfloat16 x. Under `dynamic_scaling` they are accurate
+        to about 5e-3, because the frequencies depend on the length and are computed in float32.
 
     Raises:
         ValueError: if `style` is unknown, the rotated size is odd or too large, or positions do not fit x.
@@ -113,5 +114,5 @@ def rotary(
     if size is not None:
         check_even("size", size)
     if scaling is not None and not isinstance(scaling, Scaling):
-        raise TypeError(f"scaling: expected a value such as positions.linear_scaling(2.0), got {scaling!r}.")
+        raise TypeError(f"scaling: expected a scaling such as positions.linear_scaling(2.0), got {scaling!r}.")
     return Rotary(style, float(base), size, scaling or Scaling())

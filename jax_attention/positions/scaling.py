@@ -1,4 +1,4 @@
-"""Frequency scalings of rotary embeddings for long contexts: the kinds of Hugging Face's `rope_scaling`."""
+"""Frequency scalings of rotary embeddings for long contexts, named as in Hugging Face's `rope_scaling`."""
 
 from __future__ import annotations
 
@@ -17,28 +17,31 @@ Frequencies = np.ndarray | jax.Array
 
 
 def base_frequencies(size: int, base: float) -> np.ndarray:
-    """`base^(-2i / size)` radians per position, `[size / 2]`, in float64 on the host."""
+    """Unscaled frequencies `theta_i = base^(-2i / size)`, radians per position, `[size / 2]`, float64 on the host.
+
+    Hugging Face: `inv_freq`.
+    """
     return 1.0 / base ** (np.arange(0, size, 2) / size)
 
 
 def present_length(*positions: jax.Array) -> jax.Array:
-    """The largest position in any of the arrays, plus one; padding at `EMPTY_POSITION` does not count."""
+    """The largest position in any of the arrays, plus one; padding (at `EMPTY_POSITION`) does not count."""
     real = [jnp.max(jnp.where(x < EMPTY_POSITION, x, -1), initial=-1) for x in positions]
     return functools.reduce(jnp.maximum, real) + 1
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """No scaling; the base of the others. `attention_factor` multiplies sines and cosines."""
+    """No scaling, and the base class of all others."""
 
     needs_length: ClassVar[bool] = False
 
     def frequencies(self, size: int, base: float, length: jax.Array | int) -> Frequencies:
-        """Radians per position, `[size / 2]`; NumPy unless they depend on the present length."""
+        """Frequencies in radians per position, `[size / 2]`; NumPy unless they depend on the current length."""
         return base_frequencies(size, base)
 
     def attention_factor(self) -> float:
-        """Scale of the rotated vectors."""
+        """Factor of sines and cosines, and so of the rotated vectors."""
         return 1.0
 
 
@@ -54,7 +57,7 @@ class LinearScaling(Scaling):
 
 @dataclass(frozen=True)
 class DynamicScaling(Scaling):
-    """NTK-aware scaling by the present length; see `dynamic_scaling`."""
+    """NTK-aware scaling by the current length; see `dynamic_scaling`."""
 
     needs_length: ClassVar[bool] = True
     factor: float
@@ -63,14 +66,16 @@ class DynamicScaling(Scaling):
     def frequencies(self, size: int, base: float, length: jax.Array | int) -> Frequencies:
         dtype = jnp.result_type(float)
         length = jnp.maximum(length, self.original_length).astype(dtype)
-        stretch = self.factor * length / self.original_length - (self.factor - 1)
-        larger = base * stretch ** (size / (size - 2)) if size > 2 else base * stretch
-        return 1.0 / larger ** (jnp.arange(0, size, 2, dtype=dtype) / size)
+        # alpha = factor L / L0 - (factor - 1);  base' = base alpha^(d / (d - 2)): the slowest frequency, i = d/2 - 1,
+        # is divided by alpha and the fastest, i = 0, is kept. For d = 2 these are one frequency, always 1.
+        alpha = self.factor * length / self.original_length - (self.factor - 1)
+        scaled_base = base * alpha ** (size / (size - 2)) if size > 2 else base * alpha
+        return 1.0 / scaled_base ** (jnp.arange(0, size, 2, dtype=dtype) / size)
 
 
 @dataclass(frozen=True)
 class Llama3Scaling(Scaling):
-    """Low frequencies stretched, high ones kept; see `llama3_scaling`."""
+    """Low frequencies are divided by the factor, high ones kept; see `llama3_scaling`."""
 
     factor: float
     low_freq_factor: float
@@ -78,16 +83,18 @@ class Llama3Scaling(Scaling):
     original_length: int
 
     def frequencies(self, size: int, base: float, length: jax.Array | int) -> Frequencies:
-        plain = base_frequencies(size, base)
-        turns = self.original_length * plain / (2 * math.pi)
-        keep = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
-        keep = np.clip(keep, 0.0, 1.0)
-        return keep * plain + (1 - keep) * plain / self.factor
+        theta = base_frequencies(size, base)
+        turns = self.original_length * theta / (2 * math.pi)  # L0 / wavelength, wavelength = 2 pi / theta
+        # Hugging Face: smooth_factor = (L0 / wavelen - low_freq_factor) / (high_freq_factor - low_freq_factor).
+        # Clipped to [0, 1] it also covers the other two cases: 1 (high frequencies, kept), 0 (low ones, divided).
+        smooth = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+        smooth = np.clip(smooth, 0.0, 1.0)
+        return smooth * theta + (1 - smooth) * theta / self.factor
 
 
 @dataclass(frozen=True)
 class YarnScaling(Scaling):
-    """A ramp between interpolated and kept frequencies, and sharper scores; see `yarn_scaling`."""
+    """Slow frequencies are interpolated, fast ones kept, and scores sharpened; see `yarn_scaling`."""
 
     factor: float
     original_length: int
@@ -97,22 +104,27 @@ class YarnScaling(Scaling):
     truncate: bool = True
 
     def frequencies(self, size: int, base: float, length: jax.Array | int) -> Frequencies:
-        plain = base_frequencies(size, base)
-        low, high = (self._dimension(turns, size, base) for turns in (self.beta_fast, self.beta_slow))
+        theta = base_frequencies(size, base)
+        # Correction range (Hugging Face `find_correction_range`): the pairs between which the ramp rises from 0 to 1.
+        low, high = (self._correction_dim(turns, size, base) for turns in (self.beta_fast, self.beta_slow))
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, size - 1)
-        width = high - low if high != low else 0.001
-        interpolated = np.clip((np.arange(size // 2) - low) / width, 0.0, 1.0)
-        return (1 - interpolated) * plain + interpolated * plain / self.factor
+        width = high - low if high != low else 0.001  # as in Hugging Face, against a division by 0
+        ramp = np.clip((np.arange(size // 2) - low) / width, 0.0, 1.0)  # `linear_ramp_factor`
+        # "NTK-by-parts": kept ("extrapolation") where the ramp is 0, divided ("interpolation") where it is 1.
+        return (1 - ramp) * theta + ramp * theta / self.factor
 
     def attention_factor(self) -> float:
         if self.attention is not None:
             return self.attention
-        return 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
+        return 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0  # the paper's sqrt(1 / t)
 
-    def _dimension(self, turns: float, size: int, base: float) -> float:
-        """The pair that makes `turns` turns over the original length."""
+    def _correction_dim(self, turns: float, size: int, base: float) -> float:
+        """The pair i that makes `turns` turns over the original length L0 (Hugging Face `find_correction_dim`).
+
+        It solves `L0 base^(-2 i / size) = 2 pi turns`.
+        """
         return size * math.log(self.original_length / (turns * 2 * math.pi)) / (2 * math.log(base))
 
 
@@ -142,7 +154,7 @@ def linear_scaling(factor: float) -> LinearScaling:
 
 
 def dynamic_scaling(factor: float, original_length: int) -> DynamicScaling:
-    """Dynamic NTK: the base grows with the present length L (Hugging Face `rope_type: dynamic`).
+    """Dynamic NTK: the base grows with the current length L (Hugging Face `rope_type: dynamic`).
 
         base' = base (factor L / L0 - (factor - 1))^(d / (d - 2)),        L = max(largest position + 1, L0)
 
@@ -151,9 +163,9 @@ def dynamic_scaling(factor: float, original_length: int) -> DynamicScaling:
         original_length: L0, the trained context length.
 
     Returns:
-        A scaling for `positions.rotary`. L is taken from the positions of the call, or given: `rope(x, positions,
-        length=L)`; queries and keys must share it. Keys in a cache would need turning again when L grows, so
-        `nn.MultiHeadAttention.step` refuses this scaling.
+        A scaling for `positions.rotary`. L is taken from the positions of the call unless you pass it, `rope(x,
+        positions, length=L)`; it must be the same for queries and keys. When L grows, the keys in a cache would have to
+        be rotated again, so `nn.MultiHeadAttention.step` refuses this scaling.
 
     Raises:
         ValueError: if `factor` is smaller than 1 or `original_length` than 1.
@@ -172,10 +184,10 @@ def dynamic_scaling(factor: float, original_length: int) -> DynamicScaling:
 def llama3_scaling(
     factor: float = 8.0, low_freq_factor: float = 1.0, high_freq_factor: float = 4.0, original_length: int = 8192
 ) -> Llama3Scaling:
-    """Llama 3.1: long wavelengths are stretched, short ones kept, a linear ramp between.
+    """Llama 3.1: long wavelengths are stretched, short ones kept, with a linear ramp in between.
 
-        theta_i' = keep_i theta_i + (1 - keep_i) theta_i / factor
-        keep_i = clip((L0 theta_i / 2 pi - low) / (high - low), 0, 1)
+        theta_i' = smooth_i theta_i + (1 - smooth_i) theta_i / factor
+        smooth_i = clip((L0 theta_i / 2 pi - low) / (high - low), 0, 1)
 
     Args:
         factor: stretch of the longest wavelengths.

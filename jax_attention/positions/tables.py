@@ -1,4 +1,4 @@
-"""Position information as numbers to add or look up: sinusoids, a learned table, T5's buckets, ALiBi's slopes."""
+"""Position encodings to add (sinusoids, a learned table), T5's buckets and ALiBi's slopes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 
 def sinusoidal(
-    positions: Int[Array, "*lead T"], size: int, *, base: float = 10000.0, style: str = "interleaved", dtype=jnp.float32
-) -> Float[Array, "*lead T size"]:
+    positions: Int[Array, "*batch T"],
+    size: int,
+    *,
+    base: float = 10000.0,
+    style: str = "interleaved",
+    dtype=jnp.float32,
+) -> Float[Array, "*batch T size"]:
     """Sinusoidal position encoding, to be added to embeddings; the shape `[..., T, D]` stays.
 
         PE(p, 2i) = sin(p / base^(2i / size)),        PE(p, 2i + 1) = cos(p / base^(2i / size))
@@ -54,7 +59,7 @@ def sinusoidal(
     positions = jnp.asarray(positions)
     if not jnp.issubdtype(positions.dtype, jnp.integer) or positions.ndim == 0:
         raise TypeError(f"positions: expected integers [..., T], got {describe_array(positions)}.")
-    frequencies = 1.0 / base ** (np.arange(0, size, 2) / size)
+    frequencies = 1.0 / base ** (np.arange(0, size, 2) / size)  # base^(-2i / size), in float64 on the host
     angle = angles(positions, frequencies, compute_dtype(dtype))
     sines, cosines = jnp.sin(angle), jnp.cos(angle)
     if style == "half":
@@ -62,8 +67,8 @@ def sinusoidal(
     return jnp.stack([sines, cosines], axis=-1).reshape(*angle.shape[:-1], size).astype(dtype)
 
 
-def learned(table: Float[Array, "L D"], positions: Int[Array, "*lead T"]) -> Float[Array, "*lead T D"]:
-    """Look positions up in a learned table.
+def learned(table: Float[Array, "L D"], positions: Int[Array, "*batch T"]) -> Float[Array, "*batch T D"]:
+    """Learned position encoding: rows of a table.
 
         PE(p) = table[p]
 
@@ -72,8 +77,8 @@ def learned(table: Float[Array, "L D"], positions: Int[Array, "*lead T"]) -> Flo
         positions: integers `[..., T]`.
 
     Returns:
-        `[..., T, D]`. Positions that the table does not have give NaN rows (a traced value cannot raise, and clamping
-        to the last row would be silently wrong); negative ones do not count from the end.
+        `[..., T, D]`. Positions outside of the table, negative ones too, give rows of NaN: a traced position cannot
+        raise an error, and clamping to the last row would be silently wrong.
 
     Raises:
         ValueError: if `table` has not two axes.
@@ -95,8 +100,8 @@ def learned(table: Float[Array, "L D"], positions: Int[Array, "*lead T"]) -> Flo
         raise ValueError(f"table: expected [L, D], got {describe_array(table)}.")
     if not jnp.issubdtype(positions.dtype, jnp.integer):
         raise TypeError(f"positions: expected integers, got {describe_array(positions)}.")
-    inside = jnp.where(positions < 0, table.shape[0], positions)
-    return jnp.take(table, inside, axis=0, mode="fill")
+    index = jnp.where(positions < 0, table.shape[0], positions)  # a negative index would count from the end
+    return jnp.take(table, index, axis=0, mode="fill")
 
 
 def alibi_slopes(num_heads: int) -> Float[Array, "N"]:
@@ -125,10 +130,10 @@ def alibi_slopes(num_heads: int) -> Float[Array, "N"]:
         Press, Smith, Lewis (2022), "Train short, test long", section 3 and its published code for other N.
     """
     num_heads = check_int("num_heads", num_heads, 1, "It is the number of query heads.")
-    power = 2 ** math.floor(math.log2(num_heads))
+    power = 2 ** math.floor(math.log2(num_heads))  # the largest power of two up to N
     slopes = [2.0 ** (-8.0 * i / power) for i in range(1, power + 1)]
-    slopes += [2.0 ** (-4.0 * i / power) for i in range(1, 2 * (num_heads - power), 2)]
-    with jax.ensure_compile_time_eval():  # known numbers, also inside jit: modules keep them as constants
+    slopes += [2.0 ** (-4.0 * i / power) for i in range(1, 2 * (num_heads - power), 2)]  # odd i of 2^(-8 i / (2 power))
+    with jax.ensure_compile_time_eval():  # concrete also inside of jit: modules keep the slopes as constants
         return jnp.asarray(slopes, jnp.float32)
 
 
@@ -139,18 +144,19 @@ def t5_buckets(
     num_buckets: int = 32,
     max_distance: int = 128,
 ) -> Int[Array, "*any"]:
-    """T5's bucket of a relative position: exact for near keys, logarithmic for far ones, one bucket beyond.
+    """T5's bucket of a relative position: exact for near keys, logarithmic for far ones, the last one beyond.
 
         b(n) = n                                                              for n < m
         b(n) = min(m + floor((B - m) log(n / m) / log(max_distance / m)), B - 1)   otherwise,        m = B / 2
 
-    where n is the distance (bidirectional: B is half of the buckets; keys to the right use the other half).
+    where n is the distance and B the number of buckets. If bidirectional, B is half of them; keys to the right use the
+    other half.
 
     Args:
         relative_position: key position minus query position, any shape.
         bidirectional: False counts keys to the right as distance 0 (for causal attention).
         num_buckets: at least 2, or 4 and even if bidirectional.
-        max_distance: larger than the exact range.
+        max_distance: distances from here on share the last bucket; larger than m.
 
     Returns:
         int32 bucket numbers in `[0, num_buckets)`, same shape.
@@ -171,22 +177,23 @@ def t5_buckets(
     cure = "T5 uses 32 buckets and max_distance 128."
     num_buckets = check_int("num_buckets", num_buckets, 4 if bidirectional else 2, cure)
     relative_position = jnp.asarray(relative_position, jnp.int32)
-    half = num_buckets // 2 if bidirectional else num_buckets
-    exact = half // 2
-    check_int("max_distance", max_distance, exact + 1, cure)
-    distance = np.arange(max_distance + 1)
-    far = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact)) / np.float32(
-        math.log(max_distance / exact)
-    )
-    far = exact + (far * np.float32(half - exact)).astype(np.int32)
-    table = np.where(distance < exact, distance, np.minimum(far, half - 1)).astype(np.int32)
-    back = jnp.abs(relative_position) if bidirectional else -jnp.minimum(relative_position, 0)
-    bucket = jnp.take(jnp.asarray(table), jnp.minimum(back, max_distance))
-    return jnp.where(relative_position > 0, bucket + half, bucket) if bidirectional else bucket
+    B = num_buckets // 2 if bidirectional else num_buckets
+    m = B // 2
+    check_int("max_distance", max_distance, m + 1, cure)
+    # A table of b(n) for n = 0 ... max_distance, in float32 as in Hugging Face: another dtype, or the logarithm of
+    # another device, would move some distances to the neighbouring bucket.
+    n = np.arange(max_distance + 1)
+    # log(n / m) / log(max_distance / m), for n >= 1: the entry of n = 0 is not used.
+    ratio = np.log(np.maximum(n, 1).astype(np.float32) / np.float32(m)) / np.float32(math.log(max_distance / m))
+    logarithmic = m + (ratio * np.float32(B - m)).astype(np.int32)
+    table = np.where(n < m, n, np.minimum(logarithmic, B - 1)).astype(np.int32)
+    distance = jnp.abs(relative_position) if bidirectional else -jnp.minimum(relative_position, 0)
+    bucket = jnp.take(jnp.asarray(table), jnp.minimum(distance, max_distance))
+    return jnp.where(relative_position > 0, bucket + B, bucket) if bidirectional else bucket
 
 
 def check_even(name: str, size: int) -> int:
-    """An even Python int, at least 2: sines and cosines come in pairs."""
+    """Return an even Python int, at least 2."""
     size = check_int(name, size, 2, "Sines and cosines come in pairs.")
     if size % 2:
         raise ValueError(f"{name}: expected an even number, got {size}. Sines and cosines come in pairs.")
@@ -194,7 +201,7 @@ def check_even(name: str, size: int) -> int:
 
 
 def check_style(style: str) -> str:
-    """One of the two ways to lay pairs out."""
+    """Return the name of one of the two layouts of pairs."""
     if style not in ("half", "interleaved"):
         raise ValueError(f'style: expected "half" or "interleaved", got {style!r}.')
     return style

@@ -1,6 +1,6 @@
-"""Scores: how much does query t care about key s? One value each; see `docs/rules/` for a page on every one.
+"""Scores: how much does query t care about key s? `docs/rules/` has a page on each.
 
-A score is a value with `project` (once per row) and `tile` (any block). A plain function
+A score has two methods, `project` (once per row) and `tile` (on any block). A plain function
 `(query[..., T, H], key[..., S, H]) -> [..., T, S]` is accepted wherever a score is.
 """
 

@@ -1,4 +1,4 @@
-"""Bahdanau's additive score: a small network with one hidden layer looks at query and key."""
+"""Bahdanau's additive score: a small network with one hidden layer over query and key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Additive(Score):
 
     @property
     def numbers_per_pair(self) -> int:
-        """A."""
+        """Number of hidden units A: `tile` forms all of them for each pair."""
         return self.query_weight.shape[-1]
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -43,17 +43,17 @@ class Additive(Score):
 
 
 def additive(
-    query_weight: Float[Array, "*#lead Hq A"],
-    key_weight: Float[Array, "*#lead Hk A"],
-    bias: Float[Array, "*#lead A"] | None = None,
-    vector: Float[Array, "*#lead A"] | None = None,
+    query_weight: Float[Array, "*#batch Hq A"],
+    key_weight: Float[Array, "*#batch Hk A"],
+    bias: Float[Array, "*#batch A"] | None = None,
+    vector: Float[Array, "*#batch A"] | None = None,
 ) -> Additive:
     """Bahdanau's additive score, also called concat – linear – tanh (– sum).
 
         score(t, s) = sum_a vector_a tanh(q_t Wq + k_s Wk + bias)_a
 
-    `q Wq + k Wk` equals `[q; k] W` with `W` stacked from the two, so a layer over the joined vectors is this score
-    with its weight cut after Hq rows. Without `vector` the hidden units are simply summed.
+    `q Wq + k Wk` equals `[q; k] W` with `W` stacked from the two, so a layer over the concatenated vectors is
+    this score with its weight split after Hq rows. Without `vector` the hidden units are summed.
 
     Args:
         query_weight: `Wq`, `[..., Hq, A]`.
@@ -62,7 +62,7 @@ def additive(
         vector: `[..., A]`, or None for the plain sum.
 
     Returns:
-        A score value; all arrays are differentiable. `jax_attention.nn.Additive` holds trained ones.
+        A score; all arrays are differentiable. `jax_attention.nn.Additive` holds trained ones.
 
     Raises:
         ValueError: if an array has too few axes or the hidden sizes A disagree.

@@ -1,4 +1,4 @@
-"""The contract of a score: prepare query and key once, then compare any tile of rows with any tile of columns."""
+"""The contract of a score: project query and key once, then compare any block of queries with any block of keys."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from jax_attention.core.struct import struct
 
 
 class Score(FactoryRepr):
-    """Stage 1 of the sentence: `scores = tile(*project(query, key))`.
+    """A score: `scores = tile(*project(query, key))`.
 
-    `project` runs once over all rows and is linear in their number; `tile` may then be called on any block of rows
-    and columns of what `project` returned. Leading axes broadcast in both.
+    `project` runs once over all rows and takes time linear in their number; `tile` may then be called on any block of
+    projected queries and any block of projected keys. Batch dimensions broadcast in both.
     """
 
     part = "score"
 
-    same_size = False  # query and key must have the same number of features
-    numbers_per_pair = 1  # how many numbers `tile` forms for each pair of rows
-    key_per_query = False  # key row t belongs to query row t, not to column t
-    is_product = False  # tile(q', k') = q' k'^T: sums over keys may be done before the queries are looked at
-    may_forbid_pairs = False  # a score may be -inf for finite rows, and so forbid its pair
+    needs_equal_sizes = False  # query and key must have the same number of features; `attend` checks it
+    numbers_per_pair = 1  # numbers that `tile` forms for each pair of rows: their memory limits the size of tiles
+    key_per_query = False  # key row t goes with query row t, not with column t of the scores
+    is_product = False  # tile(q', k') = q' k'^T: linear attention may then sum over keys before it reads the queries
+    may_forbid_pairs = False  # the score of two finite rows may be -inf, which forbids the pair as a mask would
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`[..., T, Hq], [..., S, Hk] -> ([..., T, P], [..., S, P'])`, once per call."""
@@ -43,7 +43,7 @@ class Score(FactoryRepr):
     def zero_unused(
         self, query: jax.Array, key: jax.Array, row_used: jax.Array, column_used: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Replace input rows on which no allowed score depends by 0, so that NaN there goes nowhere."""
+        """Query and key with rows on which no allowed score depends set to 0, so that NaN there does not spread."""
         return zero_rows(query, row_used), zero_rows(key, row_used if self.key_per_query else column_used)
 
     def __call__(self, query: jax.Array, key: jax.Array) -> jax.Array:
@@ -58,12 +58,12 @@ class UserScore(UserFunction, Score):
     may_forbid_pairs = True
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        if self.heads is not None:  # the function sees one axis of N heads, as arrays it closes over do
+        if self.heads is not None:  # the function sees one axis of N heads, as in the arrays that it closes over
             key = jnp.broadcast_to(key, (*key.shape[:-3], self.heads[1], *key.shape[-2:]))
         query, key = self.merge_heads(query), self.merge_heads(key)
         scores = self.function(query, key)
-        lead = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2])
-        check_returned(f"score {self!r}", scores, (*lead, query.shape[-2], key.shape[-2]))
+        batch = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+        check_returned(f"score {self!r}", scores, (*batch, query.shape[-2], key.shape[-2]))
         return self.split_heads(scores)
 
 
@@ -73,13 +73,13 @@ def as_score(x: Any) -> Score:
         as_score(score) = score,        as_score(f).tile(q, k) = f(q, k)
 
     Args:
-        x: a value, or `f(query[..., t, H], key[..., s, H]) -> scores[..., t, s]`.
+        x: a score, or `f(query[..., t, H], key[..., s, H]) -> scores[..., t, s]`.
 
     Returns:
-        A score value; arrays that `f` closes over stay differentiable.
+        A score; arrays that `f` closes over stay differentiable.
 
     Raises:
-        ValueError: by the value, when `f` returns another shape.
+        ValueError: when the score is called, if `f` returns another shape.
 
     Example:
         >>> from jax_attention import scores

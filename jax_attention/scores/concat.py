@@ -1,4 +1,4 @@
-"""The pairwise reading of concat - linear: a score that cannot align, kept because people meet it."""
+"""Concat – linear, applied to each pair: a score that cannot align, kept because tutorials use it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Concat(Score):
 
 
 def concat(
-    query_weight: Float[Array, "*#lead Hq"],
-    key_weight: Float[Array, "*#lead Hk"],
-    bias: Float[Array, "*#lead"] | float = 0.0,
+    query_weight: Float[Array, "*#batch Hq"],
+    key_weight: Float[Array, "*#batch Hk"],
+    bias: Float[Array, "*#batch"] | float = 0.0,
 ) -> Concat:
-    """Concat – linear without a nonlinearity, read pair by pair.
+    """Concat – linear without a nonlinearity, applied to each pair of query and key.
 
         score(t, s) = w . [q_t ; k_s] + b = q_t . wq + k_s . wk + b
 
@@ -50,7 +50,7 @@ def concat(
         bias: `b`, a number or `[...]`.
 
     Returns:
-        A score value; all arrays are differentiable. `jax_attention.nn.Concat` holds trained ones.
+        A score; all arrays are differentiable. `jax_attention.nn.Concat` holds trained ones.
 
     Raises:
         ValueError: if an array has too few axes.
@@ -65,7 +65,7 @@ def concat(
 
     Reference:
         Luong, Pham, Manning (2015), "Effective approaches to attention-based neural machine translation", eq. 7
-        (their concat keeps a tanh: that one is `additive`).
+        (the concat of the paper has a tanh: that is `additive`).
     """
     return Concat(
         check_array("query_weight", query_weight, ("Hq",)),

@@ -1,4 +1,4 @@
-"""Score by distance: the nearer a key, the higher its score."""
+"""Scores from distances: the nearer a key, the higher its score."""
 
 from __future__ import annotations
 
@@ -21,23 +21,31 @@ if TYPE_CHECKING:
 class L2(Score):
     """`-scale * |q - k|^2`; see `l2`."""
 
-    same_size = True
+    needs_equal_sizes = True
     is_product = True
     scale: jax.Array | float = array_field()
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Append the squared lengths, so that one product gives `2 q.k - |q|^2 - |k|^2`."""
-        scale = per_tile(self.scale)
-        square = lambda x: jnp.sum(x * x, axis=-1, keepdims=True)  # noqa: E731
-        one = lambda x: jnp.ones_like(x[..., :1])  # noqa: E731
-        query_part = scale * jnp.concatenate([2 * query, -square(query), -one(query)], axis=-1)
-        return query_part, jnp.concatenate([key, one(key), square(key)], axis=-1)
+        """Append the squared lengths, so that one product gives `2 q.k - |q|^2 - |k|^2`.
+
+        `q' = scale [2 q ; -|q|^2 ; -1]`, `k' = [k ; 1 ; |k|^2]`
+        """
+        query_features = jnp.concatenate([2 * query, -_squared_length(query), -_ones(query)], axis=-1)
+        return per_tile(self.scale) * query_features, jnp.concatenate([key, _ones(key), _squared_length(key)], axis=-1)
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
         return matmul(query, jnp.swapaxes(key, -1, -2))
 
 
-def l2(scale: Float[Array, "*lead"] | float = 1.0) -> L2:
+def _squared_length(x: jax.Array) -> jax.Array:
+    return jnp.sum(x * x, axis=-1, keepdims=True)
+
+
+def _ones(x: jax.Array) -> jax.Array:
+    return jnp.ones_like(x[..., :1])
+
+
+def l2(scale: Float[Array, "*batch"] | float = 1.0) -> L2:
     """Negative squared Euclidean distance: the softmax over it is a Gaussian kernel smoother.
 
         score(t, s) = -scale * |q_t - k_s|^2
@@ -46,11 +54,11 @@ def l2(scale: Float[Array, "*lead"] | float = 1.0) -> L2:
     the error is about the rounding of the squared lengths, not of the distance.
 
     Args:
-        scale: number or array of the leading axes (`[N]`: one per head). `1 / (2 sigma^2)` for a Gaussian of width
-            sigma (Nadaraya-Watson regression); `1 / sqrt(H)` is a common choice in Lipschitz Transformers.
+        scale: number or array over the batch dimensions (`[N]`: one per head). `1 / (2 sigma^2)` for a Gaussian of
+            width sigma (Nadaraya-Watson regression); `1 / sqrt(H)` is a common choice in Lipschitz Transformers.
 
     Returns:
-        A score value; `scale` is differentiable.
+        A score; `scale` is differentiable.
 
     Raises:
         TypeError: if `scale` is not a real number or float array.

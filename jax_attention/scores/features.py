@@ -1,4 +1,4 @@
-"""Kernel scores: the product of feature maps of query and key, so that sums over keys need no pair."""
+"""Kernel scores: products of feature maps of query and key, the scores of linear attention."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 
 def _elu_plus_one(x: jax.Array) -> jax.Array:
-    """`x + 1` above 0, `exp(x)` below; the inner `where` keeps exp finite, also for derivatives."""
+    """`x + 1` above 0, `exp(x)` below.
+
+    The inner `where` keeps exp away from large x: there it would be inf, and its gradient 0 * inf = NaN.
+    """
     return jnp.where(x > 0, x + 1, jnp.exp(jnp.where(x > 0, 0, x)))
 
 
 def _hedgehog(x: jax.Array) -> jax.Array:
+    """`[exp(x) ; exp(-x)]`, `[..., 2 H]`."""
     return jnp.concatenate([jnp.exp(x), jnp.exp(-x)], axis=-1)
 
 
@@ -30,13 +34,13 @@ _MAPS: dict[str, Callable] = {"elu_plus_one": _elu_plus_one, "relu": jax.nn.relu
 
 
 class _Kernel(Score):
-    """Every score of this file is a product of features."""
+    """Base of the scores in this file: `phi(q) . phi(k)`."""
 
-    same_size = True
+    needs_equal_sizes = True
     is_product = True
 
     def features(self, x: jax.Array) -> jax.Array:
-        """`[..., H] -> [..., F]`, each row by itself."""
+        """The feature map phi of each row by itself, `[..., H] -> [..., F]`."""
         raise NotImplementedError(f"{type(self).__name__} must define features(x)")
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -55,14 +59,14 @@ class Features(_Kernel):
     def features(self, x: jax.Array) -> jax.Array:
         if isinstance(self.feature_map, str):
             return _MAPS[self.feature_map](x)
-        found = self.feature_map(x)
+        mapped = self.feature_map(x)
         fail_unless(
-            tuple(getattr(found, "shape", ())[:-1]) == x.shape[:-1] and getattr(found, "ndim", 0) == x.ndim,
-            f"score {self!r}: expected feature_map to return [..., F] with the leading axes {x.shape[:-1]} of its "
-            f"argument, got {describe_array(found)}. It sees each row by itself, with any leading axes: arrays that "
-            "it closes over have none; transform query and key before the call where heads differ.",
+            tuple(getattr(mapped, "shape", ())[:-1]) == x.shape[:-1] and getattr(mapped, "ndim", 0) == x.ndim,
+            f"score {self!r}: expected feature_map to return [..., F] with {x.shape[:-1]} in the place of the dots, as "
+            f"in its argument, got {describe_array(mapped)}. It maps each row by itself, so arrays that it closes over "
+            "have no batch dimensions; transform query and key before the call where heads differ.",
         )
-        return found
+        return mapped
 
     def __repr__(self) -> str:
         shown = repr(self.feature_map) if isinstance(self.feature_map, str) else None
@@ -77,13 +81,15 @@ class RandomFeatures(_Kernel):
 
     def features(self, x: jax.Array) -> jax.Array:
         count, size = self.directions.shape[-2:]
+        # Choromanski et al. (2021), lemma 1, for x / H^(1/4) so that the kernel is exp(q . k / sqrt(H)):
+        # phi(x) = exp(w . x - |x|^2 / 2) / sqrt(F). The `max` keep arrays of size 0 from dividing by 0.
         x = x * max(size, 1) ** -0.25
         half_square = 0.5 * jnp.sum(x * x, axis=-1, keepdims=True)
         return jnp.exp(x @ jnp.swapaxes(self.directions, -1, -2) - half_square) * max(count, 1) ** -0.5
 
 
 def features(feature_map: str | Callable) -> Features:
-    """A kernel as score: query and key are mapped one by one, and their features multiplied.
+    """Kernel score: the inner product of a feature map of the query and the same map of the key.
 
         score(t, s) = phi(q_t) . phi(k_s)
 
@@ -91,16 +97,16 @@ def features(feature_map: str | Callable) -> Features:
         "relu"           phi(x) = max(x, 0)                             sparse, may be 0; Choromanski et al. (2021)
         "hedgehog"       phi(x) = [exp(x) ; exp(-x)]                    spiky, F = 2 H; Zhang et al. (2024)
 
-    With `normalizers.proportional()` this is linear attention; with `linear()` its form without a denominator. Sums
-    over keys then cost O(T) time (`implementation="linear_attention"`), and `attend_step` decodes with a state of fixed
-    size.
+    With `normalizers.proportional()` this is linear attention; with `linear()` it is linear attention without a
+    denominator. Both then take O(T) time (`implementation="linear_attention"`), and `attend_step` decodes with a state
+    of fixed size.
 
     Args:
         feature_map: one of the three names, or `f(x[..., H]) -> features[..., F]` of each row by itself. Arrays that f
-            closes over are differentiated; they have no leading axes, because f sees any number of them.
+            closes over are differentiated; they have no batch dimensions, because x may have any number of them.
 
     Returns:
-        A score value.
+        A score.
 
     Raises:
         ValueError: if the name is unknown; by `attend`, if query and key differ in head size, or f returns another
@@ -134,21 +140,21 @@ def features(feature_map: str | Callable) -> Features:
     return Features(feature_map)
 
 
-def random_features(directions: Float[Array, "*#lead F H"]) -> RandomFeatures:
+def random_features(directions: Float[Array, "*#batch F H"]) -> RandomFeatures:
     """Positive random features (FAVOR+): in expectation the exponential of the scaled dot product.
 
         phi(x) = exp(w_f . x / H^(1/4) - |x|^2 / (2 sqrt(H))) / sqrt(F),        f = 1 … F
         score(t, s) = phi(q_t) . phi(k_s),        E_w score(t, s) = exp(q_t . k_s / sqrt(H))  for  w_f ~ N(0, 1)
 
-    With `normalizers.proportional()` an estimate of softmax attention in O(T) time. It is exact attention of its own
-    kernel, and an estimate of the softmax whose error falls as 1 / sqrt(F) and grows exponentially with |q + k|^2.
+    With `normalizers.proportional()` this estimates softmax attention in O(T) time. The error falls as 1 / sqrt(F) and
+    grows exponentially with |q + k|^2.
 
     Args:
-        directions: `w`, `[..., F, H]`: draw them from a normal distribution, at best orthogonal in groups of H. Leading
-            axes broadcast against those of the scores (`[N, F, H]`: its own for each head).
+        directions: `w`, `[..., F, H]`: draw them from a normal distribution, at best orthogonal in groups of H. Batch
+            dimensions broadcast against those of the scores (`[N, F, H]`: other directions for each head).
 
     Returns:
-        A score value; `directions` is differentiable.
+        A score; `directions` is differentiable.
 
     Raises:
         ValueError: if `directions` has fewer than two axes, or (by `attend`) does not fit the head size.

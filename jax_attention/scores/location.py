@@ -1,4 +1,4 @@
-"""Location attention: the outputs of one linear layer over [q; k] are the scores of the S positions."""
+"""Location attention: one linear layer over [q; k] whose S outputs are the scores of the S positions."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ class Location(Score):
     bias: jax.Array | None = array_field("S", default=None)
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Rows are the joined pairs; columns are the columns of W. From here on it is an ordinary product."""
-        lead = jnp.broadcast_shapes(query.shape[:-1], key.shape[:-1])
-        rows = jnp.concatenate([jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in (query, key)], axis=-1)
+        """Rows `[q_t ; k_t ; 1]` and columns `[W_s ; b_s]`, so that `tile` is an ordinary product of rows."""
+        shape = jnp.broadcast_shapes(query.shape[:-1], key.shape[:-1])
+        rows = jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (query, key)], axis=-1)
         columns = jnp.swapaxes(self.weight, -1, -2)
         if self.bias is not None:
             rows = jnp.concatenate([rows, jnp.ones_like(rows[..., :1])], axis=-1)
-            lead = jnp.broadcast_shapes(columns.shape[:-1], self.bias.shape)
-            columns = jnp.broadcast_to(columns, (*lead, columns.shape[-1]))
-            columns = jnp.concatenate([columns, jnp.broadcast_to(self.bias, lead)[..., None]], axis=-1)
+            shape = jnp.broadcast_shapes(columns.shape[:-1], self.bias.shape)
+            columns = jnp.broadcast_to(columns, (*shape, columns.shape[-1]))
+            columns = jnp.concatenate([columns, jnp.broadcast_to(self.bias, shape)[..., None]], axis=-1)
         return rows, columns
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
         return query @ jnp.swapaxes(key, -1, -2)
 
     def columns(self, key: jax.Array) -> int:
-        """S comes from the parameters, not from the key."""
+        """S, fixed by the shape of W whatever the key is."""
         return self.weight.shape[-1]
 
 
-def location(weight: Float[Array, "*#lead HqHk S"], bias: Float[Array, "*#lead S"] | None = None) -> Location:
-    """Location attention (concat – linear – softmax): a linear layer over the joined pair names the S positions.
+def location(weight: Float[Array, "*#batch HqHk S"], bias: Float[Array, "*#batch S"] | None = None) -> Location:
+    """Location attention (concat – linear – softmax): a linear layer over query and key scores the S positions.
 
         score(t, s) = ([q_t ; k_t] W + b)_s
 
-    Query and key are paired row by row (the decoder's state and its current input, say), both with T rows; the value
-    has S rows, and S is fixed by the shape of W. Nothing here looks at the content of the S positions.
+    Query and key are concatenated row by row (a decoder's state and its current input, say), both with T rows; the
+    value has S rows, and S is fixed by the shape of W. The content of the S positions has no influence on the scores.
 
     Args:
         weight: `W`, `[..., Hq + Hk, S]`.
         bias: `b`, `[..., S]` or None.
 
     Returns:
-        A score value; both arrays are differentiable. `jax_attention.nn.Location` holds trained ones.
+        A score; both arrays are differentiable. `jax_attention.nn.Location` holds trained ones.
 
     Raises:
         ValueError: if an array has too few axes or the two disagree in S; by `attend`, if key and query differ in T
@@ -72,7 +72,7 @@ def location(weight: Float[Array, "*#lead HqHk S"], bias: Float[Array, "*#lead S
 
     Reference:
         Luong, Pham, Manning (2015), "Effective approaches to attention-based neural machine translation", eq. 8
-        (theirs reads the decoder state alone: `Hk = 0`).
+        (the score of the paper reads the decoder state alone: `Hk = 0`).
     """
     weight = check_array("weight", weight, ("Hq+Hk", "S"))
     bias = None if bias is None else check_array("bias", bias, ("S",), {"S": weight.shape[-1]})

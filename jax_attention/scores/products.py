@@ -1,4 +1,4 @@
-"""Scores that are a product of query and key: dot, scaled dot, cosine, and Luong's general bilinear form."""
+"""Scores that are a product of query and key: dot, scaled dot, cosine, and Luong's bilinear form (general)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class _Product(Score):
-    """Every score of this file ends in `query @ key^T`."""
+    """Base of the scores in this file: a projection of the rows, then `query @ key^T`."""
 
-    same_size = True
+    needs_equal_sizes = True
     is_product = True
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
@@ -57,7 +57,7 @@ class Cosine(_Product):
 class General(_Product):
     """`q^T W k`; see `general`."""
 
-    same_size = False
+    needs_equal_sizes = False
     weight: jax.Array = array_field("Hq", "Hk")
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -65,7 +65,11 @@ class General(_Product):
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    """x / |x|, and 0 for 0. Dividing by the largest entry first keeps the square from over- or underflowing."""
+    """x / |x|, and 0 for 0.
+
+    Dividing by the largest entry first keeps the squares from over- or underflowing. That divisor cancels in the
+    result, so `stop_gradient` changes no derivative: it only keeps the gradient of `max` from being computed.
+    """
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0))
     x = x / jnp.where(largest > 0, largest, 1)
     length = safe_norm(x)
@@ -77,10 +81,10 @@ def dot() -> Dot:
 
         score(t, s) = q_t . k_s
 
-    Args: none. Query `[..., T, H]` and key `[..., S, H]` must have the same head size H.
+    Query `[..., T, H]` and key `[..., S, H]` have the same head size H.
 
     Returns:
-        A score value.
+        A score.
 
     Raises:
         ValueError: by `attend`, if query and key differ in head size.
@@ -97,16 +101,16 @@ def dot() -> Dot:
     return Dot()
 
 
-def scaled_dot(scale: Float[Array, "*lead"] | float | None = None) -> ScaledDot:
+def scaled_dot(scale: Float[Array, "*batch"] | float | None = None) -> ScaledDot:
     """Scaled dot product, the Transformer's score and the default of `attend`.
 
-        score(t, s) = scale * q_t . k_s,        scale = 1 / sqrt(H) unless given
+        score(t, s) = scale * q_t . k_s,        scale = 1 / sqrt(H) by default
 
     Args:
-        scale: number or array of the leading axes (`[N]`: one per head); None for `1 / sqrt(H)`.
+        scale: number or array over the batch dimensions (`[N]`: one per head); None for `1 / sqrt(H)`.
 
     Returns:
-        A score value; `scale` is differentiable.
+        A score; `scale` is differentiable.
 
     Raises:
         TypeError: if `scale` is not real. ValueError: by `attend`, if query and key differ in head size.
@@ -123,19 +127,19 @@ def scaled_dot(scale: Float[Array, "*lead"] | float | None = None) -> ScaledDot:
     return ScaledDot(None if scale is None else check_array("scale", scale))
 
 
-def cosine(scale: Float[Array, "*lead"] | float = 1.0) -> Cosine:
-    """Cosine similarity of query and key: only directions count, lengths do not.
+def cosine(scale: Float[Array, "*batch"] | float = 1.0) -> Cosine:
+    """Cosine similarity of query and key: directions count, lengths do not.
 
         score(t, s) = scale * q_t . k_s / (|q_t| |k_s|)
 
     A zero vector has no direction; its scores, and the gradients through them, are 0.
 
     Args:
-        scale: number or array of the leading axes, for example `[N]` for one learned scale per head. With 1 the
+        scale: number or array over the batch dimensions, for example `[N]` for one learned scale per head. With 1 the
             scores lie in [-1, 1], so the softmax stays nearly flat; Swin v2 learns scales up to 100.
 
     Returns:
-        A score value; `scale` is differentiable.
+        A score; `scale` is differentiable.
 
     Raises:
         TypeError: if `scale` is not a real number or float array.
@@ -152,16 +156,17 @@ def cosine(scale: Float[Array, "*lead"] | float = 1.0) -> Cosine:
     return Cosine(check_array("scale", scale))
 
 
-def general(weight: Float[Array, "*lead Hq Hk"]) -> General:
-    """Luong's general score: a learned bilinear form between query and key, which may differ in size.
+def general(weight: Float[Array, "*batch Hq Hk"]) -> General:
+    """Luong's general score: a learned bilinear form of query and key, whose head sizes may differ.
 
         score(t, s) = q_t^T W k_s
 
     Args:
-        weight: `W`, `[..., Hq, Hk]`; leading axes broadcast against those of the scores (`[N, Hq, Hk]`: one per head).
+        weight: `W`, `[..., Hq, Hk]`; batch dimensions broadcast against those of the scores (`[N, Hq, Hk]`: one per
+            head).
 
     Returns:
-        A score value; `weight` is differentiable. `jax_attention.nn.General` holds a trained one.
+        A score; `weight` is differentiable. `jax_attention.nn.General` holds a trained one.
 
     Raises:
         ValueError: if `weight` has fewer than two axes, or (by `attend`) does not fit query and key.

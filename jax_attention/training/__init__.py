@@ -22,8 +22,8 @@ from jax_attention.training.step import (
 )
 
 __all__ = [
-    "ConfidenceInterval",
     "Checkpoints",
+    "ConfidenceInterval",
     "FitResult",
     "LoopConfig",
     "Losses",
@@ -51,12 +51,12 @@ __all__ = [
     "make_schedule",
     "make_train_step",
     "matmul_peak",
-    "seq2seq_loss",
     "progress",
     "read_metrics",
     "refuse_nonfinite",
     "replicate",
     "rouge",
+    "seq2seq_loss",
     "split_rows",
     "token_accuracy",
     "train_flops",

@@ -1,10 +1,10 @@
-"""Checkpoints of a training state on disk: written whole or not at all, the newest few and the best kept.
+"""Checkpoints of a training state on disk: written whole or not at all; the newest few and the best one are kept.
 
-Orbax writes the arrays (in the background, under a temporary name that becomes the step's name when all is on disk).
-Around it stand four things it leaves to its users: a state is saved as plain nested dictionaries of host arrays, so any
-pytree comes back by an example `like` on any number of devices; differences between the two are listed by name; a
-checksum per array catches flipped bits, which Orbax reads back without complaint; and old checkpoints are renamed
-before they are deleted, so that a kill in the middle leaves none that is half there.
+Orbax writes the arrays in the background, under a temporary name that is changed to the step when all is on disk.
+This module adds four things. A state is saved as nested dictionaries of host arrays, so that an example `like` restores
+any pytree on any number of devices. Differences between the example and the checkpoint are listed by name. A checksum
+per array finds flipped bits, which Orbax reads back without an error. Old checkpoints are renamed before they are
+deleted, so that a kill in the middle leaves no incomplete one.
 """
 
 from __future__ import annotations
@@ -29,21 +29,24 @@ from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.training import leaves as host
 
 FORMAT = "jax_attention.training/1"
-"""What the metadata of our checkpoints says; another program's checkpoint does not."""
+"""Marker in the metadata of checkpoints written here, which those of other programs lack."""
 METADATA = "_CHECKPOINT_METADATA"
+"""File that Orbax writes into a complete checkpoint."""
 UNFINISHED = ".orbax-checkpoint-tmp"
+"""End of the temporary name of a folder that Orbax is writing."""
 DELETED = ".deleted"
+"""End of the name of a folder that is being deleted."""
 
 
 class Checkpoints:
-    """The checkpoints of one run: `folder/<step>`, at most one writer at a time.
+    """The checkpoints of one run, `folder/<step>`, with at most one writer at a time.
 
         kept = newest `keep` steps  |  { argmin over steps of metrics[best] }
 
     Args:
-        folder: where they are; made by the first save.
-        keep: how many of the newest stay.
-        best: the metric, given to `save`, whose smallest finite value marks one more checkpoint to keep; None for none.
+        folder: the folder of the checkpoints; made by the first save.
+        keep: the number of newest checkpoints that are kept.
+        best: the metric of `save` whose smallest finite value marks one more checkpoint to keep; None for none.
 
     Returns:
         An object with `save`, `wait`, `restore`, `read`, and the properties `steps`, `latest`, `best`.
@@ -73,17 +76,17 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, *, keep: int = 3, best: str | None = "loss"):
         self.folder = Path(folder).absolute()
-        self.keep = check_int("keep", keep, 1, "It is the number of newest checkpoints that stay.")
+        self.keep = check_int("keep", keep, 1, "It is the number of newest checkpoints that are kept.")
         self.metric = best
         self._pending: Any = None
-        self._swept = False
-        self._seen: dict[int, dict[str, Any]] = {}
+        self._leftovers_removed = False
+        self._descriptions: dict[int, dict[str, Any]] = {}
 
     @property
     def steps(self) -> list[int]:
-        """The steps of all complete checkpoints, ascending. Waits for a save under way."""
+        """The steps of all complete checkpoints, ascending. Waits for an unfinished save."""
         self.wait()
-        return self._complete()
+        return self._complete_steps()
 
     @property
     def latest(self) -> int | None:
@@ -92,9 +95,9 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """The step with the smallest finite value of the metric, the newest such; None if no checkpoint has one."""
-        values = {step: self.read(step)["metrics"].get(self.metric) for step in self.steps}
-        finite = {step: value for step, value in values.items() if value is not None and math.isfinite(value)}
+        """The step with the smallest finite metric, the newest of equal ones; None if there is no finite one."""
+        metrics = {step: self.read(step)["metrics"].get(self.metric) for step in self.steps}
+        finite = {step: x for step, x in metrics.items() if x is not None and math.isfinite(x)}
         return min(finite, key=lambda step: (finite[step], -step), default=None)
 
     def save(
@@ -108,20 +111,20 @@ class Checkpoints:
     ) -> None:
         """Save a pytree of arrays as `folder/<step>`.
 
-        Returns when the arrays are copied to the host, so `state` may be donated at once; writing goes on in the
-        background. A save still under way is finished first. A program that ends waits for the last one.
+        Returns when the arrays are copied to the host, so `state` may be donated at once. The files are written in the
+        background. An unfinished earlier save is finished first, and a program that ends waits for the last one.
 
         Args:
-            step: the name, `>= 0`; updates done so far.
+            step: the number of updates done, which names the checkpoint; `>= 0`.
             state: any pytree of jax or NumPy arrays, nnx modules and typed random keys included.
-            metrics: numbers to judge the checkpoint by.
-            extra: whatever JSON can hold, for `read`.
+            metrics: numbers to compare checkpoints by.
+            extra: anything that JSON can hold, returned by `read`.
             wait: return only when everything is on disk.
 
         Raises:
-            FileExistsError: if there is something at that step already.
+            FileExistsError: if a file or folder of that step exists.
             TypeError: if a leaf is not an array, or `extra` is not JSON.
-            ValueError: if two leaves have one name.
+            ValueError: if two leaves have the same name.
         """
         check_int("step", step, 0, "It is the number of updates done.")
         self.wait()
@@ -133,151 +136,153 @@ class Checkpoints:
             )
         named = host.named_leaves(state)
         arrays = {name: host.to_host(leaf) for name, leaf in named.items()}
-        about = {
+        description = {
             "format": FORMAT,
             "step": step,
             "metrics": {name: float(value) for name, value in (metrics or {}).items()},
-            "extra": _json(extra or {}),
+            "extra": _as_json(extra or {}),
             "leaves": {name: _describe(named[name], arrays[name]) for name in named},
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        # Orbax refuses arrays without elements; their shapes are in the description, and that is all they have.
+        self._remove_leftovers()
+        # Orbax refuses arrays without elements. Their shapes, all that they have, are in the description.
         tree = host.nest({name: array for name, array in arrays.items() if array.size})
-        self._pending = _orbax().save_async(path, tree, custom_metadata=about)
+        self._pending = _orbax().save_async(path, tree, custom_metadata=description)
         if wait:
             self.wait()
 
     def wait(self) -> None:
-        """Finish the save under way, then delete what need not be kept.
+        """Finish an unfinished save, then delete the checkpoints that need not be kept.
 
         Raises:
-            OSError: or whatever else went wrong in the background, for example a full disk.
+            OSError: or another error of the background write, for example on a full disk.
         """
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
         pending.result()
-        steps = self._complete()
+        steps = self._complete_steps()
         for step in set(steps[: -self.keep]) - {self.best if self.metric else None}:
             self._delete(self.folder / str(step))
-            self._seen.pop(step, None)
+            self._descriptions.pop(step, None)
 
     def read(self, step: int | None = None) -> dict[str, Any]:
-        """What was saved beside the arrays: `step`, `metrics`, `extra` and a description of the `leaves`.
+        """Read everything but the arrays: `step`, `metrics`, `extra` and a description of the `leaves`.
 
         Args:
-            step: which checkpoint; the newest if None.
+            step: the step of the checkpoint; the newest if None.
 
         Raises:
             FileNotFoundError: if there is no such checkpoint.
-            ValueError: if it is damaged, or was not written by this class.
+            ValueError: if it is damaged, or was written by another program.
         """
         self.wait()
-        step = self._find(step)
-        if step not in self._seen:
+        step = self._find_step(step)
+        if step not in self._descriptions:
             path = self.folder / str(step)
-            with _explained(path):
-                about = _orbax().metadata(path).custom_metadata
+            with _short_errors(path):
+                description = _orbax().metadata(path).custom_metadata
+            written_format = description.get("format") if isinstance(description, dict) else None
             fail_unless(
-                isinstance(about, dict) and about.get("format") == FORMAT and "leaves" in about,
-                f"checkpoint {path}: expected one written by jax_attention ({FORMAT}), got "
-                f"{about.get('format') if isinstance(about, dict) else None!r}: foreign, or its metadata is damaged. "
-                f"{self._others(step)}",
+                written_format == FORMAT and "leaves" in description,
+                f"checkpoint {path}: expected one written by jax_attention ({FORMAT}), got {written_format!r}: written "
+                f"by another program, or its metadata is damaged. {self._describe_others(step)}",
             )
-            self._seen[step] = about
-        return self._seen[step]
+            self._descriptions[step] = description
+        return self._descriptions[step]
 
     def restore(self, step: int | None = None, *, like: Any, part: str | None = None) -> Any:
-        """The saved pytree, bit for bit, with the structure and on the devices of `like`.
+        """Restore the saved pytree, bit for bit, with the structure and on the devices of `like`.
 
         Args:
-            step: which checkpoint; the newest if None.
-            like: an example of the result: arrays, or what `jax.eval_shape` makes. Its shardings, where given, say
-                where the arrays go, whatever devices they were saved from.
-            part: the name of a part of what was saved, `"model"`, if `like` is an example of that part alone.
+            step: the step of the checkpoint; the newest if None.
+            like: an example of the result: arrays, or the output of `jax.eval_shape`. Its shardings, if any, say where
+                the arrays go, whatever devices they were saved from.
+            part: the name of a part of the state, such as `"model"`, if `like` is an example of that part alone.
 
         Returns:
             A pytree like `like`.
 
         Raises:
             FileNotFoundError: if there is no such checkpoint.
-            ValueError: if names, shapes or dtypes differ (the first few are listed), the checkpoint is damaged, or was
-                not written by this class.
+            ValueError: if names, shapes or dtypes differ (the first few are listed), or if the checkpoint is damaged or
+                was written by another program.
         """
         self.wait()
-        step = self._find(step)
-        about, path = self.read(step), self.folder / str(step)
-        wanted = host.named_leaves(like)
+        step = self._find_step(step)
+        description, path = self.read(step), self.folder / str(step)
+        example = host.named_leaves(like)
         if part is not None:
-            wanted = {f"{part}/{name}": leaf for name, leaf in wanted.items()}
-        saved = {name: x for name, x in about["leaves"].items() if part is None or name.startswith(f"{part}/")}
-        _compare(path, wanted, saved)
-        arrays = self._load(path, about["leaves"], set(wanted))
+            example = {f"{part}/{name}": leaf for name, leaf in example.items()}
+        saved = {name: x for name, x in description["leaves"].items() if part is None or name.startswith(f"{part}/")}
+        _check_same_leaves(path, example, saved)
+        arrays = self._load(path, description["leaves"], set(example))
         for name, array in arrays.items():
             fail_unless(
                 _checksum(array) == saved[name]["crc32"],
                 f"checkpoint {path}: expected checksum {saved[name]['crc32']} of {name}, got {_checksum(array)}: the "
-                f"file is damaged. {self._others(about['step'])}",
+                f"file is damaged. {self._describe_others(description['step'])}",
             )
-        placed = [host.to_device(arrays[name], leaf, saved[name]["impl"]) for name, leaf in wanted.items()]
+        placed = [host.to_device(arrays[name], leaf, saved[name]["impl"]) for name, leaf in example.items()]
         return jax.tree.unflatten(jax.tree.structure(like), placed)
 
-    def _load(self, path: Path, table: dict[str, Any], wanted: set[str]) -> dict[str, np.ndarray]:
-        """The wanted arrays from disk; `...` tells Orbax to leave out the others."""
-        filled = {name: x for name, x in table.items() if math.prod(x["stored"]) > 0}
-        # An example of the right shape that takes no memory: one element, broadcast.
+    def _load(self, path: Path, table: dict[str, Any], names: set[str]) -> dict[str, np.ndarray]:
+        """Load the named arrays from disk; `...` in the example makes Orbax skip an array."""
+        nonempty = {name: x for name, x in table.items() if math.prod(x["stored"]) > 0}
+        # One element, broadcast: an example of the right shape that takes no memory.
         example = {
-            name: np.broadcast_to(np.zeros((), jnp.dtype(x["words"])), x["stored"]) if name in wanted else ...
-            for name, x in filled.items()
+            name: np.broadcast_to(np.zeros((), jnp.dtype(x["words"])), x["stored"]) if name in names else ...
+            for name, x in nonempty.items()
         }
         loaded = {}
-        if wanted & set(filled):
-            with _explained(path):
+        if names & set(nonempty):
+            with _short_errors(path):
                 loaded = host.flatten(_orbax().load(path, host.nest(example)))
         empty = {
-            name: np.zeros(table[name]["stored"], jnp.dtype(table[name]["words"])) for name in wanted - set(filled)
+            name: np.zeros(table[name]["stored"], jnp.dtype(table[name]["words"])) for name in names - set(nonempty)
         }
-        return {name: loaded[name] if name in filled else empty[name] for name in wanted}
+        return {name: loaded[name] if name in nonempty else empty[name] for name in names}
 
-    def _complete(self) -> list[int]:
-        """Folders named by a number with Orbax's metadata; anything else in the folder is none of our business.
+    def _complete_steps(self) -> list[int]:
+        """Steps of the folders that are named by a number and contain Orbax's metadata, ascending.
 
-        (`orbax.is_orbax_checkpoint` takes an empty folder for a checkpoint.)
+        `orbax.is_orbax_checkpoint` is not used: it takes an empty folder for a checkpoint.
         """
         if not self.folder.is_dir():
             return []
-        named = [path for path in self.folder.iterdir() if path.name.isascii() and path.name.isdigit()]
-        return sorted(int(path.name) for path in named if (path / METADATA).is_file())
+        numbered = [path for path in self.folder.iterdir() if path.name.isascii() and path.name.isdigit()]
+        return sorted(int(path.name) for path in numbered if (path / METADATA).is_file())
 
-    def _find(self, step: int | None) -> int:
-        steps = self._complete()
+    def _find_step(self, step: int | None) -> int:
+        steps = self._complete_steps()
         if step is None and steps:
             return steps[-1]
         if step in steps:
             return step
-        held = ", ".join(sorted(path.name for path in self.folder.iterdir())[:5]) if self.folder.is_dir() else ""
-        what = "a complete checkpoint" if step is None else f"a complete checkpoint of step {step}"
-        got = f"the steps {steps}" if steps else f"none (the folder holds {held})" if held else "none"
+        content = ", ".join(sorted(path.name for path in self.folder.iterdir())[:5]) if self.folder.is_dir() else ""
+        expected = "a complete checkpoint" if step is None else f"a complete checkpoint of step {step}"
+        got = f"the steps {steps}" if steps else f"none (the folder holds {content})" if content else "none"
         raise FileNotFoundError(
-            f"folder: expected {what} in {self.folder}, got {got}. Give the folder that training wrote its checkpoints "
-            "to, or start without resuming."
+            f"folder: expected {expected} in {self.folder}, got {got}. Give the folder that training wrote "
+            "checkpoints to, or start without resuming."
         )
 
-    def _others(self, step: int) -> str:
-        rest = [other for other in self._complete() if other != step]
-        return f"Other steps here: {rest}; restore one of them by its number." if rest else "There is no other here."
+    def _describe_others(self, step: int) -> str:
+        others = [other for other in self._complete_steps() if other != step]
+        return (
+            f"Other steps here: {others}; restore one of them by its number." if others else "There is no other here."
+        )
 
-    def _sweep(self) -> None:
-        """Once per object: remove what a killed run left half written or half deleted."""
-        for path in () if self._swept else list(self.folder.iterdir()):
+    def _remove_leftovers(self) -> None:
+        """Remove folders that a killed run left incomplete. Once per object, as none appear while it lives."""
+        for path in () if self._leftovers_removed else list(self.folder.iterdir()):
             if path.is_dir() and path.name.endswith((UNFINISHED, DELETED)):
                 shutil.rmtree(path)
-        self._swept = True
+        self._leftovers_removed = True
 
     @staticmethod
     def _delete(path: Path) -> None:
-        # Renaming is atomic, deleting a folder is not.
+        # Renaming is atomic, deleting a folder is not: a kill in between would leave an incomplete checkpoint.
         shutil.rmtree(path.rename(path.with_name(path.name + DELETED)))
 
 
@@ -292,26 +297,29 @@ def _orbax() -> Any:
     return v1
 
 
-def _json(extra: Mapping[str, Any]) -> dict[str, Any]:
+def _as_json(extra: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return json.loads(json.dumps(dict(extra)))
     except TypeError as error:
-        raise TypeError(f"extra: expected what JSON can hold, got {extra!r} ({error}). Convert it first.") from None
+        raise TypeError(
+            f"extra: expected data that JSON can hold, got {extra!r} ({error}). Convert it first."
+        ) from None
 
 
 def _describe(leaf: Any, array: np.ndarray) -> dict[str, Any]:
-    """`is` is compared with the example; the rest is what it takes to read the array."""
+    """Describe a leaf: `is` is compared with the example, the other entries are needed to read the array."""
     impl = str(jax.random.key_impl(leaf)) if host.is_key(leaf) else None
-    shown = {"is": describe_array(leaf), "impl": impl}
-    return shown | {"words": str(array.dtype), "stored": list(array.shape), "crc32": _checksum(array)}
+    entry = {"is": describe_array(leaf), "impl": impl}
+    return entry | {"words": str(array.dtype), "stored": list(array.shape), "crc32": _checksum(array)}
 
 
 def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
-def _compare(path: Path, wanted: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    expected = {name: describe_array(leaf) for name, leaf in wanted.items()}
+def _check_same_leaves(path: Path, example: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose names, shapes or dtypes differ from those of the example."""
+    expected = {name: describe_array(leaf) for name, leaf in example.items()}
     lines = host.differences(expected, {name: x["is"] for name, x in saved.items()})
     more = f"\n  and {len(lines) - 5} more" if len(lines) > 5 else ""
     fail_unless(
@@ -323,17 +331,17 @@ def _compare(path: Path, wanted: Mapping[str, Any], saved: Mapping[str, Any]) ->
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Errors while reading as one clear error; Orbax's own reports would bury it under pages of storage details."""
-    loud = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    before = [logger.disabled for logger in loud]
-    for logger in loud:
+def _short_errors(path: Path) -> Iterator[None]:
+    """Turn an error while reading into one clear error, and silence the pages that Orbax logs about storage details."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
         logger.disabled = True
     try:
         yield
     except Exception as error:  # Which types Orbax and TensorStore raise for broken files is not documented.
         reason = " ".join(str(error).split())[:200]
-        # Forgotten tasks of Orbax report themselves when they are collected: let it be now, unheard.
+        # Abandoned tasks of Orbax log an error when they are collected: collect them now, while the loggers are off.
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         raise ValueError(
@@ -341,5 +349,5 @@ def _explained(path: Path) -> Iterator[None]:
             "checkpoint is damaged or incomplete; restore another step by its number."
         ) from None
     finally:
-        for logger, disabled in zip(loud, before, strict=True):
+        for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled

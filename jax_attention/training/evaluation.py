@@ -1,4 +1,4 @@
-"""How good is the model on the whole of a validation split, each token predicted once?"""
+"""Evaluation: the loss on the whole of a validation split, each token predicted once."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def make_evaluate(
     mesh: Mesh | None = None,
     evaluate_step: Callable[[Any, Any], Losses] = evaluate_step,
 ) -> Callable[[Any], dict[str, float]]:
-    """A function from a model to its numbers on all of `source`.
+    """Make a function that evaluates a model on all of `source`.
 
         loss = sum nats / sum weights,        bits_per_byte = sum nats / (ln 2 * text_bytes)
 
-    Batches are dispatched without waiting, except on several devices of a CPU. One compilation serves all of them,
-    because the last batch is filled up with rows of weight 0.
+    Batches are dispatched without waiting, except on several devices of a CPU. One compiled program serves all of them
+    if the source pads its last batch with rows of weight 0.
 
     Args:
-        source: has `evaluation_batches(batch_size)`, which goes through the split once.
+        source: has `evaluation_batches(batch_size)`, which yields the split once.
         batch_size: rows of a batch, a multiple of the number of devices.
-        text_bytes: UTF-8 bytes of the text of the split; None leaves bits per byte out.
+        text_bytes: length of the text of the split in UTF-8 bytes; None leaves bits per byte out.
         mesh: from `data_mesh`; all devices if None.
         evaluate_step: pure function `(model, batch) -> Losses`, sums over the batch.
 
@@ -64,16 +64,16 @@ def make_evaluate(
     parallel.check_divides(batch_size, mesh)
     if text_bytes is not None:
         check_int("text_bytes", text_bytes, 1, "It is the length of the split's text in UTF-8.")
-    whole, rows = parallel.replicated(mesh), parallel.rows(mesh)
+    replicated, rows = parallel.replicated(mesh), parallel.rows(mesh)
 
     @functools.cache
     def compiled(structure: Any) -> Callable:
-        # On a list of arrays, for the reason that loop.py gives.
+        # The model is passed as a list of arrays: flattening an nnx module at every call costs milliseconds (loop.py).
         def sums(arrays: list[jax.Array], batch: Any) -> tuple[jax.Array, jax.Array]:
             losses = evaluate_step(jax.tree.unflatten(structure, arrays), batch)
             return losses.nats, losses.weight
 
-        return jax.jit(sums, in_shardings=(whole, rows))
+        return jax.jit(sums, in_shardings=(replicated, rows))
 
     def evaluate(model: Any) -> dict[str, float]:
         arrays, structure = jax.tree.flatten(model)
@@ -82,17 +82,19 @@ def make_evaluate(
             sums = []
             for batch in source.evaluation_batches(batch_size):
                 sums.append(step(arrays, batch))
+                # Overlapping programs with collectives can deadlock on the devices of one CPU.
                 if parallel.must_run_alone(mesh):
                     jax.block_until_ready(sums[-1])
-            pairs = jax.device_get(sums)
-        nats, tokens = (math.fsum(float(pair[i]) for pair in pairs) for i in (0, 1))
+            sums = jax.device_get(sums)
+        # Added in float64 on the host: a float32 sum over a long split would lose the small batches.
+        nats, tokens = (math.fsum(float(batch_sums[i]) for batch_sums in sums) for i in (0, 1))
         fail_unless(
             tokens > 0,
             "source: expected a split with at least one token to predict, got none. Give more validation text.",
         )
-        found = {"loss": nats / tokens}
+        metrics = {"loss": nats / tokens}
         if text_bytes is not None:
-            found["bits_per_byte"] = nats / math.log(2) / text_bytes
-        return found | {"tokens": tokens}
+            metrics["bits_per_byte"] = nats / math.log(2) / text_bytes
+        return metrics | {"tokens": tokens}
 
     return evaluate

@@ -1,7 +1,7 @@
 """The loop around a pure train step: dispatch, log, evaluate, sample, save, stop.
 
-Step n is dispatched before the metrics of step n - 1 are read, so the device never waits for Python; and the batch of
-step n is a pure function of (seed, n), so a resumed run goes on bit for bit without replaying anything.
+Step n is dispatched before the metrics of step n - 1 are read, so the device never waits for Python. The batch of step
+n is a pure function of (seed, n), so a resumed run continues bit for bit without replaying earlier batches.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from jax_attention.training import parallel
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.progress import Meter, Progress, summary
 from jax_attention.training.signals import StopSignals
-from jax_attention.training.step import over
+from jax_attention.training.step import merged_model
 
 
 class TrainingDiverged(RuntimeError):
-    """Too many updates in a row were not finite; the message names the step and the loss."""
+    """Error after too many updates in a row that were not finite; the message names the step and the loss."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """How long to train, and what to do how often; an interval of 0 means: only at the end.
+    """Length of the training, and the intervals of its actions; an interval of 0 means only at the end.
 
         batch of step n = source.batch(seed, n, batch_size),        n = 0, …, steps - 1
 
     Args:
-        steps: updates in all, those before a resumption included.
-        batch_size: B, rows of the global batch; a multiple of the number of devices.
-        seed: of the batches.
+        steps: the number of updates in total, those before a resumption included.
+        batch_size: B, the number of rows of the global batch; a multiple of the number of devices.
+        seed: the seed of the batches.
         log_every: updates between lines of metrics.
         evaluate_every: updates between evaluations.
         sample_every: updates between text samples.
         checkpoint_every: updates between checkpoints; there is one more when a signal stops the run. Make it a multiple
-            of `evaluate_every`: only a checkpoint with an evaluation of its own step can be the best.
-        stop_after: updates in a row that are not finite (and were skipped) before the run stops with an error.
+            of `evaluate_every`: only a checkpoint that was evaluated at the same step can be the best.
+        stop_after: the number of updates in a row that are not finite before the run stops with an error.
 
     Returns:
         A frozen configuration.
@@ -55,9 +55,6 @@ class LoopConfig:
         >>> from jax_attention import training
         >>> training.LoopConfig(steps=100, batch_size=8).evaluate_every
         250
-
-    Reference:
-        none.
     """
 
     steps: int = 2000
@@ -77,11 +74,14 @@ class LoopConfig:
 
 
 class FitResult(NamedTuple):
-    """What `fit` returns: the state, why it stopped early (None, "SIGTERM", "SIGINT"), the last evaluation or None."""
+    """Result of `fit`."""
 
     state: Any
+    """The state after the last update."""
     stopped: str | None
+    """The signal that stopped the run early, "SIGTERM" or "SIGINT"; None if it came to its end."""
     evaluation: dict[str, float] | None
+    """The evaluation of this state, or None."""
 
 
 def fit(
@@ -103,25 +103,25 @@ def fit(
 
         for n in state.step, …, steps - 1:   state, metrics = train_step(state, source.batch(seed, n, batch_size))
 
-    SIGTERM and SIGINT finish the step under way, save a checkpoint and return; a second SIGINT aborts at once.
+    SIGTERM and SIGINT finish the current step, save a checkpoint and return; a second SIGINT aborts at once.
 
     Args:
-        state: a `TrainState` (or any pytree with `step` and `model`). Its memory is donated: go on with the one that
-            is returned.
+        state: a `TrainState` (or any pytree with `step` and `model`). Its memory is donated: continue with the state
+            that is returned.
         train_step: pure function `(state, batch) -> (state, metrics)`; metrics are scalars, `loss` among them, and
             `skipped_in_a_row` if it skips updates that are not finite. Traced once.
         source: has the pure function `batch(seed, step, batch_size)`.
         config: a `LoopConfig`.
-        evaluate: function of the model, from `make_evaluate`; its `loss` judges checkpoints.
-        sample: function of the model that returns text to show. The model's memory is its own only during the call.
-        checkpoints: where to save.
+        evaluate: function of the model, from `make_evaluate`; its `loss` decides which checkpoint is the best.
+        sample: function of the model that returns text to show. It must not keep the model: the next step donates it.
+        checkpoints: the `Checkpoints` to save to.
         writers: `MetricsFile`, `TensorBoard`, or anything with `write(kind, step, values)`. They are not closed.
-        progress: a display, from `progress`. It is not closed.
+        progress: a display from `progress`. It is not closed.
         meter: a `Meter`, for speed and bits per byte.
         mesh: from `data_mesh`; all devices if None.
-        base: a model that is read and never changed, under the `nn.Adapters` in `state.model`: the step is called as
-            `train_step(state, batch, base)`, evaluations and samples get the model with its adapters, checkpoints
-            hold the adapters alone.
+        base: a frozen model, if `state.model` are `nn.Adapters` for it. The step is called as
+            `train_step(state, batch, base)`, evaluations and samples get the model with its adapters, and checkpoints
+            contain the adapters only.
 
     Returns:
         A `FitResult`. If `state.step` is at `config.steps` already, nothing is done.
@@ -130,7 +130,7 @@ def fit(
         TrainingDiverged: after `config.stop_after` updates in a row that were not finite.
         ValueError: if `state.step` is beyond `config.steps`, the batch does not divide over the devices, or
             `train_step` changes a shape, a dtype or the structure of the state.
-        FileExistsError: before training, if a checkpoint lies in the way, at `state.step` + 1 or later.
+        FileExistsError: before training, if there is a checkpoint of a step after `state.step`.
 
     Example:
         >>> import collections
@@ -148,7 +148,7 @@ def fit(
         State(model=Array(7., dtype=float32), step=Array(3, dtype=int32))
 
     Reference:
-        The nanodo loop (https://github.com/google-deepmind/nanodo) for reading metrics one step behind.
+        The loop of nanodo (https://github.com/google-deepmind/nanodo), which reads metrics one step late.
     """
     mesh = parallel.data_mesh() if mesh is None else mesh
     parallel.check_divides(config.batch_size, mesh)
@@ -157,60 +157,61 @@ def fit(
     run = _Run(config, evaluate, sample, checkpoints, writers, progress, Meter() if meter is None else meter)
     run.base = parallel.replicate(base, mesh)
     arrays, run.structure = jax.tree.flatten(parallel.replicate(state, mesh))
-    step = _compiled_later(train_step, run.structure, run.base, mesh)
+    step = _jit_step(train_step, run.structure, run.base, mesh)
     with jax.set_mesh(mesh), StopSignals() as stop:
         arrays, done = run.train(step, arrays, source, first, stop)
         if done > first:
             run.finish(arrays, done, stop.received)
     stopped = stop.received if done < config.steps else None
-    evaluation = run.evaluation if run.evaluated == done else None
+    evaluation = run.evaluation if run.evaluated_step == done else None
     return FitResult(jax.tree.unflatten(run.structure, arrays), stopped, evaluation)
 
 
-def _compiled_later(train_step: Callable, structure: Any, base: Any, mesh: Mesh) -> Callable:
-    """The step on the list of the state's arrays, jitted, with the state donated and the base an argument, as arrays
-    that a function closes over become constants of the program.
+def _jit_step(train_step: Callable, structure: Any, base: Any, mesh: Mesh) -> Callable:
+    """Jit the step on the list of the state's arrays, with the state donated and the base as an argument.
 
-    A list, because taking nnx modules apart and putting them together is Python: with the state as the argument every
-    call of a compiled step cost milliseconds for a model of 4 layers, with a list a tenth of that.
+    A list, because flattening and unflattening nnx modules is Python: with the state as the argument a call of a
+    compiled step cost milliseconds for a model of 4 layers, with a list a tenth of that. The base is an argument,
+    because arrays that a function closes over become constants of the program, a second copy of the model.
     """
+    base_arrays, base_structure = jax.tree.flatten(base)
 
-    frozen, shape_of_base = jax.tree.flatten(base)
-
-    def step(arrays: list[jax.Array], batch: Any, frozen: list[jax.Array]) -> tuple[list[jax.Array], Any]:
+    def step(arrays: list[jax.Array], batch: Any, base_arrays: list[jax.Array]) -> tuple[list[jax.Array], Any]:
         old = jax.tree.unflatten(structure, arrays)
-        new, metrics = train_step(old, batch, *([jax.tree.unflatten(shape_of_base, frozen)] if frozen else []))
+        base_args = [jax.tree.unflatten(base_structure, base_arrays)] if base_arrays else []
+        new, metrics = train_step(old, batch, *base_args)
         tables = [{n: describe_array(x) for n, x in host.named_leaves(tree).items()} for tree in (old, new)]
         lines = host.differences(*tables)
         fail_unless(
             not lines and jax.tree.structure(new) == structure,
             "train_step: expected a new state like the old one, got one that differs: "
             + ("; ".join(lines[:5]) or "other types or static fields")
-            + ". Keep shapes, dtypes and structure, or every step would compile anew.",
+            + ". Keep shapes, dtypes and structure, or every step would compile again.",
         )
         return jax.tree.leaves(new), metrics
 
-    whole, rows = parallel.replicated(mesh), parallel.rows(mesh)
-    # out_shardings: left alone, the compiler may choose another layout for the new state and so compile step 2 anew.
-    compiled = jax.jit(step, donate_argnums=0, in_shardings=(whole, rows, whole), out_shardings=whole)
-    return lambda arrays, batch: compiled(arrays, batch, frozen)
+    replicated, rows = parallel.replicated(mesh), parallel.rows(mesh)
+    # Without out_shardings the compiler may choose another layout for the new state, and so compile step 2 again.
+    compiled = jax.jit(step, donate_argnums=0, in_shardings=(replicated, rows, replicated), out_shardings=replicated)
+    return lambda arrays, batch: compiled(arrays, batch, base_arrays)
 
 
 def _check_start(first: int, config: LoopConfig, checkpoints: Checkpoints | None) -> None:
     fail_unless(
         first <= config.steps,
-        f"state: expected a step of at most config.steps = {config.steps}, got {first}. Raise steps: it counts all.",
+        f"state: expected a step of at most config.steps = {config.steps}, got {first}. Raise steps: it "
+        "counts the updates of earlier runs too.",
     )
-    ahead = [] if checkpoints is None else [step for step in checkpoints.steps if step > first]
-    if ahead:
+    later = [] if checkpoints is None else [step for step in checkpoints.steps if step > first]
+    if later:
         raise FileExistsError(
-            f"checkpoints: expected none beyond step {first}, where this run starts, got {ahead} in "
-            f"{checkpoints.folder}. Nothing was written. Resume from {ahead[-1]}, or choose another folder."
+            f"checkpoints: expected none beyond step {first}, where this run starts, got {later} in "
+            f"{checkpoints.folder}. Nothing was written. Resume from {later[-1]}, or choose another folder."
         )
 
 
 class _Run:
-    """What happens between updates, and what has to be remembered for it."""
+    """The actions between updates, and the state of one run that they need."""
 
     def __init__(
         self,
@@ -225,23 +226,23 @@ class _Run:
         self.config, self.evaluate, self.sample, self.checkpoints = config, evaluate, sample, checkpoints
         self.writers, self.progress, self.meter = writers, progress, meter
         self.evaluation: dict[str, float] | None = None
-        self.evaluated: int | None = None
-        self.saved: int | None = None
+        self.evaluated_step: int | None = None
+        self.saved_step: int | None = None
         self.structure: Any = None
         self.base: Any = None
-        self.started, self.bad = False, 0
+        self.meter_started, self.nonfinite_in_a_row = False, 0
 
     def train(self, step: Callable, arrays: list, source: Any, first: int, stop: StopSignals) -> tuple[list, int]:
-        """Updates first + 1, first + 2, … until the last one or a signal: the new arrays and how many are done."""
+        """Run updates first + 1, first + 2, … to the last one or a signal. Returns the arrays and the updates done."""
         unread, done = None, first
         while done < self.config.steps and stop.received is None:
             batch = source.batch(self.config.seed, done, self.config.batch_size)
-            arrays, metrics = step(arrays, batch)
+            arrays, metrics = step(arrays, batch)  # Dispatched; the metrics of the step before are read now.
             done += 1
             if unread is not None:
                 self.read(*unread)
             unread = (done, metrics, _tokens(batch))
-            if self.stops_at(done):
+            if self.is_stopover(done):
                 self.read(*unread)
                 unread = None
                 self.stopover(jax.tree.unflatten(self.structure, arrays), done, stop)
@@ -249,37 +250,42 @@ class _Run:
             self.read(*unread)
         return arrays, done
 
-    def due(self, every: int, step: int) -> bool:
-        """Whether something happens after `step` updates that happens every so many and at the end."""
+    def is_due(self, every: int, step: int) -> bool:
+        """Whether an action with the interval `every` happens after `step` updates; all happen at the end."""
         return step == self.config.steps or (every > 0 and step % every == 0)
 
-    def stops_at(self, step: int) -> bool:
+    def is_stopover(self, step: int) -> bool:
+        """Whether anything but logging happens after `step` updates."""
         config = self.config
-        return any(self.due(k, step) for k in (config.evaluate_every, config.sample_every, config.checkpoint_every))
+        return any(self.is_due(k, step) for k in (config.evaluate_every, config.sample_every, config.checkpoint_every))
 
     def read(self, step: int, metrics: Any, tokens: int) -> None:
-        """Wait for the metrics of an update, judge them, log them."""
+        """Wait for the metrics of an update, check that they are finite, and log them."""
         values = {name: value.item() for name, value in jax.device_get(metrics).items()}
-        if self.started:
+        if self.meter_started:
             self.meter.count(step, tokens)
         else:
-            self.started = True  # The first update included compilation.
+            self.meter_started = True  # The first update included compilation, which is no training time.
             self.meter.start(step)
         self.check_finite(step, values)
-        if self.due(self.config.log_every, step):
+        if self.is_due(self.config.log_every, step):
             values |= self.meter.read(self.config.steps, values["loss"])
             self.write("train", step, values)
             if self.progress is not None:
                 self.progress.update(step, values)
 
     def check_finite(self, step: int, values: dict[str, float]) -> None:
-        self.bad = 0 if math.isfinite(values["loss"]) else self.bad + 1
-        in_a_row = max(self.bad, int(values.get("skipped_in_a_row", 0)))
+        """Stop a run whose updates are all skipped: it would go on to the end and learn nothing.
+
+        Counted here by the loss, for steps that do not skip, and by the optimiser, whose count survives a resumption.
+        """
+        self.nonfinite_in_a_row = 0 if math.isfinite(values["loss"]) else self.nonfinite_in_a_row + 1
+        in_a_row = max(self.nonfinite_in_a_row, int(values.get("skipped_in_a_row", 0)))
         if in_a_row < self.config.stop_after:
             return
         self.write("train", step, values)
-        saved = self.checkpoints.latest if self.checkpoints is not None else None
-        cure = "Start again" if saved is None else f"The last checkpoint is that of step {saved}. Start again"
+        latest = self.checkpoints.latest if self.checkpoints is not None else None
+        cure = "Start again" if latest is None else f"The last checkpoint is that of step {latest}. Start again"
         raise TrainingDiverged(
             f"train_step: expected finite updates, got {in_a_row} in a row that are not, the last at step {step} with "
             f"loss {values['loss']} and gradient norm {values.get('grad_norm', 'unknown')}. {cure} with a lower "
@@ -287,48 +293,46 @@ class _Run:
         )
 
     def stopover(self, state: Any, step: int, stop: StopSignals) -> None:
-        """Between two updates: evaluate, save, sample. A signal leaves only the saving to do."""
+        """Evaluate, save and sample between two updates; after a signal only save."""
         config = self.config
         with self.meter.paused():
-            if self.evaluate is not None and self.due(config.evaluate_every, step) and stop.received is None:
-                self.evaluation, self.evaluated = self.evaluate(over(self.base, state.model)), step
+            if self.evaluate is not None and self.is_due(config.evaluate_every, step) and stop.received is None:
+                self.evaluation, self.evaluated_step = self.evaluate(merged_model(self.base, state.model)), step
                 self.write("evaluation", step, self.evaluation)
-                self.say(f"step {step}: validation {summary(self.evaluation)}")
-            if self.due(config.checkpoint_every, step):
-                self.save(state, step)  # before sampling, whose errors must not cost the step
-            if self.sample is not None and self.due(config.sample_every, step) and stop.received is None:
-                text = self.sample(over(self.base, state.model))
+                self.show(f"step {step}: validation {summary(self.evaluation)}")
+            if self.is_due(config.checkpoint_every, step):
+                self.save(state, step)  # Before sampling: an error there must not lose the step.
+            if self.sample is not None and self.is_due(config.sample_every, step) and stop.received is None:
+                text = self.sample(merged_model(self.base, state.model))
                 self.write("sample", step, {"text": text})
-                self.say(text)
+                self.show(text)
 
     def save(self, state: Any, step: int) -> None:
-        """A checkpoint, unless there is one of this step; with the evaluation, if it is of this step."""
-        if self.checkpoints is not None and self.saved != step:
-            self.checkpoints.save(step, state, metrics=self.evaluation if self.evaluated == step else None)
-            self.saved = step
+        """Save a checkpoint of this step unless there is one, with the evaluation if it is of this step."""
+        if self.checkpoints is not None and self.saved_step != step:
+            self.checkpoints.save(step, state, metrics=self.evaluation if self.evaluated_step == step else None)
+            self.saved_step = step
 
     def finish(self, arrays: list[jax.Array], step: int, received: str | None) -> None:
-        """After the last update of this run: everything on disk, and the reason said if it is not the end."""
+        """Save after the last update of this run, wait for the disk, and show the reason of an early stop."""
         if step < self.config.steps:
             self.save(jax.tree.unflatten(self.structure, arrays), step)
         if self.checkpoints is not None:
             self.checkpoints.wait()
         if step < self.config.steps:
-            kept = (
-                "no checkpoint was asked for" if self.checkpoints is None else f"saved {self.checkpoints.folder}/{step}"
-            )
-            self.say(f"{received}: stopped after step {step} of {self.config.steps}; {kept}.")
+            saved = "there is no checkpoint" if self.checkpoints is None else f"saved {self.checkpoints.folder}/{step}"
+            self.show(f"{received}: stopped after step {step} of {self.config.steps}; {saved}.")
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         for writer in self.writers:
             writer.write(kind, step, values)
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         if self.progress is not None:
             self.progress.message(text)
 
 
 def _tokens(batch: Any) -> int:
-    """Positions of a batch, padding included: what the device works on; of pairs those of both sides."""
+    """Number of tokens that the device works on: those of source and target, padding included."""
     sides = [getattr(batch, name).size for name in ("source_positions", "tokens") if hasattr(batch, name)]
     return sum(sides) if sides else jax.tree.leaves(batch)[0].size

@@ -1,4 +1,4 @@
-"""Masked cross-entropy of next tokens, in chunks of rows: the logits `[B, T, V]` need never exist at once."""
+"""Masked cross-entropy of next tokens in chunks of rows, so that the logits `[B, T, V]` never exist at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 LOGITS_AT_ONCE = 2**24
-"""How many logits one chunk may hold (64 MiB in float32)."""
+"""Number of logits of one chunk at most (64 MiB in float32)."""
 
 
 class Losses(NamedTuple):
@@ -29,9 +29,9 @@ class Losses(NamedTuple):
 
 def cross_entropy(
     unembed: Callable[[jax.Array], jax.Array],
-    hidden: Float[Array, "*lead D"],
-    targets: Int[Array, "*lead"],
-    weights: Float[Array, "*#lead"] | None = None,
+    hidden: Float[Array, "*batch D"],
+    targets: Int[Array, "*batch"],
+    weights: Float[Array, "*#batch"] | None = None,
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -48,15 +48,15 @@ def cross_entropy(
     Args:
         unembed: `[R, D] -> [R, V]`; arrays it closes over are differentiated.
         hidden: `[..., D]`.
-        targets: int `[...]`, from 0 to V - 1; where the weight is 0 any number.
+        targets: int `[...]`, from 0 to V - 1, or any number where the weight is 0.
         weights: `[...]`, 0 for padding; None is 1 everywhere.
-        label_smoothing: a, the share of the target spread evenly over all V.
-        z_loss: c, keeps the logsumexp near 0.
+        label_smoothing: a, the share of the target that is spread evenly over all V.
+        z_loss: c, the coefficient of the squared logsumexp, which keeps the logsumexp near 0.
         logits_at_once: a chunk holds at most this many logits.
-        vocab_size: V; None asks `unembed`.
+        vocab_size: V; None takes it from the shape that `unembed` returns.
 
     Returns:
-        `Losses(objective, nats, weight)`: float32 sums (float64 for float64), nats per target is `nats / weight`.
+        `Losses(objective, nats, weight)`: float32 sums `[]` (float64 for float64). `nats / weight` is nats per target.
 
     Raises:
         ValueError: if the shapes do not fit, or `label_smoothing` is not in [0, 1).
@@ -68,7 +68,8 @@ def cross_entropy(
         Array(8.3178, dtype=float32)
 
     Reference:
-        https://github.com/apple/axlearn/issues/1236; z-loss: Chowdhery et al. (2022), "PaLM", section 5.
+        https://github.com/apple/axlearn/issues/1236: the memory of all logits at once. Z-loss: Chowdhery et al. (2022),
+        "PaLM", section 5.
     """
     fail_unless(
         targets.shape == hidden.shape[:-1],
@@ -87,16 +88,18 @@ def cross_entropy(
     size = max(1, logits_at_once // vocab_size)
     if rows <= size:
         return chunk_losses(hidden, targets, weights)
+    # Chunks of nearly equal size: fewer padding rows than with full chunks and one small rest.
     chunks = -(-rows // size)
     size = -(-rows // chunks)
     padded = [jnp.pad(x, [(0, chunks * size - rows)] + [(0, 0)] * (x.ndim - 1)) for x in (hidden, targets, weights)]
-    parts = tuple(x.reshape(chunks, size, *x.shape[1:]) for x in padded)
+    entries = tuple(x.reshape(chunks, size, *x.shape[1:]) for x in padded)
 
-    def step(sums: Losses, part: tuple[jax.Array, ...]) -> tuple[Losses, None]:
-        return jax.tree.map(jnp.add, sums, jax.checkpoint(chunk_losses)(*part)), None
+    def step(sums: Losses, entry: tuple[jax.Array, ...]) -> tuple[Losses, None]:
+        # Without the checkpoint the scan would keep the logits of every chunk for the backward pass.
+        return jax.tree.map(jnp.add, sums, jax.checkpoint(chunk_losses)(*entry)), None
 
     zero = jnp.zeros((), dtype)
-    return jax.lax.scan(step, Losses(zero, zero, zero), parts)[0]
+    return jax.lax.scan(step, Losses(zero, zero, zero), entries)[0]
 
 
 def _chunk_losses(
@@ -107,17 +110,17 @@ def _chunk_losses(
     targets: jax.Array,
     weights: jax.Array,
 ) -> Losses:
-    """Rows `[R, D]`, `[R]`, `[R]` whose logits may all exist at once."""
+    """Losses of rows `[R, D]` with targets and weights `[R]`, whose logits may all exist at once."""
     logits = unembed(hidden).astype(weights.dtype)
     lse = jax.nn.logsumexp(logits, axis=-1)
     counted = weights > 0
-    hit = jnp.take_along_axis(logits, jnp.where(counted, targets, 0)[:, None], axis=-1)[:, 0]
-    nats = lse - hit
+    target_logits = jnp.take_along_axis(logits, jnp.where(counted, targets, 0)[:, None], axis=-1)[:, 0]
+    nats = lse - target_logits
     objective = nats
     if label_smoothing:
         objective = (1 - label_smoothing) * nats + label_smoothing * (lse - jnp.mean(logits, axis=-1))
     if z_loss:
         objective = objective + z_loss * jnp.square(lse)
-    # A row that does not count may hold anything: select before the product, as 0 * NaN is NaN.
+    # A row of weight 0 may hold NaN or inf, and 0 * NaN is NaN: replace its loss, do not multiply it by 0.
     total = lambda x: jnp.sum(jnp.where(counted, weights * x, 0))  # noqa: E731
     return Losses(total(objective), total(nats), jnp.sum(weights))

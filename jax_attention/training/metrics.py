@@ -1,6 +1,6 @@
-"""Metrics on disk: one JSON object per line, and TensorBoard for those who want it.
+"""Metrics on disk: one JSON object per line, or TensorBoard event files. Step n means after n updates.
 
-{"kind": "train", "step": 20, "loss": 4.1, ...}          step n = after n updates
+{"kind": "train", "step": 20, "loss": 4.1, ...}
 {"kind": "evaluation", "step": 20, "loss": 4.2, "bits_per_byte": 3.1, ...}
 {"kind": "sample", "step": 20, "text": "..."}
 """
@@ -18,21 +18,21 @@ from jax_attention.core.files import replaced_file
 
 
 class MetricsFile:
-    """A JSON-lines file that has each step once, however often the run was cut off and resumed.
+    """A JSON-lines file that contains each step once, however often the run was interrupted and resumed.
 
         lines of the file = lines with step <= after, then what `write` appends
 
     Args:
         path: the file; its folder must exist.
-        after: the step that the run resumes from; lines of later steps, which will be written again, and a half line
-            at the end, which a kill may leave, are dropped. None for a new run.
+        after: the step that the run resumes from. Lines of later steps, which will be written again, are dropped, and
+            so is an incomplete line at the end, which a kill may leave. None for a new run.
 
     Returns:
         An object with `write(kind, step, values)` and `close`; a context manager.
 
     Raises:
         FileExistsError: if the file has content and `after` is None.
-        ValueError: if the file to go on with is not one of metrics, or `after` is negative.
+        ValueError: if the file to continue is not a metrics file, or `after` is negative.
         TypeError: if `after` is not an int.
 
     Example:
@@ -63,12 +63,12 @@ class MetricsFile:
                 )
         else:
             check_int("after", after, 0, "It is the step that the run resumes from.")
-            _keep_up_to(self.path, after)
+            _drop_later(self.path, after)
         self._file = self.path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line and hand it to the operating system; NaN and infinities, which JSON lacks, become null."""
-        line = {"kind": kind, "step": int(step)} | {name: _plain(value) for name, value in values.items()}
+        """Append one line and flush it; NaN and infinities, which JSON lacks, become null."""
+        line = {"kind": kind, "step": int(step)} | {name: _to_json(value) for name, value in values.items()}
         self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
 
@@ -84,13 +84,13 @@ class MetricsFile:
 
 
 class TensorBoard:
-    """The same values as event files for TensorBoard; the same methods as `MetricsFile`.
+    """Event files for TensorBoard, with the methods of `MetricsFile`.
 
         scalar "kind/name" at step n = values[name]
 
     Args:
-        folder: where the event files go.
-        after: the step that the run resumes from: TensorBoard forgets later ones. None for a new run.
+        folder: the folder of the event files.
+        after: the step that the run resumes from; TensorBoard then drops later steps. None for a new run.
 
     Returns:
         An object with `write(kind, step, values)` and `close`; a context manager. Strings become texts.
@@ -122,7 +122,7 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder), purge_step=None if after is None else after + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Write all values of a step."""
+        """Write all numbers and texts of a step."""
         for name, value in values.items():
             if isinstance(value, str):
                 self._writer.add_text(f"{kind}/{name}", value, int(step))
@@ -130,7 +130,7 @@ class TensorBoard:
                 self._writer.add_scalar(f"{kind}/{name}", float(value), int(step))
 
     def close(self) -> None:
-        """Write what is left and close."""
+        """Flush and close the event file."""
         self._writer.close()
 
     def __enter__(self) -> TensorBoard:
@@ -141,16 +141,16 @@ class TensorBoard:
 
 
 def read_metrics(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The lines of a metrics file.
+    """Read the lines of a metrics file.
 
         file  ->  [{"kind": ..., "step": n, ...}, ...]
 
     Args:
-        path: a file that `MetricsFile` wrote, or is still writing.
+        path: a file that `MetricsFile` wrote or is still writing.
         kind: `"train"`, `"evaluation"`, `"sample"`: only lines of that kind; None for all.
 
     Returns:
-        A list of dictionaries in the order of the file. A half line at the end is left out.
+        A list of dictionaries in the order of the file. An incomplete line at the end is left out.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -164,18 +164,15 @@ def read_metrics(path: str | Path, kind: str | None = None) -> list[dict[str, An
         ...     _ = path.write_text('{"kind": "train", "step": 1, "loss": 4.0}\\n{"kind": "tr')
         ...     training.read_metrics(path, "train")
         [{'kind': 'train', 'step': 1, 'loss': 4.0}]
-
-    Reference:
-        See `MetricsFile`.
     """
     path = Path(path)
-    return [line for _, line in _parsed(path) if kind is None or line["kind"] == kind]
+    return [line for _, line in _parse(path) if kind is None or line["kind"] == kind]
 
 
-def _parsed(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Whole lines, as they stand and as objects. What follows the last line break is a half line."""
-    *whole, _half = path.read_bytes().split(b"\n")
-    for number, raw in enumerate(whole, 1):
+def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Complete lines of the file, as bytes and as objects. Bytes after the last line break are an incomplete line."""
+    *complete, _incomplete = path.read_bytes().split(b"\n")
+    for number, raw in enumerate(complete, 1):
         try:
             line = json.loads(raw)
         except ValueError:
@@ -183,21 +180,21 @@ def _parsed(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
         fail_unless(
             isinstance(line, dict) and isinstance(line.get("kind"), str) and isinstance(line.get("step"), int),
             f"path: expected a JSON object with a kind and a step in line {number} of {path}, got {raw[:60]!r}. "
-            "Nothing was changed. Mend or move the file.",
+            "Nothing was changed. Repair or move the file.",
         )
         yield raw, line
 
 
-def _keep_up_to(path: Path, step: int) -> None:
-    """Rewrite the file without later steps, by way of a new file: a kill leaves the old one or the new one."""
+def _drop_later(path: Path, step: int) -> None:
+    """Remove later steps. The file is replaced by a new one, so that a kill leaves either the old or the new one."""
     if not path.exists():
         return
-    kept = b"".join(raw + b"\n" for raw, line in _parsed(path) if line["step"] <= step)
+    kept = b"".join(raw + b"\n" for raw, line in _parse(path) if line["step"] <= step)
     with replaced_file(path) as file:
         file.write(kept)
 
 
-def _plain(value: Any) -> Any:
-    """Array scalars as Python numbers; null for what JSON cannot say."""
+def _to_json(value: Any) -> Any:
+    """Convert array scalars to Python numbers, and NaN and infinities to None, which becomes null."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

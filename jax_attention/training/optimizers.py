@@ -1,4 +1,4 @@
-"""The optimiser as one optax chain: clip, AdamW with a decay mask, a schedule, and a guard against bad updates."""
+"""The optimiser as one optax chain: clip, AdamW with a decay mask, a schedule, and a guard against NaN and infinity."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.nn import Adapters
 
 MATRICES = ("kernel", "embedding", "position", "token_type")
-"""Names of parameters that are decayed: matrices, not biases, norms or arrays of a rule."""
+"""Names of parameters that weight decay applies to: matrices, not biases, norms or arrays of a rule."""
 DECAY_SHARE = 0.2
+"""Default share of all steps over which "wsd" decays the rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +26,18 @@ class OptimizerConfig:
 
     Args:
         learning_rate: the peak.
-        final_rate: where the schedule ends; None is a tenth of the peak. Nothing for "constant".
+        final_rate: the rate at the end of the schedule; None is a tenth of the peak. Must be None for "constant".
         schedule: "cosine", "wsd" (warmup, stable, linear decay over the last `decay_share` of the steps), "constant".
-        warmup: steps; None is 100, or a tenth of a run shorter than 1000 steps.
-        decay_share: of all steps, for "wsd" alone; None is 0.2.
-        beta1: decay of the gradient's mean.
-        beta2: decay of its square's mean.
-        epsilon: added to the square root.
-        weight_decay: on matrices only.
-        clip: largest global norm of the gradient; None for no clipping.
+        warmup: the number of warmup steps; None is 100, or a tenth of a run shorter than 1000 steps.
+        decay_share: the share of all steps over which "wsd" decays the rate; None is 0.2. Must be None otherwise.
+        beta1: decay of the running mean of the gradient.
+        beta2: decay of the running mean of the squared gradient.
+        epsilon: added to the square root in the denominator.
+        weight_decay: the coefficient of decoupled weight decay, on matrices only.
+        clip: the largest global norm of the gradient; None for no clipping.
 
     Returns:
-        A config for `make_optimizer`.
+        A frozen configuration for `make_optimizer`.
 
     Raises:
         ValueError: if a number is out of range.
@@ -70,11 +71,11 @@ class OptimizerConfig:
         )
         if self.warmup is not None:
             check_int("warmup", self.warmup, 0, "It is a number of steps.")
-        only = {"final_rate": ("cosine", "wsd"), "decay_share": ("wsd",)}
-        for name, schedules in only.items():
+        used_by = {"final_rate": ("cosine", "wsd"), "decay_share": ("wsd",)}
+        for name, schedules in used_by.items():
             fail_unless(
                 getattr(self, name) is None or self.schedule in schedules,
-                f"{name}: expected None with schedule={self.schedule!r}, which has no use for it, got "
+                f"{name}: expected None with schedule={self.schedule!r}, which does not use it, got "
                 f"{getattr(self, name)}. Leave it out.",
             )
         share = self.decay_share
@@ -93,7 +94,7 @@ class OptimizerConfig:
 
 
 class GuardState(NamedTuple):
-    """The inner state, and how many updates were refused: in a row up to now, and ever."""
+    """The inner state, and the number of refused updates: in a row up to now, and in total."""
 
     inner: Any
     in_a_row: jax.Array
@@ -106,11 +107,11 @@ def make_schedule(config: OptimizerConfig, *, steps: int) -> optax.Schedule:
         warmup: peak (n + 1) / warmup,        cosine: final + (peak - final) (1 + cos(pi x)) / 2,  x from 0 to 1
 
     Args:
-        config: peak, end, warmup and kind.
-        steps: of the whole run; the schedule ends there.
+        config: the peak, the final rate, the warmup and the kind of schedule.
+        steps: the number of steps of the whole run, where the schedule ends.
 
     Returns:
-        A function of the step.
+        A function from the step to the learning rate.
 
     Raises:
         ValueError: if the warmup is longer than the run.
@@ -120,9 +121,6 @@ def make_schedule(config: OptimizerConfig, *, steps: int) -> optax.Schedule:
         >>> wsd = training.OptimizerConfig(learning_rate=1.0, final_rate=0.0, schedule="wsd", warmup=0)
         >>> [round(float(training.make_schedule(wsd, steps=10)(n)), 2) for n in (0, 8, 9, 10)]
         [1.0, 1.0, 0.5, 0.0]
-
-    Reference:
-        See `OptimizerConfig`.
     """
     peak = config.learning_rate
     final = peak / 10 if config.final_rate is None else config.final_rate
@@ -142,18 +140,19 @@ def make_schedule(config: OptimizerConfig, *, steps: int) -> optax.Schedule:
         main = optax.constant_schedule(peak)
     if warmup == 0:
         return main
+    # (step + 1): the first update has a rate above 0, or it would change nothing.
     rise = lambda step: peak * (step + 1) / warmup  # noqa: E731
     return optax.join_schedules([rise, main], [warmup])
 
 
 def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:
-    """Clip, AdamW, schedule, guard.
+    """Chain clipping, AdamW, the schedule and the guard against updates that are not finite.
 
         g <- g min(1, clip / |g|);   update = -rate (m / (sqrt(v) + eps) + decay p);   refused if |g| is not finite
 
     Args:
-        config: its numbers.
-        steps: of the whole run, for the schedule.
+        config: an `OptimizerConfig`.
+        steps: the number of steps of the whole run, for the schedule.
 
     Returns:
         An optax transformation over any pytree of parameters.
@@ -179,27 +178,25 @@ def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTran
         b2=config.beta2,
         eps=config.epsilon,
         weight_decay=config.weight_decay,
-        mask=decayed,
+        mask=decay_mask,
     )
     clip = [] if config.clip is None else [optax.clip_by_global_norm(config.clip)]
     return refuse_nonfinite(optax.chain(*clip, adamw))
 
 
 def refuse_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Updates from a gradient with a NaN or infinity are zero and leave the inner state as it was.
+    """Skip the updates of gradients with a NaN or infinity: zero updates, and an unchanged inner state.
 
         |g| finite:  inner update;        else:  0, counted in `in_a_row` and `total`
 
-    `optax.apply_if_finite` does the same behind a `lax.cond`, which keeps XLA from fusing the update with the guard.
+    Without it one such gradient would make the running means of Adam, and so all later parameters, NaN.
+    `optax.apply_if_finite` does the same inside a `lax.cond`, which keeps XLA from fusing the update with the guard.
 
     Args:
-        inner: any transformation.
+        inner: any optax transformation.
 
     Returns:
-        A transformation whose state is `GuardState`.
-
-    Raises:
-        Nothing.
+        An optax transformation whose state is a `GuardState`.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -216,19 +213,22 @@ def refuse_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTrans
         return GuardState(inner.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def update(gradients: Any, state: GuardState, params: Any = None) -> tuple[Any, GuardState]:
+        # The norm is finite only if every entry is; an overflow of the norm itself is refused too.
         good = jnp.isfinite(optax.tree.norm(gradients))
-        updates, new = inner.update(gradients, state.inner, params)
+        updates, new_inner = inner.update(gradients, state.inner, params)
         updates = jax.tree.map(lambda x: jnp.where(good, x, jnp.zeros((), x.dtype)), updates)
-        new = jax.tree.map(lambda fresh, old: jnp.where(good, fresh, old), new, state.inner)
+        new_inner = jax.tree.map(lambda new, old: jnp.where(good, new, old), new_inner, state.inner)
         bad = 1 - good.astype(jnp.int32)
-        return updates, GuardState(new, (state.in_a_row + 1) * bad, state.total + bad)
+        return updates, GuardState(new_inner, (state.in_a_row + 1) * bad, state.total + bad)
 
     return optax.GradientTransformation(init, update)
 
 
-def decayed(params: Any) -> Any:
-    """Which parameters weight decay pulls at: matrices by name, in stacked blocks too; nothing inside a rule. All
-    factors of adapters are matrices.
+def decay_mask(params: Any) -> Any:
+    """Which parameters weight decay applies to: matrices, recognised by name, in stacked blocks too.
+
+    Arrays inside a rule are not decayed; of adapters all are, as all of their factors are matrices. Names decide and
+    not the number of axes, because biases of stacked blocks have two axes as well.
     """
     if isinstance(params, Adapters):
         return jax.tree.map(lambda _: True, params)

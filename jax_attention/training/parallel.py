@@ -1,7 +1,7 @@
-"""Data parallelism: one mesh axis, every device holds the whole state and a part of each batch.
+"""Data parallelism: one mesh axis; every device holds the whole state and some rows of each batch.
 
 The program is the same for 1 and for n devices: `jax.jit` sees global arrays, and the compiler adds the sum of the
-gradients. So random numbers, dropout patterns included, are those of the global batch and do not depend on n.
+gradients. Random numbers, dropout patterns included, are those of the global batch and do not depend on n.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ AXIS = "data"
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None, *, batch_size: int | None = None) -> Mesh:
-    """A mesh with one axis, `data`, over all devices, the given ones, or as many of them as divide a batch.
+    """Make a mesh with one axis, `data`, over all devices, some devices, or as many as divide a batch.
 
         device i holds rows i B/n, …, (i + 1) B/n - 1 of every batch of B rows, and all of the state
 
     Args:
         devices: the devices to choose from; `jax.devices()` if None.
         batch_size: B. The mesh then takes the first n devices, with the largest n that divides B. When several
-            processes train together it takes all of them, since each process must own a part of every batch.
+            processes train together it takes all of them, since each process must hold some rows of every batch.
 
     Returns:
         A mesh for `fit(..., mesh=)`, `replicate` and `split_rows`.
 
     Raises:
-        ValueError: if there is no device in the list, or `batch_size` is not positive.
+        ValueError: if the list of devices is empty, or `batch_size` is not positive.
         TypeError: if `batch_size` is not an int.
 
     Example:
@@ -56,15 +56,15 @@ def data_mesh(devices: Sequence[jax.Device] | None = None, *, batch_size: int | 
 def must_run_alone(mesh: Mesh) -> bool:
     """Whether a program on the mesh must end before an independent one is started.
 
-    Several devices of a CPU share one pool of threads. When two programs with collectives run at once, each can hold
-    a part of the threads while it waits for the rest: after 40 seconds XLA ends the process. Accelerators run the
-    programs of a device in their order, and so does a CPU if one program needs the results of the other.
+    The devices of one CPU share a pool of threads. Two programs with collectives that run at once can each hold some of
+    the threads while they wait for the rest, a deadlock: after 40 seconds XLA ends the process. Accelerators run the
+    programs of a device in order, and so does a CPU if one program needs the results of the other.
     """
     return mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """The sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -83,10 +83,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
         mesh: from `data_mesh`.
 
     Returns:
-        The same tree with placed arrays. What is in place already is not copied.
-
-    Raises:
-        Nothing.
+        The same tree of arrays on the mesh. Arrays that are there already are not copied.
 
     Example:
         >>> import jax.numpy as jnp
@@ -94,9 +91,6 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
         >>> x = training.replicate({"w": jnp.ones(3)}, training.data_mesh())["w"]
         >>> x.sharding.is_fully_replicated
         True
-
-    Reference:
-        See `data_mesh`.
     """
     return jax.device_put(tree, replicated(mesh))
 
@@ -111,7 +105,7 @@ def split_rows(batch: Any, mesh: Mesh) -> Any:
         mesh: from `data_mesh`.
 
     Returns:
-        The same tree with placed global arrays: their order of rows is the batch's own.
+        The same tree of global arrays on the mesh, with the rows in the order of the batch.
 
     Raises:
         ValueError: if B is not a multiple of the number of devices.
@@ -121,9 +115,6 @@ def split_rows(batch: Any, mesh: Mesh) -> Any:
         >>> from jax_attention import training
         >>> training.split_rows({"tokens": np.zeros((4, 8), np.int32)}, training.data_mesh())["tokens"].shape
         (4, 8)
-
-    Reference:
-        See `data_mesh`.
     """
     for leaf in jax.tree.leaves(batch):
         check_divides(leaf.shape[0], mesh)
@@ -131,7 +122,7 @@ def split_rows(batch: Any, mesh: Mesh) -> Any:
 
 
 def check_divides(batch_size: int, mesh: Mesh) -> None:
-    """Refuse a global batch that does not split into equal parts.
+    """Refuse a batch size that is not a multiple of the number of devices.
 
         B mod n = 0,        n devices in the mesh
 
@@ -139,19 +130,13 @@ def check_divides(batch_size: int, mesh: Mesh) -> None:
         batch_size: B.
         mesh: from `data_mesh`.
 
-    Returns:
-        Nothing.
-
     Raises:
         ValueError: if B is not a multiple of n.
-        TypeError: if it is not an int.
+        TypeError: if B is not an int.
 
     Example:
         >>> from jax_attention import training
         >>> training.check_divides(12, training.data_mesh())
-
-    Reference:
-        See `data_mesh`.
     """
     check_int("batch_size", batch_size, 1, "It is the number of rows of the global batch.")
     count = mesh.shape[AXIS]

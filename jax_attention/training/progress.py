@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live display on a terminal, plain lines everywhere else, and its speed."""
+"""Display of a training run: live on a terminal, plain lines everywhere else; and a meter of its speed."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from jax_attention.core.checks import check_int, fail_unless
 
 
 class Progress(Protocol):
-    """What `fit` needs of a display."""
+    """Methods that `fit` calls on a display."""
 
     def update(self, step: int, values: Mapping[str, Any]) -> None:
-        """Show that `step` updates are done, and some numbers."""
+        """Show the number of updates done, and metrics by name."""
 
     def message(self, text: str) -> None:
-        """Say something that stays: an evaluation, a sample, why the run stopped."""
+        """Show a text that stays: an evaluation, a sample, the reason for stopping."""
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Restore the terminal."""
 
 
 def progress(total: int, *, stream: TextIO | None = None, every: float = 5.0) -> Progress:
-    """A display for a run: live if `stream` is a terminal, plain lines if it is a pipe, a file or a dumb terminal.
+    """Make a display: live if `stream` is a terminal, plain lines if it is a pipe, a file or a dumb terminal.
 
         step 200/2000 | loss 2.4310 | 3.507 bits/byte | 31.2k tokens/s | 41% of peak | 1:12 left
 
     Args:
-        total: steps of the whole run.
-        stream: where to write; standard output if None.
-        every: seconds between plain lines, at least; 0 for all. Messages are always written.
+        total: the number of steps of the whole run.
+        stream: the stream to write to; standard output if None.
+        every: the least number of seconds between plain lines; 0 writes all. Messages are always written.
 
     Returns:
         An object with `update(step, values)`, `message(text)` and `close()`. Of the values it shows `loss`,
-        `bits_per_byte`, `tokens_per_second`, `utilization` and `seconds_left`, where given.
+        `bits_per_byte`, `tokens_per_second`, `utilization` and `seconds_left`, as far as they are there.
 
     Raises:
         ValueError: if `total` or `every` is negative.
@@ -60,32 +60,32 @@ def progress(total: int, *, stream: TextIO | None = None, every: float = 5.0) ->
     check_int("total", total, 0, "It is the number of steps of the run.")
     fail_unless(every >= 0, f"every: expected seconds >= 0, got {every}. 0 writes every line.")
     stream = sys.stdout if stream is None else stream
-    # isatty decides, not rich: it would also colour a pipe where FORCE_COLOR or TTY_COMPATIBLE is set.
+    # Not left to rich, which would write colours into a pipe too where FORCE_COLOR or TTY_COMPATIBLE is set.
     if stream.isatty() and os.environ.get("TERM") != "dumb":
-        return _Live(total, stream)
-    return _Plain(total, stream, every)
+        return _LiveProgress(total, stream)
+    return _PlainProgress(total, stream, every)
 
 
 def summary(values: Mapping[str, Any]) -> str:
-    """The numbers worth watching, in words."""
-    shown = {
+    """Format the most important metrics as one line."""
+    formats = {
         "loss": lambda x: f"loss {x:.4f}",
         "bits_per_byte": lambda x: f"{x:.3f} bits/byte",
-        "tokens_per_second": lambda x: f"{_short(x)} tokens/s",
+        "tokens_per_second": lambda x: f"{_abbreviate(x)} tokens/s",
         "utilization": lambda x: f"{x:.0%} of peak",
-        "seconds_left": lambda x: f"{_clock(x)} left",
+        "seconds_left": lambda x: f"{_format_time(x)} left",
     }
-    return " | ".join(say(float(values[name])) for name, say in shown.items() if values.get(name) is not None)
+    return " | ".join(form(float(values[name])) for name, form in formats.items() if values.get(name) is not None)
 
 
-def _short(x: float) -> str:
+def _abbreviate(x: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if x >= size:
             return f"{x / size:.1f}{letter}"
     return f"{x:.0f}"
 
 
-def _clock(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -93,7 +93,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class _Plain:
+class _PlainProgress:
     def __init__(self, total: int, stream: TextIO, every: float):
         self.total, self.stream, self.every = total, stream, every
         self.last = -math.inf
@@ -111,7 +111,7 @@ class _Plain:
         self.stream.flush()
 
 
-class _Live:
+class _LiveProgress:
     def __init__(self, total: int, stream: TextIO):
         try:
             from rich.console import Console
@@ -138,18 +138,18 @@ class _Live:
 
 
 class Meter:
-    """How fast a run is: tokens per second, utilisation, time left.
+    """Meter of the speed of a run: tokens per second, utilisation, time left.
 
         tokens/s    = tokens since the last reading / seconds spent training since then
         utilization = tokens/s * flops_per_token / peak
         bits/byte   = loss / ln 2 / bytes_per_token
 
     Compilation (everything before `start`) and pauses (evaluation, samples, checkpoints) do not count as training;
-    the time left does include pauses, by the average so far.
+    the time left includes pauses, by the average so far.
 
     Args:
         flops_per_token: from `train_flops`; None leaves utilisation out.
-        peak: operations per second, from `matmul_peak`; None leaves utilisation out.
+        peak: floating-point operations per second, from `matmul_peak`; None leaves utilisation out.
         bytes_per_token: UTF-8 bytes of text per token, on average; None leaves bits per byte out.
 
     Returns:
@@ -165,9 +165,6 @@ class Meter:
         >>> meter.count(1, tokens=256)
         >>> round(meter.read(total=10, loss=2.772589)["bits_per_byte"], 3)
         1.0
-
-    Reference:
-        See `train_flops`.
     """
 
     def __init__(
@@ -176,25 +173,25 @@ class Meter:
         peak: float | None = None,
         bytes_per_token: float | None = None,
     ):
-        given = {"flops_per_token": flops_per_token, "peak": peak, "bytes_per_token": bytes_per_token}
-        for name, x in given.items():
+        options = {"flops_per_token": flops_per_token, "peak": peak, "bytes_per_token": bytes_per_token}
+        for name, x in options.items():
             fail_unless(x is None or x > 0, f"{name}: expected a positive number, got {x}. None leaves it out.")
         self.flops_per_token, self.peak, self.bytes_per_token = flops_per_token, peak, bytes_per_token
         self.start(0)
 
     def start(self, step: int) -> None:
-        """Begin to measure: `step` updates are done and compilation is over."""
+        """Start the clock after compilation, when `step` updates are done."""
         self.first = self.step = step
         self.tokens, self.pauses = 0, 0.0
         self.began = self.last = time.perf_counter()
 
     def count(self, step: int, tokens: int) -> None:
-        """Updates up to `step` are done, the newest of them with so many tokens."""
+        """Record that `step` updates are done, the newest of them with `tokens` tokens."""
         self.step, self.tokens = step, self.tokens + tokens
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time in this block is not training."""
+        """Context whose time does not count as training."""
         start = time.perf_counter()
         try:
             yield
@@ -202,17 +199,17 @@ class Meter:
             self.pauses += time.perf_counter() - start
 
     def read(self, total: int, loss: float) -> dict[str, float]:
-        """The numbers since the last reading, by name; what is not known yet is left out."""
+        """Metrics since the last reading, by name; those not known yet are left out."""
         now = time.perf_counter()
         seconds = now - self.last - self.pauses
-        found = {}
+        metrics = {}
         if self.tokens and seconds > 0:
-            found["tokens_per_second"] = self.tokens / seconds
+            metrics["tokens_per_second"] = self.tokens / seconds
             if self.flops_per_token is not None and self.peak is not None:
-                found["utilization"] = found["tokens_per_second"] * self.flops_per_token / self.peak
+                metrics["utilization"] = metrics["tokens_per_second"] * self.flops_per_token / self.peak
         if self.step > self.first:
-            found["seconds_left"] = (now - self.began) / (self.step - self.first) * (total - self.step)
+            metrics["seconds_left"] = (now - self.began) / (self.step - self.first) * (total - self.step)
         if self.bytes_per_token is not None:
-            found["bits_per_byte"] = loss / math.log(2) / self.bytes_per_token
+            metrics["bits_per_byte"] = loss / math.log(2) / self.bytes_per_token
         self.last, self.tokens, self.pauses = now, 0, 0.0
-        return found
+        return metrics

@@ -1,4 +1,4 @@
-"""How good generated tokens and texts are: right tokens, right answers, BLEU and ROUGE."""
+"""Metrics of generated tokens and texts: token accuracy, exact match, BLEU and ROUGE."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 BLEU_TOKENIZERS = ("13a", "intl", "zh", "char", "none")
-"""Those of sacrebleu that need neither a download nor another package."""
+"""The tokenizers of sacrebleu that need neither a download nor another package."""
 BEYOND_LATIN = "\u0250"
-"""The first letter behind the Latin ones of Unicode."""
+"""The first letter of Unicode after the Latin ones."""
 
 
 def token_accuracy(
     found: Int[Array, "*shape"], wanted: Int[Array, "*shape"], weights: Float[Array, "*#shape"] | None = None
 ) -> float:
-    """The share of tokens that are the wanted ones.
+    """Weighted share of tokens that equal the reference.
 
         accuracy = sum_t w_t [found_t = wanted_t] / sum_t w_t
 
     Args:
-        found: ids `[...]`, such as the likeliest of each place.
-        wanted: ids of the same shape.
-        weights: `[...]`, 0 in padding; None is 1 everywhere. The weights of a batch are such.
+        found: token ids `[...]`, such as the likeliest at each position.
+        wanted: reference ids of the same shape.
+        weights: `[...]`, 0 at padding, such as the weights of a batch; None is 1 everywhere.
 
     Returns:
         A float from 0 to 1.
@@ -44,7 +44,7 @@ def token_accuracy(
         0.75
 
     Reference:
-        Klein et al. (2017), "OpenNMT", https://arxiv.org/abs/1701.02810, whose logs call it acc.
+        Klein et al. (2017), "OpenNMT", https://arxiv.org/abs/1701.02810: the figure `acc` of its logs.
     """
     found, wanted = np.asarray(found), np.asarray(wanted)
     for name, ids in (("found", found), ("wanted", wanted)):
@@ -67,27 +67,27 @@ def token_accuracy(
     total = weights.sum()
     fail_unless(
         bool(np.isfinite(total)) and bool(np.all(weights >= 0)) and total > 0,
-        f"weights: expected finite numbers from 0 with a positive sum, got the sum {total}. A batch of padding alone "
+        f"weights: expected finite numbers >= 0 with a positive sum, got the sum {total}. A batch of padding alone "
         "has no accuracy.",
     )
     return float((weights * (found == wanted)).sum() / total)
 
 
 def exact_match(texts: Sequence[str], references: Sequence[str | Sequence[str]]) -> float:
-    """The share of texts that are a reference, letter by letter.
+    """Share of texts that equal a reference character by character.
 
         exact_match = mean_i [texts_i in references_i]
 
     Args:
-        texts: what was generated.
-        references: for each text a string, or several of which any counts.
+        texts: the generated texts.
+        references: for each text one string, or several, any of which counts.
 
     Returns:
         A float from 0 to 1.
 
     Raises:
-        ValueError: if there are no texts, not as many references, or a text without any.
-        TypeError: if something is not a string.
+        ValueError: if there are no texts, not as many references as texts, or a text without a reference.
+        TypeError: if a text or reference is not a string.
 
     Example:
         >>> from jax_attention import training
@@ -95,34 +95,35 @@ def exact_match(texts: Sequence[str], references: Sequence[str | Sequence[str]])
         0.5
 
     Reference:
-        Rajpurkar et al. (2016), "SQuAD", https://arxiv.org/abs/1606.05250; theirs first drops case, articles and
-        punctuation, this one nothing.
+        Rajpurkar et al. (2016), "SQuAD", https://arxiv.org/abs/1606.05250, whose exact match first drops case,
+        articles and punctuation; this one drops nothing.
     """
-    texts, references = _paired(texts, references)
-    return sum(text in allowed for text, allowed in zip(texts, references, strict=True)) / len(texts)
+    texts, references = _check_texts(texts, references)
+    return sum(text in group for text, group in zip(texts, references, strict=True)) / len(texts)
 
 
 def bleu(texts: Sequence[str], references: Sequence[str | Sequence[str]], *, tokenize: str = "13a") -> float:
-    """BLEU of a corpus of translations, by sacrebleu: n-grams that a reference has too, n from 1 to 4.
+    """BLEU of a corpus of translations, by sacrebleu: the share of n-grams that a reference has too, n from 1 to 4.
 
         BLEU = 100 min(1, exp(1 - R / C)) (p_1 p_2 p_3 p_4)^(1/4),    p_n = matched n-grams / n-grams of the texts
 
-    C and R are the words of the texts and of the references nearest in length. All counts are summed over the corpus
-    before they are divided, so this is no mean over sentences. For the k-th n without a match p_n is 1 / (2^k n-grams).
-    A corpus without any match has 0, and one whose texts all have fewer than four words.
+    C is the number of words of the texts, R that of the references nearest in length. All counts are summed over the
+    corpus before they are divided, so this is no mean over sentences. For the k-th n without a match p_n is
+    1 / (2^k n-grams). The score is 0 if nothing matches, and if no text has four words.
 
     Args:
-        texts: what was generated.
-        references: for each text a string, or several.
-        tokenize: "13a" parts punctuation from words, "intl" all of Unicode's; "zh" also takes each Chinese character
-            for a word, "char" every character; "none" parts at spaces and nowhere else.
+        texts: the generated texts.
+        references: for each text one string, or several.
+        tokenize: "13a" separates ASCII punctuation from words, "intl" that of all Unicode; "zh" also makes each Chinese
+            character a word, "char" every character; "none" splits at spaces only.
 
     Returns:
         A float from 0 to 100.
 
     Raises:
-        ValueError: if there are no texts, not as many references, a text without any, or no such tokenizer.
-        TypeError: if something is not a string.
+        ValueError: if there are no texts, not as many references as texts, a text without a reference, or no such
+            tokenizer.
+        TypeError: if a text or reference is not a string.
         ImportError: if sacrebleu is not installed.
 
     Example:
@@ -134,13 +135,14 @@ def bleu(texts: Sequence[str], references: Sequence[str | Sequence[str]], *, tok
         Papineni et al. (2002), "BLEU"; Post (2018), "A call for clarity in reporting BLEU scores",
         https://arxiv.org/abs/1804.08771.
     """
-    texts, references = _paired(texts, references)
-    _check_choice("tokenize", tokenize, BLEU_TOKENIZERS, "sacrebleu's others need a download or another package")
-    sacrebleu = _imported("bleu", "sacrebleu")
-    most = max(map(len, references))
-    streams = [[allowed[i] if i < len(allowed) else None for allowed in references] for i in range(most)]
-    # `force` silences a warning about texts whose full stops stand alone, and does nothing else.
-    return float(sacrebleu.corpus_bleu(texts, streams, tokenize=tokenize, force=True).score)
+    texts, references = _check_texts(texts, references)
+    _check_choice("tokenize", tokenize, BLEU_TOKENIZERS, "The others of sacrebleu need a download or another package")
+    sacrebleu = _import("bleu", "sacrebleu")
+    # sacrebleu takes the i-th reference of every text as one list, with None for texts that have fewer.
+    max_count = max(map(len, references))
+    columns = [[group[i] if i < len(group) else None for group in references] for i in range(max_count)]
+    # `force` does nothing but silence a warning about texts that look tokenized.
+    return float(sacrebleu.corpus_bleu(texts, columns, tokenize=tokenize, force=True).score)
 
 
 class Rouge(NamedTuple):
@@ -152,26 +154,27 @@ class Rouge(NamedTuple):
 
 
 def rouge(texts: Sequence[str], references: Sequence[str | Sequence[str]], *, tokenize: str = "latin") -> Rouge:
-    """ROUGE of summaries, by rouge-score: words, pairs of words and the order of words that a reference has too.
+    """ROUGE of summaries, by rouge-score: words, pairs of words and longest common subsequences with a reference.
 
-        P = matched / those of the text,    R = matched / those of the reference,    F1 = 200 P R / (P + R)
+        P = matches / units of the text,    R = matches / units of the reference,    F1 = 200 P R / (P + R)
 
-    Matched are n-grams (each as often as in both), for rougeL the words of the longest common subsequence. A text with
-    several references gets the best; the figures are means over texts.
+    Units are n-grams, each of which matches as often as it occurs in both texts; for rougeL they are words, and those
+    of the longest common subsequence match. A text with several references gets the best F1. Results are means over
+    texts.
 
     Args:
-        texts: what was generated.
-        references: for each text a string, or several.
-        tokenize: "latin", the library's own, lowers the case and drops all but the letters a to z and digits; "spaces"
-            takes what stands between spaces as it is; "characters" takes every character that is not space.
+        texts: the generated texts.
+        references: for each text one string, or several.
+        tokenize: "latin", the default of rouge-score, lowers the case and drops all but the letters a to z and digits;
+            "spaces" splits at spaces and changes nothing; "characters" makes every character but space a word.
 
     Returns:
         `Rouge(rouge1, rouge2, rougeL)`, floats from 0 to 100.
 
     Raises:
-        ValueError: if there are no texts, not as many references, a text without any, no such tokenizer, or a reference
-            with letters that "latin" would drop, as Chinese ones.
-        TypeError: if something is not a string.
+        ValueError: if there are no texts, not as many references as texts, a text without a reference, no such
+            tokenizer, or a reference with letters that "latin" would drop, such as Chinese ones.
+        TypeError: if a text or reference is not a string.
         ImportError: if rouge-score is not installed.
 
     Example:
@@ -182,16 +185,16 @@ def rouge(texts: Sequence[str], references: Sequence[str | Sequence[str]], *, to
     Reference:
         Lin (2004), "ROUGE: a package for automatic evaluation of summaries".
     """
-    texts, references = _paired(texts, references)
-    _check_choice("tokenize", tokenize, tuple(ROUGE_TOKENIZERS), "They are three")
+    texts, references = _check_texts(texts, references)
+    _check_choice("tokenize", tokenize, tuple(ROUGE_TOKENIZERS), "There are no others")
     if tokenize == "latin":
         _check_latin(references)
-    parts = ROUGE_TOKENIZERS[tokenize]
-    scorer = _imported("rouge", "rouge_score.rouge_scorer", "rouge-score").RougeScorer(
-        list(Rouge._fields), tokenizer=None if parts is None else _Parts(parts)
+    split = ROUGE_TOKENIZERS[tokenize]
+    scorer = _import("rouge", "rouge_score.rouge_scorer", "rouge-score").RougeScorer(
+        list(Rouge._fields), tokenizer=None if split is None else _Tokenizer(split)
     )
-    scored = [scorer.score_multi(allowed, text) for text, allowed in zip(texts, references, strict=True)]
-    return Rouge(*(100 * float(np.mean([scores[name].fmeasure for scores in scored])) for name in Rouge._fields))
+    scores = [scorer.score_multi(group, text) for text, group in zip(texts, references, strict=True)]
+    return Rouge(*(100 * float(np.mean([score[name].fmeasure for score in scores])) for name in Rouge._fields))
 
 
 ROUGE_TOKENIZERS: dict[str, Callable[[str], list[str]] | None] = {
@@ -201,31 +204,31 @@ ROUGE_TOKENIZERS: dict[str, Callable[[str], list[str]] | None] = {
 }
 
 
-class _Parts(NamedTuple):
-    """What rouge-score takes for a tokenizer."""
+class _Tokenizer(NamedTuple):
+    """A tokenizer with the method that rouge-score calls."""
 
     tokenize: Callable[[str], list[str]]
 
 
-def _paired(texts: Any, references: Any) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Texts, and for each of them one reference or more."""
-    texts, references = _listed("texts", texts), _listed("references", references)
-    fail_unless(len(texts) > 0, "texts: expected at least one text, got none. What was generated?")
+def _check_texts(texts: Any, references: Any) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Check and convert the arguments: a list of texts, and for each of them a tuple of references."""
+    texts, references = _as_list("texts", texts), _as_list("references", references)
+    fail_unless(len(texts) > 0, "texts: expected at least one text, got none. Pass the generated texts.")
     fail_unless(
         len(references) == len(texts),
-        f"references: expected one for each of {len(texts)} text(s), got {len(references)}. Several of one text stand "
-        "in a tuple of their own.",
+        f"references: expected one for each of {len(texts)} text(s), got {len(references)}. Put several of one text "
+        "into a tuple.",
     )
-    allowed = [(one,) if isinstance(one, str) else tuple(_listed("references", one)) for one in references]
-    empty = next((i for i, group in enumerate(allowed) if not group), None)
+    groups = [(x,) if isinstance(x, str) else tuple(_as_list("references", x)) for x in references]
+    empty = next((i for i, group in enumerate(groups) if not group), None)
     fail_unless(empty is None, f"references: expected at least one for text {empty}, got (). Leave that text out.")
-    for name, strings in (("texts", texts), ("references", [one for group in allowed for one in group])):
-        for one in strings:
-            check_instance(name, one, str, "strings", "Decode ids first: tokenizer.decode(ids).")
-    return texts, allowed
+    for name, strings in (("texts", texts), ("references", [x for group in groups for x in group])):
+        for string in strings:
+            check_instance(name, string, str, "strings", "Decode ids first: tokenizer.decode(ids).")
+    return texts, groups
 
 
-def _listed(name: str, x: Any) -> list[Any]:
+def _as_list(name: str, x: Any) -> list[Any]:
     fail_unless(
         not isinstance(x, str) and hasattr(x, "__iter__"),
         f"{name}: expected a list of strings, got {describe_array(x)}. Put one text into a list: [text].",
@@ -235,21 +238,22 @@ def _listed(name: str, x: Any) -> list[Any]:
 
 
 def _check_choice(name: str, x: Any, choices: tuple[str, ...], cure: str) -> None:
-    wanted = ", ".join(map(repr, choices))
-    fail_unless(isinstance(x, str) and x in choices, f"{name}: expected one of {wanted}, got {x!r}. {cure}.")
+    expected = ", ".join(map(repr, choices))
+    fail_unless(isinstance(x, str) and x in choices, f"{name}: expected one of {expected}, got {x!r}. {cure}.")
 
 
 def _check_latin(references: list[tuple[str, ...]]) -> None:
-    """A summary of dropped letters would score 0 however good it is."""
-    strange = next((c for group in references for one in group for c in one if c >= BEYOND_LATIN and c.isalpha()), None)
+    """Refuse references with letters that "latin" drops: a text of such letters would score 0 however good it is."""
+    letters = (c for group in references for text in group for c in text if c >= BEYOND_LATIN and c.isalpha())
+    dropped = next(letters, None)
     fail_unless(
-        strange is None,
-        f"references: expected Latin letters for tokenize='latin', got {strange!r}, which rouge-score drops. Pass "
-        "tokenize='characters', or 'spaces' if the words stand apart.",
+        dropped is None,
+        f"references: expected Latin letters for tokenize='latin', got {dropped!r}, which rouge-score drops. Pass "
+        "tokenize='characters', or 'spaces' for words with spaces between them.",
     )
 
 
-def _imported(function: str, module: str, package: str | None = None) -> Any:
+def _import(function: str, module: str, package: str | None = None) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The loss of models that read a source and write a target, teacher forced."""
+"""The loss of sequence-to-sequence models, with teacher forcing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 def seq2seq_loss(
     model: Any, batch: Any, rng: PRNGKeyArray | None = None, *, label_smoothing: float = 0.0, z_loss: float = 0.0
 ) -> Losses:
-    """Cross-entropy of the targets of a batch of pairs under the model.
+    """Cross-entropy of the targets of a batch under a model that reads a source.
 
-        sum over places t of  weights_t (-log p(target_t | source, tokens up to t))
+        sum over positions t of  weights_t (-log p(target_t | source, tokens up to t))
 
     Args:
         model: `models.EncoderDecoder`, `models.RNNSeq2Seq`, or anything with their `hidden` and `unembed`.
         batch: has `source` `[B, S]`, `source_positions` `[B, S]` with `cache.EMPTY` at padding, and `tokens`,
             `targets`, `weights` `[B, T]`.
-        rng: for dropout; None is no dropout.
-        label_smoothing: share of the target spread over the vocabulary.
-        z_loss: coefficient of the squared logsumexp.
+        rng: a JAX random key for dropout; None is no dropout.
+        label_smoothing: the share of the target that is spread over the vocabulary.
+        z_loss: the coefficient of the squared logsumexp.
 
     Returns:
         `Losses`: sums over the batch. Give it to `make_train_step(optimizer, loss=seq2seq_loss)` and

@@ -1,4 +1,4 @@
-"""Stop politely: SIGTERM and SIGINT become a flag that the loop looks at between steps."""
+"""Orderly stop: SIGTERM and SIGINT set a flag that the training loop checks between steps."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from typing import Any
 
 
 class StopSignals:
-    """While entered, the first SIGTERM or SIGINT only sets `received`; a second SIGINT aborts at once.
+    """Context in which the first SIGTERM or SIGINT only sets `received`, and a second SIGINT aborts at once.
 
         first signal   ->  received = "SIGTERM" or "SIGINT"
-        second SIGINT  ->  KeyboardInterrupt, where the program stands
+        second SIGINT  ->  KeyboardInterrupt, wherever the program is
 
-    Python delivers signals to the main thread only; entered from another thread this does nothing. The handlers found
-    at the start are back in place at the end; a signal that was ignored at the start stays ignored.
-
-    Args: none.
+    Python delivers signals to the main thread only, so in another thread this does nothing. The earlier handlers are
+    restored at the end. A signal that was ignored before stays ignored.
 
     Returns:
         A context manager with the attribute `received`: None or the name of the first signal.
 
     Raises:
-        KeyboardInterrupt: inside of the block, on the second SIGINT.
+        KeyboardInterrupt: inside the block, on the second SIGINT.
 
     Example:
         >>> from jax_attention.training.signals import StopSignals
@@ -43,7 +41,7 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 if signal.getsignal(number) == signal.SIG_IGN:
-                    continue  # A job in the background, started so that Ctrl-C does not reach it.
+                    continue  # A background job, started so that Ctrl-C does not reach it.
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -51,7 +49,7 @@ class StopSignals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            # None stands for a handler that was not installed from Python: it cannot be put back.
+            # None means a handler that was not installed from Python: it cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
 

@@ -1,4 +1,4 @@
-"""One step of training, and of evaluation, as pure functions."""
+"""One step of training and one of evaluation, as pure functions."""
 
 from __future__ import annotations
 
@@ -27,16 +27,10 @@ class TrainState:
         (model, optimizer_state, step, rng)  --batch-->  (model', optimizer_state', step + 1, rng)
 
     Args:
-        model: a module, or any pytree of parameters that the loss understands; `nn.Adapters` for a base that stays.
-        optimizer_state: of the optax transformation.
-        step: int32 `[]`, how many steps were taken.
+        model: a module, or any pytree of parameters that the loss accepts; `nn.Adapters` over a frozen base.
+        optimizer_state: the state of the optax transformation.
+        step: int32 `[]`, the number of steps taken.
         rng: a JAX random key; step n draws from `fold_in(rng, n)`, so the key itself never changes.
-
-    Returns:
-        A pytree.
-
-    Raises:
-        Nothing.
 
     Example:
         >>> import jax, optax
@@ -44,9 +38,6 @@ class TrainState:
         >>> model = models.create(models.tiny(vocab_size=11, width=16))
         >>> training.init_state(model, optax.sgd(0.1), rng=jax.random.key(1)).step
         Array(0, dtype=int32)
-
-    Reference:
-        https://flax.readthedocs.io: `TrainState`.
     """
 
     model: Any = data_field()
@@ -56,29 +47,23 @@ class TrainState:
 
 
 def init_state(model: Any, optimizer: optax.GradientTransformation, *, rng: PRNGKeyArray) -> TrainState:
-    """The state before the first step.
+    """Make the state before the first step.
 
         TrainState(model, optimizer.init(model), 0, rng)
 
     Args:
-        model: a module or pytree of parameters; to train adapters alone, those.
+        model: a module or pytree of parameters; `nn.Adapters` to train adapters only.
         optimizer: an optax transformation.
         rng: a JAX random key for dropout.
 
     Returns:
-        The state. A train step that donates it takes the model's buffers too.
-
-    Raises:
-        Nothing.
+        A `TrainState`. A train step that donates it donates the model's buffers too.
 
     Example:
         >>> import jax, optax
         >>> from jax_attention import training
         >>> training.init_state({"w": jax.numpy.ones(2)}, optax.sgd(0.1), rng=jax.random.key(0)).step
         Array(0, dtype=int32)
-
-    Reference:
-        See `TrainState`.
     """
     return TrainState(model, optimizer.init(model), jnp.zeros((), jnp.int32), rng)
 
@@ -88,21 +73,21 @@ def language_model_loss(
 ) -> Losses:
     """Cross-entropy of a batch's targets under the model.
 
-        sum over places of  weights (-log p(target | tokens up to here))
+        sum over positions of  weights (-log p(target | tokens up to here))
 
     Args:
         model: a `TransformerLM`, or anything with its `hidden` and `unembed`.
-        batch: has `tokens`, `targets`, `weights` `[B, T]`, and `positions`, `segment_ids` or None.
-        rng: for dropout; None is no dropout.
-        label_smoothing: share of the target spread over the vocabulary.
-        z_loss: coefficient of the squared logsumexp.
+        batch: has `tokens`, `targets`, `weights` `[B, T]`, and `positions` and `segment_ids`, `[B, T]` or None.
+        rng: a JAX random key for dropout; None is no dropout.
+        label_smoothing: the share of the target that is spread over the vocabulary.
+        z_loss: the coefficient of the squared logsumexp.
 
     Returns:
-        `Losses`: sums over the batch.
+        `Losses`: sums `[]` over the batch.
 
     Raises:
         ValueError: if shapes do not fit.
-        TypeError: if the model has no `hidden`.
+        TypeError: if the model has no `hidden`, or reads a source.
 
     Example:
         >>> import jax.numpy as jnp
@@ -116,8 +101,8 @@ def language_model_loss(
     """
     fail_unless(
         hasattr(model, "hidden") and not hasattr(model, "condition"),
-        f"model: expected a language model with hidden, such as models.TransformerLM, got {type(model).__name__}. Give "
-        "make_train_step and make_evaluate a loss of your own.",
+        f"model: expected a language model with hidden, such as models.TransformerLM, got {type(model).__name__}. For "
+        "other models pass a loss function to make_train_step and make_evaluate.",
         TypeError,
     )
     hidden, _ = model.hidden(batch.tokens, positions=batch.positions, segment_ids=batch.segment_ids, rng=rng)
@@ -135,25 +120,26 @@ def make_train_step(
     z_loss: float = 0.0,
     loss: Callable[..., Losses] = language_model_loss,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """A pure training step.
+    """Make a pure training step.
 
         g = (sum over microbatches of grad objective) / (sum of weights);   model' = model + optimizer(g)
 
-    Gradients of microbatches are summed before they are divided, so every target counts the same however targets and
-    padding fall into microbatches.
+    Gradients of microbatches are summed before they are divided by the weights, so every target counts the same,
+    however targets and padding are spread over the microbatches.
 
     Args:
         optimizer: an optax transformation; `make_optimizer` also refuses updates that are not finite.
-        schedule: for the metric `learning_rate` alone.
-        accumulate: number of microbatches that a batch is cut into, a divisor of its rows.
-        label_smoothing: share of the target spread over the vocabulary.
-        z_loss: coefficient of the squared logsumexp.
+        schedule: the schedule of the optimiser, only for the metric `learning_rate`.
+        accumulate: the number of microbatches of a batch, a divisor of its rows.
+        label_smoothing: the share of the target that is spread over the vocabulary.
+        z_loss: the coefficient of the squared logsumexp.
         loss: `(model, batch, rng, label_smoothing=, z_loss=) -> Losses`.
 
     Returns:
-        `train_step(state, batch) -> (state, metrics)`, to be jitted by the caller, with the state donated. Metrics
-        are scalars: `loss` (nats per target), `objective`, `grad_norm`, `tokens`, `skipped`, `skipped_in_a_row`,
-        `learning_rate`. `train_step(state, batch, base)` trains `nn.Adapters` in `state.model`; the base is only read.
+        `train_step(state, batch) -> (state, metrics)`; jit it with the state donated, or pass it to `fit`. Metrics are
+        scalars: `loss` (nats per target), `objective`, `grad_norm`, `tokens`, `skipped`, `skipped_in_a_row`,
+        `learning_rate`. `train_step(state, batch, base)` trains the `nn.Adapters` in `state.model` and only reads the
+        base.
 
     Raises:
         ValueError: if a number is out of range; by the step, if `accumulate` does not divide the rows of the batch.
@@ -170,7 +156,8 @@ def make_train_step(
         (Array(1, dtype=int32), Array(10., dtype=float32))
 
     Reference:
-        https://github.com/google-deepmind/optax/issues/472: accumulation.
+        https://github.com/google-deepmind/optax/issues/472: accumulation that averages
+        microbatches with different numbers of targets.
     """
     check_int("accumulate", accumulate, 1, "It is the number of microbatches.")
     fail_unless(0 <= label_smoothing < 1, f"label_smoothing: expected 0 <= a < 1, got {label_smoothing}.")
@@ -178,11 +165,14 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Any, base: Any = None) -> tuple[TrainState, Metrics]:
         def objective(model: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, Losses]:
-            losses = loss(over(base, model), batch, rng, label_smoothing=label_smoothing, z_loss=z_loss)
+            losses = loss(merged_model(base, model), batch, rng, label_smoothing=label_smoothing, z_loss=z_loss)
             return losses.objective, losses
 
         gradient = jax.grad(objective, has_aux=True)
-        gradients, losses = _summed(gradient, accumulate, state.model, batch, jax.random.fold_in(state.rng, state.step))
+        gradients, losses = _sum_gradients(
+            gradient, accumulate, state.model, batch, jax.random.fold_in(state.rng, state.step)
+        )
+        # A batch of padding only has weight 0: 0 / 0 would make every parameter NaN.
         weight = jnp.where(losses.weight > 0, losses.weight, 1)
         gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.model)
@@ -192,7 +182,7 @@ def make_train_step(
             "objective": losses.objective / weight,
             "grad_norm": optax.tree.norm(gradients),
             "tokens": losses.weight,
-            **_refused(optimizer_state, state.optimizer_state),
+            **_skip_counts(optimizer_state, state.optimizer_state),
         }
         if schedule is not None:
             metrics["learning_rate"] = jnp.asarray(schedule(state.step), jnp.float32)
@@ -201,14 +191,14 @@ def make_train_step(
     return train_step
 
 
-def over(base: Any, model: Any) -> Any:
-    """The model that training speaks of: what is trained, or a base with the adapters that are."""
+def merged_model(base: Any, model: Any) -> Any:
+    """The model that is trained, or with a base the base with the adapters that are trained."""
     return model if base is None else apply_adapters(base, model)
 
 
 @jax.jit
 def evaluate_step(model: Any, batch: Any) -> Losses:
-    """The loss of one batch, without dropout: sums, to be added over batches.
+    """Loss of one batch without dropout, as sums that can be added over batches.
 
         Losses(objective, nats, weight) with objective = nats
 
@@ -217,7 +207,7 @@ def evaluate_step(model: Any, batch: Any) -> Losses:
         batch: as in `language_model_loss`.
 
     Returns:
-        `Losses`.
+        `Losses`: sums `[]` over the batch.
 
     Raises:
         ValueError: if shapes do not fit.
@@ -229,36 +219,35 @@ def evaluate_step(model: Any, batch: Any) -> Losses:
         >>> model = models.create(models.tiny(vocab_size=11, width=16))
         >>> bool(training.evaluate_step(model, batch).nats > 0)
         True
-
-    Reference:
-        See `language_model_loss`.
     """
     return language_model_loss(model, batch)
 
 
-def _summed(gradient: Callable, accumulate: int, model: Any, batch: Any, rng: jax.Array) -> tuple[Any, Losses]:
-    """The gradient's sum over microbatches, one after the other."""
+def _sum_gradients(gradient: Callable, accumulate: int, model: Any, batch: Any, rng: jax.Array) -> tuple[Any, Losses]:
+    """Sum the gradient and the losses over microbatches, one after the other, so that one is in memory at a time."""
     if accumulate == 1:
         return gradient(model, batch, rng)
-    parts = _microbatches(batch, accumulate)
+    microbatches = _split(batch, accumulate)
 
     def add(total: Any, entry: tuple[Any, jax.Array]) -> tuple[Any, None]:
-        part, i = entry
-        return jax.tree.map(jnp.add, total, gradient(model, part, jax.random.fold_in(rng, i))), None
+        microbatch, i = entry
+        return jax.tree.map(jnp.add, total, gradient(model, microbatch, jax.random.fold_in(rng, i))), None
 
-    shapes = jax.eval_shape(gradient, model, jax.tree.map(lambda x: x[0], parts), rng)
+    shapes = jax.eval_shape(gradient, model, jax.tree.map(lambda x: x[0], microbatches), rng)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(add, zeros, (parts, jnp.arange(accumulate)))[0]
+    return jax.lax.scan(add, zeros, (microbatches, jnp.arange(accumulate)))[0]
 
 
-def _microbatches(batch: Any, count: int) -> Any:
+def _split(batch: Any, count: int) -> Any:
+    """Split the rows of a batch into microbatches: `[B, ...] -> [count, B / count, ...]`."""
     rows = jax.tree.leaves(batch)[0].shape[0]
     fail_unless(rows % count == 0, f"accumulate: expected a divisor of the batch's {rows} rows, got {count}.")
-    # Interleaved, so that rows sharded over devices stay where they are.
+    # Every count-th row: consecutive rows would be on few of the devices, and would have to be moved to the others.
     return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(rows // count, count, *x.shape[1:]), 0, 1), batch)
 
 
-def _refused(new: Any, old: Any) -> Metrics:
+def _skip_counts(new: Any, old: Any) -> Metrics:
+    """Metrics of skipped updates from two states of an optimiser; zeros for one that does not count them."""
     if not hasattr(new, "in_a_row"):
         return {"skipped": jnp.zeros((), jnp.int32), "skipped_in_a_row": jnp.zeros((), jnp.int32)}
     return {"skipped": new.total - old.total, "skipped_in_a_row": new.in_a_row}

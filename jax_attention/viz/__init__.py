@@ -1,7 +1,7 @@
-"""Looking at attention: maps, grids of heads, alignments, strips of text, rollout, entropy, and one page of HTML.
+"""Pictures of attention weights: heat maps, grids of heads, alignments, text heat maps, rollout, entropy, an HTML page.
 
-Every function takes plain arrays of weights, queries down and keys across, and words; none knows a model.
-matplotlib is loaded when the first picture is drawn, and `html_page`, `rollout` and `head_entropy` never need it.
+Every function takes arrays of weights (rows are queries, columns are keys) and words; none needs a model. matplotlib is
+loaded when the first picture is drawn; `html_page`, `rollout` and `head_entropy` never need it.
 """
 
 from jax_attention.viz.alignment import alignment_map

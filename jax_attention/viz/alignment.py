@@ -1,4 +1,4 @@
-"""Which source word was looked at while each target word was produced?"""
+"""Alignment of a translation: the source words that each target word attended to."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def alignment_map(
     title: str | None = None,
     values: bool | None = False,
 ) -> Figure:
-    """The alignment of a translation: source words across the top, target words down the side, in grey.
+    """Draw the alignment of a translation in grey: source words across the top, target words down the side.
 
         grey of cell (t, s) = weights[t, s],        0 is black, 1 is white
 
@@ -33,13 +33,13 @@ def alignment_map(
 
     Args:
         weights: `[T, S]`, each from 0 to 1.
-        source: S words, which were read (the keys).
-        target: T words, which were written (the queries).
-        title: above the map.
+        source: S words of the source (the keys).
+        target: T words of the target (the queries).
+        title: title above the map.
         values: whether to write the numbers into the cells; if None, where they fit.
 
     Returns:
-        A `matplotlib.figure.Figure`, of the size its labels need; `save` writes it.
+        A `matplotlib.figure.Figure`, large enough for its labels; `save` writes it.
 
     Raises:
         ValueError: if weights have another rank, no entry, NaN, infinite or negative entries or entries above 1, or the
@@ -69,5 +69,7 @@ def alignment_map(
     target = check_labels("target", target, array.shape[0], "T")
     require_matplotlib()
     letters = lettering([*source, *target], title)
-    look = MatrixStyle(title, "source", "target", "weight", top=1.0, colours="gray", values=values, above=True)
-    return matrix_figure(np.minimum(array, 1.0), target, source, look, letters)
+    style = MatrixStyle(
+        title, "source", "target", "weight", top=1.0, colour_map="gray", show_values=values, x_labels_on_top=True
+    )
+    return matrix_figure(np.minimum(array, 1.0), target, source, style, letters)

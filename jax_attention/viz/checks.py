@@ -1,4 +1,4 @@
-"""What every picture asks of its weights and labels, before anything is drawn."""
+"""Checks of weights and labels, made before anything is drawn."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from jax_attention.core.checks import describe_array, fail_unless
 
 ROW_SLACK = 2.0**-7
-"""How far above 1 a row of weights may sum: weights rounded to bfloat16, whose epsilon this is, sum to 1 within it."""
+"""Tolerance of a row sum above 1. It is the epsilon of bfloat16: weights rounded to bfloat16 sum to 1 within it."""
 
 LAYOUTS = {2: "[T, S]", 3: "[N, T, S]", 4: "[L, N, T, S]"}
 
 
 def check_weights(weights: object, ranks: tuple[int, ...]) -> np.ndarray:
-    """Finite, non-negative attention weights of one of the given ranks, as float64 on the host."""
+    """Check attention weights (finite, not negative, one of `ranks`) and return them as a NumPy float64 array."""
     layout = " or ".join(LAYOUTS[rank] for rank in ranks)
     fail_unless(
         not isinstance(weights, jax.core.Tracer),
@@ -41,19 +41,19 @@ def check_weights(weights: object, ranks: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def check_rows_sum_to_one_at_most(weights: np.ndarray, why: str) -> None:
-    """Rows are distributions, possibly with a rest that went to a sink, or to nothing."""
+def check_row_sums(weights: np.ndarray, why: str) -> None:
+    """Check that no row sums to more than 1; it may sum to less, with a sink or an empty row."""
     sums = weights.sum(axis=-1)
     worst = np.unravel_index(np.argmax(sums), sums.shape)
     fail_unless(
         bool(sums[worst] <= 1 + ROW_SLACK),
-        f"weights: expected rows that sum to at most 1, got {sums[worst]:.6g} in row {_place(worst)}. {why} Scale them "
-        "first: weights / weights.sum(-1, keepdims=True).",
+        f"weights: expected rows that sum to at most 1, got {sums[worst]:.6g} in row {_show_index(worst)}. {why} Scale "
+        "them first: weights / weights.sum(-1, keepdims=True).",
     )
 
 
 def check_labels(name: str, labels: object, count: int, axis: str) -> tuple[str, ...] | None:
-    """One string per row (`axis` T) or column (S) of the weights; None stays None."""
+    """Check labels: one string per row (`axis` T) or column (S) of the weights; None stays None."""
     if labels is None:
         return None
     fail_unless(
@@ -85,19 +85,19 @@ def check_labels(name: str, labels: object, count: int, axis: str) -> tuple[str,
 def check_both_labels(
     names: tuple[str, str], queries: object, keys: object, shape: tuple[int, ...]
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-    """Labels of rows and columns; the keys are the queries' own when only those are given, as in self-attention."""
+    """Check labels of rows and columns; without key labels those of the queries are used, as in self-attention."""
     rows, columns = shape[-2:]
     queries = check_labels(names[0], queries, rows, "T")
     if keys is None and queries is not None and rows != columns:
         raise ValueError(
             f"{names[1]}: expected {columns} labels, as weights have {rows} queries and {columns} keys, got None. "
-            "Only when T = S do the labels of the queries serve for the keys too."
+            "Only for T = S can the labels of the queries be used for the keys."
         )
     return queries, queries if keys is None else check_labels(names[1], keys, columns, "S")
 
 
 def check_layers(layers: object, count: int) -> tuple[str, ...]:
-    """Names of the layers, for weights of some layers only; 0, 1, 2, … if None."""
+    """Check the names of the layers; 0, 1, 2, … if None."""
     names = range(count) if layers is None else layers
     fail_unless(
         isinstance(names, (Sequence, np.ndarray)) and not isinstance(names, str) and len(names) == count,
@@ -107,12 +107,13 @@ def check_layers(layers: object, count: int) -> tuple[str, ...]:
 
 
 def check_title(title: object) -> str:
-    """A title, or nothing."""
+    """Check the title; an empty string if None."""
     fail_unless(title is None or isinstance(title, str), f"title: expected a string or None, got {title!r}.", TypeError)
     return title or ""
 
 
 def _from_lists(weights: object, layout: str) -> np.ndarray:
+    """Nested lists as an array."""
     fail_unless(
         isinstance(weights, (list, tuple)),
         f"weights: expected an array {layout}, got {describe_array(weights)}. A picture takes weights, not a model: "
@@ -126,15 +127,15 @@ def _from_lists(weights: object, layout: str) -> np.ndarray:
 
 
 def _check_numbers(array: np.ndarray) -> None:
-    for wrong, what, cure in (
-        (~np.isfinite(array), "finite numbers", "MatrixStyle for the layer that first gives NaN or inf."),
+    for wrong, expected, cure in (
+        (~np.isfinite(array), "finite numbers", "Look for the first layer that gives NaN or inf."),
         (array < 0, "no negative number", "Are these scores? Normalise them first: attention_weights(...)."),
     ):
         if wrong.any():
             first = np.unravel_index(np.argmax(wrong), array.shape)
             raise ValueError(
-                f"weights: expected {what}, got {array[first]:.6g} at {_place(first)} and {int(wrong.sum())} such "
-                f"of {array.size} in all. {cure}"
+                f"weights: expected {expected}, got {array[first]:.6g} at {_show_index(first)} and {int(wrong.sum())} "
+                f"such of {array.size} in all. {cure}"
             )
 
 
@@ -144,5 +145,5 @@ def _cure(array: object, ranks: tuple[int, ...]) -> str:
     return "Put the missing axes in front: weights[None]."
 
 
-def _place(index: tuple) -> str:
+def _show_index(index: tuple) -> str:
     return "[" + ", ".join(str(int(i)) for i in index) + "]"

@@ -1,4 +1,4 @@
-"""How spread out is the attention of each head?"""
+"""Entropy of the attention of each head, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jax_attention.viz.checks import check_layers, check_rows_sum_to_one_at_most, check_title, check_weights
+from jax_attention.viz.checks import check_layers, check_row_sums, check_title, check_weights
 from jax_attention.viz.fonts import lettering
 from jax_attention.viz.matrix import MatrixStyle, matrix_figure, require_matplotlib
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def head_entropy(weights: Float[Array, "L N T S"]) -> Float[np.ndarray, "L N"]:
-    """The mean entropy of the rows of each head, in nats.
+    """Mean entropy of the rows of each head, in nats.
 
         H[l, n] = mean_t ( - sum_s w[l, n, t, s] log w[l, n, t, s] ),        over rows t that attend to something
 
-    0 means that every query looks at one key, log S that every query looks at all keys alike. Under a causal mask row t
-    cannot exceed log(t + 1). A weight that went to a sink is no key and is not counted, as in `attend_with_stats`.
+    0 means that every query attends to one key, log S that every query attends to all keys equally. Under a causal mask
+    row t cannot exceed log(t + 1). The weight of a sink is not counted, as in `attend_with_stats`.
 
     Args:
         weights: `[L, N, T, S]`: layers, heads, queries, keys. Rows sum to at most 1.
@@ -45,9 +45,9 @@ def head_entropy(weights: Float[Array, "L N T S"]) -> Float[np.ndarray, "L N"]:
         Clark et al. (2019), "What does BERT look at?", section 3.2.
     """
     array = check_weights(weights, (4,))
-    check_rows_sum_to_one_at_most(array, "The entropy is that of a distribution over keys.")
-    surprise = -np.log(np.where(array > 0, array, 1.0))  # an exact 0 counts 0, not 0 * inf
-    rows = np.maximum((array * surprise).sum(axis=-1), 0.0)
+    check_row_sums(array, "The entropy is that of a distribution over keys.")
+    surprisal = -np.log(np.where(array > 0, array, 1.0))  # log(0) would give 0 * inf = NaN for a weight of exactly 0
+    rows = np.maximum((array * surprisal).sum(axis=-1), 0.0)  # a weight rounded to above 1 would give a negative row
     attending = array.any(axis=-1)
     count = attending.sum(axis=-1)
     return np.where(count > 0, (rows * attending).sum(axis=-1) / np.maximum(count, 1), np.nan)
@@ -56,17 +56,17 @@ def head_entropy(weights: Float[Array, "L N T S"]) -> Float[np.ndarray, "L N"]:
 def entropy_map(
     weights: Float[Array, "L N T S"], *, layers: Sequence[object] | None = None, title: str | None = None
 ) -> Figure:
-    """The mean entropy of every head as a picture: a row for each layer, a column for each head.
+    """Draw the mean entropy of every head: a row for each layer, a column for each head.
 
         colour of cell (l, n) = head_entropy(weights)[l, n],        from 0 to log S (nats)
 
     Args:
         weights: `[L, N, T, S]`: layers, heads, queries, keys. Rows sum to at most 1.
         layers: names or numbers of the L layers; 0 … L-1 if None.
-        title: above the map.
+        title: title above the map.
 
     Returns:
-        A `matplotlib.figure.Figure`; a head whose rows are all empty is left white, with a dash.
+        A `matplotlib.figure.Figure`. A head whose rows are all empty is left white, with a dash.
 
     Raises:
         ValueError: as `head_entropy`, and if the number of layers is not L.
@@ -79,14 +79,12 @@ def entropy_map(
         >>> figure = viz.entropy_map(np.full((2, 3, 4, 4), 0.25), layers=(0, 5))
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['0', '5']
-
-    Reference:
-        See `head_entropy`.
     """
     entropy, title = head_entropy(weights), check_title(title)
     names = check_layers(layers, entropy.shape[0])
     require_matplotlib()
     keys = np.shape(weights)[-1]
     bar = f"nats, at most log {keys}"
-    look = MatrixStyle(title, "head", "layer", bar, top=float(np.log(keys)) or 1.0, colours="viridis")
-    return matrix_figure(entropy, names, None, look, lettering(names, title))
+    # With one key log S is 0, and a colour scale from 0 to 0 cannot be drawn.
+    style = MatrixStyle(title, "head", "layer", bar, top=float(np.log(keys)) or 1.0, colour_map="viridis")
+    return matrix_figure(entropy, names, None, style, lettering(names, title))

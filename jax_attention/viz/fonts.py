@@ -1,7 +1,7 @@
-"""Which fonts can draw these labels? Asks the font files, and never touches matplotlib's settings.
+"""Choice of fonts that can draw the labels of a figure, read from the font files; matplotlib's settings stay unchanged.
 
-The answer is a `Lettering`: a list of families for the text objects of one figure, between which matplotlib chooses
-glyph by glyph, and the characters that no installed font has. Those are written as code points, after one warning.
+The result is a `Lettering`: the font families of a figure's texts, among which matplotlib chooses glyph by glyph, and
+the characters that no installed font has. Those are written as code points, after one warning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from jax_attention.viz.labels import code_point, shorten, visible
+from jax_attention.viz.labels import code_point, shorten, show_white_space
 
 PREFERRED = (
     "Noto Sans CJK SC",
@@ -29,14 +29,14 @@ PREFERRED = (
     "SimHei",
     "Arial Unicode MS",
 )
-NO_GLYPHS = ("last resort", "lastresort", "adobe blank")
-"""Fonts that claim every character and draw a box for it."""
+PLACEHOLDER_FONTS = ("last resort", "lastresort", "adobe blank")
+"""Fonts that claim every character and draw a box for it; they must not be chosen."""
 
-HAN_AND_NEIGHBOURS = ((0x2E80, 0x9FFF), (0xAC00, 0xD7AF), (0xF900, 0xFAFF), (0xFF00, 0xFFEF), (0x20000, 0x3FFFF))
+CJK_RANGES = ((0x2E80, 0x9FFF), (0xAC00, 0xD7AF), (0xF900, 0xFAFF), (0xFF00, 0xFFEF), (0x20000, 0x3FFFF))
 
 
 class Font(NamedTuple):
-    """A family that matplotlib knows, and the file that it would draw with."""
+    """A font family that matplotlib knows, and the path of its file."""
 
     family: str
     path: str
@@ -44,93 +44,92 @@ class Font(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Lettering:
-    """How the text of one figure is written."""
+    """Font families of the texts of one figure, and the characters that none of them has."""
 
     families: tuple[str, ...]
     missing: frozenset[str]
 
     def label(self, token: str) -> str:
-        """The token, visible, not too long, every character of which can be drawn."""
-        return self.text(shorten(visible(token)))
+        """A token as a label: white space visible, shortened, missing characters as code points."""
+        return self.text(shorten(show_white_space(token)))
 
     def text(self, text: str) -> str:
-        """The text with code points in place of characters that no font has."""
+        """The text, with code points in place of missing characters."""
         if not self.missing.intersection(text):
             return text
-        spelt = "".join(f" {code_point(c)} " if c in self.missing else c for c in text).split()
-        shown = spelt if len(spelt) < 4 else [*spelt[:2], "…"]
-        return " ".join(shown)
+        parts = "".join(f" {code_point(c)} " if c in self.missing else c for c in text).split()
+        return " ".join(parts if len(parts) < 4 else [*parts[:2], "…"])
 
     @property
     def style(self) -> dict[str, object]:
-        """Keywords of a matplotlib text: our families, and a dollar sign is a dollar sign."""
+        """Keyword arguments of a matplotlib text: these families, and no mathematics between dollar signs."""
         return {"family": list(self.families), "parse_math": False, "usetex": False}
 
 
 def lettering(labels: Iterable[str], title: str = "") -> Lettering:
-    """The families that together draw all labels and the title; warns once if no installed font has a character."""
-    characters = frozenset("".join([*map(visible, labels), title])) - {"\n"}
+    """Choose families that together draw all labels and the title; warn once if no font has some character."""
+    characters = frozenset("".join([*map(show_white_space, labels), title])) - {"\n"}
     base = default_fonts()
-    missing = characters - covered(characters, base)
-    more = choose(missing, installed()) if missing else ()
-    missing -= covered(missing, more)
+    missing = characters - drawable(characters, base)
+    fallbacks = choose_fallbacks(missing, installed_fonts()) if missing else ()
+    missing -= drawable(missing, fallbacks)
     if missing:
-        warnings.warn(_explanation(missing), UserWarning, stacklevel=3)  # where the public function was called
-    families = dict.fromkeys(font.family for font in (*base, *more))
+        warnings.warn(_missing_message(missing), UserWarning, stacklevel=3)  # the line that called the public function
+    families = dict.fromkeys(font.family for font in (*base, *fallbacks))
     return Lettering(tuple(families), missing)
 
 
 def default_fonts() -> tuple[Font, ...]:
-    """What matplotlib would draw with anyway, then DejaVu Sans, which it brings along and which has the signs ␣ ⏎ ⇥."""
+    """The fonts of matplotlib's settings, then DejaVu Sans, which comes with matplotlib and has the signs ␣ ⏎ ⇥."""
     from matplotlib import font_manager, rcParams
 
-    found = []
+    fonts = []
     for family in [*rcParams["font.family"], "DejaVu Sans"]:
         try:
             path = font_manager.findfont(font_manager.FontProperties(family=family), fallback_to_default=False)
         except ValueError:
             continue
-        found.append(Font(family, str(path)))
-    return tuple(found)
+        fonts.append(Font(family, str(path)))
+    return tuple(fonts)
 
 
-def installed() -> tuple[Font, ...]:
-    """One upright, regular font per installed family, those known to draw Chinese well first."""
+def installed_fonts() -> tuple[Font, ...]:
+    """One regular font per installed family, first those that are known to draw Chinese well."""
     from matplotlib import font_manager
 
     register_new_fonts()
-    entries = sorted(font_manager.fontManager.ttflist, key=_plainness)
+    entries = sorted(font_manager.fontManager.ttflist, key=_distance_from_regular)
     families = {entry.name: str(entry.fname) for entry in reversed(entries)}
-    fonts = [Font(name, path) for name, path in families.items() if not name.lower().startswith(NO_GLYPHS)]
+    fonts = [Font(name, path) for name, path in families.items() if not name.lower().startswith(PLACEHOLDER_FONTS)]
     rank = {name: i for i, name in enumerate(PREFERRED)}
     return tuple(sorted(fonts, key=lambda font: (rank.get(font.family, len(rank)), font.family)))
 
 
-def covered(characters: frozenset[str], fonts: Iterable[Font]) -> frozenset[str]:
-    """Those of the characters that at least one of the fonts can draw."""
+def drawable(characters: frozenset[str], fonts: Iterable[Font]) -> frozenset[str]:
+    """The characters that at least one of the fonts can draw."""
     return frozenset().union(*(_glyphs(characters, font.path) for font in fonts))
 
 
 @functools.lru_cache(maxsize=64)
-def choose(missing: frozenset[str], fonts: tuple[Font, ...]) -> tuple[Font, ...]:
-    """Few fonts that cover as much as can be covered: preferred ones in their order, then the most complete."""
+def choose_fallbacks(missing: frozenset[str], fonts: tuple[Font, ...]) -> tuple[Font, ...]:
+    """A few fonts that draw as many characters as possible: preferred ones in their order, then the most complete."""
     chosen: list[Font] = []
     preferred = [font for font in fonts if font.family in PREFERRED]
     for font in preferred:
         if new := missing & _glyphs(missing, font.path):
             chosen.append(font)
             missing -= new
-    offers = {font: _glyphs(missing, font.path) for font in fonts} if missing else {}
-    while missing and (best := max(offers, key=lambda font: len(offers[font] & missing), default=None)):
-        if not offers[best] & missing:
+    glyphs = {font: _glyphs(missing, font.path) for font in fonts} if missing else {}
+    while missing and (best := max(glyphs, key=lambda font: len(glyphs[font] & missing), default=None)):
+        if not glyphs[best] & missing:
             break
         chosen.append(best)
-        missing -= offers[best]
+        missing -= glyphs[best]
     return tuple(chosen)
 
 
 def _glyphs(characters: frozenset[str], path: str) -> frozenset[str]:
-    """Those of the characters that the font file maps to an outline."""
+    """The characters for which the font file has an outline."""
     from matplotlib.ft2font import FT2Font
 
     if not characters:
@@ -138,12 +137,13 @@ def _glyphs(characters: frozenset[str], path: str) -> frozenset[str]:
     try:
         font = FT2Font(path)
         points = font.get_charmap() if font.scalable else {}
-    except (OSError, RuntimeError):  # a file that is gone or broken, or bitmaps only, has no glyph for us
+    except (OSError, RuntimeError):  # the file is gone or broken: it has no glyphs
         return frozenset()
     return frozenset(c for c in characters if ord(c) in points)
 
 
-def _plainness(entry: object) -> tuple[bool, int]:
+def _distance_from_regular(entry: object) -> tuple[bool, int]:
+    """Sort key of matplotlib's font entries: normal style before italic, then by distance from weight 400 (regular)."""
     weight = entry.weight if isinstance(entry.weight, int) else 400
     return entry.style != "normal", abs(weight - 400)
 
@@ -160,9 +160,9 @@ def bundled_fonts() -> tuple[str, ...]:
 
 @functools.cache
 def register_new_fonts() -> None:
-    """Register the fonts that matplotlib's stored list lacks: the bundled ones, and any installed since it was written.
+    """Register fonts that matplotlib's stored list lacks: the bundled ones, and any installed after it was written.
 
-    Without this, the advice of our warning would not help: matplotlib keeps its list between runs.
+    matplotlib keeps its list between runs, so without this a font installed on the advice of the warning is not found.
     """
     from matplotlib import font_manager
 
@@ -170,16 +170,16 @@ def register_new_fonts() -> None:
     for path in sorted({*font_manager.findSystemFonts(), *bundled_fonts()} - known):
         try:
             font_manager.fontManager.addfont(path)
-        except (OSError, RuntimeError, ValueError):  # matplotlib skips what it cannot read, and so do we
+        except (OSError, RuntimeError, ValueError):  # unreadable font files are skipped, as matplotlib does
             continue
 
 
-def _explanation(missing: frozenset[str]) -> str:
-    few = ", ".join(sorted(missing)[:5]) + (", …" if len(missing) > 5 else "")
-    chinese = any(low <= ord(c) <= high for c in missing for low, high in HAN_AND_NEIGHBOURS)
+def _missing_message(missing: frozenset[str]) -> str:
+    examples = ", ".join(sorted(missing)[:5]) + (", …" if len(missing) > 5 else "")
+    chinese = any(low <= ord(c) <= high for c in missing for low, high in CJK_RANGES)
     cure = "pip install zhplot, or apt-get install fonts-wqy-microhei on Debian and Ubuntu, brings one"
     return (
-        f"No installed font has a glyph for {len(missing)} of the characters in the labels ({few}): they are written "
-        f"as code points, such as {code_point(min(missing))}. "
+        f"No installed font has a glyph for {len(missing)} of the characters in the labels ({examples}): they are "
+        f"written as code points, such as {code_point(min(missing))}. "
         + (f"{cure}." if chinese else "Install a font that has them; matplotlib needs outlines, not colour bitmaps.")
     )

@@ -1,4 +1,4 @@
-"""One matrix of attention weights with words on both axes."""
+"""Heat map of one matrix of attention weights, with words on both axes."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def heat_map(
     values: bool | None = None,
     colours: str = "Blues",
 ) -> Figure:
-    """One matrix of weights: a row for each query, a column for each key.
+    """Draw one matrix of weights: a row for each query, a column for each key.
 
         colour of cell (t, s) = weights[t, s],        from 0 to the largest weight
 
-    White space in labels is shown (␣ ⏎ ⇥), long labels are shortened, crowded ones thinned. The scale of the colours is
-    the colour bar's, so rules whose rows do not sum to 1 (sigmoid, relu) are drawn as they are.
+    White space in labels is shown (␣ ⏎ ⇥); long labels are shortened; where there are too many, only every n-th is
+    written. The colour bar shows the scale, so rules whose rows do not sum to 1 (sigmoid, relu) need no scaling.
 
     Args:
         weights: `[T, S]`, finite and not negative.
-        query_labels: T words, for the rows; 0 … T-1 if None.
-        key_labels: S words, for the columns; those of the queries if None, as in self-attention.
-        title: above the map.
+        query_labels: T words for the rows; 0 … T-1 if None.
+        key_labels: S words for the columns; those of the queries if None, as in self-attention.
+        title: title above the map.
         values: whether to write the numbers into the cells; if None, where they fit (up to about 20 keys).
-        colours: the name of a matplotlib colour map, light for 0.
+        colours: name of a matplotlib colour map; a light colour for 0 reads best.
 
     Returns:
-        A `matplotlib.figure.Figure`, of the size its labels need; `save` writes it. No global state is touched.
+        A `matplotlib.figure.Figure`, large enough for its labels; `save` writes it. No global state is changed.
 
     Raises:
         ValueError: if weights have another rank, no entry, NaN, infinite or negative entries, if the number of labels
@@ -60,14 +60,16 @@ def heat_map(
     array, title = check_weights(weights, (2,)), check_title(title)
     queries, keys = check_both_labels(("query_labels", "key_labels"), query_labels, key_labels, array.shape)
     require_matplotlib()
-    check_colours(colours)
+    check_colour_map(colours)
     letters = lettering([*(queries or ()), *(keys or ())], title)
-    look = MatrixStyle(title, "key", "query", "weight", top=array.max() or 1.0, colours=colours, values=values)
-    return matrix_figure(array, queries, keys, look, letters)
+    # A colour scale from 0 to 0 cannot be drawn, so weights that are all 0 get the scale to 1.
+    top = array.max() or 1.0
+    style = MatrixStyle(title, "key", "query", "weight", top, colour_map=colours, show_values=values)
+    return matrix_figure(array, queries, keys, style, letters)
 
 
-def check_colours(name: object) -> None:
-    """A colour map that matplotlib knows."""
+def check_colour_map(name: object) -> None:
+    """Raise if matplotlib has no colour map of that name."""
     from matplotlib import colormaps
 
     if name not in list(colormaps):

@@ -1,6 +1,6 @@
-"""What a token looks like on paper: white space is visible, nothing is invisible, long ones are cut.
+"""Text of labels: white space and unprintable characters are made visible, long labels are shortened.
 
-Knows nothing of fonts; see `fonts`.
+The choice of fonts is in `fonts`.
 """
 
 from __future__ import annotations
@@ -8,35 +8,35 @@ from __future__ import annotations
 import re
 import unicodedata
 
-SIGNS = {"\n": "⏎", "\t": "⇥"}
-EMPTY = "∅"
-LONGEST = 18
+WHITE_SPACE_SIGNS = {"\n": "⏎", "\t": "⇥"}
+EMPTY_SIGN = "∅"
+MAX_CHARACTERS = 18
 
 
-def visible(token: str) -> str:
-    """The token with its white space shown: `" a\\n"` is `␣a⏎`; one blank between two words stays a blank.
+def show_white_space(token: str) -> str:
+    """Make the white space of a token visible: `" a\\n"` becomes `␣a⏎`; a single blank between two words stays.
 
-    Whatever else prints nothing (control characters, foreign blanks, lone surrogates) becomes its code point.
+    Other unprintable characters (control characters, other kinds of blanks, lone surrogates) become code points.
     """
     if not token:
-        return EMPTY
+        return EMPTY_SIGN
     token = re.sub(r"\A +| +\Z| {2,}| (?=[\n\t])|(?<=[\n\t]) ", lambda blanks: "␣" * len(blanks[0]), token)
-    return "".join(SIGNS.get(c) or (c if c.isprintable() else code_point(c)) for c in token)
+    return "".join(WHITE_SPACE_SIGNS.get(c) or (c if c.isprintable() else code_point(c)) for c in token)
 
 
 def code_point(character: str) -> str:
-    """`U+4ECA`."""
+    """The code point of a character as text, such as `U+4ECA`."""
     return f"U+{ord(character):04X}"
 
 
-def shorten(text: str, longest: int = LONGEST) -> str:
-    """At most `longest` characters, an ellipsis in place of the middle."""
+def shorten(text: str, longest: int = MAX_CHARACTERS) -> str:
+    """Shorten a text to at most `longest` characters, with an ellipsis in place of the middle."""
     if len(text) <= longest:
         return text
     tail = (longest - 1) // 3
     return f"{text[: longest - 1 - tail]}…{text[-tail:]}"
 
 
-def width(text: str) -> float:
-    """Roughly how wide the text is, in units of the font size: 1 for a Chinese character, 0.6 for a Latin one."""
+def text_width(text: str) -> float:
+    """Approximate width of a text in units of the font size: 1 for a Chinese character, 0.6 for a Latin one."""
     return sum(1.0 if unicodedata.east_asian_width(c) in "WF" else 0.6 for c in text)

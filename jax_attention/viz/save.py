@@ -1,4 +1,4 @@
-"""Write a picture or a page, completely or not at all."""
+"""Write a picture or a page to a file, completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ DOTS_PER_INCH = 160
 def save(drawn: Figure | str, path: str | os.PathLike) -> Path:
     """Write a figure as PNG, SVG or PDF, or a page as HTML, by the suffix of the path.
 
-        draw in memory  ->  write under another name beside the path  ->  rename it to the path
+        draw in memory  ->  write to a temporary file in the same folder  ->  rename it to the path
 
-    An older file of that name is replaced in one step, and only after the new one is complete: nobody ever sees half a
-    picture, and a failure leaves the old one as it was. SVG carries its letters as outlines, so it needs no font.
+    An older file of that name is replaced in one step, after the new one is complete: a reader never sees a partial
+    file, and a failure leaves the old one unchanged. SVG files have letters as outlines, so they need no font.
 
     Args:
-        drawn: a figure made here or by matplotlib, or what `html_page` returned.
-        path: ends in .png, .svg or .pdf for a figure, in .html for a page; its folder must exist.
+        drawn: a figure of this package or of matplotlib, or a page of `html_page`.
+        path: a path that ends in .png, .svg or .pdf for a figure, in .html for a page; its folder must exist.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if the suffix is another one, or does not fit what was drawn.
+        ValueError: if the suffix is another one, or that of a page for a figure or the reverse.
         FileNotFoundError: if the folder does not exist.
         TypeError: if `drawn` is neither a figure nor a page.
 
@@ -45,7 +45,7 @@ def save(drawn: Figure | str, path: str | os.PathLike) -> Path:
         'page.html'
 
     Reference:
-        POSIX.1-2017, `rename`: the new name is at any time either the old file or the new one.
+        POSIX.1-2017, `rename`: at any time the name refers either to the old file or to the new one.
     """
     path = Path(path)
     is_page = isinstance(drawn, str)
@@ -62,7 +62,7 @@ def save(drawn: Figure | str, path: str | os.PathLike) -> Path:
     )
     fail_unless(
         path.parent.is_dir(),
-        f"path: expected an existing folder, got {str(path.parent)!r}, which is none. Create it first: "
+        f"path: expected an existing folder, got {str(path.parent)!r}, which does not exist. Create it first: "
         "Path(path).parent.mkdir(parents=True).",
         FileNotFoundError,
     )
@@ -73,7 +73,8 @@ def save(drawn: Figure | str, path: str | os.PathLike) -> Path:
 
 
 def _picture(figure: Figure, suffix: str) -> bytes:
-    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": None}[suffix]
-    written = io.BytesIO()
-    figure.savefig(written, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=undated)
-    return written.getvalue()
+    # No date in the file, so that the same figure gives the same bytes.
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": None}[suffix]
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=metadata)
+    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The keys as a line of text, each word on a ground as dark as it is read: what does this query look at?"""
+"""Text heat map: the keys as running text, each word on a background that is darker the larger its weight."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from jax_attention.core.checks import fail_unless
 from jax_attention.viz.checks import check_labels, check_title, check_weights
 from jax_attention.viz.fonts import Lettering, lettering
-from jax_attention.viz.heat_map import check_colours
-from jax_attention.viz.matrix import colour_bar, fit, readable_on, require_matplotlib
+from jax_attention.viz.heat_map import check_colour_map
+from jax_attention.viz.matrix import colour_bar, fit_figure, require_matplotlib, text_colour_on
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE = 10.0
-"""Of the words, in points."""
-HIGH, BETWEEN = 0.28, 0.1
-"""Inches: of a line, and between the lines of two queries."""
-SPARE = 0.14
-"""Inches of ground beside each word."""
+FONT_SIZE = 10.0
+"""Font size of the words, in points."""
+LINE_HEIGHT, QUERY_GAP = 0.28, 0.1
+"""Height of a line, and gap between the texts of two queries, in inches."""
+WORD_PADDING = 0.14
+"""Width in inches by which the background of a word exceeds the word."""
 
 
 def text_heatmap(
@@ -35,22 +35,22 @@ def text_heatmap(
     colours: str = "Blues",
     wide: float = 7.0,
 ) -> Figure:
-    """The text that is read, once for each query: the darker the ground of a word, the more of the weight it has.
+    """Draw the text of the keys once for each query: the larger the weight of a word, the darker its background.
 
-        ground of word s in line t = weights[t, s],        from 0 to the largest weight of all lines
+        background of word s for query t = weights[t, s],        from 0 to the largest weight
 
-    Long texts are broken into lines. It is the picture for a few queries over a text; `heat_map` is for many.
+    Long texts are broken into lines. Use it for a few queries over a text, and `heat_map` for many.
 
     Args:
         weights: `[T, S]`, finite and not negative; one query is `weights[None]`.
         keys: S words, in their order.
-        queries: T words, before each line; 0 … T-1 if None.
-        title: above all lines.
-        colours: the name of a matplotlib colour map, light for 0.
-        wide: inches after which a line of words is broken.
+        queries: T words, each written before its text; 0 … T-1 if None.
+        title: title above the texts.
+        colours: name of a matplotlib colour map; a light colour for 0 reads best.
+        wide: largest width of a line, in inches.
 
     Returns:
-        A `matplotlib.figure.Figure`, of the size its words need; `save` writes it.
+        A `matplotlib.figure.Figure`, large enough for its words; `save` writes it.
 
     Raises:
         ValueError: if weights have another rank, no entry, NaN, infinite or negative entries, the number of words is
@@ -76,7 +76,7 @@ def text_heatmap(
         isinstance(wide, (int, float)) and wide > 0, f"wide: expected inches > 0, got {wide!r}. The default is 7."
     )
     require_matplotlib()
-    check_colours(colours)
+    check_colour_map(colours)
     return _figure(array, keys, queries, lettering([*keys, *queries], title), title, colours, wide)
 
 
@@ -95,52 +95,53 @@ def _figure(
     from matplotlib.figure import Figure
 
     words = [letters.label(key) for key in keys]
-    places, lines = _broken([size + SPARE for size in _sizes(words, letters)], wide)
-    each = lines * HIGH + BETWEEN
-    long, high = max(x + size for x, _, size in places), each * len(queries) - BETWEEN
+    positions, lines = _wrap([width + WORD_PADDING for width in _widths(words, letters)], wide)
+    query_height = lines * LINE_HEIGHT + QUERY_GAP
+    width, height = max(x + w for x, _, w in positions), query_height * len(queries) - QUERY_GAP
     scale = ScalarMappable(Normalize(0.0, array.max() or 1.0), colormaps[colours])
     figure = Figure(figsize=(1, 1))
-    axes = figure.add_axes((0, 0, long, high))
-    axes.set(xlim=(0, long), ylim=(high, 0))
+    axes = figure.add_axes((0, 0, width, height))
+    axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
+    query_style = {"ha": "right", "va": "center", "fontsize": FONT_SIZE, **letters.style}
     for row, query in enumerate(queries):
-        top = row * each
-        axes.text(-SPARE, top + HIGH / 2, letters.label(query), ha="right", va="center", fontsize=SIZE, **letters.style)
-        for word, weight, (x, line, size) in zip(words, array[row], places, strict=True):
-            _word(axes, word, scale.to_rgba(weight), (x, top + line * HIGH, size), letters)
+        top = row * query_height
+        axes.text(-WORD_PADDING, top + LINE_HEIGHT / 2, letters.label(query), **query_style)
+        for word, weight, (x, line, w) in zip(words, array[row], positions, strict=True):
+            _draw_word(axes, word, scale.to_rgba(weight), (x, top + line * LINE_HEIGHT, w), letters)
     axes.set_title(letters.text(title), fontsize=11, pad=8, **letters.style)
     colour_bar(figure, scale, axes, "weight")
-    return fit(figure)
+    return fit_figure(figure)
 
 
-def _sizes(words: list[str], letters: Lettering) -> list[float]:
-    """How wide each word is drawn, in inches."""
+def _widths(words: list[str], letters: Lettering) -> list[float]:
+    """Width of each drawn word, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure()
     renderer = FigureCanvasAgg(figure).get_renderer()
-    texts = [figure.text(0, 0, word, fontsize=SIZE, **letters.style) for word in words]
+    texts = [figure.text(0, 0, word, fontsize=FONT_SIZE, **letters.style) for word in words]
     return [text.get_window_extent(renderer).width / figure.dpi for text in texts]
 
 
-def _broken(sizes: list[float], wide: float) -> tuple[list[tuple[float, int, float]], int]:
-    """Where each word stands: x, the number of its line, its width; and how many lines there are."""
-    places, x, line = [], 0.0, 0
-    for size in sizes:
-        if x > 0 and x + size > wide:
+def _wrap(widths: list[float], line_width: float) -> tuple[list[tuple[float, int, float]], int]:
+    """Break words into lines: (x, line number, width) of each word, and the number of lines."""
+    positions, x, line = [], 0.0, 0
+    for width in widths:
+        if x > 0 and x + width > line_width:
             x, line = 0.0, line + 1
-        places.append((x, line, size))
-        x += size
-    return places, line + 1
+        positions.append((x, line, width))
+        x += width
+    return positions, line + 1
 
 
-def _word(axes: Axes, word: str, ground: tuple, box: tuple[float, float, float], letters: Lettering) -> None:
+def _draw_word(axes: Axes, word: str, background: tuple, box: tuple[float, float, float], letters: Lettering) -> None:
     from matplotlib.patches import Rectangle
 
-    x, y, size = box
-    frame = {"facecolor": ground, "edgecolor": "#999999", "linewidth": 0.4, "clip_on": False}
-    axes.add_patch(Rectangle((x, y), size, HIGH, **frame))
-    colour = readable_on(ground)
-    centre = x + size / 2, y + HIGH / 2
-    axes.text(*centre, word, ha="center", va="center", fontsize=SIZE, color=colour, **letters.style)
+    x, y, width = box
+    frame = {"facecolor": background, "edgecolor": "#999999", "linewidth": 0.4, "clip_on": False}
+    axes.add_patch(Rectangle((x, y), width, LINE_HEIGHT, **frame))
+    colour = text_colour_on(background)
+    centre = x + width / 2, y + LINE_HEIGHT / 2
+    axes.text(*centre, word, ha="center", va="center", fontsize=FONT_SIZE, color=colour, **letters.style)

@@ -1,7 +1,7 @@
-"""One HTML file that holds a whole model's attention on one sentence, to be explored in a browser.
+"""HTML page with the attention of a whole model on one sentence, to explore in a browser.
 
-The page itself is `web/page.html`, `page.css` and `page.js`, hand-written and put together here. It loads nothing: its
-own security policy forbids it.
+The page consists of `web/page.html`, `page.css` and `page.js`, which are put together here with the weights. It loads
+nothing; its content security policy forbids it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.viz.checks import ROW_SLACK, check_both_labels, check_layers, check_title, check_weights
-from jax_attention.viz.labels import visible
+from jax_attention.viz.labels import show_white_space
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
-STEPS = 2**16 - 1
-MOST = 2**24
-"""Weights in one page: 12 layers of 12 heads over 341 words. Base64 of two bytes each makes 45 MB of it."""
+MAX_STEP = 2**16 - 1
+"""Weights are stored as multiples of the largest weight of their map / MAX_STEP, in two bytes."""
+MAX_WEIGHTS = 2**24
+"""Limit of a page: 12 layers of 12 heads over 341 words, which make 45 MB in base64."""
 
 
 def html_page(
@@ -35,21 +36,21 @@ def html_page(
     layers: Sequence[object] | None = None,
     title: str = "Attention",
 ) -> str:
-    """One self-contained page: choose layer and head, point at words to read weights, click a word to fix its row.
+    """Make a self-contained page: choose layer and head, point at words to read weights, click a word to fix its row.
 
         page = text + style + script + tokens + base64 of round(65535 weights / largest weight of the map)
 
-    The words of the keys are coloured as a strip for the query. Each head shows its mean entropy; several layers of
-    self-attention whose rows sum to 1 at most can be followed by rollout, as if it were one more layer. The page needs
-    a browser but no network, no file beside it and no matplotlib. Weights are kept to 1/131070 of the largest
-    of their map, zeros exactly. Works with the mouse and with the keyboard, on light and on dark screens.
+    The words of the keys are coloured by their weights for the query. Each head shows its mean entropy; several layers
+    of self-attention whose rows sum to at most 1 can be combined by rollout, which is chosen like a layer. The page
+    needs a browser but no network, no other file and no matplotlib. The error of a weight is at most 1/131070 of the
+    largest of its map; zeros are exact. Mouse and keyboard work, on light and on dark screens.
 
     Args:
         weights: `[L, N, T, S]`: layers, heads, queries, keys; or one layer, or one head. Finite and not negative.
-        tokens: T words, of the queries.
-        key_tokens: S words, of the keys; those of the queries if None, as in self-attention.
+        tokens: T words of the queries.
+        key_tokens: S words of the keys; those of the queries if None, as in self-attention.
         layers: names or numbers of the L layers; 0 … L-1 if None.
-        title: of the page.
+        title: title of the page.
 
     Returns:
         The page; `save(page, "attention.html")` writes it. About 2.7 bytes per weight: 12 layers of 12 heads over 64
@@ -73,30 +74,31 @@ def html_page(
     array, title = check_weights(weights, (2, 3, 4)), check_title(title)
     array = array.reshape(*(1,) * (4 - array.ndim), *array.shape)
     fail_unless(
-        array.size <= MOST,
-        f"weights: expected at most {MOST} weights in one page, got {describe_array(array)}. Choose some layers "
+        array.size <= MAX_WEIGHTS,
+        f"weights: expected at most {MAX_WEIGHTS} weights in one page, got {describe_array(array)}. Choose some layers "
         "(and name them: layers=(0, 5)), heads or words.",
     )
     fail_unless(tokens is not None, "tokens: expected words, got None. Number them: [str(i) for i in range(T)].")
     queries, keys = check_both_labels(("tokens", "key_tokens"), tokens, key_tokens, array.shape)
     names = check_layers(layers, array.shape[0])
     largest = array.max(axis=(-2, -1))
-    steps = np.round(array / np.where(largest > 0, largest, 1.0)[..., None, None] * STEPS)
+    steps = np.round(array / np.where(largest > 0, largest, 1.0)[..., None, None] * MAX_STEP)
     data = {
         "shape": array.shape,
-        "layers": [visible(name) for name in names],
-        "queries": [visible(token) for token in queries],
-        "keys": [visible(token) for token in keys],
+        "layers": [show_white_space(name) for name in names],
+        "queries": [show_white_space(token) for token in queries],
+        "keys": [show_white_space(token) for token in keys],
         "rollout": array.shape[0] > 1 and queries == keys and bool(array.sum(axis=-1).max() <= 1 + ROW_SLACK),
         "largest": [float(f"{x:.7g}") for x in largest.ravel()],
         "weights": base64.b64encode(steps.astype("<u2").tobytes()).decode("ascii"),
     }
-    heading = html.escape(title.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate could not be saved
+    # A lone surrogate in the title would fail to encode when the page is saved.
+    heading = html.escape(title.encode("utf-8", "replace").decode("utf-8"))
     return _fill("page.html", title=heading, style=_read("page.css"), data=_json(data), script=_read("page.js"))
 
 
 def _json(data: object) -> str:
-    """JSON that may stand inside of a script element: no character that HTML could take for a tag or an entity."""
+    """JSON for a script element: characters that HTML could read as a tag or an entity are escaped."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
@@ -106,10 +108,10 @@ def _read(name: str) -> str:
 
 
 def _fill(name: str, **parts: str) -> str:
-    """The template with each `{{part}}` replaced; what is put in is not searched again."""
-    pieces = _read(name).split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        part, rest = piece.split("}}", 1)
-        filled += [parts[part], rest]
-    return "".join(filled)
+    """Replace each `{{part}}` of the template once; inserted text is not searched, so a token "{{title}}" stays."""
+    first, *sections = _read(name).split("{{")
+    result = [first]
+    for section in sections:
+        part, rest = section.split("}}", 1)
+        result += [parts[part], rest]
+    return "".join(result)

@@ -1,18 +1,17 @@
-"""Every field of a model can be said on the command line, and `--help` names it."""
+"""Every field of a model has a command-line option, and `--help` names it."""
 
 from __future__ import annotations
 
 import pytest
 
 from jax_attention import models, normalizers
-from jax_attention.cli import app
-from jax_attention.cli.main import main
+from jax_attention.cli.__main__ import main, parse
 from jax_attention.cli.options import EXPRESSIONS, LEFT_OUT, argument_help, model_config
 from jax_attention.positions import rotary
 
 
-def test_none_is_a_value_and_not_the_presets():
-    command = app.parse(
+def test_none_overrides_the_preset():
+    command = parse(
         [
             "train",
             "--preset",
@@ -32,8 +31,8 @@ def test_none_is_a_value_and_not_the_presets():
     assert (config.logit_cap, config.head_size, config.vocab_size) == (30.0, 256, 7)
 
 
-def test_every_field_of_a_model_can_be_said():
-    given = [
+def test_fields_of_a_model_are_options():
+    options = [
         "--position",
         "alibi",
         "--windows",
@@ -46,16 +45,16 @@ def test_every_field_of_a_model_can_be_said():
         "--scan",
         "True",
     ]
-    config = model_config("tiny", app.parse(["train", *given]).model, 7)
+    config = model_config("tiny", parse(["train", *options]).model, 7)
     assert (config.position, config.windows, config.dropout, config.scan) == ("alibi", (8, None), 0.25, True)
     assert config.normalize == normalizers.sparsemax()
 
 
-def test_flags_that_may_be_words():
-    given = ["--use-bias", "qkv", "out", "--qk-norm", "joined", "--local-rope", "rotary(base=100.0)"]
-    config = model_config("tiny", app.parse(["train", *given]).model, 7)
+def test_options_that_are_a_flag_or_a_word():
+    options = ["--use-bias", "qkv", "out", "--qk-norm", "joined", "--local-rope", "rotary(base=100.0)"]
+    config = model_config("tiny", parse(["train", *options]).model, 7)
     assert (config.use_bias, config.qk_norm, config.local_rope) == (("qkv", "out"), "joined", rotary(base=100.0))
-    config = model_config("tiny", app.parse(["train", "--use-bias", "True", "--qk-norm", "True"]).model, 7)
+    config = model_config("tiny", parse(["train", "--use-bias", "True", "--qk-norm", "True"]).model, 7)
     assert (config.use_bias, config.qk_norm, config.local_rope) == (True, True, None)
 
 

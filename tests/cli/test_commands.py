@@ -9,8 +9,8 @@ import re
 import pytest
 
 from jax_attention import training
-from jax_attention.cli.main import main
-from tests.cli.fox import QUICK, TEXT, refused
+from jax_attention.cli.__main__ import main
+from tests.cli.quick_run import QUICK, TEXT, error_of
 
 
 def test_train_leaves_a_complete_folder(run):
@@ -25,15 +25,15 @@ def test_train_leaves_a_complete_folder(run):
 
 
 def test_generate_continues_and_repeats_itself_with_the_same_seed(run, capsys):
-    spoken = []
+    outputs = []
     for seed in ("1", "1", "2"):
         assert main(["generate", str(run), "--prompt", "the ", "--max-new-tokens", "9", "--seed", seed]) == 0
-        spoken.append(capsys.readouterr().out)
-    assert spoken[0] == spoken[1] != spoken[2]
-    assert all(line.startswith("the ") and len(line) == len("the ") + 9 + 1 for line in spoken)
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
+    assert all(line.startswith("the ") and len(line) == len("the ") + 9 + 1 for line in outputs)
 
 
-def test_generate_stops_at_the_context_and_says_so(run, capsys):
+def test_generate_stops_at_the_context_with_a_message(run, capsys):
     assert main(["generate", str(run), "--prompt", "the quick", "--greedy"]) == 0
     printed = capsys.readouterr()
     assert len(printed.out) == 16 + 1
@@ -44,11 +44,11 @@ BEAMS = ["--prompt", "the ", "--max-new-tokens", "5", "--beams", "3"]
 
 
 def best_two_beams(run, capsys):
-    """Two texts, the better one first, printed with their scores."""
+    """The two texts of `--num-samples 2`, which are printed with their scores, the better one first."""
     assert main(["generate", str(run), *BEAMS, "--num-samples", "2"]) == 0
-    head, best, other, second = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"--- sample 1, score -\d\.\d{4}", head)
-    assert float(head.split()[-1]) >= float(other.split()[-1])
+    best_head, best, second_head, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"--- sample 1, score -\d\.\d{4}", best_head)
+    assert float(best_head.split()[-1]) >= float(second_head.split()[-1])
     assert all(text.startswith("the ") and len(text) == len("the ") + 5 for text in (best, second))
     assert best != second
     return best, second
@@ -60,7 +60,7 @@ def test_generate_by_beam_search_prints_scores(run, capsys):
 
 @pytest.mark.slow
 def test_generate_by_beam_search_prints_the_best_of_its_beams(run, capsys):
-    """The best two of three, and the best one alone."""
+    """The best text does not depend on `--num-samples`."""
     best, _ = best_two_beams(run, capsys)
     command = ["generate", str(run), *BEAMS]
     assert main([*command, "--repetition-penalty", "1.0"]) == 0
@@ -77,12 +77,12 @@ def test_generate_reads_standard_input(run, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("the ")
 
 
-def test_evaluate_repeats_the_figure_of_training(run, capsys):
+def test_evaluate_repeats_the_loss_of_training(run, capsys):
     assert main(["evaluate", str(run), "--step", "6"]) == 0
     line = capsys.readouterr().out.splitlines()[1].split("\t")
-    figure = json.loads((run / "results.json").read_text(encoding="utf-8"))["this model"]
+    result = json.loads((run / "results.json").read_text(encoding="utf-8"))["this model"]
     assert line[1] == "6"
-    assert line[3:] == [f"{figure['nats_per_token']:.4f}", f"{figure['bits_per_byte']:.4f}"]
+    assert line[3:] == [f"{result['nats_per_token']:.4f}", f"{result['bits_per_byte']:.4f}"]
 
 
 def test_evaluate_takes_other_text(run, text, capsys):
@@ -99,14 +99,14 @@ def test_show_draws(run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_standard_input_is_text_too(tmp_path, monkeypatch):
+def test_train_reads_standard_input(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
     assert main(["train", "-", "--out", str(tmp_path / "out"), *QUICK, "--sample-tokens", "0"]) == 0
     assert main(["train", "--resume", "--out", str(tmp_path / "out")]) == 0
 
 
 @pytest.mark.slow
-def test_rules_with_negative_weights_train_and_say_what_is_not_drawn(text, tmp_path, capsys):
+def test_negative_weights_train_and_the_missing_picture_is_reported(text, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["train", str(text), "--out", str(out), *QUICK, "--normalize", "linear()"]) == 0
     assert "no heads.png: weights: expected no negative number" in capsys.readouterr().out
@@ -114,15 +114,15 @@ def test_rules_with_negative_weights_train_and_say_what_is_not_drawn(text, tmp_p
 
 
 @pytest.mark.slow
-def test_characters_that_training_never_saw_are_paid_for(tmp_path, capsys):
-    """A model that says 'unknown' at every place must not look good: 20 bits for 3 bytes are what spelling costs."""
-    path, strange = tmp_path / "some.txt", tmp_path / "strange.txt"
+def test_unknown_characters_cost_bits(tmp_path, capsys):
+    """A model that predicts 'unknown' everywhere must not look good: an escape costs 20 bits for 3 bytes."""
+    path, unknown = tmp_path / "some.txt", tmp_path / "unknown.txt"
     path.write_text(TEXT + "天" * 9, encoding="utf-8")
-    strange.write_text("气" * 400, encoding="utf-8")
+    unknown.write_text("气" * 400, encoding="utf-8")
     out = tmp_path / "out"
     assert main(["train", str(path), "--out", str(out), *QUICK]) == 0
     capsys.readouterr()
-    assert main(["evaluate", str(out), "--files", str(strange)]) == 0
+    assert main(["evaluate", str(out), "--files", str(unknown)]) == 0
     assert float(capsys.readouterr().out.splitlines()[1].split("\t")[4]) > 6.7
 
 
@@ -133,7 +133,7 @@ def test_rules_lists_the_catalogue_for_other_programs(capsys):
     assert any(line.startswith("mask\tsliding_window\t") for line in lines)
     assert main(["rules", "soft_cap"]) == 0
     assert "cap * tanh(score / cap)" in capsys.readouterr().out
-    assert "expected one of" in refused(["rules", "nothing"], capsys)
+    assert "expected one of" in error_of(["rules", "nothing"], capsys)
 
 
 def test_explain_reports(capsys):

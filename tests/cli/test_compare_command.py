@@ -1,4 +1,4 @@
-"""`jax-attention compare`: what it prints, writes and returns."""
+"""`jax-attention compare`: output, page and exit status."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from jax_attention import data, interop
-from jax_attention.cli.main import main
-from tests.cli.fox import refused
+from jax_attention.cli.__main__ import main
+from tests.cli.quick_run import error_of
 from tests.support import hf_models
 
 
@@ -56,10 +56,10 @@ def test_different_models_give_status_1(folder, monkeypatch, capsys):
     from transformers.models.llama import modeling_llama
 
     kind = modeling_llama.LlamaMLP
-    made = kind.__init__
+    original_init = kind.__init__
 
     def with_gelu(self, config):
-        made(self, config)
+        original_init(self, config)
         self.act_fn = torch.nn.GELU()
 
     monkeypatch.setattr(kind, "__init__", with_gelu)
@@ -70,6 +70,6 @@ def test_different_models_give_status_1(folder, monkeypatch, capsys):
 
 
 def test_wrong_folders_are_refused(tmp_path, capsys):
-    assert "expected a model folder with config.json" in refused(["compare", str(tmp_path / "nowhere")], capsys)
+    assert "expected a model folder with config.json" in error_of(["compare", str(tmp_path / "nowhere")], capsys)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bloom"}))
-    assert "expected a model_type among" in refused(["compare", str(tmp_path)], capsys)
+    assert "expected a model_type among" in error_of(["compare", str(tmp_path)], capsys)

@@ -1,4 +1,4 @@
-"""`export`: what a run learned is what transformers and PEFT compute from the folder, tokens included."""
+"""`export`: transformers and PEFT compute the same logits and tokens from the exported folder."""
 
 from __future__ import annotations
 
@@ -12,48 +12,49 @@ import transformers
 
 from jax_attention import data, decoding
 from jax_attention.cli import report
-from jax_attention.cli.main import main
+from jax_attention.cli.__main__ import main
 from jax_attention.cli.run_folder import open_model, open_run
-from tests.cli.fox import QUICK, TEXT, refused
-from tests.cli.hugging_face import logits, write_base
+from tests.cli.hf_folder import logits, write_base
+from tests.cli.quick_run import QUICK, TEXT, error_of
 from tests.models import small
 from tests.support.hf_parity import relative
-from tests.tiers import slow
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-"""PEFT asks transformers for it."""
+"""PEFT reads this attribute of transformers."""
 SENTENCE = "the lazy dog jumps over  天 and a quick fox.\n"
 
 
-def exported(run, out, *options):
+def export(run, out, *options):
+    """Export a run to the folder `out` and return it."""
     assert main(["export", str(run), str(out), *options]) == 0
     return out
 
 
-def check_equal(theirs, run, step=None):
-    """Logits of what the run's folder gives."""
+def check_logits(hf_model, run, step=None):
+    """The logits of the Hugging Face model are those of the run's checkpoint."""
     ids = np.random.default_rng(0).integers(3, 250, (2, 13))
-    ours = small.jit(lambda model: model(ids).logits)(run.load(step)[0])
-    assert relative(ours, logits(theirs, ids)) <= FORWARD["float32"]
+    jax_logits = small.jit(lambda model: model(ids).logits)(run.load(step)[0])
+    assert relative(jax_logits, logits(hf_model, ids)) <= FORWARD["float32"]
 
 
-def transformers_model(folder):
+def load_hf(folder):
     return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 def check_tokens(folder, run):
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    hf_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     ids = run.tokenizer.encode(SENTENCE)
-    assert theirs(SENTENCE)["input_ids"] == ids.tolist()
-    assert theirs.decode(ids) == run.tokenizer.decode(ids)
+    assert hf_tokenizer(SENTENCE)["input_ids"] == ids.tolist()
+    assert hf_tokenizer.decode(ids) == run.tokenizer.decode(ids)
 
 
 @pytest.mark.slow
 def test_a_whole_model_with_the_tokenizer_of_its_base(tuned, base, tmp_path, capsys):
-    out, run = exported(tuned, tmp_path / "out"), open_run(tuned)
+    out, run = export(tuned, tmp_path / "out"), open_run(tuned)
     assert capsys.readouterr().out == f"llama of step 6 in {out}\n"
-    check_equal(transformers_model(out), run)
+    check_logits(load_hf(out), run)
     check_tokens(out, run)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         assert json.loads((out / name).read_text()) == json.loads((base / name).read_text())
@@ -63,50 +64,50 @@ def test_a_whole_model_with_the_tokenizer_of_its_base(tuned, base, tmp_path, cap
 
 @pytest.mark.slow
 def test_an_earlier_step(tuned, tmp_path):
-    theirs = transformers_model(exported(tuned, tmp_path / "out", "--step", "3"))
-    check_equal(theirs, open_run(tuned), 3)
+    hf_model = load_hf(export(tuned, tmp_path / "out", "--step", "3"))
+    check_logits(hf_model, open_run(tuned), 3)
     with pytest.raises(AssertionError):
-        check_equal(theirs, open_run(tuned), 6)
+        check_logits(hf_model, open_run(tuned), 6)
 
 
 def test_adapters_load_in_peft_over_the_base(adapters, base, tmp_path, capsys):
-    out, run = exported(adapters, tmp_path / "out"), open_run(adapters)
+    out, run = export(adapters, tmp_path / "out"), open_run(adapters)
     assert not (out / "config.json").exists()
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
-    theirs = transformers_model(base)
+    hf_base = load_hf(base)
     ids = np.arange(3, 14)[None]
-    before = logits(theirs, ids)
-    tuned = peft.PeftModel.from_pretrained(theirs, out).eval()
-    check_equal(tuned, run)
-    assert np.abs(logits(tuned, ids) - before).max() > 1e-2, "they matter"
+    base_logits = logits(hf_base, ids)
+    hf_tuned = peft.PeftModel.from_pretrained(hf_base, out).eval()
+    check_logits(hf_tuned, run)
+    assert np.abs(logits(hf_tuned, ids) - base_logits).max() > 1e-2, "the adapters change the logits"
     check_tokens(out, run)
     capsys.readouterr()
-    spoken = []
+    texts = []
     for folder in (adapters, out):
         assert main(["generate", str(folder), "--prompt", "the ", "--greedy", "--max-new-tokens", "9"]) == 0
-        spoken.append(capsys.readouterr().out)
-    assert spoken[0] == spoken[1]
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("step", [*slow(None), 3])
 def test_adapters_merged(adapters, step, tmp_path):
-    out = exported(adapters, tmp_path / "out", "--merge", *([] if step is None else ["--step", str(step)]))
+    out = export(adapters, tmp_path / "out", "--merge", *([] if step is None else ["--step", str(step)]))
     assert not (out / "adapter_config.json").exists()
-    theirs = transformers_model(out)
-    check_equal(theirs, open_run(adapters), step)
+    hf_model = load_hf(out)
+    check_logits(hf_model, open_run(adapters), step)
     if step is not None:
         with pytest.raises(AssertionError):
-            check_equal(theirs, open_run(adapters))
+            check_logits(hf_model, open_run(adapters))
 
 
 @pytest.mark.slow
-def test_a_model_of_our_own(text, tmp_path, capsys):
-    """Subwords become a tokenizer.json; and what was exported is trained further."""
+def test_a_new_model_with_subwords(text, tmp_path, capsys):
+    """The subword tokenizer becomes a tokenizer.json, and the exported folder can be trained further."""
     run, out = tmp_path / "run", tmp_path / "out"
     sizes = ["--preset", "gpt2", "--scan", "False", "--vocab-size", "270", "--tokenizer", "subwords"]
     assert main(["train", str(text), "--out", str(run), *QUICK, *sizes]) == 0
-    exported(run, out)
-    check_equal(transformers_model(out), open_run(run))
+    export(run, out)
+    check_logits(load_hf(out), open_run(run))
     check_tokens(out, open_run(run))
     assert len(transformers.AutoTokenizer.from_pretrained(out)) == 270
     again = ["train", str(text), "--from", str(out), "--out", str(tmp_path / "again"), "--steps", "0"]
@@ -114,31 +115,31 @@ def test_a_model_of_our_own(text, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_characters_are_ours_alone(text, tmp_path, capsys):
+def test_a_character_tokenizer_has_no_hf_form(text, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out"
     options = ["--activation", "swiglu", "--steps", "1", "--sample-tokens", "0"]
     assert main(["train", str(text), "--out", str(run), *QUICK, *options]) == 0
     capsys.readouterr()
-    exported(run, out, "--family", "llama")
+    export(run, out, "--family", "llama")
     assert "characters, which transformers does not have" in capsys.readouterr().out
     assert data.load_tokenizer(out) == open_run(run).tokenizer
-    check = []
+    texts = []
     for folder in (run, out):
         assert main(["generate", str(folder), "--prompt", "the ", "--greedy", "--max-new-tokens", "9"]) == 0
-        check.append(capsys.readouterr().out)
-    assert check[0] == check[1]
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
 
 
-def test_what_cannot_be_exported(run, adapters, tmp_path, capsys):
-    message = refused(["export", str(run), str(tmp_path / "out")], capsys)
+def test_exports_that_are_refused(run, adapters, tmp_path, capsys):
+    message = error_of(["export", str(run), str(tmp_path / "out")], capsys)
     assert "config: expected a model that some family of Hugging Face computes, got fields" in message
     assert not (tmp_path / "out").exists()
-    assert "merge: expected a run with --lora" in refused(
+    assert "merge: expected a run with --lora" in error_of(
         ["export", str(run), str(tmp_path / "out"), "--merge"], capsys
     )
-    assert "expected a new or empty folder" in refused(["export", str(adapters), str(run)], capsys)
-    assert "expected the folder of a run" in refused(["export", str(tmp_path), str(tmp_path / "out")], capsys)
-    assert "that gpt2 cannot say: kv_heads" in refused(
+    assert "expected a new or empty folder" in error_of(["export", str(adapters), str(run)], capsys)
+    assert "expected the folder of a run" in error_of(["export", str(tmp_path), str(tmp_path / "out")], capsys)
+    assert "that gpt2 cannot say: kv_heads" in error_of(
         ["export", str(adapters), str(tmp_path / "out"), "--merge", "--family", "gpt2"], capsys
     )
 
@@ -147,15 +148,17 @@ def test_what_cannot_be_exported(run, adapters, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("case", ["gpt2", *slow("gemma2")])
-def test_generate_says_what_transformers_says(case, tmp_path, capsys):
-    """The prompt begins with <s>, as theirs does; tokens that the tokenizer does not have are never chosen."""
-    theirs = write_base(tmp_path, case)
+def test_generate_prints_the_text_of_transformers(case, tmp_path, capsys):
+    """The prompt begins with <s>, as in transformers; ids that the tokenizer lacks are never chosen."""
+    hf_model = write_base(tmp_path, case)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    nameless = list(range(len(tokenizer), theirs.config.vocab_size))
-    given = tokenizer("the quick", return_tensors="pt")
-    options = {"do_sample": False, "suppress_tokens": nameless, "pad_token_id": 0}
-    made = theirs.generate(given["input_ids"], attention_mask=given["attention_mask"], max_new_tokens=20, **options)
-    expected = tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
+    extra_ids = list(range(len(tokenizer), hf_model.config.vocab_size))
+    prompt = tokenizer("the quick", return_tensors="pt")
+    options = {"do_sample": False, "suppress_tokens": extra_ids, "pad_token_id": 0}
+    tokens = hf_model.generate(
+        prompt["input_ids"], attention_mask=prompt["attention_mask"], max_new_tokens=20, **options
+    )
+    expected = tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     assert main(["generate", str(tmp_path), "--prompt", "the quick", "--greedy", "--max-new-tokens", "20"]) == 0
     assert capsys.readouterr().out == f"the quick{expected}\n"
     assert expected
@@ -164,15 +167,15 @@ def test_generate_says_what_transformers_says(case, tmp_path, capsys):
 def test_generate_ends_at_the_stop_token(base, tmp_path, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(base, folder)
-    say = ["generate", str(folder), "--prompt", "the quick", "--greedy", "--max-new-tokens", "9"]
-    assert main(say) == 0
+    command = ["generate", str(folder), "--prompt", "the quick", "--greedy", "--max-new-tokens", "9"]
+    assert main(command) == 0
     text = capsys.readouterr().out
     opened = open_model(folder)
-    sampler = decoding.sampler(decoding.greedy(), *report.only_spelled(opened))
+    sampler = decoding.sampler(decoding.greedy(), *report.tokenizer_ids_only(opened))
     ids = opened.tokenizer.encode("the quick")
     first = decoding.generate(opened.load()[0], ids, max_new_tokens=9, sampler=sampler).tokens[0]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, int(first)]}))
-    assert main(say) == 0
+    assert main(command) == 0
     assert capsys.readouterr().out == "the quick\n" != text
 
 
@@ -187,10 +190,10 @@ def test_evaluate_and_show_take_the_folder(base, text, tmp_path, capsys):
     assert (tmp_path / "attention.html").exists()
 
 
-def test_what_a_hugging_face_folder_does_not_have(base, tmp_path, capsys):
-    assert "files: expected some" in refused(["evaluate", str(base)], capsys)
-    assert "step: expected none" in refused(["generate", str(base), "--prompt", "a", "--step", "3"], capsys)
-    assert "model's context, got 65" in refused(["evaluate", str(base), "--files", "x", "--length", "65"], capsys)
+def test_options_that_a_hugging_face_folder_refuses(base, tmp_path, capsys):
+    assert "files: expected some" in error_of(["evaluate", str(base)], capsys)
+    assert "step: expected none" in error_of(["generate", str(base), "--prompt", "a", "--step", "3"], capsys)
+    assert "model's context, got 65" in error_of(["evaluate", str(base), "--files", "x", "--length", "65"], capsys)
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/nothing"}')
-    message = refused(["generate", str(tmp_path), "--prompt", "a"], capsys)
+    message = error_of(["generate", str(tmp_path), "--prompt", "a"], capsys)
     assert "base_model_name_or_path: expected the folder of the base model" in message

@@ -1,4 +1,4 @@
-"""Rules written on a command line are the values that they name, and nothing else is evaluated."""
+"""Expressions on the command line become the parts that they describe, and nothing else is evaluated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from jax_attention import masks, mods, normalizers, positions, scores
 from jax_attention.cli.expressions import ExpressionError, parse
 
-WRITTEN = {
+EXPRESSIONS = {
     ("mask", "causal()"): masks.causal(),
     ("mask", "causal(-1) & ~prefix(3) | sliding_window(4, right=2)"): masks.causal(-1) & ~masks.prefix(3)
     | masks.sliding_window(4, right=2),
@@ -28,18 +28,18 @@ WRITTEN = {
 }
 
 
-@pytest.mark.parametrize(("part", "text"), WRITTEN)
-def test_expression_is_the_value(part, text):
-    assert parse(part, text) == WRITTEN[part, text]
+@pytest.mark.parametrize(("part", "text"), EXPRESSIONS)
+def test_expression_becomes_the_part(part, text):
+    assert parse(part, text) == EXPRESSIONS[part, text]
 
 
-def test_alibi_with_slopes_of_a_call():
+def test_alibi_with_slopes_from_a_nested_call():
     (mod,) = parse("mods", "alibi(alibi_slopes(4))")
     np.testing.assert_array_equal(mod.slopes, positions.alibi_slopes(4))
 
 
 WRONG = {
-    ("mask", "causal"): "expected a value, got the factory causal itself. Write causal()",
+    ("mask", "causal"): "expected a call, got the factory causal itself. Write causal()",
     ("mask", "causal("): "expected an expression such as 'causal() & sliding_window(64)'",
     ("mask", "softmax()"): "expected calls of",
     ("mask", "__import__('os').system('true')"): "expected calls of",
@@ -53,7 +53,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("part", "text"), WRONG)
-def test_wrong_expressions_say_what_was_expected(part, text):
+def test_errors_say_what_was_expected(part, text):
     with pytest.raises(ExpressionError) as caught:
         parse(part, text)
     assert WRONG[part, text] in str(caught.value)

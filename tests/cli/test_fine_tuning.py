@@ -1,4 +1,4 @@
-"""`train --from`: a Hugging Face model trained further, as a whole or by adapters, on its own tokens."""
+"""`train --from`: a Hugging Face model trained further, as a whole or with adapters, with its tokenizer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import optax
 import pytest
 
 from jax_attention import interop, nn, training
-from jax_attention.cli.main import main
+from jax_attention.cli.__main__ import main
 from jax_attention.cli.run_folder import open_run
-from tests.cli.fox import refused, tree
-from tests.cli.hugging_face import FURTHER, IDS, write_tokenizer
+from tests.cli.hf_folder import EXTRA_IDS, FINE_TUNE, write_tokenizer
+from tests.cli.quick_run import error_of, files_in
 from tests.models import small
 
 
@@ -52,7 +52,7 @@ def test_a_run_is_a_plain_loop_over_the_loaded_model(tuned, base):
         assert np.all(np.asarray(batch.weights) == 1)
         model, state = step(model, state, batch)
     assert_same(run.load(6)[0], model, 1e-4)
-    assert run.config.context == 64, "the table's length stays what it was"
+    assert run.config.context == 64, "the context of the model is unchanged"
 
 
 @pytest.mark.slow
@@ -63,17 +63,17 @@ def test_losses_fall(tuned, adapters):
 
 
 @pytest.mark.slow
-def test_losses_fall_and_begin_at_those_of_the_base(tuned, adapters, base, capsys):
+def test_losses_start_at_the_base_model_and_fall(tuned, adapters, base, capsys):
     capsys.readouterr()
     for run in (tuned, adapters):
         text = str(json.loads((run / "config.json").read_text())["settings"]["files"][0])
         (_, middle), (_, last) = evaluations(run)
-        figures = []
+        losses = []
         for folder in (base, run):
             assert main(["evaluate", str(folder), "--files", text, "--length", "16"]) == 0
-            figures.append(float(capsys.readouterr().out.splitlines()[1].split("\t")[3]))
-        assert last < middle < figures[0]
-        assert figures[1] < figures[0] - 0.5
+            losses.append(float(capsys.readouterr().out.splitlines()[1].split("\t")[3]))
+        assert last < middle < losses[0]
+        assert losses[1] < losses[0] - 0.5
 
 
 def test_only_adapters_are_trained_and_saved(adapters, base):
@@ -85,10 +85,10 @@ def test_only_adapters_are_trained_and_saved(adapters, base):
     sizes = {name: int(np.prod(x["stored"])) for name, x in leaves.items()}
     trained = sum(n for name, n in sizes.items() if name.startswith("model/"))
     assert 0 < sum(n for name, n in sizes.items() if name.startswith("optimizer")) - 2 * trained < 10
-    found, _ = run.load_trained(6)
-    assert found.scale == 2.0
-    assert all(np.abs(x).min(axis=(1, 2)).max() > 0 for x in found.up.values()), "in every layer"
-    model = nn.apply_adapters(interop.load(base, scan=True), found)
+    trained_adapters, _ = run.load_trained(6)
+    assert trained_adapters.scale == 2.0
+    assert all(np.abs(x).min(axis=(1, 2)).max() > 0 for x in trained_adapters.up.values()), "in every layer"
+    model = nn.apply_adapters(interop.load(base, scan=True), trained_adapters)
     ids = run.tokenizer.encode("the lazy dog")
     logits = small.jit(lambda *both: [model(ids).logits for model in both])(run.load(6)[0], model)
     np.testing.assert_allclose(*logits, rtol=1e-5, atol=1e-5)
@@ -97,21 +97,21 @@ def test_only_adapters_are_trained_and_saved(adapters, base):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tuned", "adapters"])
 def test_a_resumed_run_ends_at_the_same_numbers(kind, request, tmp_path):
-    """A whole model needs no base any more; adapters do."""
+    """A fully trained model needs no base any more; adapters do."""
     run, copy = request.getfixturevalue(kind), tmp_path / "copy"
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "checkpoints" / "6")
     if kind == "tuned":
-        about = json.loads((copy / "config.json").read_text())
-        about["origin"]["folder"] = str(tmp_path / "gone")
-        (copy / "config.json").write_text(json.dumps(about))
+        config = json.loads((copy / "config.json").read_text())
+        config["origin"]["folder"] = str(tmp_path / "gone")
+        (copy / "config.json").write_text(json.dumps(config))
     assert main(["train", "--resume", "--out", str(copy)]) == 0
     assert_same(open_run(run).load_trained(6)[0], open_run(copy).load_trained(6)[0])
     assert evaluations(run) == evaluations(copy)
 
 
 @pytest.mark.slow
-def test_a_run_without_a_checkpoint_begins_again(adapters, tmp_path):
+def test_a_run_without_a_checkpoint_starts_again(adapters, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(adapters, copy)
     shutil.rmtree(copy / "checkpoints")
@@ -128,21 +128,23 @@ WRONG = {
     "length: expected at most the model's context of 64, got 65": ["--length", "65"],
     "length: expected an int >= 1": ["--length", "0"],
     "lora: expected an int >= 1": ["--lora", "0"],
-    "lora_alpha, lora_targets: expected only beside a rank": ["--lora-alpha", "2", "--lora-targets", "x"],
+    "lora_alpha, lora_targets: expected only with a rank": ["--lora-alpha", "2", "--lora-targets", "x"],
     "targets: expected a pattern that finds one of blocks.rest.0": ["--lora", "2", "--lora-targets", "banana"],
 }
 
 
-@pytest.mark.parametrize("said", WRONG)
-def test_options_that_do_not_fit(said, text, base, tmp_path, capsys):
+@pytest.mark.parametrize("message", WRONG)
+def test_options_that_do_not_fit(message, text, base, tmp_path, capsys):
     out = tmp_path / "out"
-    assert said in refused(["train", str(text), "--from", str(base), "--out", str(out), *FURTHER, *WRONG[said]], capsys)
+    assert message in error_of(
+        ["train", str(text), "--from", str(base), "--out", str(out), *FINE_TUNE, *WRONG[message]], capsys
+    )
     assert not out.exists()
 
 
-def test_new_models_have_no_adapters(text, tmp_path, capsys):
-    message = refused(["train", str(text), "--out", str(tmp_path / "out"), "--lora", "2"], capsys)
-    assert "lora: expected --from FOLDER beside it" in message
+def test_adapters_of_a_new_model_are_refused(text, tmp_path, capsys):
+    message = error_of(["train", str(text), "--out", str(tmp_path / "out"), "--lora", "2"], capsys)
+    assert "lora: expected --from FOLDER with it" in message
 
 
 def without_tokenizer(folder):
@@ -150,7 +152,7 @@ def without_tokenizer(folder):
 
 
 def larger_tokenizer(folder):
-    write_tokenizer(folder, [f"token {n}" for n in range(IDS + 1)])
+    write_tokenizer(folder, [f"token {n}" for n in range(EXTRA_IDS + 1)])
 
 
 def adapters_only(folder):
@@ -170,18 +172,18 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("said", BROKEN)
-def test_folders_that_cannot_be_trained_further(said, text, base, tmp_path, capsys):
+@pytest.mark.parametrize("message", BROKEN)
+def test_folders_that_cannot_be_trained_further(message, text, base, tmp_path, capsys):
     shutil.copytree(base, tmp_path / "base")
     shutil.copytree(base, tmp_path / "copy")
-    BROKEN[said](tmp_path / "copy")
+    BROKEN[message](tmp_path / "copy")
     out = tmp_path / "out"
-    assert said in refused(["train", str(text), "--from", str(tmp_path / "copy"), "--out", str(out)], capsys)
+    assert message in error_of(["train", str(text), "--from", str(tmp_path / "copy"), "--out", str(out)], capsys)
     assert not out.exists()
 
 
 def test_a_run_is_exported_before_it_is_trained_further(run, text, tmp_path, capsys):
-    message = refused(["train", str(text), "--from", str(run), "--out", str(tmp_path / "out")], capsys)
+    message = error_of(["train", str(text), "--from", str(run), "--out", str(tmp_path / "out")], capsys)
     assert "jax-attention export RUN FOLDER" in message
 
 
@@ -193,18 +195,21 @@ def test_adapters_know_their_base(adapters, base, tmp_path, capsys):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
-    about = json.loads((copy / "config.json").read_text())
-    for folder, said in ((moved, "got another one: its config or weights changed"), (tmp_path / "x", "no such folder")):
-        about["origin"]["folder"] = str(folder)
-        (copy / "config.json").write_text(json.dumps(about))
-        assert said in refused(["generate", str(copy), "--prompt", "the"], capsys)
+    config = json.loads((copy / "config.json").read_text())
+    for folder, message in (
+        (moved, "got another one: its config or weights changed"),
+        (tmp_path / "x", "no such folder"),
+    ):
+        config["origin"]["folder"] = str(folder)
+        (copy / "config.json").write_text(json.dumps(config))
+        assert message in error_of(["generate", str(copy), "--prompt", "the"], capsys)
 
 
 def test_the_base_is_only_read(adapters, whole, base):
     origins = [json.loads((run / "config.json").read_text())["origin"] for run in (adapters, whole)]
     assert origins[0] == origins[1]
     assert Path(origins[0]["folder"]) == base
-    assert set(tree(base)) == {
+    assert set(files_in(base)) == {
         Path(name)
         for name in (
             "config.json",

@@ -1,4 +1,4 @@
-"""`jax-attention train` on a machine that shows 8 devices: the batch decides how many are used, the losses stay."""
+"""`jax-attention train` with 8 devices: the batch size decides how many are used; losses do not change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from jax_attention import training
-from tests.cli.fox import QUICK
-from tests.tolerances import GRADIENT
+from tests.cli.quick_run import QUICK
+from tests.support.tolerances import GRADIENT
 
-CLOSE = {"rtol": GRADIENT["float32"], "atol": GRADIENT["float32"]}
-"""Sums over a batch are made in another order; the reason for the size is in tests/training/test_parallel.py."""
+TOLERANCE = {"rtol": GRADIENT["float32"], "atol": GRADIENT["float32"]}
+"""Sums over a batch have another order; tests/training/test_parallel.py derives the size."""
 
 
 def losses(folder):
@@ -27,7 +27,7 @@ def losses(folder):
 
 @pytest.mark.slow
 def test_training_uses_the_devices_that_divide_the_batch(run, text, tmp_path):
-    """The default batch of 12 on 8 devices was refused, with a cure that was Python."""
+    """A batch that the devices do not divide used to be refused, with advice that only Python code could follow."""
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
@@ -48,16 +48,16 @@ def test_training_uses_the_devices_that_divide_the_batch(run, text, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "on 4 of 8 cpu devices, the largest number that divides a batch of 4 rows" in done.stdout
-    np.testing.assert_allclose(losses(tmp_path / "8"), losses(run), **CLOSE)
+    np.testing.assert_allclose(losses(tmp_path / "8"), losses(run), **TOLERANCE)
     one, many = (
         json.loads((folder / "results.json").read_text(encoding="utf-8"))["this model"]["nats_per_token"]
         for folder in (run, tmp_path / "8")
     )
-    np.testing.assert_allclose(many, one, **CLOSE)
+    np.testing.assert_allclose(many, one, **TOLERANCE)
 
 
 class Device:
-    """Stands for a device: `data_mesh` only counts them."""
+    """A stand-in for a device: `data_mesh` only counts them."""
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_a_mesh_takes_the_largest_number_of_devices_that_divides_the_batch(monke
 
 
 def test_several_processes_keep_all_devices(monkeypatch):
-    """Each process must own a part of every batch; a batch that does not divide is then refused by `fit`."""
+    """Each process needs a part of every batch; a batch that does not divide is then refused by `fit`."""
     monkeypatch.setattr(jax, "make_mesh", lambda shape, names, *, axis_types, devices: shape)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert training.data_mesh([Device()] * 8, batch_size=12) == (8,)
 
 
 @pytest.mark.parametrize("wrong", [0, -4])
-def test_a_batch_size_that_is_no_size_is_refused(wrong):
+def test_a_batch_size_below_one_is_refused(wrong):
     with pytest.raises(ValueError, match="batch_size: expected"):
         training.data_mesh(batch_size=wrong)

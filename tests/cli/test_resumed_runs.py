@@ -1,4 +1,4 @@
-"""A resumed run ends at the same numbers, from its folder alone."""
+"""A resumed run ends at the same numbers; it needs only its folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from jax_attention import training
-from jax_attention.cli.main import main
-from tests.cli.fox import refused, tree
+from jax_attention.cli.__main__ import main
+from tests.cli.quick_run import error_of, files_in
 
 
-def _state(run):
+def _state_shapes(run):
+    """The train state of a run, as shapes."""
     from jax_attention.cli.run_folder import open_run
     from jax_attention.cli.settings import TrainSettings
     from jax_attention.cli.train import state_shapes
@@ -23,10 +24,11 @@ def _state(run):
 
 
 def _arrays(state):
+    """All arrays of a state; random keys as their bits."""
     import jax
 
-    keys = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
-    return [np.asarray(keys(x)) for x in jax.tree.leaves(state)]
+    to_bits = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
+    return [np.asarray(to_bits(x)) for x in jax.tree.leaves(state)]
 
 
 @pytest.mark.slow
@@ -34,35 +36,35 @@ def test_resume_of_a_finished_run_changes_no_number(run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     assert main(["train", "--out", str(copy), "--resume"]) == 0
-    before, after = tree(run / "checkpoints"), tree(copy / "checkpoints")
+    before, after = files_in(run / "checkpoints"), files_in(copy / "checkpoints")
     assert before == after
 
 
 def test_resume_from_the_middle_ends_at_the_same_numbers(run, text, tmp_path):
-    """The run itself again, stopped after 3 of its 6 steps by taking its last checkpoint away; dropout is on."""
+    """The same run, stopped after 3 of its 6 steps by removing its last checkpoint; dropout is on."""
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "checkpoints" / "6")
     assert main(["train", "--out", str(copy), "--resume"]) == 0
-    like = _state(run)
-    one, other = (training.Checkpoints(folder / "checkpoints").restore(6, like=like) for folder in (run, copy))
-    for a, b in zip(_arrays(one), _arrays(other), strict=True):
+    like = _state_shapes(run)
+    states = (training.Checkpoints(folder / "checkpoints").restore(6, like=like) for folder in (run, copy))
+    for a, b in zip(*map(_arrays, states), strict=True):
         np.testing.assert_array_equal(a, b)
-    lines = [
+    evaluations = [
         [entry for entry in training.read_metrics(f / "metrics.jsonl") if entry["kind"] == "evaluation"]
         for f in (run, copy)
     ]
-    assert [(e["step"], e["loss"]) for e in lines[0]] == [(e["step"], e["loss"]) for e in lines[1]]
+    assert [(e["step"], e["loss"]) for e in evaluations[0]] == [(e["step"], e["loss"]) for e in evaluations[1]]
 
 
 def test_resume_refuses_options_that_it_would_ignore(run, capsys):
-    assert "would be ignored" in refused(["train", "--out", str(run), "--resume", "--learning-rate", "1"], capsys)
-    assert "--out" in refused(["train", "--resume"], capsys)
+    assert "would be ignored" in error_of(["train", "--out", str(run), "--resume", "--learning-rate", "1"], capsys)
+    assert "--out" in error_of(["train", "--resume"], capsys)
 
 
 @pytest.mark.slow
-def test_resume_needs_the_folder_alone(run, tmp_path):
-    """The text may be gone or changed: a run keeps its tokens. And without a checkpoint it begins again."""
+def test_resume_needs_only_the_folder(run, tmp_path):
+    """The text may be gone or changed: a run keeps its tokens. Without a checkpoint it starts again."""
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
@@ -70,8 +72,8 @@ def test_resume_needs_the_folder_alone(run, tmp_path):
     (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
     shutil.rmtree(copy / "checkpoints")
     assert main(["train", "--out", str(copy), "--resume"]) == 0
-    like = _state(run)
-    one, other = (training.Checkpoints(folder / "checkpoints").restore(6, like=like) for folder in (run, copy))
-    for a, b in zip(_arrays(one), _arrays(other), strict=True):
+    like = _state_shapes(run)
+    states = (training.Checkpoints(folder / "checkpoints").restore(6, like=like) for folder in (run, copy))
+    for a, b in zip(*map(_arrays, states), strict=True):
         np.testing.assert_array_equal(a, b)
     assert main(["evaluate", str(copy)]) == 0

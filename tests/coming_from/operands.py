@@ -1,11 +1,11 @@
-"""The operands of every row, heads first for PyTorch and heads last for the others, and what equal means."""
+"""Operands of all rows, heads first for PyTorch and heads last for the others, and the comparison of outputs."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 B, T, S, N, K, H = 2, 3, 5, 4, 2, 8
 RNG = np.random.default_rng(0)
@@ -24,14 +24,14 @@ FEW_K, FEW_V = KK[:, :, :K], V[:, :, :K]
 BIAS = normal(N, T, S)
 ALLOWED = (RNG.random((B, N, T, S)) < 0.6) | (np.arange(S) == 0)
 SELF = np.swapaxes(normal(B, N, S, H), 1, 2)
-"""Queries for T = S, heads last."""
+"""Queries with T = S, heads last."""
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 
 
-def same(ours, theirs):
-    """Equal to rounding; a torch tensor is detached."""
-    theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
-    np.testing.assert_allclose(ours, theirs, **CLOSE)
+def check_close(jax_output, peer_output):
+    """Check that two outputs are equal up to rounding; the second may be a torch tensor."""
+    peer_output = peer_output.detach().numpy() if isinstance(peer_output, torch.Tensor) else peer_output
+    np.testing.assert_allclose(jax_output, peer_output, **CLOSE)
 
 
 def tensors(*arrays):

@@ -1,4 +1,4 @@
-"""Every row of docs/coming_from.md, run on both sides. A row without a test, or a test without a row, fails."""
+"""Every row of docs/coming_from.md, run with both libraries. Each row needs a test, and each test a row."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from tests.coming_from import flash_rows, flax_rows, flex_rows, huggingface_rows, jax_nn_rows, torch_rows
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 PAGE = Path(__file__).parents[2] / "docs" / "coming_from.md"
 PEERS = (torch_rows, flex_rows, jax_nn_rows, flax_rows, huggingface_rows, flash_rows)
-FOUND = [
+ROW_FUNCTIONS = [
     (name.replace("_", "-"), function)
     for peer in PEERS
     for name, function in vars(peer).items()
     if re.fullmatch(r"[a-z]+_\d+", name)
 ]
-"""A function called `torch_1` is the test of the row `torch-1`."""
-ROWS = dict(FOUND)
+"""The function `torch_1` tests the row `torch-1`."""
+ROWS = dict(ROW_FUNCTIONS)
 
-# Eager execution is what we compare with; torch only recommends to compile it.
+# The comparison is with eager execution, where torch warns that it recommends torch.compile.
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 
 
@@ -31,9 +31,9 @@ def ids_on_the_page() -> list[str]:
 
 
 def test_every_row_has_a_test_and_every_test_a_row():
-    found = ids_on_the_page()
-    assert len(found) == len(set(found))
-    assert sorted(found) == sorted(name for name, _ in FOUND)
+    ids = ids_on_the_page()
+    assert len(ids) == len(set(ids))
+    assert sorted(ids) == sorted(name for name, _ in ROW_FUNCTIONS)
 
 
 def test_every_row_has_four_cells():
@@ -42,7 +42,7 @@ def test_every_row_has_four_cells():
             assert len(re.findall(r"(?<!\\)\|", line)) == 5, line
 
 
-def test_output_on_the_page_is_real():
+def test_examples_on_the_page():
     result = doctest.testfile(str(PAGE), module_relative=False)
     assert result.attempted >= 4
     assert result.failed == 0
@@ -50,7 +50,7 @@ def test_output_on_the_page_is_real():
 
 QUICK = ("torch-10", "torch-11", "flex-9", "jaxnn-3", "jaxnn-5", "jaxnn-7", "jaxnn-9")
 QUICK += ("flax-3", "flax-8", "hf-1", "hf-8", "hf-14", "flash-2", "flash-9")
-"""Rows of every library and every part of a rule that compile little; tests/peers/ compares the same functions."""
+"""Rows that compile fast, for every library and every part of a rule. tests/peers/ compares the same functions."""
 
 
 @pytest.mark.parametrize("name", slow_except(QUICK, ROWS))

@@ -10,7 +10,25 @@ import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
 
 from jax_attention import Dropout, attend, attend_heads, attention_weights_heads, masks, mods, normalizers, scores
-from tests.coming_from.operands import ALLOWED, BIAS, KK, B, H, N, Q, S, T, V, few_k, few_v, k, q, same, tensors, v
+from tests.coming_from.operands import (
+    ALLOWED,
+    BIAS,
+    KK,
+    B,
+    H,
+    N,
+    Q,
+    S,
+    T,
+    V,
+    check_close,
+    few_k,
+    few_v,
+    k,
+    q,
+    tensors,
+    v,
+)
 
 
 def sdpa(*arrays, attn_mask=None, **options):
@@ -19,50 +37,50 @@ def sdpa(*arrays, attn_mask=None, **options):
 
 
 def torch_1():
-    same(attend(q, k, v), sdpa(q, k, v))
+    check_close(attend(q, k, v), sdpa(q, k, v))
 
 
 def torch_2():
-    same(attend(q, k, v, mask=masks.dense(ALLOWED)), sdpa(q, k, v, attn_mask=ALLOWED))
+    check_close(attend(q, k, v, mask=masks.dense(ALLOWED)), sdpa(q, k, v, attn_mask=ALLOWED))
 
 
 def torch_3():
     for attn_mask in (ALLOWED, BIAS, np.where(ALLOWED, BIAS, -np.inf).astype(np.float32)):
-        same(attend(q, k, v, **masks.from_torch_sdpa(attn_mask)._asdict()), sdpa(q, k, v, attn_mask=attn_mask))
+        check_close(attend(q, k, v, **masks.from_torch_sdpa(attn_mask)._asdict()), sdpa(q, k, v, attn_mask=attn_mask))
 
 
 def torch_4():
     bias = torch.tensor(BIAS, requires_grad=True)
-    (theirs,) = torch.autograd.grad(sdpa(q, k, v, attn_mask=bias).sin().sum(), bias)
-    same(jax.grad(lambda bias: jnp.sin(attend(q, k, v, mods=(mods.bias(bias),))).sum())(BIAS), theirs)
+    (torch_gradient,) = torch.autograd.grad(sdpa(q, k, v, attn_mask=bias).sin().sum(), bias)
+    check_close(jax.grad(lambda bias: jnp.sin(attend(q, k, v, mods=(mods.bias(bias),))).sum())(BIAS), torch_gradient)
 
 
 def torch_5():
-    same(attend(q, k, v, mask=masks.causal()), sdpa(q, k, v, is_causal=True))
-    same(attend(k, q, q, mask=masks.causal()), sdpa(k, q, q, is_causal=True))
+    check_close(attend(q, k, v, mask=masks.causal()), sdpa(q, k, v, is_causal=True))
+    check_close(attend(k, q, q, mask=masks.causal()), sdpa(k, q, q, is_causal=True))
 
 
 def torch_6():
-    same(attend(q, k, v, mask=masks.causal(S - T)), sdpa(q, k, v, attn_mask=causal_lower_right(T, S)))
+    check_close(attend(q, k, v, mask=masks.causal(S - T)), sdpa(q, k, v, attn_mask=causal_lower_right(T, S)))
 
 
 def torch_7():
-    same(attend(q, k, v, score=scores.scaled_dot(0.2)), sdpa(q, k, v, scale=0.2))
+    check_close(attend(q, k, v, score=scores.scaled_dot(0.2)), sdpa(q, k, v, scale=0.2))
 
 
 def torch_8():
-    ours = attend_heads(*(jnp.swapaxes(x, -2, -3) for x in (q, few_k, few_v)))
-    same(jnp.swapaxes(ours, -2, -3), sdpa(q, few_k, few_v, enable_gqa=True))
+    jax_output = attend_heads(*(jnp.swapaxes(x, -2, -3) for x in (q, few_k, few_v)))
+    check_close(jnp.swapaxes(jax_output, -2, -3), sdpa(q, few_k, few_v, enable_gqa=True))
 
 
 def torch_9():
-    """Kept weights are divided by 1 - p in both; the mean over many draws is the attention without dropout."""
+    """Both divide the kept weights by 1 - p, and drop a fraction p of the weights over many draws."""
     torch.manual_seed(0)
     p, zeros, one_hot = 0.25, np.zeros((400, T, H), np.float32), np.tile(np.eye(S, dtype=np.float32), (400, 1, 1))
     keys = np.zeros((400, S, H), np.float32)
-    theirs = sdpa(zeros, keys, one_hot, dropout_p=p).numpy()
-    ours = np.asarray(attend(zeros, keys, one_hot, dropout=Dropout(jax.random.key(0), p)))
-    for weights in (ours, theirs):
+    torch_output = sdpa(zeros, keys, one_hot, dropout_p=p).numpy()
+    jax_output = np.asarray(attend(zeros, keys, one_hot, dropout=Dropout(jax.random.key(0), p)))
+    for weights in (jax_output, torch_output):
         np.testing.assert_allclose(np.unique(weights), [0, 1 / S / (1 - p)], rtol=1e-6)
         deviation = np.sqrt(p * (1 - p) / weights.size)
         assert abs((weights == 0).mean() - p) < 5 * deviation
@@ -77,28 +95,28 @@ def torch_layer(**options):
     return layer
 
 
-def through(layer, **options):
+def run_layer(layer, **options):
     return layer(*tensors(*(x.reshape(B, -1, N * H) for x in (Q, KK, V))), **options)
 
 
 def torch_10():
     attn_mask, padding = ~ALLOWED[0, 0], np.arange(S)[None] >= np.array([[S], [2]])
     options = {"attn_mask": torch.tensor(attn_mask), "key_padding_mask": torch.tensor(padding)}
-    ours = attend_heads(Q, KK, V, **masks.from_torch_mha(attn_mask, padding)._asdict())
-    same(ours.reshape(B, T, N * H), through(torch_layer(), **options)[0])
+    jax_output = attend_heads(Q, KK, V, **masks.from_torch_mha(attn_mask, padding)._asdict())
+    check_close(jax_output.reshape(B, T, N * H), run_layer(torch_layer(), **options)[0])
 
 
 def torch_11():
-    ours = attend_heads(Q, KK, V, normalize=normalizers.softmax(plus_one=True))
-    same(ours.reshape(B, T, N * H), through(torch_layer(add_zero_attn=True))[0])
+    jax_output = attend_heads(Q, KK, V, normalize=normalizers.softmax(plus_one=True))
+    check_close(jax_output.reshape(B, T, N * H), run_layer(torch_layer(add_zero_attn=True))[0])
 
 
 def torch_12():
-    ours = attention_weights_heads(Q, KK, V)
-    same(ours.mean(-3), through(torch_layer(), need_weights=True)[1])
-    same(ours, through(torch_layer(), need_weights=True, average_attn_weights=False)[1])
+    weights = attention_weights_heads(Q, KK, V)
+    check_close(weights.mean(-3), run_layer(torch_layer(), need_weights=True)[1])
+    check_close(weights, run_layer(torch_layer(), need_weights=True, average_attn_weights=False)[1])
 
 
 def torch_13():
     band = torch.ones(S, S, dtype=torch.bool).tril().triu(-1)
-    same(attend(k, k, v, mask=masks.sliding_window(2)), sdpa(k, k, v, attn_mask=band))
+    check_close(attend(k, k, v, mask=masks.sliding_window(2)), sdpa(k, k, v, attn_mask=band))

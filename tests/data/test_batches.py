@@ -1,4 +1,4 @@
-"""Batches are pure functions of (seed, step); nothing is lost, doubled or predicted across documents."""
+"""Batches are pure functions of (seed, step); no token is lost, repeated or predicted across documents."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SIZES = st.lists(st.integers(0, 17), min_size=1, max_size=12).filter(lambda size
 LENGTH = st.integers(1, 9)
 
 
-def numbered(sizes: list[int]) -> list[np.ndarray]:
-    """Documents in which every token is another number, from 1."""
+def numbered_documents(sizes: list[int]) -> list[np.ndarray]:
+    """Documents whose tokens are 1, 2, 3, …, all different."""
     ends = np.cumsum(sizes)
     return [np.arange(end - size, end) + 1 for size, end in zip(sizes, ends, strict=True)]
 
 
-def joined(batches) -> data.Batch:
+def concatenate(batches) -> data.Batch:
     return jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
 
 
@@ -36,7 +36,7 @@ def assert_equal(one: data.Batch, other: data.Batch) -> None:
 def sources() -> dict[str, data.Source]:
     return {
         "windows": data.Windows(np.arange(101), 8),
-        "packed": data.PackedDocuments(numbered([3, 19, 8, 1, 5, 2, 40]), 8),
+        "packed": data.PackedDocuments(numbered_documents([3, 19, 8, 1, 5, 2, 40]), 8),
     }
 
 
@@ -73,22 +73,22 @@ def test_shapes_and_types(source):
 def test_rows_of_a_process_are_rows_of_the_whole(source, rows):
     for step in (0, 3):
         assert_equal(source.batch(1, step, 6, rows=rows), jax.tree.map(lambda x: x[rows], source.batch(1, step, 6)))
-    parts = source.evaluation_batches(6, rows=rows)
-    for part, whole in zip(parts, source.evaluation_batches(6), strict=True):
-        assert_equal(part, jax.tree.map(lambda x: x[rows], whole))
+    sliced = source.evaluation_batches(6, rows=rows)
+    for batch, whole in zip(sliced, source.evaluation_batches(6), strict=True):
+        assert_equal(batch, jax.tree.map(lambda x: x[rows], whole))
 
 
 def test_evaluation_has_one_shape_and_the_same_rows_for_every_batch_size(source):
-    wanted = joined(source.evaluation_batches(1))
+    expected = concatenate(source.evaluation_batches(1))
     for batch_size in (2, 3, 7, 50):
         batches = list(source.evaluation_batches(batch_size))
         assert len(batches) == source.evaluation_steps(batch_size)
         assert {batch.tokens.shape for batch in batches} == {(batch_size, 8)}
-        found = joined(batches)
-        assert_equal(jax.tree.map(lambda x: x[: source.evaluation_rows], found), wanted)
-        rest = jax.tree.map(lambda x: x[source.evaluation_rows :], found)
+        batch = concatenate(batches)
+        assert_equal(jax.tree.map(lambda x: x[: source.evaluation_rows], batch), expected)
+        rest = jax.tree.map(lambda x: x[source.evaluation_rows :], batch)
         assert [int(np.abs(x).sum()) for x in jax.tree.leaves(rest)] == [0] * len(jax.tree.leaves(rest))
-        assert found.weights.sum() == source.predicted
+        assert batch.weights.sum() == source.predicted
 
 
 def test_a_memory_map_gives_the_batches_of_the_array(source, tmp_path):
@@ -96,7 +96,7 @@ def test_a_memory_map_gives_the_batches_of_the_array(source, tmp_path):
     data.write_tokens(tmp_path / "t", tokens)
     mapped = type(source)(data.open_tokens(tmp_path / "t"), 8)
     assert_equal(mapped.batch(3, 5, 4), source.batch(3, 5, 4))
-    assert_equal(joined(mapped.evaluation_batches(4)), joined(source.evaluation_batches(4)))
+    assert_equal(concatenate(mapped.evaluation_batches(4)), concatenate(source.evaluation_batches(4)))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_bad_addresses(source, arguments, error, message):
         source.batch(*arguments)
 
 
-def test_evaluation_complains_before_the_first_batch(source):
+def test_evaluation_checks_its_arguments_before_the_first_batch(source):
     with pytest.raises(ValueError, match="batch_size: expected an int >= 1, got 0"):
         source.evaluation_batches(0)
 
@@ -136,7 +136,7 @@ def test_every_offset_is_equally_likely_the_last_included():
     for step in range(100):
         counts.update(source.batch(0, step, 100).tokens[:, 0].tolist())
     assert sorted(counts) == list(range(20))  # 23 - 4 + 1 windows whose last target exists
-    # chi-square with 19 degrees of freedom: beyond 43.8 once in a thousand
+    # chi-square with 19 degrees of freedom: exceeds 43.8 by chance once in a thousand
     assert sum((n - 500) ** 2 / 500 for n in counts.values()) < 43.8
 
 
@@ -146,7 +146,7 @@ def test_every_offset_is_equally_likely_the_last_included():
 @example(3, 9)
 def test_evaluation_of_windows_predicts_every_token_once_but_the_first(count, length):
     source = data.Windows(np.arange(count) + 1, length)
-    batch = joined(source.evaluation_batches(3))
+    batch = concatenate(source.evaluation_batches(3))
     real = batch.weights == 1
     assert batch.targets[real].tolist() == list(range(2, count + 1))
     assert batch.tokens[real].tolist() == list(range(1, count))
@@ -169,7 +169,7 @@ def test_windows_that_do_not_fit():
 
 
 def check_rows(batch: data.Batch, documents: list[np.ndarray]) -> None:
-    """Every row against the plainest reading of what packing means."""
+    """Check every row, token by token, against the definition of packing."""
     document_of = {int(token): index for index, document in enumerate(documents) for token in document}
     following = {int(a): int(b) for document in documents for a, b in itertools.pairwise(document)}
     for tokens, targets, weights, positions, segments in zip(*batch, strict=True):
@@ -191,11 +191,11 @@ def check_rows(batch: data.Batch, documents: list[np.ndarray]) -> None:
 @example([0, 2, 0], 1, 1, 0)
 def test_an_epoch_holds_every_token_once(sizes, length, batch_size, epoch):
     # nanoVLM#204, nanochat#78: packed documents that leak into each other, tokens cut away at the ends of rows
-    documents = numbered(sizes)
+    documents = numbered_documents(sizes)
     source = data.PackedDocuments(documents, length)
     rows = source.evaluation_rows
     steps = [source.batch(5, step, batch_size) for step in range(-(-(epoch + 1) * rows // batch_size))]
-    batch = jax.tree.map(lambda x: x[epoch * rows : (epoch + 1) * rows], joined(steps))
+    batch = jax.tree.map(lambda x: x[epoch * rows : (epoch + 1) * rows], concatenate(steps))
     check_rows(batch, documents)
     assert sorted(batch.tokens[batch.segment_ids > 0].tolist()) == list(range(1, sum(sizes) + 1))
     firsts = {int(document[0]) for document in documents if len(document)}
@@ -206,45 +206,45 @@ def test_an_epoch_holds_every_token_once(sizes, length, batch_size, epoch):
 
 @given(SIZES, LENGTH)
 def test_evaluation_of_packed_rows_predicts_every_token_once_but_the_first_of_each_document(sizes, length):
-    documents = numbered(sizes)
+    documents = numbered_documents(sizes)
     source = data.PackedDocuments(documents, length)
-    batch = joined(source.evaluation_batches(4))
+    batch = concatenate(source.evaluation_batches(4))
     check_rows(batch, documents)
     firsts = {int(document[0]) for document in documents if len(document)}
     assert {*batch.targets[batch.weights > 0].tolist()} == {*range(1, sum(sizes) + 1)} - firsts
     assert batch.weights.sum() == source.predicted
     assert np.all(np.diff(batch.tokens[: source.evaluation_rows, 0]) > 0), "rows in the order of the text"
-    kept = batch.tokens[batch.tokens > 0]
-    assert sorted(kept.tolist()) == list(range(1, sum(sizes) + 1))
+    tokens = batch.tokens[batch.tokens > 0]
+    assert sorted(tokens.tolist()) == list(range(1, sum(sizes) + 1))
 
 
 @given(SIZES, LENGTH)
 def test_documents_that_fit_into_a_row_are_never_cut(sizes, length):
-    documents = numbered(sizes)
-    batch = joined(data.PackedDocuments(documents, length).evaluation_batches(4))
+    documents = numbered_documents(sizes)
+    batch = concatenate(data.PackedDocuments(documents, length).evaluation_batches(4))
     row_of = {int(token): row for row, tokens in enumerate(batch.tokens) for token in tokens if token}
     for document in documents:
-        pieces = {row_of[int(token)] for token in document}
-        assert len(pieces) <= -(-len(document) // length)
+        rows = {row_of[int(token)] for token in document}
+        assert len(rows) <= -(-len(document) // length)
 
 
-def test_epochs_have_orders_of_their_own():
-    source = data.PackedDocuments(numbered([4] * 50), 4)
+def test_each_epoch_has_another_order():
+    source = data.PackedDocuments(numbered_documents([4] * 50), 4)
     orders = [source.batch(seed, epoch, 50).tokens[:, 0].tolist() for seed in (0, 1) for epoch in (0, 1)]
     assert {tuple(sorted(order)) for order in orders} == {tuple(range(1, 201, 4))}
     assert len({tuple(order) for order in orders}) == 4
 
 
-def test_packing_wastes_little():
+def test_packing_leaves_at_most_one_percent_more_rows_than_needed():
     sizes = np.random.default_rng(0).integers(1, 32, 500)
-    source = data.PackedDocuments(numbered(sizes.tolist()), 64)
+    source = data.PackedDocuments(numbered_documents(sizes.tolist()), 64)
     assert source.evaluation_rows <= 1.01 * -(-sizes.sum() // 64)
 
 
-def test_pieces_go_where_they_leave_the_least_room():
-    assert data.PackedDocuments(numbered([2, 7, 3, 6, 2]), 10).evaluation_rows == 2  # 7 + 3, 6 + 2 + 2
+def test_pieces_are_placed_by_best_fit():
+    assert data.PackedDocuments(numbered_documents([2, 7, 3, 6, 2]), 10).evaluation_rows == 2  # 7 + 3, 6 + 2 + 2
 
 
-def test_packed_needs_a_pair_of_tokens():
+def test_packing_needs_a_document_of_two_tokens():
     with pytest.raises(ValueError, match=r"a document of at least 2 tokens.*got 2 document\(s\) of at most 1"):
         data.PackedDocuments([[1], [2]], 4)

@@ -1,4 +1,4 @@
-"""Text is read as it stands or refused with its place; no text is in both parts of a split."""
+"""Text is read unchanged or refused with the place of the error; no text is on both sides of a split."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def size(documents: list[data.Document]) -> int:
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def test_text_is_kept_as_it_is_but_for_the_byte_order_mark(tmp_path):
+def test_text_is_unchanged_except_for_the_byte_order_mark(tmp_path):
     write(tmp_path, {"a.txt": b"\xef\xbb\xbfone\r\ntwo\rthree\n\xef\xbb\xbf\x00\xe4\xbd\xa0"})
     assert data.read_documents(tmp_path / "a.txt") == [("a.txt", "one\r\ntwo\rthree\n\ufeff\0你")]
 
@@ -86,7 +86,7 @@ def test_utf16_is_recognised(tmp_path):
         data.read_documents(tmp_path)
 
 
-def test_what_is_not_there_is_named_with_a_cure(tmp_path):
+def test_missing_files_and_wrong_arguments_are_named_with_a_cure(tmp_path):
     write(tmp_path, {"a.json": "{}", "b.json": "{}", "empty.txt": ""})
     cases = [
         (str(tmp_path / "none.txt"), {}, FileNotFoundError, r"none\.txt', which does not exist. Relative paths start"),
@@ -117,7 +117,7 @@ TEXTS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.text(st.characters(co
 @given(TEXTS, st.floats(0.05, 0.95))
 @example([("a", "x"), ("b", "y")], 0.9)
 @example([("a", "x" * 9), ("b", "y" * 9)], 0.1)
-def test_a_split_loses_nothing_shares_nothing_and_leaves_neither_part_empty(pairs, fraction):
+def test_a_split_loses_nothing_shares_no_text_and_leaves_neither_side_empty(pairs, fraction):
     documents = [data.Document(f"{name}{i}", text) for i, (name, text) in enumerate(pairs)]
     texts = {text for _, text in pairs if text}
     if len(texts) < 2:
@@ -126,8 +126,8 @@ def test_a_split_loses_nothing_shares_nothing_and_leaves_neither_part_empty(pair
     assert sorted(training + held_out) == sorted(documents)
     assert size(training) > 0 < size(held_out)
     assert {d.text for d in training if d.text}.isdisjoint({d.text for d in held_out})
-    for part in (training, held_out):
-        places = [documents.index(document) for document in part]
+    for side in (training, held_out):
+        places = [documents.index(document) for document in side]
         assert places == sorted(places)
 
 
@@ -165,7 +165,7 @@ def test_copies_of_one_text_are_all_cut():
         ([], 0.1, r"expected text, got 0 empty document\(s\)"),
     ],
 )
-def test_what_cannot_be_split(documents, fraction, message):
+def test_impossible_splits(documents, fraction, message):
     with pytest.raises(ValueError, match=message):
         data.split_documents([data.Document(*pair) for pair in documents], fraction)
 
@@ -179,12 +179,12 @@ def library() -> list[data.Document]:
 
 
 def test_the_standard_library_is_real_text_without_tests_and_packages(library):
-    found = names(library)
-    assert {"argparse.py", "json/decoder.py", "unittest/case.py"} <= set(found)
+    paths = names(library)
+    assert {"argparse.py", "json/decoder.py", "unittest/case.py"} <= set(paths)
     assert size(library) > 5_000_000
-    assert found == sorted(set(found))
-    wrong = re.compile(r"(^|/)(site-packages|dist-packages|tests?|idlelib|__pycache__)/")
-    assert [name for name in found if wrong.search(name)] == []
+    assert paths == sorted(set(paths))
+    skipped = re.compile(r"(^|/)(site-packages|dist-packages|tests?|idlelib|__pycache__)/")
+    assert [name for name in paths if skipped.search(name)] == []
     assert all(document.text for document in library)
 
 
@@ -195,7 +195,7 @@ def test_the_standard_library_splits_by_file_into_a_tenth(library):
     assert size(held_out) == pytest.approx(0.1 * size(library), rel=0.05)
 
 
-def test_a_capped_library_holds_whole_files(library):
+def test_a_size_limit_takes_whole_files(library):
     capped = data.standard_library_corpus(max_bytes=300_000)
     assert 250_000 < size(capped) <= 300_000
     assert set(capped) < set(library)
@@ -204,7 +204,7 @@ def test_a_capped_library_holds_whole_files(library):
         data.standard_library_corpus(max_bytes=3)
 
 
-def test_a_cap_takes_files_in_the_order_of_their_hashes(monkeypatch, tmp_path):
+def test_a_size_limit_takes_files_in_the_order_of_their_hashes(monkeypatch, tmp_path):
     write(tmp_path, {f"{i}.py": "0123456789" for i in range(20)})
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     order = sorted((f"{i}.py" for i in range(20)), key=lambda name: hashlib.sha256(name.encode()).hexdigest())

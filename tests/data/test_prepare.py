@@ -1,4 +1,4 @@
-"""One call from text to sources: vocabulary from training text only, honest bits per byte, early errors."""
+"""`prepare`: vocabulary from training text only, bits per byte that pay for unknown characters, early errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import jax_attention
 from jax_attention import data
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 EXACT = {"rel": FORWARD["float64"]}
 POEM = "床前明月光，疑是地上霜。举头望明月，低头思故乡。\n"  # noqa: RUF001
@@ -38,11 +38,11 @@ def test_training_and_validation_are_the_split_of_the_text(tokenizer, packed):
 @pytest.mark.parametrize("tokenizer", ["characters", "bytes", "subwords"])
 def test_validation_bytes_are_those_of_the_predicted_tokens(tokenizer, packed):
     corpus = data.prepare(FILES, tokenizer=tokenizer, length=16, packed=packed)
-    found = sum(
-        corpus.tokenizer.token_bytes[batch.targets[batch.weights > 0]].sum()
+    predicted_bytes = sum(
+        corpus.tokenizer.token_byte_counts[batch.targets[batch.weights > 0]].sum()
         for batch in corpus.validation.evaluation_batches(4)
     )
-    assert corpus.validation_bytes == found
+    assert corpus.validation_bytes == predicted_bytes
 
 
 def test_bits_per_byte_of_a_uniform_guess():
@@ -50,8 +50,8 @@ def test_bits_per_byte_of_a_uniform_guess():
     assert corpus.bits_per_byte(math.log(256)) == pytest.approx(8, **EXACT)
     alphabet = data.prepare(FILES, length=16)
     bits = math.log2(alphabet.tokenizer.vocab_size) * alphabet.validation.predicted
-    found = alphabet.bits_per_byte(math.log(alphabet.tokenizer.vocab_size))
-    assert found == pytest.approx(bits / alphabet.validation_bytes, **EXACT)
+    bits_per_byte = alphabet.bits_per_byte(math.log(alphabet.tokenizer.vocab_size))
+    assert bits_per_byte == pytest.approx(bits / alphabet.validation_bytes, **EXACT)
 
 
 def test_the_vocabulary_is_made_of_training_text_only():
@@ -67,20 +67,20 @@ def test_the_vocabulary_is_made_of_training_text_only():
 def test_subwords_are_trained_on_training_text_only():
     text = "abcab " * 90 + "xyz " * 15
     corpus = data.prepare([data.Document("a", text)], tokenizer="subwords", vocab_size=270, length=4)
-    assert {bytes([c]) for c in b"xyz"} == {p for p in corpus.tokenizer.pieces if set(p) & set(b"xyz")}
-    assert any(len(piece) > 1 for piece in corpus.tokenizer.pieces)
+    assert {bytes([c]) for c in b"xyz"} == {x for x in corpus.tokenizer.token_bytes if set(x) & set(b"xyz")}
+    assert any(len(content) > 1 for content in corpus.tokenizer.token_bytes)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_baselines_judge_what_a_model_is_judged_on(packed):
+def test_baselines_predict_the_tokens_that_a_model_predicts(packed):
     corpus = data.prepare(FILES, tokenizer="bytes", length=16, packed=packed)
-    found = corpus.baselines()
-    for gram in found:
+    baselines = corpus.baselines()
+    for gram in baselines:
         assert gram.bits_per_byte == pytest.approx(corpus.bits_per_byte(gram.nats_per_token), **EXACT)
-    assert found.bigram.bits_per_byte < found.unigram.bits_per_byte < 8
+    assert baselines.bigram.bits_per_byte < baselines.unigram.bits_per_byte < 8
 
 
-def test_a_tokenizer_can_be_brought_along(tmp_path):
+def test_an_existing_tokenizer_is_used(tmp_path):
     first = data.prepare(FILES, tokenizer="subwords", vocab_size=300, length=16)
     first.tokenizer.save(tmp_path)
     for choice in (first.tokenizer, tmp_path, str(tmp_path / "tokenizer.json")):
@@ -88,15 +88,15 @@ def test_a_tokenizer_can_be_brought_along(tmp_path):
         np.testing.assert_array_equal(again.train.tokens.ids, first.train.tokens.ids)
 
 
-def test_paths_are_read_and_nothing_means_the_standard_library(tmp_path, monkeypatch):
+def test_paths_are_read_and_no_path_means_the_standard_library(tmp_path, monkeypatch):
     for document in FILES:
         (tmp_path / document.name).write_bytes(document.text.encode())
-    wanted = data.prepare(FILES, tokenizer="bytes", length=16).names
+    expected = data.prepare(FILES, tokenizer="bytes", length=16).names
     for paths in (tmp_path, str(tmp_path / "*.txt"), [tmp_path / document.name for document in FILES]):
-        found = data.prepare(paths, tokenizer="bytes", length=16).names
-        assert [sorted(part) for part in found] == [sorted(part) for part in wanted]
+        names = data.prepare(paths, tokenizer="bytes", length=16).names
+        assert [sorted(side) for side in names] == [sorted(side) for side in expected]
     monkeypatch.setattr("jax_attention.data.corpus.standard_library_corpus", lambda: FILES)
-    assert data.prepare(tokenizer="bytes").names == wanted
+    assert data.prepare(tokenizer="bytes").names == expected
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_bad_choices_are_named_early(options, error, message):
 
 
 def test_data_is_not_imported_by_the_package_itself_and_needs_no_optional_package():
-    """In one process, as most of the time goes into importing JAX."""
+    """Both checks in one process, because importing JAX takes most of the time."""
     code = (
         "import sys, jax_attention; print('jax_attention.data' in sys.modules)\n"
         "absent = ['tokenizers', 'flax', 'torch', 'transformers', 'grain']\n"

@@ -1,4 +1,4 @@
-"""Batches of pairs: pure functions of (seed, step), every pair as likely, evaluated once, and trained on."""
+"""Sequence-to-sequence batches: pure in (seed, step), all pairs equally likely, each evaluated once; training."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ START, STOP = 1, 2
 SIZES = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12)
 
 
-def numbered(sizes) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Pairs in which every token of a source is another number, and those of its target the same with 1000 more."""
+def numbered_pairs(sizes) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Sources whose tokens are all different, and targets that count up from the first source token plus 1000."""
     fresh = itertools.count(10)
     sources, targets = [], []
     for source, target in sizes:
@@ -31,8 +31,8 @@ def numbered(sizes) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def rows_of(batch: data.Seq2SeqBatch) -> list[tuple]:
-    """Every row read plainly: (source, target) where something is written, None where nothing is."""
-    found = []
+    """(source, target) of each row without padding, start and stop; None for a padding row."""
+    rows = []
     for source, positions, tokens, targets, weights in zip(*batch, strict=True):
         m, n = int((positions != cache.EMPTY).sum()), int(weights.sum())
         assert positions[:m].tolist() == list(range(m))
@@ -43,15 +43,15 @@ def rows_of(batch: data.Seq2SeqBatch) -> list[tuple]:
         assert not np.any(targets[n:])
         if n == 0:
             assert (m, source[0]) == (1, 0)
-            found.append(None)
+            rows.append(None)
         else:
             assert (tokens[0], targets[n - 1]) == (START, STOP)
             assert tokens[1:n].tolist() == targets[: n - 1].tolist()
-            found.append((tuple(source[:m].tolist()), tuple(tokens[1:n].tolist())))
-    return found
+            rows.append((tuple(source[:m].tolist()), tuple(tokens[1:n].tolist())))
+    return rows
 
 
-def plain(sources, targets) -> list[tuple]:
+def as_tuples(sources, targets) -> list[tuple]:
     return [(tuple(x.tolist()), tuple(y.tolist())) for x, y in zip(sources, targets, strict=True)]
 
 
@@ -60,7 +60,7 @@ def assert_equal(one, other) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-SAMPLE = numbered([(1, 0), (3, 4), (4, 3), (5, 1), (9, 9), (2, 2), (4, 4), (1, 8), (3, 3), (4, 7)])
+SAMPLE = numbered_pairs([(1, 0), (3, 4), (4, 3), (5, 1), (9, 9), (2, 2), (4, 4), (1, 8), (3, 3), (4, 7)])
 
 
 @pytest.fixture
@@ -72,18 +72,17 @@ def pairs() -> data.Seq2SeqBatches:
 @example([(1, 0)], 1, 3)
 @example([(4, 3), (4, 4), (5, 3)], 4, 2)
 def test_evaluation_holds_each_pair_once(sizes, multiple, batch_size):
-    sources, targets = numbered(sizes)
+    sources, targets = numbered_pairs(sizes)
     pairs = data.Seq2SeqBatches(sources, targets, start=START, stop=STOP, multiple=multiple)
     batches = list(pairs.evaluation_batches(batch_size))
-    found = [row for batch in batches for row in rows_of(batch)]
-    told = plain(sources, targets)
-    assert [row for row in found if row] == [told[i] for i in pairs.order]
+    rows = [row for batch in batches for row in rows_of(batch)]
+    expected = as_tuples(sources, targets)
+    assert [row for row in rows if row] == [expected[i] for i in pairs.order]
     assert sorted(pairs.order.tolist()) == list(range(len(sizes)))
     assert len(batches) == pairs.evaluation_steps(batch_size)
     assert pairs.evaluation_rows == len(sizes)
     assert pairs.predicted == sum(batch.weights.sum() for batch in batches) == sum(n + 1 for _, n in sizes)
-    up = lambda n: -(-n // multiple) * multiple  # noqa: E731
-    assert pairs.shapes == Counter((up(m), up(n + 1)) for m, n in sizes)
+    assert pairs.shapes == Counter(tuple(-(-x // multiple) * multiple for x in (m, n + 1)) for m, n in sizes)
     shapes = [(batch.source.shape[1], batch.tokens.shape[1]) for batch in batches]
     assert shapes == [shape for shape, count in pairs.shapes.items() for _ in range(-(-count // batch_size))]
 
@@ -116,16 +115,16 @@ def test_rows_of_a_process_are_rows_of_the_whole(pairs, rows):
 
 
 def test_every_pair_is_equally_likely_and_the_rows_of_a_batch_are_of_one_group():
-    sources, targets = numbered([(1, 0)] * 6 + [(5, 0)] * 3 + [(9, 9)])
+    sources, targets = numbered_pairs([(1, 0)] * 6 + [(5, 0)] * 3 + [(9, 9)])
     pairs = data.Seq2SeqBatches(sources, targets, start=START, stop=STOP, multiple=4)
-    told = plain(sources, targets)
+    all_pairs = as_tuples(sources, targets)
     counts = Counter()
     for step in range(4000):
         rows = rows_of(pairs.batch(3, step, 2))
-        counts.update(told.index(row) for row in rows)
+        counts.update(all_pairs.index(row) for row in rows)
         assert len({len(row[0]) for row in rows}) == 1
     assert sorted(counts) == list(range(10))
-    # 8000 rows of which the two of a batch go together: a standard deviation is at most sqrt(2 * 8000 * 0.1 * 0.9) = 38
+    # 8000 rows, the two of a batch from one group: the standard deviation is at most sqrt(2 * 8000 * 0.1 * 0.9) = 38.
     assert all(abs(count - 800) < 4 * 38 for count in counts.values())
 
 
@@ -133,8 +132,8 @@ def test_longest_leaves_pairs_out_and_bounds_every_array():
     pairs = data.Seq2SeqBatches(*SAMPLE, start=START, stop=STOP, multiple=4, longest=6)
     assert pairs.left_out == 3
     assert max(itertools.chain(*pairs.shapes)) == 6
-    found = [row for batch in pairs.evaluation_batches(3) for row in rows_of(batch) if row]
-    assert sorted(found) == sorted(row for row in plain(*SAMPLE) if len(row[0]) <= 6 and len(row[1]) + 1 <= 6)
+    rows = [row for batch in pairs.evaluation_batches(3) for row in rows_of(batch) if row]
+    assert sorted(rows) == sorted(row for row in as_tuples(*SAMPLE) if len(row[0]) <= 6 and len(row[1]) + 1 <= 6)
     assert data.Seq2SeqBatches(*SAMPLE, start=START, stop=STOP).left_out == 0
 
 
@@ -168,7 +167,7 @@ OPTIONS = {"start": 1, "stop": 2}
         (([[1]], [[1]]), {"longest": 1}, ValueError, "longest: expected room for .*, got 1 where the shortest needs 2"),
     ],
 )
-def test_what_is_no_list_of_pairs(arguments, options, error, message):
+def test_wrong_pairs(arguments, options, error, message):
     with pytest.raises(error, match=message):
         data.Seq2SeqBatches(*arguments, **OPTIONS | options)
 
@@ -191,13 +190,13 @@ def test_bad_addresses_and_rows(pairs):
 
 
 def pair_config() -> models.EncoderDecoderConfig:
-    half = {"vocab_size": 14, "width": 8, "depth": 1, "num_heads": 2}
-    encoder, decoder = models.LMConfig(mask=None, **half), models.LMConfig(memory_size=8, **half)
+    shared = {"vocab_size": 14, "width": 8, "depth": 1, "num_heads": 2}
+    encoder, decoder = models.LMConfig(mask=None, **shared), models.LMConfig(memory_size=8, **shared)
     return models.EncoderDecoderConfig(encoder=encoder, decoder=decoder)
 
 
 @pytest.mark.slow
-def test_pairs_train_a_model_and_judge_it():
+def test_pairs_train_and_evaluate_a_model():
     sources, targets = data.tasks.copy(np.random.default_rng(0), 40, (1, 3), 12)
     pairs = data.Seq2SeqBatches(sources, targets, start=12, stop=13, multiple=4)
     assert list(pairs.shapes) == [(4, 4)]
@@ -214,16 +213,16 @@ def test_pairs_train_a_model_and_judge_it():
 
 
 @pytest.mark.slow
-def test_padding_and_rows_that_fill_up_change_no_loss_and_no_gradient():
+def test_padding_changes_no_loss_and_no_gradient():
     model = small.filled(lambda: models.create(pair_config()))
     sources, targets = [[3, 4, 5], [6]], [[7], [8, 9]]
     loss = jax.jit(jax.value_and_grad(lambda model, batch: seq2seq_loss(model, batch).objective))
-    tight = [
+    unpadded = [
         data.Seq2SeqBatches([x], [y], start=12, stop=13, multiple=1) for x, y in zip(sources, targets, strict=True)
     ]
-    alone = [loss(model, next(pairs.evaluation_batches(1))) for pairs in tight]
-    wide = data.Seq2SeqBatches(sources, targets, start=12, stop=13, multiple=4)
-    found = loss(model, next(wide.evaluation_batches(3)))  # two pairs and one row that fills up
-    for one, other, whole in zip(*map(jax.tree.leaves, [*alone, found]), strict=True):
-        assert bool(jnp.all(jnp.isfinite(whole)))
-        np.testing.assert_allclose(one + other, whole, rtol=1e-4, atol=1e-5)
+    separate = [loss(model, next(pairs.evaluation_batches(1))) for pairs in unpadded]
+    padded = data.Seq2SeqBatches(sources, targets, start=12, stop=13, multiple=4)
+    together = loss(model, next(padded.evaluation_batches(3)))  # two pairs and one padding row
+    for one, other, both in zip(*map(jax.tree.leaves, [*separate, together]), strict=True):
+        assert bool(jnp.all(jnp.isfinite(both)))
+        np.testing.assert_allclose(one + other, both, rtol=1e-4, atol=1e-5)

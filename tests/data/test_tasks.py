@@ -1,4 +1,4 @@
-"""Each task is what its equation says, for every length and vocabulary, and a function of the generator alone."""
+"""Each task obeys its equation, for every length and vocabulary, and is a pure function of the generator."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from hypothesis import strategies as st
 from jax_attention import data
 from jax_attention.data import tasks
 
-PLAIN = {"copy": lambda x: x, "reverse": lambda x: x[::-1], "sort": sorted}
+TARGET_OF = {"copy": lambda x: x, "reverse": lambda x: x[::-1], "sort": sorted}
 LENGTH = st.one_of(st.integers(1, 7), st.tuples(st.integers(1, 4), st.integers(4, 9)))
 
 
-def drawn(name: str, seed: int, *arguments, **options):
+def draw(name: str, seed: int, *arguments, **options):
     return getattr(data.tasks, name)(np.random.default_rng(seed), *arguments, **options)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", TARGET_OF)
 @given(st.integers(0, 99), st.integers(0, 12), LENGTH, st.integers(1, 9))
 @example(0, 0, 3, 2)
-def test_targets_are_what_the_equation_says(name, seed, count, length, vocabulary):
-    sources, targets = drawn(name, seed, count, length, vocabulary)
+def test_targets_obey_the_equation(name, seed, count, length, vocabulary):
+    sources, targets = draw(name, seed, count, length, vocabulary)
     assert len(sources) == len(targets) == count
     least, most = length if isinstance(length, tuple) else (length, length)
     for source, target in zip(sources, targets, strict=True):
         assert source.dtype == target.dtype == np.int32
         assert least <= len(source) <= most
         assert set(source.tolist()) <= set(range(vocabulary))
-        assert target.tolist() == list(PLAIN[name](source.tolist()))
+        assert target.tolist() == list(TARGET_OF[name](source.tolist()))
         assert not np.shares_memory(source, target)
 
 
 @given(st.integers(0, 99), st.integers(1, 12), LENGTH, st.integers(19, 30), st.sampled_from([None, 1]))
-def test_recall_asks_for_a_key_and_its_value_answers(seed, count, length, vocabulary, distance):
-    sources, targets = drawn("recall", seed, count, length, vocabulary, distance=distance)
-    kinds = (vocabulary - 1) // 2
+def test_the_target_of_recall_is_the_value_of_the_queried_key(seed, count, length, vocabulary, distance):
+    sources, targets = draw("recall", seed, count, length, vocabulary, distance=distance)
+    key_count = (vocabulary - 1) // 2
     least, most = length if isinstance(length, tuple) else (length, length)
     assert len(sources) == len(targets) == count
     for source, target in zip(sources, targets, strict=True):
         assert source.dtype == target.dtype == np.int32
-        *told, mark, key = source.tolist()
-        keys, values = told[::2], told[1::2]
+        *key_value_list, mark, key = source.tolist()
+        keys, values = key_value_list[::2], key_value_list[1::2]
         assert least <= len(keys) <= most
         assert len(set(keys)) == len(keys)
-        assert set(keys) <= set(range(kinds))
-        assert set(values) <= set(range(kinds, 2 * kinds))
+        assert set(keys) <= set(range(key_count))
+        assert set(values) <= set(range(key_count, 2 * key_count))
         assert mark == vocabulary - 1
         assert dict(zip(keys, values, strict=True))[key] == target.tolist()[0]
         assert len(target) == 1
@@ -56,17 +56,21 @@ def test_recall_asks_for_a_key_and_its_value_answers(seed, count, length, vocabu
             assert keys[-distance] == key
 
 
+def distance_of(source: np.ndarray) -> int:
+    """Distance of the queried key from the end of the list of keys, 1 for the last."""
+    return (len(source) - 2) // 2 - source[:-2:2].tolist().index(source[-1])
+
+
 def test_the_distance_is_drawn_or_kept():
-    where = lambda source: (len(source) - 2) // 2 - source[:-2:2].tolist().index(source[-1])  # noqa: E731
     for distance in (1, 2, 4):
-        assert {where(x) for x in drawn("recall", 0, 50, (4, 9), 30, distance=distance)[0]} == {distance}
-    counts = Counter(where(x) for x in drawn("recall", 0, 4000, 4, 30)[0])
+        assert {distance_of(x) for x in draw("recall", 0, 50, (4, 9), 30, distance=distance)[0]} == {distance}
+    counts = Counter(distance_of(x) for x in draw("recall", 0, 4000, 4, 30)[0])
     assert sorted(counts) == [1, 2, 3, 4]
     assert all(abs(n - 1000) < 4 * 27.4 for n in counts.values())  # sqrt(4000 * 1/4 * 3/4) = 27.4
 
 
 def test_lengths_and_tokens_are_equally_likely():
-    sources, _ = drawn("copy", 1, 4000, (2, 5), 4)
+    sources, _ = draw("copy", 1, 4000, (2, 5), 4)
     lengths, tokens = Counter(map(len, sources)), Counter(np.concatenate(sources).tolist())
     assert sorted(lengths) == [2, 3, 4, 5]
     assert all(abs(n - 1000) < 4 * 27.4 for n in lengths.values())
@@ -76,9 +80,9 @@ def test_lengths_and_tokens_are_equally_likely():
 
 @pytest.mark.parametrize("name", tasks.__all__)
 def test_tasks_are_functions_of_the_generator(name):
-    one, same, other = (drawn(name, seed, 20, (2, 5), 21) for seed in (3, 3, 4))
-    tell = lambda found: [[x.tolist() for x in rows] for rows in found]  # noqa: E731
-    assert tell(one) == tell(same) != tell(other)
+    one, same, other = (draw(name, seed, 20, (2, 5), 21) for seed in (3, 3, 4))
+    first, again, different = ([[x.tolist() for x in rows] for rows in pairs] for pairs in (one, same, other))
+    assert first == again != different
     assert len({tuple(x.tolist()) for x in one[0]}) > 10
 
 
@@ -104,7 +108,7 @@ def test_tasks_are_functions_of_the_generator(name):
 )
 def test_wrong_numbers(name, arguments, options, error, message):
     with pytest.raises(error, match=message):
-        drawn(name, 0, *arguments, **options)
+        draw(name, 0, *arguments, **options)
 
 
 def test_a_seed_is_no_generator():

@@ -1,4 +1,4 @@
-"""A token file gives back what was written, or says what is wrong with it; it appears whole or not at all."""
+"""A token file returns the tokens that were written, or the error names the damage; it appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DOCUMENTS = st.lists(st.lists(st.integers(0, 99), max_size=9), min_size=1, max_s
 
 
 @given(DOCUMENTS, st.sampled_from([100, 65536, 65537]))
-def test_what_is_written_is_read(tmp_path_factory, documents, vocab_size):
+def test_written_tokens_are_read_back(tmp_path_factory, documents, vocab_size):
     path = tmp_path_factory.mktemp("tokens") / "deep" / "a.tokens"
     rows = (np.array(document, np.int32) for document in documents)  # a generator is enough
     data.write_tokens(path, rows, vocab_size=vocab_size, text_bytes=7, fingerprint="f")
@@ -33,7 +33,7 @@ def test_the_largest_ids_survive(tmp_path):
         assert data.open_tokens(path).ids.tolist() == [0, vocab_size - 1]
 
 
-def test_tokens_carry_their_facts_into_the_file(tmp_path):
+def test_sizes_and_fingerprint_are_kept_in_the_file(tmp_path):
     documents = [data.Document("a", "héllo"), data.Document("", ""), data.Document("b", "你")]
     tokens = data.tokenize(documents, data.Bytes())
     data.write_tokens(tmp_path / "t", tokens)
@@ -45,6 +45,25 @@ def test_tokens_carry_their_facts_into_the_file(tmp_path):
         data.write_tokens(tmp_path / "u", tokens, vocab_size=256)
 
 
+VERSION_0_1 = (
+    b"jaxtoks1@\0\0\0\0\0\0\0v\0\0\0\0\0\0\0\x8a\xd6\xdc\x1b\xb0z\x95\xad"
+    b"a\0b\0c\0\0\0"
+    b"\0\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0"
+    b'{"dtype": "uint16", "count": 3, "documents": 2, "vocab_size": 256, "text_bytes": 3, "fingerprint": '
+    b'"296570596c16a3d7"}'
+)
+"""A token file of the documents "ab" and "c" as bytes, written by version 0.1."""
+
+
+def test_files_of_version_0_1_are_read_and_written_alike(tmp_path):
+    (tmp_path / "old").write_bytes(VERSION_0_1)
+    tokens = data.open_tokens(tmp_path / "old", data.Bytes())
+    assert [tokens.document(i).tolist() for i in range(len(tokens))] == [[97, 98], [99]]
+    documents = [data.Document("a", "ab"), data.Document("b", "c")]
+    data.write_tokens(tmp_path / "new", data.tokenize(documents, data.Bytes()))
+    assert (tmp_path / "new").read_bytes() == VERSION_0_1
+
+
 def test_another_tokenizer_is_refused(tmp_path):
     data.write_tokens(tmp_path / "t", data.tokenize([data.Document("a", "ab")], data.Characters("ab")))
     message = r"tokenizer: expected the one that made .* 2 tokens\), got fingerprint \w{16}, 256 tokens. Load that"
@@ -52,27 +71,28 @@ def test_another_tokenizer_is_refused(tmp_path):
         data.open_tokens(tmp_path / "t", data.Bytes())
 
 
-def test_every_cut_and_every_changed_byte_is_noticed(tmp_path):
+def test_every_truncation_and_every_changed_byte_is_detected(tmp_path):
     path = tmp_path / "t"
-    data.write_tokens(path, [[1, 2, 3], [4]], vocab_size=9)  # 4 ids of 2 bytes: no padding that nobody reads
+    # 4 ids of 2 bytes need no padding, where a change would be harmless.
+    data.write_tokens(path, [[1, 2, 3], [4]], vocab_size=9)
     whole = path.read_bytes()
     broken = [whole[:n] for n in range(len(whole))] + [whole + b"\0"]
     broken += [whole[:n] + bytes([whole[n] ^ 0x20]) + whole[n + 1 :] for n in range(len(whole))]
     for content in broken:
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"path: expected a (whole )?token file, got "):
+        with pytest.raises(ValueError, match=r"path: expected a (complete )?token file, got "):
             data.open_tokens(path)
     path.write_bytes(whole)
     assert data.open_tokens(path).ids.tolist() == [1, 2, 3, 4]
 
 
-def test_without_verify_only_the_ids_are_trusted(tmp_path):
+def test_without_verify_all_but_the_ids_is_checked(tmp_path):
     path = tmp_path / "t"
     data.write_tokens(path, [[1, 2, 3]], vocab_size=9)
     whole = path.read_bytes()
     path.write_bytes(whole[:32] + b"\x07" + whole[33:])
     assert data.open_tokens(path, verify=False).ids.tolist() == [7, 2, 3]
-    with pytest.raises(ValueError, match="expected ids that fit their checksum"):
+    with pytest.raises(ValueError, match="expected ids that match their checksum"):
         data.open_tokens(path)
 
 
@@ -115,7 +135,7 @@ def test_bad_tokens_are_refused(tmp_path, documents, vocab_size, error, message)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_document_that_cannot_be_encoded_is_named():
+def test_the_error_names_the_document_that_cannot_be_encoded():
     documents = [data.Document("good", "ab"), data.Document("strange.txt", "ac")]
     with pytest.raises(ValueError, match=r"document 'strange\.txt': text: .*got 1 unknown: 'c'"):
         data.tokenize(documents, data.Characters("ab"))

@@ -1,4 +1,4 @@
-"""decode(encode(text)) == text for every text, at once and one id at a time; files bring the same tokenizer back."""
+"""decode(encode(text)) == text for every text, at once and one id at a time; saved tokenizers are loaded unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUBWORDS = data.Subwords.train([SAMPLE], vocab_size=300)
 LOSSLESS = {"bytes": data.Bytes(), "subwords": SUBWORDS}
 
 
-def made_by_others(model: tokenizers.models.Model, decoder=None, pre=None, specials=()) -> data.Subwords:
+def from_model(model: tokenizers.models.Model, decoder=None, pre=None, specials=()) -> data.Subwords:
     engine = tokenizers.Tokenizer(model)
     engine.decoder = decoder or tokenizers.decoders.Fuse()
     if pre:
@@ -30,18 +30,18 @@ def made_by_others(model: tokenizers.models.Model, decoder=None, pre=None, speci
 
 
 def sentencepiece_like() -> data.Subwords:
-    """As in Llama: a mark for spaces, and bytes for what is not in the vocabulary."""
+    """A tokenizer like that of Llama: a mark for spaces, and byte tokens for unknown characters."""
     words = ["<unk>", *(f"<0x{i:02X}>" for i in range(256)), "▁", "a", "b", "▁a", "ab", "\ufffd"]
     decoders = tokenizers.decoders
     model = tokenizers.models.BPE(
         {word: i for i, word in enumerate(words)}, [("▁", "a"), ("a", "b")], unk_token="<unk>", byte_fallback=True
     )
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    return made_by_others(model, decoders.Sequence(steps))
+    return from_model(model, decoders.Sequence(steps))
 
 
 def byte_level_in_a_sequence() -> data.Subwords:
-    """A decoder whose bytes we do not look into, though it has unfinished characters."""
+    """A byte-level decoder inside a sequence: its `token_bytes` are None, and characters may be unfinished."""
     engine = tokenizers.Tokenizer.from_str(SUBWORDS.definition)
     engine.decoder = tokenizers.decoders.Sequence([tokenizers.decoders.ByteLevel()])
     return data.Subwords(engine.to_str())
@@ -50,7 +50,7 @@ def byte_level_in_a_sequence() -> data.Subwords:
 def word_pieces() -> data.Subwords:
     words = {word: i for i, word in enumerate(["[UNK]", "do", "n", "'", "t", "##o", "!"])}
     decoder = tokenizers.decoders.WordPiece(cleanup=True)
-    return made_by_others(
+    return from_model(
         tokenizers.models.WordPiece(words, unk_token="[UNK]"), decoder, tokenizers.pre_tokenizers.Whitespace()
     )
 
@@ -69,7 +69,7 @@ def test_round_trip(kind, text):
     assert ids.dtype == np.int32
     assert ids.ndim == 1
     assert tokenizer.decode(ids) == tokenizer.decode(ids.tolist()) == text
-    assert tokenizer.token_bytes[ids].sum() == tokenizer.count_bytes(text) == len(text.encode())
+    assert tokenizer.token_byte_counts[ids].sum() == tokenizer.count_bytes(text) == len(text.encode())
 
 
 @given(TEXT)
@@ -82,7 +82,7 @@ def test_round_trip_of_characters(text):
     assert ids.dtype == np.int32
     assert ids.tolist() == [tokenizer.vocabulary.index(c) for c in text]
     assert tokenizer.decode(ids) == text
-    assert tokenizer.token_bytes[ids].sum() == len(text.encode())
+    assert tokenizer.token_byte_counts[ids].sum() == len(text.encode())
 
 
 @given(st.lists(TEXT, max_size=4))
@@ -112,30 +112,30 @@ STREAMED = {
 
 @pytest.mark.parametrize("kind", STREAMED)
 @given(st.data())
-def test_streamed_pieces_are_the_whole(kind, draw):
+def test_streamed_text_is_the_whole_text(kind, draw):
     tokenizer = STREAMED[kind]
     ids = draw.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=24))
     stream = data.StreamDecoder(tokenizer)
-    for _ in range(2):  # finish() sets it back
+    for _ in range(2):  # finish() starts a new text
         assert "".join([*map(stream.push, ids), stream.finish()]) == tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "subwords", "sentencepiece", "sequence"])
-def test_no_piece_ends_inside_a_character(kind):
+def test_streamed_text_never_ends_inside_a_character(kind):
     tokenizer, text = STREAMED[kind], "ab👍你 a"
     stream = data.StreamDecoder(tokenizer)
-    pieces = [stream.push(int(i)) for i in tokenizer.encode(text.replace(" ", "▁" if kind == "sentencepiece" else " "))]
-    assert "\ufffd" not in "".join(pieces)
-    assert "".join(pieces) + stream.finish() == text
-    assert pieces[0] != ""  # text goes out as soon as it is certain
+    texts = [stream.push(int(i)) for i in tokenizer.encode(text.replace(" ", "▁" if kind == "sentencepiece" else " "))]
+    assert "\ufffd" not in "".join(texts)
+    assert "".join(texts) + stream.finish() == text
+    assert texts[0] != ""  # text is returned as soon as it is final
 
 
-def test_subwords_split_inside_characters_in_these_tests():
+def test_subwords_of_these_tests_split_inside_characters():
     assert SUBWORDS.vocab_size == 300
-    assert any(piece.decode("utf-8", "ignore").encode() != piece for piece in SUBWORDS.pieces[256:])
+    assert any(x.decode("utf-8", "ignore").encode() != x for x in SUBWORDS.token_bytes[256:])
 
 
-def test_a_decoder_that_rewrites_is_not_streamed_early():
+def test_a_decoder_that_rewrites_text_is_not_streamed_early():
     tokenizer = word_pieces()
     ids = tokenizer.encode("do n't!")
     assert tokenizer.decode(ids) != " ".join(tokenizer.decode([i]) for i in ids.tolist())
@@ -155,10 +155,10 @@ def test_bad_ids_are_refused():
     for tokenizer in STREAMED.values():
         size = tokenizer.vocab_size
         with pytest.raises(
-            ValueError, match=rf"from 0 to {size - 1}, got {size} at place 1. Was the model trained with"
+            ValueError, match=rf"from 0 to {size - 1}, got {size} at index 1. Was the model trained with"
         ):
             tokenizer.decode([0, size])
-        with pytest.raises(ValueError, match="got -1 at place 0"):
+        with pytest.raises(ValueError, match="got -1 at index 0"):
             tokenizer.decode(np.array([-1]))
         with pytest.raises(ValueError, match=r"expected integers \[N\], got int64\[1,2\]. Decode one sequence"):
             tokenizer.decode(np.array([[0, 0]]))
@@ -169,10 +169,10 @@ def test_bad_ids_are_refused():
 # --- Characters ------------------------------------------------------------------------------------------------------
 
 
-def test_unknown_characters_are_listed_or_replaced_as_said():
+def test_unknown_characters_are_listed_or_replaced():
     strict, lenient = data.Characters("abc"), data.Characters.train(["abc"], unknown="\ufffd")
     message = (
-        r"vocabulary of 3, got 2 unknown: 'x' \(U\+0078\), '你' \(U\+4F60\); the first at place 1\. .*or use bytes"
+        r"vocabulary of 3, got 2 unknown: 'x' \(U\+0078\), '你' \(U\+4F60\); the first at index 1\. .*or use bytes"
     )
     with pytest.raises(ValueError, match=message):
         strict.encode("ax你x")
@@ -199,14 +199,14 @@ def test_bad_vocabularies(arguments, error, message):
 
 
 @pytest.mark.parametrize("tokenizer", [data.Characters("ab"), data.Bytes(), SUBWORDS], ids=lambda t: t.kind)
-def test_what_is_not_text_is_refused(tokenizer):
-    with pytest.raises(ValueError, match=r"lone surrogate U\+D800 at place 1"):
+def test_wrong_texts_are_refused(tokenizer):
+    with pytest.raises(ValueError, match=r"lone surrogate U\+D800 at index 1"):
         tokenizer.encode("a\ud800")
     with pytest.raises(TypeError, match="text: expected a str, got bytes b'a'"):
         tokenizer.encode(b"a")
 
 
-def test_training_texts_are_several():
+def test_one_string_is_no_list_of_training_texts():
     for train in (data.Characters.train, lambda texts: data.Subwords.train(texts, 300)):
         with pytest.raises(TypeError, match=r"expected several texts, got one str. Pass \[text\]"):
             train("abc")
@@ -215,17 +215,17 @@ def test_training_texts_are_several():
 # --- Subwords --------------------------------------------------------------------------------------------------------
 
 
-def test_subwords_merge_what_is_frequent_and_training_repeats_itself():
+def test_subwords_merge_frequent_bytes_and_training_is_deterministic():
     again = data.Subwords.train([SAMPLE], vocab_size=300)
     assert again == SUBWORDS
     assert again.fingerprint == SUBWORDS.fingerprint
     assert len(SUBWORDS.encode(SAMPLE)) < 0.6 * len(SAMPLE.encode())
-    assert sorted(SUBWORDS.pieces[:256]) == sorted(bytes([i]) for i in range(256))
+    assert sorted(SUBWORDS.token_bytes[:256]) == sorted(bytes([i]) for i in range(256))
     with pytest.raises(ValueError, match="vocab_size: expected an int >= 257, got 256"):
         data.Subwords.train([SAMPLE], vocab_size=256)
 
 
-def test_special_tokens_of_others_are_neither_added_nor_lost():
+def test_special_tokens_of_a_definition_are_neither_added_nor_lost():
     engine = tokenizers.Tokenizer.from_str(SUBWORDS.definition)
     engine.add_special_tokens(["<|end|>", "終"])
     engine.post_processor = tokenizers.processors.TemplateProcessing("<|end|> $A", special_tokens=[("<|end|>", 300)])
@@ -237,22 +237,23 @@ def test_special_tokens_of_others_are_neither_added_nor_lost():
     ids = tokenizer.encode(text)
     assert ids.tolist().count(300) == ids.tolist().count(301) == 1
     assert tokenizer.decode(ids) == text
-    assert tokenizer.pieces[300:] == (b"<|end|>", "終".encode())
+    assert tokenizer.token_bytes[300:] == (b"<|end|>", "終".encode())
 
 
-def test_special_tokens_are_decoded_without_byte_level_too():
-    tokenizer = made_by_others(tokenizers.models.WordLevel({"a": 0}, unk_token="a"), specials=["<s>"])
+def test_special_tokens_are_decoded_also_without_byte_level():
+    tokenizer = from_model(tokenizers.models.WordLevel({"a": 0}, unk_token="a"), specials=["<s>"])
     assert tokenizer.decode([1, 0]) == "<s>a"
 
 
-def test_a_vocabulary_with_holes_has_room_for_its_highest_id():
-    tokenizer = made_by_others(tokenizers.models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
+def test_the_size_of_a_vocabulary_with_gaps_includes_its_highest_id():
+    tokenizer = from_model(tokenizers.models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
     assert tokenizer.vocab_size == 8
 
 
-def test_a_missing_library_is_named(monkeypatch):
+def test_the_error_names_a_missing_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ImportError, match=r"pip install 'jax_attention\[train\]'. Characters and Bytes need nothing"):
+    message = r"pip install 'jax_attention\[train\]'. Characters, Words and Bytes need nothing"
+    with pytest.raises(ImportError, match=message):
         data.Subwords.train([SAMPLE], vocab_size=300)
 
 
@@ -265,13 +266,25 @@ SAVED = [data.Characters('b\n"a你\0', "你"), data.Characters("ab"), data.Bytes
 def test_a_saved_tokenizer_comes_back(tokenizer, tmp_path):
     folder = tmp_path / "run" / "tokenizer"
     tokenizer.save(folder)
-    tokenizer.save(folder)  # the same one again is no change
+    tokenizer.save(folder)  # saving it again changes nothing
     loaded = data.load_tokenizer(folder)
     assert type(loaded) is type(tokenizer)
     assert loaded == tokenizer == pickle.loads(pickle.dumps(tokenizer))
     assert hash(loaded) == hash(tokenizer)
     assert loaded.fingerprint == tokenizer.fingerprint
     assert sorted(path.name for path in folder.iterdir()) == sorted(tokenizer.contents())
+
+
+PINNED = {
+    "29c8723ee56696a9": data.Characters("ab你", "你"),
+    "16664b8f9cffe613": data.Words(("a", "b")),
+    "296570596c16a3d7": data.Bytes(),
+}
+"""Tokenizers by fingerprint, a hash of their files: token files of earlier versions carry these fingerprints."""
+
+
+def test_fingerprints_are_those_of_version_0_1():
+    assert {tokenizer.fingerprint: tokenizer for tokenizer in PINNED.values()} == PINNED
 
 
 def test_fingerprints_differ():
@@ -282,21 +295,21 @@ def test_another_tokenizer_is_not_overwritten(tmp_path):
     data.Characters("ab").save(tmp_path)
     for other in (data.Characters("abc"), data.Bytes(), SUBWORDS):
         with pytest.raises(
-            FileExistsError, match=r"folder without another tokenizer, got .*whose settings\.json is not"
+            FileExistsError, match=r"folder without another tokenizer, got .*whose settings\.json differs"
         ):
             other.save(tmp_path)
     assert data.load_tokenizer(tmp_path) == data.Characters("ab")
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_tokenizer_json_of_anyone_is_loaded(tmp_path):
+def test_any_tokenizer_json_is_loaded(tmp_path):
     path = tmp_path / "tokenizer.json"
     tokenizers.Tokenizer.from_str(SUBWORDS.definition).save(str(path))
     for place in (path, tmp_path):
         assert data.load_tokenizer(place).encode("quick").tolist() == SUBWORDS.encode("quick").tolist()
 
 
-def test_what_is_no_tokenizer_is_refused(tmp_path):
+def test_other_files_are_refused(tmp_path):
     def refuse(error, message, path=tmp_path):
         with pytest.raises(error, match=message):
             data.load_tokenizer(path)
@@ -312,7 +325,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path):
         refuse(ValueError, "expected a tokenizer's settings")
 
 
-def test_special_tokens_stand_in_front_and_for_no_bytes(tmp_path):
+def test_special_tokens_on_request_are_added_and_count_no_bytes(tmp_path):
     library = pytest.importorskip("tokenizers")
     engine = library.Tokenizer.from_str(data.Subwords.train(["low lower"] * 9, vocab_size=260).definition)
     engine.add_special_tokens(["<s>"])
@@ -322,7 +335,7 @@ def test_special_tokens_stand_in_front_and_for_no_bytes(tmp_path):
     assert tokenizer.encode("low").tolist() == [260, *plain.encode("low")]
     assert [x.tolist() for x in tokenizer.encode_many(["low", ""])] == [[260, *plain.encode("low")], [260]]
     assert tokenizer.decode(tokenizer.encode("low")) == "<s>low"
-    assert tokenizer.token_bytes[tokenizer.encode("low")].sum() == 3 == plain.token_bytes[260]
+    assert tokenizer.token_byte_counts[tokenizer.encode("low")].sum() == 3 == plain.token_byte_counts[260]
     tokenizer.save(tmp_path)
     assert data.load_tokenizer(tmp_path) == tokenizer != plain
     assert tokenizer.fingerprint != plain.fingerprint

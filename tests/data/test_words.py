@@ -1,4 +1,4 @@
-"""Words and back, at once and one id at a time; white space that would be lost is refused."""
+"""The tokenizer of words: round trips at once and one id at a time; white space that would be lost is refused."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_round_trip(text):
 
 
 @given(st.lists(st.integers(0, 3), max_size=12))
-def test_streamed_pieces_are_the_whole_and_come_at_once(ids):
+def test_streamed_text_is_the_whole_text_word_by_word(ids):
     tokenizer = data.Words(("Tom", "追逐", "a", "🌍"))
     stream = data.StreamDecoder(tokenizer)
-    for _ in range(2):  # finish() sets it back
-        pieces = [stream.push(i) for i in ids]
-        assert pieces == [" " * (n > 0) + tokenizer.vocabulary[i] for n, i in enumerate(ids)]
+    for _ in range(2):  # finish() starts a new text
+        texts = [stream.push(i) for i in ids]
+        assert texts == [" " * (n > 0) + tokenizer.vocabulary[i] for n, i in enumerate(ids)]
         assert stream.finish() == ""
-    assert "".join(pieces) == tokenizer.decode(ids)
+    assert "".join(texts) == tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_streamed_pieces_are_the_whole_and_come_at_once(ids):
     ],
 )
 def test_white_space_that_would_be_lost_is_refused(text, shown, place):
-    message = rf"text: expected words with single spaces .* with {shown} at place {place}\. Tidy it: ' '\.join"
+    message = rf"text: expected words with single spaces .* with {shown} at index {place}\. Tidy it: ' '\.join"
     with pytest.raises(ValueError, match=message):
         data.Words(("a", "b")).encode(text)
     with pytest.raises(ValueError, match=message):
         data.Words.train([text])
 
 
-def test_unknown_words_are_listed_or_replaced_as_said():
+def test_unknown_words_are_listed_or_replaced():
     strict, lenient = data.Words(("a", "b")), data.Words.train(["a b"], unknown="<unk>")
     message = r"vocabulary of 2, got 2 unknown: 'x', '你'; the first is word 1\. Drop them, .*or use bytes"
     with pytest.raises(ValueError, match=message):
@@ -75,11 +75,11 @@ def test_unknown_words_are_listed_or_replaced_as_said():
 
 def test_bits_per_byte_pay_for_unknown_words():
     documents = [data.Document("a", "Tom sees Jerry")]
-    known, unknown = data.Words.train(["Tom sees Jerry"]), data.Words.train(["Tom sees"], unknown="?")
-    assert data.held_out(documents, known, length=4).escape_bits == 0
-    found = data.held_out(documents, unknown, length=4)
-    assert found.escape_bits == pytest.approx(6 * math.log2(1112064))  # five letters and the end
-    assert found.text_bytes == len(" sees Jerry")
+    complete, incomplete = data.Words.train(["Tom sees Jerry"]), data.Words.train(["Tom sees"], unknown="?")
+    assert data.held_out(documents, complete, length=4).escape_bits == 0
+    held_out = data.held_out(documents, incomplete, length=4)
+    assert held_out.escape_bits == pytest.approx(6 * math.log2(1112064))  # five letters and the end of the word
+    assert held_out.text_bytes == len(" sees Jerry")
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_bits_per_byte_pay_for_unknown_words():
     [
         (((),), ValueError, "at least one word"),
         ((("a", "b", "a"),), ValueError, "different words, got 'a' twice"),
-        ((("a", ""),), ValueError, "words without white space, got '' at place 1"),
-        ((("a b",),), ValueError, "words without white space, got 'a b' at place 0"),
+        ((("a", ""),), ValueError, "words without white space, got '' at index 1"),
+        ((("a b",),), ValueError, "words without white space, got 'a b' at index 0"),
         ((("a\n",),), ValueError, "words without white space"),
         ((["a"],), TypeError, r"expected a tuple of words, got list\. Take tuple\(words\)"),
         (("ab",), TypeError, "expected a tuple of words, got str"),
@@ -102,13 +102,13 @@ def test_bad_vocabularies(arguments, error, message):
         data.Words(*arguments)
 
 
-def test_what_is_no_text_or_no_id_is_refused():
+def test_wrong_texts_and_ids_are_refused():
     tokenizer = data.Words(("a", "b"))
     with pytest.raises(TypeError, match="text: expected a str, got bytes b'a'"):
         tokenizer.encode(b"a")
     with pytest.raises(TypeError, match=r"expected several texts, got one str. Pass \[text\]"):
         data.Words.train("a b")
-    with pytest.raises(ValueError, match="from 0 to 1, got 2 at place 1"):
+    with pytest.raises(ValueError, match="from 0 to 1, got 2 at index 1"):
         tokenizer.decode([0, 2])
 
 

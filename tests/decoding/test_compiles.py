@@ -1,8 +1,9 @@
-"""Two programs: one reads, one writes. New parameters, numbers, limits and nearby lengths run the same two."""
+"""Generation is two compiled programs, and new parameters, numbers, limits and nearby lengths run the same two."""
 
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,12 @@ import pytest
 
 from jax_attention import decoding
 from jax_attention.decoding import loop
-from tests.decoding import counting
+from tests.support.successor_model import CALL_COUNTS, LetterTokenizer, successor_model, transformer
 
 
 def test_at_most_two_compilations_for_200_tokens(caplog):
-    """Counted by JAX itself, small programs between them included; after that, none."""
-    model, prompt = counting.successor(3), np.array([1, 2, 3])
+    """Counted from the log of JAX; a second call compiles nothing."""
+    model, prompt = successor_model(3), np.array([1, 2, 3])
     loop.prefill.clear_cache()
     loop.decode.clear_cache()
     counts = []
@@ -30,27 +31,27 @@ def test_at_most_two_compilations_for_200_tokens(caplog):
     assert (len(counts[0]), len(counts[1])) == (2, 0)
 
 
-def test_one_trace_of_each_program_whatever_the_numbers():
+def test_other_numbers_run_the_same_programs():
     """Parameters, temperature, k, p, rng, limit, length of the prompt, stop tokens, stop strings and streaming."""
     make = lambda t, k, p: decoding.sampler(decoding.temperature(t), decoding.top_k(k), decoding.top_p(p))  # noqa: E731
     call = lambda stride, length, count, sampler, **more: decoding.generate(  # noqa: E731
-        counting.successor(stride), [5] * length, max_new_tokens=count, sampler=sampler, **more
+        successor_model(stride), [5] * length, max_new_tokens=count, sampler=sampler, **more
     )
     call(1, 3, 12, make(0.5, 3, 0.5), rng=jax.random.key(0))
-    counting.COUNTS.clear()
+    CALL_COUNTS.clear()
     call(2, 3, 12, make(0.7, 5, 0.9), rng=jax.random.key(1))
     call(1, 9, 12, make(0.5, 3, 0.5), rng=jax.random.key(0))
     call(1, 16, 16, make(0.5, 3, 0.5), rng=jax.random.key(0), stop_tokens=(1, 2, 3))
-    call(1, 1, 2, make(2.0, 1, 0.1), rng=jax.random.key(0), stream=lambda piece: None, segment=1)
-    call(1, 1, 12, make(1, 1, 1), rng=jax.random.key(0), stop_strings="gh", tokenizer=counting.Letters())
-    assert (counting.COUNTS["prefill"], counting.COUNTS["decode"]) == (0, 0)
+    call(1, 1, 2, make(2.0, 1, 0.1), rng=jax.random.key(0), stream=lambda chunk: None, segment=1)
+    call(1, 1, 12, make(1, 1, 1), rng=jax.random.key(0), stop_strings="gh", tokenizer=LetterTokenizer())
+    assert (CALL_COUNTS["prefill"], CALL_COUNTS["decode"]) == (0, 0)
     call(1, 17, 12, make(0.5, 3, 0.5), rng=jax.random.key(0))
-    assert counting.COUNTS["prefill"] > 0
+    assert CALL_COUNTS["prefill"] > 0
 
 
 @pytest.mark.slow
 def test_new_parameters_of_a_transformer_do_not_recompile():
-    first, second = counting.model(seed=0), counting.model(seed=1)
+    first, second = transformer(seed=0), transformer(seed=1)
     one = decoding.generate(first, [1, 2, 3], max_new_tokens=5)
     sizes = loop.prefill._cache_size(), loop.decode._cache_size()
     other = decoding.generate(second, [1, 2, 3], max_new_tokens=5)
@@ -59,8 +60,8 @@ def test_new_parameters_of_a_transformer_do_not_recompile():
 
 
 def compiled_decode(capacity):
-    """The loop for one row and a cache of so many slots, compiled but not run."""
-    model = counting.model("none", context=capacity, depth=2)
+    """The loop for one row and a cache of `capacity` slots, compiled but not run."""
+    model = transformer("none", context=capacity, depth=2)
     sampler, stop = decoding.sampler(decoding.greedy()), jnp.full(4, -1, jnp.int32)
     row = jnp.zeros((1, 16), jnp.int32)
     prompts = decoding.Prompts(row, row, jnp.ones(1, jnp.int32))
@@ -70,8 +71,8 @@ def compiled_decode(capacity):
 
 
 def test_the_loop_writes_into_the_cache_in_place():
-    """flax#4505, llama-2-jax#15: a cache copied for every token. The donated state is the result, and what is needed
-    besides is less than one layer's keys and values.
+    """flax#4505, llama-2-jax#15: a cache copied for every token. Here the donated state is the result, and temporary
+    memory is less than one layer's keys and values.
     """
     compiled, state = compiled_decode(2048)
     size = lambda x: x.size * x.dtype.itemsize  # noqa: E731
@@ -81,10 +82,10 @@ def test_the_loop_writes_into_the_cache_in_place():
     assert memory.temp_size_in_bytes < cache / 2
 
 
-def test_the_prompt_goes_through_the_head_only_at_its_end():
-    model = counting.model()
+def test_only_the_last_token_of_a_prompt_goes_through_the_head():
+    model = transformer()
     rows = []
-    hooked = type("Hooked", (), {})()
+    hooked = SimpleNamespace()
     for name in ("hidden", "init_cache", "config"):
         setattr(hooked, name, getattr(model, name))
     hooked.unembed = lambda x: (rows.append(x.shape), model.unembed(x))[1]

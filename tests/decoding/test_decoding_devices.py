@@ -1,4 +1,4 @@
-"""Many devices: generation and beams of an encoder–decoder with a batch over 8 devices, or all on the last."""
+"""Generation and beam search of an encoder–decoder with a batch over 8 devices, and with everything on the last one."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ model = pairs.pair("post-norm, learned", depth=1)
 lengths, count = jnp.array([5, 3, 1, 5, 4, 2, 5, 5]), jnp.arange(5)
 data = small.tokens(8, 5), small.tokens(8, 4, seed=1), jnp.where(count < lengths[:, None], count, EMPTY)
 
-def same(one, other):
+def assert_close(one, other):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(a, b, **small.CLOSE)
 
-def calls(model, source, target, places):
-    given = model.condition(source, positions=places)
-    beams = decoding.beam_search(given, target, max_new_tokens=6, num_beams=3)
-    return [decoding.generate(given, target, max_new_tokens=6), beams]
+def decode(model, source, target, positions):
+    decoder = model.condition(source, positions=positions)
+    beams = decoding.beam_search(decoder, target, max_new_tokens=6, num_beams=3)
+    return [decoding.generate(decoder, target, max_new_tokens=6), beams]
 
-def places_of(results):
+def devices_of(results):
     return {device for x in jax.tree.leaves(results) for device in x.devices()}
 
 spread = [jax.device_put(x, NamedSharding(mesh, P("batch"))) for x in data]
-one, many = calls(model, *data), calls(model, *spread)
-assert places_of(one) == {devices[0]}
-assert places_of([out.tokens for out in many]) == set(devices)
-same(one, many)
+one, many = decode(model, *data), decode(model, *spread)
+assert devices_of(one) == {devices[0]}
+assert devices_of([out.tokens for out in many]) == set(devices)
+assert_close(one, many)
 
 last = jax.device_put(model, devices[-1])
-alone = calls(last, *map(np.asarray, data))
-assert places_of(alone) == {devices[-1]}
-same(one, alone)
+on_last = decode(last, *map(np.asarray, data))
+assert devices_of(on_last) == {devices[-1]}
+assert_close(one, on_last)
 print("equal on", len(devices))
 """
 
@@ -58,5 +58,5 @@ def test_a_batch_over_eight_devices_and_all_on_the_last():
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-W", "error", "-c", PROGRAM]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "equal on 8", done.stderr[-3000:]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert finished.stdout.strip() == "equal on 8", finished.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Generation with a cache gives what full passes without one give: every position scheme, any padding, any chunking."""
+"""Generation with a cache equals full passes without one, in every position scheme, with any padding and chunking."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jax_attention import decoding, models
-from tests.decoding import counting
 from tests.models import small
-from tests.tiers import slow_except
-from tests.tolerances import FORWARD
+from tests.support.successor_model import CALL_COUNTS, LetterTokenizer, letter_ids, successor_model, transformer
+from tests.support.tiers import slow_except
+from tests.support.tolerances import FORWARD
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 COUNT = 6
@@ -24,22 +24,22 @@ def by_full_passes(model, prompts, count):
     forward = small.jit(lambda tokens: jax.nn.log_softmax(model(tokens).logits))
     tokens, logprobs = [], []
     for prompt in prompts:
-        row, found = list(prompt), []
+        row, row_logprobs = list(prompt), []
         for _ in range(count):
             last = np.asarray(forward(jnp.array(row + [0] * (FULL - len(row)))))[len(row) - 1]
             row.append(int(last.argmax()))
-            found.append(last.max())
+            row_logprobs.append(last.max())
         tokens.append(row[len(prompt) :])
-        logprobs.append(found)
+        logprobs.append(row_logprobs)
     return tokens, logprobs
 
 
 @pytest.mark.parametrize("scheme", slow_except(("rotary",), small.SCHEMES))
 def test_cached_decoding_equals_full_passes_in_every_scheme(scheme):
-    """flash-attention#1414: nobody compared with and without the cache. Ragged rows, both sides, chunks of 3: one
-    result; flax#1317, mlx-lm#1906.
+    """flash-attention#1414: results with and without the cache had never been compared. Ragged rows padded on either
+    side (flax#1317, mlx-lm#1906), or read in chunks of 3, give one result.
     """
-    model = counting.model(scheme)
+    model = transformer(scheme)
     tokens, logprobs = by_full_passes(model, RAGGED, COUNT)
     calls = (
         (decoding.pad_prompts(RAGGED, side="left"), None),
@@ -57,28 +57,28 @@ def test_cached_decoding_equals_full_passes_in_every_scheme(scheme):
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 5, 16, 100])
 def test_any_chunk_gives_the_same_distribution(chunk):
-    """Of the first new token after every prompt length, through the log-probabilities; alone and as a batch."""
-    model, prompts = counting.model(), [small.tokens(n, seed=n).tolist() for n in (1, 4, 5, 6, 11)]
+    """Prompts of five lengths as one batch, read in chunks; the log-probabilities are those of reading at once."""
+    model, prompts = transformer(), [small.tokens(n, seed=n).tolist() for n in (1, 4, 5, 6, 11)]
     whole = decoding.generate(model, prompts, max_new_tokens=2)
-    parts = decoding.generate(model, prompts, max_new_tokens=2, chunk=chunk)
-    np.testing.assert_array_equal(parts.tokens, whole.tokens)
-    np.testing.assert_allclose(parts.logprobs, whole.logprobs, **CLOSE)
+    chunked = decoding.generate(model, prompts, max_new_tokens=2, chunk=chunk)
+    np.testing.assert_array_equal(chunked.tokens, whole.tokens)
+    np.testing.assert_allclose(chunked.logprobs, whole.logprobs, **CLOSE)
 
 
 @pytest.mark.slow
 def test_rows_of_a_ragged_batch_equal_rows_alone():
-    model = counting.model()
+    model = transformer()
     together = decoding.generate(model, RAGGED, max_new_tokens=COUNT)
     for i, prompt in enumerate(RAGGED):
-        alone = decoding.generate(model, prompt, max_new_tokens=COUNT)
-        np.testing.assert_array_equal(together.tokens[i], alone.tokens)
-        np.testing.assert_allclose(together.logprobs[i], alone.logprobs, **CLOSE)
+        single = decoding.generate(model, prompt, max_new_tokens=COUNT)
+        np.testing.assert_array_equal(together.tokens[i], single.tokens)
+        np.testing.assert_allclose(together.logprobs[i], single.logprobs, **CLOSE)
 
 
 @pytest.mark.slow
-def test_any_leading_axes():
+def test_any_batch_shape():
     """One sequence, a batch, a batch of batches; NumPy, JAX or lists."""
-    model, tokens = counting.model("none"), small.tokens(2, 3, 4)
+    model, tokens = transformer("none"), small.tokens(2, 3, 4)
     out = decoding.generate(model, tokens, max_new_tokens=COUNT)
     assert out.tokens.shape == out.logprobs.shape == (2, 3, COUNT)
     assert out.lengths.shape == out.stopped.shape == (2, 3)
@@ -90,45 +90,45 @@ def test_any_leading_axes():
 
 @pytest.mark.slow
 def test_scanned_and_unrolled_models_give_the_same_tokens():
-    model = counting.model("none", scan=True, depth=2)
-    ours = decoding.generate(model, RAGGED, max_new_tokens=COUNT)
+    model = transformer("none", scan=True, depth=2)
+    scanned = decoding.generate(model, RAGGED, max_new_tokens=COUNT)
     unrolled = decoding.generate(models.unroll_layers(model), RAGGED, max_new_tokens=COUNT)
-    np.testing.assert_array_equal(ours.tokens, unrolled.tokens)
+    np.testing.assert_array_equal(scanned.tokens, unrolled.tokens)
 
 
 @pytest.mark.slow
-def test_repetition_penalty_counts_prompt_and_new_tokens_but_no_padding():
-    """With a ban on all that was seen, no token comes twice; token 0, which pads, may come once. By full passes."""
-    model = counting.model("none")
+def test_prompt_and_new_tokens_are_seen_but_padding_is_not():
+    """If every seen token is forbidden, no token occurs twice; token 0, which pads, may occur once."""
+    model = transformer("none")
 
     def ban(logits, seen):
         return jnp.where(seen, -jnp.inf, logits)
 
-    chosen = decoding.sampler(decoding.greedy(), ban)
+    without_seen = decoding.sampler(decoding.greedy(), ban)
     for side in ("left", "right"):
         prompts = decoding.pad_prompts([[5, 6, 7], [8]], side=side, pad=0)
-        out = decoding.generate(model, prompts, max_new_tokens=10, sampler=chosen)
+        out = decoding.generate(model, prompts, max_new_tokens=10, sampler=without_seen)
         for prompt, row in zip(([5, 6, 7], [8]), np.asarray(out.tokens), strict=True):
             assert len({*prompt, *row.tolist()}) == len(prompt) + 10
             assert 0 in row
     penalised = decoding.sampler(decoding.greedy(), decoding.repetition_penalty(1e6))
-    near = decoding.generate(model, [[5, 6, 7], [8]], max_new_tokens=3, sampler=penalised)
-    assert all(len(set(row.tolist())) == 3 for row in np.asarray(near.tokens))
+    out = decoding.generate(model, [[5, 6, 7], [8]], max_new_tokens=3, sampler=penalised)
+    assert all(len(set(row.tolist())) == 3 for row in np.asarray(out.tokens))
 
 
 def test_stop_tokens_end_rows_and_the_loop():
-    """SkyRL#1058: no early exit. The model runs once for the prompt and once per token but the last of the longest."""
-    prompts = [counting.letters("a"), counting.letters("d")]
-    counting.COUNTS.clear()
+    """SkyRL#1058: no early exit. Here the model runs once per prompt, and per token of the longest row but its last."""
+    prompts = [letter_ids("a"), letter_ids("d")]
+    CALL_COUNTS.clear()
     out = decoding.generate(
-        counting.successor(),
+        successor_model(),
         prompts,
         max_new_tokens=50,
-        stop_tokens=counting.letters("fz"),
-        tokenizer=counting.Letters(),
+        stop_tokens=letter_ids("fz"),
+        tokenizer=LetterTokenizer(),
     )
     jax.effects_barrier()
-    assert counting.COUNTS["run"] == 5
+    assert CALL_COUNTS["run"] == 5
     assert out.text == ["bcde", "e"]
     np.testing.assert_array_equal(out.lengths, [5, 2])
     np.testing.assert_array_equal(out.stopped, [True, True])
@@ -138,14 +138,14 @@ def test_stop_tokens_end_rows_and_the_loop():
     assert not logprobs[1, 2:].any()
 
 
-def test_a_stop_token_may_come_first_or_never():
-    out = decoding.generate(counting.successor(), [0, 0], max_new_tokens=3, stop_tokens=1)
+def test_a_stop_token_may_be_the_first_token_or_never_occur():
+    out = decoding.generate(successor_model(), [0, 0], max_new_tokens=3, stop_tokens=1)
     assert (int(out.lengths), bool(out.stopped)) == (1, True)
-    out = decoding.generate(counting.successor(), [0, 0], max_new_tokens=1, stop_tokens=7)
+    out = decoding.generate(successor_model(), [0, 0], max_new_tokens=1, stop_tokens=7)
     assert (int(out.lengths), bool(out.stopped), out.tokens.tolist()) == (1, False, [1])
 
 
 def test_nan_parameters_show_and_do_not_hang():
-    model = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, np.nan, x.dtype)), counting.model("none"))
+    model = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, np.nan, x.dtype)), transformer("none"))
     out = decoding.generate(model, [1, 2], max_new_tokens=3)
     assert np.isnan(np.asarray(out.logprobs)).all()

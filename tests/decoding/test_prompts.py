@@ -1,4 +1,4 @@
-"""Ragged prompts become arrays whose padding nobody sees; lengths fall into buckets."""
+"""Ragged prompts are padded to arrays with marked padding, and lengths are rounded up to buckets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from jax_attention import cache, decoding
 from jax_attention.core.buckets import bucket
-from jax_attention.decoding.prompts import as_prompts, fill_up
+from jax_attention.decoding.prompts import as_prompts, pad_columns
 
 RAGGED = [[5, 6, 7], [8], [9, 3]]
 E = cache.EMPTY
@@ -25,14 +25,14 @@ def test_padding_left_and_right():
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_filling_up_adds_only_padding(side):
+def test_more_columns_are_padding(side):
     padded = decoding.pad_prompts(RAGGED, side=side)
-    filled = fill_up(padded, 16)
-    assert filled.tokens.shape == filled.positions.shape == (3, 16)
-    for x, y in zip(padded[:2], filled[:2], strict=True):
+    longer = pad_columns(padded, 16)
+    assert longer.tokens.shape == longer.positions.shape == (3, 16)
+    for x, y in zip(padded[:2], longer[:2], strict=True):
         np.testing.assert_array_equal(x, y[:, :3])
-    assert (filled.positions[:, 3:] == E).all()
-    np.testing.assert_array_equal(filled.lengths, padded.lengths)
+    assert (longer.positions[:, 3:] == E).all()
+    np.testing.assert_array_equal(longer.lengths, padded.lengths)
 
 
 def test_forms_of_one_prompt_and_of_batches():
@@ -42,10 +42,10 @@ def test_forms_of_one_prompt_and_of_batches():
         ([[1, 2], [3]], (2, 2)),
         (np.ones((3, 1, 4), int), (3, 1, 4)),
     ):
-        found = as_prompts(prompt)
-        assert found.tokens.shape == found.positions.shape == shape
-        assert found.lengths.shape == shape[:-1]
-    assert as_prompts(found) is found
+        prompts = as_prompts(prompt)
+        assert prompts.tokens.shape == prompts.positions.shape == shape
+        assert prompts.lengths.shape == shape[:-1]
+    assert as_prompts(prompts) is prompts
 
 
 def test_buckets():
@@ -64,7 +64,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_mistakes(name):
+def test_wrong_calls(name):
     call, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         call()

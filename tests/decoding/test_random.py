@@ -1,4 +1,4 @@
-"""Whose randomness: a row's tokens depend on (rng, its number, its own text), and on nothing else."""
+"""Randomness: the tokens of a row depend on the rng, the row number and the text of the row, and on nothing else."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jax_attention import decoding
-from tests.decoding import counting
-from tests.tolerances import FORWARD
+from tests.support.successor_model import successor_model, transformer
+from tests.support.tolerances import FORWARD
 
 WARM = decoding.sampler(decoding.temperature(4.0))
 PROMPTS = [[5, 6, 7, 1], [5, 6, 7, 1], [9]]
@@ -17,10 +17,10 @@ CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 
 
 def draw(prompt, rng=RNG, **options):
-    return decoding.generate(counting.successor(), prompt, max_new_tokens=12, sampler=WARM, rng=rng, **options)
+    return decoding.generate(successor_model(), prompt, max_new_tokens=12, sampler=WARM, rng=rng, **options)
 
 
-def test_the_same_rng_gives_the_same_tokens_and_another_gives_others():
+def test_tokens_are_a_function_of_the_rng():
     first, again, other = draw(PROMPTS), draw(PROMPTS), draw(PROMPTS, jax.random.key(8))
     np.testing.assert_array_equal(first.tokens, again.tokens)
     assert (np.asarray(first.tokens) != np.asarray(other.tokens)).any(axis=1).all()
@@ -35,7 +35,7 @@ def test_equal_prompts_in_a_batch_draw_differently():
 
 @pytest.mark.slow
 def test_a_row_depends_neither_on_other_rows_nor_on_padding():
-    """A shorter batch, other neighbours, the other side: the same tokens in the rows that stay."""
+    """A smaller batch, other neighbours, or padding on the other side do not change the tokens of a row."""
     tokens = np.asarray(draw(PROMPTS).tokens)
     np.testing.assert_array_equal(draw(PROMPTS[:2]).tokens, tokens[:2])
     np.testing.assert_array_equal(draw([*PROMPTS[:2], [1, 2, 3, 4, 5, 6, 7, 8, 9]]).tokens[:2], tokens[:2])
@@ -54,16 +54,16 @@ def test_samples_are_the_calls_with_folded_keys_and_vmap_agrees():
     mapped = jax.jit(jax.vmap(lambda rng: draw(prompts, rng).tokens))(rngs)
     np.testing.assert_array_equal(mapped, together.tokens)
     assert len(np.unique(np.asarray(together.tokens).reshape(6, 12), axis=0)) == 6
-    alone = draw(PROMPTS[0], num_samples=1)
-    assert alone.tokens.shape == (1, 12)
-    np.testing.assert_array_equal(alone.tokens[0], together.tokens[0, 0])
+    single = draw(PROMPTS[0], num_samples=1)
+    assert single.tokens.shape == (1, 12)
+    np.testing.assert_array_equal(single.tokens[0], together.tokens[0, 0])
 
 
 @pytest.mark.slow
-def test_samples_share_one_reading_of_the_prompt_in_a_real_cache():
-    """The axis of the samples goes to its place in every array of the cache."""
+def test_samples_share_one_prefill_in_the_cache_of_a_transformer():
+    """The axis of the samples is put in the right place in every array of the cache."""
     options = dict(max_new_tokens=4, sampler=decoding.sampler(decoding.temperature(2.0)))
-    model = counting.model()
+    model = transformer()
     out = decoding.generate(model, PROMPTS, rng=RNG, num_samples=2, **options)
     for s in range(2):
         one = decoding.generate(model, PROMPTS, rng=jax.random.fold_in(RNG, s), **options)

@@ -1,4 +1,4 @@
-"""Operands of ones, and calls with them that are right but for the options given."""
+"""Operands of ones, and calls with them that are correct except for the options under test."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ QH, KVH = ones(B, T, N, H), ones(B, S, K, H)
 
 
 def plain(**options):
+    """A call of `attend` with these options."""
     return lambda: attend(Q, KV, KV, **options)
 
 
 def heads(**options):
+    """A call of `attend_heads` with these options."""
     return lambda: attend_heads(QH, KVH, KVH, **options)

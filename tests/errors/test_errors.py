@@ -1,4 +1,4 @@
-"""Wrong calls, and what the messages say: the argument, what was expected, what came, and the cure.
+"""Messages for wrong calls: the argument, what was expected, what came, and the cure.
 
 The table closes the complaints of equinox#463, flax#4505 ("cannot make sense of this error"), jax#35916 (a layout that
 was silently wrong), x-transformers#164 and pytorch#120668 (polarity and shape of masks).
@@ -17,11 +17,11 @@ from tests.errors import wrong_masks, wrong_operands, wrong_options, wrong_parts
 from tests.errors.calls import QH, B, H, N, S, heads, ones
 
 CASES = dict(**wrong_operands.CASES, **wrong_masks.CASES, **wrong_parts.CASES, **wrong_options.CASES)
-"""By name: a call, the kind of its error, and what the message must contain. A name given twice is an error."""
+"""By name: a call, the class of its error, and fragments of the message. A duplicate name is an error."""
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_message_names_argument_expectation_finding_and_cure(name):
+def test_message_names_argument_expectation_actual_and_cure(name):
     call, kind, fragments = CASES[name]
     with pytest.raises(kind) as caught:
         call()
@@ -44,7 +44,7 @@ def test_no_chex_text_and_no_chained_traceback_reaches_the_user():
     assert "chex" not in str(caught.value).lower()
 
 
-def test_what_looks_alike_but_is_right_is_accepted():
+def test_similar_but_correct_calls_are_accepted():
     lengths = jnp.arange(1, B + 1)
     calls = (
         heads(mask=masks.lengths(lengths[:, None])),

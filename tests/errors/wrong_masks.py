@@ -1,4 +1,4 @@
-"""Wrong masks, and lengths, segments and slopes that would be read along another axis."""
+"""Wrong masks, and lengths, segment ids and slopes that would broadcast along another axis than meant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.errors.calls import B, H, N, S, T, heads, ones, plain
 
 
 def per_sequence(batch: int):
-    """Lengths `[B]` for `[B, T, N, H]`: with B = N they would be read as one length per head."""
+    """A call with lengths `[B]` for `[B, T, N, H]`: with B = N they would be read as one length per head."""
     return lambda: attend_heads(
         ones(batch, T, N, H), ones(batch, S, N, H), ones(batch, S, N, H), mask=masks.lengths(np.arange(batch) + 1)
     )
@@ -20,17 +20,17 @@ CASES = {
     "float mask": (
         plain(mask=ones(T, S)),
         TypeError,
-        ["mask: expected a mask value", "float32[3,5]", "Pass additive values as a bias", "mods.bias"],
+        ["mask: expected a mask, got the float array", "float32[3,5]", "Pass an additive mask as a bias", "mods.bias"],
     ),
     "bool array as mask": (
         plain(mask=ones(T, S, dtype=bool)),
         TypeError,
-        ["mask: expected a value of jax_attention.masks", "bool[3,5]", "masks.dense(array)"],
+        ["mask: expected a part from jax_attention.masks", "bool[3,5]", "masks.dense(array)"],
     ),
-    "bool array joined to a mask": (
+    "list as a mask": (
         lambda: masks.as_mask([True, False]),
         TypeError,
-        ["mask: expected a value", "list", "masks.dense(array)"],
+        ["mask: expected a part", "list", "masks.dense(array)"],
     ),
     "padding mask under heads": (
         heads(mask=masks.dense(ones(B, S, dtype=bool))),
@@ -55,22 +55,22 @@ CASES = {
     "lengths per batch where B = N": (
         per_sequence(N),
         ValueError,
-        ["mask.key_lengths: expected no leading axis or all", "(4, 4)", "int64[4]", "[:, None]"],
+        ["mask.key_lengths: expected no batch dimension or all", "(4, 4)", "int64[4]", "[:, None]"],
     ),
     "lengths per batch where B != N": (
         per_sequence(3),
         ValueError,
-        ["mask.key_lengths: expected no leading axis or all", "(3, 4)", "int64[3]", "[:, None]"],
+        ["mask.key_lengths: expected no batch dimension or all", "(3, 4)", "int64[3]", "[:, None]"],
     ),
     "segment ids per batch under heads": (
         heads(mask=masks.segments(ones(B, T, dtype=np.int32), ones(B, S, dtype=np.int32))),
         ValueError,
-        ["mask.query_ids: expected no leading axis or all", "int32[2,3]", "[:, None, :]"],
+        ["mask.query_ids: expected no batch dimension or all", "int32[2,3]", "[:, None, :]"],
     ),
     "one slope per batch element": (
         heads(mods=mods.alibi(ones(B))),
         ValueError,
-        ["mods[0].slopes: expected leading axes that broadcast", "(2, 4)", "float32[2]", "[:, None]"],
+        ["mods[0].slopes: expected batch dimensions that broadcast", "(2, 4)", "float32[2]", "[:, None]"],
     ),
     "no lengths": (masks.lengths, ValueError, ["key_lengths, query_lengths: expected at least one", "None for both"]),
     "float lengths": (

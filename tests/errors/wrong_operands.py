@@ -62,11 +62,11 @@ CASES = {
         ValueError,
         ["value: expected as many heads as key (2), got 1", "float32[2,5,1,6]"],
     ),
-    "leading axes": (
+    "batch dimensions": (
         lambda: attend(ones(2, T, H), ones(3, S, H), ones(3, S, H)),
         ValueError,
         [
-            "query, key, value: expected leading axes that broadcast",
+            "query, key, value: expected batch dimensions that broadcast",
             "query (2,)",
             "key (3,)",
             "axes of size 1",

@@ -1,4 +1,4 @@
-"""Wrong dropout, implementations, partial results and caches, and what the other public calls check."""
+"""Wrong dropout, implementations, partial results and caches, and the checks of the other public functions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from tests.errors.calls import KV, KVH, QH, B, H, K, N, Q, S, T, ones, plain
 RNG = jax.random.key(0)
 
 
-def full_cache():
-    full = cache.append(cache.create(4, K, H), ones(3, K, H), ones(3, K, H))
-    return cache.append(full, ones(2, K, H), ones(2, K, H))
+def overfull_cache():
+    """Append 2 rows to a cache that has room for 1."""
+    filled = cache.append(cache.create(4, K, H), ones(3, K, H), ones(3, K, H))
+    return cache.append(filled, ones(2, K, H), ones(2, K, H))
 
 
 CASES = {
@@ -27,12 +28,12 @@ CASES = {
         ValueError,
         ["implementation: there is no implementation 'flash'", "'reference'", "Leave it None"],
     ),
-    "explain says so too": (
+    "unknown implementation in explain": (
         lambda: explain(Q, KV, KV, implementation="cudnn9"),
         ValueError,
         ["implementation: there is no implementation 'cudnn9'"],
     ),
-    "weights check as attend": (
+    "fewer values than keys in attention_weights": (
         lambda: attention_weights(Q, KV, KV[:2]),
         ValueError,
         ["value: expected 5 rows", "got 2"],
@@ -46,10 +47,10 @@ CASES = {
     "partial without logsumexp": (
         lambda: merge_partials((ones(T, H), ones(T, H))),
         ValueError,
-        ["partials[0]: expected logsumexp[...] beside output[..., E]", "float32[3,6]"],
+        ["partials[0]: expected logsumexp[...] for output[..., E]", "float32[3,6]"],
     ),
     "cache overflow": (
-        full_cache,
+        overfull_cache,
         ValueError,
         ["key: expected at most 1 more rows, as the cache holds 3 of 4, got 2", "Create a larger cache", "ring=True"],
     ),

@@ -1,4 +1,4 @@
-"""Wrong scores, mods, normalizers and positions, and factories where values are expected."""
+"""Wrong scores, mods, normalizers and positions, and factories in the place of parts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ CASES = {
     "score factory": (
         plain(score=scores.dot),
         TypeError,
-        ["score: expected a value", "the factory dot", "scores.dot(...)"],
+        ["score: expected a part", "the factory dot", "scores.dot(...)"],
     ),
-    "mask factory": (plain(mask=masks.causal), TypeError, ["mask: expected a value", "masks.causal(...)"]),
-    "mod factory": (plain(mods=(mods.alibi,)), TypeError, ["mod: expected a value", "mods.alibi(...)"]),
+    "mask factory": (plain(mask=masks.causal), TypeError, ["mask: expected a part", "masks.causal(...)"]),
+    "mod factory": (plain(mods=(mods.alibi,)), TypeError, ["mod: expected a part", "mods.alibi(...)"]),
     "normalizer factory": (
         plain(normalize=normalizers.softmax),
         TypeError,
-        ["normalize: expected a value", "normalizers.softmax(...)"],
+        ["normalize: expected a part", "normalizers.softmax(...)"],
     ),
-    "score by name": (plain(score="dot"), TypeError, ["score: expected a value of jax_attention.scores", "str 'dot'"]),
+    "score by name": (plain(score="dot"), TypeError, ["score: expected a part from jax_attention.scores", "str 'dot'"]),
     "normalizer by name": (
         plain(normalize="softmax"),
         TypeError,
@@ -29,7 +29,7 @@ CASES = {
     "bias as an array": (
         plain(mods=(ones(T, S),)),
         TypeError,
-        ["mod: expected a value of jax_attention.mods", "float32[3,5]", "mods is a tuple"],
+        ["mod: expected a part from jax_attention.mods", "float32[3,5]", "mods is a tuple"],
     ),
     "bool bias": (
         lambda: mods.bias(ones(T, S, dtype=bool)),
@@ -76,7 +76,7 @@ CASES = {
         ValueError,
         ["value: expected 5 rows", "got 6"],
     ),
-    # Positions.
+    # Positions
     "positions of a wrong length": (
         plain(query_positions=np.arange(T + 1)),
         ValueError,
@@ -90,7 +90,7 @@ CASES = {
     "positions with a head axis": (
         heads(query_positions=ones(B, N, T, dtype=np.int32)),
         ValueError,
-        ["query_positions: expected leading axes that broadcast against (2,)", "int32[2,4,3]"],
+        ["query_positions: expected batch dimensions that broadcast against (2,)", "int32[2,4,3]"],
     ),
     "odd rotary size": (
         lambda: positions.rotary()(ones(T, 5), np.arange(T)),

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import learn, pair_models, question_answering
+from experiments import corpora, learn, pair_models, question_answering
+from experiments.corpora.passage_words import INSTRUMENTS, KINDS, NAMES
 from experiments.question_answering import LOOKS, Config, looking, reading
 from experiments.question_answering import __main__ as command
-from jax_attention import data
-from jax_attention.data.story_words import INSTRUMENTS, KINDS, NAMES
 from tests.experiments.folder import commanded, left_behind, small_programs
 
 NEW, PAIRS = "new passages", "new pairs"
@@ -38,12 +37,13 @@ TINY = replace(
 
 def run_command(config, folder):
     """In a smaller world: three of four people, with one way to tell what they play, and one to ask for it."""
-    generator = importlib.import_module("jax_attention.data.passages")
+    generator = importlib.import_module("experiments.corpora.passages")
     (plays,) = (kind for kind in KINDS if kind.values == INSTRUMENTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generator, "NAMES", NAMES[:4])
+        one_form = plays._replace(statements=plays.statements[:1], questions=plays.questions[:1])
         for module in (generator, question_answering):
-            patch.setattr(module, "KINDS", (plays._replace(told=plays.told[:1], asked=plays.asked[:1]),))
+            patch.setattr(module, "KINDS", (one_form,))
         return commanded(command, config, folder)
 
 
@@ -112,7 +112,7 @@ def test_strips_carry_the_words(untrained):
 
 
 def test_rows_answer_in_one_step():
-    passages = data.passages(4, 30, people=(2, 3), kinds=1)
+    passages = corpora.passages(4, 30, people=(2, 3), kinds=1)
     words = reading.words(passages)
     rows = reading.rows(passages, words)
     assert rows["tokens"].shape == rows["targets"].shape == (30, 1)
@@ -121,13 +121,13 @@ def test_rows_answer_in_one_step():
 
 
 def test_chance_is_that_of_the_values_told():
-    passages = data.passages(4, 30, people=(3, 3), kinds=2)
+    passages = corpora.passages(4, 30, people=(3, 3), kinds=2)
     assert [reading.choices(passage) for passage in passages] == [3] * 30
     assert reading.chance(passages, passages).guessed == pytest.approx(1 / 3)
 
 
 def test_the_sentence_of_an_answer():
-    passage = data.Passage("Tom has a cat . Anna has a dog . Nina has a hen .", "?", "dog", 8)
+    passage = corpora.Passage("Tom has a cat . Anna has a dog . Nina has a hen .", "?", "dog", 8)
     assert passage.text.split(" ")[looking.sentence(passage)] == ["Anna", "has", "a", "dog", "."]
 
 

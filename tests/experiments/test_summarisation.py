@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import learn, pair_models, summarisation
+from experiments import corpora, learn, pair_models, summarisation
 from experiments.summarisation import ALIGNED, NEW, Config, scores, telling
 from experiments.summarisation import __main__ as command
-from jax_attention import data
 from tests.experiments.folder import commanded, left_behind, small_programs
 
 LEARNS = Config(
@@ -79,7 +78,7 @@ def test_figures_name_what_they_show(untrained):
 
 
 def test_scores_of_right_and_wrong_summaries():
-    reports = data.reports(0, 40)
+    reports = corpora.reports(0, 40)
     right = scores([report.summary for report in reports], reports)
     assert {name: round(score) for name, score in right.items() if name.startswith("rouge")} == {
         "rouge1": 100,
@@ -87,13 +86,13 @@ def test_scores_of_right_and_wrong_summaries():
         "rougeL": 100,
     }
     assert all(right[name] == 1 for name in ("exact", *telling.KINDS))
-    one = data.Report("", "A storm hit Rome on Monday . It blocked two roads and closed three schools .")
+    one = corpora.Report("", "A storm hit Rome on Monday . It blocked two roads and closed three schools .")
     wrong = scores(["A storm hit Oslo on Monday . It blocked three roads and closed two schools ."], [one])
     assert [wrong[name] for name in ("exact", *telling.KINDS)] == [0, 1, 0, 1, 0, 1]
 
 
 def test_first_sentences_are_poor_summaries():
-    reports = data.reports(0, 100)
+    reports = corpora.reports(0, 100)
     leads = {name: scores(texts, reports)["rouge2"] for name, texts in telling.leads(reports).items()}
     assert list(leads) == ["the first sentence", "the first three", "all"]
     assert max(leads.values()) < 10

@@ -21,7 +21,7 @@ FLOORS = (
     ("jax_attention.models", "jax_attention.data"),
     ("jax_attention.training", "jax_attention.decoding"),
     ("jax_attention.interop", "jax_attention.viz"),
-    ("jax_attention.cli",),
+    ("jax_attention.cli", "jax_attention.rename"),
     ("experiments", "benchmarks", "docs", "tests"),
 )
 

@@ -26,13 +26,14 @@ from jax_attention import (
     viz,
 )
 from tests.house.sources import LIBRARY, module_name
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 PUBLIC = {
     "jax_attention": """
         AttentionOutput Blockwise Cudnn Dense Dropout Explanation FeatureState LinearAttention Partial attend
-        attend_heads attend_step attend_with_stats attend_with_stats_heads attention_weights attention_weights_heads
-        cache dot_product_attention explain flax_attention_fn masks merge_partials mods normalizers positions scores""",
+        attend_heads attend_step attend_with_stats attend_with_stats_heads attention_weights
+        attention_weights_heads cache dot_product_attention explain flax_attention_fn masks merge_partials mods
+        normalizers positions scores""",
     "jax_attention.scores": """
         Additive CATALOGUE Concat Cosine Dot Features General L2 Location RandomFeatures ScaledDot Score UserScore
         additive as_score concat cosine dot features general l2 location random_features scaled_dot""",
@@ -41,12 +42,12 @@ PUBLIC = {
         temperature""",
     "jax_attention.masks": """
         And BlockSparse CATALOGUE Causal Chunked Dense Dilated Lengths Mask MaskAndMods Not Or Prefix Segments
-        SlidingWindow UserMask as_mask block_sparse causal chunked dense dilated from_flash_window from_huggingface
-        from_huggingface_window from_jax_nn_window from_torch_mha from_torch_sdpa fully_masked_rows lengths prefix
-        segments sliding_window""",
+        SlidingWindow UserMask as_mask block_sparse causal chunked dense dilated from_flash_window
+        from_huggingface from_huggingface_window from_jax_nn_window from_torch_mha from_torch_sdpa
+        fully_masked_rows lengths prefix segments sliding_window""",
     "jax_attention.normalizers": """
-        CATALOGUE Entmax15 Hard Linear Normalizer Proportional Relu Sigmoid Softmax Sparsemax Uniform UserNormalizer
-        as_normalizer entmax15 hard linear proportional relu sigmoid softmax sparsemax uniform""",
+        CATALOGUE Entmax15 Hard Linear Normalizer Proportional Relu Sigmoid Softmax Sparsemax Uniform
+        UserNormalizer as_normalizer entmax15 hard linear proportional relu sigmoid softmax sparsemax uniform""",
     "jax_attention.positions": """
         CATALOGUE Rotary Scaling alibi_slopes dynamic_scaling learned linear_scaling llama3_scaling rotary
         sinusoidal t5_buckets yarn_scaling""",
@@ -54,21 +55,21 @@ PUBLIC = {
         Adapters Additive Attn Concat FeedForward GRU General LSTM LearnedPart Linear Location MultiHeadAttention
         SelfAttention apply_adapters lora""",
     "jax_attention.models": """
-        Capture CaptureResult Classifier ConditionedDecoder EncoderDecoder EncoderDecoderConfig EncoderDecoderStack
-        LMCache LMConfig LMOutput Memory PRESETS PatchEncoder PureModel RNNConfig RNNMemory RNNSeq2Seq RNNState
-        StackOutput TransformerLM TransformerLayer TransformerStack config_from_json config_to_json create from_dict gemma2 gpt2
-        llama pure_model scan_layers tiny to_dict unroll_layers""",
+        Capture CaptureResult Classifier ConditionedDecoder EncoderDecoder EncoderDecoderConfig
+        EncoderDecoderStack LMCache LMConfig LMOutput Memory PRESETS PatchEncoder PureModel RNNConfig RNNMemory
+        RNNSeq2Seq RNNState StackOutput TransformerLM TransformerLayer TransformerStack config_from_json
+        config_to_json create from_dict gemma2 gpt2 llama pure_model scan_layers tiny to_dict unroll_layers""",
     "jax_attention.data": """
-        Baselines Batch Batches Bytes Characters Corpus Document Grammar HeldOut Ngram PackedDocuments Pair Passage
-        Report Seq2SeqBatch Seq2SeqBatches Source StreamDecoder Subwords Tokenizer Tokens Windows Words held_out
-        load_tokenizer ngram_baselines open_corpus open_tokens pad_rows passages prepare read_documents read_pairs
-        reports split_documents split_pairs standard_library_corpus tasks tokenize write_tokens""",
+        Baselines Batch Batches Bytes Characters Corpus Document HeldOut Ngram PackedDocuments Pair Seq2SeqBatch
+        Seq2SeqBatches Source StreamDecoder Subwords Tokenizer Tokens Windows Words held_out load_tokenizer
+        ngram_baselines open_corpus open_tokens pad_rows prepare read_documents read_pairs split_documents
+        split_pairs standard_library_corpus tasks tokenize write_tokens""",
     "jax_attention.training": """
-        Checkpoints ConfidenceInterval FitResult LoopConfig Losses Meter MetricsFile OptimizerConfig Progress Rouge
-        TensorBoard TrainState TrainingDiverged bleu bootstrap check_divides cross_entropy data_mesh evaluate_step
-        exact_match fit init_state keep_freed_memory language_model_loss make_evaluate make_optimizer make_schedule
-        make_train_step matmul_peak progress read_metrics refuse_nonfinite replicate rouge seq2seq_loss split_rows
-        token_accuracy train_flops""",
+        Checkpoints ConfidenceInterval FitResult LoopConfig Losses Meter MetricsFile OptimizerConfig Progress
+        Rouge TensorBoard TrainState TrainingDiverged bleu bootstrap check_divides cross_entropy data_mesh
+        evaluate_step exact_match fit init_state keep_freed_memory language_model_loss make_evaluate
+        make_optimizer make_schedule make_train_step matmul_peak progress read_metrics refuse_nonfinite replicate
+        rouge seq2seq_loss split_rows token_accuracy train_flops""",
     "jax_attention.decoding": """
         Beams GenerationResult LogitTransform Prompts Sampler StreamChunk beam_search generate greedy min_p
         pad_prompts repetition_penalty sampler temperature top_k top_p""",
@@ -118,7 +119,6 @@ DOCUMENTED_CLASSES = {
     "Characters",
     "Corpus",
     "Document",
-    "Grammar",
     "HeldOut",
     "Ngram",
     "PackedDocuments",
@@ -191,7 +191,7 @@ def test_docstring_has_what_a_caller_needs(name):
 
 DOCTESTED = [module_name(path) for path in LIBRARY if ">>> " in path.read_text(encoding="utf-8")]
 EXPENSIVE = """
-    decoding.beams decoding.generate decoding.truncation attention.attend attention.flax_adapter attention.jax_nn
+    decoding.beams decoding.generate decoding.logit_transforms attention.attend attention.flax_adapter attention.jax_nn
     attention.merge attention.recurrent dropout interop.compare_rule interop.hugging_face interop.peft
     interop.report.compare interop.torch_modules.convert masks.data models.transformer_stack
     models.encoder_decoder_stack models.classifier models.create models.encoder_decoder models.patch_encoder

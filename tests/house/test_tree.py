@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from docs import tree
+from docs._draw import tree
 from tests.house.sources import ROOT
 
 
@@ -17,7 +17,7 @@ def folders_in(readme: str) -> list[str]:
 
 def test_page_of_all_files_is_up_to_date():
     expected = tree.page(tree.project_files())
-    assert tree.PAGE.read_text(encoding="utf-8") == expected, "run `python -m docs.tree`"
+    assert tree.PAGE.read_text(encoding="utf-8") == expected, "run `python -m docs._draw.tree`"
 
 
 def test_caption_is_the_first_sentence(tmp_path):

@@ -1,4 +1,4 @@
-"""What masks say about tiles is never wrong, and says enough that empty tiles are not computed."""
+"""The block coverage of masks is never wrong, and precise enough to skip empty tiles."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jax_attention import Dropout, attend, masks, mods
 from jax_attention.attention.prepare import prepare
 from jax_attention.implementations.blockwise.tiled_call import TileGrid, make_tile_grid, schedule_tiles
 from jax_attention.masks.block_coverage import all_rows_used
-from tests.derivatives_of import check_memory_is_linear, derivatives_of
-from tests.tiers import slow, slow_except_every
+from tests.support.derivatives import check_memory_is_linear, derivatives_of
+from tests.support.tiers import slow, slow_except_every
 
 IDS = jnp.array([0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 5, 5, 5])
 BLOCKS = np.random.default_rng(0).random((5, 4)) < 0.5
@@ -25,7 +25,7 @@ MASKS = {
     "prefix per batch": masks.prefix(jnp.array([5, 9])),
     "lengths": masks.lengths(7, 9),
     "lengths per batch": masks.lengths(jnp.array([4, 8]), jnp.array([9, 3])),
-    "lengths per batch, known when traced": masks.lengths(np.array([4, 8]), np.array([9, 3])),
+    "lengths per batch, static": masks.lengths(np.array([4, 8]), np.array([9, 3])),
     "segments": masks.segments(IDS, IDS[:11]),
     "dilated": masks.dilated(3),
     "dilated by one": masks.dilated(1),
@@ -44,26 +44,26 @@ POSITIONS = {
 }
 
 
-@pytest.mark.parametrize("where", POSITIONS)
+@pytest.mark.parametrize("positions_name", POSITIONS)
 @pytest.mark.parametrize("name", slow_except_every(2, MASKS))
 @pytest.mark.parametrize("tile", [(4, 3), *slow((1, 1), (13, 11), (5, 2))])
-def test_no_tile_is_called_what_it_is_not(name, where, tile):
-    lead = 2 if "batch" in name else 1
-    q, k = jnp.ones((lead, 13, 2)), jnp.ones((lead, 11, 2))
-    q_pos, k_pos = POSITIONS[where]
+def test_coverage_is_never_wrong(name, positions_name, tile):
+    batch_size = 2 if "batch" in name else 1
+    q, k = jnp.ones((batch_size, 13, 2)), jnp.ones((batch_size, 11, 2))
+    q_pos, k_pos = POSITIONS[positions_name]
     call = prepare(q, k, k, mask=MASKS[name], query_positions=q_pos, key_positions=k_pos)
     grid = make_tile_grid(call, tile)
     coverage, schedule = schedule_tiles(grid, grid.pad(call))
     assert sorted(map(tuple, np.concatenate(schedule))) == sorted(zip(*np.nonzero(coverage.nonempty), strict=True))
     pairs = call.mask(jnp.asarray(call.query_positions)[..., :, None], jnp.asarray(call.key_positions)[..., None, :])
-    pairs = np.broadcast_to(np.asarray(pairs), (lead, 13, 11))
+    pairs = np.broadcast_to(np.asarray(pairs), (batch_size, 13, 11))
     for i in range(grid.rows):
         for j in range(grid.columns):
             rows = slice(i * grid.height, min((i + 1) * grid.height, 13))
-            part = pairs[:, rows, j * grid.width : (j + 1) * grid.width]
-            assert part.any() <= coverage.nonempty[i, j], (i, j)
-            assert part.any() <= np.asarray(coverage.nonempty_at_runtime)[i, j], (i, j)
-            assert coverage.full[i, j] <= part.all(), (i, j)
+            block = pairs[:, rows, j * grid.width : (j + 1) * grid.width]
+            assert block.any() <= coverage.nonempty[i, j], (i, j)
+            assert block.any() <= np.asarray(coverage.nonempty_at_runtime)[i, j], (i, j)
+            assert coverage.full[i, j] <= block.all(), (i, j)
 
 
 @pytest.mark.parametrize(
@@ -85,59 +85,59 @@ def test_no_tile_is_called_what_it_is_not(name, where, tile):
 )
 @pytest.mark.parametrize("rank", [1, 3])
 def test_empty_tiles_are_never_computed(mask, computed, rank):
-    """128 x 128 in tiles of 16."""
+    """128 x 128 scores in tiles of 16 x 16."""
     positions = np.arange(128).reshape((1,) * (rank - 1) + (-1,))
     coverage = TileGrid(16, 16, 128, 128).coverage(mask, positions, positions)
     assert isinstance(coverage.nonempty_at_runtime, np.ndarray)
     assert coverage.nonempty.sum() == computed
 
 
-def test_segments_are_known_when_run():
+def test_coverage_of_segments_is_an_array_at_run_time():
     ids = jnp.repeat(jnp.arange(4), 32)
     coverage = TileGrid(16, 16, 128, 128).coverage(masks.segments(ids), np.arange(128), np.arange(128))
     assert isinstance(coverage.nonempty_at_runtime, jax.Array)
     assert coverage.nonempty_at_runtime.sum() == 16
 
 
-def learned(q):
-    """An array that depends on the queries, so that it has a gradient."""
+def learned_slopes(q):
+    """Slopes that depend on the queries, so that they have a gradient."""
     return jnp.mean(q[:32], axis=-1)
 
 
 RULES = {
     "causal": lambda q: {},
-    "documents known when run": lambda q: {"mask": masks.segments(jnp.int32(8 * q[:, 0])) & masks.causal()},
-    "slopes": lambda q: {"mods": (mods.alibi(learned(q)[0]),)},
-    "table": lambda q: {"mods": (mods.relative(learned(q)),)},
+    "documents at run time": lambda q: {"mask": masks.segments(jnp.int32(8 * q[:, 0])) & masks.causal()},
+    "slopes": lambda q: {"mods": (mods.alibi(learned_slopes(q)[0]),)},
+    "table": lambda q: {"mods": (mods.relative(learned_slopes(q)),)},
     "dropout": lambda q: {"dropout": Dropout(jax.random.key(0), 0.1)},
 }
-CASES = [("causal", what) for what in ("forward", "gradient", "jvp", "hvp")]
+CASES = [("causal", derivative) for derivative in ("forward", "gradient", "jvp", "hvp")]
 CASES += [(rule, "gradient") for rule in RULES if rule != "causal"]
 
 
 @pytest.mark.parametrize(
-    ("rule", "what"),
+    ("rule", "derivative"),
     slow_except_every(5, [pytest.param(*case) for case in CASES[:5]], 1)
     + slow(*[pytest.param(*case) for case in CASES[5:]]),
 )
-def test_memory_is_linear(rule, what):
+def test_memory_is_linear(rule, derivative):
     """A dense map of 8192 x 8192 scores would need 256 MiB."""
 
     def forward(q, k, v):
         return attend(q, k, v, **{"mask": masks.causal(), **RULES[rule](q)})
 
-    check_memory_is_linear(derivatives_of(forward)[what], (4096, 8192), 16)
+    check_memory_is_linear(derivatives_of(forward)[derivative], (4096, 8192), 16)
 
 
 @pytest.mark.parametrize(
-    ("mask", "rows", "columns", "known"),
+    ("mask", "rows", "columns", "expected"),
     [
         (masks.causal(), 5, 5, True),
         (masks.causal(2), 3, 5, True),
-        (masks.causal(-2), 5, 3, False),  # every key is seen, two queries see none
-        (masks.causal(), 3, 5, False),  # every query sees one, two keys are not seen
+        (masks.causal(-2), 5, 3, False),  # every key is used, two queries have none
+        (masks.causal(), 3, 5, False),  # every query has a key, two keys are not used
         (masks.segments(jnp.zeros(5, int)), 5, 5, False),
     ],
 )
-def test_whether_all_are_all_rows_used(mask, rows, columns, known):
-    assert all_rows_used(mask, np.arange(rows), np.arange(columns)) == known
+def test_all_rows_used(mask, rows, columns, expected):
+    assert all_rows_used(mask, np.arange(rows), np.arange(columns)) == expected

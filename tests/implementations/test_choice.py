@@ -1,4 +1,4 @@
-"""What `implementation=None` takes for which number of scores, and that it says so."""
+"""The implementation that `implementation=None` chooses for a number of scores, and the reason that it reports."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from jax_attention import explain
         (8, 512, 512, "reference"),
         (9, 512, 512, "blockwise"),  # more than 2^21 in all
         (1, 512, 513, "blockwise"),  # more than 2^18 for a head
-        (129, 128, 128, "reference"),  # tiny heads, whatever their number
+        (129, 128, 128, "reference"),  # tiny heads, in any number
         (127, 129, 129, "blockwise"),
         (32, 1, 65536, "reference"),
         (33, 1, 65536, "blockwise"),
         (33, 65536, 1, "reference"),  # fewer scores than outputs
     ],
 )
-def test_few_scores_are_computed_all_at_once(heads, queries, keys, expected):
+def test_few_scores_are_computed_densely(heads, queries, keys, expected):
     query, key = jnp.zeros((queries, heads, 2)), jnp.zeros((keys, heads, 2))
-    found = explain(query, key, key, heads=True)
-    assert found.chosen == expected
+    report = explain(query, key, key, heads=True)
+    assert report.chosen == expected
     other = {"reference": "blockwise", "blockwise": "reference"}[expected]
-    assert found.why_not[other].startswith(f"{heads:,} x {queries:,} x {keys:,} scores")
+    assert report.why_not[other].startswith(f"{heads:,} x {queries:,} x {keys:,} scores")
 
 
 def test_on_an_accelerator_only_the_size_of_a_head_counts(monkeypatch):

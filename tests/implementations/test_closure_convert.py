@@ -1,4 +1,4 @@
-"""Plain functions may close over any array, however the call is differentiated, compiled and mapped."""
+"""Plain functions may close over any array, under every way to differentiate, compile and map the call."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from jax_attention import Blockwise, attend
-from tests.arrays import check_close, normal
-from tests.tiers import slow_except
+from tests.support.arrays import check_close, normal
+from tests.support.tiers import slow_except
 
 IDS = [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
 
@@ -29,7 +29,7 @@ def loss(implementation: object):
     return run
 
 
-WAYS = {
+TRANSFORMATIONS = {
     "grad": lambda f, *x: jax.grad(f, (0, 1))(*x),
     "jit of grad": lambda f, *x: jax.jit(jax.grad(f, (0, 1)))(*x),
     "grad of jit": lambda f, *x: jax.grad(jax.jit(f), (0, 1))(*x),
@@ -44,8 +44,11 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", slow_except(("jit of grad", "grad of jit"), WAYS))
-def test_closed_over_arrays(way, x64):
+@pytest.mark.parametrize("transformation", slow_except(("jit of grad", "grad of jit"), TRANSFORMATIONS))
+def test_closed_over_arrays(transformation, x64):
     arguments = normal(0, 10, 3), normal(1, 10), jnp.array(IDS)
-    found, expected = (jax.tree.leaves(WAYS[way](loss(name), *arguments)) for name in (Blockwise((4, 3)), "reference"))
-    check_close(found, expected, 1e-10)
+    actual, expected = (
+        jax.tree.leaves(TRANSFORMATIONS[transformation](loss(name), *arguments))
+        for name in (Blockwise((4, 3)), "reference")
+    )
+    check_close(actual, expected, 1e-10)

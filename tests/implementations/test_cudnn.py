@@ -1,5 +1,7 @@
-"""The adapter to the cuDNN kernel: what it refuses; and with another kernel in its place, that layout, scale, lengths,
-gradients and maps are right. On a GPU, with `JAX_PLATFORMS=cuda pytest -m gpu`, the kernel itself.
+"""The adapter to the cuDNN kernel.
+
+Its errors, and layout, scale, lengths, gradients and `vmap` with another kernel in the place of cuDNN. On a GPU,
+`JAX_PLATFORMS=cuda pytest -m gpu` tests the kernel itself.
 """
 
 from __future__ import annotations
@@ -30,25 +32,25 @@ from jax_attention import (
 from jax_attention.attention.prepare import prepare, prepare_heads
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.cudnn import eligible, fused
-from tests.arrays import check_close, difference, normal
-from tests.tiers import slow, slow_except
-from tests.tolerances import GRADIENT
+from tests.support.arrays import check_close, difference, normal
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import GRADIENT
 
 B, T, S, N, K, H = 2, 7, 5, 4, 2, 8
 
 
 BY_XLA = functools.partial(fused.kernel, implementation="xla")
-"""What the kernel computes, as jax.nn writes it without one."""
+"""The function that the kernel computes, by jax.nn without the kernel."""
 
 
 @pytest.fixture
-def as_if(monkeypatch):
-    """As if there were a GPU."""
+def fake_gpu(monkeypatch):
+    """Make the adapter believe that there is a GPU, and replace the kernel."""
     monkeypatch.setattr(eligible, "compute_capability", lambda: (9, 0))
     monkeypatch.setattr(fused, "kernel", BY_XLA)
 
 
-# --- What is refused -------------------------------------------------------------------------------------------------
+# --- Errors ----------------------------------------------------------------------------------------------------------
 
 
 def operands(rows: int = T, columns: int = T, dtype: str = "bfloat16", size: int = H) -> tuple[jax.Array, ...]:
@@ -58,7 +60,7 @@ def operands(rows: int = T, columns: int = T, dtype: str = "bfloat16", size: int
 CAUSAL = {"mask": masks.causal()}
 REFUSED = {
     "float32": (operands(dtype="float32"), {}, ["float16 or all in bfloat16", "float32, float32, float32", "cast"]),
-    "float64 beside": ((*operands()[:2], jnp.ones((B, T, H))), {}, ["bfloat16, bfloat16, float32"]),
+    "mixed dtypes": ((*operands()[:2], jnp.ones((B, T, H))), {}, ["bfloat16, bfloat16, float32"]),
     "head size": (operands(size=12), {}, ["multiple of 8 up to 256", "12 and 12", "blockwise"]),
     "large heads": (operands(size=264), {}, ["up to 256", "264"]),
     "value size": ((*operands()[:2], operands(size=16)[2]), {}, ["one head size", "8 and 16"]),
@@ -87,12 +89,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name, as_if):
-    arrays, rule, words = REFUSED[name]
+def test_refused(name, fake_gpu):
+    arrays, rule, fragments = REFUSED[name]
     with pytest.raises(ValueError) as caught:
         attend(*arrays, **rule, implementation="cudnn")
     assert str(caught.value).startswith("implementation: ")
-    assert [word for word in words if word not in str(caught.value)] == []
+    assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
     assert explain(*arrays, **rule).why_not["cudnn"] in str(caught.value)
 
 
@@ -106,23 +108,23 @@ def test_refused_without_a_gpu(monkeypatch):
         attend(*operands(size=136), implementation="cudnn")
 
 
-def test_no_weights_and_no_statistics(as_if):
+def test_no_weights_and_no_statistics(fake_gpu):
     with pytest.raises(ValueError, match="weights and statistics: the cuDNN kernel returns neither; 'reference' and"):
         attention_weights(*operands(), implementation="cudnn")
     with pytest.raises(ValueError, match="weights and statistics: the cuDNN kernel returns neither; 'reference' and"):
         attend_with_stats(*operands(), implementation="cudnn")
 
 
-def test_only_by_name(as_if):
-    found = explain(*operands())
-    assert found.chosen == "reference"
-    assert "by name only" in found.why_not["cudnn"]
-    assert "second derivative" in found.why_not["cudnn"]
+def test_cudnn_is_chosen_only_by_name(fake_gpu):
+    report = explain(*operands())
+    assert report.chosen == "reference"
+    assert "by name only" in report.why_not["cudnn"]
+    assert "second derivative" in report.why_not["cudnn"]
     assert explain(*operands(2000, 2000)).chosen == "blockwise"
     assert explain(*operands(), implementation="cudnn").chosen == "cudnn"
 
 
-# --- What is computed ------------------------------------------------------------------------------------------------
+# --- Results ---------------------------------------------------------------------------------------------------------
 
 LENGTHS = masks.lengths(jnp.array([[0], [4]]), jnp.array([[3], [6]]))
 MASKS = {
@@ -139,12 +141,12 @@ MASKS = {
 }
 
 
-def of_heads(*arrays: jax.Array, **rule) -> AttentionCall:
+def call_with_heads(*arrays: jax.Array, **rule) -> AttentionCall:
     return prepare_heads(*arrays, **rule)[0]
 
 
-def answers(implementation, make, arrays: tuple, rule: dict) -> list[jax.Array]:
-    """The output and the gradients."""
+def output_and_gradients(implementation, make, arrays: tuple, rule: dict) -> list[jax.Array]:
+    """Output and gradients of an implementation."""
 
     def output(*arrays: jax.Array) -> jax.Array:
         return implementation.attend(make(*arrays, **rule))
@@ -154,21 +156,23 @@ def answers(implementation, make, arrays: tuple, rule: dict) -> list[jax.Array]:
 
 
 def check(make, arrays: tuple, rule: dict, tolerance: float = GRADIENT["float32"]) -> None:
-    found, expected = (answers(implementation, make, arrays, rule) for implementation in (Cudnn(), Dense()))
-    for x, y in zip(found, expected, strict=True):
+    actual, expected = (
+        output_and_gradients(implementation, make, arrays, rule) for implementation in (Cudnn(), Dense())
+    )
+    for x, y in zip(actual, expected, strict=True):
         assert x.shape == y.shape
         assert x.dtype == y.dtype
-    check_close(found, expected, tolerance)
+    check_close(actual, expected, tolerance)
 
 
 @pytest.mark.parametrize("mask", slow_except(("causal & lengths", "window"), MASKS))
 @pytest.mark.parametrize("kv_heads", [*slow(1), K, *slow(N)])
-def test_masks_and_heads(mask, kv_heads, as_if):
+def test_masks_and_heads(mask, kv_heads, fake_gpu):
     arrays = normal(0, B, T, N, H), normal(1, B, T, kv_heads, H), normal(2, B, T, kv_heads, H)
-    check(of_heads, arrays, {"mask": MASKS[mask]})
+    check(call_with_heads, arrays, {"mask": MASKS[mask]})
 
 
-LEADS = {
+BATCH_SHAPES = {
     "none": [(), (), ()],
     "one": [(3,), (3,), (3,)],
     "three": [(2, 1, 3), (2, 1, 3), (2, 1, 3)],
@@ -180,32 +184,35 @@ LEADS = {
 }
 
 
-@pytest.mark.parametrize("name", slow_except(("shared in turn",), LEADS))
-def test_leading_axes(name, as_if):
-    arrays = tuple(normal(n, *lead, rows, H) for n, (lead, rows) in enumerate(zip(LEADS[name], (T, S, S), strict=True)))
+@pytest.mark.parametrize("name", slow_except(("shared in turn",), BATCH_SHAPES))
+def test_batch_dimensions(name, fake_gpu):
+    arrays = tuple(
+        normal(n, *batch_shape, rows, H)
+        for n, (batch_shape, rows) in enumerate(zip(BATCH_SHAPES[name], (T, S, S), strict=True))
+    )
     check(prepare, arrays, {"score": scores.dot(), "mask": masks.lengths(4)})
 
 
 @pytest.mark.parametrize("shape", [(2, 3), *slow((2, 1), (1, 3))], ids=str)
-def test_lengths_of_any_leading_axis(shape, as_if):
+def test_lengths_of_any_batch_dimension(shape, fake_gpu):
     arrays = tuple(normal(n, 2, 3, rows, H) for n, rows in enumerate((T, S, S)))
     check(prepare, arrays, {"mask": masks.lengths(jnp.arange(6).reshape(2, 3)[: shape[0], : shape[1]])})
 
 
 @pytest.mark.parametrize("shape", [(1, 1), *slow((1, S), (T, 1), (13, 13)), (0, S), (T, 0)], ids=str)
-def test_any_shape(shape, as_if):
+def test_any_shape(shape, fake_gpu):
     arrays = tuple(normal(n, B, rows, N, H) for n, rows in enumerate((shape[0], shape[1], shape[1])))
-    check(of_heads, arrays, {"score": scores.scaled_dot(0.7)})
+    check(call_with_heads, arrays, {"score": scores.scaled_dot(0.7)})
 
 
-def test_in_bfloat16_through_the_front_door(as_if):
+def test_public_functions_in_bfloat16(fake_gpu):
     arrays = tuple(normal(n, B, T, heads, H, dtype="bfloat16") for n, heads in enumerate((N, K, K)))
     call = lambda *x: [attend_heads(*x, mask=masks.causal(), implementation=n) for n in ("cudnn", "reference")]  # noqa: E731
-    found, expected = jax.jit(call)(*arrays)
-    assert found.dtype == jnp.bfloat16
-    assert difference(found, expected) < 0.03
-    there = jax.jit(lambda *x: dot_product_attention(*x, is_causal=True, implementation="cudnn"))(*arrays)
-    assert np.array_equal(found, there)
+    actual, expected = jax.jit(call)(*arrays)
+    assert actual.dtype == jnp.bfloat16
+    assert difference(actual, expected) < 0.03
+    jax_nn_output = jax.jit(lambda *x: dot_product_attention(*x, is_causal=True, implementation="cudnn"))(*arrays)
+    assert np.array_equal(actual, jax_nn_output)
 
 
 MAPPED = [x for x in itertools.product([0, None], repeat=3) if any(n == 0 for n in x)]
@@ -213,18 +220,18 @@ MAPPED = [x for x in itertools.product([0, None], repeat=3) if any(n == 0 for n 
 
 @pytest.mark.parametrize("mask", [*slow("causal"), "causal & lengths"])
 @pytest.mark.parametrize("mapped", slow_except(((0, None, None),), MAPPED))
-def test_maps_of_any_operands(mapped, mask, as_if):
+def test_maps_of_any_operands(mapped, mask, fake_gpu):
     arrays = tuple(
         normal(n, *((3,) if axis == 0 else ()), B, T, heads, H)
         for n, (axis, heads) in enumerate(zip(mapped, (N, K, K), strict=True))
     )
 
     def loss(implementation, *arrays: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.sin(implementation.attend(of_heads(*arrays, mask=MASKS[mask]))))
+        return jnp.sum(jnp.sin(implementation.attend(call_with_heads(*arrays, mask=MASKS[mask]))))
 
     def maps(implementation, *arrays: jax.Array) -> tuple:
         run = functools.partial(loss, implementation)
-        twice = jax.vmap(jax.vmap(run, (None, 0, None)), (0, None, 0))  # every operand by one of two maps
+        twice = jax.vmap(jax.vmap(run, (None, 0, None)), (0, None, 0))  # each operand is mapped by one of two vmaps
         pair = lambda x: jnp.stack([x, -x])  # noqa: E731
         return (
             jax.vmap(run, mapped)(*arrays),
@@ -233,14 +240,14 @@ def test_maps_of_any_operands(mapped, mask, as_if):
             jax.vmap(lambda *x: jax.grad(lambda *x: jnp.sum(twice(*map(pair, x))), (0, 1, 2))(*x), mapped)(*arrays),
         )
 
-    found, expected = (
+    actual, expected = (
         jax.tree.leaves(jax.jit(functools.partial(maps, implementation))(*arrays))
         for implementation in (Cudnn(), Dense())
     )
-    check_close(found, expected, 2 * GRADIENT["float32"])
+    check_close(actual, expected, 2 * GRADIENT["float32"])
 
 
-def test_maps_of_lengths_and_scans(as_if):
+def test_maps_of_lengths_and_scans(fake_gpu):
     q, k, v = (normal(n, 3, B, T, H) for n in range(3))
     lengths = jnp.array([[1, 7], [0, 2], [5, 4]])
 
@@ -251,12 +258,16 @@ def test_maps_of_lengths_and_scans(as_if):
 
         return jnp.sum(jnp.sin(jax.lax.scan(step, q, (k, v))[0]))
 
-    maps = lambda *x: [jax.vmap(jax.grad(functools.partial(loss, own)))(*x) for own in (Cudnn(), Dense())]  # noqa: E731
-    found, expected = jax.jit(maps)(q, lengths)
-    assert difference(found, expected) <= GRADIENT["float32"]
+    def maps(*x):
+        return [
+            jax.vmap(jax.grad(functools.partial(loss, implementation)))(*x) for implementation in (Cudnn(), Dense())
+        ]
+
+    actual, expected = jax.jit(maps)(q, lengths)
+    assert difference(actual, expected) <= GRADIENT["float32"]
 
 
-def test_nan_in_padding_goes_nowhere(as_if):
+def test_nan_in_padding_changes_nothing(fake_gpu):
     q, k, v = (np.array(normal(n, B, T, H)) for n in range(3))
     q[0, 3:] = np.nan
     k[0, 2:], k[1] = np.inf, np.nan
@@ -264,7 +275,7 @@ def test_nan_in_padding_goes_nowhere(as_if):
     check(prepare, (q, k, v), {"mask": masks.lengths(jnp.array([2, 0]), jnp.array([3, 7]))})
 
 
-def test_one_derivative_only(as_if):
+def test_one_derivative_only(fake_gpu):
     def run(q: jax.Array) -> jax.Array:
         return jnp.sum(attend(q, q, q, implementation="cudnn") ** 2)
 
@@ -286,7 +297,7 @@ needs_gpu = pytest.mark.skipif(
     reason="needs an NVIDIA GPU of compute capability 8.0: JAX_PLATFORMS=cuda python -m pytest -m gpu",
 )
 HALF = {"float16": 4e-3, "bfloat16": 3e-2}
-"""Weights are rounded to the operands' dtype before they meet the values: a few units of 2^-11 and 2^-8."""
+"""The kernel rounds weights to the dtype of the operands before the product with values: a few times 2^-11 and 2^-8."""
 
 
 @needs_gpu
@@ -323,15 +334,15 @@ def test_maps_of_the_kernel(mapped):
 
 
 def compare_with_float32(arrays: list, rule: dict, dtype: str, mapped: tuple | None = None) -> None:
-    """Forward and gradients of the kernel against the dense sentence on the same numbers in float32."""
+    """Output and gradients of the kernel against the dense formula, with the same numbers in float32."""
 
-    def all_of(name: str, *arrays: jax.Array) -> list[jax.Array]:
+    def results(name: str, *arrays: jax.Array) -> list[jax.Array]:
         run = lambda *x: attend_heads(*x, **rule, implementation=name)  # noqa: E731
         with_gradient = lambda *x: (run(*x), jax.vjp(run, *x)[1](jnp.cos(x[0])))  # noqa: E731
         return jax.tree.leaves(jax.jit(jax.vmap(with_gradient, mapped) if mapped else with_gradient)(*arrays))
 
     with jax.default_matmul_precision("highest"):
-        expected = all_of("reference", *(x.astype(jnp.float32) for x in arrays))
-    found = all_of("cudnn", *arrays)
-    assert all(x.dtype == dtype for x in found)
-    check_close(found, expected, HALF[dtype])
+        expected = results("reference", *(x.astype(jnp.float32) for x in arrays))
+    actual = results("cudnn", *arrays)
+    assert all(x.dtype == dtype for x in actual)
+    check_close(actual, expected, HALF[dtype])

@@ -1,4 +1,4 @@
-"""Rules that linear_attention takes and rules that it refuses, by name."""
+"""Rules that linear_attention supports, and its error messages for the others."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from jax_attention import (
 )
 
 
-def test_it_is_chosen_for_long_sequences():
+def test_linear_attention_is_chosen_for_long_sequences():
     x = jnp.ones((1024, 4))
     rule = {"score": scores.features("relu"), "normalize": normalizers.proportional(), "mask": masks.causal()}
     report = explain(x, x, x, **rule)
     assert report.chosen == "linear_attention"
-    because = "1 x 1,024 x 1,024 scores need not be computed: keys are summed first"
-    assert report.why_not["blockwise"] == because
+    reason = "1 x 1,024 x 1,024 scores need not be computed: keys are summed first"
+    assert report.why_not["blockwise"] == reason
     assert explain(x[:512], x[:512], x[:512], **rule).chosen == "reference"
     assert explain(x, x, x, mods=(mods.soft_cap(2.0),), **rule).chosen == "blockwise"
     assert explain(x, x, x).chosen == "blockwise"
@@ -67,23 +67,25 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_it_cannot_do_is_refused_by_name(message):
-    """It never falls back; left to choose, the call runs."""
+def test_unsupported_rules_are_refused_by_name(message):
+    """A named implementation never falls back; the automatic choice runs the call."""
     rule = {**KERNEL, **REFUSED[message]}
     with pytest.raises(ValueError, match=f"implementation: {message}.*Leave it None to choose automatically"):
         attend(X, X, X, implementation="linear_attention", **rule)
     assert attend(X, X, X, **rule).shape == (3, 4)
 
 
-def test_batch_elements_that_stand_elsewhere_are_refused():
-    x, where = jnp.ones((2, 3, 1, 4)), np.array([[0, 1, 2], [5, 6, 7]])
+def test_positions_that_differ_within_the_batch_are_refused():
+    x, query_positions = jnp.ones((2, 3, 1, 4)), np.array([[0, 1, 2], [5, 6, 7]])
     with pytest.raises(ValueError, match=r"query_positions: .* needs the default positions"):
-        attend_heads(x, x, x, mask=masks.causal(), query_positions=where, implementation="linear_attention", **KERNEL)
+        attend_heads(
+            x, x, x, mask=masks.causal(), query_positions=query_positions, implementation="linear_attention", **KERNEL
+        )
 
 
-@pytest.mark.parametrize("ask", [attention_weights, attend_with_stats])
-def test_weights_and_statistics_are_refused(ask):
+@pytest.mark.parametrize("call", [attention_weights, attend_with_stats])
+def test_weights_and_statistics_are_refused(call):
     with pytest.raises(
         ValueError, match="weights and statistics: linear_attention forms none; 'reference' and 'blockwise' do"
     ):
-        ask(X, X, X, implementation="linear_attention", **KERNEL)
+        call(X, X, X, implementation="linear_attention", **KERNEL)

@@ -14,8 +14,8 @@ import torch
 from jax_attention import decoding, interop
 from jax_attention.cache import EMPTY
 from tests.support import hf_models
-from tests.tiers import slow
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD
 
 NEW, SHARPER = 9, 3.0
 ROWS = [[5, 6, 7, 8, 9], [11], [20, 3, 21]]
@@ -91,9 +91,9 @@ def test_penalties_change_the_log_probabilities_too(pair):
     hf_model, jax_model = pair
     options = {"num_beams": 3, "length_penalty": 0.8}
     expected = hf_beams(hf_model, ROWS[:1], (9,), repetition_penalty=1.6, **options)
-    rule = decoding.repetition_penalty(1.6)
+    penalty = decoding.repetition_penalty(1.6)
     actual = decoding.beam_search(
-        jax_model, ROWS[:1], max_new_tokens=NEW, stop_tokens=9, num_return=3, rules=rule, **options
+        jax_model, ROWS[:1], max_new_tokens=NEW, stop_tokens=9, num_return=3, transforms=penalty, **options
     )
     for x, y in zip((actual.tokens, actual.lengths), expected, strict=False):
         np.testing.assert_array_equal(x, y)

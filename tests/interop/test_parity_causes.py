@@ -9,7 +9,7 @@ from jax_attention import interop, masks, scores
 from jax_attention.interop.parity.hypotheses import HYPOTHESES
 from jax_attention.positions import rotary
 from tests.support import hf_faults, hf_models
-from tests.tiers import slow, slow_except
+from tests.support.tiers import slow, slow_except
 
 
 def attention(layer):

@@ -14,7 +14,7 @@ from jax_attention.interop.parity.hypotheses import HYPOTHESES
 from jax_attention.interop.parity.stacks import split_config
 from jax_attention.interop.parity.token_batch import choose_tokens
 from tests.support import hf_faults, hf_models
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 TWO = "marian, two vocabularies, untied"
 SOUND = slow_except(("t5",), hf_models.ENCODERS | hf_models.ENCODER_DECODERS)

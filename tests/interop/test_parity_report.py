@@ -14,7 +14,7 @@ import torch
 from jax_attention import data, interop, models
 from tests.models import small
 from tests.support import hf_faults, hf_models
-from tests.tiers import slow, slow_except
+from tests.support.tiers import slow, slow_except
 
 POINTS = {
     "gpt2": ["attention norm", "attention", "feed-forward norm", "feed-forward", "block", "stream"],

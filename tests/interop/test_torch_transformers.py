@@ -13,8 +13,8 @@ from flax import nnx
 from jax_attention import interop, masks, models, nn
 from jax_attention.cache import EMPTY
 from tests.models import small
+from tests.support.tolerances import PARITY
 from tests.support.torch_parity import check_equal, check_round_trip, inputs, randomized
-from tests.tolerances import PARITY
 
 S, T, D, N, F = 5, 4, 15, 3, 11
 SIZES = {"d_model": D, "nhead": N, "dim_feedforward": F, "dropout": 0.0, "batch_first": True}

@@ -1,4 +1,4 @@
-"""Masks are joined by `& | ~` as sets of pairs, compare by content, and describe themselves."""
+"""Masks as sets of pairs: the algebra `& | ~`, comparison by content, and `describe`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.masks.pictures import matrix, picture
 
 
 def even(q_pos, k_pos):
-    """A plain function."""
+    """A plain function used as a mask."""
     return (q_pos + k_pos) % 2 == 0
 
 
 def test_plain_functions_on_both_sides():
-    """Every operator, a mask and a function, in both orders."""
+    """Each operator takes a mask and a function, in both orders."""
     c, e = matrix(picture(masks.causal(), 4, 4)), matrix(picture(even, 4, 4))
-    for joined, expected in [
+    for mask, expected in [
         (masks.causal() & even, c & e),
         (even & masks.causal(), c & e),
         (masks.causal() | even, c | e),
@@ -27,7 +27,7 @@ def test_plain_functions_on_both_sides():
         (~masks.as_mask(even), ~e),
         (~(even & masks.causal()) | even, ~(c & e) | e),
     ]:
-        np.testing.assert_array_equal(matrix(picture(joined, 4, 4)), expected)
+        np.testing.assert_array_equal(matrix(picture(mask, 4, 4)), expected)
 
 
 LEAVES = st.one_of(
@@ -67,18 +67,18 @@ def test_boolean_algebra(a, b):
 
 
 def test_masks_compare_by_content():
-    """A fresh value is the same value, so it never recompiles."""
+    """Two masks with the same content are equal, so a fresh one never recompiles."""
     assert masks.causal() & masks.prefix(2) == masks.causal() & masks.prefix(2)
     assert masks.causal() & masks.prefix(2) != masks.causal() & masks.prefix(3)
     assert hash(~masks.causal(1)) == hash(~masks.causal(1))
 
 
-# --- readable
+# --- describe
 
 
 def test_describe():
-    shown = ((masks.causal() | masks.prefix(2)) & ~masks.as_mask(even)).describe(3, 4)
-    assert shown.splitlines() == [
+    text = ((masks.causal() | masks.prefix(2)) & ~masks.as_mask(even)).describe(3, 4)
+    assert text.splitlines() == [
         "((causal() | prefix(length=2)) & ~even)",
         "3 queries x 4 keys, # may attend:",
         "q 0  . # . .",

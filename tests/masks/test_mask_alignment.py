@@ -1,5 +1,6 @@
-"""Causal masks of any offset against pictures by hand, PyTorch and jax.nn: flax#5591, pytorch#108108, mlx#2835,
-flash-attention#517.
+"""Causal masks of any offset against pictures drawn by hand, PyTorch and jax.nn.
+
+The cases are those of flax#5591, pytorch#108108, mlx#2835 and flash-attention#517.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from jax_attention import attend, masks
 from tests.masks.pictures import CLOSE, jax_nn_picture, matrix, picture
-from tests.tiers import slow_except_every
+from tests.support.tiers import slow_except_every
 
 TRIANGLE = ["#.......", "##......", "###.....", "####....", "#####...", "######..", "#######.", "########"]
 ALIGNMENTS = [
@@ -35,7 +36,7 @@ ALIGNMENTS = [
 
 @pytest.mark.parametrize(("T", "S", "offset", "expected"), slow_except_every(2, [pytest.param(*x) for x in ALIGNMENTS]))
 def test_causal_alignment(T, S, offset, expected):
-    """The same picture three ways: an offset, positions of the queries, positions of the keys."""
+    """An offset, positions of the queries and positions of the keys give the same picture."""
     assert picture(masks.causal(offset), T, S) == expected
     assert picture(masks.causal(), T, S, query_positions=np.arange(T) + offset) == expected
     assert picture(masks.causal(), T, S, key_positions=np.arange(S) - offset) == expected
@@ -51,16 +52,16 @@ def test_end_alignment_is_torch_lower_right(T, S):
 
 @pytest.mark.parametrize(("T", "S"), [(1, 8), (3, 8), (8, 8), (8, 3)])
 def test_start_alignment_is_torch_is_causal_and_jax_nn(T, S):
-    ours = matrix(picture(masks.causal(), T, S))
-    weights = scaled_dot_product_attention(
+    jax_mask = matrix(picture(masks.causal(), T, S))
+    torch_weights = scaled_dot_product_attention(
         torch.zeros(1, T, 2), torch.zeros(1, S, 2), torch.eye(S)[None], is_causal=True
     )
-    np.testing.assert_array_equal(ours, weights[0].numpy() > 0)
-    np.testing.assert_array_equal(ours, jax_nn_picture(T, S, is_causal=True))
+    np.testing.assert_array_equal(jax_mask, torch_weights[0].numpy() > 0)
+    np.testing.assert_array_equal(jax_mask, jax_nn_picture(T, S, is_causal=True))
 
 
 def test_cached_decoding_sees_all_earlier_keys():
-    """flax#5591: a single query behind a cache must not fall back to position 0."""
+    """A single query after cached keys must not be read as position 0 (flax#5591)."""
     rng = np.random.default_rng(0)
     q, k, v = (rng.normal(size=(8, 4)).astype(np.float32) for _ in range(3))
     full = attend(q, k, v, mask=masks.causal())

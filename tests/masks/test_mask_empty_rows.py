@@ -1,4 +1,4 @@
-"""Which queries may attend to nothing at all, as `fully_masked_rows` finds them."""
+"""Queries without any allowed key, as found by `fully_masked_rows`."""
 
 from __future__ import annotations
 

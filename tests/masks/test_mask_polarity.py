@@ -1,5 +1,6 @@
-"""Is True allowed or forbidden? Masks of PyTorch and Hugging Face mean here what they mean there: equinox#463,
-LLMs-from-scratch#1061, x-transformers#164, pytorch#120668.
+"""Polarity: converted masks of PyTorch and Hugging Face allow the same pairs as the originals.
+
+The confusions are those of equinox#463, LLMs-from-scratch#1061, x-transformers#164 and pytorch#120668.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def forbidden(shape, seed: int = 0) -> np.ndarray:
 
 
 def additive(shape, seed: int) -> np.ndarray:
+    """Random numbers to add to the scores, with -inf at forbidden pairs."""
     noise = np.random.default_rng(seed + 10).normal(size=shape).astype(np.float32)
     return np.where(forbidden(shape, seed), -np.inf, noise).astype(np.float32)
 
@@ -46,13 +48,13 @@ def test_torch_multihead_masks(name):
     layer = torch.nn.MultiheadAttention(D, N, bias=False, batch_first=True)
     with torch.no_grad():
         layer.in_proj_weight.copy_(torch.eye(D).repeat(3, 1))
-    given = {key: torch.tensor(x) for key, x in TORCH_MHA[name].items() if key != "num_heads"}
+    torch_masks = {key: torch.tensor(x) for key, x in TORCH_MHA[name].items() if key != "num_heads"}
     x = torch.tensor(X)
-    theirs = layer(x, x, x, average_attn_weights=False, **given)[1].detach().numpy()
+    torch_weights = layer(x, x, x, average_attn_weights=False, **torch_masks)[1].detach().numpy()
     heads = X.reshape(B, T, N, D // N)
     converted = masks.from_torch_mha(**TORCH_MHA[name])
-    ours = attention_weights_heads(heads, heads, heads, **converted._asdict())
-    np.testing.assert_allclose(ours, theirs, **CLOSE)
+    jax_weights = attention_weights_heads(heads, heads, heads, **converted._asdict())
+    np.testing.assert_allclose(jax_weights, torch_weights, **CLOSE)
 
 
 def test_torch_mha_and_sdpa_have_opposite_polarity():
@@ -82,9 +84,9 @@ PADDING = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
 
 
 def test_huggingface_padding():
-    ours = masks.from_huggingface(PADDING)
-    assert ours.mods == ()
-    np.testing.assert_array_equal(ours.mask.array, (PADDING == 1)[:, None, None])
+    converted = masks.from_huggingface(PADDING)
+    assert converted.mods == ()
+    np.testing.assert_array_equal(converted.mask.array, (PADDING == 1)[:, None, None])
 
 
 @pytest.mark.parametrize("dtype", ["bool", "float32", "float16", "bfloat16"])
@@ -98,17 +100,17 @@ def test_huggingface_prepared(dtype):
         floats = hf_masks.eager_mask(B, T, T, attention_mask=padding, dtype=getattr(torch, dtype))
         prepared = jnp.asarray(floats.float().numpy(), dtype)
     np.testing.assert_array_equal(masks.from_huggingface(prepared).mask.array, allowed.numpy())
-    by_hand = masks.from_huggingface(PADDING).mask & masks.causal()
-    tile = by_hand(jnp.arange(T)[:, None], jnp.arange(T)[None])
+    combined = masks.from_huggingface(PADDING).mask & masks.causal()
+    tile = combined(jnp.arange(T)[:, None], jnp.arange(T)[None])
     np.testing.assert_array_equal(tile, allowed.numpy())
 
 
 def test_huggingface_float_mask_keeps_a_finite_bias():
-    """T5 adds its position bias to the mask: what is not the lowest number is a bias."""
+    """T5 adds its position bias to the mask: numbers far from the lowest one are a bias."""
     prepared = np.array([[[[0.5, -2.0, np.finfo(np.float32).min, np.finfo(np.float32).min + 1e30]]]], np.float32)
-    ours = masks.from_huggingface(prepared)
-    np.testing.assert_array_equal(ours.mask.array, [[[[True, True, False, False]]]])
-    np.testing.assert_array_equal(ours.mods[0].array, [[[[0.5, -2.0, 0.0, 0.0]]]])
+    converted = masks.from_huggingface(prepared)
+    np.testing.assert_array_equal(converted.mask.array, [[[[True, True, False, False]]]])
+    np.testing.assert_array_equal(converted.mods[0].array, [[[[0.5, -2.0, 0.0, 0.0]]]])
 
 
 def test_huggingface_rank_is_checked():

@@ -1,4 +1,4 @@
-"""Windows of other libraries, converted, allow the same keys: transformers#39408, transformers#29176."""
+"""Converted windows of other libraries allow the same keys as the originals (transformers#39408, #29176)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import transformers.masking_utils as hf_masks
 
 from jax_attention import masks
 from tests.masks.pictures import jax_nn_picture, matrix, picture
-from tests.tiers import slow, slow_except_every
+from tests.support.tiers import slow, slow_except_every
 
 WINDOWS = [
     # converted, T, S, keys per row
@@ -57,21 +57,21 @@ def test_flash_window_from_its_rule(T, S, window, causal):
 @pytest.mark.parametrize("window", [1, (2, 0), (0, 1), (3, 2)])
 @pytest.mark.parametrize(("T", "S"), [(3, 8), (8, 8)])
 def test_jax_nn_window(T, S, window):
-    """jax.nn aligns at the start, also when T != S (jax#32300)."""
-    ours = matrix(picture(masks.from_jax_nn_window(window), T, S))
-    np.testing.assert_array_equal(ours, jax_nn_picture(T, S, local_window_size=window))
+    """jax.nn aligns both sequences at the start, also when T != S (jax#32300)."""
+    jax_mask = matrix(picture(masks.from_jax_nn_window(window), T, S))
+    np.testing.assert_array_equal(jax_mask, jax_nn_picture(T, S, local_window_size=window))
 
 
 @pytest.mark.parametrize("window", [1, 3, 20])
 def test_huggingface_window(window):
     rule = hf_masks.sliding_window_causal_mask_function(window)
-    theirs = hf_masks.sdpa_mask(1, 8, 8, mask_function=rule, allow_is_causal_skip=False)[0, 0].numpy()
-    np.testing.assert_array_equal(matrix(picture(masks.from_huggingface_window(window), 8, 8)), theirs)
+    hf_mask = hf_masks.sdpa_mask(1, 8, 8, mask_function=rule, allow_is_causal_skip=False)[0, 0].numpy()
+    np.testing.assert_array_equal(matrix(picture(masks.from_huggingface_window(window), 8, 8)), hf_mask)
 
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_torch_band(width):
-    """PyTorch has no window: people write a band of `tril` and `triu`; it is `sliding_window(width)`."""
+    """PyTorch has no window argument: the usual band of `tril` and `triu` equals `sliding_window(width)`."""
     band = torch.ones(6, 6, dtype=torch.bool).tril().triu(-(width - 1)).numpy()
     np.testing.assert_array_equal(matrix(picture(masks.sliding_window(width), 6, 6)), band)
     np.testing.assert_array_equal(matrix(picture(masks.from_torch_sdpa(band).mask, 6, 6)), band)

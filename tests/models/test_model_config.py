@@ -135,23 +135,23 @@ BAD = {
     "mask": (
         {"mask": mods.soft_cap(3.0)},
         TypeError,
-        "mask: expected a value of jax_attention.masks or a function, got",
+        "mask: expected a part from jax_attention.masks or a function, got",
     ),
     "factory": (
         {"normalize": normalizers.sparsemax},
         TypeError,
-        "normalize: expected a value, got the factory sparsemax",
+        "normalize: expected a part, got the factory sparsemax",
     ),
     "score": (
         {"score": "dot"},
         TypeError,
-        "score: expected a value of jax_attention.scores or a function, got str 'dot'.",
+        "score: expected a part from jax_attention.scores or a function, got str 'dot'.",
     ),
     "list of mods": ({"mods": [halve]}, TypeError, "mods: expected a tuple of mods, got ["),
     "mod": (
         {"mods": (masks.causal(),)},
         TypeError,
-        "mods: expected a value of jax_attention.mods or a function, got caus",
+        "mods: expected a part from jax_attention.mods or a function, got caus",
     ),
     "windows": (
         {"windows": 3},
@@ -173,7 +173,7 @@ BAD = {
     "module": (
         {"score": type("Odd", (), {"as_score": halve, "__call__": halve})()},
         TypeError,
-        "score: expected a value,",
+        "score: expected a part,",
     ),
 }
 
@@ -209,7 +209,7 @@ CALLS = {
     "rows of positions": (
         lambda m: m(jnp.zeros((2, 3), int), positions=jnp.zeros((4, 3), int)),
         ValueError,
-        "positions: expected leading axes that broadcast against (2,), got int32[4,3].",
+        "positions: expected batch dimensions that broadcast against (2,), got int32[4,3].",
     ),
     "float segments": (
         lambda m: m(jnp.zeros(3, int), segment_ids=jnp.ones(3)),

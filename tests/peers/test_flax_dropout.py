@@ -1,4 +1,4 @@
-"""Dropout as Flax's own multi-head modules ask for it: one pattern or many, with a key or refused."""
+"""Dropout in Flax's multi-head modules: one pattern or many, and an error without a key."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from flax import nnx
 
 from jax_attention import Dropout, attend_heads, attention_weights_heads, flax_attention_fn
-from tests.peers.flax_layers import CLOSE, B, N, T, X, linen_layer, linen_variables, nnx_layer, operands
+from tests.support.flax_layers import CLOSE, B, N, T, X, linen_layer, linen_variables, nnx_layer, operands
 
 
 def dropped_weights(**options):
-    """With one-hot values the output is the weights, `[B, N, T, S]`."""
+    """Weights after dropout, `[B, N, T, S]`: the output for one-hot values."""
     q, k, _, _ = operands()
     one_hot = np.broadcast_to(np.eye(T, dtype=np.float32)[:, None], (B, T, N, T))
     options |= {"dropout_rate": 0.5, "dropout_rng": jax.random.key(3)}
@@ -31,9 +31,9 @@ def test_dropout_keeps_or_doubles_the_weights():
 
 
 def test_broadcast_dropout_is_one_pattern():
-    shared, own = (dropped_weights(broadcast_dropout=flag) > 0 for flag in (True, False))
+    shared, separate = (dropped_weights(broadcast_dropout=flag) > 0 for flag in (True, False))
     assert np.all(shared == shared[:1, :1])
-    patterns = {row.tobytes() for row in own.reshape(B * N, -1)}
+    patterns = {row.tobytes() for row in separate.reshape(B * N, -1)}
     assert len(patterns) == B * N
 
 
@@ -63,9 +63,9 @@ def test_dropout_in_linen():
     first, same, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, same)
     assert not np.allclose(first, other)
-    without = jax.jit(lambda x: layer.apply(variables, x, deterministic=True))(X)
+    deterministic = jax.jit(lambda x: layer.apply(variables, x, deterministic=True))(X)
     plain = jax.jit(lambda x: linen_layer(flax_attention_fn()).apply(variables, x))(X)
-    np.testing.assert_array_equal(without, plain)
+    np.testing.assert_array_equal(deterministic, plain)
 
 
 def test_dropout_in_nnx():
@@ -76,5 +76,5 @@ def test_dropout_in_nnx():
     np.testing.assert_array_equal(first, same)
     assert not np.allclose(first, other)
     layers = layer, nnx_layer(flax_attention_fn())
-    without, plain = nnx.jit(lambda one, other: (one(X, deterministic=True), other(X)))(*layers)
-    np.testing.assert_array_equal(without, plain)
+    deterministic, plain = nnx.jit(lambda one, other: (one(X, deterministic=True), other(X)))(*layers)
+    np.testing.assert_array_equal(deterministic, plain)

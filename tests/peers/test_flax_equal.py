@@ -1,4 +1,4 @@
-"""`flax_attention_fn()` inside Flax's multi-head modules, Linen and NNX: the same results and gradients as theirs."""
+"""`flax_attention_fn()` has the results and gradients of Flax inside its multi-head modules, Linen and NNX."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ import pytest
 from flax import linen, nnx
 
 from jax_attention import flax_attention_fn
-from tests.peers.flax_layers import CAUSAL, CLOSE, MASKS, PADDING, X, linen_layer, linen_variables, nnx_layer, operands
-from tests.tiers import slow_except
-from tests.tolerances import GRADIENT
+from tests.support.flax_layers import (
+    CAUSAL,
+    CLOSE,
+    MASKS,
+    PADDING,
+    X,
+    linen_layer,
+    linen_variables,
+    nnx_layer,
+    operands,
+)
+from tests.support.tiers import slow_except
+from tests.support.tolerances import GRADIENT
 
 
 def outputs_and_gradients(runs, *inputs):
-    """Of each run, in one program: its output, and the gradients of a nonlinear function of it by all inputs."""
+    """Output of each run, and gradients of a nonlinear function of the output by all inputs, in one program."""
 
-    def of(run, *inputs):
+    def run_with_gradients(run, *inputs):
         def loss(*inputs):
             out = run(*inputs)
             return jnp.sum(jnp.sin(out)), out
@@ -27,11 +37,11 @@ def outputs_and_gradients(runs, *inputs):
         (_, out), gradients = jax.value_and_grad(loss, tuple(range(len(inputs))), has_aux=True)(*inputs)
         return out, gradients
 
-    return jax.jit(lambda *inputs: [of(run, *inputs) for run in runs])(*inputs)
+    return jax.jit(lambda *inputs: [run_with_gradients(run, *inputs) for run in runs])(*inputs)
 
 
-def assert_same(ours, theirs):
-    (out, gradients), (expected, expected_gradients) = ours, theirs
+def assert_same(jax_result, flax_result):
+    (out, gradients), (expected, expected_gradients) = jax_result, flax_result
     assert out.dtype == expected.dtype
     np.testing.assert_allclose(out, expected, **CLOSE)
     tolerance = GRADIENT["float32"]
@@ -40,15 +50,16 @@ def assert_same(ours, theirs):
     )
 
 
-@pytest.mark.parametrize("theirs", [linen.dot_product_attention, nnx.dot_product_attention])
-def test_every_parameter_of_flax_exists(theirs):
-    """By name and default; up to `module` also in their order, for positional callers."""
-    ours, known = (inspect.signature(f).parameters for f in (flax_attention_fn(), theirs))
-    assert set(known) <= set(ours)
-    assert list(ours)[:12] == list(known)[:12]
-    assert list(ours)[11] == "module"
-    for name in set(known) - {"promote_dtype"}:  # a function there, None here: Flax is not imported
-        assert ours[name].default == known[name].default, name
+@pytest.mark.parametrize("flax_function", [linen.dot_product_attention, nnx.dot_product_attention])
+def test_every_parameter_of_flax_exists(flax_function):
+    """Names and defaults are equal, and up to `module` the order, for calls with positional arguments."""
+    jax_parameters, flax_parameters = (inspect.signature(f).parameters for f in (flax_attention_fn(), flax_function))
+    assert set(flax_parameters) <= set(jax_parameters)
+    assert list(jax_parameters)[:12] == list(flax_parameters)[:12]
+    assert list(jax_parameters)[11] == "module"
+    # `promote_dtype` defaults to a function in Flax, and to None here, because the core does not import Flax.
+    for name in set(flax_parameters) - {"promote_dtype"}:
+        assert jax_parameters[name].default == flax_parameters[name].default, name
 
 
 @pytest.mark.parametrize("name", slow_except(("per head",), MASKS))
@@ -81,13 +92,13 @@ def test_nnx_equals_flax(name, options, call):
 def test_linen_cross_attention():
     x = X[:, :3] + 1
     layers = [linen_layer(f) for f in (flax_attention_fn(), linen.dot_product_attention)]
-    run = jax.jit(lambda *given: [layer.apply(*given, mask=PADDING[:, :, :3]) for layer in layers])
-    ours, theirs = run(linen_variables(), x, X, X * 2)
-    np.testing.assert_allclose(ours, theirs, **CLOSE)
+    run = jax.jit(lambda *inputs: [layer.apply(*inputs, mask=PADDING[:, :, :3]) for layer in layers])
+    jax_output, flax_output = run(linen_variables(), x, X, X * 2)
+    np.testing.assert_allclose(jax_output, flax_output, **CLOSE)
 
 
 @pytest.mark.parametrize(
-    ("masked", "theirs"),
+    ("masked", "flax_function"),
     [
         pytest.param(False, linen.dot_product_attention, marks=pytest.mark.slow),
         pytest.param(True, linen.dot_product_attention, marks=pytest.mark.slow),
@@ -95,9 +106,9 @@ def test_linen_cross_attention():
         (True, nnx.dot_product_attention),
     ],
 )
-def test_bias(theirs, masked):
-    """No module passes one, but callers of the function do."""
+def test_bias(flax_function, masked):
+    """No module of Flax passes a bias, but callers of the function may."""
     q, k, v, bias = operands()
     mask = CAUSAL if masked else None
-    runs = [lambda q, k, v, b, f=f: f(q, k, v, b, mask) for f in (flax_attention_fn(), theirs)]
+    runs = [lambda q, k, v, b, f=f: f(q, k, v, b, mask) for f in (flax_attention_fn(), flax_function)]
     assert_same(*outputs_and_gradients(runs, q, k, v, bias))

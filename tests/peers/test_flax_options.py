@@ -1,4 +1,4 @@
-"""The other keywords that Flax hands over change what they should, or are refused: precision, dtype, einsums."""
+"""Other keywords that Flax passes, such as precision, dtype and einsums, have an effect or raise an error."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ import pytest
 from flax import linen, nnx
 
 from jax_attention import attention_weights_heads, flax_attention_fn
-from tests.peers.flax_layers import CAUSAL, CLOSE, LENGTHS, RULES, X, linen_layer, linen_variables, nnx_layer, operands
-from tests.tiers import slow
+from tests.support.flax_layers import (
+    CAUSAL,
+    CLOSE,
+    LENGTHS,
+    RULES,
+    X,
+    linen_layer,
+    linen_variables,
+    nnx_layer,
+    operands,
+)
+from tests.support.tiers import slow
 
 
-def products(function, *inputs) -> list:
-    """The precision of every matrix product in the program, nested ones included."""
+def product_precisions(function, *inputs) -> list:
+    """Precision of every matrix product in the program and in its nested programs."""
 
     def walk(jaxpr):
         for equation in jaxpr.eqns:
@@ -31,18 +41,21 @@ def products(function, *inputs) -> list:
 
 @pytest.mark.parametrize("kind", ["linen", "nnx"])
 def test_precision_is_honoured(kind):
-    """flax#4008: a flag that is accepted and never used. (Flax's NNX function drops it when there is no dropout.)"""
+    """The precision reaches all products.
+
+    Flax accepted and ignored it (flax#4008); without dropout its NNX function still does.
+    """
     highest = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
 
-    def found(precision):
+    def precisions(precision):
         if kind == "linen":
             layer = linen_layer(flax_attention_fn(), precision=precision)
-            return products(lambda x: layer.apply(linen_variables(), x), X)
-        return products(nnx_layer(flax_attention_fn(), precision=precision), X)
+            return product_precisions(lambda x: layer.apply(linen_variables(), x), X)
+        return product_precisions(nnx_layer(flax_attention_fn(), precision=precision), X)
 
-    assert found(jax.lax.Precision.HIGHEST) == [highest] * 6
-    assert found("highest") == [highest] * 6
-    assert highest not in found(None)
+    assert precisions(jax.lax.Precision.HIGHEST) == [highest] * 6
+    assert precisions("highest") == [highest] * 6
+    assert highest not in precisions(None)
 
 
 @pytest.mark.parametrize(
@@ -55,19 +68,19 @@ def test_precision_is_honoured(kind):
     ],
 )
 def test_dtype_is_honoured(kind, dtype):
-    """The result has it, and differs from Flax by a few roundings of it."""
+    """The result has this dtype, and differs from Flax by a few roundings."""
     flax = linen.dot_product_attention if kind == "linen" else nnx.dot_product_attention
     functions = (flax_attention_fn(), flax)
     if kind == "linen":
         layers = [linen_layer(f, dtype=dtype) for f in functions]
         run = jax.jit(lambda *x: [layer.apply(*x, mask=CAUSAL) for layer in layers])
-        ours, theirs = run(linen_variables(), X)
+        jax_output, flax_output = run(linen_variables(), X)
     else:
-        # Their function multiplies float16 by float16, which is an error for XLA on a CPU, but not call by call.
-        ours, theirs = (nnx_layer(f, dtype=dtype)(X, mask=CAUSAL) for f in functions)
-    assert ours.dtype == theirs.dtype == dtype
-    step = 4 * float(jnp.finfo(dtype).eps)
-    np.testing.assert_allclose(np.float32(ours), np.float32(theirs), rtol=step, atol=step)
+        # Flax multiplies float16 by float16, which XLA rejects on a CPU under jit, but not call by call.
+        jax_output, flax_output = (nnx_layer(f, dtype=dtype)(X, mask=CAUSAL) for f in functions)
+    assert jax_output.dtype == flax_output.dtype == dtype
+    tolerance = 4 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(np.float32(jax_output), np.float32(flax_output), rtol=tolerance, atol=tolerance)
 
 
 def test_dtype_of_the_function():
@@ -75,18 +88,18 @@ def test_dtype_of_the_function():
     promotions = (None, nnx.nn.dtypes.promote_dtype)
 
     @jax.jit
-    def run(*wide):
-        narrow = (x.astype(jnp.bfloat16) for x in wide)
-        found = [flax_attention_fn()(*wide, dtype=jnp.bfloat16, promote_dtype=promote) for promote in promotions]
-        return flax_attention_fn()(*narrow), found
+    def run(*arrays):
+        rounded = (x.astype(jnp.bfloat16) for x in arrays)
+        outputs = [flax_attention_fn()(*arrays, dtype=jnp.bfloat16, promote_dtype=promote) for promote in promotions]
+        return flax_attention_fn()(*rounded), outputs
 
-    expected, found = run(q, k, v)
-    for out in found:
+    expected, outputs = run(q, k, v)
+    for out in outputs:
         assert out.dtype == jnp.bfloat16
         np.testing.assert_array_equal(np.float32(out), np.float32(expected))
 
 
-def sown_by(layer, **options):
+def sown_weights(layer, **options):
     """The attention weights that an NNX layer sows."""
 
     @nnx.jit
@@ -99,8 +112,8 @@ def sown_by(layer, **options):
 
 @pytest.mark.parametrize("rate", [*slow(0.0), 0.5])
 def test_sown_weights(rate):
-    """flax#4744. They are the weights before dropout, as in Flax, and asking leaves the output as it is."""
-    found = []
+    """Sown weights are those before dropout, as in Flax, and the output does not change (flax#4744)."""
+    weights = []
     for linen_fn, nnx_fn in (
         (flax_attention_fn(), flax_attention_fn()),
         (linen.dot_product_attention, nnx.dot_product_attention),
@@ -109,14 +122,15 @@ def test_sown_weights(rate):
         layer = linen_layer(linen_fn, dropout_rate=rate)
         rngs = {"dropout": jax.random.key(0)}
         call = functools.partial(layer.apply, mask=CAUSAL, rngs=rngs, **options)
-        asking = functools.partial(call, sow_weights=True, mutable=["intermediates"])
-        (out, sown), plain = jax.jit(lambda *x, call=call, asking=asking: (asking(*x), call(*x)))(linen_variables(), X)
+        call_with_weights = functools.partial(call, sow_weights=True, mutable=["intermediates"])
+        run = jax.jit(lambda *x, calls=(call_with_weights, call): [f(*x) for f in calls])
+        (out, sown), plain = run(linen_variables(), X)
         np.testing.assert_allclose(out, plain, **CLOSE)
         (from_linen,) = sown["intermediates"]["attention_weights"]
-        found.append((from_linen, sown_by(nnx_layer(nnx_fn, dropout_rate=rate), mask=CAUSAL, **options)))
-    (ours_linen, ours_nnx), (theirs_linen, theirs_nnx) = found
-    np.testing.assert_allclose(ours_linen, theirs_linen, **CLOSE)
-    np.testing.assert_allclose(ours_nnx, theirs_nnx, **CLOSE)
+        weights.append((from_linen, sown_weights(nnx_layer(nnx_fn, dropout_rate=rate), mask=CAUSAL, **options)))
+    (jax_linen, jax_nnx), (flax_linen, flax_nnx) = weights
+    np.testing.assert_allclose(jax_linen, flax_linen, **CLOSE)
+    np.testing.assert_allclose(jax_nnx, flax_nnx, **CLOSE)
 
 
 def test_sown_weights_are_those_of_the_rule():
@@ -127,7 +141,7 @@ def test_sown_weights_are_those_of_the_rule():
     def weights(layer):
         return attention_weights_heads(layer.query(X), layer.key(X), layer.value(X), **rule)
 
-    np.testing.assert_allclose(sown_by(layer), weights(layer), **CLOSE)
+    np.testing.assert_allclose(sown_weights(layer), weights(layer), **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["einsum_dot_general", "qk_attn_weights_einsum", "attn_weights_value_einsum"])
@@ -151,6 +165,6 @@ def test_force_fp32_is_always_on():
 
 
 def test_short_mask_is_refused():
-    """flax#4505: an error that says what to do."""
+    """The error names the cure (flax#4505)."""
     with pytest.raises(ValueError, match=r"A \[B, S\] padding mask is mask\[:, None, None, :\]"):
         linen_layer(flax_attention_fn()).apply(linen_variables(), X, mask=LENGTHS)

@@ -1,4 +1,4 @@
-"""Any rule runs inside Flax's own multi-head modules, in one pass and token by token through Flax's cache."""
+"""Any rule runs inside Flax's multi-head modules, in one pass and token by token with Flax's cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from jax_attention import attend_heads, flax_attention_fn, masks
-from tests.peers.flax_layers import (
+from tests.support.flax_layers import (
     CAUSAL,
     CLOSE,
     PADDING,
@@ -22,7 +22,7 @@ from tests.peers.flax_layers import (
     nnx_layer,
     operands,
 )
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 
 @pytest.mark.parametrize("name", slow_except(("window",), RULES))
@@ -42,26 +42,26 @@ def test_any_rule_inside_nnx(name):
 
 @pytest.mark.parametrize("name", slow_except(("plain functions",), RULES))
 def test_any_rule_inside_linen(name):
-    inside = flax_attention_fn(**RULES[name])
+    attention_fn = flax_attention_fn(**RULES[name])
 
     @jax.jit
     def run(variables):
-        seen = {}
+        results = {}
 
-        @functools.wraps(inside)  # Flax filters its keywords by the signature
+        @functools.wraps(attention_fn)  # Flax filters its keywords by the signature
         def recorded(query, key, value, **options):
-            seen["expected"] = attend_heads(query, key, value, **RULES[name])
-            seen["out"] = inside(query, key, value, **options)
-            return seen["out"]
+            results["expected"] = attend_heads(query, key, value, **RULES[name])
+            results["out"] = attention_fn(query, key, value, **options)
+            return results["out"]
 
         linen_layer(recorded).apply(variables, X)
-        return seen["out"], seen["expected"]
+        return results["out"], results["expected"]
 
     np.testing.assert_allclose(*run(linen_variables()), **CLOSE)
 
 
 def test_empty_rows_are_zero():
-    """flax#982: theirs is the mean of all values; ours 0 before the output projection."""
+    """Before the output projection an empty row is 0, where Flax has the mean of all values (flax#982)."""
     q, k, v, _ = operands()
     out = flax_attention_fn()(q, k, v, mask=np.zeros((1, 1, T, T)))
     assert np.all(np.asarray(out) == 0)
@@ -72,7 +72,7 @@ def test_empty_rows_are_zero():
 
 @pytest.mark.parametrize("name", slow_except(("window",), RULES))
 def test_decode_linen(name):
-    """flax#5591: token by token through Flax's cache equals the causal pass, also for rules that see positions."""
+    """Token by token with Flax's cache equals the causal pass, also for rules with positions (flax#5591)."""
     variables = linen_variables()
     whole = linen_layer(flax_attention_fn(**RULES[name]))
     full = jax.jit(lambda *x: whole.apply(*x, mask=CAUSAL))(variables, X)
@@ -89,7 +89,7 @@ def test_decode_linen(name):
     np.testing.assert_allclose(np.concatenate(steps, axis=1), full, **CLOSE)
 
 
-def test_one_query_under_a_rule_with_positions_must_say_where_it_stands():
+def test_one_query_under_a_rule_with_positions_needs_decode():
     q, k, v, _ = operands()
     with pytest.raises(ValueError, match=r"decode: expected True or False where one query meets \d+ keys"):
         flax_attention_fn(mask=masks.causal())(q[:, :1], k, v)

@@ -1,7 +1,7 @@
-"""The usual FlexAttention functions against our values and our plain functions: output, logsumexp and gradients.
+"""Common FlexAttention functions against parts and plain functions: output, logsumexp and gradients.
 
-FlexAttention refuses autograd on a CPU (pytorch#148752), so gradients are compared with the same sentence in plain
-torch operations, which the first comparison ties to `flex_attention` itself.
+FlexAttention has no autograd on a CPU (pytorch#148752), so gradients are compared with the formula in plain torch
+operations, whose output is first compared with that of `flex_attention`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
 from jax_attention import attend_with_stats_heads, masks, mods, positions
-from tests.tiers import slow_except
-from tests.tolerances import PARITY
+from tests.support.tiers import slow_except
+from tests.support.tolerances import PARITY
 
-# Eager execution is what we compare with; torch only recommends to compile it.
+# The comparison is with eager execution, where torch warns that it recommends torch.compile.
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 
 B, T, N, K, H, E = 2, 6, 4, 2, 4, 3
@@ -31,13 +31,13 @@ PREFIXES = np.array([3, 1], np.int32)
 TABLE = np.linspace(-1, 1, N * (2 * T - 1), dtype=np.float32).reshape(N, -1)
 SLOPES = np.asarray(positions.alibi_slopes(N))
 b_, h_ = np.arange(B)[:, None, None, None], np.arange(N)[:, None, None]
-"""What b and h are in a FlexAttention function: two arrays to index with, beside our positions."""
+"""The arguments b and h of a FlexAttention function, as index arrays that broadcast with the positions."""
 
 
 class Rule(NamedTuple):
-    """One rule thrice: FlexAttention's functions of a parameter p, our values, our plain functions."""
+    """One rule in three forms, each with a parameter p: parts, plain functions, and functions for FlexAttention."""
 
-    values: Callable[[Any], dict]
+    parts: Callable[[Any], dict]
     plain: Callable[[Any], dict]
     score_mod: Callable | None = None
     mask_mod: Callable | None = None
@@ -45,7 +45,7 @@ class Rule(NamedTuple):
 
 
 def relative_bias(table):
-    """One learned number per head and offset: no value of ours, but two lines of a plain function."""
+    """One learned number per head and offset. No part of the library does this; a plain function takes two lines."""
     return {"mods": (lambda s, q, k: s + table[h_, q - k + T - 1],)}
 
 
@@ -56,7 +56,7 @@ RULES = {
         lambda p: {"mask": lambda q, k: q >= k},
         mask_mod=lambda p: lambda b, h, q, k: q >= k,
     ),
-    "sliding window": Rule(  # "two keys back": three keys with the query's own
+    "sliding window": Rule(  # three keys: two before the query, and the one at its position
         lambda p: {"mask": masks.sliding_window(3)},
         lambda p: {"mask": lambda q, k: (q >= k) & (q - k <= 2)},
         mask_mod=lambda p: lambda b, h, q, k: (q >= k) & (q - k <= 2),
@@ -126,7 +126,7 @@ def inputs(kv_heads: int):
 
 
 def flex_result(rule: Rule, q, k, v, p):
-    """Output and logsumexp of `flex_attention`, eager on the CPU."""
+    """Output and logsumexp of `flex_attention`, without compilation, on the CPU."""
     block_mask = rule.mask_mod and create_block_mask(rule.mask_mod(p), B, N, T, T, device="cpu")
     out, aux = flex_attention(
         *(q, k, v),
@@ -139,7 +139,7 @@ def flex_result(rule: Rule, q, k, v, p):
 
 
 def dense_torch(rule: Rule, q, k, v, p):
-    """The same sentence in plain torch operations, which autograd follows on a CPU."""
+    """The formula in plain torch operations, which have autograd on a CPU."""
     groups = q.shape[1] // k.shape[1]
     k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
     b, h, i, j = (
@@ -149,19 +149,19 @@ def dense_torch(rule: Rule, q, k, v, p):
     z = rule.score_mod(p)(z, b, h, i, j) if rule.score_mod else z
     allowed = torch.as_tensor(rule.mask_mod(p)(b, h, i, j) if rule.mask_mod else True)
     z = torch.where(allowed, z, -torch.inf)
-    weights = torch.exp(z - z.detach().amax(-1, True).clamp(min=-1e3))  # clamped: -inf - -inf in an empty row is NaN
+    weights = torch.exp(z - z.detach().amax(-1, True).clamp(min=-1e3))  # clamp: -inf - -inf in an empty row is NaN
     return weights / weights.sum(-1, keepdim=True).clamp(min=1e-30) @ v
 
 
-def ours_result(rule: Rule, how: Callable, q, k, v, p, cotangent):
-    """Output, logsumexp, and the gradients by query, key, value and a floating parameter, in torch's layout."""
+def jax_result(rule: Rule, rule_of: Callable, q, k, v, p, cotangent):
+    """Output, logsumexp, and gradients by query, key, value and a floating-point parameter, in torch's layout."""
     p = jnp.asarray(p)
 
     @jax.jit
     def run(q, k, v, p):
         def attention(q, k, v, p):
             out, lse, *_ = attend_with_stats_heads(
-                *(jnp.swapaxes(x, 1, 2) for x in (q, k, v)), precision="highest", **how(p)
+                *(jnp.swapaxes(x, 1, 2) for x in (q, k, v)), precision="highest", **rule_of(p)
             )
             return jnp.swapaxes(out, 1, 2), jnp.swapaxes(lse, 1, 2)
 
@@ -182,12 +182,12 @@ def check(rule: Rule, kv_heads: int):
     dense = dense_torch(rule, *tensors)
     np.testing.assert_allclose(dense.detach().numpy(), flex, **CLOSE)
     expected = torch.autograd.grad(dense, floating, torch.tensor(cotangent), materialize_grads=True)
-    for how in (rule.values, rule.plain):
-        out, lse, gradients = ours_result(rule, how, *arrays, rule.parameter, cotangent)
+    for rule_of in (rule.parts, rule.plain):
+        out, lse, gradients = jax_result(rule, rule_of, *arrays, rule.parameter, cotangent)
         np.testing.assert_allclose(out, flex, **CLOSE)
         np.testing.assert_allclose(lse, flex_lse, **CLOSE)
-        for mine, theirs in zip(gradients, expected, strict=True):
-            np.testing.assert_allclose(mine, theirs.numpy(), **CLOSE)
+        for jax_gradient, torch_gradient in zip(gradients, expected, strict=True):
+            np.testing.assert_allclose(jax_gradient, torch_gradient.numpy(), **CLOSE)
 
 
 QUICK = ("empty rows", "relative bias")
@@ -205,7 +205,7 @@ def test_grouped_queries(name):
 
 
 def test_flex_still_has_no_gradients_on_a_cpu():
-    """Why the comparison above is indirect; when this fails, compare with flex itself (pytorch#148752)."""
+    """Once this test fails, compare gradients with `flex_attention` directly (pytorch#148752)."""
     q = torch.ones(1, 1, 2, 4, requires_grad=True)
     with pytest.raises(NotImplementedError, match="does not support backward on CPU"):
         flex_attention(q, q, q)

@@ -1,4 +1,4 @@
-"""Our `dot_product_attention` against `jax.nn`'s: the same signature, values and gradients; the differences by name."""
+"""`dot_product_attention` has the signature, outputs and gradients of jax.nn, except for some named differences."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jax_attention import dot_product_attention
-from tests.tiers import slow, slow_except
-from tests.tolerances import FORWARD, GRADIENT
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import FORWARD, GRADIENT
 
 B, T, S, N, K, H = 2, 5, 7, 4, 2, 4
 RNG = np.random.default_rng(0)
@@ -19,10 +19,10 @@ BIAS = RNG.normal(size=(B, N, T, S)).astype(np.float32)
 MASK = (RNG.random((B, N, T, S)) < 0.7) | (np.arange(S) == 0)
 
 
-def operands(kv_heads: int = N, keys: int = S, dtype=jnp.float32, lead: tuple[int, ...] = (B,)):
+def operands(kv_heads: int = N, keys: int = S, dtype=jnp.float32, batch_shape: tuple[int, ...] = (B,)):
     rng = np.random.default_rng(1)
     shapes = (T, N, H), (keys, kv_heads, H), (keys, kv_heads, H)
-    return [jnp.asarray(rng.normal(size=(*lead, *shape)).astype(dtype)) for shape in shapes]
+    return [jnp.asarray(rng.normal(size=(*batch_shape, *shape)).astype(dtype)) for shape in shapes]
 
 
 CASES = {
@@ -52,7 +52,7 @@ CASES = {
 
 
 def compare(q, k, v, options, forward=FORWARD["float32"], backward=GRADIENT["float32"]):
-    """Outputs and gradients by q, k, v and a bias. Both functions run on the CPU at full float32 precision."""
+    """Compare outputs and gradients by q, k, v and a bias. On a CPU both functions have full float32 precision."""
     options = dict(options)
     bias = options.pop("bias", None)
     inputs = (q, k, v) if bias is None else (q, k, v, jnp.asarray(bias))
@@ -62,30 +62,29 @@ def compare(q, k, v, options, forward=FORWARD["float32"], backward=GRADIENT["flo
         out, pull = jax.vjp(lambda q, k, v, bias=None: attention(q, k, v, bias, **options), *inputs)
         return out, pull(cotangent)
 
-    (ours, our_gradients), (theirs, gradients) = jax.jit(
+    (output, gradients), (expected, expected_gradients) = jax.jit(
         lambda: (run(dot_product_attention), run(jax.nn.dot_product_attention))
     )()
-    assert ours.shape == theirs.shape
-    assert ours.dtype == theirs.dtype
-    wide = jnp.float32
-    np.testing.assert_allclose(ours.astype(wide), theirs.astype(wide), rtol=forward, atol=forward)
-    for mine, other in zip(our_gradients, gradients, strict=True):
-        np.testing.assert_allclose(mine.astype(wide), other.astype(wide), rtol=backward, atol=backward)
+    assert output.shape == expected.shape
+    assert output.dtype == expected.dtype
+    np.testing.assert_allclose(np.float32(output), np.float32(expected), rtol=forward, atol=forward)
+    for x, y in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(np.float32(x), np.float32(y), rtol=backward, atol=backward)
 
 
 def test_signature_is_the_same():
-    ours, theirs = (inspect.signature(f).parameters for f in (dot_product_attention, jax.nn.dot_product_attention))
-    assert [(p.name, p.kind, p.default) for p in ours.values()] == [
-        (p.name, p.kind, p.default) for p in theirs.values()
+    actual, expected = (inspect.signature(f).parameters for f in (dot_product_attention, jax.nn.dot_product_attention))
+    assert [(p.name, p.kind, p.default) for p in actual.values()] == [
+        (p.name, p.kind, p.default) for p in expected.values()
     ]
 
 
 QUICK = ("mask broadcasts", "both lengths", "xla")
-"""Grouped queries and calls without a batch have the other options."""
+"""The tests of grouped queries and of calls without a batch use the other options."""
 
 
 @pytest.mark.parametrize("name", slow_except(QUICK, CASES))
-def test_same_values_and_gradients(name):
+def test_same_outputs_and_gradients(name):
     compare(*operands(), CASES[name])
 
 
@@ -98,7 +97,7 @@ def test_grouped_queries(name):
     "options", [{"is_causal": True, "local_window_size": 2}, *slow({}, {"mask": MASK[:1], "bias": BIAS[:1]})]
 )
 def test_without_batch(options):
-    compare(*operands(lead=()), options)
+    compare(*operands(batch_shape=()), options)
 
 
 @pytest.mark.slow
@@ -110,7 +109,7 @@ LAST_RESIDUAL = {"mask": MASK, "local_window_size": 3}
 
 
 def test_bfloat16():
-    """jax.nn multiplies bfloat16 weights; ours stay float32 up to the last rounding: 2 units in the last place."""
+    """jax.nn rounds the weights to bfloat16, this library only the output; they differ by 2 units in the last place."""
     compare(*operands(dtype=jnp.bfloat16), {"is_causal": True}, forward=2**-6, backward=2**-5)
 
 
@@ -121,61 +120,61 @@ def test_residual(options):
         functions = dot_product_attention, jax.nn.dot_product_attention
         return [f(*x, return_residual=True, **options) for f in functions]
 
-    (ours, lse), (theirs, residual) = run(*operands())
-    without = jax.jit(lambda *x: dot_product_attention(*x, **options))(*operands())
+    (output, logsumexp), (expected, residual) = run(*operands())
+    output_alone = jax.jit(lambda *x: dot_product_attention(*x, **options))(*operands())
     tolerance = FORWARD["float32"]
-    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
-    np.testing.assert_allclose(lse, residual, rtol=tolerance, atol=tolerance)
-    np.testing.assert_array_equal(ours, without)  # jax#32484: asking is free
+    np.testing.assert_allclose(output, expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(logsumexp, residual, rtol=tolerance, atol=tolerance)
+    np.testing.assert_array_equal(output, output_alone)  # the residual does not change the output (jax#32484)
 
 
 def test_differs_empty_rows_are_zero():
-    """Theirs is the mean of all values, whatever the mask says of them; ours is 0, and so are the gradients."""
+    """An empty row and its gradients are 0; in jax.nn it is the mean of all values, including masked ones."""
     mask = MASK.copy()
     mask[:, :, 1] = False
     q, k, v = operands()
 
     @jax.jit
     def run(q, k, v):
-        ours, pull = jax.vjp(lambda *x: dot_product_attention(*x, mask=mask), q, k, v)
+        output, pull = jax.vjp(lambda *x: dot_product_attention(*x, mask=mask), q, k, v)
         residual = dot_product_attention(q, k, v, mask=mask, return_residual=True)[1]
-        only_empty = np.zeros(ours.shape, np.float32)
+        only_empty = np.zeros(output.shape, np.float32)
         only_empty[:, 1] = 1.0
-        return jax.nn.dot_product_attention(q, k, v, mask=mask)[:, 1], ours[:, 1], pull(only_empty), residual[:, 1]
+        return jax.nn.dot_product_attention(q, k, v, mask=mask)[:, 1], output[:, 1], pull(only_empty), residual[:, 1]
 
-    theirs, ours, gradients, residual = run(q, k, v)
-    np.testing.assert_allclose(theirs, np.broadcast_to(np.mean(v, axis=1), theirs.shape), atol=1e-6)
-    assert np.all(np.asarray(ours) == 0)
+    jax_nn_output, output, gradients, residual = run(q, k, v)
+    np.testing.assert_allclose(jax_nn_output, np.broadcast_to(np.mean(v, axis=1), jax_nn_output.shape), atol=1e-6)
+    assert np.all(np.asarray(output) == 0)
     assert all(np.all(np.asarray(x) == 0) for x in gradients)
     assert np.all(np.isneginf(residual))
 
 
 def test_differs_float64_is_kept(x64):
-    """The softmax of theirs is float32 whatever comes in (jax#34114); ours agrees with NumPy in float64."""
+    """float64 agrees with NumPy; jax.nn has a float32 softmax for every dtype (jax#34114)."""
     q, k, v = operands(dtype=jnp.float64)
     z = np.einsum("btnh,bsnh->bnts", q, k) / np.sqrt(H)
     w = np.exp(z - z.max(-1, keepdims=True))
     exact = np.einsum("bnts,bsnh->btnh", w / w.sum(-1, keepdims=True), v)
-    ours, theirs = jax.jit(lambda *x: (dot_product_attention(*x), jax.nn.dot_product_attention(*x)))(q, k, v)
-    np.testing.assert_allclose(ours, exact, rtol=FORWARD["float64"], atol=FORWARD["float64"])
-    assert np.max(np.abs(theirs - exact)) > 1e-9
+    output, jax_nn_output = jax.jit(lambda *x: (dot_product_attention(*x), jax.nn.dot_product_attention(*x)))(q, k, v)
+    np.testing.assert_allclose(output, exact, rtol=FORWARD["float64"], atol=FORWARD["float64"])
+    assert np.max(np.abs(jax_nn_output - exact)) > 1e-9
 
 
 def test_differs_logsumexp_has_a_gradient():
-    """Its gradient by the scores are the weights; theirs stops gradients."""
+    """The gradient of the logsumexp by the scores equals the weights; jax.nn stops this gradient."""
     q, k, v = operands()
 
     @jax.jit
     def run(q):
-        ours, theirs = (
+        gradient, jax_nn_gradient = (
             jax.grad(lambda q, f=f: f(q, k, v, return_residual=True)[1].sum())(q)
             for f in (dot_product_attention, jax.nn.dot_product_attention)
         )
-        return ours, theirs, dot_product_attention(q, k, k) / np.sqrt(H)
+        return gradient, jax_nn_gradient, dot_product_attention(q, k, k) / np.sqrt(H)
 
-    ours, theirs, expected = run(q)
-    assert np.all(np.asarray(theirs) == 0)
-    np.testing.assert_allclose(ours, expected, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
+    gradient, jax_nn_gradient, expected = run(q)
+    assert np.all(np.asarray(jax_nn_gradient) == 0)
+    np.testing.assert_allclose(gradient, expected, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
 
 
 def test_differs_named_implementation_never_falls_back():

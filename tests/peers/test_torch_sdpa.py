@@ -15,14 +15,14 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from jax_attention import attend, attend_heads, masks, scores
-from tests.tiers import slow_except
-from tests.tolerances import FORWARD, PARITY
+from tests.support.tiers import slow_except
+from tests.support.tolerances import FORWARD, PARITY
 
 TOLERANCE = {"float32": PARITY, "float64": FORWARD["float64"]}
 
 
 class Case(NamedTuple):
-    """Sizes of one call, torch's keywords, and a maker of its `attn_mask` from (rng, shape [..., T, S])."""
+    """Sizes of one call, the kind of its `attn_mask`, and the other keywords of torch."""
 
     T: int = 5
     S: int = 5
@@ -56,7 +56,7 @@ CASES = {
 
 
 def arrays(case: Case, dtype: str):
-    """Query, key, value `[B, heads, length, size]`, the cotangent, and the mask, as NumPy arrays."""
+    """Query, key and value `[B, heads, length, size]`, the cotangent, and the mask, as NumPy arrays."""
     rng = np.random.default_rng(0)
     B = 2
     shapes = [(B, case.N, case.T, case.H), (B, case.K, case.S, case.H), (B, case.K, case.S, case.E)]
@@ -75,7 +75,7 @@ def arrays(case: Case, dtype: str):
 
 
 def torch_result(case: Case, q, k, v, cotangent, mask):
-    """Torch's output and gradients by everything that is floating."""
+    """Output of torch, and gradients by all floating-point arrays."""
     tensors = [torch.tensor(x, requires_grad=x.dtype != bool) for x in (q, k, v, *([] if mask is None else [mask]))]
     out = scaled_dot_product_attention(
         *tensors, is_causal=case.causal, scale=case.scale, enable_gqa=case.N != case.K
@@ -84,8 +84,8 @@ def torch_result(case: Case, q, k, v, cotangent, mask):
     return out.detach().numpy(), [g.numpy() for g in torch.autograd.grad(out, floating, torch.tensor(cotangent))]
 
 
-def our_output(case: Case, q, k, v, mask):
-    """The same call of ours; grouped queries go through `attend_heads`, all others are plain leading axes."""
+def attention_output(case: Case, q, k, v, mask):
+    """The same call of jax_attention: `attend_heads` for grouped queries, `attend` otherwise."""
     converted = {"mask": masks.causal()} if case.causal else {}
     if mask is not None:
         converted = masks.from_torch_sdpa(mask)._asdict()
@@ -96,12 +96,12 @@ def our_output(case: Case, q, k, v, mask):
     return jnp.swapaxes(attend_heads(*heads_last, **options), 1, 2)
 
 
-def our_result(case: Case, q, k, v, cotangent, mask):
+def jax_result(case: Case, q, k, v, cotangent, mask):
     floating = (q, k, v) if mask is None or mask.dtype == bool else (q, k, v, mask)
 
     @jax.jit
     def run(*inputs):
-        out, pull = jax.vjp(lambda q, k, v, m=mask: our_output(case, q, k, v, m), *inputs)
+        out, pull = jax.vjp(lambda q, k, v, m=mask: attention_output(case, q, k, v, m), *inputs)
         return out, pull(cotangent)
 
     return run(*map(jnp.asarray, floating))
@@ -109,22 +109,22 @@ def our_result(case: Case, q, k, v, cotangent, mask):
 
 def check(name: str, dtype: str):
     inputs = arrays(CASES[name], dtype)
-    theirs, their_gradients = torch_result(CASES[name], *inputs)
-    ours, our_gradients = our_result(CASES[name], *inputs)
+    torch_output, torch_gradients = torch_result(CASES[name], *inputs)
+    jax_output, jax_gradients = jax_result(CASES[name], *inputs)
     close = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
-    assert ours.dtype == dtype
-    np.testing.assert_allclose(ours, theirs, **close)
-    for mine, other in zip(our_gradients, their_gradients, strict=True):
-        assert mine.dtype == dtype
-        np.testing.assert_allclose(mine, other, **close)
+    assert jax_output.dtype == dtype
+    np.testing.assert_allclose(jax_output, torch_output, **close)
+    for x, y in zip(jax_gradients, torch_gradients, strict=True):
+        assert x.dtype == dtype
+        np.testing.assert_allclose(x, y, **close)
     if "empty" in name:
-        assert np.all(np.asarray(ours)[:, :, 1] == 0)
-        assert np.all(np.asarray(our_gradients[0])[:, :, 1] == 0)
+        assert np.all(np.asarray(jax_output)[:, :, 1] == 0)
+        assert np.all(np.asarray(jax_gradients[0])[:, :, 1] == 0)
 
 
 SLOW = {"plain", "one query", "bool mask", "float mask", "causal, T = S", "grouped queries"}
 SLOW |= {"float mask with -inf", "cross, E != H", "causal, T > S"}
-"""Each is part of another case."""
+"""Cases that other cases cover."""
 
 
 @pytest.mark.parametrize("name", slow_except(CASES.keys() - SLOW, CASES))
@@ -138,14 +138,14 @@ def test_float64(name, x64):
 
 
 def test_end_aligned_causality_is_an_offset():
-    """Torch has no flag for it: its `is_causal` is aligned at the start (pytorch#108108)."""
+    """Torch needs a mask for it, because its `is_causal` is aligned at the start (pytorch#108108)."""
     case = Case(T=3, S=8)
     q, k, v, *_ = arrays(case, "float32")
     band = torch.ones(case.T, case.S, dtype=torch.bool).tril(diagonal=case.S - case.T)
-    theirs = scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), attn_mask=band).numpy()
+    torch_output = scaled_dot_product_attention(*map(torch.tensor, (q, k, v)), attn_mask=band).numpy()
     mask = masks.causal(offset=case.S - case.T)
-    ours = jax.jit(lambda *x: attend(*x, mask=mask, precision="highest"))(q, k, v)
-    np.testing.assert_allclose(ours, theirs, rtol=PARITY, atol=PARITY)
+    jax_output = jax.jit(lambda *x: attend(*x, mask=mask, precision="highest"))(q, k, v)
+    np.testing.assert_allclose(jax_output, torch_output, rtol=PARITY, atol=PARITY)
 
 
 def test_integer_mask_is_refused():

@@ -1,4 +1,4 @@
-"""Checkpoints: the same bits come back, nothing half written is ever taken, nothing is overwritten, clear errors."""
+"""Checkpoints restore the same bits, incomplete ones are never read, none is overwritten, and errors are clear."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from flax import nnx
 from orbax.checkpoint import v1 as orbax
 
 from jax_attention.training.checkpoints import Checkpoints
-from tests.arrays import normal
-from tests.tiers import slow_except
-from tests.training.tiny import assert_same_bits
+from tests.support.arrays import normal
+from tests.support.bigram import assert_same_bits
+from tests.support.tiers import slow_except
 
 LINEAR = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
 STATE = {
@@ -38,7 +38,7 @@ STATE = {
 SMALL = {"w": jnp.arange(3.0)}
 
 
-def filled(folder, steps=(10, 20), state=SMALL, **options):
+def save_steps(folder, steps=(10, 20), state=SMALL, **options):
     checkpoints = Checkpoints(folder, **options)
     for step in steps:
         checkpoints.save(step, state)
@@ -58,7 +58,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("abstract", [False, True])
 def test_round_trip_is_bitwise(tmp_path, abstract):
-    filled(tmp_path, [7], STATE).wait()
+    save_steps(tmp_path, [7], STATE).wait()
     like = jax.eval_shape(lambda: STATE) if abstract else STATE
     restored = Checkpoints(tmp_path).restore(like=like)
     assert_same_bits(restored, STATE)
@@ -69,49 +69,49 @@ def test_round_trip_is_bitwise(tmp_path, abstract):
 def test_state_may_be_donated_as_soon_as_save_returns(tmp_path):
     big = jnp.arange(300_000.0)
     expected = np.array(big)
-    checkpoints = filled(tmp_path, [1], {"w": big})
+    checkpoints = save_steps(tmp_path, [1], {"w": big})
     jax.jit(lambda x: x * 0 - 1, donate_argnums=0)(big).block_until_ready()
     np.testing.assert_array_equal(checkpoints.restore(like={"w": jnp.zeros(300_000)})["w"], expected)
 
 
-def test_a_part_alone_into_a_module_or_a_plain_dictionary(tmp_path):
-    checkpoints = filled(tmp_path, [7], STATE)
+def test_a_part_is_restored_into_a_module_or_a_dictionary(tmp_path):
+    checkpoints = save_steps(tmp_path, [7], STATE)
     assert_same_bits(checkpoints.restore(like=LINEAR, part="model"), LINEAR)
     plain = checkpoints.restore(like={"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}, part="model")
     np.testing.assert_array_equal(plain["kernel"], LINEAR.kernel[...])
 
 
-def test_what_is_saved_beside_the_arrays(tmp_path):
+def test_metrics_and_extra_are_saved_with_the_arrays(tmp_path):
     Checkpoints(tmp_path).save(
         5, SMALL, metrics={"loss": jnp.float32(1.5)}, extra={"vocab": [1, {"a": "é"}]}, wait=True
     )
-    about = Checkpoints(tmp_path).read()
-    assert (about["step"], about["metrics"], about["extra"]) == (5, {"loss": 1.5}, {"vocab": [1, {"a": "é"}]})
-    assert about["leaves"]["w"]["is"] == "float32[3]"
+    saved = Checkpoints(tmp_path).read()
+    assert (saved["step"], saved["metrics"], saved["extra"]) == (5, {"loss": 1.5}, {"vocab": [1, {"a": "é"}]})
+    assert saved["leaves"]["w"]["is"] == "float32[3]"
 
 
-# --- What is kept ----------------------------------------------------------------------------------------------------
+# --- Checkpoints that are kept ---------------------------------------------------------------------------------------
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2, best="loss")
-    seen = []
+    history = []
     for step, loss in ((1, 3.0), (2, 1.0), (3, math.nan), (4, 1.0), (5, None), (6, 2.0), (7, 0.5), (8, 0.7)):
         checkpoints.save(step, SMALL, metrics={} if loss is None else {"loss": loss})
-        seen.append((checkpoints.steps, checkpoints.latest, checkpoints.best))
-    assert [best for *_, best in seen] == [1, 2, 2, 4, 4, 4, 7, 7]
-    assert [steps for steps, *_ in seen] == [[1], [1, 2], [2, 3], [3, 4], [4, 5], [4, 5, 6], [6, 7], [7, 8]]
-    assert [latest for _, latest, _ in seen] == list(range(1, 9))
+        history.append((checkpoints.steps, checkpoints.latest, checkpoints.best))
+    assert [best for *_, best in history] == [1, 2, 2, 4, 4, 4, 7, 7]
+    assert [steps for steps, *_ in history] == [[1], [1, 2], [2, 3], [3, 4], [4, 5], [4, 5, 6], [6, 7], [7, 8]]
+    assert [latest for _, latest, _ in history] == list(range(1, 9))
     assert Checkpoints(tmp_path).best == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8"]
 
 
 def test_without_a_metric_only_the_newest_are_kept(tmp_path):
-    assert filled(tmp_path, (1, 2, 3), keep=1, best=None).steps == [3]
+    assert save_steps(tmp_path, (1, 2, 3), keep=1, best=None).steps == [3]
 
 
 def test_nothing_is_overwritten(tmp_path):
-    checkpoints = filled(tmp_path)
+    checkpoints = save_steps(tmp_path)
     checkpoints.wait()
     (tmp_path / "30").mkdir()
     before = files(tmp_path)
@@ -121,7 +121,7 @@ def test_nothing_is_overwritten(tmp_path):
     assert files(tmp_path) == before
 
 
-# --- Half written, damaged, foreign ----------------------------------------------------------------------------------
+# --- Incomplete, damaged, from another program -----------------------------------------------------------------------
 
 KILLED = """
 import os, pathlib, signal, sys
@@ -131,7 +131,7 @@ from jax_attention.training.checkpoints import Checkpoints
 checkpoints = Checkpoints(sys.argv[1], keep=1, best=None)
 checkpoints.save(1, {"w": np.ones(3, np.float32)}, wait=True)
 kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-os.rename = os.replace = kill  # a save ends with a new name for its folder: it must not end while this process waits
+os.rename = os.replace = kill  # a save ends with a renamed folder: it must not end while this process waits
 checkpoints.save(2, {"w": np.random.default_rng(0).integers(0, 255, 2**24).astype(np.uint8)})
 while not any(path.is_file() for path in pathlib.Path(sys.argv[1]).glob("2.*/state/**/*")):
     pass
@@ -139,10 +139,14 @@ kill()
 """
 
 
-def test_kill_in_the_middle_of_a_save_leaves_the_checkpoint_before(tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2.orbax-checkpoint-tmp"], "not in the middle"
+def test_a_kill_in_the_middle_of_a_save_leaves_the_earlier_checkpoint(tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == -signal.SIGKILL, finished.stderr[-2000:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2.orbax-checkpoint-tmp"], (
+        "the kill did not come in the middle of the save"
+    )
     checkpoints = Checkpoints(tmp_path, keep=1, best=None)
     assert checkpoints.steps == [1]
     np.testing.assert_array_equal(checkpoints.restore(like=SMALL)["w"], [1, 1, 1])
@@ -151,9 +155,9 @@ def test_kill_in_the_middle_of_a_save_leaves_the_checkpoint_before(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["2"]
 
 
-def test_partial_folders_are_never_taken(tmp_path):
-    filled(tmp_path).wait()
-    # A copy that was cut off, an Orbax folder under its temporary name, a deletion that was cut off, other files.
+def test_incomplete_folders_are_never_read(tmp_path):
+    save_steps(tmp_path).wait()
+    # An interrupted copy, an Orbax folder under its temporary name, an interrupted deletion, other files.
     (tmp_path / "30").mkdir()
     shutil.copytree(tmp_path / "20" / "state", tmp_path / "40" / "state")
     shutil.copytree(tmp_path / "20", tmp_path / "50.orbax-checkpoint-tmp")
@@ -168,7 +172,7 @@ def test_partial_folders_are_never_taken(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["20", "30", "40", "60", "notes.txt"]
 
 
-def test_a_deletion_that_is_cut_off_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+def test_an_interrupted_deletion_leaves_no_incomplete_checkpoint(tmp_path, monkeypatch):
     class Killed(Exception):
         pass
 
@@ -176,7 +180,7 @@ def test_a_deletion_that_is_cut_off_leaves_no_half_checkpoint(tmp_path, monkeypa
         next(file for file in Path(path).rglob("*") if file.is_file()).unlink()
         raise Killed
 
-    checkpoints = filled(tmp_path, (1, 2), keep=1)
+    checkpoints = save_steps(tmp_path, (1, 2), keep=1)
     monkeypatch.setattr("shutil.rmtree", delete_one_file)
     with pytest.raises(Killed):
         checkpoints.wait()
@@ -192,31 +196,33 @@ def flip_a_bit(path: Path) -> None:
 
 DAMAGE = {
     "flipped bit": (flip_a_bit, "expected checksum .* of w, got .*damaged"),
-    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:100]), "expected files as Orbax wrote them, got "),
-    "gone": (Path.unlink, "expected files as Orbax wrote them, got "),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:100]), "expected files as Orbax wrote them, got "),
+    "deleted": (Path.unlink, "expected files as Orbax wrote them, got "),
 }
 
 
-@pytest.mark.parametrize("what", slow_except(("flipped bit", "gone"), DAMAGE))
-def test_damaged_files_are_reported_with_the_way_out(tmp_path, what):
+@pytest.mark.parametrize("kind", slow_except(("flipped bit", "deleted"), DAMAGE))
+def test_damaged_files_are_reported_with_a_cure(tmp_path, kind):
     state = {"w": normal(0, 5000)}
-    checkpoints = filled(tmp_path, state=state)
+    checkpoints = save_steps(tmp_path, state=state)
     checkpoints.wait()
-    damage, message = DAMAGE[what]
+    damage, message = DAMAGE[kind]
     damage(largest_file(tmp_path / "20"))
     with pytest.raises(ValueError, match=f"checkpoint .*/20: {message}"):
         checkpoints.restore(like=state)
     assert_same_bits(checkpoints.restore(10, like=state), state)
 
 
-def test_damaged_metadata_and_foreign_checkpoints_are_refused(tmp_path):
-    filled(tmp_path / "a").wait()
+def test_damaged_metadata_and_checkpoints_of_other_programs_are_refused(tmp_path):
+    save_steps(tmp_path / "a").wait()
     (tmp_path / "a" / "20" / "_CHECKPOINT_METADATA").write_text('{"item_hand')
     with pytest.raises(ValueError, match=r"/20: expected one written by jax_attention .*Other steps here: \[10\]"):
         Checkpoints(tmp_path / "a").restore(like=SMALL)
     orbax.save(tmp_path / "b" / "3", {"w": np.ones(3, np.float32)}, custom_metadata={"by": "someone"})
     before = files(tmp_path / "b")
-    with pytest.raises(ValueError, match=r"expected one written by jax_attention .*foreign.*There is no other here"):
+    with pytest.raises(
+        ValueError, match=r"expected one written by jax_attention .*another program.*There is no other here"
+    ):
         Checkpoints(tmp_path / "b").restore(like=SMALL)
     assert files(tmp_path / "b") == before
 
@@ -234,7 +240,7 @@ def test_no_checkpoint(tmp_path):
 
 
 def test_differences_are_listed_by_name(tmp_path):
-    checkpoints = filled(tmp_path, [1], STATE)
+    checkpoints = save_steps(tmp_path, [1], STATE)
     like = {**STATE, "half": jnp.zeros(4), "more": jnp.zeros(2), "rng": jax.random.key(0, impl="rbg")}
     del like["flags"]
     with pytest.raises(ValueError, match="like: expected a checkpoint with the leaves of the example") as error:
@@ -254,7 +260,7 @@ def test_differences_are_listed_by_name(tmp_path):
     [
         (lambda c: c.save(1, {"a": 3}), TypeError, "state: expected arrays only, got int 3 at a"),
         (lambda c: c.save(1, {"a.b": jnp.ones(1), "a": {"b": jnp.ones(1)}}), ValueError, "different names"),
-        (lambda c: c.save(1, SMALL, extra={"x": jnp.ones(1)}), TypeError, "extra: expected what JSON can hold"),
+        (lambda c: c.save(1, SMALL, extra={"x": jnp.ones(1)}), TypeError, "extra: expected data that JSON can hold"),
         (lambda c: c.save(-1, SMALL), ValueError, "step: expected an int >= 0, got -1"),
         (lambda c: Checkpoints(c.folder, keep=0), ValueError, "keep: expected an int >= 1, got 0"),
     ],

@@ -1,4 +1,4 @@
-"""Training adapters: the base under them is an argument that nobody changes, keeps states for, or saves."""
+"""Training of adapters: their frozen base is never changed, has no optimiser state, and is not saved."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ def base():
 
 
 @pytest.fixture(scope="module")
-def fitted(base, tmp_path_factory):
-    """The end of a run, what its evaluations were given, and its checkpoints."""
+def trained_run(base, tmp_path_factory):
+    """The final state of a run, the models that were evaluated, and the checkpoints."""
     options = {"learning_rate": RATE, "weight_decay": DECAY, "schedule": "constant", "warmup": 0, "clip": None}
     optimizer = training.make_optimizer(training.OptimizerConfig(**options), steps=STEPS)
     state = training.init_state(nn.lora(base, 2, 0), optimizer, rng=jax.random.key(0))
-    checkpoints, seen = training.Checkpoints(tmp_path_factory.mktemp("run")), []
+    checkpoints, evaluated = training.Checkpoints(tmp_path_factory.mktemp("run")), []
 
     def evaluate(model):
-        seen.append(model)
+        evaluated.append(model)
         return {"loss": 1.0}
 
     limit = jax.config.jax_captured_constants_warn_bytes
-    jax.config.update("jax_captured_constants_warn_bytes", 512)  # less than a kernel: a captured base is a warning here
+    jax.config.update(
+        "jax_captured_constants_warn_bytes", 512
+    )  # less than a kernel: capturing the base as a constant raises here
     try:
-        done = training.fit(
+        result = training.fit(
             state,
             training.make_train_step(optimizer, accumulate=2),
             CORPUS.train,
@@ -47,12 +49,12 @@ def fitted(base, tmp_path_factory):
         )
     finally:
         jax.config.update("jax_captured_constants_warn_bytes", limit)
-    return done.state, seen, checkpoints
+    return result.state, evaluated, checkpoints
 
 
 @pytest.mark.slow
-def test_a_run_is_a_plain_loop_over_the_adapters(base, fitted):
-    """Decay pulls at both factors."""
+def test_a_run_equals_a_plain_loop_over_the_adapters(base, trained_run):
+    """Weight decay applies to both factors of an adapter."""
     adapters, optimizer = nn.lora(base, 2, 0), optax.adamw(RATE, b2=0.99, weight_decay=DECAY)
     state = jax.jit(optimizer.init)(adapters)
 
@@ -67,24 +69,24 @@ def test_a_run_is_a_plain_loop_over_the_adapters(base, fitted):
 
     for n in range(STEPS):
         adapters, state = step(adapters, state, base, CORPUS.train.batch(0, n, 4))
-    for a, b in zip(jax.tree.leaves(fitted[0].model), jax.tree.leaves(adapters), strict=True):
+    for a, b in zip(jax.tree.leaves(trained_run[0].model), jax.tree.leaves(adapters), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_the_base_is_neither_changed_nor_saved(base, fitted):
-    state, _, checkpoints = fitted
+def test_the_base_is_neither_changed_nor_saved(base, trained_run):
+    state, _, checkpoints = trained_run
     for a, b in zip(jax.tree.leaves(base), jax.tree.leaves(filled(lambda: models.create(CONFIG))), strict=True):
         np.testing.assert_array_equal(a, b)
-    trained = sum(x.size for x in jax.tree.leaves(state.model))
+    adapter_size = sum(x.size for x in jax.tree.leaves(state.model))
     saved = checkpoints.read(STEPS)["leaves"].values()
-    assert 3 * trained <= sum(np.prod(x["stored"]) for x in saved) < 3 * trained + 12
+    assert 3 * adapter_size <= sum(np.prod(x["stored"]) for x in saved) < 3 * adapter_size + 12
 
 
 @pytest.mark.slow
-def test_evaluations_are_given_the_model_with_its_adapters(base, fitted):
-    state, seen, _ = fitted
-    assert len(seen) == 2
+def test_evaluations_get_the_model_with_its_adapters(base, trained_run):
+    state, evaluated, _ = trained_run
+    assert len(evaluated) == 2
     tokens = jnp.arange(8)
     expected = nn.apply_adapters(base, state.model)(tokens).logits
-    np.testing.assert_allclose(seen[-1](tokens).logits, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(evaluated[-1](tokens).logits, expected, rtol=1e-6, atol=1e-6)
     assert float(jnp.abs(expected - base(tokens).logits).max()) > 1e-2

@@ -1,4 +1,4 @@
-"""The loop: what happens when, one trace, and what wrong settings, steps and checkpoints say."""
+"""The training loop: intervals of its actions, one trace, and errors for wrong settings, steps and checkpoints."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.evaluation import make_evaluate
 from jax_attention.training.loop import LoopConfig, fit
 from jax_attention.training.progress import progress
-from tests.training.tiny import B, Text, assert_same_bits, config, make
+from tests.support.bigram import B, Text, assert_same_bits, config, make
 
 
 class Log:
-    """A writer that remembers; `events` can be shared with others."""
+    """A writer that records (kind, step); tests append other events to the same list."""
 
     def __init__(self):
         self.events = []
@@ -29,7 +29,7 @@ class Log:
 def test_intervals_and_the_end(tmp_path):
     state, step = make()
     log, checkpoints = Log(), Checkpoints(tmp_path, keep=9)
-    done = fit(
+    result = fit(
         state,
         step,
         Text(),
@@ -42,12 +42,12 @@ def test_intervals_and_the_end(tmp_path):
     by_kind = {kind: [step for k, step in log.events if k == kind] for kind in ("train", "evaluation", "sample")}
     assert by_kind == {"train": [4, 8, 10], "evaluation": [3, 6, 9, 10], "sample": [6, 10]}
     assert checkpoints.steps == [6, 10]
-    assert (done.stopped, int(done.state.step)) == (None, 10)
-    assert checkpoints.read(10)["metrics"] == done.evaluation
-    assert_same_bits(checkpoints.restore(like=done.state), done.state)
+    assert (result.stopped, int(result.state.step)) == (None, 10)
+    assert checkpoints.read(10)["metrics"] == result.evaluation
+    assert_same_bits(checkpoints.restore(like=result.state), result.state)
 
 
-def test_zero_means_only_at_the_end_and_no_callback_means_never(tmp_path):
+def test_interval_0_means_only_at_the_end_and_no_callback_means_never(tmp_path):
     log, checkpoints = Log(), Checkpoints(tmp_path)
     fit(*make(), Text(), config(steps=3, log_every=0), checkpoints=checkpoints, writers=[log])
     assert (log.events, checkpoints.steps) == ([("train", 3)], [3])
@@ -68,8 +68,8 @@ def test_a_step_is_dispatched_before_the_metrics_of_the_one_before_are_read():
     assert log.events == [*expected, ("train", 4)]
 
 
-def test_one_trace_over_fifty_steps_with_everything_switched_on(tmp_path):
-    # jax/issues/3596, flax/issues/5158: steps that compile again and again.
+def test_one_trace_over_fifty_steps_with_all_actions(tmp_path):
+    # jax/issues/3596, flax/issues/5158: steps that compiled at every call.
     traces = {"train": 0, "evaluate": 0}
     state, step = make(accumulate=2)
 
@@ -95,7 +95,7 @@ def test_one_trace_over_fifty_steps_with_everything_switched_on(tmp_path):
     assert traces == {"train": 1, "evaluate": 1}
 
 
-def test_the_display_says_what_happened(tmp_path):
+def test_the_display_shows_steps_evaluations_and_samples(tmp_path):
     out = io.StringIO()
     fit(
         *make(),
@@ -111,8 +111,8 @@ def test_the_display_says_what_happened(tmp_path):
     assert lines[2:] == ["step 2: validation loss 1.2500 | 2.000 bits/byte", "To be"]
 
 
-def test_losses_fall_and_are_those_of_the_steps_alone():
-    """The loop adds nothing: the same numbers as calling the jitted step by hand."""
+def test_losses_are_those_of_the_jitted_step():
+    """The loop changes no number: losses and state are those of calling the jitted step by hand."""
     state, step = make()
     losses, jitted = [], jax.jit(step)
     for n in range(5):
@@ -123,11 +123,11 @@ def test_losses_fall_and_are_those_of_the_steps_alone():
         def write(self, kind, step, values):
             assert values["loss"] == losses.pop(0)
 
-    done = fit(*make(), Text(), config(steps=5), writers=[Losses()])
-    assert_same_bits(done.state, state)
+    result = fit(*make(), Text(), config(steps=5), writers=[Losses()])
+    assert_same_bits(result.state, state)
 
 
-def test_a_finished_run_is_left_as_it_is(tmp_path):
+def test_a_finished_run_is_not_changed(tmp_path):
     state, step = make()
     state = fit(state, step, Text(), config(steps=3)).state
     log = Log()
@@ -144,12 +144,12 @@ class State(NamedTuple):
     step: Any
 
 
-class Other(NamedTuple):
+class OtherState(NamedTuple):
     model: Any
     step: Any
 
 
-def test_checkpoints_ahead_are_found_before_training(tmp_path):
+def test_later_checkpoints_are_refused_before_training(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(6, {"w": jnp.ones(1)})
     state, step = make()
@@ -159,16 +159,16 @@ def test_checkpoints_ahead_are_found_before_training(tmp_path):
         fit(fit(state, step, Text(), config(steps=2)).state, step, Text(), config(steps=0))
 
 
-def test_a_step_that_changes_the_state_s_form_is_an_error():
-    def half(state, batch):
+def test_a_step_that_changes_the_structure_of_the_state_is_an_error():
+    def to_bfloat16(state, batch):
         kernel = state.model["kernel"].astype(jnp.bfloat16)
         return State({"kernel": kernel}, state.step + 1), {"loss": batch.weights.sum()}
 
     state = State({"kernel": jnp.ones(2)}, jnp.zeros((), jnp.int32))
     with pytest.raises(ValueError, match=r"train_step: .*model/kernel: expected float32\[2\], got bfloat16\[2\]"):
-        fit(state, half, Text(), config(steps=1))
+        fit(state, to_bfloat16, Text(), config(steps=1))
     with pytest.raises(ValueError, match=r"train_step: expected a new state like the old one, .*static fields"):
-        fit(state, lambda state, batch: (Other(*state), {"loss": batch.weights.sum()}), Text(), config(steps=1))
+        fit(state, lambda state, batch: (OtherState(*state), {"loss": batch.weights.sum()}), Text(), config(steps=1))
 
 
 @pytest.mark.parametrize(

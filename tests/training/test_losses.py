@@ -1,4 +1,4 @@
-"""Cross-entropy in chunks: PyTorch's numbers, forward and backward, and never all logits at once."""
+"""Cross-entropy in chunks equals PyTorch's, forward and backward, and never holds all logits at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jax_attention import training
-from tests.tolerances import FORWARD, GRADIENT
+from tests.support.tolerances import FORWARD, GRADIENT
 
 RNG = np.random.default_rng(0)
 B, T, D, V = 3, 5, 4, 7
@@ -27,8 +27,8 @@ def losses(hidden, head, weights=WEIGHTS, **options):
     return run(hidden, head, weights)
 
 
-def by_torch(hidden, head, label_smoothing, z_loss):
-    """Sum over weighted rows, from torch's own cross-entropy and logsumexp."""
+def torch_objective(hidden, head, label_smoothing, z_loss):
+    """Sum over weighted rows, from cross-entropy and logsumexp of PyTorch, and its gradients."""
     hidden, head = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (hidden, head))
     logits = (hidden @ head).reshape(-1, V)
     rows = torch.nn.functional.cross_entropy(
@@ -48,15 +48,15 @@ CHUNKS = [
 
 
 @pytest.mark.parametrize(("smoothing", "z", "at_once"), CHUNKS)
-def test_objective_and_gradients_are_torchs_in_any_chunks(smoothing, z, at_once):
+def test_objective_and_gradients_equal_torch_in_any_chunks(smoothing, z, at_once):
     def objective(hidden, head):
         return losses(hidden, head, label_smoothing=smoothing, z_loss=z, logits_at_once=at_once).objective
 
     value, gradients = jax.jit(jax.value_and_grad(objective, argnums=(0, 1)))(HIDDEN, HEAD)
-    expected, *expected_gradients = by_torch(HIDDEN, HEAD, smoothing, z)
+    expected, *expected_gradients = torch_objective(HIDDEN, HEAD, smoothing, z)
     np.testing.assert_allclose(value, expected, rtol=FORWARD["float32"])
-    for got, wanted in zip(gradients, expected_gradients, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
 
 
 def test_nats_leave_out_smoothing_and_z_loss():
@@ -67,21 +67,21 @@ def test_nats_leave_out_smoothing_and_z_loss():
     assert float(plain.weight) == WEIGHTS.sum()
 
 
-def test_weights_that_are_left_out_are_one():
+def test_default_weights_are_one():
     np.testing.assert_array_equal(losses(HIDDEN, HEAD, None).nats, losses(HIDDEN, HEAD, np.ones((B, T))).nats)
 
 
 @pytest.mark.slow
 def test_rows_without_weight_may_hold_anything():
-    """NaN and wild targets in padding: neither the loss nor a gradient notices."""
-    wild = HIDDEN.copy()
-    wild[WEIGHTS == 0] = np.nan
+    """NaN and targets out of range at padding change neither the loss nor a gradient."""
+    with_nan = HIDDEN.copy()
+    with_nan[WEIGHTS == 0] = np.nan
     targets = np.where(WEIGHTS > 0, TARGETS, 10**6)
 
     def objective(hidden, head):
         return training.cross_entropy(lambda h: h @ head, hidden, targets, WEIGHTS, logits_at_once=4 * V).objective
 
-    np.testing.assert_allclose(objective(wild, HEAD), losses(HIDDEN, HEAD).objective, rtol=FORWARD["float32"])
+    np.testing.assert_allclose(objective(with_nan, HEAD), losses(HIDDEN, HEAD).objective, rtol=FORWARD["float32"])
     gradient = jax.grad(lambda head: objective(jnp.where(WEIGHTS[..., None] > 0, HIDDEN, 3.0), head))(HEAD)
     expected = jax.grad(lambda head: losses(HIDDEN, head).objective)(HEAD)
     np.testing.assert_allclose(gradient, expected, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
@@ -98,30 +98,30 @@ def test_large_logits_do_not_overflow():
 
 
 def test_half_precision_is_summed_in_float32():
-    found = losses(HIDDEN.astype(jnp.bfloat16), HEAD.astype(jnp.bfloat16))
-    assert found.nats.dtype == jnp.float32
+    result = losses(HIDDEN.astype(jnp.bfloat16), HEAD.astype(jnp.bfloat16))
+    assert result.nats.dtype == jnp.float32
 
 
 def test_float64_stays_float64(x64):
-    found = losses(HIDDEN.astype(np.float64), HEAD.astype(np.float64))
-    np.testing.assert_allclose(found.objective, by_torch(HIDDEN, HEAD, 0.0, 0.0)[0], rtol=FORWARD["float64"])
+    result = losses(HIDDEN.astype(np.float64), HEAD.astype(np.float64))
+    np.testing.assert_allclose(result.objective, torch_objective(HIDDEN, HEAD, 0.0, 0.0)[0], rtol=FORWARD["float64"])
 
 
-def test_logits_never_exist_at_once():
+def test_all_logits_never_exist_at_once():
     """https://github.com/apple/axlearn/issues/1236: 9.6 GB of logits, 313 MB in chunks."""
     rows, size, vocabulary = 4096, 8, 4096
     hidden, head = np.ones((rows, size), np.float32), np.ones((size, vocabulary), np.float32)
     targets = np.zeros(rows, np.int32)
 
-    def temporary(at_once):
+    def temporary_bytes(at_once):
         def objective(hidden, head):
             return training.cross_entropy(lambda h: h @ head, hidden, targets, logits_at_once=at_once).objective
 
         compiled = jax.jit(jax.grad(objective, argnums=(0, 1))).lower(hidden, head).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporary(rows * vocabulary) > 4 * rows * vocabulary
-    assert temporary(2**18) < 4 * rows * vocabulary / 8
+    assert temporary_bytes(rows * vocabulary) > 4 * rows * vocabulary
+    assert temporary_bytes(2**18) < 4 * rows * vocabulary / 8
 
 
 def test_forward_mode_and_second_order():
@@ -141,13 +141,13 @@ def test_forward_mode_and_second_order():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"label_smoothing": 1.0}, "label_smoothing: expected 0 <= a < 1"),
         ({"targets": TARGETS[:, 1:]}, "targets: expected"),
     ],
 )
-def test_wrong_calls(change, said):
+def test_wrong_calls(change, message):
     targets = change.pop("targets", TARGETS)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         training.cross_entropy(lambda h: h @ HEAD, HIDDEN, targets, **change)

@@ -1,4 +1,4 @@
-"""Metrics files that have each step once, TensorBoard, the display, and the arithmetic of speed."""
+"""Metrics files with each step once, TensorBoard files, the display of a run, and its speed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def line(step, loss, kind="train"):
 
 
 @given(data=st.data(), steps=st.integers(1, 6), text=st.text(max_size=5))
-def test_each_step_is_there_once_wherever_the_run_was_cut_off(tmp_path_factory, data, steps, text):
-    """Cut the file at any byte after the lines of the checkpoint, resume there, train on: the unbroken file."""
+def test_each_step_is_there_once_wherever_the_run_was_interrupted(tmp_path_factory, data, steps, text):
+    """Truncate the file at any byte after the lines of the checkpoint and resume: the uninterrupted file results."""
     folder = tmp_path_factory.mktemp("metrics")
 
     def write(metrics, first):
@@ -35,28 +35,28 @@ def test_each_step_is_there_once_wherever_the_run_was_cut_off(tmp_path_factory, 
             metrics.write("train", step, {"loss": step / 7})
             metrics.write("sample", step, {"text": text + "\n{\u2028"})
 
-    with MetricsFile(folder / "straight.jsonl") as metrics:
+    with MetricsFile(folder / "uninterrupted.jsonl") as metrics:
         write(metrics, 1)
-    whole = (folder / "straight.jsonl").read_bytes()
+    whole = (folder / "uninterrupted.jsonl").read_bytes()
     resumed = data.draw(st.integers(0, steps))
-    safe = sum(len(part) + 1 for part in whole.split(b"\n")[: 2 * resumed])
-    (folder / "cut.jsonl").write_bytes(whole[: data.draw(st.integers(safe, len(whole)))])
-    with MetricsFile(folder / "cut.jsonl", after=resumed) as metrics:
+    safe = sum(len(text_line) + 1 for text_line in whole.split(b"\n")[: 2 * resumed])
+    (folder / "resumed.jsonl").write_bytes(whole[: data.draw(st.integers(safe, len(whole)))])
+    with MetricsFile(folder / "resumed.jsonl", after=resumed) as metrics:
         write(metrics, resumed + 1)
-    assert (folder / "cut.jsonl").read_bytes() == whole
-    assert read_metrics(folder / "cut.jsonl", "train") == [line(step, step / 7) for step in range(1, steps + 1)]
+    assert (folder / "resumed.jsonl").read_bytes() == whole
+    assert read_metrics(folder / "resumed.jsonl", "train") == [line(step, step / 7) for step in range(1, steps + 1)]
     assert [path.name for path in folder.glob("*.new")] == []
 
 
-def test_values_that_json_lacks_and_array_scalars(tmp_path):
+def test_numbers_that_json_lacks_and_array_scalars(tmp_path):
     with MetricsFile(tmp_path / "m.jsonl") as metrics:
         metrics.write("train", np.int64(3), {"a": math.nan, "b": -math.inf, "c": np.float32(0.5), "d": np.int32(2)})
-        read = read_metrics(tmp_path / "m.jsonl")  # While the run goes on.
+        read = read_metrics(tmp_path / "m.jsonl")  # While the file is still open.
     assert read == [{"kind": "train", "step": 3, "a": None, "b": None, "c": 0.5, "d": 2}]
     json.loads((tmp_path / "m.jsonl").read_text(), parse_constant=pytest.fail)
 
 
-def test_a_new_run_does_not_write_over_an_old_one(tmp_path):
+def test_a_new_run_does_not_overwrite_an_old_one(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text('{"kind": "train", "step": 1}\n')
     with pytest.raises(FileExistsError, match=r"path: expected a new file, got .*m.jsonl.*after=step"):
@@ -65,7 +65,7 @@ def test_a_new_run_does_not_write_over_an_old_one(tmp_path):
 
 
 @pytest.mark.parametrize("bad", ["half a li", "[1, 2]", '{"kind": "train"}', '{"step": 1}', ""])
-def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, bad):
+def test_a_file_of_other_content_is_refused_and_not_changed(tmp_path, bad):
     path = tmp_path / "m.jsonl"
     path.write_text(f'{{"kind": "train", "step": 1}}\n{bad}\n{{"kind": "train", "step": 2}}\n')
     before = path.read_bytes()
@@ -91,23 +91,23 @@ def events(folder):
     from tensorboardX.proto.event_pb2 import Event
 
     (path,) = folder.glob("events.*")
-    data, found = path.read_bytes(), []
+    data, parsed = path.read_bytes(), []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
-        found.append(Event.FromString(data[12 : 12 + length]))
+        parsed.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
-    return found
+    return parsed
 
 
 def test_tensorboard_gets_the_same_values(tmp_path):
     with TensorBoard(tmp_path, after=3) as board:
         board.write("train", 4, {"loss": np.float32(1.5), "none": None})
         board.write("sample", 4, {"text": "Ah"})
-    found = events(tmp_path)
-    values = [(event.step, v.tag, v.simple_value) for event in found for v in event.summary.value]
+    written = events(tmp_path)
+    values = [(event.step, v.tag, v.simple_value) for event in written for v in event.summary.value]
     assert (4, "train/loss", 1.5) in values
-    assert any(event.step == 4 and b"Ah" in event.SerializeToString() for event in found)
-    assert any(event.session_log.status and event.step == 4 for event in found), "purges what was written after step 3"
+    assert any(event.step == 4 and b"Ah" in event.SerializeToString() for event in written)
+    assert any(event.session_log.status and event.step == 4 for event in written), "steps after 3 are purged"
 
 
 def test_without_tensorboardx_the_error_names_the_extra(tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_pipe_gets_plain_lines_only(monkeypatch):
-    # What makes rich itself colour a pipe.
+    # These make rich write colours into a pipe.
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     out = io.StringIO()
@@ -140,16 +140,16 @@ def test_a_pipe_gets_plain_lines_only(monkeypatch):
     assert out.getvalue() == f"step 200/2000 | {SHOWN}\n[bold]sample :smile:\nstep 201/2000\n"
 
 
-def test_plain_lines_keep_their_distance_in_time():
+def test_plain_lines_have_a_minimal_interval():
     out = io.StringIO()
     show = progress(10, stream=out, every=1000.0)
     for step in range(5):
         show.update(step, {})
-    show.message("but messages always come")
-    assert out.getvalue() == "step 0/10\nbut messages always come\n"
+    show.message("messages are always written")
+    assert out.getvalue() == "step 0/10\nmessages are always written\n"
 
 
-def test_a_terminal_gets_a_live_display_and_messages_as_they_are(monkeypatch):
+def test_a_terminal_gets_a_live_display_and_unchanged_messages(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
     out = Terminal()
@@ -177,7 +177,7 @@ def test_without_rich_the_error_names_the_extra(monkeypatch):
         progress(10, stream=Terminal())
 
 
-def test_long_times_and_large_speeds_are_short():
+def test_long_times_and_large_speeds_are_abbreviated():
     out = io.StringIO()
     show = progress(9, stream=out, every=0)
     show.update(1, {"tokens_per_second": 2.5e6, "seconds_left": 3725.0})
@@ -224,6 +224,6 @@ def test_flops_are_the_formula_and_the_peak_is_measured_once():
         (lambda: progress(1, every=-1.0), "every: expected seconds >= 0, got -1.0"),
     ],
 )
-def test_wrong_numbers(call, message):
+def test_wrong_calls(call, message):
     with pytest.raises(ValueError, match=message):
         call()

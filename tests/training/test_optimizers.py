@@ -1,4 +1,4 @@
-"""The optimiser against PyTorch's, number by number; its schedules against their formulas; its guard."""
+"""The optimiser against PyTorch's, the schedules against their formulas, and the guard against bad gradients."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from flax import nnx
 
 from jax_attention import models, normalizers, training
 from tests.models.small import filled
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 CONFIG = training.OptimizerConfig(learning_rate=0.1, warmup=3, beta2=0.95, weight_decay=0.2, clip=0.7)
 RNG = np.random.default_rng(0)
 
 
 def test_ten_steps_equal_torch_adamw_with_clipping_and_warmup():
-    start = {"kernel": RNG.standard_normal((3, 4)).astype(np.float32), "bias": np.ones(4, np.float32)}
+    initial = {"kernel": RNG.standard_normal((3, 4)).astype(np.float32), "bias": np.ones(4, np.float32)}
     gradients = [
-        {name: (scale * RNG.standard_normal(x.shape)).astype(np.float32) for name, x in start.items()}
+        {name: (scale * RNG.standard_normal(x.shape)).astype(np.float32) for name, x in initial.items()}
         for scale in (0.05, 3.0) * 5
     ]
     optimizer = training.make_optimizer(CONFIG, steps=10)
-    params, state = start, optimizer.init(start)
+    params, state = initial, optimizer.init(initial)
     update = jax.jit(optimizer.update)
-    theirs = {name: torch.nn.Parameter(torch.tensor(x)) for name, x in start.items()}
+    torch_params = {name: torch.nn.Parameter(torch.tensor(x)) for name, x in initial.items()}
     adamw = torch.optim.AdamW(
-        [{"params": [theirs["kernel"]], "weight_decay": 0.2}, {"params": [theirs["bias"]], "weight_decay": 0.0}],
+        [
+            {"params": [torch_params["kernel"]], "weight_decay": 0.2},
+            {"params": [torch_params["bias"]], "weight_decay": 0.0},
+        ],
         betas=(0.9, 0.95),
         eps=1e-8,
     )
@@ -41,11 +44,11 @@ def test_ten_steps_equal_torch_adamw_with_clipping_and_warmup():
         params = optax.apply_updates(params, updates)
         for group in adamw.param_groups:
             group["lr"] = float(schedule(step))
-        for name, x in theirs.items():
+        for name, x in torch_params.items():
             x.grad = torch.tensor(gradient[name])
-        torch.nn.utils.clip_grad_norm_(theirs.values(), 0.7)
+        torch.nn.utils.clip_grad_norm_(torch_params.values(), 0.7)
         adamw.step()
-    for name, x in theirs.items():
+    for name, x in torch_params.items():
         np.testing.assert_allclose(params[name], x.detach().numpy(), rtol=FORWARD["float32"], atol=FORWARD["float32"])
 
 
@@ -60,7 +63,7 @@ def test_cosine_follows_its_formula():
         np.testing.assert_allclose(schedule(step), 1e-4 + 9e-4 * (1 + math.cos(math.pi * x)) / 2, rtol=1e-5)
 
 
-def test_wsd_is_flat_then_falls_in_a_line():
+def test_wsd_is_flat_and_then_falls_linearly():
     config = training.OptimizerConfig(learning_rate=1.0, final_rate=0.2, schedule="wsd", warmup=10, decay_share=0.25)
     schedule = training.make_schedule(config, steps=100)
     np.testing.assert_allclose([schedule(n) for n in (10, 40, 75)], 1.0, rtol=1e-6)
@@ -73,32 +76,32 @@ def test_constant_is_constant_after_the_warmup():
 
 
 @pytest.mark.parametrize("scan", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_decay_pulls_at_matrices_alone_also_in_stacked_blocks(scan):
+def test_weight_decay_changes_matrices_only_also_in_stacked_blocks(scan):
     config = models.tiny(
         vocab_size=11, width=8, num_heads=2, use_bias=True, norm="layer", position="learned", scan=scan, sinks=True
     )
     shapes = jax.eval_shape(lambda: models.TransformerLM(config, rngs=nnx.Rngs(0)))
-    # Ones everywhere: a bias that starts at 0 would not move, although decay pulled at it.
+    # Ones everywhere: a bias that starts at 0 would not change under decay.
     model = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
     zeros = jax.tree.map(np.zeros_like, model)
     optimizer = training.make_optimizer(training.OptimizerConfig(schedule="constant", warmup=0), steps=1)
     updates, _ = jax.jit(lambda: optimizer.update(zeros, optimizer.init(model), model))()
-    moved = {
+    changed = {
         ".".join(str(getattr(e, "name", getattr(e, "key", e))) for e in path)
         for path, x in jax.tree_util.tree_leaves_with_path(updates)
         if np.any(x)
     }
-    assert {name.split(".")[-2] for name in moved if "blocks" in name} == {"kernel"}
-    assert {name.split(".")[0] for name in moved if "blocks" not in name} == {"embedding", "position"}
+    assert {name.split(".")[-2] for name in changed if "blocks" in name} == {"kernel"}
+    assert {name.split(".")[0] for name in changed if "blocks" not in name} == {"embedding", "position"}
 
 
-def test_decay_leaves_the_arrays_of_a_rule_alone():
+def test_weight_decay_does_not_change_the_arrays_of_a_rule():
     config = models.tiny(
         vocab_size=11, width=8, num_heads=2, depth=1, normalize=normalizers.softmax(jnp.ones(2)), train_rule=True
     )
-    flags = jax.tree_util.tree_leaves_with_path(training.optimizers.decayed(filled(lambda: models.create(config))))
-    inside = [flag for path, flag in flags if "rule" in jax.tree_util.keystr(path)]
-    assert inside == [False]
+    flags = jax.tree_util.tree_leaves_with_path(training.optimizers.decay_mask(filled(lambda: models.create(config))))
+    rule_flags = [flag for path, flag in flags if "rule" in jax.tree_util.keystr(path)]
+    assert rule_flags == [False]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -106,17 +109,17 @@ def test_a_bad_gradient_changes_nothing_and_is_counted(bad):
     optimizer = training.make_optimizer(CONFIG, steps=10)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     good = jax.tree.map(jnp.ones_like, params)
-    wrong = {**good, "bias": jnp.array([1.0, bad])}
+    nonfinite = {**good, "bias": jnp.array([1.0, bad])}
     update = jax.jit(optimizer.update)
     _, state = update(good, optimizer.init(params), params)
-    updates, after = update(wrong, state, params)
+    updates, after = update(nonfinite, state, params)
     assert all(not np.any(x) for x in jax.tree.leaves(updates))
     for a, b in zip(jax.tree.leaves(after.inner), jax.tree.leaves(state.inner), strict=True):
         np.testing.assert_array_equal(a, b)
-    _, again = update(wrong, after, params)
+    _, again = update(nonfinite, after, params)
     assert (int(again.in_a_row), int(again.total)) == (2, 2)
-    _, healed = update(good, again, params)
-    assert (int(healed.in_a_row), int(healed.total)) == (0, 2)
+    _, recovered = update(good, again, params)
+    assert (int(recovered.in_a_row), int(recovered.total)) == (0, 2)
 
 
 WRONG = {
@@ -133,12 +136,12 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("said", WRONG)
-def test_wrong_settings(said):
-    with pytest.raises(ValueError, match=said):
-        training.OptimizerConfig(**WRONG[said])
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_settings(message):
+    with pytest.raises(ValueError, match=message):
+        training.OptimizerConfig(**WRONG[message])
 
 
-def test_warmup_longer_than_the_run():
+def test_a_warmup_longer_than_the_run_is_refused():
     with pytest.raises(ValueError, match="warmup: expected at most the 5 steps of the run, got 100"):
         training.make_schedule(training.OptimizerConfig(warmup=100), steps=5)

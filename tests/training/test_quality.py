@@ -1,4 +1,4 @@
-"""Metrics of generated text against counting by hand, and bands against all resamples there are."""
+"""Metrics of generated text against counting by hand, and confidence intervals against all possible resamples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from jax_attention import training
 from tests.house.sources import ROOT
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 EXACT = {"rel": FORWARD["float64"], "abs": FORWARD["float64"]}
 WORDS = st.lists(st.sampled_from("abcd"), min_size=4, max_size=9).map(" ".join)
@@ -41,7 +41,7 @@ def test_token_accuracy_counts_where_the_weight_is():
     assert training.token_accuracy(jnp.asarray(found), jnp.asarray(wanted), jnp.array([0.5, 0.5, 0])) == 0.75
 
 
-def test_an_exact_match_is_one_letter_by_letter():
+def test_exact_match_compares_character_by_character():
     assert training.exact_match(["a b", "a b", "c"], ["a b", "a  b", ("d", "c")]) == pytest.approx(2 / 3, **EXACT)
     assert training.exact_match(["Paris"], ["paris"]) == 0
 
@@ -50,55 +50,55 @@ def test_an_exact_match_is_one_letter_by_letter():
 
 
 def test_bleu_by_hand():
-    """Of 6 words 5 are there (the second "the" is not), of 5 pairs 3, of 4 triples 2, of 3 fours 1."""
-    wanted = 100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** (1 / 4)
-    assert training.bleu(["the cat sat on the mat"], ["the cat sat on a mat"]) == pytest.approx(wanted, **EXACT)
-    # 5 words, all right in order, for 7: only the penalty is left
-    wanted = 100 * math.exp(1 - 7 / 5)
-    assert training.bleu(["a b c d e"], ["a b c d e f g"], tokenize="none") == pytest.approx(wanted, **EXACT)
+    """Of 6 words 5 match (the second "the" does not), of 5 pairs 3, of 4 triples 2, of 3 fours 1."""
+    expected = 100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** (1 / 4)
+    assert training.bleu(["the cat sat on the mat"], ["the cat sat on a mat"]) == pytest.approx(expected, **EXACT)
+    # 5 words of 7, all right and in order: only the length penalty is left
+    expected = 100 * math.exp(1 - 7 / 5)
+    assert training.bleu(["a b c d e"], ["a b c d e f g"], tokenize="none") == pytest.approx(expected, **EXACT)
     assert training.bleu(["a b c d"], ["e f g h"], tokenize="none") == 0
     assert training.bleu(["a b c"], ["a b c"], tokenize="none") == 0  # there are no fours
 
 
 def bleu_by_counting(corpus) -> float:
     """The definition in the docstring, from Counters."""
-    matched, there, ours, theirs = [0] * 4, [0] * 4, 0, 0
+    matches, totals, text_length, reference_length = [0] * 4, [0] * 4, 0, 0
     for text, references in corpus:
         words, others = text.split(), [reference.split() for reference in references]
-        ours += len(words)
-        theirs += min((abs(len(other) - len(words)), len(other)) for other in others)[1]
+        text_length += len(words)
+        reference_length += min((abs(len(other) - len(words)), len(other)) for other in others)[1]
         for n in range(1, 5):
-            most = Counter()
+            reference_ngrams = Counter()
             for other in others:
-                most |= ngrams(other, n)
-            mine = ngrams(words, n)
-            there[n - 1] += mine.total()
-            matched[n - 1] += (mine & most).total()
-    if not any(matched):
+                reference_ngrams |= ngrams(other, n)
+            text_ngrams = ngrams(words, n)
+            totals[n - 1] += text_ngrams.total()
+            matches[n - 1] += (text_ngrams & reference_ngrams).total()
+    if not any(matches):
         return 0.0
     logs, unmatched = 0.0, 0
-    for m, t in zip(matched, there, strict=True):
+    for m, t in zip(matches, totals, strict=True):
         unmatched += m == 0
         logs += math.log(m / t if m else 1 / (2**unmatched * t))
-    return 100 * min(1, math.exp(1 - theirs / ours)) * math.exp(logs / 4)
+    return 100 * min(1, math.exp(1 - reference_length / text_length)) * math.exp(logs / 4)
 
 
 @given(CORPUS)
-def test_bleu_is_that_of_the_definition(corpus):
+def test_bleu_equals_the_definition(corpus):
     texts, references = zip(*corpus, strict=True)
     assert training.bleu(texts, references, tokenize="none") == pytest.approx(bleu_by_counting(corpus), **EXACT)
 
 
-def test_bleu_of_chinese_does_not_hang_on_spaces():
-    text, wanted = "汤姆追逐杰瑞。", "汤姆 追逐 小 杰瑞 。"
-    apart = training.bleu([" ".join("汤姆追逐杰瑞。")], [" ".join("汤姆追逐小杰瑞。")], tokenize="none")
-    assert 0 < apart < 100
-    assert training.bleu([text], [wanted], tokenize="zh") == pytest.approx(apart, **EXACT)
-    assert training.bleu([text], [wanted], tokenize="char") == pytest.approx(apart, **EXACT)
-    assert training.bleu([text], [wanted]) == 0
+def test_bleu_of_chinese_does_not_depend_on_spaces():
+    text, reference = "汤姆追逐杰瑞。", "汤姆 追逐 小 杰瑞 。"
+    spaced = training.bleu([" ".join("汤姆追逐杰瑞。")], [" ".join("汤姆追逐小杰瑞。")], tokenize="none")
+    assert 0 < spaced < 100
+    assert training.bleu([text], [reference], tokenize="zh") == pytest.approx(spaced, **EXACT)
+    assert training.bleu([text], [reference], tokenize="char") == pytest.approx(spaced, **EXACT)
+    assert training.bleu([text], [reference]) == 0
 
 
-def test_bleu_parts_punctuation_unless_told_not_to(caplog):
+def test_bleu_separates_punctuation_by_default(caplog):
     assert training.bleu(["Tom chases Jerry."], ["Tom chases Jerry ."]) == pytest.approx(100, **EXACT)
     assert training.bleu(["Tom chases Jerry."], ["Tom chases Jerry ."], tokenize="none") == 0
     training.bleu(["a b c d ."] * 200, ["a b c d ."] * 200)
@@ -110,82 +110,80 @@ def test_bleu_parts_punctuation_unless_told_not_to(caplog):
 
 def test_rouge_by_hand():
     """Of 6 and 8 words 4 agree, of 5 and 7 pairs 1; the longest common subsequence is "the gunman last"."""
-    found = training.rouge(["police kill the gunman last night"], ["The gunman was shot by police last week"])
-    assert found == pytest.approx((200 * 4 / 14, 200 * 1 / 12, 200 * 3 / 14), **EXACT)
+    scores = training.rouge(["police kill the gunman last night"], ["The gunman was shot by police last week"])
+    assert scores == pytest.approx((200 * 4 / 14, 200 * 1 / 12, 200 * 3 / 14), **EXACT)
 
 
 def longest_common(a: list[str], b: list[str]) -> int:
-    """By all subsequences of the first."""
+    """Length of the longest common subsequence, from all subsequences of both."""
     subsequences = lambda words: {  # noqa: E731
-        part for size in range(len(words) + 1) for part in itertools.combinations(words, size)
+        subsequence for size in range(len(words) + 1) for subsequence in itertools.combinations(words, size)
     }
     return max(map(len, subsequences(a) & subsequences(b)))
 
 
 def f1_by_counting(text: str, reference: str) -> list[float]:
     a, b = text.split(), reference.split()
-    both = [((ngrams(a, n) & ngrams(b, n)).total(), len(a) - n + 1, len(b) - n + 1) for n in (1, 2)]
-    both.append((longest_common(a, b), len(a), len(b)))
-    return [200 * same / (mine + theirs) for same, mine, theirs in both]
+    counts = [((ngrams(a, n) & ngrams(b, n)).total(), len(a) - n + 1, len(b) - n + 1) for n in (1, 2)]
+    counts.append((longest_common(a, b), len(a), len(b)))
+    return [200 * matches / (text_total + reference_total) for matches, text_total, reference_total in counts]
 
 
 @given(CORPUS)
-def test_rouge_is_that_of_the_definition(corpus):
+def test_rouge_equals_the_definition(corpus):
     texts, references = zip(*corpus, strict=True)
-    wanted = np.mean(
-        [np.max([f1_by_counting(text, one) for one in allowed], axis=0) for text, allowed in corpus], axis=0
-    )
-    assert training.rouge(texts, references, tokenize="spaces") == pytest.approx(tuple(wanted), **EXACT)
+    expected = np.mean([np.max([f1_by_counting(text, one) for one in group], axis=0) for text, group in corpus], axis=0)
+    assert training.rouge(texts, references, tokenize="spaces") == pytest.approx(tuple(expected), **EXACT)
 
 
-def test_rouge_of_chinese_counts_what_the_library_drops():
-    text, wanted = "汤姆 追逐 小 杰瑞", "汤姆 追逐 杰瑞"
-    alone = RougeScorer(["rouge1"])
-    assert alone.score(wanted, wanted)["rouge1"].fmeasure == 0, "equal texts"
-    assert alone.score("Tom 追逐 Jerry", "Tom Jerry")["rouge1"].fmeasure == 1, "a lost word"
+def test_rouge_of_chinese_counts_what_rouge_score_drops():
+    text, reference = "汤姆 追逐 小 杰瑞", "汤姆 追逐 杰瑞"
+    scorer = RougeScorer(["rouge1"])
+    assert scorer.score(reference, reference)["rouge1"].fmeasure == 0, "equal texts"
+    assert scorer.score("Tom 追逐 Jerry", "Tom Jerry")["rouge1"].fmeasure == 1, "a lost word"
     words = (200 * 3 / 7, 200 * 1 / 5, 200 * 3 / 7)
-    assert training.rouge([text], [wanted], tokenize="spaces") == pytest.approx(words, **EXACT)
+    assert training.rouge([text], [reference], tokenize="spaces") == pytest.approx(words, **EXACT)
     letters = (200 * 6 / 13, 200 * 4 / 11, 200 * 6 / 13)
-    assert training.rouge([text], [wanted], tokenize="characters") == pytest.approx(letters, **EXACT)
+    assert training.rouge([text], [reference], tokenize="characters") == pytest.approx(letters, **EXACT)
 
 
-def test_rouge_of_latin_text_takes_no_notice_of_case_and_punctuation():
+def test_rouge_of_latin_text_ignores_case_and_punctuation():
     assert training.rouge(["A storm, they say."], ["a storm they say"]).rougeL == pytest.approx(100, **EXACT)
     assert training.rouge(["A storm, they say."], ["a storm they say"], tokenize="spaces").rougeL == 25
 
 
-# --- Bands -----------------------------------------------------------------------------------------------------------
+# --- Confidence intervals --------------------------------------------------------------------------------------------
 
 
-def test_a_band_is_that_of_all_resamples():
-    """Four values have 256 resamples; quantiles that lie well inside a step are found without error."""
+def test_an_interval_equals_that_of_all_resamples():
+    """Four values have 256 resamples. Quantiles well inside a step of their distribution are exact."""
     values = np.array([0.0, 1.0, 3.0, 9.0])
     means = np.sort([np.mean(drawn) for drawn in itertools.product(values, repeat=4)])
     for level in (0.71, 0.82):
-        wanted = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-        found = training.bootstrap(values, level=level, resamples=40_000)
-        assert (found.low, found.high) == pytest.approx(tuple(wanted), **EXACT)
-        assert found.mean == pytest.approx(values.mean(), **EXACT)
+        expected = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        interval = training.bootstrap(values, level=level, resamples=40_000)
+        assert (interval.low, interval.high) == pytest.approx(tuple(expected), **EXACT)
+        assert interval.mean == pytest.approx(values.mean(), **EXACT)
 
 
-def test_a_band_holds_the_mean_about_as_often_as_it_says():
+def test_an_interval_contains_the_mean_about_as_often_as_its_level():
     draws = np.random.default_rng(0).normal(size=(300, 40))
-    bands = [training.bootstrap(values, level=0.9, resamples=400, seed=i) for i, values in enumerate(draws)]
-    holds = np.mean([band.low <= 0 <= band.high for band in bands])
-    assert abs(holds - 0.89) < 0.055  # of 40 a little less than 0.9; three standard deviations
+    intervals = [training.bootstrap(values, level=0.9, resamples=400, seed=i) for i, values in enumerate(draws)]
+    share = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    assert abs(share - 0.89) < 0.055  # for 40 values a little less than 0.9; three standard deviations
 
 
-def test_a_curve_has_the_band_of_each_of_its_places():
+def test_a_curve_has_the_interval_of_each_of_its_points():
     curves = np.random.default_rng(1).normal(size=(5, 3, 2))
-    found = training.bootstrap(curves, resamples=100, seed=3)
-    assert found.mean.shape == found.low.shape == found.high.shape == (3, 2)
+    intervals = training.bootstrap(curves, resamples=100, seed=3)
+    assert intervals.mean.shape == intervals.low.shape == intervals.high.shape == (3, 2)
     for i, j in itertools.product(range(3), range(2)):
-        alone = training.bootstrap(curves[:, i, j], resamples=100, seed=3)
-        np.testing.assert_allclose([x[i, j] for x in found], alone, rtol=0, atol=FORWARD["float64"])
-    assert np.all(found.low < found.high)
+        point = training.bootstrap(curves[:, i, j], resamples=100, seed=3)
+        np.testing.assert_allclose([x[i, j] for x in intervals], point, rtol=0, atol=FORWARD["float64"])
+    assert np.all(intervals.low < intervals.high)
 
 
-def test_a_band_is_a_function_of_its_seed_and_not_of_the_memory_it_takes(monkeypatch):
+def test_an_interval_depends_on_the_seed_and_not_on_the_memory_limit(monkeypatch):
     values = np.random.default_rng(2).normal(size=20)
     whole = training.bootstrap(values, resamples=101, seed=5)
     assert whole == training.bootstrap(list(values), resamples=101, seed=5)
@@ -212,9 +210,9 @@ WRONG = {
     "only padding": (
         lambda: training.token_accuracy(IDS, IDS, [0, 0]),
         ValueError,
-        "weights: expected finite numbers from 0 with a positive sum, got the sum 0.0. A batch of padding alone has no",
+        "weights: expected finite numbers >= 0 with a positive sum, got the sum 0.0. A batch of padding alone has no",
     ),
-    "negative": (lambda: training.token_accuracy(IDS, IDS, [2, -1]), ValueError, "weights: expected finite numbers fr"),
+    "negative": (lambda: training.token_accuracy(IDS, IDS, [2, -1]), ValueError, "weights: expected finite numbers >="),
     "nan": (lambda: training.token_accuracy(IDS, IDS, [1, math.nan]), ValueError, "weights: expected finite numbers"),
     "one text": (
         lambda: training.exact_match("Paris", ["Paris"]),
@@ -225,7 +223,7 @@ WRONG = {
     "count": (
         lambda: training.bleu(["a"], ["a", "b"]),
         ValueError,
-        "references: expected one for each of 1 text(s), got 2. Several of one text stand in a tuple of their own.",
+        "references: expected one for each of 1 text(s), got 2. Put several of one text into a tuple.",
     ),
     "no reference": (
         lambda: training.rouge(["a", "b"], ["a", ()]),
@@ -240,7 +238,7 @@ WRONG = {
     "bleu's tokenizer": (
         lambda: training.bleu(["a"], ["a"], tokenize="ja-mecab"),
         ValueError,
-        "tokenize: expected one of '13a', 'intl', 'zh', 'char', 'none', got 'ja-mecab'. sacrebleu's others need",
+        "tokenize: expected one of '13a', 'intl', 'zh', 'char', 'none', got 'ja-mecab'. The others of sacrebleu need",
     ),
     "rouge's tokenizer": (
         lambda: training.rouge(["a"], ["a"], tokenize=None),
@@ -251,12 +249,12 @@ WRONG = {
         lambda: training.rouge(["猫"], ["猫"]),
         ValueError,
         "references: expected Latin letters for tokenize='latin', got '猫', which rouge-score drops. Pass "
-        "tokenize='characters', or 'spaces' if the words stand apart.",
+        "tokenize='characters', or 'spaces' for words with spaces between them.",
     ),
     "one value": (
         lambda: training.bootstrap([1.0]),
         ValueError,
-        "values: expected at least 2 along the first axis, got float64[1]. One value has no band.",
+        "values: expected at least 2 along the first axis, got float64[1]. One value has no interval.",
     ),
     "a number": (
         lambda: training.bootstrap(1.0),
@@ -275,7 +273,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_calls_are_explained(name):
+def test_wrong_calls(name):
     call, error, message = WRONG[name]
     with pytest.raises(error, match=re.escape(message)):
         call()

@@ -1,4 +1,4 @@
-"""A run that stops and goes on ends with the same bits as one that never stopped, also after kill -9."""
+"""A run that is interrupted and resumed ends with the same bits as an uninterrupted one, also after kill -9."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jax_attention.training.loop import LoopConfig, fit
 from jax_attention.training.metrics import MetricsFile, read_metrics
 from jax_attention.training.optimizers import OptimizerConfig, make_optimizer
 from jax_attention.training.step import init_state, make_train_step
-from tests.training.tiny import Text, assert_same_bits, bits, make
+from tests.support.bigram import Text, assert_same_bits, bits, make
 
 N = 4
 
@@ -37,7 +37,7 @@ def without_times(lines):
 
 
 def bigram(seed=5):
-    """A table of pairs of tokens, half of whose numbers are dropped, and its step."""
+    """A bigram model with a dropout of one half, and its step."""
     return make(2 * N, accumulate=2, seed=seed)
 
 
@@ -45,7 +45,7 @@ TRANSFORMER = pytest.param(language_model, Text(11, 8), id="transformer", marks=
 
 
 @pytest.mark.parametrize(("make_model", "text"), [pytest.param(bigram, Text(), id="bigram"), TRANSFORMER])
-def test_two_halves_are_the_whole_bit_for_bit_with_dropout(make_model, text, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit_with_dropout(make_model, text, tmp_path):
     def run(steps, name, resume=False, seed=5):
         state, step = make_model(seed)
         checkpoints = Checkpoints(tmp_path / name)
@@ -56,15 +56,15 @@ def test_two_halves_are_the_whole_bit_for_bit_with_dropout(make_model, text, tmp
         with MetricsFile(tmp_path / f"{name}.jsonl", after=after) as metrics:
             return fit(state, step, text, config, checkpoints=checkpoints, writers=[metrics]).state
 
-    straight = run(2 * N, "straight")
-    half = run(N, "halves")
-    whole = run(2 * N, "halves", resume=True)
-    assert_same_bits(whole, straight)
-    assert any((a != b).any() for a, b in zip(bits(half), bits(whole), strict=True))
-    straight_lines, lines = (read_metrics(tmp_path / f"{name}.jsonl") for name in ("straight", "halves"))
-    assert without_times(lines) == without_times(straight_lines)
+    uninterrupted = run(2 * N, "uninterrupted")
+    half = run(N, "resumed")
+    resumed = run(2 * N, "resumed", resume=True)
+    assert_same_bits(resumed, uninterrupted)
+    assert any((a != b).any() for a, b in zip(bits(half), bits(resumed), strict=True))
+    expected_lines, lines = (read_metrics(tmp_path / f"{name}.jsonl") for name in ("uninterrupted", "resumed"))
+    assert without_times(lines) == without_times(expected_lines)
     assert [line["step"] for line in lines] == list(range(1, 2 * N + 1))
-    # Dropout was on: another key, another loss of the very first step.
+    # Dropout was on: with another key the loss of the first step differs.
     run(1, "other", seed=6)
     assert read_metrics(tmp_path / "other.jsonl")[0]["loss"] != lines[0]["loss"]
 
@@ -75,9 +75,9 @@ STEPS = 40
 
 
 def train(folder, pause=0.0):
-    """What a command line does: go on from the newest checkpoint, if there is one.
+    """Train as the command line does: resume from the newest checkpoint, if there is one.
 
-    With a pause before each step it never comes to its end: on a busy machine whoever kills it may be late.
+    With a pause before each step it waits before the end: on a busy machine the kill may come late.
     """
 
     class Slow(Text):
@@ -96,7 +96,7 @@ def train(folder, pause=0.0):
 
 
 PATIENCE = 600
-"""Seconds for the process to start and train: far more than it takes, since other tests may load the machine."""
+"""Seconds for the process to start and train: far more than needed, since other tests may load the machine."""
 VICTIM = """
 import pathlib, sys
 from tests.training.test_resume import train
@@ -104,7 +104,7 @@ train(pathlib.Path(sys.argv[1]), pause=0.05)
 """
 
 
-def written(folder):
+def count_lines(folder):
     path = folder / "metrics.jsonl"
     return len(read_metrics(path)) if path.exists() else 0
 
@@ -113,24 +113,24 @@ def written(folder):
 def test_kill_9_loses_nothing_beyond_the_last_checkpoint(tmp_path):
     folder = tmp_path / "victim"
     folder.mkdir()
-    (tmp_path / "unbroken").mkdir()
-    _, unbroken = train(tmp_path / "unbroken")
+    (tmp_path / "uninterrupted").mkdir()
+    _, uninterrupted = train(tmp_path / "uninterrupted")
     command = [sys.executable, "-c", VICTIM, str(folder)]
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
     victim = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     with victim:
         deadline = time.monotonic() + PATIENCE
-        while written(folder) < 13 and victim.poll() is None and time.monotonic() < deadline:
+        while count_lines(folder) < 13 and victim.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         victim.kill()
         errors = victim.stderr.read()
     assert victim.returncode == -signal.SIGKILL, errors[-2000:]
-    lines = written(folder)
+    lines = count_lines(folder)
     assert 13 <= lines < STEPS
     after, resumed = train(folder)
-    # The checkpoint of the last multiple of 5 may have been in the making; the one before it never is lost.
+    # The checkpoint of the last multiple of 5 may have been incomplete; the one before it is never lost.
     assert after in (lines // 5 * 5, lines // 5 * 5 - 5)
-    assert_same_bits(resumed, unbroken)
+    assert_same_bits(resumed, uninterrupted)
     assert [line["step"] for line in read_metrics(folder / "metrics.jsonl")] == list(range(1, STEPS + 1))
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["35", "40"]
 

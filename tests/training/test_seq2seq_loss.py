@@ -1,4 +1,4 @@
-"""The loss of pairs: against its definition, and models that learn to copy a source by it."""
+"""The sequence-to-sequence loss: against its definition, and models that learn to copy a source with it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 from jax_attention import data, models, nn, training
 from jax_attention.cache import EMPTY
 from tests.models import pairs, small
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 V, START = 5, 5
 
 
-class Copies(NamedTuple):
-    """Sources of 2 or 3 tokens, to be written again."""
+class CopyBatch(NamedTuple):
+    """Sources of 2 or 3 tokens, with themselves as targets."""
 
     source: np.ndarray
     source_positions: np.ndarray
@@ -30,10 +30,10 @@ class Copies(NamedTuple):
     def make(cls, seed: int, count: int = 16):
         rng = np.random.default_rng(seed)
         source, lengths = rng.integers(0, V, (count, 3)), rng.integers(2, 4, count)
-        real = np.arange(3) < lengths[:, None]
+        is_real = np.arange(3) < lengths[:, None]
         tokens = np.concatenate([np.full((count, 1), START), source[:, :-1]], axis=1)
-        places = np.where(real, np.arange(3), EMPTY)
-        return cls(source, places, tokens, np.where(real, source, 0), real.astype(np.float32))
+        positions = np.where(is_real, np.arange(3), EMPTY)
+        return cls(source, positions, tokens, np.where(is_real, source, 0), is_real.astype(np.float32))
 
 
 def rnn(**changes):
@@ -52,22 +52,22 @@ GRID = [pytest.param(name, smoothing, id=f"{smoothing}-{name}") for smoothing in
 
 
 @pytest.mark.parametrize(("name", "smoothing"), slow_except(["0.2-rnn"], GRID))
-def test_the_definition(name, smoothing):
-    batch, model = Copies.make(0), MODELS[name]()
+def test_the_loss_equals_its_definition(name, smoothing):
+    batch, model = CopyBatch.make(0), MODELS[name]()
 
     @small.jit
     def run(model):
         logits = model(batch.source, batch.tokens, source_positions=batch.source_positions).logits
         return training.seq2seq_loss(model, batch, label_smoothing=smoothing, z_loss=0.1), logits
 
-    found, logits = run(model)
+    losses, logits = run(model)
     logits = np.asarray(logits, np.float64)
     lse = np.log(np.exp(logits).sum(-1))
     nats = lse - np.take_along_axis(logits, batch.targets[..., None], axis=-1)[..., 0]
     smooth = (1 - smoothing) * nats + smoothing * (lse - logits.mean(-1)) + 0.1 * lse**2
-    np.testing.assert_allclose(found.nats, (batch.weights * nats).sum(), rtol=1e-5)
-    np.testing.assert_allclose(found.objective, (batch.weights * smooth).sum(), rtol=1e-5)
-    assert found.weight == batch.weights.sum()
+    np.testing.assert_allclose(losses.nats, (batch.weights * nats).sum(), rtol=1e-5)
+    np.testing.assert_allclose(losses.objective, (batch.weights * smooth).sum(), rtol=1e-5)
+    assert losses.weight == batch.weights.sum()
 
 
 @pytest.mark.slow
@@ -78,24 +78,24 @@ def test_a_model_learns_to_copy(make):
     step = jax.jit(training.make_train_step(optimizer, loss=training.seq2seq_loss), donate_argnums=0)
     losses = []
     for number in range(300):
-        state, metrics = step(state, Copies.make(number, 32))
+        state, metrics = step(state, CopyBatch.make(number, 32))
         losses.append(float(metrics["loss"]))
     assert abs(losses[0] - np.log(V + 1)) < 0.5
     assert np.mean(losses[-5:]) < 0.1
-    held_out = jax.jit(training.seq2seq_loss)(state.model, Copies.make(1000))
+    held_out = jax.jit(training.seq2seq_loss)(state.model, CopyBatch.make(1000))
     assert held_out.nats / held_out.weight < 0.1
 
 
 @pytest.mark.slow
-def test_dropout_is_drawn_in_training_alone():
-    batch, model = Copies.make(0), rnn(dropout=0.5)
+def test_dropout_needs_a_rng():
+    batch, model = CopyBatch.make(0), rnn(dropout=0.5)
     loss = small.jit(lambda model, rng: training.seq2seq_loss(model, batch, rng).nats)
     assert loss(model, jax.random.key(0)) != loss(model, jax.random.key(1))
     assert loss(model, None) == loss(model, None)
 
 
-def test_each_loss_names_the_other_for_models_that_are_not_its_own():
-    batch = Copies.make(0)
+def test_each_loss_refuses_the_models_of_the_other():
+    batch = CopyBatch.make(0)
     with pytest.raises(TypeError, match=r"model: expected one that reads a source.*language_model_loss"):
         training.seq2seq_loss(small.model("none"), batch)
     with pytest.raises(TypeError, match=r"model: expected a language model.*RNNSeq2Seq"):
@@ -103,22 +103,21 @@ def test_each_loss_names_the_other_for_models_that_are_not_its_own():
 
 
 def test_rows_without_weight_may_hold_anything():
-    batch, model = Copies.make(0), small.filled(rnn)
-    spoilt = batch._replace(targets=np.where(batch.weights > 0, batch.targets, -7))
+    batch, model = CopyBatch.make(0), small.filled(rnn)
+    changed = batch._replace(targets=np.where(batch.weights > 0, batch.targets, -7))
     loss = small.jit(lambda model, batch: training.seq2seq_loss(model, batch).nats)
-    losses = [loss(model, b) for b in (batch, spoilt)]
+    losses = [loss(model, b) for b in (batch, changed)]
     np.testing.assert_array_equal(*losses)
     assert np.isfinite(losses[0])
 
 
 @pytest.mark.slow
-def test_the_loop_counts_both_sides_of_pairs():
-    """The speed of a model of pairs is that of reading and writing."""
-    counted = []
+def test_the_loop_counts_source_and_target_tokens():
+    counts = []
 
-    class Counting(training.Meter):
+    class CountingMeter(training.Meter):
         def count(self, step, tokens):
-            counted.append(tokens)
+            counts.append(tokens)
             super().count(step, tokens)
 
     optimizer = training.make_optimizer(training.OptimizerConfig(), steps=3)
@@ -128,7 +127,7 @@ def test_the_loop_counts_both_sides_of_pairs():
         training.make_train_step(optimizer, loss=training.seq2seq_loss),
         source,
         training.LoopConfig(steps=3, batch_size=4, evaluate_every=0),
-        meter=Counting(),
+        meter=CountingMeter(),
     )
-    assert counted == [4 * (3 + 3)] * len(counted)
-    assert len(counted) >= 2
+    assert counts == [4 * (3 + 3)] * len(counts)
+    assert len(counts) >= 2

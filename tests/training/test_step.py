@@ -1,4 +1,4 @@
-"""One pure step: gradients weighted by tokens however they are accumulated, dropout by step, bad steps skipped."""
+"""One training step: gradients weighted by targets, accumulation, dropout by step, skipped updates."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from flax import nnx
 
 from jax_attention import data, models, training
 from tests.models.small import filled
-from tests.tiers import slow
-from tests.tolerances import FORWARD
-from tests.training.tiny import Bigram
+from tests.support.bigram import Bigram
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD
 
 B, T, V = 4, 6, 7
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def batch(weights=None):
 
 
 RAGGED = batch(np.arange(T) < np.array([6, 1, 3, 2])[:, None])
-"""Rows with 6, 1, 3 and 2 targets: a mean of means would weigh them wrongly."""
+"""Rows with 6, 1, 3 and 2 targets: a mean of the rows' means would weight targets unequally."""
 
 
 @functools.cache
@@ -62,11 +62,11 @@ def assert_close(a, b):
 
 @pytest.mark.parametrize("accumulate", [2, *slow(4)])
 def test_accumulation_counts_every_target_the_same(accumulate):
-    """https://github.com/google-deepmind/optax/issues/472."""
+    """https://github.com/google-deepmind/optax/issues/472: microbatches with few targets counted too much."""
     whole, metrics = step(start(), RAGGED)
-    parts, partial_metrics = step(start(), RAGGED, accumulate=accumulate)
-    assert_close(whole.model, parts.model)
-    assert_close(metrics, partial_metrics)
+    accumulated, accumulated_metrics = step(start(), RAGGED, accumulate=accumulate)
+    assert_close(whole.model, accumulated.model)
+    assert_close(metrics, accumulated_metrics)
     assert float(metrics["tokens"]) == 12
 
 
@@ -90,23 +90,23 @@ OPTIONS = {
     "z_loss": 0.01,
     "schedule": training.make_schedule(training.OptimizerConfig(warmup=4), steps=10),
 }
-"""For two tests, so that they share a program."""
+"""Options of two tests, which so share a compiled program."""
 
 
-def test_smoothing_and_z_loss_move_the_objective_not_the_loss():
+def test_smoothing_and_z_loss_change_the_objective_but_not_the_loss():
     plain, other = step(start(), RAGGED)[1], step(start(), RAGGED, **OPTIONS)[1]
     np.testing.assert_allclose(plain["loss"], other["loss"], rtol=FORWARD["float32"])
     assert float(other["objective"]) > float(plain["objective"])
 
 
 @pytest.mark.slow
-def test_packed_batches_are_used_as_packed():
+def test_a_packed_row_equals_separate_rows():
     tokens, zeros = RAGGED.tokens, np.zeros((B, T), np.int32)
-    two = data.Batch(
+    packed = data.Batch(
         tokens, RAGGED.targets, np.ones((B, T), np.float32), zeros + np.arange(T) % 3, zeros + np.arange(T) // 3
     )
-    halves = data.Batch(*(np.reshape(x, (2 * B, 3)) for x in two[:3]))
-    assert_close(step(start(TRANSFORMER), two)[0].model, step(start(TRANSFORMER), halves)[0].model)
+    separate = data.Batch(*(np.reshape(x, (2 * B, 3)) for x in packed[:3]))
+    assert_close(step(start(TRANSFORMER), packed)[0].model, step(start(TRANSFORMER), separate)[0].model)
 
 
 def test_dropout_draws_from_the_step_and_the_rng():
@@ -121,18 +121,18 @@ def test_dropout_draws_from_the_step_and_the_rng():
     assert len(set(losses)) == 3
 
 
-def test_bad_steps_are_skipped_counted_and_survived():
+def test_nonfinite_updates_are_skipped_and_counted():
     optimizer = training.make_optimizer(training.OptimizerConfig(warmup=0), steps=10)
     take = jax.jit(training.make_train_step(optimizer))
-    poisoned = jax.tree.map(lambda x: x, MODEL)
-    poisoned.kernel[...] = jnp.asarray(np.full(MODEL.kernel.shape, np.nan, np.float32))
-    state = start(poisoned, optimizer)
+    nan_model = jax.tree.map(lambda x: x, MODEL)
+    nan_model.kernel[...] = jnp.asarray(np.full(MODEL.kernel.shape, np.nan, np.float32))
+    state = start(nan_model, optimizer)
     state, metrics = take(state, RAGGED)
     assert (int(metrics["skipped"]), int(metrics["skipped_in_a_row"]), int(state.step)) == (1, 1, 1)
     assert not np.isfinite(metrics["loss"])
     np.testing.assert_array_equal(state.model.embedding[...], MODEL.embedding[...])
-    healed = training.TrainState(MODEL, state.optimizer_state, state.step, state.rng)
-    _, metrics = take(healed, RAGGED)
+    recovered = training.TrainState(MODEL, state.optimizer_state, state.step, state.rng)
+    _, metrics = take(recovered, RAGGED)
     assert (int(metrics["skipped"]), int(metrics["skipped_in_a_row"])) == (0, 0)
 
 
@@ -163,14 +163,14 @@ def test_accumulate_must_divide_the_rows():
 
 
 @pytest.mark.slow
-def test_training_learns_something_that_can_be_learnt():
-    """Tokens that count up: after 60 steps less than a tenth of the first loss, log V, is left."""
+def test_training_learns_to_count():
+    """Tokens count up: after 60 steps the loss is less than a tenth of the first one, log V."""
     config = training.OptimizerConfig(learning_rate=1e-2, warmup=5)
     optimizer = training.make_optimizer(config, steps=60)
     take = jax.jit(training.make_train_step(optimizer), donate_argnums=0)
     state = start(models.create(CONFIG), optimizer)
     for n in range(60):
-        begin = np.random.default_rng(n).integers(0, V, (B, 1))
-        tokens = (begin + np.arange(T + 1)) % V
+        first = np.random.default_rng(n).integers(0, V, (B, 1))
+        tokens = (first + np.arange(T + 1)) % V
         state, metrics = take(state, data.Batch(tokens[:, :-1], tokens[:, 1:], np.ones((B, T), np.float32)))
     assert float(metrics["loss"]) < 0.1 * np.log(V)

@@ -1,4 +1,4 @@
-"""Signals end a run politely: the step is finished and saved, and the handlers are put back."""
+"""Signals end a run in order: the step is finished and saved, and the handlers are restored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jax_attention.training.loop import fit
 from jax_attention.training.metrics import MetricsFile, read_metrics
 from jax_attention.training.progress import progress
 from jax_attention.training.signals import StopSignals
-from tests.training.tiny import Text, assert_same_bits, config, make
+from tests.support.bigram import Text, assert_same_bits, config, make
 
 HANDLERS = (signal.SIGTERM, signal.SIGINT)
 main_thread_only = pytest.mark.skipif(
@@ -23,8 +23,8 @@ main_thread_only = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def usual_interrupt():
-    """A shell that starts the tests in the background makes them ignore SIGINT."""
+def default_interrupt_handler():
+    """Restore the default handler: a shell that starts the tests in the background makes them ignore SIGINT."""
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,7 +34,7 @@ def usual_interrupt():
 
 
 class Interrupting(Text):
-    """Sends signals to this process while given batches are made."""
+    """Text that sends signals to this process while it makes the batches of some steps."""
 
     def __init__(self, signals):
         super().__init__()
@@ -53,7 +53,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number):
     out, checkpoints = io.StringIO(), Checkpoints(tmp_path / "c")
     state, step = make()
     with MetricsFile(tmp_path / "m.jsonl") as metrics:
-        done = fit(
+        result = fit(
             state,
             step,
             Interrupting({6: [number]}),
@@ -64,11 +64,11 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number):
             progress=progress(10, stream=out, every=1000.0),
         )
     name = signal.Signals(number).name
-    assert (done.stopped, int(done.state.step), checkpoints.steps) == (name, 7, [4, 7])
+    assert (result.stopped, int(result.state.step), checkpoints.steps) == (name, 7, [4, 7])
     assert [x["step"] for x in read_metrics(tmp_path / "m.jsonl")] == list(range(1, 8))
     assert out.getvalue().splitlines()[-1] == f"{name}: stopped after step 7 of 10; saved {tmp_path}/c/7."
     assert [signal.getsignal(n) for n in HANDLERS] == before
-    assert_same_bits(checkpoints.restore(like=done.state), done.state)
+    assert_same_bits(checkpoints.restore(like=result.state), result.state)
 
 
 @main_thread_only
@@ -84,18 +84,18 @@ def test_a_second_interrupt_aborts_at_once(tmp_path):
 
 @main_thread_only
 def test_a_signal_during_the_last_step_is_no_early_stop():
-    """But it leaves out the last evaluation, and no older one is given out for it."""
+    """The last evaluation is left out, and no older one is returned in its place."""
     source, every_two = Interrupting({2: [signal.SIGTERM]}), config(steps=3, evaluate_every=2)
-    done = fit(*make(), source, every_two, evaluate=lambda model: {"loss": 1.0})
-    assert (done.stopped, int(done.state.step), done.evaluation) == (None, 3, None)
+    result = fit(*make(), source, every_two, evaluate=lambda model: {"loss": 1.0})
+    assert (result.stopped, int(result.state.step), result.evaluation) == (None, 3, None)
 
 
-def test_a_sample_that_fails_does_not_cost_the_checkpoint(tmp_path):
+def test_a_sample_that_fails_does_not_lose_the_checkpoint(tmp_path):
     def fail(model):
-        raise RuntimeError("no words")
+        raise RuntimeError("no sample")
 
     checkpoints = Checkpoints(tmp_path)
-    with pytest.raises(RuntimeError, match="no words"):
+    with pytest.raises(RuntimeError, match="no sample"):
         fit(*make(), Text(), config(steps=2), sample=fail, checkpoints=checkpoints)
     assert checkpoints.steps == [2]
 
@@ -112,14 +112,14 @@ def test_a_signal_that_was_ignored_stays_ignored():
 
 
 def test_another_thread_trains_without_handlers():
-    before, found = [signal.getsignal(n) for n in HANDLERS], []
+    before, unchanged = [signal.getsignal(n) for n in HANDLERS], []
 
     class Source(Text):
         def batch(self, seed, step, batch_size):
-            found.append([signal.getsignal(n) for n in HANDLERS] == before)
+            unchanged.append([signal.getsignal(n) for n in HANDLERS] == before)
             return super().batch(seed, step, batch_size)
 
     thread = threading.Thread(target=lambda: fit(*make(), Source(), config(steps=2)))
     thread.start()
     thread.join()
-    assert found == [True, True]
+    assert unchanged == [True, True]

@@ -1,4 +1,4 @@
-"""What is on the pictures: the numbers, the words, and nothing cut off or lying on something else."""
+"""Contents of the pictures: numbers and words are right, and no label is cut off or overlaps another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from jax_attention import attention_weights, masks, normalizers, viz
-from tests.tiers import slow, slow_except
+from tests.support.tiers import slow, slow_except
 
 WORDS = ["The", " cat", " sat", " on", "the", "mat", "\n"]
 
@@ -24,11 +24,12 @@ def random_weights(*shape: int) -> np.ndarray:
 
 
 def ticks(axis) -> list[str]:
+    """Labels of an axis."""
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
 def boxes(texts) -> list:
-    """Where each text lies on the drawn figure, in pixels."""
+    """Bounding boxes of the texts on the drawn figure, in pixels."""
     figure = texts[0].get_figure()
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
@@ -67,15 +68,15 @@ def test_rules_whose_rows_exceed_one_are_drawn_on_their_own_scale():
     assert viz.heat_map(10 * weights).axes[0].images[0].norm.vmax == float(10 * weights.max())
 
 
-def test_a_map_of_zeros_is_a_map():
+def test_a_map_of_zeros_is_drawn():
     axes = viz.heat_map(np.zeros((2, 2))).axes[0]
     assert {text.get_text() for text in axes.texts} == {"0"}
     assert axes.images[0].norm.vmax == 1
 
 
 @pytest.mark.parametrize("colours", ["Blues", "gray", "viridis", "magma"])
-def test_numbers_stand_out_from_their_cells(colours):
-    """At least 4.5 : 1, the contrast that WCAG 2 asks of small text."""
+def test_numbers_have_contrast_to_their_cells(colours):
+    """At least 4.5 : 1, the contrast that WCAG 2 demands for small text."""
     axes = viz.heat_map(np.linspace(0, 1, 49).reshape(7, 7), colours=colours, values=True).axes[0]
     image = axes.images[0]
 
@@ -93,33 +94,33 @@ SHAPES = ((1, 1), (1, 3), (1, 90), (3, 30), (6, 6), (17, 16), (40, 5), (70, 2), 
 
 
 LABELLED = [pytest.param(*shape, n, id="-".join(map(str, (*shape, n)))) for n in (1, 12) for shape in SHAPES]
-QUICK = ["1-3-12", "6-6-1", "17-16-12", "70-2-1"]
+QUICK_SHAPES = ["1-3-12", "6-6-1", "17-16-12", "70-2-1"]
 
 
-@pytest.mark.parametrize(("rows", "columns", "length"), slow_except(QUICK, LABELLED))
-def test_no_label_is_cut_off_or_lies_on_its_neighbour(rows, columns, length):
+@pytest.mark.parametrize(("rows", "columns", "length"), slow_except(QUICK_SHAPES, LABELLED))
+def test_no_label_is_cut_off_or_overlaps_its_neighbour(rows, columns, length):
     words = ["W" * length + str(i) for i in range(max(rows, columns))]
     weights = np.full((rows, columns), 1 / columns)
     figure = viz.heat_map(weights, words[:rows], words[:columns], title="A title", values=False)
     axes = figure.axes[0]
-    down = boxes(axes.get_yticklabels())
-    assert all(a.y0 >= b.y1 - 1 for a, b in pairwise(down)), "labels down the side overlap"
+    row_labels = boxes(axes.get_yticklabels())
+    assert all(a.y0 >= b.y1 - 1 for a, b in pairwise(row_labels)), "labels down the side overlap"
     if axes.get_xticklabels()[0].get_rotation() != 45:
-        across = boxes(axes.get_xticklabels())
-        assert all(a.x1 <= b.x0 + 1 for a, b in pairwise(across)), "labels across overlap"
-    drawn = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())  # in inches
+        column_labels = boxes(axes.get_xticklabels())
+        assert all(a.x1 <= b.x0 + 1 for a, b in pairwise(column_labels)), "labels across overlap"
+    extent = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())  # in inches
     width, height = figure.get_size_inches()
-    assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) > 0.05
+    assert min(extent.x0, extent.y0, width - extent.x1, height - extent.y1) > 0.05
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 3, 7, 7), (1, 1, 2, 20), *slow((12, 4, 64, 64))])
-def test_nothing_of_a_grid_is_cut_off(shape):
+def test_no_part_of_a_grid_is_cut_off(shape):
     shape = shape if len(shape) > 2 else (5, *shape)
     words = [f"word{i}" for i in range(max(shape))]
     figure = viz.head_grid(random_weights(*shape), words[: shape[-2]], words[: shape[-1]], title="a title " * 5)
-    drawn = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
+    extent = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
     width, height = figure.get_size_inches()
-    assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) > 0.05
+    assert min(extent.x0, extent.y0, width - extent.x1, height - extent.y1) > 0.05
 
 
 def test_crowded_labels_are_thinned_and_the_axis_says_so():
@@ -135,8 +136,8 @@ def test_every_word_of_a_hundred_is_written():
     assert ticks(axes.xaxis) == ticks(axes.yaxis) == words
 
 
-def test_dollars_and_markup_are_letters():
-    """matplotlib would read `$x$` as mathematics, and fail on `$\\frac$`."""
+def test_dollars_and_markup_are_plain_text():
+    """matplotlib would parse `$x$` as mathematics, and fail on `$\\frac$`."""
     words = ["$x$", r"$\frac$", "<b>", "a_b^c"]
     figure = viz.heat_map(random_weights(4, 4), words, title=r"$\frac$")
     boxes([figure.axes[0].title])  # draws
@@ -186,14 +187,14 @@ def test_entropy_map_shows_head_entropy_up_to_log_s():
     weights = np.array(jax.jit(lambda x: attention_weights(x, x, x, mask=masks.causal()))(x))
     weights[1, 2] = 0  # a head that attends to nothing
     axes = viz.entropy_map(weights, layers=("first", "last")).axes[0]
-    shown = axes.images[0].get_array()
-    np.testing.assert_array_equal(shown.filled(np.nan), viz.head_entropy(weights))
+    image = axes.images[0].get_array()
+    np.testing.assert_array_equal(image.filled(np.nan), viz.head_entropy(weights))
     assert axes.images[0].norm.vmax == np.log(5)
     assert axes.texts[-1].get_text() == "–"  # noqa: RUF001
     assert ticks(axes.yaxis) == ["first", "last"]
 
 
-QUIET = """
+NO_GLOBAL_STATE = """
 import sys
 import numpy as np
 from jax_attention import viz
@@ -213,7 +214,7 @@ print("quiet")
 
 
 def test_pictures_touch_no_global_state_and_pages_need_no_matplotlib():
-    done = subprocess.run([sys.executable, "-W", "error", "-c", QUIET], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", NO_GLOBAL_STATE], capture_output=True, text=True)
     assert done.stdout == "quiet\n", done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Words that the default font cannot write: another font for the glyph, or one warning and code points."""
+"""Fonts of labels: a fallback font for glyphs that the default font lacks, or one warning and code points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.ft2font import FT2Font
 
 from jax_attention import viz
 from jax_attention.viz import fonts
-from jax_attention.viz.labels import shorten, visible
+from jax_attention.viz.labels import shorten, show_white_space
 
 BUNDLED = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 STIX = fonts.Font("STIXGeneral", str(BUNDLED / "STIXGeneral.ttf"))
@@ -23,8 +23,8 @@ LAST_RESORT = fonts.Font("Last Resort High-Efficiency", str(BUNDLED / "LastResor
 CHINESE = ["我", "喜欢", "写", "代码"]
 
 
-def in_stix_only() -> str:
-    """A character that STIX has and DejaVu Sans has not, so that every machine can test the fallback."""
+def character_of_stix() -> str:
+    """A character that STIX has and DejaVu Sans lacks, so that the fallback is tested on every machine."""
     dejavu = FT2Font(str(BUNDLED / "DejaVuSans.ttf")).get_charmap()
     stix = FT2Font(STIX.path).get_charmap()
     return next(chr(c) for c in sorted(stix) if c not in dejavu and 0x100 < c < 0xE000 and chr(c).isprintable())
@@ -32,19 +32,19 @@ def in_stix_only() -> str:
 
 @pytest.fixture
 def no_fonts(monkeypatch):
-    monkeypatch.setattr(fonts, "installed", tuple)
+    monkeypatch.setattr(fonts, "installed_fonts", tuple)
 
 
 def draw(figure) -> bytes:
-    """matplotlib warns while drawing if a glyph is missing, and warnings are errors here."""
-    out = io.BytesIO()
-    figure.savefig(out, format="svg")
-    return out.getvalue()
+    """Draw as SVG; a missing glyph makes matplotlib warn, and warnings are errors in these tests."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg")
+    return buffer.getvalue()
 
 
-def test_a_font_that_has_the_glyph_joins_the_list(monkeypatch):
-    monkeypatch.setattr(fonts, "installed", lambda: (STIX,))
-    character = in_stix_only()
+def test_a_fallback_font_is_added_for_a_missing_glyph(monkeypatch):
+    monkeypatch.setattr(fonts, "installed_fonts", lambda: (STIX,))
+    character = character_of_stix()
     figure = viz.heat_map(np.eye(2), ["a", character])
     label = figure.axes[0].get_xticklabels()[1]
     assert label.get_text() == character
@@ -52,8 +52,8 @@ def test_a_font_that_has_the_glyph_joins_the_list(monkeypatch):
     draw(figure)
 
 
-def test_fonts_are_asked_only_when_needed(monkeypatch):
-    monkeypatch.setattr(fonts, "installed", lambda: pytest.fail("the default font has these"))
+def test_fallback_fonts_are_searched_only_when_needed(monkeypatch):
+    monkeypatch.setattr(fonts, "installed_fonts", lambda: pytest.fail("the default font has these"))
     viz.heat_map(np.eye(4), ["a", " b", "\n\t", "ü"])
 
 
@@ -88,38 +88,39 @@ def test_every_picture_warns_once_and_can_be_drawn(no_fonts, picture):
     draw(figure)
 
 
-def test_a_missing_emoji_is_not_blamed_on_chinese(no_fonts):
+def test_a_missing_emoji_does_not_suggest_a_chinese_font(no_fonts):
     with pytest.warns(UserWarning, match="U\\+1F642") as caught:
         viz.heat_map(np.eye(1), ["🙂"])
     assert "wqy" not in str(caught[0].message)
 
 
 def test_fonts_that_only_claim_glyphs_are_skipped():
-    found = [font.family.lower() for font in fonts.installed()]
-    assert len(found) > 5
-    assert len(set(found)) == len(found)
-    assert [name for name in found if "last" in name and "resort" in name] == []
-    assert fonts.covered(frozenset("我"), [LAST_RESORT]) == {"我"}, "it does claim it"
+    families = [font.family.lower() for font in fonts.installed_fonts()]
+    assert len(families) > 5
+    assert len(set(families)) == len(families)
+    assert [name for name in families if "last" in name and "resort" in name] == []
+    assert fonts.drawable(frozenset("我"), [LAST_RESORT]) == {"我"}, "this font claims the character"
 
 
 def test_a_font_file_that_is_gone_or_broken_has_no_glyphs(tmp_path):
     broken = tmp_path / "broken.ttf"
     broken.write_bytes(b"no font")
     for path in (broken, tmp_path / "gone.ttf"):
-        assert fonts.covered(frozenset("a"), [fonts.Font("x", str(path))]) == frozenset()
+        assert fonts.drawable(frozenset("a"), [fonts.Font("x", str(path))]) == frozenset()
 
 
 def test_preferred_fonts_come_first_then_the_most_complete(monkeypatch):
     glyphs = {"a": "我喜欢", "b": "我", "c": "写", "WenQuanYi Micro Hei": "我喜"}
     monkeypatch.setattr(fonts, "_glyphs", lambda characters, path: characters & frozenset(glyphs[path]))
-    fonts.choose.cache_clear()
-    offered = tuple(fonts.Font(name, name) for name in glyphs)
-    assert [font.family for font in fonts.choose(frozenset("我喜欢写代"), offered)] == ["WenQuanYi Micro Hei", "a", "c"]
-    fonts.choose.cache_clear()
+    fonts.choose_fallbacks.cache_clear()
+    candidates = tuple(fonts.Font(name, name) for name in glyphs)
+    chosen = fonts.choose_fallbacks(frozenset("我喜欢写代"), candidates)
+    assert [font.family for font in chosen] == ["WenQuanYi Micro Hei", "a", "c"]
+    fonts.choose_fallbacks.cache_clear()
 
 
 def test_the_font_of_zhplot_is_found_without_importing_it(tmp_path, monkeypatch):
-    """zhplot's own import changes rcParams; and matplotlib's stored list does not know its folder."""
+    """Importing zhplot would change rcParams, and matplotlib's stored list does not have its folder."""
     folder = tmp_path / "zhplot" / "fonts"
     folder.mkdir(parents=True)
     (tmp_path / "zhplot" / "__init__.py").write_text("raise AssertionError('imported')")
@@ -128,16 +129,16 @@ def test_the_font_of_zhplot_is_found_without_importing_it(tmp_path, monkeypatch)
     monkeypatch.delitem(sys.modules, "zhplot", raising=False)
     monkeypatch.setattr(font_manager.fontManager, "ttflist", list(font_manager.fontManager.ttflist))
     fonts.register_new_fonts.cache_clear()
-    fonts.installed()
+    fonts.installed_fonts()
     assert str(folder / "Some.ttf") in [str(entry.fname) for entry in font_manager.fontManager.ttflist]
     assert "zhplot" not in sys.modules
 
 
 @pytest.fixture
 def bare_machine(monkeypatch):
-    """No font beyond those that matplotlib and the viz extra bring."""
-    own = [entry for entry in font_manager.fontManager.ttflist if str(entry.fname).startswith(str(BUNDLED))]
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    """Replace the installed fonts by those that matplotlib and the viz extra bring."""
+    bundled = [entry for entry in font_manager.fontManager.ttflist if str(entry.fname).startswith(str(BUNDLED))]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", bundled)
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda *args, **options: [])
     fonts.register_new_fonts.cache_clear()
     yield
@@ -145,16 +146,16 @@ def bare_machine(monkeypatch):
 
 
 def test_chinese_is_drawn_where_no_font_is_installed(bare_machine):
-    """The viz extra brings a font. Warnings are errors here, and matplotlib warns of a glyph that it cannot draw."""
+    """The viz extra brings a font. matplotlib warns of glyphs that it cannot draw, and warnings are errors here."""
     settings = dict(matplotlib.rcParams)
     figure = viz.heat_map(np.eye(4), CHINESE, title="我喜欢写代码")
-    drawn = draw(figure)
+    svg = draw(figure)
     label = figure.axes[0].get_xticklabels()[0]
     assert label.get_text() == CHINESE[0]
     assert label.get_fontfamily()[-1] == "Noto Sans SC"
     (file,) = fonts.bundled_fonts()
     glyphs = [FT2Font(file).get_char_index(ord(character)) for character in "我喜欢写代码"]
-    assert [f"NotoSansSC-Regular-{glyph:x}".encode() in drawn for glyph in glyphs] == [True] * 6
+    assert [f"NotoSansSC-Regular-{glyph:x}".encode() in svg for glyph in glyphs] == [True] * 6
     assert dict(matplotlib.rcParams) == settings
 
 
@@ -165,7 +166,7 @@ def test_chinese_is_drawn_with_the_fonts_of_this_machine():
 
 
 @pytest.mark.parametrize(
-    ("token", "shown"),
+    ("token", "label"),
     [
         ("cat", "cat"),
         (" cat", "␣cat"),
@@ -185,10 +186,10 @@ def test_chinese_is_drawn_with_the_fonts_of_this_machine():
         ("今天", "今天"),
     ],
 )
-def test_white_space_is_visible(token, shown):
-    assert visible(token) == shown
+def test_white_space_is_visible(token, label):
+    assert show_white_space(token) == label
 
 
-def test_long_words_lose_their_middle():
+def test_long_words_are_shortened_in_the_middle():
     assert shorten("internationalisation", 9) == "intern…on"
     assert shorten("short", 9) == "short"

@@ -1,4 +1,4 @@
-"""Rollout and entropy against plain loops, and against what attention itself reports."""
+"""Rollout and entropy agree with plain loops and with the statistics of `attend_with_stats`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jax_attention import attend_with_stats, attention_weights, viz
-from tests.arrays import normal
-from tests.tolerances import FORWARD
+from tests.support.arrays import normal
+from tests.support.tolerances import FORWARD
 
 
-def some_weights(seed: int, *shape: int) -> np.ndarray:
-    """Distributions, a third of the entries exactly 0, some rows empty."""
+def random_weights(seed: int, *shape: int) -> np.ndarray:
+    """Random distributions with a third of the entries exactly 0 and some rows empty."""
     rng = np.random.default_rng(seed)
     raw = rng.exponential(size=shape) * (rng.uniform(size=shape) > 0.33)
     total = raw.sum(-1, keepdims=True)
@@ -38,7 +38,7 @@ def rollout_by_loops(weights: np.ndarray) -> np.ndarray:
 
 @given(seed=st.integers(0, 1000), layers=st.integers(1, 4), heads=st.integers(1, 3), size=st.integers(1, 5))
 def test_rollout_is_the_product_of_half_attention_half_residual(seed, layers, heads, size):
-    weights = some_weights(seed, layers, heads, size, size)
+    weights = random_weights(seed, layers, heads, size, size)
     np.testing.assert_allclose(viz.rollout(weights), rollout_by_loops(weights), rtol=0, atol=FORWARD["float64"])
 
 
@@ -53,13 +53,13 @@ def test_rollout_of_distributions_is_a_distribution_and_stays_causal(seed, layer
 
 @given(seed=st.integers(0, 1000), shape=st.tuples(*[st.integers(1, 4)] * 4))
 def test_head_entropy_is_the_mean_over_rows_that_attend(seed, shape):
-    weights = some_weights(seed, *shape)
+    weights = random_weights(seed, *shape)
     expected = np.full(shape[:2], np.nan)
     for layer, head in np.ndindex(shape[:2]):
         rows = [[w for w in row if w > 0] for row in weights[layer, head].tolist()]
-        each = [-sum(w * math.log(w) for w in row) for row in rows if row]
-        if each:
-            expected[layer, head] = sum(each) / len(each)
+        entropies = [-sum(w * math.log(w) for w in row) for row in rows if row]
+        if entropies:
+            expected[layer, head] = sum(entropies) / len(entropies)
     np.testing.assert_allclose(viz.head_entropy(weights), expected, rtol=0, atol=FORWARD["float64"])
 
 

@@ -1,4 +1,4 @@
-"""Files are complete or absent, and a wrong name fails before anything is written."""
+"""Files are complete or absent; a wrong path fails before anything is written."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jax_attention import viz
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
-START = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".PNG": b"\x89PNG"}
+FIRST_BYTES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".PNG": b"\x89PNG"}
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +18,11 @@ def figure():
     return viz.heat_map(np.eye(2), ["a", "b"])
 
 
-@pytest.mark.parametrize("suffix", slow_except([".png", ".svg", ".PNG"], START))
+@pytest.mark.parametrize("suffix", slow_except([".png", ".svg", ".PNG"], FIRST_BYTES))
 def test_the_suffix_chooses_the_format(figure, tmp_path, suffix):
     path = viz.save(figure, str(tmp_path / f"map{suffix}"))
     assert path == tmp_path / f"map{suffix}"
-    assert path.read_bytes().startswith(START[suffix])
+    assert path.read_bytes().startswith(FIRST_BYTES[suffix])
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -31,7 +31,7 @@ def test_a_page_is_written_as_utf8(tmp_path):
     assert viz.save(page, tmp_path / "page.html").read_text(encoding="utf-8") == page
 
 
-def test_permissions_are_those_of_any_new_file(figure, tmp_path):
+def test_permissions_are_those_of_a_new_file(figure, tmp_path):
     other = tmp_path / "other"
     other.write_text("")
     assert stat.S_IMODE(viz.save(figure, tmp_path / "a.png").stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
@@ -42,7 +42,9 @@ def test_an_older_file_is_replaced(figure, tmp_path):
     assert viz.save(figure, tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-class Breaks:
+class FailingFigure:
+    """A figure that fails after it has written a part."""
+
     def savefig(self, target, **_):
         target.write(b"half")
         raise RuntimeError("no glyph")
@@ -52,12 +54,12 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(figure, tmp_path, monk
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
     with pytest.raises(RuntimeError, match="no glyph"):
-        viz.save(Breaks(), path)
+        viz.save(FailingFigure(), path)
 
-    def full(*_):
+    def fail_to_replace(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("os.replace", full)
+    monkeypatch.setattr("os.replace", fail_to_replace)
     with pytest.raises(OSError, match="disk full"):
         viz.save(figure, path)
     assert path.read_bytes() == b"old"
@@ -71,7 +73,7 @@ def test_an_unknown_suffix_is_refused(figure, tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_page_is_no_picture(tmp_path):
+def test_a_page_is_not_saved_as_a_picture(tmp_path):
     with pytest.raises(ValueError, match=r"ends in .html for a page"):
         viz.save("<!doctype html>", tmp_path / "a.png")
 
@@ -81,6 +83,6 @@ def test_a_missing_folder_is_named(figure, tmp_path):
         viz.save(figure, tmp_path / "none" / "a.png")
 
 
-def test_what_was_not_drawn_cannot_be_saved(tmp_path):
+def test_only_figures_and_pages_are_saved(tmp_path):
     with pytest.raises(TypeError, match=r"drawn: expected a matplotlib figure.*got float64\[2,2\]"):
         viz.save(np.eye(2), tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""Strips: what is written and how dark it is, lines that are broken, and wrong calls."""
+"""Text heat maps: texts and backgrounds, line breaks, wrong calls."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ def boxes(figure):
     return [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
 
 
-def test_grounds_are_the_weights_on_one_scale():
+def test_backgrounds_are_the_weights_on_one_scale():
     figure = viz.text_heatmap(WEIGHTS, WORDS, ["a", "b"], title="T", colours="Greens")
-    found = [patch.get_facecolor() for patch in boxes(figure)]
+    actual = [patch.get_facecolor() for patch in boxes(figure)]
     expected = [colormaps["Greens"](w / 0.8) for w in WEIGHTS.ravel()]
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(actual, expected)
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["a", "The", "␣cat", "$5", "天", "b", "The", "␣cat", "$5", "天"]
     assert figure.axes[0].get_title() == "T"
-    dark = figure.axes[0].texts[3]
-    assert (dark.get_color(), figure.axes[0].texts[1].get_color()) == ("white", "black")
+    on_dark, on_light = figure.axes[0].texts[3], figure.axes[0].texts[1]
+    assert (on_dark.get_color(), on_light.get_color()) == ("white", "black")
     assert figure.axes[1].get_ylim() == (0.0, 0.8)
 
 
 def test_lines_are_broken_and_no_box_overlaps_another():
     words = [f"word{i}" for i in range(40)]
     figure = viz.text_heatmap(np.full((3, 40), 1 / 40), words, wide=3.0)
-    corners = [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in boxes(figure)]
-    assert len(corners) == 120
-    assert max(x + w for x, _, w, _ in corners) <= 3.0
-    assert len({round(y, 6) for _, y, _, _ in corners}) > 6
-    for i, (x, y, w, h) in enumerate(corners):
-        for u, v, a, b in corners[:i]:
+    rectangles = [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in boxes(figure)]
+    assert len(rectangles) == 120
+    assert max(x + w for x, _, w, _ in rectangles) <= 3.0
+    assert len({round(y, 6) for _, y, _, _ in rectangles}) > 6
+    for i, (x, y, w, h) in enumerate(rectangles):
+        for u, v, a, b in rectangles[:i]:
             apart = u + a <= x + 1e-9 or x + w <= u + 1e-9 or v + b <= y + 1e-9 or y + h <= v + 1e-9
             assert apart
     assert [text.get_text() for text in figure.axes[0].texts][::41] == ["0", "1", "2"]
 
 
-def test_a_word_wider_than_a_line_stands_alone_and_words_fit_their_boxes():
+def test_a_word_wider_than_a_line_has_a_line_of_its_own_and_words_fit_their_boxes():
     figure = viz.text_heatmap(np.array([[0.5, 0.5]]), ["extraordinarily", "b"], wide=0.5)
     first, second = boxes(figure)
     assert (first.get_x(), second.get_x()) == (0, 0)
@@ -58,7 +58,7 @@ def test_a_word_wider_than_a_line_stands_alone_and_words_fit_their_boxes():
         assert right <= box.get_x() + box.get_width()
 
 
-def test_no_weight_at_all_is_drawn():
+def test_weights_of_zero_are_drawn():
     figure = viz.text_heatmap(np.zeros((1, 2)), ["a", "b"])
     assert {patch.get_facecolor() for patch in boxes(figure)} == {colormaps["Blues"](0.0)}
 

@@ -1,4 +1,4 @@
-"""Wrong calls: the message names the argument, what was expected, what came, and the cure."""
+"""Wrong calls: the message names the argument, what was expected, what was passed, and the cure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def ones(*shape: int) -> np.ndarray:
     return np.full(shape, 1 / shape[-1])
 
 
-def with_entry(value: float) -> np.ndarray:
+def with_entry(entry: float) -> np.ndarray:
     weights = ones(2, 3)
-    weights[1, 2] = value
+    weights[1, 2] = entry
     return weights
 
 

@@ -6,6 +6,7 @@ AttentionCall -> TiledCall (projected, padded, coverage) -> scan_tiles -> output
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -68,7 +69,7 @@ class Blockwise(Implementation):
             return jnp.zeros((*call.score_shape[:-1], call.value.shape[-1]), call.query.dtype)
         if not call.normalize.one_pass:
             return row_blocks.attend(call, self.tile)
-        grid = make_tile_grid(call, self.tile, sharing=1 if batch_may_be_mapped(call) else call.batch_size)
+        grid = make_tile_grid(call, self.tile, sharing=1 if _is_mapped(call) else call.batch_size)
         operands = call.in_compute_dtype()
         if call.has_function:
             operands = closure_convert((grid.height, grid.width), operands)
@@ -76,8 +77,8 @@ class Blockwise(Implementation):
             operands = with_batch_index(operands)
         if call.mask is not None:
             operands = zero_unused(grid, operands)
-        run = lambda part: attend_tiles(grid, part)  # noqa: E731
-        output = map_batch(run, operands) if batch_may_be_mapped(operands) else run(operands)
+        run = partial(attend_tiles, grid)
+        output = map_batch(run, operands) if _is_mapped(operands) else run(operands)
         return output.astype(call.query.dtype)
 
     def weights(self, call: AttentionCall) -> jax.Array:
@@ -85,6 +86,10 @@ class Blockwise(Implementation):
 
     def attend_with_stats(self, call: AttentionCall) -> AttentionOutput:
         return row_blocks.attend_with_stats(call, self.tile)._replace(output=self.attend(call))
+
+
+def _is_mapped(call: AttentionCall) -> bool:
+    return call.batch_shape != () and batch_may_be_mapped(call)
 
 
 def attend_tiles(grid: TileGrid, call: AttentionCall) -> jax.Array:

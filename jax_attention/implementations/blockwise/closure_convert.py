@@ -82,7 +82,10 @@ def _score_dtype(scores: jax.Array, parts: tuple[Any, ...]) -> Any:
 
 def _map_functions(fn: Callable[[UserFunction], ClosedFunction], parts: Any) -> Any:
     """`parts` with `fn(f)` in the place of each user function, also inside `& | ~`."""
-    is_function = lambda x: isinstance(x, UserFunction)  # noqa: E731
+
+    def is_function(x: Any) -> bool:
+        return isinstance(x, UserFunction)
+
     return jax.tree.map(lambda x: fn(x) if is_function(x) else x, parts, is_leaf=is_function)
 
 

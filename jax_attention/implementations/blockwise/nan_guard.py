@@ -18,7 +18,9 @@ def zero_unused(grid: TileGrid, call: AttentionCall) -> AttentionCall:
 
 def _used(grid: TileGrid, call: AttentionCall) -> tuple[jax.Array, jax.Array]:
     """Queries `[..., T]` and keys `[..., S]` that have an allowed pair, found tile by tile."""
-    padded = grid.pad(call.replace(query=None, key=None, value=None, mods=(), batch_index=None))
+    padded = grid.pad(
+        call.replace(query=None, key=None, value=None, score=None, mods=(), normalize=None, batch_index=None)
+    )
     coverage, schedule = schedule_tiles(grid, padded)
     nonempty = coverage.nonempty_at_runtime
     padded = padded.replace(
@@ -28,8 +30,7 @@ def _used(grid: TileGrid, call: AttentionCall) -> tuple[jax.Array, jax.Array]:
 
     def allowed(i: jax.Array, j: jax.Array) -> jax.Array:
         tile = grid.slice(padded, i, j)
-        where = tile.mask(tile.query_positions[..., :, None], tile.key_positions[..., None, :])
-        where = grid.is_not_padding(j) & where
+        where = grid.is_not_padding(j) & tile.mask(*tile.pair_positions)
         return jnp.broadcast_to(where, (*where.shape[:-2], grid.height, grid.width))
 
     def step(used: tuple[jax.Array, jax.Array], i: jax.Array, j: jax.Array, masked: bool) -> tuple:
@@ -37,8 +38,9 @@ def _used(grid: TileGrid, call: AttentionCall) -> tuple[jax.Array, jax.Array]:
         if masked:
             shape = (*batch, grid.height, grid.width)
             tile_nonempty = nonempty[i, j] if isinstance(nonempty, jax.Array) else None
-            run = lambda: jnp.broadcast_to(allowed(i, j), shape)  # noqa: E731
-            where = skip_if_empty(tile_nonempty, run, lambda: jnp.zeros(shape, bool))
+            where = skip_if_empty(
+                tile_nonempty, lambda: jnp.broadcast_to(allowed(i, j), shape), lambda: jnp.zeros(shape, bool)
+            )
         rows, columns = used
         return _or_slice(rows, i, where.any(-1)), _or_slice(columns, j, where.any(-2))
 

@@ -8,6 +8,7 @@ Memory is that of one block; derivatives of every order are those of the dense f
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,13 +42,13 @@ def attend_with_stats(call: AttentionCall, tile: Tile) -> AttentionOutput:
 
 def _in_blocks(formula: Callable[[AttentionCall], Any], call: AttentionCall, tile: Tile, axes: Any) -> Any:
     """`formula` on blocks of queries, if possible batch entry by batch entry; `axes`: query axis of each result."""
-    run = lambda part: _block_after_block(formula, part, tile, axes)  # noqa: E731
+    run = partial(_block_after_block, formula, tile, axes)
     if 0 in call.score_shape or find_parts(UserFunction, call.normalize) or not batch_may_be_mapped(call):
         return run(call)
     return map_batch(run, call if call.dropout is None else with_batch_index(call))
 
 
-def _block_after_block(formula: Callable, call: AttentionCall, tile: Tile, axes: Any) -> Any:
+def _block_after_block(formula: Callable, tile: Tile, axes: Any, call: AttentionCall) -> Any:
     rows, columns = call.score_shape[-2:]
     scores_per_row = call.batch_size * columns * call.score.numbers_per_pair
     height = max(1, min(rows, MAX_SCORES_PER_BLOCK // max(scores_per_row, 1))) if tile is None else min(rows, tile[0])
@@ -59,7 +60,9 @@ def _block_after_block(formula: Callable, call: AttentionCall, tile: Tile, axes:
 
     @jax.checkpoint
     def block(call: AttentionCall, i: jax.Array) -> Any:
-        cut = lambda x, axis: jax.lax.dynamic_slice_in_dim(jnp.asarray(x), i * height, height, axis)  # noqa: E731
+        def cut(x: Any, axis: int) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(jnp.asarray(x), i * height, height, axis)
+
         return formula(_map_query_axis(cut, call))
 
     results = jax.lax.map(lambda i: block(padded, i), jnp.arange(blocks))

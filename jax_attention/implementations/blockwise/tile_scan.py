@@ -92,8 +92,7 @@ def _jvp(schedule: TileSchedule, tiled: TiledCall, tangents: TiledCall, out: Run
     grid = tiled.grid
     leaves, tree = jax.tree.flatten(tiled)
     directions = jax.tree.leaves(tangents, is_leaf=lambda x: isinstance(x, SymbolicZero))
-    is_moving = lambda x: not isinstance(x, SymbolicZero) and x.dtype != jax.dtypes.float0  # noqa: E731
-    moving = [n for n, x in enumerate(directions) if is_moving(x)]
+    moving = [n for n, x in enumerate(directions) if not isinstance(x, SymbolicZero) and x.dtype != jax.dtypes.float0]
     zeros = jax.tree.map(jnp.zeros_like, out)
     if not moving:
         return zeros
@@ -108,30 +107,31 @@ def _jvp(schedule: TileSchedule, tiled: TiledCall, tangents: TiledCall, out: Run
             def sums(tile: AttentionCall) -> RunningSums:
                 return _tile_sums(tile, *_score_tile(tile, grid.is_not_padding(j), masked), rows_max)
 
-            empty = lambda _: jax.tree.map(lambda x: jnp.zeros_like(_get_rows(grid, i, x)), out)  # noqa: E731
-            return skip_if_empty(nonempty if masked else None, sums, empty, tile)
+            def no_sums(tile: AttentionCall) -> RunningSums:
+                return jax.tree.map(lambda x: jnp.zeros_like(_get_rows(grid, i, x)), out)
+
+            return skip_if_empty(nonempty if masked else None, sums, no_sums, tile)
 
         _, tangent = jax.jvp(recompute, [leaves[n] for n in moving], [directions[n] for n in moving])
-        add = lambda total, x: _set_rows(grid, i, total, _get_rows(grid, i, total) + x)  # noqa: E731
-        return jax.tree.map(add, carry, tangent)
+        rows = jax.tree.map(lambda total, x: _get_rows(grid, i, total) + x, carry, tangent)
+        return jax.tree.map(partial(_set_rows, grid, i), carry, rows)
 
     return schedule.scan(step, pvary_like(zeros, out))
 
 
 def _score_tile(tile: AttentionCall, is_not_padding: jax.Array, masked: bool) -> tuple[jax.Array, jax.Array]:
     """Scores of a tile after mods, `[*batch, t, s]`, ready to be normalised, and the allowed pairs."""
-    q_pos, k_pos = tile.query_positions[..., :, None], tile.key_positions[..., None, :]
     scores = tile.score.tile(tile.query, tile.key)
     where = jnp.ones((), bool)
     if masked:
         where = is_not_padding
         if tile.mask is not None:
-            allowed = tile.mask(q_pos, k_pos)
+            allowed = tile.mask(*tile.pair_positions)
             where = where & allowed.reshape(allowed.shape[-scores.ndim :])  # a user's mask may add axes of size 1
     shape = jnp.broadcast_shapes(scores.shape, where.shape)
     batch = jnp.broadcast_shapes(shape[:-2], tile.value.shape[:-2])
     scores, where = (jnp.broadcast_to(x, batch + shape[-2:]) for x in (scores, where))
-    return tile.modify(scores, where, q_pos, k_pos)
+    return tile.modify(scores, where)
 
 
 def _tile_sums(tile: AttentionCall, scores: jax.Array, where: jax.Array, row_max: Any) -> RunningSums:
@@ -141,8 +141,7 @@ def _tile_sums(tile: AttentionCall, scores: jax.Array, where: jax.Array, row_max
     # Pairs that only a score of -inf forbids are not known to `zero_unused`, and 0 * NaN would be NaN.
     value = zero_rows(tile.value, where.any(-2)) if tile.may_forbid_pairs else tile.value
     if tile.dropout is not None:
-        q_pos, k_pos = tile.query_positions[..., :, None], tile.key_positions[..., None, :]
-        numerator = tile.dropout(numerator, q_pos, k_pos, tile.batch_index)
+        numerator = tile.dropout(numerator, *tile.pair_positions, tile.batch_index)
     return RunningSums(matmul(numerator, value), total)
 
 

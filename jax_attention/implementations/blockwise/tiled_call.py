@@ -54,18 +54,9 @@ class TileGrid(NamedTuple):
 
     def pad(self, x: Any) -> Any:
         """Every array inside `x` with its axes T and S filled up to whole tiles by the last entry; size 1 stays."""
-        missing = {"T": self.rows * self.height - self.T, "S": self.columns * self.width - self.S}
-
-        def pad_array(entry: NamedArray) -> Any:
-            shape = np.shape(entry.array)
-            named = zip(entry.axes, shape[len(shape) - len(entry.axes) :], strict=True)
-            sizes = [missing.get(axis, 0) if size > 1 else 0 for axis, size in named]
-            if not any(sizes):
-                return entry.array
-            xp = np if isinstance(entry.array, np.ndarray) else jnp
-            return xp.pad(entry.array, [(0, n) for n in [0] * (len(shape) - len(sizes)) + sizes], mode="edge")
-
-        return map_arrays(pad_array, x)
+        if self.T % self.height == 0 and self.S % self.width == 0:
+            return x
+        return map_arrays(self._pad_array, x)
 
     def slice(self, x: Any, i: Any, j: Any) -> Any:
         """Every padded array inside `x` cut to tile `i, j`: a call becomes the call of one tile."""
@@ -86,20 +77,22 @@ class TileGrid(NamedTuple):
             return jnp.ones((1, 1), bool)
         return (j * self.width + jnp.arange(self.width) < self.S)[None, :]
 
-    def coverage(self, mask: Mask | None, q_pos: Any, k_pos: Any) -> BlockCoverage:
-        """Which tiles are empty or full; mask and positions are padded. A tile with padding columns is never full."""
-        everything = np.ones((self.rows, self.columns), bool)
-        coverage = BlockCoverage(everything, everything, everything)
-        if mask is not None:
-            q_low, q_high = (x[..., :, None] for x in low_and_high(q_pos, self.height))
-            k_low, k_high = (x[..., None, :] for x in low_and_high(k_pos, self.width))
-            ranges = TileRanges(self.rows, self.columns, self.height, self.width, q_low, q_high, k_low, k_high)
-            coverage = mask.block_coverage(ranges)
-        if self.S % self.width:
-            full = coverage.full.copy()
-            full[:, -1] = False
-            coverage = coverage._replace(full=full)
-        return coverage
+    def coverage(self, mask: Mask, q_pos: Any, k_pos: Any) -> BlockCoverage:
+        """What a mask says about the tiles; mask and positions are padded."""
+        q_low, q_high = (x[..., :, None] for x in low_and_high(q_pos, self.height))
+        k_low, k_high = (x[..., None, :] for x in low_and_high(k_pos, self.width))
+        ranges = TileRanges(self.rows, self.columns, self.height, self.width, q_low, q_high, k_low, k_high)
+        return mask.block_coverage(ranges)
+
+    def _pad_array(self, entry: NamedArray) -> Any:
+        missing = {"T": self.rows * self.height - self.T, "S": self.columns * self.width - self.S}
+        shape = np.shape(entry.array)
+        named = zip(entry.axes, shape[len(shape) - len(entry.axes) :], strict=True)
+        sizes = [missing.get(axis, 0) if size > 1 else 0 for axis, size in named]
+        if not any(sizes):
+            return entry.array
+        xp = np if isinstance(entry.array, np.ndarray) else jnp
+        return xp.pad(entry.array, [(0, n) for n in [0] * (len(shape) - len(sizes)) + sizes], mode="edge")
 
 
 class TileSchedule(NamedTuple):
@@ -146,14 +139,19 @@ def make_tiled_call(grid: TileGrid, call: AttentionCall) -> tuple[TiledCall, Til
     call = grid.pad(call.replace(query=query, key=key))
     coverage, schedule = schedule_tiles(grid, call)
     nonempty = coverage.nonempty_at_runtime
-    return _pvary(TiledCall(call, nonempty if isinstance(nonempty, jax.Array) else None, grid)), schedule
+    tiled = TiledCall(call, nonempty if isinstance(nonempty, jax.Array) else None, grid)
+    return _pvary(tiled) if pvary_axes(tiled) else tiled, schedule
 
 
 def schedule_tiles(grid: TileGrid, call: AttentionCall) -> tuple[BlockCoverage, TileSchedule]:
-    """Coverage of a padded call, and its tiles."""
-    coverage = grid.coverage(call.mask, call.query_positions, call.key_positions)
-    lists = (np.argwhere(coverage.nonempty & (coverage.full == full)).astype(np.int32) for full in (True, False))
-    return coverage, TileSchedule(*lists)
+    """Coverage of a padded call, and the tiles to compute. A tile with padding columns is never full."""
+    everything = np.ones((grid.rows, grid.columns), bool)
+    coverage = BlockCoverage(everything, everything, everything)
+    if call.mask is not None:
+        coverage = grid.coverage(call.mask, call.query_positions, call.key_positions)
+    full = coverage.full & ((np.arange(1, grid.columns + 1) * grid.width <= grid.S)[None, :])
+    lists = (np.argwhere(coverage.nonempty & (full == of)).astype(np.int32) for of in (True, False))
+    return coverage._replace(full=full), TileSchedule(*lists)
 
 
 def make_tile_grid(call: AttentionCall, tile: tuple[int, int] | None = None, sharing: int = 1) -> TileGrid:
@@ -174,8 +172,12 @@ def make_tile_grid(call: AttentionCall, tile: tuple[int, int] | None = None, sha
     area = max(min(largest, MAX_SCORES_AT_ONCE // sharing) // call.score.numbers_per_pair, MIN_TILE_SCORES)
     width = math.isqrt(area // aspect)
     grid = grid_of(area // min(columns, width), area // min(rows, area // width))
-    layout = jax.tree.leaves((call.mask, call.query_positions, call.key_positions))
-    if call.mask is None or any(isinstance(x, jax.Array) for x in layout):
+    return grid if call.mask is None else _finer_grid(grid, call, grid_of)
+
+
+def _finer_grid(grid: TileGrid, call: AttentionCall, grid_of: Callable[[int, int], TileGrid]) -> TileGrid:
+    """The cheapest of this grid and finer ones, where it is known when traced which tiles are empty."""
+    if any(isinstance(x, jax.Array) for x in jax.tree.leaves((call.mask, call.query_positions, call.key_positions))):
         return grid
     finer = {grid_of(-(-grid.height // n), -(-grid.width // n)): cost for n, cost in FINER_TILE_COST.items()}
     finer = {
@@ -201,10 +203,10 @@ def _pvary(tiled: TiledCall) -> TiledCall:
     summed over devices in every tile, and so every device must compute every tile: a collective inside a `lax.cond`
     that only some devices enter would wait for ever.
     """
-    axes = pvary_axes(tiled)
-    if not axes:
-        return tiled
     if find_parts(ClosedFunction, (tiled.call.score, tiled.call.mods)):
         tiled = TiledCall(tiled.call, None, tiled.grid)
-    is_closed = lambda x: isinstance(x, ClosedFunction)  # noqa: E731
+
+    def is_closed(x: Any) -> bool:
+        return isinstance(x, ClosedFunction)
+
     return jax.tree.map(lambda x: x if is_closed(x) else pvary_like(x, tiled), tiled, is_leaf=is_closed)

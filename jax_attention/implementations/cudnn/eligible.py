@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.implementations.call import AttentionCall, Wanted
+from jax_attention.implementations.call import AttentionCall, ResultKind
 from jax_attention.masks import Causal, Lengths, Mask, SlidingWindow
 from jax_attention.masks.base import and_terms
 from jax_attention.normalizers import softmax
@@ -28,7 +28,7 @@ class CudnnMask(NamedTuple):
 
 def why_not(call: AttentionCall) -> str | None:
     """The first reason why the kernel cannot evaluate a call, or None."""
-    if call.wanted is not Wanted.OUTPUT:
+    if call.result is not ResultKind.OUTPUT:
         return "weights and statistics: the cuDNN kernel returns neither; 'reference' and 'blockwise' do"
     return _device(call) or _operands(call) or _rule(call) or _mask(call)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from jax_attention.implementations.call import AttentionCall, Wanted
+from jax_attention.implementations.call import AttentionCall, ResultKind
 from jax_attention.masks import Causal, Lengths, Prefix
 from jax_attention.masks.base import and_terms
 from jax_attention.normalizers import Linear, Proportional, Softmax, Uniform
@@ -14,7 +14,7 @@ from jax_attention.scores import Concat, UserScore
 
 def why_not(call: AttentionCall) -> str | None:
     """The first reason why a call needs every pair of query and key, or None."""
-    if call.wanted is not Wanted.OUTPUT:
+    if call.result is not ResultKind.OUTPUT:
         return "weights and statistics: linear_attention forms none; 'reference' and 'blockwise' do"
     if call.dropout is not None:
         return f"dropout: linear_attention makes no weights that could be dropped, got rate {call.dropout.rate}"

@@ -1,8 +1,8 @@
 "use strict";
 
-// Numbers and colours: no document is needed here, so this half can be tested by itself.
+// Numbers and colours. This part needs no document, so it can be tested without a browser.
 
-// Little-endian 16-bit steps, 0 to 65535 for 0 to the largest weight of the map.
+// Base64 to little-endian 16-bit steps: 0 to 65535 stand for 0 to the largest weight of a map.
 function decode(base64) {
   const bytes = atob(base64);
   const steps = new Uint16Array(bytes.length / 2);
@@ -12,10 +12,10 @@ function decode(base64) {
 
 const ROLLOUT = -1;
 
-// One head of one layer as Float64Array [T * S]; head -1 is the mean of all heads, layer ROLLOUT all layers one after
-// the other.
-function mapOf(data, layer, head) {
-  if (layer === ROLLOUT) return rolloutOf(data, head);
+// Weights of one head of one layer, Float64Array [T * S]. Head -1 is the mean over heads, layer ROLLOUT the rollout
+// through all layers.
+function attentionMap(data, layer, head) {
+  if (layer === ROLLOUT) return rolloutMap(data, head);
   const [, heads, queries, keys] = data.shape;
   const size = queries * keys;
   const map = new Float64Array(size);
@@ -28,13 +28,13 @@ function mapOf(data, layer, head) {
   return map;
 }
 
-// Product of 0.5 A + 0.5 I over the layers: the share of each input word in each output.
-function rolloutOf(data, head) {
+// Rollout: the product of 0.5 A + 0.5 I over the layers, the share of each input word in each output.
+function rolloutMap(data, head) {
   const [layers, , count] = data.shape;
   let result = null;
   for (let layer = 0; layer < layers; layer++) {
-    const half = mapOf(data, layer, head).map((weight, i) => weight / 2 + (i % (count + 1) === 0 ? 0.5 : 0));
-    result = result === null ? half : product(half, result, count);
+    const withResidual = attentionMap(data, layer, head).map((weight, i) => weight / 2 + (i % (count + 1) === 0 ? 0.5 : 0));
+    result = result === null ? withResidual : product(withResidual, result, count);
   }
   return result;
 }
@@ -50,8 +50,8 @@ function product(a, b, count) {
   return result;
 }
 
-// Whether no row sums to more than 1; those of sigmoid attention may.
-function areShares(map, keys) {
+// Whether every row sums to at most 1 (rows of sigmoid attention may exceed 1). 2^-7 is the epsilon of bfloat16.
+function rowsAreShares(map, keys) {
   for (let first = 0; first < map.length; first += keys) {
     let sum = 0;
     for (let s = 0; s < keys; s++) sum += map[first + s];
@@ -60,9 +60,9 @@ function areShares(map, keys) {
   return true;
 }
 
-// Mean of -sum w log w over the rows that attend to something, in nats; null if rows are no shares or all are empty.
+// Mean entropy of the rows that attend to something, in nats; null if a row sums to more than 1 or all are empty.
 function entropyOf(map, keys) {
-  if (!areShares(map, keys)) return null;
+  if (!rowsAreShares(map, keys)) return null;
   let total = 0, rows = 0;
   for (let first = 0; first < map.length; first += keys) {
     let row = 0, any = false;
@@ -75,13 +75,13 @@ function entropyOf(map, keys) {
   return rows ? total / rows : null;
 }
 
-function largestOf(map) {
+function largestWeight(map) {
   let largest = 0;
   for (const weight of map) if (weight > largest) largest = weight;
   return largest;
 }
 
-// Four decimals; a weight too small for them is not called 0.
+// A weight with four decimals; a smaller positive one is not written as 0.
 function number(weight) {
   return weight > 0 && weight < 0.00005 ? "< 0.0001" : weight.toFixed(4);
 }
@@ -103,8 +103,8 @@ function css(colour) {
   return `rgb(${colour.join(",")})`;
 }
 
-// Black or white, whichever has the larger contrast by WCAG 2.
-function inkOn(colour) {
+// Black or white, whichever has more contrast to the background by WCAG 2.
+function textColourOn(colour) {
   const [r, g, b] = colour.map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
 }
@@ -113,8 +113,8 @@ function clamp(x, low, high) {
   return Math.min(high, Math.max(low, x));
 }
 
-// Where arrow keys lead in a map of the given size; null for other keys.
-function moved(key, query, keyIndex, queries, keys) {
+// The cell that an arrow key leads to in a map of queries x keys; null for other keys.
+function moveCell(key, query, keyIndex, queries, keys) {
   const steps = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
   if (!(key in steps)) return null;
   return [clamp(query + steps[key][0], 0, queries - 1), clamp(keyIndex + steps[key][1], 0, keys - 1)];
@@ -124,9 +124,9 @@ function moved(key, query, keyIndex, queries, keys) {
 
 function start(data) {
   const [layers, heads, queries, keys] = data.shape;
-  const at = (id) => document.getElementById(id);
+  const byId = (id) => document.getElementById(id);
   const state = {layer: 0, head: 0, query: 0, key: null, fixed: false};
-  const canvas = at("map");
+  const canvas = byId("map");
   const cell = clamp(Math.floor(640 / Math.max(queries, keys)), 9, 34);
   const letters = clamp(Math.floor(cell * 0.8), 8, 13);
   let map, largest, colours, left, top;
@@ -146,8 +146,8 @@ function start(data) {
     select.append(entry);
   }
 
-  function words(parent, tokens, tag) {
-    const made = tokens.map((token, i) => {
+  function makeWords(parent, tokens, tag) {
+    const elements = tokens.map((token, i) => {
       const word = document.createElement(tag);
       word.textContent = token;
       word.dataset.index = i;
@@ -158,33 +158,33 @@ function start(data) {
       const word = event.target.closest("[data-index]");
       if (word) point(tag, Number(word.dataset.index));
     });
-    return made;
+    return elements;
   }
 
   function point(tag, index) {
     if (tag === "span") state.key = index;
     else if (!state.fixed) state.query = index;
-    show();
+    redraw();
   }
 
   function toggle(query) {
     state.fixed = !(state.fixed && state.query === query);
     state.query = query;
-    show();
+    redraw();
   }
 
-  function free() {
+  function releaseRow() {
     state.fixed = false;
-    show();
+    redraw();
   }
 
-  // A canvas whose units are CSS pixels, sharp on any screen.
-  function sized(target, wide, high) {
+  // Resize a canvas in CSS pixels; its pixels are those of the screen, so that lines are sharp.
+  function resizeCanvas(target, width, height) {
     const ratio = window.devicePixelRatio || 1;
-    target.width = Math.ceil(wide * ratio);
-    target.height = Math.ceil(high * ratio);
-    target.style.width = wide + "px";
-    target.style.height = high + "px";
+    target.width = Math.ceil(width * ratio);
+    target.height = Math.ceil(height * ratio);
+    target.style.width = width + "px";
+    target.style.height = height + "px";
     const pen = target.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     return pen;
@@ -197,7 +197,7 @@ function start(data) {
     const widest = (tokens) => Math.ceil(Math.max(...tokens.map((token) => pen.measureText(shorten(token, 18)).width)));
     left = widest(data.queries) + 12;
     top = widest(data.keys) + 12;
-    const paint = sized(canvas, left + keys * cell + 2, top + queries * cell + 2);
+    const paint = resizeCanvas(canvas, left + keys * cell + 2, top + queries * cell + 2);
     paint.font = font;
     for (let t = 0; t < queries; t++) {
       for (let s = 0; s < keys; s++) {
@@ -241,20 +241,20 @@ function start(data) {
   }
 
   function drawThumbnail(target, layer, head) {
-    const own = mapOf(data, layer, head);
-    const most = largestOf(own);
+    const weights = attentionMap(data, layer, head);
+    const most = largestWeight(weights);
     target.width = keys;
     target.height = queries;
     const pen = target.getContext("2d");
     const image = pen.createImageData(keys, queries);
-    own.forEach((weight, i) => image.data.set([...colour(weight, most), 255], 4 * i));
+    weights.forEach((weight, i) => image.data.set([...colour(weight, most), 255], 4 * i));
     pen.putImageData(image, 0, 0);
   }
 
-  function say() {
+  function showReadout() {
     const query = `query ${state.query} “${data.queries[state.query]}”`;
     const row = Array.from(map.subarray(state.query * keys, (state.query + 1) * keys));
-    const out = at("readout");
+    const out = byId("readout");
     const weight = document.createElement("b");
     if (state.key === null) {
       const strongest = row.indexOf(Math.max(...row));
@@ -268,9 +268,9 @@ function start(data) {
     if (state.fixed) out.append(" (row fixed)");
   }
 
-  function show() {
+  function redraw() {
     drawMap();
-    say();
+    showReadout();
     queryWords.forEach((word, t) => {
       word.classList.toggle("here", t === state.query);
       word.setAttribute("aria-pressed", String(state.fixed && t === state.query));
@@ -280,7 +280,7 @@ function start(data) {
       const weight = map[state.query * keys + s];
       const paint = colour(weight, largest);
       word.style.backgroundColor = css(paint);
-      word.style.color = inkOn(paint);
+      word.style.color = textColourOn(paint);
       word.title = number(weight);
       word.classList.toggle("here", s === state.key);
     });
@@ -289,15 +289,15 @@ function start(data) {
   function choose(layer, head) {
     state.layer = layer;
     state.head = head;
-    at("layer").value = layer;
-    at("head").value = head;
-    map = mapOf(data, layer, head);
-    largest = largestOf(map);
-    at("largest").textContent = number(largest);
+    byId("layer").value = layer;
+    byId("head").value = head;
+    map = attentionMap(data, layer, head);
+    largest = largestWeight(map);
+    byId("largest").textContent = number(largest);
     const entropy = entropyOf(map, keys);
-    at("entropy").textContent = entropy === null ? "" : `entropy ${entropy.toFixed(4)} nats of at most ${Math.log(keys).toFixed(4)}`;
+    byId("entropy").textContent = entropy === null ? "" : `entropy ${entropy.toFixed(4)} nats of at most ${Math.log(keys).toFixed(4)}`;
     thumbnails.forEach((small) => small.classList.toggle("here", small.layer === layer && small.head === head));
-    show();
+    redraw();
   }
 
   function cellUnder(event) {
@@ -308,79 +308,79 @@ function start(data) {
   }
 
   function makeThumbnails() {
-    const grid = at("thumbnails");
-    at("overview").hidden = layers * heads < 2;
+    const grid = byId("thumbnails");
+    byId("overview").hidden = layers * heads < 2;
     grid.style.gridTemplateColumns = `repeat(${heads + 1}, max-content)`;
-    const made = [];
+    const elements = [];
     for (let l = 0; l < layers; l++) {
       const name = document.createElement("span");
       name.textContent = "layer " + data.layers[l];
       grid.append(name);
       for (let n = 0; n < heads; n++) {
         const small = document.createElement("canvas");
-        const entropy = entropyOf(mapOf(data, l, n), keys);
+        const entropy = entropyOf(attentionMap(data, l, n), keys);
         const spread = entropy === null ? "" : `, entropy ${entropy.toFixed(2)} nats`;
         Object.assign(small, {layer: l, head: n, title: `layer ${data.layers[l]}, head ${n}${spread}`});
         small.addEventListener("click", () => choose(l, n));
         drawThumbnail(small, l, n);
         grid.append(small);
-        made.push(small);
+        elements.push(small);
       }
     }
-    return made;
+    return elements;
   }
 
-  data.layers.forEach((name, l) => option(at("layer"), l, name));
-  if (data.rollout) option(at("layer"), ROLLOUT, "rollout of these");
-  for (let n = 0; n < heads; n++) option(at("head"), n, n);
-  if (heads > 1) option(at("head"), -1, "mean of all");
+  data.layers.forEach((name, l) => option(byId("layer"), l, name));
+  if (data.rollout) option(byId("layer"), ROLLOUT, "rollout of these");
+  for (let n = 0; n < heads; n++) option(byId("head"), n, n);
+  if (heads > 1) option(byId("head"), -1, "mean of all");
   readColours();
-  const queryWords = words(at("queries"), data.queries, "button");
-  const keyWords = words(at("keys"), data.keys, "span");
+  const queryWords = makeWords(byId("queries"), data.queries, "button");
+  const keyWords = makeWords(byId("keys"), data.keys, "span");
   keyWords.forEach((word) => word.setAttribute("role", "listitem"));
   const thumbnails = makeThumbnails();
 
-  at("head").addEventListener("change", () => choose(state.layer, Number(at("head").value)));
-  at("layer").addEventListener("change", () => {
-    const layer = Number(at("layer").value);
+  byId("head").addEventListener("change", () => choose(state.layer, Number(byId("head").value)));
+  byId("layer").addEventListener("change", () => {
+    const layer = Number(byId("layer").value);
     choose(layer, layer === ROLLOUT && heads > 1 ? -1 : state.head);
   });
   queryWords.forEach((word, t) => {
     word.addEventListener("click", () => toggle(t));
     word.addEventListener("keydown", (event) => {
-      const to = moved(event.key, t, t, queries, queries);
+      const to = moveCell(event.key, t, t, queries, queries);
       if (!to) return;
       event.preventDefault();
       state.query = event.key === "ArrowUp" || event.key === "ArrowDown" ? to[0] : to[1];
-      show();
+      redraw();
       queryWords[state.query].focus();
     });
   });
   canvas.addEventListener("mousemove", (event) => {
-    const found = cellUnder(event);
-    if (!found) return;
-    if (!state.fixed) state.query = found[0];
-    state.key = found[1] < 0 ? null : found[1];
-    show();
+    const target = cellUnder(event);
+    if (!target) return;
+    if (!state.fixed) state.query = target[0];
+    state.key = target[1] < 0 ? null : target[1];
+    redraw();
   });
-  for (const part of [canvas, at("keys")]) part.addEventListener("mouseleave", () => { state.key = null; show(); });
+  for (const part of [canvas, byId("keys")]) part.addEventListener("mouseleave", () => { state.key = null; redraw(); });
   canvas.addEventListener("click", (event) => {
-    const found = cellUnder(event);
-    if (found) toggle(found[0]);
+    const target = cellUnder(event);
+    if (target) toggle(target[0]);
   });
   canvas.addEventListener("keydown", (event) => {
-    const to = moved(event.key, state.query, state.key ?? 0, queries, keys);
+    const to = moveCell(event.key, state.query, state.key ?? 0, queries, keys);
     if (to) [state.query, state.key] = to;
     else if (event.key === "Enter" || event.key === " ") toggle(state.query);
     else return;
     event.preventDefault();
-    show();
+    redraw();
   });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") free(); });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") releaseRow(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     readColours();
     thumbnails.forEach((small) => drawThumbnail(small, small.layer, small.head));
-    show();
+    redraw();
   });
   choose(0, 0);
 }
