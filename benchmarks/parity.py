@@ -22,7 +22,8 @@ import transformers
 
 from benchmarks.attention import setting
 from jax_attention import interop
-from tests.interop import hf_models, parity_of, test_torch_modules, test_torch_recurrent, test_torch_transformers
+from tests.interop import test_torch_layers, test_torch_recurrent, test_torch_transformers
+from tests.support import hf_models, hf_parity
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 
@@ -35,13 +36,13 @@ def model_parity(name: str) -> dict[str, Any]:
         jax_model = interop.load(folder)
     result = {
         "family": hf_model.config.model_type,
-        "forward": parity_of.forward(hf_model, jax_model),
-        "gradient": max(parity_of.gradients(hf_model, jax_model).values()),
+        "forward": hf_parity.forward(hf_model, jax_model),
+        "gradient": max(hf_parity.gradients(hf_model, jax_model).values()),
         "half": bfloat16_errors(name),
     }
-    if parity_of.family_of(hf_model) in parity_of.ENCODERS:
+    if hf_parity.family_of(hf_model) in hf_parity.ENCODERS:
         return result
-    tokens, expected = parity_of.greedy(hf_model, jax_model)
+    tokens, expected = hf_parity.greedy(hf_model, jax_model)
     return result | {"tokens": [int((tokens == expected).sum()), tokens.size]}
 
 
@@ -51,17 +52,17 @@ def bfloat16_errors(name: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         hf_model.save_pretrained(folder)
         jax_model = interop.load(folder)
-    model_setting = parity_of.setting_of(hf_model)
+    model_setting = hf_parity.setting_of(hf_model)
     with torch.no_grad():
-        hf_output = model_setting.theirs(hf_model).float().numpy()
-        exact = model_setting.theirs(hf_model.float()).numpy()
-    jax_output = jax.jit(model_setting.ours)(jax_model)
-    return {"jax": parity_of.relative(jax_output, exact), "hf": parity_of.relative(hf_output, exact)}
+        hf_output = model_setting.run_hf(hf_model).float().numpy()
+        exact = model_setting.run_hf(hf_model.float()).numpy()
+    jax_output = jax.jit(model_setting.run_jax)(jax_model)
+    return {"jax": hf_parity.relative(jax_output, exact), "hf": hf_parity.relative(hf_output, exact)}
 
 
 LAYERS: dict[str, tuple[Callable[..., tuple[float, float]], Iterable[Any]]] = {
-    "Linear, LayerNorm, RMSNorm": (test_torch_modules.check_layer, test_torch_modules.LAYERS),
-    "MultiheadAttention": (test_torch_modules.check_heads, test_torch_modules.HEADS),
+    "Linear, LayerNorm, RMSNorm": (test_torch_layers.check_layer, test_torch_layers.LAYERS),
+    "MultiheadAttention": (test_torch_layers.check_heads, test_torch_layers.HEADS),
 } | {
     kind: (lambda options, dtype, kind=kind: test_torch_recurrent.check(kind, options, dtype), options)
     for kind, options in ((kind, test_torch_recurrent.OPTIONS.values()) for kind in test_torch_recurrent.KINDS)
@@ -91,7 +92,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     results = setting("jax", "flax", "torch", "transformers", "safetensors")
     results["layers"] = {name: layer_parity(name) for name in LAYERS}
-    every = hf_models.CASES | hf_models.ENCODERS | hf_models.PAIRS
+    every = hf_models.CASES | hf_models.ENCODERS | hf_models.ENCODER_DECODERS
     results["models"] = {name: model_parity(name) for name in every}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

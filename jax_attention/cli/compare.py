@@ -34,7 +34,7 @@ class Compare:
     def run(self) -> int:
         """Print the rows and the verdict; return 0 if rounding explains all differences, else 1."""
         from jax_attention import interop
-        from jax_attention.interop.report.result import TITLES
+        from jax_attention.interop.parity.report import TITLES
 
         dtype = None if self.dtype == "stored" else self.dtype
         report = interop.compare(self.folder, text=self.text, source=self.source, dtype=dtype)

@@ -13,7 +13,7 @@ from typing import Any
 from jax_attention import data, interop, models, nn
 from jax_attention.data.tokenizers.subwords import DEFINITION
 from jax_attention.data.tokenizers.tokenizer import SETTINGS
-from jax_attention.interop.hugging_face import described
+from jax_attention.interop.hf.config import read_config
 
 CONFIG, ADAPTERS = "config.json", "adapter_config.json"
 TOKENIZER_FILES = (
@@ -89,8 +89,8 @@ def open_pretrained(folder: Path) -> Pretrained:
             )
         tokenizer_folder = folder if (folder / DEFINITION).is_file() else Path(name)
         return dataclasses.replace(open_pretrained(Path(name)), tokenizer=_tokenizer(tokenizer_folder), adapters=folder)
-    family, config = described(folder)
-    if family.pair:
+    family, config = read_config(folder)
+    if family.is_encoder_decoder:
         raise ValueError(
             f"folder: expected a language model, got a {family.model_type}, which reads a source first, in "
             f"{str(folder)!r}. In Python: decoding.generate(interop.load(folder).condition(source), start, …)."

@@ -3,16 +3,22 @@
 PyTorch is imported when a function that needs it is called; folders of safetensors need none.
 """
 
-from jax_attention.interop.compare_rule import Comparison, compare_rule
-from jax_attention.interop.difference import Difference, difference
-from jax_attention.interop.hugging_face import load, save
-from jax_attention.interop.peft import load_adapters, save_adapters
-from jax_attention.interop.report import Diagnosis, ParityReport, ParityRow, compare
-from jax_attention.interop.torch_modules import from_state_dict, from_torch, to_state_dict, to_torch
+from jax_attention.interop.hf import load, load_adapters, save, save_adapters
+from jax_attention.interop.parity import (
+    Comparison,
+    Diagnosis,
+    Difference,
+    ParityReport,
+    ParityRow,
+    compare,
+    compare_rule,
+    difference,
+)
+from jax_attention.interop.torch import from_state_dict, from_torch, to_state_dict, to_torch
 
 __all__ = [
-    "Diagnosis",
     "Comparison",
+    "Diagnosis",
     "Difference",
     "ParityReport",
     "ParityRow",

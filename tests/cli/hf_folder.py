@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from tests.cli.quick_run import TEXT
-from tests.interop import hf_models
+from tests.support import hf_models
 
 EXTRA_IDS = 9
 """Ids that the model embeds beyond those of its tokenizer, as published models often do."""
@@ -38,7 +38,7 @@ def write_base(folder, case="llama 3"):
     kind, fields = hf_models.CASES[case]
     size = write_tokenizer(folder)
     layers = {"num_hidden_layers": 2} if kind == "Llama" else {}
-    hf_model = hf_models.made(
+    hf_model = hf_models.make_model(
         kind, fields | layers | {"vocab_size": size + EXTRA_IDS, "bos_token_id": 0, "eos_token_id": 1}
     )
     with torch.no_grad():

@@ -10,14 +10,14 @@ import torch
 from jax_attention import data, interop
 from jax_attention.cli.__main__ import main
 from tests.cli.quick_run import error_of
-from tests.interop import hf_models
+from tests.support import hf_models
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("llama")
     kind, fields = hf_models.CASES["llama 2"]
-    hf_models.made(kind, fields | {"num_hidden_layers": 1}).save_pretrained(path)
+    hf_models.make_model(kind, fields | {"num_hidden_layers": 1}).save_pretrained(path)
     data.Characters("abcdefgh").save(path)
     return path
 
@@ -65,7 +65,7 @@ def test_different_models_give_status_1(folder, monkeypatch, capsys):
     monkeypatch.setattr(kind, "__init__", with_gelu)
     assert main(["compare", str(folder)]) == 1
     printed = capsys.readouterr()
-    assert "suspicious from layer 0, feed-forward: theirs bends by the exact GELU (erf) as gate" in printed.out
+    assert "suspicious from layer 0, feed-forward: the activation is the exact GELU (erf) as gate" in printed.out
     assert printed.err == ""
 
 

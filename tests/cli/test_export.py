@@ -16,8 +16,8 @@ from jax_attention.cli.__main__ import main
 from jax_attention.cli.run_folder import open_model, open_run
 from tests.cli.hf_folder import logits, write_base
 from tests.cli.quick_run import QUICK, TEXT, error_of
-from tests.interop.parity_of import relative
 from tests.models import small
+from tests.support.hf_parity import relative
 from tests.support.tiers import slow
 from tests.support.tolerances import FORWARD
 

@@ -1,6 +1,6 @@
 """Beam search against its definition in NumPy, against exhaustive search, and properties that hold for any model.
 
-The comparison with transformers is in tests/interop/test_hugging_face_beams.py.
+The comparison with transformers is in tests/interop/test_hf_beam_search.py.
 """
 
 from __future__ import annotations

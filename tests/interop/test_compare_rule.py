@@ -1,4 +1,4 @@
-"""`interop.compare_rule`: rules written in PyTorch are found equal, slightly wrong ones are not."""
+"""`interop.compare_rule`: the same rule in PyTorch is equal, a slightly wrong one is not."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from jax_attention import interop, masks, mods, normalizers, scores
-from tests.interop.converted import inputs
 from tests.support.tiers import slow_except
+from tests.support.torch_parity import inputs
 
 B, T, S, H, E = 2, 4, 5, 3, 6
 ROWS, COLUMNS = torch.arange(T)[:, None], torch.arange(S)[None]
@@ -31,7 +31,7 @@ def softmax(s, allowed):
     return torch.softmax(s.masked_fill(~allowed, -torch.inf), -1)
 
 
-def per_dtype(x, like):
+def as_tensor(x, like):
     return torch.tensor(x).to(like.dtype)
 
 
@@ -58,7 +58,7 @@ RULES = {
     "additive": (
         lambda q, k, v: (
             torch.softmax(
-                torch.tanh((q @ per_dtype(WQ, q))[:, :, None] + (k @ per_dtype(WK, k))[:, None]) @ per_dtype(VECTOR, q),
+                torch.tanh((q @ as_tensor(WQ, q))[:, :, None] + (k @ as_tensor(WK, k))[:, None]) @ as_tensor(VECTOR, q),
                 -1,
             )
             @ v
@@ -66,7 +66,7 @@ RULES = {
         {"score": scores.additive(WQ, WK, None, VECTOR)},
     ),
     "general": (
-        lambda q, k, v: torch.softmax(torch.einsum("btq,qk,bsk->bts", q, per_dtype(WEIGHT, q), k), -1) @ v,
+        lambda q, k, v: torch.softmax(torch.einsum("btq,qk,bsk->bts", q, as_tensor(WEIGHT, q), k), -1) @ v,
         {"score": scores.general(WEIGHT)},
     ),
     "sigmoid": (
@@ -90,26 +90,26 @@ SLOW = {"cosine", "general", "plus one", "additive", "blockwise"}
 
 @pytest.mark.parametrize("name", slow_except(RULES.keys() - SLOW, RULES))
 def test_equal_in_float32(name):
-    theirs, rule = RULES[name]
-    found = interop.compare_rule(theirs, *operands(), **rule)
-    assert found.equal, str(found)
-    assert 1e-6 < found.tolerance < 1e-5
+    torch_attention, rule = RULES[name]
+    comparison = interop.compare_rule(torch_attention, *operands(), **rule)
+    assert comparison.equal, str(comparison)
+    assert 1e-6 < comparison.tolerance < 1e-5
 
 
 @pytest.mark.parametrize("name", slow_except(("cosine",), ("causal", "alibi", "cosine", "sigmoid", "additive")))
 def test_equal_in_float64(name, x64):
-    theirs, rule = RULES[name]
-    found = interop.compare_rule(theirs, *operands("float64"), **rule)
-    assert found.equal, str(found)
-    assert found.tolerance < 2e-14
+    torch_attention, rule = RULES[name]
+    comparison = interop.compare_rule(torch_attention, *operands("float64"), **rule)
+    assert comparison.equal, str(comparison)
+    assert comparison.tolerance < 2e-14
 
 
 @pytest.mark.parametrize("name", slow_except(("plain",), ("plain", "general", "causal")))
-def test_large_scores_repeat_rounding_errors_enlarged_and_are_allowed_to(name):
-    theirs, rule = RULES[name]
-    found = interop.compare_rule(theirs, *(3 * x for x in operands()), **rule)
-    assert found.equal, str(found)
-    assert found.allowed("key") > 3 * interop.compare_rule(theirs, *operands(), **rule).allowed("key")
+def test_large_scores_magnify_rounding_errors_and_the_tolerance(name):
+    torch_attention, rule = RULES[name]
+    comparison = interop.compare_rule(torch_attention, *(3 * x for x in operands()), **rule)
+    assert comparison.equal, str(comparison)
+    assert comparison.allowed("key") > 3 * interop.compare_rule(torch_attention, *operands(), **rule).allowed("key")
 
 
 WRONG = {
@@ -135,18 +135,21 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_slightly_wrong_is_not_equal(name):
-    rule, theirs = WRONG[name]
-    found = interop.compare_rule(theirs, *operands(), **RULES[rule][1])
-    assert not found.equal, str(found)
-    assert str(found).endswith("NOT equal")
+    rule, torch_attention = WRONG[name]
+    comparison = interop.compare_rule(torch_attention, *operands(), **RULES[rule][1])
+    assert not comparison.equal, str(comparison)
+    assert str(comparison).endswith("NOT equal")
 
 
 def test_equal_outputs_with_other_gradients_are_not_equal():
-    """A detached softmax gives the same numbers, and the gradients to query and key are all that tells."""
-    theirs = lambda q, k, v: torch.softmax(dots(q, k), -1).detach() @ v  # noqa: E731
-    found = interop.compare_rule(theirs, *operands())
-    assert not found.equal
-    wrong = {name for name, row in found.rows.items() if not row.max_abs <= found.allowed(name)}
+    """A detached softmax gives the same numbers, only the gradients to query and key differ."""
+
+    def detached(q, k, v):
+        return torch.softmax(dots(q, k), -1).detach() @ v
+
+    comparison = interop.compare_rule(detached, *operands())
+    assert not comparison.equal
+    wrong = {name for name, row in comparison.rows.items() if not row.max_abs <= comparison.allowed(name)}
     assert wrong == {"query", "key"}
 
 
@@ -164,26 +167,29 @@ def test_the_table_names_every_row():
 
 def test_operands_may_be_tensors_or_jax_arrays_and_stay_as_they_are():
     arrays = operands()
-    given = (torch.tensor(arrays[0]), jnp.asarray(arrays[1]), arrays[2])
-    in_place = lambda q, k, v: torch.softmax(dots(q * 1, k).mul_(1), -1) @ v  # noqa: E731
-    assert interop.compare_rule(in_place, *given).equal
-    assert np.array_equal(given[0], arrays[0])
-    assert not given[0].requires_grad
+    mixed = (torch.tensor(arrays[0]), jnp.asarray(arrays[1]), arrays[2])
+
+    def in_place(q, k, v):
+        return torch.softmax(dots(q * 1, k).mul_(1), -1) @ v
+
+    assert interop.compare_rule(in_place, *mixed).equal
+    assert np.array_equal(mixed[0], arrays[0])
+    assert not mixed[0].requires_grad
 
 
 def test_precision_of_torch_is_set_back():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        seen = []
+        settings = []
 
         def failing(q, k, v):
-            seen.append(torch.get_float32_matmul_precision())
+            settings.append(torch.get_float32_matmul_precision())
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
             interop.compare_rule(failing, *operands())
-        assert (seen, torch.get_float32_matmul_precision()) == (["highest"], "high")
+        assert (settings, torch.get_float32_matmul_precision()) == (["highest"], "high")
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -199,21 +205,21 @@ MISTAKES = {
     ),
     "a tuple": (
         lambda: interop.compare_rule(lambda q, k, v: (v, k), *operands()),
-        r"theirs: expected a function that returns a tensor, got tuple. Take",
+        r"torch_attention: expected a function that returns a tensor, got tuple. Take",
     ),
     "a shape": (
         lambda: interop.compare_rule(lambda q, k, v: v, *operands()),
-        r"theirs: expected an output of shape \(2, 4, 6\), as ours, got \(2, 5, 6\). Move",
+        r"torch_attention: expected an output of shape \(2, 4, 6\), as in JAX, got \(2, 5, 6\). Move",
     ),
     "no gradients": (
         lambda: interop.compare_rule(lambda q, k, v: torch.zeros(B, T, E), *operands()),
-        r"theirs: expected an output with gradients, got one without. Leave out",
+        r"torch_attention: expected an output with gradients, got one without. Leave out",
     ),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_explained(name):
+def test_errors_explain_the_mistake(name):
     call, message = MISTAKES[name]
     with pytest.raises((ValueError, TypeError), match=message):
         call()

@@ -1,4 +1,4 @@
-"""`interop.difference`: four numbers with known answers, and clear verdicts on NaN, infinities and shapes."""
+"""`interop.difference`: four numbers with known answers; NaN, infinities, and errors of shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DTYPES = [np.float32, np.float64, np.float16, np.dtype(jnp.bfloat16)]
 
 
 def test_known_numbers():
-    found = interop.difference(np.float32([3, 4.5]), np.float32([3, 4]))
-    assert found.max_abs == 0.5
-    assert found.max_rel == 0.125
-    assert found.ulps == 0.5 / 2**-21
-    assert found.cosine == pytest.approx(27 / (5 * np.hypot(3, 4.5)))
+    actual = interop.difference(np.float32([3, 4.5]), np.float32([3, 4]))
+    assert actual.max_abs == 0.5
+    assert actual.max_rel == 0.125
+    assert actual.ulps == 0.5 / 2**-21
+    assert actual.cosine == pytest.approx(27 / (5 * np.hypot(3, 4.5)))
 
 
 def test_equal_arrays_are_equal_infinities_and_zeros_too():
@@ -30,12 +30,15 @@ def test_equal_arrays_are_equal_infinities_and_zeros_too():
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_one_ulp_is_the_next_number_of_the_dtype_of_found(dtype):
     bits = {2: np.int16, 4: np.int32, 8: np.int64}[np.dtype(dtype).itemsize]
-    one_up = lambda x: (x.view(bits) + bits(1)).view(dtype)  # noqa: E731
+
+    def one_up(x):
+        return (x.view(bits) + bits(1)).view(dtype)
+
     smallest = np.array([0.0]).astype(dtype)
     for x in (np.array([1.5]).astype(dtype), np.array([-3.25]).astype(dtype), smallest):
-        found = interop.difference(one_up(x), x)
-        assert found.ulps == 1
-        assert interop.difference(one_up(x), x.astype(np.float64)) == found
+        actual = interop.difference(one_up(x), x)
+        assert actual.ulps == 1
+        assert interop.difference(one_up(x), x.astype(np.float64)) == actual
 
 
 def test_fractions_of_an_ulp_against_a_wider_dtype():
@@ -44,17 +47,17 @@ def test_fractions_of_an_ulp_against_a_wider_dtype():
 
 @pytest.mark.parametrize(("a", "b"), [([INF], [1.0]), ([1.0], [INF]), ([INF], [-INF])])
 def test_an_infinity_alone_is_infinitely_far(a, b):
-    found = interop.difference(np.float32([*a, 2]), np.float32([*b, 2]))
-    assert found[:3] == (INF, INF, INF)
-    assert found.cosine == 1  # of what is finite in both
+    actual = interop.difference(np.float32([*a, 2]), np.float32([*b, 2]))
+    assert actual[:3] == (INF, INF, INF)
+    assert actual.cosine == 1  # over the elements that are finite in both
 
 
 @pytest.mark.parametrize(("a", "b"), [([NAN], [1.0]), ([1.0], [NAN]), ([NAN], [NAN])])
-def test_nan_is_no_match_for_anything(a, b):
-    found = interop.difference(np.float32([*a, 2]), np.float32([*b, 2]))
-    assert all(np.isnan(found))
-    assert not found.max_abs <= INF
-    assert str(found) == "not comparable: NaN"
+def test_nan_equals_nothing(a, b):
+    actual = interop.difference(np.float32([*a, 2]), np.float32([*b, 2]))
+    assert all(np.isnan(actual))
+    assert not actual.max_abs <= INF
+    assert str(actual) == "not comparable: NaN"
 
 
 def test_zero_against_something():
@@ -73,7 +76,7 @@ def test_arrays_of_jax_and_tensors():
     assert interop.difference(torch.tensor([1.0]).bfloat16(), jnp.ones(1, jnp.bfloat16)) == (0, 0, 0, 1)
 
 
-def test_other_shapes_and_kinds_are_refused():
+def test_other_shapes_and_dtypes_are_refused():
     with pytest.raises(ValueError, match=r"found: expected the shape of expected, \(3,\), got \(1, 3\). Reshape"):
         interop.difference(np.ones((1, 3)), np.ones(3))
     with pytest.raises(TypeError, match=r"expected: expected floating-point numbers, got int64\[3\]. Cast"):

@@ -15,17 +15,17 @@ from jax.test_util import check_grads
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from jax_attention import interop, nn
-from tests.interop.converted import check_equal, check_round_trip, inputs, randomized
 from tests.models import small
 from tests.support.tiers import slow, slow_except
 from tests.support.tolerances import FORWARD
+from tests.support.torch_parity import check_equal, check_round_trip, inputs, randomized
 
 B, T, D, H = 3, 4, 5, 3
 KINDS = {"GRU": (torch.nn.GRU, nn.GRU), "LSTM": (torch.nn.LSTM, nn.LSTM)}
 BOTH = pytest.mark.parametrize("kind", KINDS)
 GRU_FIRST = pytest.mark.parametrize("kind", slow_except(("GRU",), KINDS))
 LSTM_FIRST = pytest.mark.parametrize("kind", slow_except(("LSTM",), KINDS))
-"""One of the two runs in `make test`; the other is another cell in the same loop over rows."""
+"""Only one of the two runs in `make test`: both cells share the loop over rows."""
 OPTIONS = {
     "plain": {},
     "no bias": {"bias": False},
@@ -39,17 +39,19 @@ def torch_layer(kind, dtype="float32", **options):
     return randomized(KINDS[kind][0](D, H, **options))
 
 
-def parts(state):
+def as_tuple(state):
+    """The arrays of a state: `(h, c)` of an LSTM, `(h,)` of a GRU."""
     return state if isinstance(state, tuple) else (state,)
 
 
-def whole(state):
+def from_tuple(state):
+    """The inverse of `as_tuple`."""
     return state if len(state) > 1 else state[0]
 
 
-def theirs(module, x, *state, lengths=None):
-    """Their layer with our layouts."""
-    state = whole([part.moveaxis(-2, 0).contiguous() for part in state]) if state else None
+def run_torch(module, x, *state, lengths=None):
+    """Call the torch layer with the layouts of JAX: batch first, states `[..., layers * directions, H]`."""
+    state = from_tuple([part.moveaxis(-2, 0).contiguous() for part in state]) if state else None
     x = x if module.batch_first else x.swapaxes(0, 1)
     if lengths is not None:
         options = {"batch_first": module.batch_first}
@@ -58,12 +60,12 @@ def theirs(module, x, *state, lengths=None):
         out = pad_packed_sequence(out, total_length=T, **options)[0]
     else:
         out, final = module(x, state)
-    return (out if module.batch_first else out.swapaxes(0, 1), *(part.moveaxis(0, -2) for part in parts(final)))
+    return (out if module.batch_first else out.swapaxes(0, 1), *(part.moveaxis(0, -2) for part in as_tuple(final)))
 
 
-def ours(layer, x, *state, lengths=None):
-    out, final = layer(x, whole(state) if state else None, lengths)
-    return (out, *parts(final))
+def run_jax(layer, x, *state, lengths=None):
+    out, final = layer(x, from_tuple(state) if state else None, lengths)
+    return (out, *as_tuple(final))
 
 
 def check(kind, options, dtype, batch=B, count=T, with_state=True, lengths=None):
@@ -72,7 +74,7 @@ def check(kind, options, dtype, batch=B, count=T, with_state=True, lengths=None)
     cells = module.num_layers * (2 if module.bidirectional else 1)
     states = [(batch, cells, H)] * (len(KINDS[kind][1].parts) if with_state else 0)
     arrays = inputs(dtype, (batch, count, D), *states)
-    return check_equal(module, arrays, partial(theirs, lengths=lengths), partial(ours, lengths=lengths), dtype)
+    return check_equal(module, arrays, partial(run_torch, lengths=lengths), partial(run_jax, lengths=lengths), dtype)
 
 
 QUICK = {("no bias", "GRU"), ("deep, two ways, sequence first", "LSTM")}
@@ -110,7 +112,7 @@ def test_lengths_are_those_of_packed_sequences(kind, dtype, depth, x64):
     check(kind, {"num_layers": depth, "bidirectional": True}, dtype, lengths=LENGTHS)
 
 
-# --- Lengths, states, leading axes -----------------------------------------------------------------------------------
+# --- Lengths, states, batch dimensions -------------------------------------------------------------------------------
 
 
 def layer_of(kind, **options):
@@ -119,12 +121,12 @@ def layer_of(kind, **options):
 
 
 @GRU_FIRST
-def test_rows_behind_the_length_change_nothing(kind):
+def test_rows_after_the_length_change_nothing(kind):
     """Not even NaN does, and the gradients of the others stay finite; a length of 0 gives the state back."""
     layer, (x,) = layer_of(kind, bidirectional=True), inputs("float32", (B, T, D))
     lengths = np.array([2, 4, 0])
-    behind = np.arange(T)[:, None] >= lengths[:, None, None]
-    state = whole([jnp.full((2, H), 0.5)] * len(layer.parts))
+    is_padding = np.arange(T)[:, None] >= lengths[:, None, None]
+    state = from_tuple([jnp.full((2, H), 0.5)] * len(layer.parts))
 
     @jax.jit
     def run(layer, x):
@@ -134,17 +136,17 @@ def test_rows_behind_the_length_change_nothing(kind):
 
         return jax.grad(loss, (0, 1), has_aux=True)(layer, x)
 
-    found, expected = run(layer, np.where(behind, np.nan, x)), run(layer, x)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    actual, expected = run(layer, np.where(is_padding, np.nan, x)), run(layer, x)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert np.array_equal(a, b)
-    assert np.array_equal(np.where(behind, found[1][0], 0), np.zeros((B, T, 2 * H)))
-    assert not np.where(behind, found[0][1], 0).any()
-    for part in parts(found[1][1]):
+    assert np.array_equal(np.where(is_padding, actual[1][0], 0), np.zeros((B, T, 2 * H)))
+    assert not np.where(is_padding, actual[0][1], 0).any()
+    for part in as_tuple(actual[1][1]):
         assert np.array_equal(part[2], np.full((2, H), 0.5))
 
 
 @LSTM_FIRST
-def test_leading_axes_are_independent_sequences(kind):
+def test_batch_dimensions_are_independent_sequences(kind):
     layer, (x,) = layer_of(kind, num_layers=2), inputs("float32", (2, B, T, D))
     run = jax.jit(lambda x, lengths: layer(x, None, lengths))
     lengths = np.array([[1, 2, 3], [4, 3, 2]])
@@ -152,36 +154,36 @@ def test_leading_axes_are_independent_sequences(kind):
     assert outputs.shape == (2, B, T, H)
     close = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
     for index in np.ndindex(2, B):
-        alone, its_state = run(x[index], lengths[index])
-        np.testing.assert_allclose(outputs[index], alone, **close)
-        for part, its in zip(parts(state), parts(its_state), strict=True):
+        single, single_state = run(x[index], lengths[index])
+        np.testing.assert_allclose(outputs[index], single, **close)
+        for part, expected in zip(as_tuple(state), as_tuple(single_state), strict=True):
             assert part.shape == (2, B, 2, H)
-            np.testing.assert_allclose(part[index], its, **close)
+            np.testing.assert_allclose(part[index], expected, **close)
 
 
 @LSTM_FIRST
-def test_step_by_step_is_the_whole(kind):
+def test_step_by_step_equals_the_whole_sequence(kind):
     layer, (x,) = layer_of(kind, num_layers=2), inputs("float32", (B, T, D))
-    step, carried = jax.jit(layer), None
+    step, carry = jax.jit(layer), None
     outputs, state = step(x)
     for t in range(T):
-        out, carried = step(x[:, t : t + 1], carried)
+        out, carry = step(x[:, t : t + 1], carry)
         np.testing.assert_allclose(out[:, 0], outputs[:, t], rtol=FORWARD["float32"], atol=FORWARD["float32"])
-    for part, expected in zip(parts(carried), parts(state), strict=True):
+    for part, expected in zip(as_tuple(carry), as_tuple(state), strict=True):
         np.testing.assert_allclose(part, expected, rtol=FORWARD["float32"], atol=FORWARD["float32"])
 
 
 @BOTH
 def test_no_rows_and_no_sequences(kind):
     layer = layer_of(kind, bidirectional=True)
-    state = whole([jnp.full((B, 2, H), 0.5)] * len(layer.parts))
+    state = from_tuple([jnp.full((B, 2, H), 0.5)] * len(layer.parts))
     run = jax.jit(layer)
     outputs, final = run(jnp.ones((B, 0, D)), state)
     assert outputs.shape == (B, 0, 2 * H)
-    assert all(np.array_equal(part, np.full((B, 2, H), 0.5)) for part in parts(final))
+    assert all(np.array_equal(part, np.full((B, 2, H), 0.5)) for part in as_tuple(final))
     outputs, final = run(jnp.ones((0, T, D)), None, jnp.zeros(0, int))
     assert outputs.shape == (0, T, 2 * H)
-    assert [part.shape for part in parts(final)] == [(0, 2, H)] * len(layer.parts)
+    assert [part.shape for part in as_tuple(final)] == [(0, 2, H)] * len(layer.parts)
 
 
 @BOTH
@@ -191,7 +193,7 @@ def test_dtypes(kind):
     for dtype, expected in ((None, jnp.bfloat16), (jnp.float32, jnp.float32)):
         options = {"param_dtype": jnp.bfloat16, "dtype": dtype}
         outputs, state = jax.eval_shape(lambda layer, x: layer(x), layer_of(kind, **options), x)
-        assert {y.dtype for y in (outputs, *parts(state))} == {jnp.dtype(expected)}
+        assert {y.dtype for y in (outputs, *as_tuple(state))} == {jnp.dtype(expected)}
     assert jax.eval_shape(lambda layer, x: layer(x), layer_of(kind), x)[0].dtype == jnp.float32
 
 
@@ -204,7 +206,7 @@ def test_every_derivative(kind, x64):
 
     @jax.jit
     def run(leaves, x, state):
-        return ours(jax.tree.unflatten(structure, leaves), x, *state, lengths=np.array([3, 2]))
+        return run_jax(jax.tree.unflatten(structure, leaves), x, *state, lengths=np.array([3, 2]))
 
     check_grads(run, (leaves, x, state), order=2, modes=("fwd", "rev"))
 
@@ -228,7 +230,7 @@ def products(equations):
             yield from products(inner.eqns)
 
 
-# --- Mistakes --------------------------------------------------------------------------------------------------------
+# --- Errors ----------------------------------------------------------------------------------------------------------
 
 WRONG = {
     "features": (

@@ -1,4 +1,4 @@
-"""Transformers of `torch.nn` and ours: equal forward and backward, and the same bits there and back."""
+"""Converted Transformers of `torch.nn`: equal forward and backward, and the same bits after a round trip."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from flax import nnx
 
 from jax_attention import interop, masks, models, nn
 from jax_attention.cache import EMPTY
-from tests.interop.converted import check_equal, check_round_trip, inputs, randomized
 from tests.models import small
 from tests.support.tolerances import PARITY
+from tests.support.torch_parity import check_equal, check_round_trip, inputs, randomized
 
 S, T, D, N, F = 5, 4, 15, 3, 11
 SIZES = {"d_model": D, "nhead": N, "dim_feedforward": F, "dropout": 0.0, "batch_first": True}
@@ -50,31 +50,31 @@ def decoder(depth=2, norm=True, **options):
 
 
 def both(depths=(2, 3), **options):
-    halves = {"custom_encoder": encoder(depths[0], **options), "custom_decoder": decoder(depths[1], **options)}
-    return torch.nn.Transformer(D, N, batch_first=True, **halves)
+    stacks = {"custom_encoder": encoder(depths[0], **options), "custom_decoder": decoder(depths[1], **options)}
+    return torch.nn.Transformer(D, N, batch_first=True, **stacks)
 
 
-def of_source(module, x, y):
+def torch_source(module, x, y):
     return (module(x),)
 
 
-def ours_of_source(body, x, y):
-    return (body(x).hidden,)
+def jax_source(stack, x, y):
+    return (stack(x).hidden,)
 
 
-def of_target(module, x, y):
+def torch_target(module, x, y):
     return (module(y, x, tgt_mask=CAUSAL.to(x.dtype)),)
 
 
-def ours_of_target(body, x, y):
-    return (body(y, memory=body.project_memory(x), mask=masks.causal()).hidden,)
+def jax_target(stack, x, y):
+    return (stack(y, memory=stack.project_memory(x), mask=masks.causal()).hidden,)
 
 
 MODULES = {
-    "encoder layer": (encoder_layer, of_source, ours_of_source, models.TransformerLayer),
-    "encoder": (encoder, of_source, ours_of_source, models.TransformerStack),
-    "decoder layer": (decoder_layer, of_target, ours_of_target, models.TransformerLayer),
-    "decoder": (decoder, of_target, ours_of_target, models.TransformerStack),
+    "encoder layer": (encoder_layer, torch_source, jax_source, models.TransformerLayer),
+    "encoder": (encoder, torch_source, jax_source, models.TransformerStack),
+    "decoder layer": (decoder_layer, torch_target, jax_target, models.TransformerLayer),
+    "decoder": (decoder, torch_target, jax_target, models.TransformerStack),
     "both": (
         both,
         lambda module, x, y: (module(x, y, tgt_mask=CAUSAL.to(x.dtype)),),
@@ -85,19 +85,19 @@ MODULES = {
 
 
 def check(name, dtype, **options):
-    make, theirs, ours, cls = MODULES[name]
+    make, run_torch, run_jax, cls = MODULES[name]
     module = randomized(make(dtype=getattr(torch, dtype), **options), scale=0.25)
     assert type(check_round_trip(module)) is cls
     arrays = inputs(dtype, (2, S, D), (2, T, D))
-    used = arrays if theirs is not of_source else arrays[:1]
-    if theirs is of_source:
-        return check_equal(module, used, lambda m, x: theirs(m, x, None), lambda m, x: ours(m, x, None), dtype)
-    return check_equal(module, used, theirs, ours, dtype)
+    if run_torch is torch_source:
+        source = arrays[:1]
+        return check_equal(module, source, lambda m, x: run_torch(m, x, None), lambda m, x: run_jax(m, x, None), dtype)
+    return check_equal(module, arrays, run_torch, run_jax, dtype)
 
 
 SHALLOW = {"depths": (1, 2)}
 QUICK = {("encoder layer", "no biases, SiLU")}
-"""The layers and stacks are parts of both; the padding of a source is that of a post-norm model."""
+"""Layers and stacks are parts of `both`; padding of a source is tested with a post-norm model."""
 GRID = [
     pytest.param(name, options, marks=() if (name, options) in QUICK else pytest.mark.slow)
     for name in MODULES
@@ -119,36 +119,36 @@ def test_transformers_float64(name, x64):
 
 
 @pytest.mark.parametrize("make", [encoder, decoder])
-def test_without_a_norm_behind_and_with_one_layer(make):
+def test_a_stack_of_one_layer_without_a_last_norm(make):
     """One layer in a stack stays a stack: its names differ from those of the layer alone."""
-    body = check_round_trip(randomized(make(1, norm=False)))
-    assert type(body) is models.TransformerStack
-    assert body.final_norm is None
+    stack = check_round_trip(randomized(make(1, norm=False)))
+    assert type(stack) is models.TransformerStack
+    assert stack.final_norm is None
 
 
 def test_padding_of_the_source():
     module = randomized(both(**SHALLOW), scale=0.25).eval()
     x, y = inputs("float32", (2, S, D), (2, T, D))
-    hidden = np.arange(S) >= np.array([[S], [3]])
-    padding = torch.tensor(hidden)
+    is_padding = np.arange(S) >= np.array([[S], [3]])
+    padding = torch.tensor(is_padding)
     with torch.no_grad():
         expected = module(
             torch.tensor(x), torch.tensor(y), src_key_padding_mask=padding, memory_key_padding_mask=padding
         )
-    places = np.where(hidden, EMPTY, np.arange(S))
-    run = jax.jit(lambda pair, *arrays: pair(*arrays, source_positions=places).hidden)
-    found = run(interop.from_torch(module), x, y)
-    np.testing.assert_allclose(found, expected, rtol=PARITY, atol=PARITY)
+    positions = np.where(is_padding, EMPTY, np.arange(S))
+    run = jax.jit(lambda pair, *arrays: pair(*arrays, source_positions=positions).hidden)
+    actual = run(interop.from_torch(module), x, y)
+    np.testing.assert_allclose(actual, expected, rtol=PARITY, atol=PARITY)
 
 
-class Own(torch.nn.TransformerEncoderLayer):
+class OverriddenForward(torch.nn.TransformerEncoderLayer):
     """A layer that computes something else."""
 
     def forward(self, *args, **options):
         return super().forward(*args, **options) + 1
 
 
-class OwnHalf(torch.nn.TransformerEncoderLayer):
+class OverriddenBlock(torch.nn.TransformerEncoderLayer):
     """The documented way to change a layer: its forward stays."""
 
     def _ff_block(self, x):
@@ -156,7 +156,7 @@ class OwnHalf(torch.nn.TransformerEncoderLayer):
 
 
 def with_attention(name, **options):
-    """A decoder layer, one of whose attentions is another than its constructor makes."""
+    """A decoder layer with an attention that its constructor would not make."""
     layer = decoder_layer()
     setattr(layer, name, torch.nn.MultiheadAttention(D, **({"num_heads": N} | options)))
     return layer
@@ -169,25 +169,25 @@ def uneven():
 
 
 BAD_MODULES = {
-    "another forward": (lambda: Own(**SIZES), "module: expected one of torch.nn"),
+    "another forward": (lambda: OverriddenForward(**SIZES), "module: expected one of torch.nn"),
     "another forward within": (
-        lambda: torch.nn.TransformerEncoder(Own(**SIZES), 1, enable_nested_tensor=False),
-        "expected layers TransformerEncoderLayer or TransformerDecoderLayer with their own forward, got Own",
+        lambda: torch.nn.TransformerEncoder(OverriddenForward(**SIZES), 1, enable_nested_tensor=False),
+        "layers TransformerEncoderLayer or TransformerDecoderLayer with PyTorch's forward, got OverriddenForward",
     ),
-    "another half": (lambda: OwnHalf(**SIZES), "got one with its own _ff_block"),
+    "another block": (lambda: OverriddenBlock(**SIZES), "got one with an overridden _ff_block"),
     "other heads": (lambda: with_attention("multihead_attn", num_heads=5), "attentions of different heads"),
     "a zero key": (lambda: with_attention("self_attn", add_zero_attn=True), "got one with add_zero_attn"),
     "a key more": (lambda: with_attention("multihead_attn", add_bias_kv=True), "got one with add_bias_kv"),
     "key sizes": (lambda: with_attention("multihead_attn", kdim=7), "got one with key or value sizes"),
-    "an encoder of one's own": (
+    "a custom encoder": (
         lambda: torch.nn.Transformer(D, N, custom_encoder=torch.nn.Linear(D, D)),
-        "expected TransformerEncoder or TransformerDecoder and their forward, got Linear",
+        "expected TransformerEncoder or TransformerDecoder with PyTorch's forward, got Linear",
     ),
     "activation": (lambda: encoder_layer(activation=torch.tanh), "activation: expected ReLU, GELU or SiLU, got"),
     "layers of two kinds": (uneven, "all of them with the same options, got others"),
     "another norm": (
         lambda: torch.nn.TransformerEncoder(encoder_layer(), 1, torch.nn.RMSNorm(D), enable_nested_tensor=False),
-        "expected a norm behind the layers like theirs, or none, got RMSNorm",
+        "expected a last norm like those of the layers, or none, got RMSNorm",
     ),
 }
 
@@ -200,7 +200,7 @@ def test_modules_without_a_counterpart(name):
 
 
 PLAIN = models.LMConfig(vocab_size=1, width=6, depth=2, num_heads=2, mask=None, position="none", activation="relu")
-BAD_BODIES = {
+BAD_STACKS = {
     "a mask": ({"mask": masks.causal()}, "mask=causal"),
     "grouped heads": ({"kv_heads": 1}, "kv_heads=1"),
     "RMS norms": ({"norm": "rms"}, r"missing: .*attention_norm\.bias"),
@@ -214,25 +214,25 @@ BAD_BODIES = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_BODIES)
-def test_bodies_that_pytorch_has_not(name):
-    changes, message = BAD_BODIES[name]
+@pytest.mark.parametrize("name", BAD_STACKS)
+def test_stacks_that_pytorch_lacks(name):
+    changes, message = BAD_STACKS[name]
     config = dataclasses.replace(PLAIN, **changes)
-    body = small.filled(lambda: models.TransformerStack(config, rngs=nnx.Rngs(0)))
+    stack = small.filled(lambda: models.TransformerStack(config, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=message):
-        interop.to_torch(body)
+        interop.to_torch(stack)
 
 
-def test_a_plain_body_goes_to_pytorch():
-    body = small.filled(lambda: models.TransformerStack(PLAIN, rngs=nnx.Rngs(0)))
+def test_a_plain_stack_converts_to_pytorch():
+    stack = small.filled(lambda: models.TransformerStack(PLAIN, rngs=nnx.Rngs(0)))
     (x,) = inputs("float32", (2, S, 6))
-    module = interop.to_torch(body).eval()
-    found = jax.jit(lambda body, x: body(x).hidden)(body, x)
+    module = interop.to_torch(stack).eval()
+    jax_output = jax.jit(lambda stack, x: stack(x).hidden)(stack, x)
     with torch.no_grad():
-        np.testing.assert_allclose(module(torch.tensor(x)), found, rtol=PARITY, atol=PARITY)
+        np.testing.assert_allclose(module(torch.tensor(x)), jax_output, rtol=PARITY, atol=PARITY)
 
 
 @pytest.mark.slow
-def test_other_layers_are_still_found():
+def test_other_layers_still_convert():
     assert isinstance(interop.from_torch(torch.nn.MultiheadAttention(6, 2)), nn.MultiHeadAttention)
     assert jax.tree.leaves(interop.from_torch(torch.nn.Linear(2, 2)))

@@ -1,0 +1,84 @@
+"""The arrays of a folder under the names of their family's table, whatever names the folder uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from jax_attention.interop.hf.family import Config, Family
+
+Arrays = dict[str, np.ndarray]
+
+
+def canonicalized(family: Family, config: Config, stored: Arrays) -> tuple[Config, Arrays]:
+    """The arrays of a folder by the names of the family's table: buffers and copies removed, present names for old
+    ones, the prefix of a bare model added, zeros for what may be left out.
+
+    Also the config, changed where it is the arrays that decide: a bare model has no head, and some families store an
+    untied head under a config that says it is tied.
+    """
+    stored = {_present_name(family, name): x for name, x in stored.items() if not re.search(family.buffers, name)}
+    head = _head_names(family, config.replace(tied_head=False))
+    if not any(name.startswith(family.prefix) for name in stored):
+        stored = {name if name in head else family.prefix + name: x for name, x in stored.items()}
+        if family.headless and not head & stored.keys():
+            config = config.replace(**family.headless)
+    copies = _copies(family, config)
+    different = {name: source for name, source in copies.items() if not _is_copy(stored, name, source)}
+    if family.head_weight_unties and different.keys() & head:
+        config = config.replace(tied_head=False)
+        copies = _copies(family, config)
+        different = {name: source for name, source in different.items() if name in copies}
+    for name, source in different.items():
+        raise ValueError(
+            f"path: expected {name} to equal {source}, as tie_word_embeddings says, got others. Set it to false to "
+            "keep both."
+        )
+    for name, source in copies.items():
+        if name in stored:
+            stored.setdefault(source, stored[name])
+            del stored[name]
+    dtype = next(iter(stored.values())).dtype
+    zeros = {name: np.zeros(shape, dtype) for name, shape in family.optional_zeros(config).items()}
+    return config, zeros | stored
+
+
+def _present_name(family: Family, name: str) -> str:
+    for old, new in family.renamed.items():
+        name = re.sub(old, new, name)
+    return name
+
+
+def _head_names(family: Family, config: Config) -> set[str]:
+    """Hugging Face names of all weights of the head."""
+    return {
+        name
+        for mapping in family.weight_mappings(config)
+        for name in mapping.torch_names
+        if _first_name(mapping.jax_names[0]).startswith("head")
+    }
+
+
+def _first_name(jax_name: str) -> str:
+    """First name of a path, after `encoder` or `decoder`."""
+    first, _, rest = jax_name.partition(".")
+    return rest if first in ("encoder", "decoder") else first
+
+
+def _copies(family: Family, config: Config) -> Mapping[str, str]:
+    if family.copies is not None:
+        return family.copies(config)
+    if not config.tied_head:
+        return {}
+    mappings = family.weight_mappings(config.replace(tied_head=False))
+    head, embedding = (
+        next(mapping.torch_names[0] for mapping in mappings if mapping.jax_names[0] == name)
+        for name in ("head.kernel", "embedding")
+    )
+    return {head: embedding}
+
+
+def _is_copy(stored: Arrays, name: str, source: str) -> bool:
+    return name not in stored or source not in stored or np.array_equal(stored[name], stored[source])
