@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_attention.nn.named import listed
+from jax_attention.core.tree_paths import list_problems
 
 Arrays = Sequence[np.ndarray]
 
@@ -125,7 +125,7 @@ def to_ours(entries: Iterable[Entry], theirs: Mapping[str, np.ndarray], what: st
     known = {name for entry in entries for name in entry.theirs}
     problems = {"missing": sorted(known - theirs.keys()), "unused": sorted(theirs.keys() - known)}
     if any(problems.values()):
-        raise ValueError(f"{what}, got {listed(problems)}.")
+        raise ValueError(f"{what}, got {list_problems(problems)}.")
     return _converted(entries, theirs, lambda e: (e.theirs, e.ours, e.to_ours))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from jax_attention import models, normalizers, scores
 from jax_attention.core.checks import check_instance, check_int
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.entries import to_ours, to_theirs
 from jax_attention.interop.families import FAMILIES
 from jax_attention.interop.family import Config, Family
@@ -21,7 +22,6 @@ from jax_attention.interop.fields import HARMLESS, Fields
 from jax_attention.interop.folder import SHARD, as_folder, read_config, read_weights, write_folder
 from jax_attention.interop.stored import settled
 from jax_attention.models import EncoderDecoder, EncoderDecoderConfig, LMConfig, TransformerLM
-from jax_attention.nn.named import filled, named
 from jax_attention.positions import Rotary, rotary
 
 NEUTRAL = ("scan", "remat", "dtype", "param_dtype", "dropout", "attention_dropout")
@@ -90,7 +90,7 @@ def load(
     arrays = to_ours(family.entries(config), stored, what)
     abstract = jax.eval_shape(lambda: models.create(config))
     cast = {name: jnp.asarray(np.ascontiguousarray(x), param_dtype) for name, x in arrays.items()}
-    model = filled(abstract, cast, what)
+    model = replace_arrays(abstract, cast, what)
     return models.scan_layers(model) if scan else model
 
 
@@ -150,7 +150,7 @@ def save(
     if wrong:
         raise ValueError(f"fields: expected only what does not change the logits, got {', '.join(wrong)}.")
     plain = models.unroll_layers(model) if model.config.scan else model
-    ours = {name: np.asarray(x) for name, x in named(plain).items()}
+    ours = {name: np.asarray(x) for name, x in arrays_by_path(plain).items()}
     theirs = {
         name: x.astype(jnp.dtype(plain.config.param_dtype))
         for name, x in to_theirs(chosen.entries(plain.config), ours).items()

@@ -18,6 +18,7 @@ import numpy as np
 
 from jax_attention.core.checks import check_instance, fail_unless
 from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.tree_paths import arrays_by_path, list_problems
 from jax_attention.interop.entries import Entry
 from jax_attention.interop.factors import Factors, our_factors, their_factors
 from jax_attention.interop.family import Family
@@ -34,7 +35,6 @@ from jax_attention.interop.hugging_face import expressions
 from jax_attention.interop.layers import stacked, unstacked
 from jax_attention.models import EncoderDecoder, TransformerLM, unroll_layers
 from jax_attention.nn import Adapters, apply_adapters
-from jax_attention.nn.named import listed, named
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, KERNEL, BASE = "base_model.model.", ".kernel", ".base_layer.weight"
@@ -101,7 +101,7 @@ def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, fa
         )
     scale_of, arrays = _scales(read_json(folder / CONFIG)), read_safetensors(folder / WEIGHTS)
     plain = jax.eval_shape(unroll_layers, model)
-    kernels, down, up = named(plain), {}, {}
+    kernels, down, up = arrays_by_path(plain), {}, {}
     chosen = _fitting(plain, family, arrays)
     _drop_bases(chosen, model, arrays)
     for entry in _kernels(chosen, plain):
@@ -113,7 +113,7 @@ def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, fa
                 layer = name.removesuffix(KERNEL)
                 down[layer], up[layer] = jnp.asarray(first, dtype), jnp.asarray(second, dtype)
     if arrays:
-        raise ValueError(f"path: expected adapters of this model, got {listed({'unused': sorted(arrays)})}.")
+        raise ValueError(f"path: expected adapters of this model, got {list_problems({'unused': sorted(arrays)})}.")
     found = Adapters(down, up)
     if not model.config.scan:
         return found
@@ -166,7 +166,7 @@ def save_adapters(
     plain = jax.eval_shape(unroll_layers, model)
     if model.config.scan:
         adapters = unstacked(adapters, model.config)
-    chosen, kernels, left = _families(plain, family)[0], named(plain), set(adapters.down)
+    chosen, kernels, left = _families(plain, family)[0], arrays_by_path(plain), set(adapters.down)
     for entry in _kernels(chosen, plain):
         layers = [name.removesuffix(KERNEL) for name in entry.ours]
         if left.isdisjoint(layers):
@@ -215,7 +215,7 @@ def _fitting(model: TransformerLM | EncoderDecoder, name: str | None, arrays: Ma
 
 def _drop_bases(family: Family, model: TransformerLM | EncoderDecoder, arrays: dict[str, np.ndarray]) -> None:
     """PEFT saves an adapted head's own weights as well; they must be those of the model."""
-    weights = named(model)
+    weights = arrays_by_path(model)
     for name in [name for name in arrays if name.endswith(BASE)]:
         module = name.removeprefix(PREFIX).removesuffix(BASE)
         entry = next((e for e in _kernels(family, model) if module in _modules(family, e.theirs[0])), None)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from jax_attention.core.tree_paths import arrays_by_path, flatten, nest, replace_arrays
 from jax_attention.models.config import LMConfig
 from jax_attention.models.create import create
 from jax_attention.models.transformer import TransformerLM
-from jax_attention.nn.named import filled, named
 
 if TYPE_CHECKING:
     from jaxtyping import PRNGKeyArray
@@ -83,14 +83,7 @@ def to_dict(model: TransformerLM) -> Params:
     Reference:
         https://flax.readthedocs.io/en/latest/guides/filters_guide.html: the state of a module.
     """
-    nested: Params = {}
-    for path, x in named(model).items():
-        *names, last = path.split(".")
-        inner = nested
-        for name in names:
-            inner = inner.setdefault(name, {})
-        inner[last] = x
-    return nested
+    return nest(arrays_by_path(model), ".")
 
 
 def from_dict(config: LMConfig, params: Params) -> TransformerLM:
@@ -117,11 +110,4 @@ def from_dict(config: LMConfig, params: Params) -> TransformerLM:
         See `to_dict`.
     """
     abstract = jax.eval_shape(lambda: create(config))
-    return filled(abstract, _flat(params), "params: expected the parameters of this config")
-
-
-def _flat(nested: Params, prefix: str = "") -> Params:
-    found: Params = {}
-    for name, x in nested.items():
-        found |= _flat(x, f"{prefix}{name}.") if isinstance(x, dict) else {f"{prefix}{name}": x}
-    return found
+    return replace_arrays(abstract, flatten(params, "."), "params: expected the parameters of this config")

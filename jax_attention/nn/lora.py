@@ -12,7 +12,7 @@ from flax import nnx
 from jax_attention.core.checks import check_instance, check_int
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.struct import data_field, struct
-from jax_attention.nn.named import filled, named
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, PRNGKeyArray
@@ -76,7 +76,7 @@ def lora(
         jax.random.key(rng) if isinstance(rng, int) else check_instance("rng", rng, jax.Array, "a random key or a seed")
     )
     find = _pattern(targets)
-    kernels = {_owner(path): x for path, x in named(module).items() if path.split(".")[-1] == KERNEL}
+    kernels = {_owner(path): x for path, x in arrays_by_path(module).items() if path.split(".")[-1] == KERNEL}
     chosen = {name: x for name, x in kernels.items() if find.search(name)}
     if not chosen:
         raise ValueError(f"targets: expected a pattern that finds one of {', '.join(kernels)}, got {targets!r}.")
@@ -119,7 +119,7 @@ def apply_adapters(module: Module, adapters: Adapters) -> Module:
     """
     check_instance("module", module, nnx.Module, "a module", "Give what the adapters were made for.")
     check_instance("adapters", adapters, Adapters, "nn.Adapters", "Make them by nn.lora or interop.load_adapters.")
-    arrays = named(module)
+    arrays = arrays_by_path(module)
     for name, down in adapters.down.items():
         path, up = _path(arrays, name), adapters.up[name]
         kernel = arrays[path]
@@ -132,7 +132,7 @@ def apply_adapters(module: Module, adapters: Adapters) -> Module:
         wide = compute_dtype(kernel.dtype)
         change = jnp.matmul(down, up, preferred_element_type=wide)
         arrays[path] = (kernel.astype(wide) + adapters.scale * change).astype(kernel.dtype)
-    return filled(module, arrays, "adapters: expected those of this module")
+    return replace_arrays(module, arrays, "adapters: expected those of this module")
 
 
 def _pattern(targets: str) -> re.Pattern:

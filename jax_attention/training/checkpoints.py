@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.checks import check_int, describe_array, fail_unless
-from jax_attention.training import leaves as host
+from jax_attention.core.tree_paths import flatten, leaves_by_path, list_differences, nest
+from jax_attention.training.host_arrays import is_key, to_device, to_host
 
 FORMAT = "jax_attention.training/1"
 """What the metadata of our checkpoints says; another program's checkpoint does not."""
@@ -131,8 +132,8 @@ class Checkpoints:
                 f"step: expected a step that is not saved yet, got {step}, and {path} exists. Nothing was written. "
                 "Restore it and go on from there, or choose another folder."
             )
-        named = host.named_leaves(state)
-        arrays = {name: host.to_host(leaf) for name, leaf in named.items()}
+        named = leaves_by_path(state)
+        arrays = {name: to_host(leaf) for name, leaf in named.items()}
         about = {
             "format": FORMAT,
             "step": step,
@@ -143,7 +144,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sweep()
         # Orbax refuses arrays without elements; their shapes are in the description, and that is all they have.
-        tree = host.nest({name: array for name, array in arrays.items() if array.size})
+        tree = nest({name: array for name, array in arrays.items() if array.size}, "/")
         self._pending = _orbax().save_async(path, tree, custom_metadata=about)
         if wait:
             self.wait()
@@ -208,7 +209,7 @@ class Checkpoints:
         self.wait()
         step = self._find(step)
         about, path = self.read(step), self.folder / str(step)
-        wanted = host.named_leaves(like)
+        wanted = leaves_by_path(like)
         if part is not None:
             wanted = {f"{part}/{name}": leaf for name, leaf in wanted.items()}
         saved = {name: x for name, x in about["leaves"].items() if part is None or name.startswith(f"{part}/")}
@@ -220,7 +221,7 @@ class Checkpoints:
                 f"checkpoint {path}: expected checksum {saved[name]['crc32']} of {name}, got {_checksum(array)}: the "
                 f"file is damaged. {self._others(about['step'])}",
             )
-        placed = [host.to_device(arrays[name], leaf, saved[name]["impl"]) for name, leaf in wanted.items()]
+        placed = [to_device(arrays[name], leaf, saved[name]["impl"]) for name, leaf in wanted.items()]
         return jax.tree.unflatten(jax.tree.structure(like), placed)
 
     def _load(self, path: Path, table: dict[str, Any], wanted: set[str]) -> dict[str, np.ndarray]:
@@ -234,7 +235,7 @@ class Checkpoints:
         loaded = {}
         if wanted & set(filled):
             with _explained(path):
-                loaded = host.flatten(_orbax().load(path, host.nest(example)))
+                loaded = flatten(_orbax().load(path, nest(example, "/")), "/")
         empty = {
             name: np.zeros(table[name]["stored"], jnp.dtype(table[name]["words"])) for name in wanted - set(filled)
         }
@@ -301,7 +302,7 @@ def _json(extra: Mapping[str, Any]) -> dict[str, Any]:
 
 def _describe(leaf: Any, array: np.ndarray) -> dict[str, Any]:
     """`is` is compared with the example; the rest is what it takes to read the array."""
-    impl = str(jax.random.key_impl(leaf)) if host.is_key(leaf) else None
+    impl = str(jax.random.key_impl(leaf)) if is_key(leaf) else None
     shown = {"is": describe_array(leaf), "impl": impl}
     return shown | {"words": str(array.dtype), "stored": list(array.shape), "crc32": _checksum(array)}
 
@@ -312,7 +313,7 @@ def _checksum(array: np.ndarray) -> int:
 
 def _compare(path: Path, wanted: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     expected = {name: describe_array(leaf) for name, leaf in wanted.items()}
-    lines = host.differences(expected, {name: x["is"] for name, x in saved.items()})
+    lines = list_differences(expected, {name: x["is"] for name, x in saved.items()})
     more = f"\n  and {len(lines) - 5} more" if len(lines) > 5 else ""
     fail_unless(
         not lines,

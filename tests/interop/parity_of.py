@@ -12,9 +12,9 @@ import torch
 
 from jax_attention import decoding
 from jax_attention.cache import EMPTY
+from jax_attention.core.tree_paths import arrays_by_path
 from jax_attention.interop.entries import to_theirs
 from jax_attention.interop.families import DECODERS, ENCODERS, FAMILIES, PAIRS
-from jax_attention.nn.named import named
 from tests.interop import hf_models
 
 NEW = 12
@@ -107,7 +107,7 @@ def gradients(theirs, ours) -> dict[str, float]:
         logits = jax.nn.log_softmax(setting.ours(model))
         return -jnp.mean(jnp.take_along_axis(logits, targets[..., None], axis=-1))
 
-    found = {name: np.asarray(x) for name, x in named(jax.jit(jax.grad(loss))(ours)).items()}
+    found = {name: np.asarray(x) for name, x in arrays_by_path(jax.jit(jax.grad(loss))(ours)).items()}
     entries = family_of(theirs).entries(ours.config)
     # Entries are affine (Gemma's scales less one); a gradient only goes through the linear part.
     offset = to_theirs(entries, {name: np.zeros_like(x) for name, x in found.items()})

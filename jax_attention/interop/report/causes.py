@@ -15,11 +15,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from jax_attention import masks, scores
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.report.ours import changed
 from jax_attention.models import LMConfig, TransformerLM
 from jax_attention.models.block import rope_of_layer
 from jax_attention.nn.feed_forward import ACTIVATIONS
-from jax_attention.nn.named import filled, named
 from jax_attention.positions import Scaling
 
 
@@ -79,7 +79,7 @@ def _epsilon(model: TransformerLM, at: str) -> Iterator[Guess]:
 def _unit(model: TransformerLM, at: str) -> Iterator[Guess]:
     scale = f"{at}.scale"
     for words, own, by in (("scale + 1", "the scale", 1.0), ("the scale", "scale + 1", -1.0)):
-        yield Guess(words, own, _with(model, **{scale: named(model)[scale] + by}))
+        yield Guess(words, own, _with(model, **{scale: arrays_by_path(model)[scale] + by}))
 
 
 # --- Attention -------------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def _kernels(config: LMConfig, at: str) -> Iterator[tuple[str, str, slice]]:
 
 
 def _transposed(model: TransformerLM, at: str) -> Iterator[Guess]:
-    arrays = named(model)
+    arrays = arrays_by_path(model)
     for name, array, columns in _kernels(model.config, at):
         kernel = arrays.get(array, jnp.zeros(()))
         part = kernel[:, columns] if kernel.ndim else kernel
@@ -215,7 +215,7 @@ def _transposed(model: TransformerLM, at: str) -> Iterator[Guess]:
 
 
 def _with(model: TransformerLM, **arrays: Any) -> TransformerLM:
-    return filled(model, named(model) | arrays, "model: expected the same arrays")
+    return replace_arrays(model, arrays_by_path(model) | arrays, "model: expected the same arrays")
 
 
 HYPOTHESES = (

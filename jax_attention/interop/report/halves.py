@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_attention.cache import EMPTY
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.tree_paths import arrays_by_path
 from jax_attention.interop.entries import Entry
 from jax_attention.interop.family import Config, Family
 from jax_attention.interop.report.points import Beside
@@ -19,7 +20,6 @@ from jax_attention.interop.report.rounding import Scale
 from jax_attention.interop.report.theirs import Trace, hooked, traced
 from jax_attention.interop.report.tokens import ENCODER, Read
 from jax_attention.models import EncoderDecoder, LMConfig, TransformerLM, unroll_layers
-from jax_attention.nn.named import named
 
 DECODER = "decoder"
 
@@ -92,7 +92,7 @@ def has_head(family: Family, config: Config) -> bool:
 
 def _table(family: Family, config: Config, half: str, model: TransformerLM) -> list[Entry]:
     """The entries of what this half has, under the names that its arrays have there."""
-    arrays, start = named(model), f"{half}." if half else ""
+    arrays, start = arrays_by_path(model), f"{half}." if half else ""
     entries = [
         dataclasses.replace(entry, ours=tuple(name.removeprefix(start) for name in entry.ours))
         for entry in family.entries(config)

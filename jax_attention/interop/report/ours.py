@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import models
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.difference import Difference
 from jax_attention.interop.report.halves import Half
 from jax_attention.interop.report.points import POINTS, Beside, run_points
 from jax_attention.interop.report.rounding import compared, longest_sum, nudged
 from jax_attention.models import Capture, LMConfig, TransformerLM
 from jax_attention.models.blocks import restack
-from jax_attention.nn.named import filled, named
 
 
 def alone(model: TransformerLM, layer: int) -> TransformerLM:
@@ -88,9 +88,9 @@ def streams(halves: Sequence[Half]) -> list[tuple[Run, Run]]:
     """Of every half our whole model as users run it, and again with a nudged embedding, from end to end."""
     found, memories = [], (None, None)
     for half in halves:
-        embedding = np.asarray(named(half.whole)["embedding"])
-        other = named(half.whole) | {"embedding": jnp.asarray(nudged(embedding, half.scale.step))}
-        models = half.whole, filled(half.whole, other, "embedding")
+        embedding = np.asarray(arrays_by_path(half.whole)["embedding"])
+        other = arrays_by_path(half.whole) | {"embedding": jnp.asarray(nudged(embedding, half.scale.step))}
+        models = half.whole, replace_arrays(half.whole, other, "embedding")
         with jax.default_matmul_precision("highest"):
             runs = [
                 _whole(model, *_put((half.read.tokens, half.beside._replace(memory=memory))))
@@ -104,6 +104,6 @@ def streams(halves: Sequence[Half]) -> list[tuple[Run, Run]]:
 def changed(model: TransformerLM, **fields: Any) -> TransformerLM:
     """The same arrays in a model of another config, which may use fewer."""
     config = LMConfig(**_fields(model.config) | fields)
-    abstract, arrays = jax.eval_shape(lambda: models.create(config)), named(model)
-    kept = {name: arrays[name] for name in named(abstract) if name in arrays}
-    return filled(abstract, kept, "config: expected one with the same arrays")
+    abstract, arrays = jax.eval_shape(lambda: models.create(config)), arrays_by_path(model)
+    kept = {name: arrays[name] for name in arrays_by_path(abstract) if name in arrays}
+    return replace_arrays(abstract, kept, "config: expected one with the same arrays")

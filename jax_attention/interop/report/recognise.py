@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.cache import EMPTY
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.report.causes import HYPOTHESES, Guess
 from jax_attention.interop.report.halves import Half
 from jax_attention.interop.report.ours import alone, judged
@@ -21,7 +22,6 @@ from jax_attention.interop.report.theirs import Place
 from jax_attention.masks import fully_masked_rows
 from jax_attention.models import TransformerLM
 from jax_attention.nn.freeze import unfreeze
-from jax_attention.nn.named import filled, named
 
 SMALL = 2.0**-12
 """The root mean square of inputs by which epsilons of norms are told apart: their squares are as small as those."""
@@ -126,8 +126,8 @@ def _ratios(bits: int, half: Half) -> Iterator[float]:
         model = alone(half.model, layer)
         names = [name for name in half.trace.names(layer) if POINTS[name].kind in MULTIPLY]
         inputs = {name: half.trace.inputs[layer, name] for name in names}
-        kernels = {key: narrow(x) if key.endswith(".kernel") else x for key, x in named(model).items()}
-        rounded = filled(model, kernels, "model: expected the same arrays")
+        kernels = {key: narrow(x) if key.endswith(".kernel") else x for key, x in arrays_by_path(model).items()}
+        rounded = replace_arrays(model, kernels, "model: expected the same arrays")
         with jax.default_matmul_precision("highest"):
             ours = run_points(model, inputs, half.beside)
             other = run_points(rounded, *jax.tree.map(narrow, (inputs, half.beside)))

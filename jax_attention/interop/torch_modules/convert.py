@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 
 from jax_attention.core.checks import check_instance
+from jax_attention.core.tree_paths import arrays_by_path, list_problems, replace_arrays
 from jax_attention.interop import entries
 from jax_attention.interop.tensors import import_torch, to_jax, to_numpy, to_tensor
 from jax_attention.interop.torch_modules.attention import ATTN, MULTI_HEAD
@@ -16,7 +17,6 @@ from jax_attention.interop.torch_modules.kind import Kind
 from jax_attention.interop.torch_modules.layers import EMBEDDING, LAYER_NORM, LINEAR, RMS_NORM
 from jax_attention.interop.torch_modules.recurrent import RECURRENT
 from jax_attention.interop.torch_modules.transformer import TRANSFORMERS
-from jax_attention.nn.named import filled, listed, named
 
 KINDS: tuple[Kind, ...] = (*TRANSFORMERS, MULTI_HEAD, ATTN, *RECURRENT, LINEAR, LAYER_NORM, RMS_NORM, EMBEDDING)
 
@@ -100,7 +100,9 @@ def from_state_dict(layer: nnx.Module, state_dict: Mapping[str, Any]) -> nnx.Mod
     what = f"state_dict: expected the arrays of {_named(_kind_of_layer(layer))}"
     numbers = {name: to_numpy(x) for name, x in state_dict.items()}
     arrays = entries.to_ours(_entries(layer), numbers, what)
-    return filled(layer, {name: to_jax(name, x) for name, x in arrays.items()}, what + " in the sizes of the layer")
+    return replace_arrays(
+        layer, {name: to_jax(name, x) for name, x in arrays.items()}, what + " in the sizes of the layer"
+    )
 
 
 def to_state_dict(layer: nnx.Module) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def to_state_dict(layer: nnx.Module) -> dict[str, Any]:
     Reference:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html: load_state_dict.
     """
-    ours = {name: to_numpy(x) for name, x in named(layer).items()}
+    ours = {name: to_numpy(x) for name, x in arrays_by_path(layer).items()}
     return {name: to_tensor(x) for name, x in entries.to_theirs(_entries(layer), ours).items()}
 
 
@@ -204,12 +206,12 @@ def _named(kind: Kind) -> str:
 def _entries(layer: nnx.Module) -> list[entries.Entry]:
     """The table of a layer, all of whose parameters it must know."""
     kind = _kind_of_layer(layer)
-    found, held = kind.entries(layer), named(layer).keys()
+    found, held = kind.entries(layer), arrays_by_path(layer).keys()
     known = {name for entry in found for name in entry.ours}
     problems = {"missing": sorted(known - held), "not in PyTorch": sorted(held - known)}
     if any(problems.values()):
         raise ValueError(
-            f"layer: expected the parameters of {_named(kind)}, got {listed(problems)}. Make the layer with the "
+            f"layer: expected the parameters of {_named(kind)}, got {list_problems(problems)}. Make the layer with the "
             "options of PyTorch's; what it has beyond them must be kept apart."
         )
     return found
