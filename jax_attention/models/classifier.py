@@ -68,9 +68,9 @@ class Classifier(nnx.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "*lead T"],
+        tokens: Int[Array, "*batch T"],
         *,
-        positions: Int[Array, "*#lead T"] | None = None,
+        positions: Int[Array, "*#batch T"] | None = None,
         rng: PRNGKeyArray | None = None,
         capture: Capture | None = None,
     ) -> LMOutput:

@@ -140,11 +140,11 @@ class EncoderDecoder(Seq2SeqModel):
 
     def encode(
         self,
-        source: Int[Array, "*lead S"],
+        source: Int[Array, "*batch S"],
         *,
-        positions: Int[Array, "*#lead S"] | None = None,
+        positions: Int[Array, "*#batch S"] | None = None,
         rng: PRNGKeyArray | None = None,
-    ) -> Float[Array, "*lead S D"]:
+    ) -> Float[Array, "*batch S D"]:
         """What the encoder makes of a source."""
         encoder = self.encoder
         if self.config.shared_embedding:
@@ -157,7 +157,7 @@ class EncoderDecoder(Seq2SeqModel):
         return self.decoder.project_memory(self.encode(source, positions=positions, rng=rng), positions)
 
     def condition(
-        self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None
+        self, source: Int[Array, "*batch S"], *, positions: Int[Array, "*#batch S"] | None = None
     ) -> ConditionedDecoder:
         """As of every model of a source; the blocks of the decoder are unrolled, which is faster token by token."""
         self.encoder._checked(source, positions, None)

@@ -50,12 +50,12 @@ class EncoderDecoderStack(nnx.Module):
 
     def __call__(
         self,
-        source: Float[Array, "*lead S D"],
-        target: Float[Array, "*lead T D"],
+        source: Float[Array, "*batch S D"],
+        target: Float[Array, "*batch T D"],
         *,
         mask: Any = None,
-        source_positions: Int[Array, "*#lead S"] | None = None,
-        target_positions: Int[Array, "*#lead T"] | None = None,
+        source_positions: Int[Array, "*#batch S"] | None = None,
+        target_positions: Int[Array, "*#batch T"] | None = None,
         rng: PRNGKeyArray | None = None,
         capture: Any = None,
     ) -> StackOutput:

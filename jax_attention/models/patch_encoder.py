@@ -94,15 +94,15 @@ class PatchEncoder(nnx.Module):
         return math.prod(self.grid)
 
     def __call__(
-        self, images: Float[Array, "*lead H W C"], *, rng: PRNGKeyArray | None = None
-    ) -> Float[Array, "*lead P D"]:
+        self, images: Float[Array, "*batch H W C"], *, rng: PRNGKeyArray | None = None
+    ) -> Float[Array, "*batch P D"]:
         """What the patches are, each having seen the others."""
         x = self.embed(self.patches(images).astype(model_dtype(self.config)))
         if self.position is not None:
             x = x + self.position[...].astype(x.dtype)
         return self.body(drop(x, self.config.dropout, fold(rng, 0)), rng=fold(rng, 1)).hidden
 
-    def patches(self, images: Float[Array, "*lead H W C"]) -> Float[Array, "*lead P N"]:
+    def patches(self, images: Float[Array, "*batch H W C"]) -> Float[Array, "*batch P N"]:
         """The pixels of each patch, row by row: `[..., P, patch height * patch width * C]`."""
         images = jnp.asarray(images)
         fail_unless(

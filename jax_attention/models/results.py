@@ -118,7 +118,7 @@ class Memory:
     rest: tuple[KVCache, ...] = data_field()
 
     @property
-    def lead(self) -> tuple[int, ...]:
+    def batch_shape(self) -> tuple[int, ...]:
         """Its leading axes."""
         return self.scanned[0].key.shape[1:-3] if self.scanned else self.rest[0].key.shape[:-3]
 

@@ -94,7 +94,7 @@ class RNNDecoder(nnx.Module):
         self.config = config
         self.embedding = _table(config.vocab_size, config, rngs)
         self.rnn = CELLS[config.cell](config.width + size, size, num_layers=config.num_layers, **options)
-        self.bridge = Linear(size, len(self.rnn.parts) * config.num_layers * size, **options)
+        self.bridge = Linear(size, len(self.rnn.state_names) * config.num_layers * size, **options)
         self.score = None if config.score is None else freeze(_score(config, options))
         self.normalize = freeze(
             trained(config.normalize, config.param_dtype) if config.train_rule else config.normalize
@@ -102,7 +102,7 @@ class RNNDecoder(nnx.Module):
         self.combine = Linear(2 * size, size, **options)
         self.head = Linear(size, config.vocab_size, **options)
 
-    def __call__(self, tokens: Int[Array, "*lead T"], *, capture: Capture | None = None, **options: Any) -> LMOutput:
+    def __call__(self, tokens: Int[Array, "*batch T"], *, capture: Capture | None = None, **options: Any) -> LMOutput:
         """Logits of the next token at every place; options as in `hidden`."""
         wants = capture is not None and self._wants(capture)
         hidden, cache, maps = self._run(tokens, maps=wants, **options)
@@ -111,24 +111,24 @@ class RNNDecoder(nnx.Module):
 
     def hidden(
         self,
-        tokens: Int[Array, "*lead T"],
+        tokens: Int[Array, "*batch T"],
         *,
         memory: RNNMemory,
-        positions: Int[Array, "*#lead T"] | None = None,
+        positions: Int[Array, "*#batch T"] | None = None,
         cache: RNNState | None = None,
         rng: PRNGKeyArray | None = None,
-    ) -> tuple[Float[Array, "*lead T H"], RNNState]:
+    ) -> tuple[Float[Array, "*batch T H"], RNNState]:
         """What the head sees, and where the decoder stands then; tokens at `cache.EMPTY` leave it alone."""
         return self._run(tokens, memory=memory, positions=positions, cache=cache, rng=rng)[:2]
 
-    def unembed(self, hidden: Float[Array, "*lead H"]) -> Float[Array, "*lead V"]:
+    def unembed(self, hidden: Float[Array, "*batch H"]) -> Float[Array, "*batch V"]:
         """Logits of hidden states."""
         return self.head(hidden).astype(compute_dtype(hidden.dtype))
 
     def init_cache(self, batch: tuple[int, ...] = (), capacity: int | None = None) -> RNNState:
         """Before the first token; a state holds any number of them, so `capacity` changes nothing."""
         zeros = jnp.zeros((*batch, self.config.num_layers, self.config.hidden_size), _dtype(self.config))
-        return RNNState(self._joined([zeros] * len(self.rnn.parts)), jnp.zeros((), bool))
+        return RNNState(self._joined([zeros] * len(self.rnn.state_names)), jnp.zeros((), bool))
 
     def _run(
         self,
@@ -142,18 +142,18 @@ class RNNDecoder(nnx.Module):
     ) -> tuple[jax.Array, RNNState, jax.Array | None]:
         tokens = check_tokens("tokens", tokens)
         check_instance("memory", memory, RNNMemory, "models.RNNMemory", "Make it by model.encode(source).")
-        *lead, count = tokens.shape
+        *batch, count = tokens.shape
         fail_unless(
-            broadcasts(memory.code.shape[:-1], tuple(lead)),
-            f"memory: expected leading axes that broadcast to those of the target, {tuple(lead)}, got "
+            broadcasts(memory.code.shape[:-1], tuple(batch)),
+            f"memory: expected leading axes that broadcast to those of the target, {tuple(batch)}, got "
             f"{memory.code.shape[:-1]}. Give a target for each source.",
         )
         real = jnp.ones(tokens.shape, bool)
         if positions is not None:
-            real = check_positions("positions", positions, count, tuple(lead)) != EMPTY
+            real = check_positions("positions", positions, count, tuple(batch)) != EMPTY
             real = jnp.broadcast_to(real, tokens.shape)
         x = drop(table_rows(self.embedding, tokens, _dtype(self.config)), self.config.dropout, fold(rng, 0))
-        state = self._start(memory, tuple(lead), cache)
+        state = self._start(memory, tuple(batch), cache)
         state = pvary_like(state, (x, memory, real, self))
 
         def step(state: Any, row: tuple[jax.Array, jax.Array]) -> tuple[Any, tuple]:
@@ -181,10 +181,10 @@ class RNNDecoder(nnx.Module):
         context = attend(query, key, memory.states, **rule)[..., 0, :]
         return context, attention_weights(query, key, memory.states, **rule)[..., 0, :] if maps else None
 
-    def _start(self, memory: RNNMemory, lead: tuple[int, ...], cache: RNNState | None) -> Any:
+    def _start(self, memory: RNNMemory, batch: tuple[int, ...], cache: RNNState | None) -> Any:
         """The state before the first of these tokens: from the code, unless some were read."""
-        shape = (*lead, self.config.num_layers, self.config.hidden_size)
-        parts = jnp.split(jnp.tanh(self.bridge(memory.code)), len(self.rnn.parts), axis=-1)
+        shape = (*batch, self.config.num_layers, self.config.hidden_size)
+        parts = jnp.split(jnp.tanh(self.bridge(memory.code)), len(self.rnn.state_names), axis=-1)
         first = [jnp.broadcast_to(part.reshape(*part.shape[:-1], *shape[-2:]), shape) for part in parts]
         if cache is None:
             return self._joined(first)

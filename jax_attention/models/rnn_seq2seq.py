@@ -62,9 +62,9 @@ class RNNSeq2Seq(Seq2SeqModel):
 
     def encode(
         self,
-        source: Int[Array, "*lead S"],
+        source: Int[Array, "*batch S"],
         *,
-        positions: Int[Array, "*#lead S"] | None = None,
+        positions: Int[Array, "*#batch S"] | None = None,
         rng: PRNGKeyArray | None = None,
     ) -> RNNMemory:
         """What the encoder makes of a source; padding stands at `cache.EMPTY`."""

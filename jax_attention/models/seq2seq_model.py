@@ -24,15 +24,15 @@ class ConditionedDecoder(nnx.Module):
     def __init__(self, decoder: Any, memory: Any):
         self.decoder, self.memory, self.config = decoder, nnx.data(memory), decoder.config
 
-    def __call__(self, tokens: Int[Array, "*lead T"], **options: Any) -> LMOutput:
+    def __call__(self, tokens: Int[Array, "*batch T"], **options: Any) -> LMOutput:
         """Logits of the next token at every place."""
         return self.decoder(tokens, memory=self.memory, **options)
 
-    def hidden(self, tokens: Int[Array, "*lead T"], **options: Any) -> tuple[Float[Array, "*lead T D"], Any]:
+    def hidden(self, tokens: Int[Array, "*batch T"], **options: Any) -> tuple[Float[Array, "*batch T D"], Any]:
         """What the head sees, and the new cache."""
         return self.decoder.hidden(tokens, memory=self.memory, **options)
 
-    def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
+    def unembed(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Logits of hidden states."""
         return self.decoder.unembed(hidden)
 
@@ -51,11 +51,11 @@ class Seq2SeqModel(nnx.Module):
 
     def __call__(
         self,
-        source: Int[Array, "*lead S"],
-        target: Int[Array, "*lead T"],
+        source: Int[Array, "*batch S"],
+        target: Int[Array, "*batch T"],
         *,
-        source_positions: Int[Array, "*#lead S"] | None = None,
-        target_positions: Int[Array, "*#lead T"] | None = None,
+        source_positions: Int[Array, "*#batch S"] | None = None,
+        target_positions: Int[Array, "*#batch T"] | None = None,
         rng: PRNGKeyArray | None = None,
         capture: Capture | None = None,
     ) -> LMOutput:
@@ -70,18 +70,18 @@ class Seq2SeqModel(nnx.Module):
 
     def hidden(
         self,
-        source: Int[Array, "*lead S"],
-        target: Int[Array, "*lead T"],
+        source: Int[Array, "*batch S"],
+        target: Int[Array, "*batch T"],
         *,
-        source_positions: Int[Array, "*#lead S"] | None = None,
-        target_positions: Int[Array, "*#lead T"] | None = None,
+        source_positions: Int[Array, "*#batch S"] | None = None,
+        target_positions: Int[Array, "*#batch T"] | None = None,
         rng: PRNGKeyArray | None = None,
-    ) -> Float[Array, "*lead T D"]:
+    ) -> Float[Array, "*batch T D"]:
         """What the head sees: the same call without the logits, which are large."""
         options = self._read(source, target, source_positions, rng)
         return self.decoder.hidden(target, positions=target_positions, **options)[0]
 
-    def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
+    def unembed(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Logits of hidden states."""
         return self.decoder.unembed(hidden)
 
@@ -94,7 +94,7 @@ class Seq2SeqModel(nnx.Module):
         return bucket(count)
 
     def condition(
-        self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None
+        self, source: Int[Array, "*batch S"], *, positions: Int[Array, "*#batch S"] | None = None
     ) -> ConditionedDecoder:
         """The decoder of one source, or of a batch of them: a language model of the target.
 
@@ -108,10 +108,10 @@ class Seq2SeqModel(nnx.Module):
 
     def _read(self, source: Any, target: Any, positions: Any, rng: jax.Array | None) -> dict[str, Any]:
         """What the decoder is given besides the target and its positions."""
-        lead = tuple(jnp.shape(x)[:-1] for x in (source, target))
+        batch = tuple(jnp.shape(x)[:-1] for x in (source, target))
         fail_unless(
-            lead[0] == lead[1],
-            f"target: expected the leading axes of the source, {lead[0]}, got {lead[1]}. Give one for each.",
+            batch[0] == batch[1],
+            f"target: expected the leading axes of the source, {batch[0]}, got {batch[1]}. Give one for each.",
         )
         rngs = (None, None) if rng is None else jax.random.split(rng)
         return {"memory": self.encode_memory(source, positions, rngs[0]), "rng": rngs[1]}
@@ -124,7 +124,7 @@ def _remembered(model: Seq2SeqModel, source: jax.Array, places: jax.Array) -> An
 
 def _filled_up(source: jax.Array, positions: Any, size: int) -> tuple[jax.Array, jax.Array]:
     """Tokens and positions `[..., size]`: what is added stands at `EMPTY`, where nobody looks."""
-    count, lead = source.shape[-1], source.shape[:-1]
-    places = jnp.arange(count) if positions is None else check_positions("positions", positions, count, lead)
+    count, batch = source.shape[-1], source.shape[:-1]
+    places = jnp.arange(count) if positions is None else check_positions("positions", positions, count, batch)
     behind = lambda x: [(0, 0)] * (x.ndim - 1) + [(0, size - count)]  # noqa: E731
     return jnp.pad(source, behind(source)), jnp.pad(places, behind(places), constant_values=EMPTY)

@@ -77,11 +77,11 @@ class TransformerLM(TransformerStack):
 
     def __call__(
         self,
-        tokens: Int[Array, "*lead T"],
+        tokens: Int[Array, "*batch T"],
         *,
-        positions: Int[Array, "*#lead T"] | None = None,
-        segment_ids: Int[Array, "*#lead T"] | None = None,
-        token_types: Int[Array, "*#lead T"] | None = None,
+        positions: Int[Array, "*#batch T"] | None = None,
+        segment_ids: Int[Array, "*#batch T"] | None = None,
+        token_types: Int[Array, "*#batch T"] | None = None,
         cache: LMCache | None = None,
         memory: Memory | None = None,
         rng: PRNGKeyArray | None = None,
@@ -111,11 +111,11 @@ class TransformerLM(TransformerStack):
         )
         return LMOutput(self.unembed(x), cache, captured if capture is not None else None)
 
-    def hidden(self, tokens: Int[Array, "*lead T"], **options: Any) -> tuple[Float[Array, "*lead T D"], LMCache | None]:
+    def hidden(self, tokens: Int[Array, "*batch T"], **options: Any) -> tuple[Float[Array, "*batch T D"], LMCache | None]:
         """What the head sees, `[..., T, D]`, and the new cache: the same call without the logits, which are large."""
         return self.read(tokens, **options, capture=None)[:2]
 
-    def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
+    def unembed(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Logits of hidden states, in at least float32."""
         config, dtype = self.config, model_dtype(self.config)
         if self.head_transform is not None:
@@ -137,11 +137,11 @@ class TransformerLM(TransformerStack):
 
     def read(
         self,
-        tokens: Int[Array, "*lead T"],
+        tokens: Int[Array, "*batch T"],
         *,
-        positions: Int[Array, "*#lead T"] | None = None,
-        segment_ids: Int[Array, "*#lead T"] | None = None,
-        token_types: Int[Array, "*#lead T"] | None = None,
+        positions: Int[Array, "*#batch T"] | None = None,
+        segment_ids: Int[Array, "*#batch T"] | None = None,
+        token_types: Int[Array, "*#batch T"] | None = None,
         cache: LMCache | None = None,
         memory: Memory | None = None,
         rng: PRNGKeyArray | None = None,

@@ -71,10 +71,10 @@ class TransformerStack(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "*lead T D"],
+        x: Float[Array, "*batch T D"],
         *,
-        positions: Int[Array, "*#lead T"] | None = None,
-        segment_ids: Int[Array, "*#lead T"] | None = None,
+        positions: Int[Array, "*#batch T"] | None = None,
+        segment_ids: Int[Array, "*#batch T"] | None = None,
         mask: Any = None,
         cache: LMCache | None = None,
         memory: Memory | None = None,
@@ -109,7 +109,7 @@ class TransformerStack(nnx.Module):
         return StackOutput(x if self.final_norm is None else self.final_norm(x), cache, captured)
 
     def project_memory(
-        self, states: Float[Array, "*lead S M"], positions: Int[Array, "*#lead S"] | None = None
+        self, states: Float[Array, "*batch S M"], positions: Int[Array, "*#batch S"] | None = None
     ) -> Memory:
         """Keys and values of a source for the cross-attention of every layer: the `memory` of later calls.
 
@@ -178,8 +178,8 @@ class TransformerStack(nnx.Module):
             f"memory: expected {layout[0]} stacked and {layout[1]} single layers, got {got[0]} and {got[1]}. {cure}",
         )
         fail_unless(
-            broadcasts(memory.lead, x.shape[:-2]),
-            f"memory: expected leading axes that broadcast to those of the target, {x.shape[:-2]}, got {memory.lead}. "
+            broadcasts(memory.batch_shape, x.shape[:-2]),
+            f"memory: expected leading axes that broadcast to those of the target, {x.shape[:-2]}, got {memory.batch_shape}. "
             "Give one target, or prompt, for each source.",
         )
 
@@ -201,10 +201,10 @@ class TransformerStack(nnx.Module):
             f"cache: expected a models.LMCache of {layout[0]} stacked and {layout[1]} single layers, got {got}. Make "
             "it with init_cache of the model that reads it; scanned and unrolled models have different ones.",
         )
-        lead, count = cache.positions.shape[:-1], shape[-1]
+        batch, count = cache.positions.shape[:-1], shape[-1]
         fail_unless(
-            lead == shape[:-1],
-            f"tokens: expected leading axes {lead} as in the cache, got {shape[:-1]}. Make the cache by "
+            batch == shape[:-1],
+            f"tokens: expected leading axes {batch} as in the cache, got {shape[:-1]}. Make the cache by "
             f"init_cache(batch={shape[:-1]}).",
         )
         known = 0 if isinstance(cache.length, jax.core.Tracer) else int(cache.length)

@@ -124,7 +124,7 @@ def test_rows_behind_the_length_change_nothing(kind):
     layer, (x,) = layer_of(kind, bidirectional=True), inputs("float32", (B, T, D))
     lengths = np.array([2, 4, 0])
     behind = np.arange(T)[:, None] >= lengths[:, None, None]
-    state = whole([jnp.full((2, H), 0.5)] * len(layer.parts))
+    state = whole([jnp.full((2, H), 0.5)] * len(layer.state_names))
 
     @jax.jit
     def run(layer, x):
@@ -174,14 +174,14 @@ def test_step_by_step_is_the_whole(kind):
 @BOTH
 def test_no_rows_and_no_sequences(kind):
     layer = layer_of(kind, bidirectional=True)
-    state = whole([jnp.full((B, 2, H), 0.5)] * len(layer.parts))
+    state = whole([jnp.full((B, 2, H), 0.5)] * len(layer.state_names))
     run = jax.jit(layer)
     outputs, final = run(jnp.ones((B, 0, D)), state)
     assert outputs.shape == (B, 0, 2 * H)
     assert all(np.array_equal(part, np.full((B, 2, H), 0.5)) for part in parts(final))
     outputs, final = run(jnp.ones((0, T, D)), None, jnp.zeros(0, int))
     assert outputs.shape == (0, T, 2 * H)
-    assert [part.shape for part in parts(final)] == [(0, 2, H)] * len(layer.parts)
+    assert [part.shape for part in parts(final)] == [(0, 2, H)] * len(layer.state_names)
 
 
 @BOTH
@@ -200,7 +200,7 @@ def test_dtypes(kind):
 def test_every_derivative(kind, x64):
     layer = layer_of(kind, bidirectional=True, param_dtype=jnp.float64)
     leaves, structure = jax.tree.flatten(layer)
-    x, *state = inputs("float64", (2, 3, D), *[(2, 2, H)] * len(layer.parts))
+    x, *state = inputs("float64", (2, 3, D), *[(2, 2, H)] * len(layer.state_names))
 
     @jax.jit
     def run(leaves, x, state):

@@ -122,7 +122,7 @@ def test_cross_attention_with_other_sizes():
     module = layer(key_size=6, value_size=7, output_size=9, head_size=3)
     keys, values = np.ones((2, 8, 6), np.float32), np.ones((2, 8, 7), np.float32)
     assert jax.eval_shape(module, X, keys, values).shape == (2, 5, 9)
-    with pytest.raises(ValueError, match="key: expected an array where value is given"):
+    with pytest.raises(ValueError, match="key: expected an array together with value"):
         module(X, None, values)
 
 

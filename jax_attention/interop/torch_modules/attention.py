@@ -54,7 +54,7 @@ def _their_heads_options(layer: MultiHeadAttention) -> dict[str, Any]:
         "kdim": key_size,
         "vdim": value_size,
         "bias": layer.out.bias is not None,
-        "add_bias_kv": layer.bias_kv is not None,
+        "add_bias_kv": layer.bias_k is not None,
         "add_zero_attn": normalize.plus_one,
         "batch_first": True,
     }
@@ -83,9 +83,9 @@ def _heads_entries(layer: MultiHeadAttention) -> list[Entry]:
         names = [f"{part[0]}_proj_weight" for part in PARTS]
         found = [turned(*names) for names in zip(kernels, names, strict=True)]
     shapes = ((1, layer.num_heads, layer.head_size), (1, 1, size))
-    extra = [reshaped(f"extra_{part}", f"bias_{part[0]}", *shapes) for part in PARTS[1:]]
+    extra = [reshaped(name, name, *shapes) for name in ("bias_k", "bias_v")]
     found += [turned("out.kernel", "out_proj.weight"), *_heads_biases(layer, size)]
-    return found if layer.bias_kv is None else [*found, *extra]
+    return found if layer.bias_k is None else [*found, *extra]
 
 
 def _heads_biases(layer: MultiHeadAttention, size: int) -> list[Entry]:
