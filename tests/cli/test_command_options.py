@@ -52,9 +52,9 @@ def test_every_field_of_a_model_can_be_said():
 
 
 def test_flags_that_may_be_words():
-    given = ["--use-bias", "qkv", "out", "--qk-norm", "joined", "--local-rope", "rotary(base=100.0)"]
+    given = ["--use-bias", "qkv", "out", "--qk-norm", "all_heads", "--local-rope", "rotary(base=100.0)"]
     config = model_config("tiny", app.parse(["train", *given]).model, 7)
-    assert (config.use_bias, config.qk_norm, config.local_rope) == (("qkv", "out"), "joined", rotary(base=100.0))
+    assert (config.use_bias, config.qk_norm, config.local_rope) == (("qkv", "out"), "all_heads", rotary(base=100.0))
     config = model_config("tiny", app.parse(["train", "--use-bias", "True", "--qk-norm", "True"]).model, 7)
     assert (config.use_bias, config.qk_norm, config.local_rope) == (True, True, None)
 

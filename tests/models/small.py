@@ -47,7 +47,7 @@ SCHEMES: dict[str, dict[str, Any]] = {
         "use_bias": ("qkv", "feed_forward"),
     },
     "t5": {"activation": "relu2", "sinks": True, "score_cap": 1.5},
-    "none": {"activation": "geglu", "norm_place": "parallel", "use_bias": ("out", "norm"), "qk_norm": "joined"},
+    "none": {"activation": "geglu", "norm_place": "parallel", "use_bias": ("out", "norm"), "qk_norm": "all_heads"},
 }
 """Every position scheme, with the other choices of a config spread over them."""
 

@@ -110,7 +110,7 @@ BAD = {
         "use_bias: expected places among qkv, out, feed_forward, norm, got ['mlp'].",
     ),
     "bias flag": ({"use_bias": "qkv"}, TypeError, "use_bias: expected True or False or a tuple of places, got 'qkv'."),
-    "norm of heads": ({"qk_norm": "all"}, TypeError, "qk_norm: expected True or False or 'joined', got 'all'."),
+    "norm of heads": ({"qk_norm": "all"}, TypeError, "qk_norm: expected True or False or 'all_heads', got 'all'."),
     "local rope": ({"local_rope": 1e4}, TypeError, "local_rope: expected positions.rotary(...), got 10000.0."),
     "flag": ({"scan": "no"}, TypeError, "scan: expected True or False, got 'no'."),
     "activation": (

@@ -193,7 +193,7 @@ WRONG = {
     "kv_heads": (lambda: layer(kv_heads=3), "kv_heads: expected a divisor of num_heads = 4, got 3"),
     "packed": (lambda: layer(packed=True, key_size=8), "packed: expected inputs of one size"),
     "extra": (lambda: layer(bias_kv=True, normalize=normalizers.sigmoid())(X), "bias_kv: expected the softmax"),
-    "learned": (lambda: nn.LearnedPart(masks.causal()), "value: expected a value with at least one float array"),
+    "learned": (lambda: nn.LearnedPart(masks.causal()), "value: expected a part with at least one float array"),
     "traced": (
         lambda: jax.jit(lambda s: layer(mods=(mods.alibi(s),))(X))(jnp.ones(4)),
         "expected known arrays to keep as constants",

@@ -16,7 +16,7 @@ AFTER = {"attention_after": "post_attention_layernorm", "feed_forward_after": "p
 def read(fields: Fields) -> LMConfig:
     """Their fields as our config."""
     biased = fields.take("attention_bias", False)
-    own = {"norm_place": "after", "qk_norm": "joined", "use_bias": biases(qkv=biased, out=biased)}
+    own = {"norm_place": "after", "qk_norm": "all_heads", "use_bias": biases(qkv=biased, out=biased)}
     return LMConfig(**read_llama_like(fields, epsilon=1e-5) | own)
 
 

@@ -18,7 +18,7 @@ from jax_attention import masks, scores
 from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.report.ours import changed
 from jax_attention.models import LMConfig, TransformerLM
-from jax_attention.models.block import rope_of_layer
+from jax_attention.models.block import layer_rope
 from jax_attention.nn.feed_forward import ACTIVATIONS
 from jax_attention.positions import Scaling
 
@@ -133,13 +133,13 @@ def _masked(model: TransformerLM, mask: Any) -> TransformerLM:
     T5's table, which go by the mask otherwise.
     """
     config = model.config
-    turn = rope_of_layer(config, config.window(0)) or config.rope
+    turn = layer_rope(config, config.window(0)) or config.rope
     place = {"mods": (*model.shared_mods(), *config.mods), "position": "none"} if model.shared_mods() else {}
     return changed(model, mask=mask, windows=(None,), rope=turn, local_rope=None, **place)
 
 
 def _rope(field: str, values: tuple, words: Callable[[Any], str], model: TransformerLM, at: str) -> Iterator[Guess]:
-    own = rope_of_layer(model.config, model.config.window(0))
+    own = layer_rope(model.config, model.config.window(0))
     if own is not None:
         for x in values:
             if x != getattr(own, field):

@@ -19,7 +19,7 @@ from jax_attention.interop.report.rounding import ParityRow, compared, longest_s
 from jax_attention.interop.report.theirs import check_model, config_of, dtype_of, eps_of, load_theirs, ours_from
 from jax_attention.interop.report.tokens import chosen, window_notes
 from jax_attention.models import EncoderDecoder, TransformerLM
-from jax_attention.models.choices import Dtype
+from jax_attention.models.config_checks import Dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
