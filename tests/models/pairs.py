@@ -1,4 +1,4 @@
-"""Small encoder–decoders of every kind, with a source and a target to read and to write."""
+"""Small encoder–decoders of several kinds, and the tokens of a source and a target."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SHARING = {"post-norm, learned": True}
 
 
 def pair_config(kind: str, **changes) -> models.EncoderDecoderConfig:
-    given = KINDS[kind]
-    shared = {"depth": 2, "num_heads": 4} | SIZES | given["shared"] | changes
+    fields = KINDS[kind]
+    shared = {"depth": 2, "num_heads": 4} | SIZES | fields["shared"] | changes
     return models.EncoderDecoderConfig(
-        encoder=models.LMConfig(**shared | given["encoder"] | changes, mask=None),
-        decoder=models.LMConfig(**shared | given["decoder"] | changes, memory_size=shared["width"]),
+        encoder=models.LMConfig(**shared | fields["encoder"] | changes, mask=None),
+        decoder=models.LMConfig(**shared | fields["decoder"] | changes, memory_size=shared["width"]),
         shared_embedding=SHARING.get(kind, False),
     )
 

@@ -19,12 +19,12 @@ X = normal(0, 2, 5, 16)
 
 
 def layer(**options):
-    """A layer with random numbers, made without compiling its initialisation."""
+    """A layer with random parameters, made without compiling its initialisation."""
     return small.filled(lambda: nn.MultiHeadAttention(4, 16, rngs=nnx.Rngs(0), **options))
 
 
 def by_hand(module, x, mask, score=lambda q, k: q @ k.T / np.sqrt(q.shape[-1])):
-    """One example, one head at a time, in NumPy."""
+    """The layer in NumPy, for one example and one head at a time."""
     p = module.projections
     q, k, v = (linear(w, x).reshape(len(x), -1, 4) for w in (p.query, p.key, p.value))
     outputs = []
@@ -91,7 +91,7 @@ def test_any_rule_trains_under_plain_jax(name):
 _FACTORIES = {"additive module", "general module", "function", "learned relative", "learned sinks"}
 
 
-def test_learned_values_get_gradients_and_constants_do_not():
+def test_learned_parts_get_gradients_and_constants_do_not():
     slopes = mods.alibi(positions.alibi_slopes(4))
     fixed, learned = (
         nn.MultiHeadAttention(4, 16, mods=(x,), rngs=nnx.Rngs(0)) for x in (slopes, nn.LearnedPart(slopes))
