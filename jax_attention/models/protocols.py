@@ -25,8 +25,8 @@ class TokenModel(Protocol):
 class LanguageModel(TokenModel, Protocol):
     """A token model that can generate, such as `models.TransformerLM` or `models.ConditionedDecoder`.
 
-    `config` has `vocab_size` and `context`. It may have `position`, `scan`, `endless` and `sees_future`, which then mean
-    what they mean in `LMConfig` and `RNNConfig`.
+    `config` has `vocab_size` and `context`. It may have `position`, `scan`, `endless` and `sees_future`, with the
+    meaning of `LMConfig` and `RNNConfig`.
     """
 
     config: Any

@@ -159,6 +159,7 @@ class RNNDecoder(nnx.Module):
 
         def step(state: Any, row: tuple[jax.Array, jax.Array]) -> tuple[Any, tuple]:
             x, real = row
+            # c_i from s_(i-1), then s_i = cell([y_(i-1) ; c_i], s_(i-1)): Bahdanau et al., appendix A.2.2.
             context, weights = self._attend(state, x, memory, with_weights)
             out, new = self.rnn(jnp.concatenate([x, context], axis=-1)[..., None, :], state)
             state = jax.tree.map(lambda new, old: jnp.where(real[..., None, None], new, old), new, state)
@@ -167,6 +168,7 @@ class RNNDecoder(nnx.Module):
         rows = jnp.moveaxis(x, -2, 0), jnp.moveaxis(real, -1, 0)
         state, (outputs, contexts, weights) = jax.lax.scan(step, state, rows)
         both = jnp.moveaxis(jnp.concatenate([outputs, contexts], axis=-1), 0, -2)
+        # tanh(W_c [c_i ; s_i]), the attentional hidden state: Luong et al., equation 5.
         hidden = drop(jnp.tanh(self.combine(both)), self.config.dropout, fold(rng, 1))
         weights = None if weights is None else jnp.moveaxis(weights, 0, -2)[..., None, :, :]
         return hidden, RNNState(state, jnp.ones((), bool)), weights
@@ -188,6 +190,7 @@ class RNNDecoder(nnx.Module):
     def _initial_state(self, memory: RNNMemory, batch: tuple[int, ...], cache: RNNState | None) -> Any:
         """The state before these tokens: that of the cache, or computed from the code where no token was read yet."""
         shape = (*batch, self.config.num_layers, self.config.hidden_size)
+        # s_0 = tanh(W_s C), an affine map of the encoder's last state: Bahdanau et al., appendix A.2.2.
         arrays = jnp.split(jnp.tanh(self.bridge(memory.code)), len(self.rnn.state_names), axis=-1)
         first = [jnp.broadcast_to(array.reshape(*array.shape[:-1], *shape[-2:]), shape) for array in arrays]
         if cache is None:

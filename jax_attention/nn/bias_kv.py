@@ -42,11 +42,11 @@ def weights_with_bias_kv(
     log_total = jnp.logaddexp(*log_sums)
     if sinks is not None:
         log_total = jnp.logaddexp(log_total, jnp.asarray(sinks)[..., None])
-    maps = [
+    weights = [
         attention_weights_heads(query, k, v, **rule) * jnp.exp(lse - log_total)[..., None].astype(query.dtype)
         for (k, v, rule), lse in zip(calls, log_sums, strict=True)
     ]
-    return jnp.concatenate(maps, axis=-1)
+    return jnp.concatenate(weights, axis=-1)
 
 
 def _calls(

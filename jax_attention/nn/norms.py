@@ -1,4 +1,4 @@
-"""Layer norm and RMS norm with a derivative of their own, which keeps less for the backward pass and runs faster."""
+"""Layer norm and RMS norm with a custom derivative, which keeps less for the backward pass and runs faster."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Cell(nnx.Module):
-    """The parameters of one layer in one direction: two linear layers whose output features are all gates in turn."""
+    """The parameters of one layer in one direction: two linear layers to the concatenated gates."""
 
     def __init__(self, in_features: int, hidden_size: int, gates: int, use_bias: bool, **options: Any):
         bound = hidden_size**-0.5

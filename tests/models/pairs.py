@@ -9,7 +9,7 @@ S, T, D = 5, 4, 16
 SIZES = {"vocab_size": small.VOCABULARY, "context": small.CONTEXT, "width": D, "ff_size": 24}
 KINDS = {
     "post-norm, learned": {"encoder": {}, "decoder": {}, "shared": {"norm_place": "post", "embedding_norm": True}},
-    "t5, own rule, groups": {
+    "t5, another rule, groups": {
         "encoder": {"depth": 3, "num_heads": 2},
         "decoder": {"kv_heads": 2, "score_cap": 2.0, "qk_norm": True, "normalize": normalizers.sparsemax()},
         "shared": {"position": "t5", "norm": "rms", "use_bias": False, "score": scores.scaled_dot(1.0)},

@@ -109,7 +109,7 @@ def test_cross_attention_is_the_rule_over_the_memory():
         hidden = model(SOURCE, TARGET, capture=capture).captured.hidden
         return by_hand(model, model.encode(SOURCE), hidden[-1]), hidden[0]
 
-    np.testing.assert_allclose(*run(pair("t5, own rule, groups", depth=1)), **small.CLOSE)
+    np.testing.assert_allclose(*run(pair("t5, another rule, groups", depth=1)), **small.CLOSE)
 
 
 @pytest.mark.parametrize("depth", [1, *slow(3)])
@@ -151,7 +151,7 @@ def test_a_shared_table_gets_the_gradients_of_encoder_and_decoder():
 
 @pytest.mark.slow
 def test_derivatives_of_second_order():
-    config = pair_config("t5, own rule, groups", depth=1, width=4, num_heads=2, ff_size=5, vocab_size=7)
+    config = pair_config("t5, another rule, groups", depth=1, width=4, num_heads=2, ff_size=5, vocab_size=7)
     config = dataclasses.replace(
         config,
         encoder=dataclasses.replace(config.encoder, depth=1),

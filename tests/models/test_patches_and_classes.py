@@ -157,7 +157,7 @@ def test_wrong_calls_are_refused(name):
 
 
 @pytest.mark.parametrize(
-    "positions", [None, *slow(pytest.param(jnp.zeros((2, 0), jnp.int32), id="given"))], ids=lambda x: "none"
+    "positions", [None, *slow(pytest.param(jnp.zeros((2, 0), jnp.int32), id="positions"))], ids=lambda x: "none"
 )
 def test_a_text_of_no_tokens_has_the_logits_of_the_bias(positions):
     model = classifier()

@@ -52,8 +52,8 @@ def test_train_rule_makes_the_rules_numbers_parameters():
     for part in (gradient.decoder.score, gradient.decoder.normalize):
         (slope,) = jax.tree.leaves(part)
         assert abs(slope) > 1e-6
-    half = jax.eval_shape(lambda: models.create(config("cosine", train_rule=True, param_dtype="bfloat16", **rule)))
-    assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype("bfloat16")}
+    narrow = jax.eval_shape(lambda: models.create(config("cosine", train_rule=True, param_dtype="bfloat16", **rule)))
+    assert {x.dtype for x in jax.tree.leaves(narrow)} == {jnp.dtype("bfloat16")}
 
 
 def test_configs_are_json_and_hashable():
@@ -69,7 +69,7 @@ def test_configs_are_json_and_hashable():
 
 STATES = jnp.asarray(np.ones((2, S, H), np.float32))
 BAD = {
-    "odd halves": (lambda: config(hidden_size=7), "hidden_size: expected an even number"),
+    "an odd size": (lambda: config(hidden_size=7), "hidden_size: expected an even number"),
     "a cell": (lambda: config(cell="rnn"), "cell: expected one of"),
     "a mask as score": (lambda: config("dot", normalize=scores.dot()), "normalize: expected"),
     "nothing to normalise": (lambda: config("none", normalize=normalizers.softmax()), "score: expected a score with"),

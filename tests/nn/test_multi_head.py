@@ -128,10 +128,10 @@ def test_cross_attention_with_other_sizes():
 
 def test_rotary_depends_on_differences_of_positions_only():
     module = layer(rope=positions.rotary(), mask=masks.causal())
-    run = jax.jit(lambda places: module(X, query_positions=places))
-    plain, places = jax.jit(lambda: module(X))(), np.arange(5)
-    np.testing.assert_allclose(run(places + 100), plain, **TOLERANCE)
-    assert np.abs(run(3 * places) - plain).max() > 1e-3
+    run = jax.jit(lambda query_positions: module(X, query_positions=query_positions))
+    plain, query_positions = jax.jit(lambda: module(X))(), np.arange(5)
+    np.testing.assert_allclose(run(query_positions + 100), plain, **TOLERANCE)
+    assert np.abs(run(3 * query_positions) - plain).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_a_ring_cache_serves_a_window():
 
 def test_mask_of_the_call_joins_that_of_the_layer():
     window, modules = masks.sliding_window(2, None), (layer(mask=masks.causal()), layer())
-    run = jax.jit(lambda own, plain: (own(X, mask=window), plain(X, mask=masks.causal() & window)))
+    run = jax.jit(lambda causal, plain: (causal(X, mask=window), plain(X, mask=masks.causal() & window)))
     np.testing.assert_array_equal(*run(*modules))
 
 
