@@ -93,7 +93,7 @@ def open_pretrained(folder: Path) -> Pretrained:
     if family.pair:
         raise ValueError(
             f"folder: expected a language model, got a {family.model_type}, which reads a source first, in "
-            f"{str(folder)!r}. In Python: decoding.generate(interop.load(folder).given(source), start, …)."
+            f"{str(folder)!r}. In Python: decoding.generate(interop.load(folder).condition(source), start, …)."
         )
     if config.sees_future():
         raise ValueError(
