@@ -70,7 +70,7 @@ def check(kind, options, dtype, batch=B, count=T, with_state=True, lengths=None)
     module = torch_layer(kind, dtype, **options)
     check_round_trip(module)
     cells = module.num_layers * (2 if module.bidirectional else 1)
-    states = [(batch, cells, H)] * (len(KINDS[kind][1].parts) if with_state else 0)
+    states = [(batch, cells, H)] * (len(KINDS[kind][1].state_names) if with_state else 0)
     arrays = inputs(dtype, (batch, count, D), *states)
     return check_equal(module, arrays, partial(theirs, lengths=lengths), partial(ours, lengths=lengths), dtype)
 
