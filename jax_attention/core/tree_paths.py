@@ -2,8 +2,6 @@
 
 A path joins attribute names, dictionary keys and indices, as in `blocks.rest.0.attention.out.kernel`. An `nnx.Variable`
 counts as its array, so a module and the plain nested dictionary of its parameters have the same paths.
-
-The module needs Flax, so nothing that `import jax_attention` loads may import it.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from jax_attention.core.checks import describe_array, fail_unless
 
@@ -109,15 +106,17 @@ def flatten(nested: Mapping[str, Any], separator: str, prefix: str = "") -> dict
 
 
 def _paths_and_leaves(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    """Paths and leaves of a pytree, without the path entry that an `nnx.Variable` adds for its array."""
+    from flax import nnx  # here, because the core must load without Flax
+
+    def is_variable(x: Any) -> bool:
+        return isinstance(x, nnx.Variable)
+
     pairs = []
-    for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)[0]:
-        content = node.get_value() if _is_variable(node) else node
+    for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_variable)[0]:
+        content = node.get_value() if is_variable(node) else node
         pairs += [((*path, *inner), leaf) for inner, leaf in jax.tree_util.tree_flatten_with_path(content)[0]]
     return pairs
-
-
-def _is_variable(x: Any) -> bool:
-    return isinstance(x, nnx.Variable)
 
 
 def _join(path: tuple[Any, ...], separator: str) -> str:
