@@ -1,7 +1,7 @@
 """Is it right on this device? Every rule against float64: forward, gradients, jvp, Hessian products.
 
-Outputs are judged by NumPy (the loops of tests/oracle.py, which share no code with the library), derivatives by the
-dense sentence in float64 on the CPU. `highest` is float32 with full products, `default` what JAX does by itself, which
+Outputs are judged by NumPy (the loops of tests/support/oracle.py, which share no code with the library), derivatives
+by the dense sentence in float64 on the CPU. `highest` is float32 with full products, `default` what JAX does by itself, which
 is TF32 on a GPU.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.gpu_cases import softmax_attention
 from jax_attention import Blockwise, attend, attend_heads, masks
-from tests import cases, oracle
+from tests.support import cases, oracle
 
 HEADS = 2
 TOLERANCE = {"highest": 1e-4, "default": 2e-2, "float16": 1e-2, "bfloat16": 4e-2}
@@ -81,7 +81,7 @@ def _expected(part: str, case: cases.Case, shape: cases.Shape) -> list[np.ndarra
 
 def _drawn(part: str, case: cases.Case, shape: cases.Shape) -> tuple[Any, Callable, tuple]:
     """Our value, the oracle's, and operands `[HEADS, rows, features]`: the same float32 numbers every time."""
-    draw = cases.Draw(np.random.default_rng(0), shape, lead=(HEADS,))
+    draw = cases.Draw(np.random.default_rng(0), shape, batch_shape=(HEADS,))
     own, judge = case.build(draw)
     return own, judge, cases.operands(draw, own if part == "score" else None)
 

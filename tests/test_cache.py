@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jax_attention import attend_heads, cache, masks
-from tests.tiers import slow
-from tests.tolerances import FORWARD, GRADIENT
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD, GRADIENT
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 T, N, K, H, E = 8, 4, 2, 4, 3

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jax_attention import masks, mods, normalizers, positions, scores
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "docs" / "rules"

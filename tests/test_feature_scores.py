@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jax_attention import attend, attend_heads, masks, nn, normalizers, scores
-from tests.arrays import difference, normal
+from tests.support.arrays import difference, normal
 
 B, T, S, N, K, H, E, F = 2, 9, 7, 4, 2, 3, 2, 5
 X = jnp.ones((3, 4))

@@ -18,8 +18,8 @@ from tests.cli.fox import QUICK, TEXT, refused
 from tests.cli.hugging_face import logits, write_base
 from tests.interop.parity_of import relative
 from tests.models import small
-from tests.tiers import slow
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 """PEFT asks transformers for it."""

@@ -13,7 +13,7 @@ import pytest
 
 from jax_attention import training
 from tests.cli.fox import QUICK
-from tests.tolerances import GRADIENT
+from tests.support.tolerances import GRADIENT
 
 CLOSE = {"rtol": GRADIENT["float32"], "atol": GRADIENT["float32"]}
 """Sums over a batch are made in another order; the reason for the size is in tests/training/test_parallel.py."""

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from jax_attention.cli.main import main
 from tests.cli.fox import QUICK, refused, tree
-from tests.tiers import slow
+from tests.support.tiers import slow
 
 
 def test_train_refuses_a_folder_that_holds_something(run, text, capsys):

@@ -12,7 +12,7 @@ import pytest
 from jax_attention import data
 from jax_attention.data import grammar_words as table
 from jax_attention.data.grammar_phrases import Fact, Speaker, known
-from tests.tiers import slow_except_every
+from tests.support.tiers import slow_except_every
 
 GRAMMAR = data.Grammar()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jax_attention import data
 from jax_attention.data.ngram import BIGRAM_GRID, UNIGRAM_GRID
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 EXACT = {"rel": FORWARD["float64"], "abs": FORWARD["float64"]}
 VOCABULARY = 5

@@ -11,7 +11,7 @@ import pytest
 
 import jax_attention
 from jax_attention import data
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 EXACT = {"rel": FORWARD["float64"]}
 POEM = "床前明月光，疑是地上霜。举头望明月，低头思故乡。\n"  # noqa: RUF001

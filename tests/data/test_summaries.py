@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax_attention import data, training
 from jax_attention.data.report_words import AGENTS, DAYS, FILLERS, NUMBERS, SUBJECTS, WHAT, WHEN, WHERE, WHO
 from jax_attention.data.story_words import CITIES
-from tests.tiers import slow
+from tests.support.tiers import slow
 
 FACTS = {"who": WHO, "where": WHERE, "when": WHEN, "what": WHAT, "filler": FILLERS}
 GAPS = {"agent": "|".join(AGENTS), "city": "|".join(CITIES), "day": "|".join(DAYS), "number": "|".join(NUMBERS)}

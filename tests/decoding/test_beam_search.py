@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from jax_attention import decoding, models
 from jax_attention.decoding import search
 from tests.decoding import counting, history
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 V, K, LIMIT = 5, 4, 7

@@ -10,8 +10,8 @@ import pytest
 from jax_attention import decoding, models
 from tests.decoding import counting
 from tests.models import small
-from tests.tiers import slow_except
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow_except
+from tests.support.tolerances import FORWARD
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 COUNT = 6

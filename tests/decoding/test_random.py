@@ -8,7 +8,7 @@ import pytest
 
 from jax_attention import decoding
 from tests.decoding import counting
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 WARM = decoding.sampler(decoding.temperature(4.0))
 PROMPTS = [[5, 6, 7, 1], [5, 6, 7, 1], [9]]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process as peer
 
 from jax_attention import decoding
-from tests.tiers import slow_except
-from tests.tolerances import PARITY
+from tests.support.tiers import slow_except
+from tests.support.tolerances import PARITY
 
 CLOSE = {"rtol": PARITY, "atol": PARITY}
 RNG = np.random.default_rng(0)

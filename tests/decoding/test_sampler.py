@@ -13,8 +13,8 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from jax_attention import decoding, masks
 from jax_attention.decoding import greedy, min_p, repetition_penalty, sampler, temperature, top_k, top_p
-from tests.tiers import slow_except_every
-from tests.tolerances import PARITY
+from tests.support.tiers import slow_except_every
+from tests.support.tolerances import PARITY
 
 NUMBERS = {"repetition_penalty": 1.3, "temperature": 0.6, "top_k": 12, "top_p": 0.8, "min_p": 0.08}
 RNG = np.random.default_rng(1)

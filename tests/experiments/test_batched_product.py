@@ -8,7 +8,7 @@ import pytest
 from experiments.batched_product import run
 from experiments.batched_product.__main__ import Options, main
 from tests.experiments.folder import left_behind
-from tests.tolerances import PARITY
+from tests.support.tolerances import PARITY
 
 
 @pytest.fixture(scope="module")

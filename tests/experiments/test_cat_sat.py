@@ -15,7 +15,7 @@ from experiments.cat_sat.sentences import SENTENCE, VERB, WORDS
 from experiments.learn import Schooling
 from jax_attention import models
 from tests.experiments.folder import drawn, left_behind, small_programs
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 LEARNS = cat_sat.Config(schooling=Schooling(400, batch_size=64, learning_rate=1e-2, seeds=(0,)))
 TINY = cat_sat.Config(width=8, schooling=Schooling(2, batch_size=4, seeds=(0,)))

@@ -8,7 +8,7 @@ import pytest
 from experiments import eight_steps
 from experiments.eight_steps.__main__ import Options, main
 from tests.experiments.folder import left_behind
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 OUTPUTS = {
     "unscaled": [[1.9366, 6.6831, 1.5951], [2.0000, 7.9640, 0.0540], [1.9997, 7.7599, 0.3584]],

@@ -15,9 +15,9 @@ from experiments.inside_a_transformer import SMALL, causality, characters, depth
 from experiments.inside_a_transformer import __main__ as command
 from experiments.inside_a_transformer.config import SENTENCE, CharacterConfig, Config, PassConfig
 from jax_attention import data, masks, models, nn
-from tests.arrays import normal
 from tests.experiments.folder import commanded, drawn, left_behind, numpy_start, small_programs
-from tests.tolerances import FORWARD
+from tests.support.arrays import normal
+from tests.support.tolerances import FORWARD
 
 TINY = PassConfig(vocabulary=300, width=24, heads=3, words_width=16, words_heads=2, subwords=300)
 WORD = "一丁七一丁七"

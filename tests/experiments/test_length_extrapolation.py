@@ -17,7 +17,7 @@ from experiments.length_extrapolation.__main__ import Options, main, stretches
 from experiments.length_extrapolation.drawing import draw
 from experiments.small_lm import Sizes
 from tests.experiments.folder import drawn, left_behind, small_programs
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 ROOT = Path(__file__).parents[2]
 TEXT = ROOT / "LICENSE"

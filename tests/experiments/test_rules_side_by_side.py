@@ -16,7 +16,7 @@ from experiments.pair_models import RULES
 from experiments.rules_side_by_side import SMALL, Config, Results, __main__, cost, layer, tasks
 from experiments.rules_side_by_side.rules import score_of
 from tests.experiments.folder import commanded, left_behind, small_programs
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 REVERSE = replace(SMALL.reverse, held_out=60)
 LAYER = replace(SMALL.layer, schooling=Schooling(150, 16, 2e-2, (0, 1)), rules=("dot", "location"))

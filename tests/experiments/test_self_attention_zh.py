@@ -10,7 +10,7 @@ from experiments import learn, self_attention_zh
 from experiments.self_attention_zh import SMALL, embedded, one_head, watched
 from experiments.self_attention_zh.__main__ import draw, numbers_of
 from jax_attention import attend
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from experiments.soft_lookup import SHOPPER, THINGS, TITLES, Config, run
 from experiments.soft_lookup.__main__ import Options, main
 from tests.experiments.folder import left_behind
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 CLOSE = {"rel": FORWARD["float32"]}
 

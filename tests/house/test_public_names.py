@@ -26,7 +26,7 @@ from jax_attention import (
     viz,
 )
 from tests.house.sources import LIBRARY, module_name
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 PUBLIC = {
     "jax_attention": """

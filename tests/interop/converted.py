@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from jax_attention import interop
-from tests.tolerances import FORWARD, GRADIENT, PARITY
+from tests.support.tolerances import FORWARD, GRADIENT, PARITY
 
 
 def randomized(module, seed: int = 0, scale: float = 0.4):

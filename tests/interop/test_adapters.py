@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 from jax_attention import interop, models, nn
 from tests.interop import hf_models, parity_of
 from tests.models import small
-from tests.tiers import slow_except
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow_except
+from tests.support.tolerances import FORWARD
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from jax_attention import interop, masks, mods, normalizers, scores
 from tests.interop.converted import inputs
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 B, T, S, H, E = 2, 4, 5, 3, 6
 ROWS, COLUMNS = torch.arange(T)[:, None], torch.arange(S)[None]

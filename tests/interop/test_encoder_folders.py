@@ -17,8 +17,8 @@ from jax_attention import interop, models
 from tests.interop import hf_models, parity_of
 from tests.interop.test_model_folders import change, rewrite, same_numbers
 from tests.models import small
-from tests.tiers import slow
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD
 
 
 def saved(theirs, folder):

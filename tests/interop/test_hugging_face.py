@@ -8,8 +8,8 @@ import torch
 
 from jax_attention import interop
 from tests.interop import hf_models, parity_of
-from tests.tiers import slow_except
-from tests.tolerances import FORWARD, GRADIENT
+from tests.support.tiers import slow_except
+from tests.support.tolerances import FORWARD, GRADIENT
 
 CASES = hf_models.CASES | hf_models.ENCODERS | hf_models.PAIRS
 FIRST = tuple({kind: name for name, (kind, _) in reversed(CASES.items())}.values())

@@ -14,8 +14,8 @@ import torch
 from jax_attention import decoding, interop
 from jax_attention.cache import EMPTY
 from tests.interop import hf_models
-from tests.tiers import slow
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD
 
 NEW, SHARPER = 9, 3.0
 ROWS = [[5, 6, 7, 8, 9], [11], [20, 3, 21]]

@@ -17,7 +17,7 @@ from jax_attention import interop, masks, models, normalizers
 from jax_attention.core.tree_paths import arrays_by_path
 from tests.interop import hf_models, parity_of
 from tests.models import small
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 LLAMA = models.llama(vocab_size=19, context=32, width=12, depth=2, num_heads=2, kv_heads=1, ff_size=10, scan=False)
 TOKENS = jnp.asarray(hf_models.tokens() % 19)

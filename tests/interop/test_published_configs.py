@@ -14,8 +14,8 @@ import transformers
 from jax_attention import interop, models, normalizers, positions, scores
 from tests.interop import hf_models, parity_of
 from tests.models import small
-from tests.tiers import slow_except
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow_except
+from tests.support.tolerances import FORWARD
 
 LINEAR = {"rope_type": "linear", "factor": 8.0}
 DYNAMIC = {"rope_theta": 1e4, "rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 3}

@@ -14,7 +14,7 @@ import torch
 from jax_attention import data, interop, models
 from tests.interop import hf_models, planted
 from tests.models import small
-from tests.tiers import slow, slow_except
+from tests.support.tiers import slow, slow_except
 
 PARTS = {
     "gpt2": ["attention norm", "attention", "feed-forward norm", "feed-forward", "block", "stream"],

@@ -9,7 +9,7 @@ from jax_attention import interop, masks, scores
 from jax_attention.interop.report.causes import HYPOTHESES
 from jax_attention.positions import rotary
 from tests.interop import hf_models, planted
-from tests.tiers import slow, slow_except
+from tests.support.tiers import slow, slow_except
 
 
 def attention(layer):

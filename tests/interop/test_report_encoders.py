@@ -14,7 +14,7 @@ from jax_attention.interop.report.causes import HYPOTHESES
 from jax_attention.interop.report.halves import configs_of
 from jax_attention.interop.report.tokens import chosen
 from tests.interop import hf_models, planted
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 TWO = "marian, two vocabularies, untied"
 SOUND = slow_except(("t5",), hf_models.ENCODERS | hf_models.PAIRS)

@@ -11,8 +11,8 @@ import torch
 
 from jax_attention import interop, nn
 from tests.interop import hf_models, parity_of
-from tests.tiers import slow, slow_except
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import FORWARD
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),

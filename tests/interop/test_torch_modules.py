@@ -12,8 +12,8 @@ from flax import nnx
 from jax_attention import interop, nn
 from tests.interop.converted import bits_of, check_equal, check_round_trip, inputs, randomized
 from tests.models import small
-from tests.tiers import slow, slow_except, slow_except_every
-from tests.tolerances import PARITY
+from tests.support.tiers import slow, slow_except, slow_except_every
+from tests.support.tolerances import PARITY
 
 T, S, D, N = 4, 5, 15, 3
 

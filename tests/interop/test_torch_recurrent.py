@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from jax_attention import interop, nn
 from tests.interop.converted import check_equal, check_round_trip, inputs, randomized
 from tests.models import small
-from tests.tiers import slow, slow_except
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import FORWARD
 
 B, T, D, H = 3, 4, 5, 3
 KINDS = {"GRU": (torch.nn.GRU, nn.GRU), "LSTM": (torch.nn.LSTM, nn.LSTM)}

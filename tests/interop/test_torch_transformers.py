@@ -14,7 +14,7 @@ from jax_attention import interop, masks, models, nn
 from jax_attention.cache import EMPTY
 from tests.interop.converted import check_equal, check_round_trip, inputs, randomized
 from tests.models import small
-from tests.tolerances import PARITY
+from tests.support.tolerances import PARITY
 
 S, T, D, N, F = 5, 4, 15, 3, 11
 SIZES = {"d_model": D, "nhead": N, "dim_feedforward": F, "dropout": 0.0, "batch_first": True}

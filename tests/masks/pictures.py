@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jax_attention import attention_weights, masks
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 

@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from jax_attention import attend, masks
 from tests.masks.pictures import CLOSE, jax_nn_picture, matrix, picture
-from tests.tiers import slow_except_every
+from tests.support.tiers import slow_except_every
 
 TRIANGLE = ["#.......", "##......", "###.....", "####....", "#####...", "######..", "#######.", "########"]
 ALIGNMENTS = [

@@ -9,7 +9,7 @@ import transformers.masking_utils as hf_masks
 
 from jax_attention import masks
 from tests.masks.pictures import jax_nn_picture, matrix, picture
-from tests.tiers import slow, slow_except_every
+from tests.support.tiers import slow, slow_except_every
 
 WINDOWS = [
     # converted, T, S, keys per row

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import models, positions
-from tests.tolerances import FORWARD, GRADIENT
+from tests.support.tolerances import FORWARD, GRADIENT
 
 VOCABULARY, CONTEXT = 13, 12
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -14,7 +14,7 @@ from jax_attention import attend_heads, models, normalizers, scores
 from jax_attention.cache import EMPTY
 from tests.models import small
 from tests.models.pairs import KINDS, SOURCE, TARGET, D, S, T, logits, pair, pair_config
-from tests.tiers import slow, slow_except
+from tests.support.tiers import slow, slow_except
 
 ONE = slow_except(("post-norm, learned",), KINDS)
 """This kind compiles fastest; each of the others takes seconds more, and runs in test_encoder_decoder_use.py."""

@@ -14,7 +14,7 @@ from jax_attention import decoding, models
 from jax_attention.cache import EMPTY
 from tests.models import small
 from tests.models.pairs import KINDS, SOURCE, TARGET, logits, pair, pair_config
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 
 @pytest.mark.slow

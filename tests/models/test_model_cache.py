@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax_attention import models
 from jax_attention.cache import EMPTY
 from tests.models import small
-from tests.tiers import slow, slow_except
+from tests.support.tiers import slow, slow_except
 
 T = 9
 ONE_LAYOUT = [pytest.param(False, id="unrolled", marks=pytest.mark.slow), pytest.param(True, id="scanned")]

@@ -13,7 +13,7 @@ import pytest
 
 from jax_attention import models, mods
 from tests.models import small
-from tests.tiers import slow
+from tests.support.tiers import slow
 
 T = 7
 

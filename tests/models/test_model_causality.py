@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from jax_attention import cache, masks, models
-from tests import cases
 from tests.models import small
-from tests.tiers import slow_except
+from tests.support import cases
+from tests.support.tiers import slow_except
 
 T = 5
 DISTINCT = jnp.asarray([3, 1, 4, 0, 2], jnp.int32)
@@ -65,7 +65,7 @@ QUICK = ("mask-prefix", "normalize-hard")
 def test_every_rule(part, case, monkeypatch):
     """Every entry of the catalogues, in a causal model."""
     monkeypatch.setattr(cases, "KEY_HEAD", cases.HEAD)
-    draw = cases.Draw(np.random.default_rng(7), cases.Shape(T, T), lead=(4,))
+    draw = cases.Draw(np.random.default_rng(7), cases.Shape(T, T), batch_shape=(4,))
     rule = cases.rule_arguments(part, case.build(draw)[0])
     rule["mask"] = masks.causal() & rule["mask"] if part == "mask" else masks.causal()
     found = np.asarray(influence(small.model("none", depth=1, qk_norm=False, tied_head=False, **rule)))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jax_attention import masks, models, mods, nn, normalizers, positions
-from tests import cases
 from tests.models import small
+from tests.support import cases
 
 
 def keep_even(q_pos, k_pos):

@@ -12,7 +12,7 @@ import pytest
 
 from jax_attention import masks, models, mods, normalizers, positions, scores
 from tests.models import small
-from tests.tiers import slow
+from tests.support.tiers import slow
 
 TOKENS = small.tokens(2, 6)
 

@@ -13,9 +13,9 @@ from flax import nnx
 
 from jax_attention import decoding, masks, models
 from jax_attention.cache import EMPTY
-from tests.arrays import difference
 from tests.models import small
-from tests.tiers import slow
+from tests.support.arrays import difference
+from tests.support.tiers import slow
 
 IMAGE, PATCH = (6, 8, 2), (3, 2)
 IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((2, *IMAGE)), jnp.float32)

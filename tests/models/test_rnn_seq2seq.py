@@ -13,10 +13,10 @@ from jax.test_util import check_grads
 
 from jax_attention import decoding, models
 from jax_attention.cache import EMPTY
-from tests.arrays import difference
 from tests.models import small
 from tests.models.small_rnn import RIGHT, SCORES, SOURCE, D, H, T, config, seq2seq, target
-from tests.tiers import slow, slow_except
+from tests.support.arrays import difference
+from tests.support.tiers import slow, slow_except
 
 
 @pytest.mark.parametrize(

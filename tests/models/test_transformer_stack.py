@@ -12,7 +12,7 @@ from jax_attention import masks, models, positions
 from jax_attention.cache import EMPTY
 from jax_attention.nn.feed_forward import ACTIVATIONS
 from tests.models import small
-from tests.tiers import slow
+from tests.support.tiers import slow
 
 T = 6
 TOKENS = small.tokens(2, T)

@@ -11,10 +11,10 @@ import torch
 from flax import nnx
 
 from jax_attention import attend, attention_weights, nn, scores
-from tests.arrays import normal
 from tests.models import small
-from tests.tiers import slow, slow_except
-from tests.tolerances import PARITY
+from tests.support.arrays import normal
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import PARITY
 
 CLOSE = {"rtol": PARITY, "atol": PARITY}
 

@@ -11,10 +11,10 @@ import torch
 from flax import nnx
 
 from jax_attention import cache, masks, mods, nn, normalizers, positions
-from tests.arrays import normal
 from tests.models import small
-from tests.tiers import slow, slow_except
-from tests.tolerances import FORWARD, GRADIENT, PARITY
+from tests.support.arrays import normal
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import FORWARD, GRADIENT, PARITY
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 CLOSE_GRADIENT = {"rtol": GRADIENT["float32"], "atol": GRADIENT["float32"]}

@@ -11,8 +11,8 @@ from jax_attention import masks, mods, nn, normalizers, positions
 from jax_attention.cache import EMPTY
 from jax_attention.dropout import Dropout
 from tests.models import small
-from tests.tiers import slow, slow_except
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import FORWARD
 
 S, T, D = 5, 4, 12
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}

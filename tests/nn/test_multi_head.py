@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 
 from jax_attention import Dropout, cache, masks, mods, nn, normalizers, positions, scores
-from tests.arrays import normal
 from tests.models import small
-from tests.tiers import slow, slow_except
-from tests.tolerances import FORWARD
+from tests.support.arrays import normal
+from tests.support.tiers import slow, slow_except
+from tests.support.tolerances import FORWARD
 
 TOLERANCE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 X = normal(0, 2, 5, 16)

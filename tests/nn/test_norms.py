@@ -11,7 +11,7 @@ from flax import nnx
 from jax.test_util import check_grads
 
 from jax_attention.nn.norms import LayerNorm, RMSNorm
-from tests.tolerances import FORWARD, GRADIENT
+from tests.support.tolerances import FORWARD, GRADIENT
 
 D, EPSILON = 7, 1e-5
 KINDS = {"layer norm": (LayerNorm, torch.nn.LayerNorm), "RMS norm": (RMSNorm, torch.nn.RMSNorm)}

@@ -11,8 +11,8 @@ from flax import nnx
 
 from jax_attention import masks, nn, normalizers
 from tests.models import small
-from tests.tiers import slow
-from tests.tolerances import GRADIENT, PARITY
+from tests.support.tiers import slow
+from tests.support.tolerances import GRADIENT, PARITY
 
 B, T, S, D, N = 3, 4, 5, 8, 2
 

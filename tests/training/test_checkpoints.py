@@ -18,8 +18,8 @@ from flax import nnx
 from orbax.checkpoint import v1 as orbax
 
 from jax_attention.training.checkpoints import Checkpoints
-from tests.arrays import normal
-from tests.tiers import slow_except
+from tests.support.arrays import normal
+from tests.support.tiers import slow_except
 from tests.training.tiny import assert_same_bits
 
 LINEAR = nnx.Linear(3, 2, rngs=nnx.Rngs(0))

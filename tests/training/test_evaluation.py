@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jax_attention.training.evaluation import make_evaluate
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 from tests.training.tiny import B, T, Text, make
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jax_attention import training
-from tests.tolerances import FORWARD, GRADIENT
+from tests.support.tolerances import FORWARD, GRADIENT
 
 RNG = np.random.default_rng(0)
 B, T, D, V = 3, 5, 4, 7

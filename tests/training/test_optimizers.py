@@ -14,7 +14,7 @@ from flax import nnx
 
 from jax_attention import models, normalizers, training
 from tests.models.small import filled
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 CONFIG = training.OptimizerConfig(learning_rate=0.1, warmup=3, beta2=0.95, weight_decay=0.2, clip=0.7)
 RNG = np.random.default_rng(0)

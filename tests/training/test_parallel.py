@@ -2,7 +2,7 @@
 
 The sums over a batch are made in another order on 8 devices, so losses may differ by rounding; each of the 6 steps of
 Adam divides gradients by their own size and so keeps relative differences as they are. The tolerance is that of
-gradients in tests/tolerances.py.
+gradients in tests/support/tolerances.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.evaluation import make_evaluate
 from jax_attention.training.loop import LoopConfig, fit
 from jax_attention.training.parallel import data_mesh, must_run_alone, replicate, replicated, split_rows
-from tests.tolerances import GRADIENT
+from tests.support.tolerances import GRADIENT
 from tests.training.test_resume import language_model
 from tests.training.tiny import Text, assert_same_bits
 

@@ -18,7 +18,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from jax_attention import training
 from tests.house.sources import ROOT
-from tests.tolerances import FORWARD
+from tests.support.tolerances import FORWARD
 
 EXACT = {"rel": FORWARD["float64"], "abs": FORWARD["float64"]}
 WORDS = st.lists(st.sampled_from("abcd"), min_size=4, max_size=9).map(" ".join)

@@ -12,7 +12,7 @@ import pytest
 from jax_attention import data, models, nn, training
 from jax_attention.cache import EMPTY
 from tests.models import pairs, small
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 V, START = 5, 5
 

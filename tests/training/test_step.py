@@ -13,8 +13,8 @@ from flax import nnx
 
 from jax_attention import data, models, training
 from tests.models.small import filled
-from tests.tiers import slow
-from tests.tolerances import FORWARD
+from tests.support.tiers import slow
+from tests.support.tolerances import FORWARD
 from tests.training.tiny import Bigram
 
 B, T, V = 4, 6, 7

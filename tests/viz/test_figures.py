@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from jax_attention import attention_weights, masks, normalizers, viz
-from tests.tiers import slow, slow_except
+from tests.support.tiers import slow, slow_except
 
 WORDS = ["The", " cat", " sat", " on", "the", "mat", "\n"]
 

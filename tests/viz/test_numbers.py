@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jax_attention import attend_with_stats, attention_weights, viz
-from tests.arrays import normal
-from tests.tolerances import FORWARD
+from tests.support.arrays import normal
+from tests.support.tolerances import FORWARD
 
 
 def some_weights(seed: int, *shape: int) -> np.ndarray:

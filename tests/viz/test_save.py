@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jax_attention import viz
-from tests.tiers import slow_except
+from tests.support.tiers import slow_except
 
 START = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".PNG": b"\x89PNG"}
 
