@@ -13,6 +13,7 @@ from jax_attention.core.buckets import bucket
 from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.decoding.prompts import Prompts, as_prompts, pad_columns
 from jax_attention.decoding.sampler import Sampler, as_sampler
+from jax_attention.models.protocols import LanguageModel, Seq2Seq
 
 SEGMENT = 8
 """Tokens that the loop runs before the host looks at them again, unless the caller says otherwise."""
@@ -96,17 +97,17 @@ def check_request(model: Any, prompt: Any, *, beyond_context: bool, **options: A
 
 def _check_model(model: Any) -> None:
     fail_unless(
-        not hasattr(model, "condition"),
+        not isinstance(model, Seq2Seq),
         f"model: expected a language model, got an {type(model).__name__}, which reads a source first. Give its "
         "decoder: model.condition(source).",
         TypeError,
     )
-    for name in ("hidden", "unembed", "init_cache", "config"):
-        fail_unless(
-            hasattr(model, name),
-            f"model: expected a language model with {name}, such as models.TransformerLM, got {type(model).__name__}.",
-            TypeError,
-        )
+    fail_unless(
+        isinstance(model, LanguageModel),
+        "model: expected a language model with hidden, unembed, init_cache and config, such as models.TransformerLM, "
+        f"got {type(model).__name__}.",
+        TypeError,
+    )
 
 
 def _on_host(prompts: Prompts) -> Prompts:

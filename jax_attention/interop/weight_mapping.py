@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_attention.nn.named import listed
+from jax_attention.core.tree_paths import list_problems
 
 Arrays = Sequence[np.ndarray]
 
@@ -129,7 +129,7 @@ def to_jax_arrays(
     known = {name for mapping in mappings for name in mapping.torch_names}
     problems = {"missing": sorted(known - torch_arrays.keys()), "unused": sorted(torch_arrays.keys() - known)}
     if any(problems.values()):
-        raise ValueError(f"{expected}, got {listed(problems)}.")
+        raise ValueError(f"{expected}, got {list_problems(problems)}.")
     return _convert(mappings, torch_arrays, lambda m: (m.torch_names, m.jax_names, m.to_jax))
 
 

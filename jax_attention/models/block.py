@@ -21,10 +21,11 @@ from jax_attention.normalizers import softmax
 from jax_attention.positions import Rotary
 
 INITIAL_DEVIATION = 0.02
+"""Standard deviation of initial kernels and tables (GPT-2)."""
 
 
 class LayerInputs(NamedTuple):
-    """What all layers of one call have in common."""
+    """Positions, mask and mods of one call, the same in all layers."""
 
     positions: jax.Array | None
     mask: Any
@@ -32,15 +33,16 @@ class LayerInputs(NamedTuple):
 
 
 class CaptureRequest(NamedTuple):
-    """Which maps of a block are wanted."""
+    """Which attention weights one block returns: over the sequence, and over the memory (cross-attention)."""
 
     weights: bool
     cross: bool
 
 
 class Block(nnx.Module):
-    """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`; norms stand where the config says. Where there is a
-    memory, `x + cross(norm(x), memory)` stands between the two.
+    """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`; norms are where the config says.
+
+    In a model with a memory, `x + cross(norm(x), memory)` comes between the two.
     """
 
     def __init__(self, config: LMConfig, window: int | None, *, rngs: nnx.Rngs):
@@ -52,14 +54,14 @@ class Block(nnx.Module):
             head_size=config.head_size,
             use_bias=config.has_bias("qkv"),
             out_bias=config.has_bias("out"),
-            head_norm=partial(_head_norm, config, rngs) if config.qk_norm else None,
-            norm_all_heads=config.qk_norm == "joined",
+            head_norm=partial(_make_head_norm, config, rngs) if config.qk_norm else None,
+            norm_all_heads=config.qk_norm == "all_heads",
             **options,
         )
-        rule = rule_of_layer(config, window)
-        self.attention = MultiHeadAttention(packed=True, rope=rope_of_layer(config, window), **heads, **rule)
-        # Not in the attention layer, whose own mods precede those of a call: T5's table, given by a call, comes first.
-        self.mods = nnx.List([freeze(mod) for mod in mods_of_layer(config)])
+        rule = layer_rule(config, window)
+        self.attention = MultiHeadAttention(packed=True, rope=layer_rope(config, window), **heads, **rule)
+        # Not in the attention layer, whose mods precede those of a call: T5's table, a mod of the call, comes first.
+        self.mods = nnx.List([freeze(mod) for mod in layer_mods(config)])
         self.feed_forward = FeedForward(
             config.width,
             config.resolved_ff_size,
@@ -67,93 +69,96 @@ class Block(nnx.Module):
             use_bias=config.has_bias("feed_forward"),
             **options,
         )
-        first, after = config.norm_place != "after", config.norm_place in ("sandwich", "after")
-        norm = lambda wanted: make_norm(config, rngs) if wanted else None  # noqa: E731
-        self.attention_norm, self.feed_forward_norm = norm(first), norm(first)
-        self.attention_after, self.feed_forward_after = norm(after), norm(after)
-        crosses = config.memory_size is not None
-        self.cross_norm, self.cross_after = norm(first and crosses), norm(after and crosses)
-        cross_rule = rule_of_layer(config, window) | {"mask": None, "mods": cap_of(config)}
-        self.cross = MultiHeadAttention(key_size=config.memory_size, **heads, **cross_rule) if crosses else None
+        has_norm, has_norm_after = config.norm_place != "after", config.norm_place in ("sandwich", "after")
+        has_cross = config.memory_size is not None
+        norm = partial(_make_norm_if, config, rngs)
+        self.attention_norm, self.feed_forward_norm = norm(has_norm), norm(has_norm)
+        self.attention_after, self.feed_forward_after = norm(has_norm_after), norm(has_norm_after)
+        self.cross_norm, self.cross_after = norm(has_norm and has_cross), norm(has_norm_after and has_cross)
+        # Made anew: learned parts of the two attentions are separate parameters.
+        cross_rule = layer_rule(config, window) | {"mask": None, "mods": score_cap_mods(config)}
+        self.cross = MultiHeadAttention(key_size=config.memory_size, **heads, **cross_rule) if has_cross else None
         self.place, self.dropout, self.attention_dropout = config.norm_place, config.dropout, config.attention_dropout
 
     def __call__(
         self,
         x: jax.Array,
-        shared: LayerInputs,
+        inputs: LayerInputs,
         cache: KVCache | None,
         memory: KVCache | None,
         rng: jax.Array | None,
-        wanted: CaptureRequest,
+        request: CaptureRequest,
     ) -> tuple[jax.Array, KVCache | None, tuple[jax.Array | None, jax.Array | None]]:
-        """The stream after the block, the new cache, and the wanted maps over the sequence and over the memory."""
+        """The residual stream after the block, the new cache, and the requested weights over sequence and memory."""
         count = 3 if self.cross is None else 5
         rngs = (None,) * count if rng is None else tuple(jax.random.split(rng, count))
-        maps: list[jax.Array | None] = [None, None]
+        weights: list[jax.Array | None] = [None, None]
 
         def attend(x: jax.Array) -> jax.Array:
             nonlocal cache
-            own = tuple(unfreeze(mod) for mod in self.mods)
-            options: dict[str, Any] = {"mask": shared.mask, "mods": (*shared.mods, *own)}
-            layer, before = self.attention, cache
-            if before is not None:
-                options["positions"] = shared.positions
-                out, cache = layer.step(x, before, **options)
-                maps[0] = layer.step_weights(x, before, **options) if wanted.weights else None
+            options: dict[str, Any] = {"mask": inputs.mask, "mods": (*inputs.mods, *map(unfreeze, self.mods))}
+            if cache is not None:
+                options["positions"] = inputs.positions
+                old_cache = cache
+                out, cache = self.attention.step(x, old_cache, **options)
+                weights[0] = self.attention.step_weights(x, old_cache, **options) if request.weights else None
                 return out
-            options |= {"query_positions": shared.positions} | self._dropped(rngs[0])
-            maps[0] = layer.weights(x, **options) if wanted.weights else None
-            return layer(x, **options)
+            options |= {"query_positions": inputs.positions} | self._weight_dropout(rngs[0])
+            weights[0] = self.attention.weights(x, **options) if request.weights else None
+            return self.attention(x, **options)
 
-        def recall(x: jax.Array) -> jax.Array:
-            maps[1] = self.cross.cross_attention_weights(x, memory, **self._dropped(rngs[3])) if wanted.cross else None
-            return self.cross.cross_attend(x, memory, **self._dropped(rngs[3]))
+        def cross_attend(x: jax.Array) -> jax.Array:
+            dropout = self._weight_dropout(rngs[3])
+            weights[1] = self.cross.cross_attention_weights(x, memory, **dropout) if request.cross else None
+            return self.cross.cross_attend(x, memory, **dropout)
 
         y = self._add(x, x, attend, self.attention_norm, self.attention_after, rngs[1])
         if self.cross is not None:
-            y = self._add(y, y, recall, self.cross_norm, self.cross_after, rngs[4])
-        seen = x if self.place == "parallel" else y
-        y = self._add(y, seen, self.feed_forward, self.feed_forward_norm, self.feed_forward_after, rngs[2])
-        return y, cache, tuple(maps)
+            y = self._add(y, y, cross_attend, self.cross_norm, self.cross_after, rngs[4])
+        source = x if self.place == "parallel" else y
+        y = self._add(y, source, self.feed_forward, self.feed_forward_norm, self.feed_forward_after, rngs[2])
+        return y, cache, tuple(weights)
 
-    def _dropped(self, rng: jax.Array | None) -> dict[str, Any]:
-        """Dropout of attention weights, where there is some."""
+    def _weight_dropout(self, rng: jax.Array | None) -> dict[str, Any]:
+        """The dropout option of an attention layer, where the config has one and the call an rng."""
         return {"dropout": Dropout(rng, self.attention_dropout)} if rng is not None and self.attention_dropout else {}
 
-    def _add(self, x: jax.Array, seen: jax.Array, sublayer: Callable, norm: Any, after: Any, rng: Any) -> jax.Array:
-        """The stream x with what the sublayer makes of `seen`, the same stream except where halves are parallel."""
+    def _add(
+        self, x: jax.Array, source: jax.Array, sublayer: Callable, norm_before: Any, norm_after: Any, rng: Any
+    ) -> jax.Array:
+        """`x + sublayer(source)` with dropout and norms; source is x unless the sublayers are parallel."""
         if self.place == "post":
-            return norm(x + drop(sublayer(seen), self.dropout, rng))
-        y = sublayer(seen if norm is None else norm(seen))
-        return x + drop(y if after is None else after(y), self.dropout, rng)
+            return norm_before(x + drop(sublayer(source), self.dropout, rng))
+        y = sublayer(source if norm_before is None else norm_before(source))
+        return x + drop(y if norm_after is None else norm_after(y), self.dropout, rng)
 
 
 def make_block(config: LMConfig, window: int | None, rng: jax.Array) -> Block:
-    """A block with GPT-2's initial values: normal(0.02), smaller by sqrt(2 depth) where the residual stream is fed."""
+    """A block with GPT-2's initial values: normal(0.02), divided by sqrt(2 depth) in layers that feed the residual."""
     block = Block(config, window, rngs=nnx.Rngs(rng))
     paths, structure = jax.tree_util.tree_flatten_with_path(block)
-    fresh, kernels = [], 0
+    arrays, kernels = [], 0
     for path, x in paths:
-        names = [getattr(entry, "name", None) for entry in path]
+        names = [entry.name for entry in path if isinstance(entry, jax.tree_util.GetAttrKey)]
         if "kernel" in names and "mods" not in names and "rule" not in names:
-            feeds_stream = "out" in names or "down" in names
-            deviation = INITIAL_DEVIATION * ((2 * config.depth) ** -0.5 if feeds_stream else 1.0)
-            # Numbered among the kernels alone: another rule starts from the same numbers.
+            feeds_residual = "out" in names or "down" in names
+            deviation = INITIAL_DEVIATION * ((2 * config.depth) ** -0.5 if feeds_residual else 1.0)
+            # Random keys are numbered by kernel, not by parameter: other rules then start from the same kernels.
             x = deviation * jax.random.normal(jax.random.fold_in(rng, kernels), x.shape, x.dtype)
             kernels += 1
-        fresh.append(x)
-    return jax.tree.unflatten(structure, fresh)
+        arrays.append(x)
+    return jax.tree.unflatten(structure, arrays)
 
 
-def rope_of_layer(config: LMConfig, window: int | None) -> Rotary | None:
-    """The rotary embedding of a layer, if there is one."""
+def layer_rope(config: LMConfig, window: int | None) -> Rotary | None:
+    """The rotary embedding of a layer with this window, or None."""
     if config.position != "rotary":
         return None
     return config.rope if window is None or config.local_rope is None else config.local_rope
 
 
-def rule_of_layer(config: LMConfig, window: int | None) -> dict[str, Any]:
-    """The attention rule of a layer except for its mods: the config's own, and its window."""
+def layer_rule(config: LMConfig, window: int | None) -> dict[str, Any]:
+    """Score, mask and normalizer of a layer: those of the config, the mask restricted to the window."""
     mask = config.mask
     if window is not None:
         mask = masks.sliding_window(window) if mask is None else masks.as_mask(mask) & masks.sliding_window(window)
@@ -161,29 +166,35 @@ def rule_of_layer(config: LMConfig, window: int | None) -> dict[str, Any]:
     if config.sinks:
         normalize = LearnedPart(softmax(jnp.zeros(config.num_heads, config.param_dtype)))
     elif config.train_rule:
-        normalize = trained(normalize, config.param_dtype)
-    score = trained(config.score, config.param_dtype) if config.train_rule else config.score
+        normalize = learned_if_floating(normalize, config.param_dtype)
+    score = learned_if_floating(config.score, config.param_dtype) if config.train_rule else config.score
     return {"score": score, "mask": mask, "normalize": normalize}
 
 
-def mods_of_layer(config: LMConfig) -> tuple:
-    """Position mods, the config's own mods, the cap, in this order."""
-    place: tuple = ()
+def layer_mods(config: LMConfig) -> tuple:
+    """Mods of a layer: the position scheme's, the config's, the cap on scores, in this order."""
+    position_mods: tuple = ()
     if config.position == "alibi":
+        # Slopes are constants of the layer, so they must be known numbers also while `create` is traced.
         with jax.ensure_compile_time_eval():
-            place = (mods.alibi(positions.alibi_slopes(config.num_heads)),)
-    own = tuple(trained(mod, config.param_dtype) for mod in config.mods) if config.train_rule else config.mods
-    return (*place, *own, *cap_of(config))
+            position_mods = (mods.alibi(positions.alibi_slopes(config.num_heads)),)
+    config_mods = config.mods
+    if config.train_rule:
+        config_mods = tuple(learned_if_floating(mod, config.param_dtype) for mod in config.mods)
+    return (*position_mods, *config_mods, *score_cap_mods(config))
 
 
-def cap_of(config: LMConfig) -> tuple:
-    """The cap on scores, a mod."""
+def score_cap_mods(config: LMConfig) -> tuple:
+    """The soft cap on scores as a tuple of mods, empty without a cap."""
     return () if config.score_cap is None else (mods.soft_cap(config.score_cap),)
 
 
-def trained(part: Any, dtype: str) -> Any:
-    """The part with its floats as parameters of this dtype, or as it is where it has none."""
-    is_float = lambda x: not callable(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)  # noqa: E731
+def learned_if_floating(part: Any, dtype: str) -> Any:
+    """The part with its floats as parameters of this dtype, or the part itself where it has no floats."""
+
+    def is_float(x: Any) -> bool:
+        return not callable(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)
+
     if not any(is_float(x) for x in jax.tree.leaves(part)):
         return part
     return LearnedPart(jax.tree.map(lambda x: jnp.asarray(x, dtype) if is_float(x) else x, part))
@@ -199,7 +210,11 @@ def make_norm(config: LMConfig, rngs: nnx.Rngs) -> nnx.Module:
     return LayerNorm(config.width, use_bias=config.has_bias("norm"), **options)
 
 
-def _head_norm(config: LMConfig, rngs: nnx.Rngs, size: int) -> nnx.Module:
+def _make_norm_if(config: LMConfig, rngs: nnx.Rngs, condition: bool) -> nnx.Module | None:
+    return make_norm(config, rngs) if condition else None
+
+
+def _make_head_norm(config: LMConfig, rngs: nnx.Rngs, size: int) -> nnx.Module:
     return RMSNorm(
         size,
         epsilon=config.norm_epsilon,
@@ -218,11 +233,14 @@ def drop(x: jax.Array, rate: float, rng: jax.Array | None) -> jax.Array:
 
 
 def table_rows(table: nnx.Param, index: Any, dtype: jnp.dtype) -> jax.Array:
-    """Rows of a table. Negative numbers do not count from the end: like those beyond the table they become NaN."""
-    inside = jnp.where(jnp.asarray(index) < 0, table.shape[0], index)
-    return jnp.take(table[...].astype(dtype), inside, axis=0, mode="fill")
+    """Rows of a table; NaN for an index outside of it.
+
+    Negative indices do not count from the end: -100, the mark of an ignored target, would silently be a token.
+    """
+    index = jnp.where(jnp.asarray(index) < 0, table.shape[0], index)
+    return jnp.take(table[...].astype(dtype), index, axis=0, mode="fill")
 
 
 def fold(rng: jax.Array | None, data: int) -> jax.Array | None:
-    """The key of one use of many; None stays None."""
+    """`jax.random.fold_in`, where None (no dropout) stays None."""
     return None if rng is None else jax.random.fold_in(rng, data)

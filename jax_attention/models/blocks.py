@@ -19,11 +19,14 @@ POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+"""What the backward pass may keep, by the config's `remat`."""
 
 
 class Blocks(nnx.Module):
-    """`depth` blocks. Layer `g P + i` of the scanned part is entry g of `scanned[i]`, where P is the window pattern's
-    length; layers that do not fill a whole pattern, or all of them when nothing is scanned, stand in `rest`.
+    """`depth` blocks, some of them stacked.
+
+    With P the length of the window pattern, layer `g P + i` of the stacked layers is entry g of `scanned[i]`. Layers
+    that do not fill a whole pattern, or all layers of an unrolled model, are in `rest`.
     """
 
     def __init__(self, scanned: list[Block], rest: list[Block]):
@@ -31,88 +34,90 @@ class Blocks(nnx.Module):
 
     @property
     def repeats(self) -> int:
-        """How many times the scan goes round."""
+        """Number of rounds of the scan, each of which runs the whole window pattern."""
         return jax.tree.leaves(self.scanned[0])[0].shape[0] if len(self.scanned) else 0
 
     def __call__(
         self,
         x: jax.Array,
-        shared: LayerInputs,
+        inputs: LayerInputs,
         cache: LMCache | None,
         memory: Memory | None,
         rng: jax.Array | None,
         capture: Capture,
         remat: str,
     ) -> tuple[jax.Array, LMCache | None, CaptureResult]:
-        """Through all layers: the stream, the new cache, and what was asked for."""
-        asked = capture.layers(len(self.scanned) * self.repeats + len(self.rest))
-        run = partial(_run, shared, rng, remat)
-        first, last = (
-            tuple(None if held is None else getattr(held, part) for held in (cache, memory))
-            for part in ("scanned", "rest")
-        )
-        found = CaptureResult({}, {EMBEDDING: x}, {})
-        x, first, kept = self._scan(run, x, *first, asked)
-        x, last, more = self._unroll(run, x, *last, asked)
-        found = [a | b | c for a, b, c in zip(found, kept, more, strict=True)]
-        new = None if cache is None else LMCache(first, last)
-        return x, new, CaptureResult(*({n: have[n] for n in layers} for have, layers in zip(found, asked, strict=True)))
+        """Run all layers: the residual stream, the new cache, and the captured arrays."""
+        layers = capture.layers(len(self.scanned) * self.repeats + len(self.rest))
+        run = partial(_run_block, inputs, rng, remat)
+        scanned_caches, scanned_memories = (None if store is None else store.scanned for store in (cache, memory))
+        rest_caches, rest_memories = (None if store is None else store.rest for store in (cache, memory))
+        embedded = CaptureResult({}, {EMBEDDING: x}, {})
+        x, scanned_caches, captured_scanned = self._scan(run, x, scanned_caches, scanned_memories, layers)
+        x, rest_caches, captured_rest = self._unroll(run, x, rest_caches, rest_memories, layers)
+        merged = [a | b | c for a, b, c in zip(embedded, captured_scanned, captured_rest, strict=True)]
+        captured = CaptureResult(*({n: arrays[n] for n in kind} for arrays, kind in zip(merged, layers, strict=True)))
+        return x, None if cache is None else LMCache(scanned_caches, rest_caches), captured
 
     def _scan(
-        self, run: Callable, x: jax.Array, caches: Any, memories: Any, asked: tuple
+        self, run: Callable, x: jax.Array, caches: Any, memories: Any, layers: tuple
     ) -> tuple[jax.Array, tuple, CaptureResult]:
-        """Through the stacked blocks, one round of the window pattern after the other."""
+        """Run the stacked blocks, one round of the window pattern after the other."""
         period, repeats = len(self.scanned), self.repeats
         if not period:
             return x, (), CaptureResult({}, {}, {})
-        asked = tuple([n for n in layers if 0 <= n < period * repeats] for layers in asked)
+        layers = tuple([n for n in kind if 0 <= n < period * repeats] for kind in layers)
 
-        def round_trip(x: jax.Array, entry: Any) -> Any:
+        def run_pattern(x: jax.Array, entry: Any) -> Any:
             blocks, caches, memories, g = entry
-            new, kept = [], []
+            new_caches, captured = [], []
             for i, block in enumerate(blocks):
-                weights, hidden, cross = (any(n % period == i for n in layers) for layers in asked)
-                own = tuple(None if held is None else held[i] for held in (caches, memories))
-                x, cache, maps = run(block, x, *own, g * period + i, CaptureRequest(weights, cross), prevent_cse=False)
-                new.append(cache)
-                kept.append((maps[0], x if hidden else None, maps[1]))
-            return x, (tuple(new), tuple(kept))
+                # A scan returns all rounds or none: one requested layer costs the layers at its place in the pattern.
+                weights, hidden, cross = (any(n % period == i for n in kind) for kind in layers)
+                cache, memory = (None if stores is None else stores[i] for stores in (caches, memories))
+                request = CaptureRequest(weights, cross)
+                x, cache, maps = run(block, x, cache, memory, g * period + i, request, prevent_cse=False)
+                new_caches.append(cache)
+                captured.append((maps[0], x if hidden else None, maps[1]))
+            return x, (tuple(new_caches), tuple(captured))
 
-        x, (new, kept) = jax.lax.scan(round_trip, x, (tuple(self.scanned), caches, memories, jnp.arange(repeats)))
-        found = ({n: kept[n % period][what][n // period] for n in layers} for what, layers in enumerate(asked))
-        return x, new, CaptureResult(*found)
+        entries = (tuple(self.scanned), caches, memories, jnp.arange(repeats))
+        x, (new_caches, captured) = jax.lax.scan(run_pattern, x, entries)
+        by_layer = ({n: captured[n % period][kind][n // period] for n in ns} for kind, ns in enumerate(layers))
+        return x, new_caches, CaptureResult(*by_layer)
 
     def _unroll(
-        self, run: Callable, x: jax.Array, caches: Any, memories: Any, asked: tuple
+        self, run: Callable, x: jax.Array, caches: Any, memories: Any, layers: tuple
     ) -> tuple[jax.Array, tuple, CaptureResult]:
-        """Through the blocks that stand alone."""
-        new, kept, before = [], CaptureResult({}, {}, {}), len(self.scanned) * self.repeats
+        """Run the blocks that are not stacked."""
+        new_caches, captured, first = [], CaptureResult({}, {}, {}), len(self.scanned) * self.repeats
         for i, block in enumerate(self.rest):
-            weights, hidden, cross = (before + i in layers for layers in asked)
-            own = tuple(None if held is None else held[i] for held in (caches, memories))
-            x, cache, maps = run(block, x, *own, before + i, CaptureRequest(weights, cross), prevent_cse=True)
-            new.append(cache)
-            for have, wanted, y in zip(kept, (weights, hidden, cross), (maps[0], x, maps[1]), strict=True):
-                if wanted:
-                    have[before + i] = y
-        return x, tuple(new), kept
+            weights, hidden, cross = (first + i in kind for kind in layers)
+            cache, memory = (None if stores is None else stores[i] for stores in (caches, memories))
+            x, cache, maps = run(block, x, cache, memory, first + i, CaptureRequest(weights, cross), prevent_cse=True)
+            new_caches.append(cache)
+            requested = (weights, hidden, cross)
+            for arrays, is_requested, array in zip(captured, requested, (maps[0], x, maps[1]), strict=True):
+                if is_requested:
+                    arrays[first + i] = array
+        return x, tuple(new_caches), captured
 
     def project_memory(self, states: jax.Array, positions: jax.Array | None) -> Memory:
-        """Keys and values of a memory for the cross-attention of every layer."""
+        """Keys and values of a source for the cross-attention of every layer."""
 
-        def one(block: Block) -> kv_cache.KVCache:
+        def project(block: Block) -> kv_cache.KVCache:
             return block.cross.project_memory(states, positions=positions)
 
-        return Memory(tuple(jax.vmap(one)(block) for block in self.scanned), tuple(one(block) for block in self.rest))
+        return Memory(tuple(jax.vmap(project)(block) for block in self.scanned), tuple(map(project, self.rest)))
 
     def layers(self) -> list[Block]:
         """All blocks in order, unstacked."""
-        own = [[jax.tree.map(lambda x, g=g: x[g], block) for block in self.scanned] for g in range(self.repeats)]
-        return [block for group in own for block in group] + list(self.rest)
+        rounds = [[jax.tree.map(lambda x, g=g: x[g], block) for block in self.scanned] for g in range(self.repeats)]
+        return [block for blocks in rounds for block in blocks] + list(self.rest)
 
 
-def _run(
-    shared: LayerInputs,
+def _run_block(
+    inputs: LayerInputs,
     rng: jax.Array | None,
     remat: str,
     block: Block,
@@ -120,13 +125,17 @@ def _run(
     cache: Any,
     memory: Any,
     layer: Any,
-    wanted: CaptureRequest,
+    request: CaptureRequest,
     prevent_cse: bool,
 ) -> tuple[jax.Array, Any, tuple]:
-    """One block, its cache and memory, its layer's random key; what backward recomputes is `remat`'s matter."""
+    """Run one block with its cache, its memory and the random key of its layer, under the remat policy.
+
+    `prevent_cse` keeps XLA from merging the recomputation with the first computation, which would keep in memory what
+    remat frees. Inside of a scan that cannot happen, and the barrier would only cost time.
+    """
 
     def body(block: Block, x: jax.Array, cache: Any, memory: Any, rng: jax.Array | None) -> Any:
-        return block(x, shared, cache, memory, rng, wanted)
+        return block(x, inputs, cache, memory, rng, request)
 
     if remat != "none":
         body = jax.checkpoint(body, policy=POLICIES[remat], prevent_cse=prevent_cse)
@@ -134,13 +143,13 @@ def _run(
 
 
 def scanned_layers(config: LMConfig) -> int:
-    """How many layers are scanned: whole rounds of the window pattern."""
+    """Number of layers that are scanned: whole rounds of the window pattern."""
     period = len(config.windows)
     return config.depth // period * period if config.scan else 0
 
 
 def make_blocks(config: LMConfig, rng: jax.Array) -> Blocks:
-    """Fresh blocks; both layouts draw the same numbers for the same layer."""
+    """Fresh blocks in the layout of the config; both layouts draw the same numbers for the same layer."""
     rngs = jax.vmap(partial(jax.random.fold_in, rng))(jnp.arange(config.depth))
     period, count = len(config.windows), scanned_layers(config)
     places = range(period if count else 0)
@@ -157,11 +166,12 @@ def restack(layers: list[Block], config: LMConfig) -> Blocks:
 
 
 def make_cache(config: LMConfig, batch: tuple[int, ...], capacity: int, dtype: Any, ring_chunk: int | None) -> LMCache:
-    """Empty caches in the layout of the config; layers with a window keep a ring if `ring_chunk` says how many rows at
-    most are appended at once.
+    """Empty caches in the layout of the config.
+
+    Layers with a window keep a ring if `ring_chunk` says how many rows at most are appended at once.
     """
 
-    def one(layer: int) -> kv_cache.KVCache:
+    def make(layer: int) -> kv_cache.KVCache:
         window, slots = config.window(layer), capacity
         ring = window is not None and ring_chunk is not None and window + ring_chunk - 1 < capacity
         if ring:
@@ -171,6 +181,9 @@ def make_cache(config: LMConfig, batch: tuple[int, ...], capacity: int, dtype: A
         )
 
     period, count = len(config.windows), scanned_layers(config)
-    repeat = lambda x: jnp.broadcast_to(x, (count // period, *x.shape))  # noqa: E731
-    scanned = tuple(jax.tree.map(repeat, one(i)) for i in range(period)) if count else ()
-    return LMCache(scanned, tuple(one(layer) for layer in range(count, config.depth)))
+
+    def repeat(x: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(x, (count // period, *x.shape))
+
+    scanned = tuple(jax.tree.map(repeat, make(i)) for i in range(period)) if count else ()
+    return LMCache(scanned, tuple(make(layer) for layer in range(count, config.depth)))

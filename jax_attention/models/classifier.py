@@ -1,10 +1,11 @@
-"""An encoder of texts with a head that names the text, or every token of it."""
+"""A text encoder with a head that classifies the text, or every token of it."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Classifier(nnx.Module):
-    """Classes of a text, or with `each=True` of every token, from a Transformer that reads all of it.
+    """Class logits of a text, or with `each=True` of every token, from a Transformer that reads the whole text.
 
         logits = mean over real tokens of h_t  W + b,   [..., classes];      logits_t = h_t W + b,   [..., T, classes]
 
     Args:
-        config: of the Transformer, usually with `mask=None`; its head is not looked at.
-        classes: how many.
-        each: False for one class of the whole text, True for one of each token.
+        config: config of the Transformer, usually with `mask=None`; its head is ignored.
+        classes: number of classes.
+        each: False for one class of the whole text, True for one class of each token.
         rngs: random keys, used here and not kept.
 
     Returns:
@@ -49,12 +50,12 @@ class Classifier(nnx.Module):
         (2, 5, 3)
 
     Reference:
-        Devlin et al. (2019), "BERT", section 4; with the mean instead of a token of its own.
+        Devlin et al. (2019), "BERT", section 4; with the mean over tokens instead of a [CLS] token.
     """
 
     def __init__(self, config: LMConfig, classes: int, *, each: bool = False, rngs: nnx.Rngs):
         check_instance("config", config, LMConfig, "models.LMConfig(...)")
-        check_int("classes", classes, 1, "It is how many there are.")
+        check_int("classes", classes, 1, "It is the number of classes.")
         fail_unless(
             config.memory_size is None,
             f"config: expected memory_size None, as a classifier reads nothing but tokens, got {config.memory_size}.",
@@ -68,29 +69,30 @@ class Classifier(nnx.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "*lead T"],
+        tokens: Int[Array, "*batch T"],
         *,
-        positions: Int[Array, "*#lead T"] | None = None,
+        positions: Int[Array, "*#batch T"] | None = None,
         rng: PRNGKeyArray | None = None,
         capture: Capture | None = None,
     ) -> LMOutput:
-        """Logits in at least float32; padding stands at `cache.EMPTY` and counts for nothing.
+        """Logits in at least float32. Padding, at position `cache.EMPTY`, is left out of the mean.
 
-        A text of no tokens at all has the logits of the bias alone.
+        The logits of a text without tokens are the bias.
         """
         hidden, _, captured = self.encoder.read(tokens, positions=positions, rng=rng, capture=capture)
         if not self.each:
-            hidden = _mean(hidden, positions)
+            hidden = _mean_over_tokens(hidden, positions)
         logits = self.head(hidden)
         captured = None if capture is None else captured
         return LMOutput(logits.astype(compute_dtype(logits.dtype)), None, captured)
 
 
-def _mean(hidden: Any, positions: Any) -> Any:
-    """Over the rows that hold a token."""
+def _mean_over_tokens(hidden: jax.Array, positions: Any) -> jax.Array:
+    """The mean over rows that hold a token; 0 where there are none."""
     if positions is None:
         return jnp.sum(hidden, axis=-2) / max(hidden.shape[-2], 1)
-    real = check_positions("positions", positions, hidden.shape[-2], hidden.shape[:-2]) != EMPTY
-    real = jnp.broadcast_to(real, hidden.shape[:-1])[..., None]
-    count = jnp.maximum(jnp.sum(real, axis=-2), 1).astype(hidden.dtype)
-    return jnp.sum(jnp.where(real, hidden, 0), axis=-2) / count
+    is_token = check_positions("positions", positions, hidden.shape[-2], hidden.shape[:-2]) != EMPTY
+    is_token = jnp.broadcast_to(is_token, hidden.shape[:-1])[..., None]
+    # At least 1: the mean over no token would be 0 / 0.
+    count = jnp.maximum(jnp.sum(is_token, axis=-2), 1).astype(hidden.dtype)
+    return jnp.sum(jnp.where(is_token, hidden, 0), axis=-2) / count

@@ -1,4 +1,4 @@
-"""What a Transformer language model is, as one frozen value: sizes, layout, and the attention rule."""
+"""The config of a Transformer language model: sizes, layout and the attention rule in one frozen dataclass."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ import numpy as np
 
 from jax_attention import masks
 from jax_attention.masks import Mask
-from jax_attention.models.choices import BiasPlace, Dtype, Norm, NormPlace, Position, Remat
-from jax_attention.models.config_checks import check_config
+from jax_attention.models.config_checks import (
+    BiasPlace,
+    Dtype,
+    Norm,
+    NormPlace,
+    Position,
+    Remat,
+    check_config,
+)
 from jax_attention.mods import Mod
 from jax_attention.nn.feed_forward import ACTIVATIONS
 from jax_attention.normalizers import Normalizer
@@ -22,7 +29,9 @@ from jax_attention.positions import Rotary, rotary
 from jax_attention.scores import Score
 
 T5_BUCKETS = 32
-LOOKED_AT = 256
+"""Buckets of relative positions, as in T5."""
+MAX_CHECKED_POSITIONS = 256
+"""`sees_future` evaluates the masks on at most so many positions: a grid of the context would take seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +46,8 @@ class LMConfig:
 
     Args:
         vocab_size: V.
-        context: tokens that the model is trained on; the default capacity of a cache, the length of a learned table.
+        context: length of the sequences that the model is trained on; the default capacity of a cache, and the length
+            of a learned position table.
         width: D.
         depth: number of blocks.
         num_heads: N.
@@ -48,46 +58,49 @@ class LMConfig:
         position: "learned", "sinusoidal" (added), "sinusoidal_half" (all sines first, as Marian), "rotary", "alibi",
             "t5" (one table for all layers; both directions where tokens see the future), "none".
         rope: the rotary embedding, where position is "rotary".
-        local_rope: that of layers with a window; None is `rope` (Gemma 3 turns them faster).
+        local_rope: the rotary embedding of layers with a window; None is `rope` (Gemma 3 has a smaller base there).
         norm: "layer" or "rms".
         norm_place: "pre", "post" (after the residual sum), "sandwich" (before and after, as Gemma 2),
-            "after" (only what is added, as OLMo 2), "parallel" (both halves read the block's input, as GPT-NeoX).
-        final_norm: a norm behind the last block; None is one unless `norm_place` is "post".
+            "after" (on the outputs of attention and feed-forward, as OLMo 2), "parallel" (attention and feed-forward
+            both read the block's input, as GPT-NeoX).
+        final_norm: whether there is a norm after the last block; None is True unless `norm_place` is "post".
         norm_epsilon: added to the variance.
-        use_bias: biases in linear layers and layer norms; or where: a tuple of "qkv", "out", "feed_forward", "norm".
+        use_bias: biases in all linear layers and layer norms; or a tuple of the places that have them: "qkv", "out",
+            "feed_forward", "norm".
         tied_head: the head is the transposed embedding.
-        head_transform: before the head a linear layer, the activation and a norm (BERT).
+        head_transform: a linear layer, the activation and a norm before the head (BERT).
         head_bias: the head has a bias, tied or not.
-        logit_scale: what hidden states are multiplied by before the head (T5: 1 / sqrt(D)).
-        qk_norm: RMS norm over each query and key head; "joined" over all heads together (OLMo 2).
-        scale_embedding: embeddings times sqrt(D) (Gemma); beside "sinusoidal" positions, whose size is 0.7, they
-            otherwise start too small to be heard.
+        logit_scale: factor of hidden states before the head (T5: 1 / sqrt(D)).
+        qk_norm: RMS norm over each query and key head; "all_heads" over the features of all heads together (OLMo 2).
+        scale_embedding: embeddings times sqrt(D) (Gemma). Without it, initial embeddings of size 0.02 are drowned out
+            by "sinusoidal" positions, whose size is 0.7.
         embedding_norm: a norm over embedded tokens (BERT, BART).
         token_types: number of token types, whose table is added to the embeddings (BERT: 2); 0 is no table.
-        memory_size: features of the memory that cross-attention in each block reads; None is no cross-attention. It
-            has the rule's score, cap and normalizer, without positions, mask and mods.
+        memory_size: features of the memory for cross-attention in each block; None is no cross-attention. It uses the
+            score, cap and normalizer of the rule, without positions, mask and mods.
         score_cap: soft cap on attention scores, after all mods.
         logit_cap: soft cap on the logits.
-        windows: window sizes (None: unlimited) repeated over the layers: `(512, None)` alternates. They look back only.
+        windows: window sizes (None: unlimited) repeated over the layers: `(512, None)` alternates. A window allows no
+            later keys.
         sinks: one learned sink for each head (softmax only).
-        dropout: on embeddings and on what each half of a block adds.
-        attention_dropout: on attention weights.
+        dropout: rate on embeddings and on the outputs of attention and feed-forward.
+        attention_dropout: rate on attention weights.
         score: the rule's score; None is `scaled_dot`.
         mods: the rule's mods; position mods come first, the cap last.
         mask: the rule's mask; None lets every token see the future.
         normalize: the rule's normalizer; None is `softmax`.
         train_rule: floats inside score, mods and normalize are parameters of each layer instead of constants.
-        scan: blocks stacked and run by `lax.scan`: compile time does not grow with depth.
-        remat: what backward recomputes: "none", "dots" (all but products), "full" (all of each block).
-        dtype: to compute in. float16 has a narrow range and there is no loss scaling: train in bfloat16.
-        param_dtype: of the parameters.
+        scan: whether blocks are stacked and run by `lax.scan`, so that compile time does not grow with depth.
+        remat: what the backward pass recomputes: "none", "dots" (all but products), "full" (all of each block).
+        dtype: dtype to compute in. float16 has a narrow range and there is no loss scaling: train in bfloat16.
+        param_dtype: dtype of the parameters.
 
     Returns:
-        A config; equal configs make equal models.
+        A config, hashable; equal configs make equal models.
 
     Raises:
         ValueError: if sizes do not fit or a name is unknown, naming the field.
-        TypeError: if a part of the rule is a value of another part.
+        TypeError: if a part of the rule is of another kind, such as a mask in place of a mod.
 
     Example:
         >>> import dataclasses
@@ -121,7 +134,7 @@ class LMConfig:
     head_transform: bool = False
     head_bias: bool = False
     logit_scale: float = 1.0
-    qk_norm: bool | Literal["joined"] = False
+    qk_norm: bool | Literal["all_heads"] = False
     scale_embedding: bool = False
     embedding_norm: bool = False
     token_types: int = 0
@@ -144,73 +157,80 @@ class LMConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+            object.__setattr__(self, field.name, _to_python(getattr(self, field.name)))
         check_config(self)
 
     def replace(self, **changes: Any) -> LMConfig:
-        """The same with some fields changed."""
+        """A config with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     @property
     def resolved_head_size(self) -> int:
-        """H, by default D / N."""
+        """The head size H, by default D / N."""
         return self.width // self.num_heads if self.head_size is None else self.head_size
 
     @property
     def resolved_kv_heads(self) -> int:
-        """K, by default N."""
+        """The number of key heads K, by default N."""
         return self.num_heads if self.kv_heads is None else self.kv_heads
 
     @property
     def resolved_ff_size(self) -> int:
-        """F, by default 4 D, or 8 D / 3 rounded up to a multiple of 8 where the activation is gated."""
+        """The feed-forward size F, by default 4 D, or 8 D / 3 rounded up to a multiple of 8 with a gated activation.
+
+        Two thirds of the size give three matrices as many parameters as two (Shazeer, 2020).
+        """
         if self.ff_size is not None:
             return self.ff_size
         return -(-8 * self.width // 24) * 8 if ACTIVATIONS[self.activation][1] else 4 * self.width
 
     def has_bias(self, place: BiasPlace) -> bool:
-        """Whether the linear layers, or norms, at this place have biases."""
+        """Whether linear layers or norms at this place have biases."""
         return self.use_bias if isinstance(self.use_bias, bool) else place in self.use_bias
 
     def sees_future(self, beyond: int = 0) -> bool:
-        """Whether some token may attend to a later one that stands at position `beyond` or behind it.
+        """Whether some token may attend to a later one at position `beyond` or above.
 
-        With 0 such a model can read what it is asked for in training; with the length of a prompt it would look at
-        tokens that are not there yet in generation.
+        With `beyond=0`: such a model sees the tokens that it is trained to predict. With the length of a prompt: it
+        would attend to tokens that do not exist yet in generation.
         """
         return _sees_future(self, beyond)
 
     @property
     def has_final_norm(self) -> bool:
-        """Whether a norm stands behind the last block."""
+        """Whether there is a norm after the last block."""
         return self.norm_place != "post" if self.final_norm is None else self.final_norm
 
     def window(self, layer: int) -> int | None:
-        """The window of a layer: the pattern repeats."""
+        """The window of a layer, from the pattern that repeats over the layers."""
         return self.windows[layer % len(self.windows)]
 
 
 @functools.lru_cache(maxsize=64)
 def _sees_future(config: LMConfig, beyond: int) -> bool:
-    """Looks at the masks of all layers over the first positions; on known numbers, also while something is traced."""
+    """Evaluate the masks of all layers on the first positions.
+
+    Compile-time evaluation gives a Python bool also while a caller is traced.
+    """
     with jax.ensure_compile_time_eval():
-        places = jnp.arange(min(max(config.context, beyond + 1), beyond + LOOKED_AT), dtype=jnp.int32)
-        later = (places[None, :] > places[:, None]) & (places[None, :] >= beyond)
+        positions = jnp.arange(min(max(config.context, beyond + 1), beyond + MAX_CHECKED_POSITIONS), dtype=jnp.int32)
+        q_pos, k_pos = positions[:, None], positions[None, :]
+        later = (k_pos > q_pos) & (k_pos >= beyond)
         for window in set(config.windows):
             allowed = jnp.ones((), bool)
             if config.mask is not None:
-                allowed &= masks.as_mask(config.mask)(places[:, None], places[None, :])
+                allowed &= masks.as_mask(config.mask)(q_pos, k_pos)
             if window is not None:
-                allowed &= masks.sliding_window(window)(places[:, None], places[None, :])
+                allowed &= masks.sliding_window(window)(q_pos, k_pos)
             if bool(jnp.any(allowed & later)):
                 return True
     return False
 
 
-def _plain(x: Any) -> Any:
-    """NumPy numbers as Python's: they hash, and come back from JSON as they are."""
+def _to_python(x: Any) -> Any:
+    """NumPy numbers as Python numbers, which JSON can write."""
     if isinstance(x, tuple):
-        return tuple(_plain(item) for item in x)
+        return tuple(_to_python(item) for item in x)
     return x.item() if isinstance(x, np.generic) else x
 
 

@@ -1,17 +1,24 @@
-"""What a config must satisfy: each complaint names the field, what it expected, what it got, and a cure."""
+"""Names that the fields of a config choose among, and checks of all fields of `LMConfig`."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import jax
 
 from jax_attention import masks, mods, normalizers, scores
 from jax_attention.core.checks import check_int, check_part, fail_unless
-from jax_attention.models.choices import BiasPlace, Dtype, Norm, NormPlace, Position, Remat
 from jax_attention.nn.feed_forward import ACTIVATIONS
 from jax_attention.normalizers import Softmax
 from jax_attention.positions import Rotary
+
+Position = Literal["learned", "sinusoidal", "sinusoidal_half", "rotary", "alibi", "t5", "none"]
+Norm = Literal["layer", "rms"]
+NormPlace = Literal["pre", "post", "sandwich", "after", "parallel"]
+BiasPlace = Literal["qkv", "out", "feed_forward", "norm"]
+Remat = Literal["none", "dots", "full"]
+Cell = Literal["gru", "lstm"]
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 
 SWITCHES = (
     "use_bias",
@@ -28,7 +35,7 @@ SWITCHES = (
 
 
 def check_config(config: Any) -> None:
-    """All checks; a config that passes makes a model."""
+    """Check all fields: a config that passes can be made into a model."""
     _check_sizes(config)
     _check_numbers(config)
     _check_names(config)
@@ -87,12 +94,12 @@ def _check_numbers(config: Any) -> None:
     for name in SWITCHES:
         x = getattr(config, name)
         if isinstance(x, tuple) and name == "use_bias":
-            known = get_args(BiasPlace)
-            wrong = [place for place in x if place not in known]
-            fail_unless(not wrong, f"use_bias: expected places among {', '.join(known)}, got {wrong}.")
-        elif (name, x) != ("qk_norm", "joined"):
-            also = {"use_bias": " or a tuple of places", "qk_norm": " or 'joined'"}.get(name, "")
-            fail_unless(isinstance(x, bool), f"{name}: expected True or False{also}, got {x!r}.", TypeError)
+            places = get_args(BiasPlace)
+            wrong = [place for place in x if place not in places]
+            fail_unless(not wrong, f"use_bias: expected places among {', '.join(places)}, got {wrong}.")
+        elif (name, x) != ("qk_norm", "all_heads"):
+            alternative = {"use_bias": " or a tuple of places", "qk_norm": " or 'all_heads'"}.get(name, "")
+            fail_unless(isinstance(x, bool), f"{name}: expected True or False{alternative}, got {x!r}.", TypeError)
 
 
 def _check_names(config: Any) -> None:
@@ -105,9 +112,9 @@ def _check_names(config: Any) -> None:
         "dtype": get_args(Dtype),
         "param_dtype": get_args(Dtype),
     }
-    for name, known in choices.items():
+    for name, names in choices.items():
         got = getattr(config, name)
-        fail_unless(got in known, f"{name}: expected one of {', '.join(known)}, got {got!r}.")
+        fail_unless(got in names, f"{name}: expected one of {', '.join(names)}, got {got!r}.")
     for name in ("param_dtype", "dtype"):
         fail_unless(
             getattr(config, name) != "float64" or jax.config.jax_enable_x64,
@@ -116,10 +123,10 @@ def _check_names(config: Any) -> None:
 
 
 def _check_rule(config: Any) -> None:
-    for name, known in (("score", scores), ("normalize", normalizers), ("mask", masks)):
+    for name, module in (("score", scores), ("normalize", normalizers), ("mask", masks)):
         part = getattr(config, name)
         if part is not None:
-            check_part(name, part, known.CATALOGUE, "Leave it out for the default.")
+            check_part(name, part, module.CATALOGUE, "Leave it out for the default.")
     fail_unless(
         isinstance(config.mods, tuple), f"mods: expected a tuple of mods, got {config.mods!r}. One is (m,).", TypeError
     )
@@ -135,11 +142,11 @@ def _check_rule(config: Any) -> None:
             check_int("windows", window, 1, "A window counts the query itself.")
     fail_unless(
         config.memory_size is None or config.norm_place != "parallel",
-        "memory_size: expected None beside norm_place='parallel', whose halves read one stream. Use another place.",
+        "memory_size: expected None with norm_place='parallel', whose two layers read one stream. Use another place.",
     )
-    plain = config.normalize is None or config.normalize == Softmax()
+    is_softmax = config.normalize is None or config.normalize == Softmax()
     fail_unless(
-        plain or not config.sinks,
-        f"sinks: expected the plain softmax beside it, got normalize={config.normalize!r}. Put sinks into the value: "
-        "normalize=normalizers.softmax(sinks), train_rule=True.",
+        is_softmax or not config.sinks,
+        f"sinks: expected the plain softmax with it, got normalize={config.normalize!r}. Put sinks into the "
+        "normalizer: normalize=normalizers.softmax(sinks), train_rule=True.",
     )

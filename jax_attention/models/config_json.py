@@ -1,4 +1,8 @@
-"""A config as JSON and back, the values of its rule included: what stands beside a checkpoint."""
+"""A config as JSON and back, its attention rule included: the description that is saved with a checkpoint.
+
+The format is that of version 0.1: `"value"` names the class of a part. Names that changed since then are translated
+when they are read.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,20 @@ from jax_attention.models.encoder_decoder import EncoderDecoderConfig
 from jax_attention.models.rnn_config import RNNConfig
 from jax_attention.positions import scaling
 
-FLOORS = (scores, mods, masks, normalizers, positions, scaling)
-HALVES = ("encoder", "decoder")
-HOMES = {module.__name__.rpartition(".")[2]: module for module in FLOORS}
+MODULES = {
+    module.__name__.rpartition(".")[2]: module for module in (scores, mods, masks, normalizers, positions, scaling)
+}
+"""Modules whose parts can be written, by the name in the JSON."""
+STACKS = ("encoder", "decoder")
+RENAMED_CLASSES = {
+    "masks.PlainMask": "masks.UserMask",
+    "mods.PlainMod": "mods.UserMod",
+    "normalizers.PlainNormalizer": "normalizers.UserNormalizer",
+    "scores.PlainScore": "scores.UserScore",
+}
+RENAMED_MODULES = {"jax_attention.nn.rules": "jax_attention.nn.scores"}
+RENAMED_VALUES = {("qk_norm", "joined"): "all_heads"}
+"""Names of version 0.1 -> names of today."""
 
 
 def config_to_json(config: LMConfig | EncoderDecoderConfig | RNNConfig) -> dict[str, Any]:
@@ -30,43 +45,41 @@ def config_to_json(config: LMConfig | EncoderDecoderConfig | RNNConfig) -> dict[
         {"vocab_size": 65, …, "mask": {"value": "masks.Causal", "fields": {"offset": 0}}, …}
 
     Args:
-        config: any config, also of a pair; plain functions in its rule must be importable by name.
+        config: a config of any model; functions in its rule must be importable by name.
 
     Returns:
         A dictionary for `json.dumps`; arrays are written with their dtype, floats so that they come back exactly.
 
     Raises:
-        ValueError: if the rule holds a function that cannot be found again: a lambda, a closure.
+        ValueError: if the rule holds a function that cannot be imported again: a lambda, a closure.
 
     Example:
         >>> from jax_attention import models
         >>> models.config_to_json(models.tiny(vocab_size=65))["mask"]
         {'value': 'masks.Causal', 'fields': {'offset': 0}}
 
-    Reference:
-        None; our own format.
     """
     kinds = (LMConfig, EncoderDecoderConfig, RNNConfig)
     check_instance("config", config, kinds, "models.LMConfig(...), EncoderDecoderConfig(...) or RNNConfig(...)")
     if isinstance(config, EncoderDecoderConfig):
-        halves = {name: config_to_json(getattr(config, name)) for name in HALVES}
-        return halves | {"shared_embedding": config.shared_embedding}
+        stacks = {name: config_to_json(getattr(config, name)) for name in STACKS}
+        return stacks | {"shared_embedding": config.shared_embedding}
     return {field.name: _encode(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def config_from_json(data: dict[str, Any]) -> LMConfig | EncoderDecoderConfig | RNNConfig:
-    """The config that `config_to_json` wrote.
+    """The config that `config_to_json` wrote, in this version or in 0.1.
 
         config_from_json(config_to_json(config)) = config
 
     Args:
-        data: the dictionary.
+        data: the dictionary, after `json.loads`.
 
     Returns:
         The config; fields that are not in the dictionary take their defaults.
 
     Raises:
-        ValueError: if a field or a value is unknown, or a function cannot be imported.
+        ValueError: if a field or a part is unknown, or a function cannot be imported.
 
     Example:
         >>> from jax_attention import models
@@ -74,15 +87,12 @@ def config_from_json(data: dict[str, Any]) -> LMConfig | EncoderDecoderConfig | 
         >>> models.config_from_json(models.config_to_json(config)) == config
         True
 
-    Reference:
-        See `config_to_json`.
     """
-    if set(HALVES) <= data.keys():
-        halves = {name: config_from_json(data[name]) for name in HALVES}
-        return EncoderDecoderConfig(**halves, shared_embedding=data["shared_embedding"])
+    if set(STACKS) <= data.keys():
+        stacks = {name: config_from_json(data[name]) for name in STACKS}
+        return EncoderDecoderConfig(**stacks, shared_embedding=data["shared_embedding"])
     kind = RNNConfig if "source_vocab_size" in data else LMConfig
-    known = {field.name for field in dataclasses.fields(kind)}
-    unknown = sorted(set(data) - known)
+    unknown = sorted(set(data) - {field.name for field in dataclasses.fields(kind)})
     if unknown:
         raise ValueError(
             f"config: expected fields of {kind.__name__}, got also {', '.join(unknown)}. Of a newer version?"
@@ -108,19 +118,19 @@ def _encode(name: str, x: Any) -> Any:
         return {"array": exact.tolist(), "dtype": str(array.dtype)}
     if callable(x):
         return _encode_function(name, x)
-    raise ValueError(f"{name}: expected a value of jax_attention to write as JSON, got {x!r}.")
+    raise ValueError(f"{name}: expected a part of jax_attention to write as JSON, got {x!r}.")
 
 
 def _encode_function(name: str, function: Any) -> dict[str, str]:
     path = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', None)}"
     try:
-        found = _import(path)
+        imported = _import(path)
     except (ImportError, AttributeError, ValueError):
-        found = None
-    if found is not function:
+        imported = None
+    if imported is not function:
         raise ValueError(
             f"{name}: expected a function that can be imported by name, to be found again from the saved config, got "
-            f"{function!r}. Define it at the top of a module, without closing over arrays, or use a built-in value."
+            f"{function!r}. Define it at the top of a module, without closing over arrays, or use a built-in part."
         )
     return {"function": path}
 
@@ -129,7 +139,7 @@ def _decode(name: str, x: Any) -> Any:
     if isinstance(x, list):
         return tuple(_decode(name, item) for item in x)
     if not isinstance(x, dict):
-        return x
+        return RENAMED_VALUES.get((name, x), x)
     if "float" in x:
         return float(x["float"])
     if "array" in x:
@@ -137,9 +147,9 @@ def _decode(name: str, x: Any) -> Any:
     if "function" in x:
         return _decode_function(name, x)
     cls, fields = _class(name, x.get("value")), x.get("fields", {})
-    own = {field.name for field in dataclasses.fields(cls)}
-    if set(fields) != own:
-        raise ValueError(f"{name}: expected the fields {sorted(own)} of {x['value']}, got {sorted(fields)}.")
+    expected = {field.name for field in dataclasses.fields(cls)}
+    if set(fields) != expected:
+        raise ValueError(f"{name}: expected the fields {sorted(expected)} of {x['value']}, got {sorted(fields)}.")
     return cls(**{field: _decode(f"{name}.{field}", inner) for field, inner in fields.items()})
 
 
@@ -153,22 +163,22 @@ def _decode_function(name: str, x: dict[str, str]) -> Any:
 
 
 def _class(name: str, path: Any) -> type:
-    home, _, kind = str(path).partition(".")
-    cls = getattr(HOMES.get(home), kind, None)
+    module, _, class_name = RENAMED_CLASSES.get(str(path), str(path)).partition(".")
+    cls = getattr(MODULES.get(module), class_name, None)
     if not isinstance(cls, type):
-        raise ValueError(f"{name}: expected a value that this version knows, got {path!r}.")
+        raise ValueError(f"{name}: expected a part that this version knows, got {path!r}.")
     return cls
 
 
 def _path(cls: type) -> str | None:
-    """`masks.Causal`, if one of our floors has it."""
-    homes = (home for home, module in HOMES.items() if getattr(module, cls.__name__, None) is cls)
-    return next((f"{home}.{cls.__name__}" for home in homes), None)
+    """The name of a class in the JSON, such as `masks.Causal`; None for a class of no public module of parts."""
+    names = (name for name, module in MODULES.items() if getattr(module, cls.__name__, None) is cls)
+    return next((f"{name}.{cls.__name__}" for name in names), None)
 
 
 def _import(path: str) -> Any:
     module, _, name = path.partition(":")
-    found = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
+    imported = importlib.import_module(RENAMED_MODULES.get(module, module))
+    for attribute in name.split("."):
+        imported = getattr(imported, attribute)
+    return imported

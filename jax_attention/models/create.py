@@ -1,4 +1,4 @@
-"""Fresh models, and the two layouts of their blocks: one after the other, or stacked for `lax.scan`."""
+"""Fresh models, and conversion between the two layouts of their blocks: stacked for `lax.scan` or unrolled."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from jaxtyping import PRNGKeyArray
 
 
-Model = TypeVar("Model", TransformerStack, EncoderDecoder)
-KINDS = {LMConfig: TransformerLM, EncoderDecoderConfig: EncoderDecoder, RNNConfig: RNNSeq2Seq}
+Model = TypeVar("Model", TransformerStack, TransformerLM, EncoderDecoder)
+MODELS = {LMConfig: TransformerLM, EncoderDecoderConfig: EncoderDecoder, RNNConfig: RNNSeq2Seq}
 
 
 def create(
@@ -49,7 +49,7 @@ def create(
     Reference:
         Radford et al. (2019), section 2.3.
     """
-    check_instance("config", config, tuple(KINDS), "models.LMConfig(...), EncoderDecoderConfig(...) or RNNConfig(...)")
+    check_instance("config", config, tuple(MODELS), "models.LMConfig(...), EncoderDecoderConfig(...) or RNNConfig(...)")
     rng = (
         jax.random.key(rng) if isinstance(rng, int) else check_instance("rng", rng, jax.Array, "a random key or a seed")
     )
@@ -60,22 +60,19 @@ def create(
 def _create(
     config: LMConfig | EncoderDecoderConfig | RNNConfig, rng: jax.Array
 ) -> TransformerLM | EncoderDecoder | RNNSeq2Seq:
-    return KINDS[type(config)](config, rngs=nnx.Rngs(rng))
+    return MODELS[type(config)](config, rngs=nnx.Rngs(rng))
 
 
 def scan_layers(model: Model) -> Model:
     """The same model with its blocks stacked for `lax.scan`.
 
-        layers [block_0, …, block_L]  ->  one block whose arrays are [L, ...], per place in the window pattern
+        layers [block_0, …, block_L]  ->  one block with arrays [L, ...] for each place in the window pattern
 
     Args:
-        model: in either layout.
+        model: a `TransformerLM`, `TransformerStack` or `EncoderDecoder`, in either layout.
 
     Returns:
         A model with `config.scan = True`; its numbers are the same to rounding.
-
-    Raises:
-        Nothing.
 
     Example:
         >>> from jax_attention import models
@@ -86,22 +83,19 @@ def scan_layers(model: Model) -> Model:
     Reference:
         https://github.com/jax-ml/jax/issues/3596: compile time of deep unrolled models.
     """
-    return _model(model).with_scan(True)
+    return _check_model(model).with_scan(True)
 
 
 def unroll_layers(model: Model) -> Model:
     """The same model with one block after the other; faster steps on CPU, longer compilation when deep.
 
-        one block whose arrays are [L, ...]  ->  layers [block_0, …, block_L]
+        one block with arrays [L, ...]  ->  layers [block_0, …, block_L]
 
     Args:
-        model: in either layout.
+        model: a `TransformerLM`, `TransformerStack` or `EncoderDecoder`, in either layout.
 
     Returns:
         A model with `config.scan = False`; its numbers are the same to rounding.
-
-    Raises:
-        Nothing.
 
     Example:
         >>> from jax_attention import models
@@ -109,11 +103,11 @@ def unroll_layers(model: Model) -> Model:
         >>> len(models.unroll_layers(model).blocks.rest)
         2
 
-    Reference:
-        See `scanned`.
     """
-    return _model(model).with_scan(False)
+    return _check_model(model).with_scan(False)
 
 
-def _model(model: Model) -> Model:
-    return check_instance("model", model, (TransformerStack, EncoderDecoder), "a Transformer of jax_attention.models")
+def _check_model(model: Model) -> Model:
+    return check_instance(
+        "model", model, (TransformerStack, TransformerLM, EncoderDecoder), "a Transformer of jax_attention.models"
+    )

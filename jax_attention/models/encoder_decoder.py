@@ -1,4 +1,4 @@
-"""An encoder that reads a source and a decoder that writes a target, looking at what was read."""
+"""The encoder–decoder Transformer: an encoder reads a source, a decoder with cross-attention writes a target."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from jax_attention.models.transformer import TransformerLM
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-HEADLESS = {"tied_head": True, "head_transform": False, "head_bias": False}
-"""An encoder has no head."""
+NO_HEAD = {"tied_head": True, "head_transform": False, "head_bias": False}
+"""Fields of a config without a head of its own; an encoder never calls `unembed`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderConfig:
-    """What an encoder–decoder Transformer is: the configs of its halves.
+    """The configs of encoder and decoder of an `EncoderDecoder`.
 
         p(target | source) = decoder(target, memory = encoder(source))
 
     Args:
-        encoder: usually with `mask=None`; its head is not looked at.
-        decoder: with `memory_size` = the encoder's width.
-        shared_embedding: the encoder embeds tokens by the decoder's table.
+        encoder: config of the encoder, usually with `mask=None`; its head is ignored.
+        decoder: config of the decoder, with `memory_size` = the encoder's width.
+        shared_embedding: whether the encoder uses the decoder's embedding table.
 
     Returns:
         A config; `models.create(config)` makes the model.
 
     Raises:
-        ValueError: if the halves do not fit together, naming the field.
-        TypeError: if a half is not an `LMConfig`.
+        ValueError: if the two configs do not fit together, naming the field.
+        TypeError: if one of them is not an `LMConfig`.
 
     Example:
         >>> from jax_attention import models
@@ -57,9 +57,11 @@ class EncoderDecoderConfig:
 
     def __post_init__(self) -> None:
         for name in ("encoder", "decoder"):
-            half = getattr(self, name)
-            fail_unless(isinstance(half, LMConfig), f"{name}: expected models.LMConfig(...), got {half!r}.", TypeError)
-        object.__setattr__(self, "encoder", dataclasses.replace(self.encoder, **HEADLESS))
+            config = getattr(self, name)
+            fail_unless(
+                isinstance(config, LMConfig), f"{name}: expected models.LMConfig(...), got {config!r}.", TypeError
+            )
+        object.__setattr__(self, "encoder", dataclasses.replace(self.encoder, **NO_HEAD))
         size = self.decoder.memory_size
         fail_unless(
             size == self.encoder.width,
@@ -71,23 +73,23 @@ class EncoderDecoderConfig:
         )
         check_instance("shared_embedding", self.shared_embedding, bool, "True or False")
         for name in ("scan", "param_dtype"):
-            values = [getattr(half, name) for half in (self.encoder, self.decoder)]
+            first, second = getattr(self.encoder, name), getattr(self.decoder, name)
             fail_unless(
-                values[0] == values[1],
-                f"{name}: expected the same in both halves, got {values[0]!r} and {values[1]!r}. Set both: "
+                first == second,
+                f"{name}: expected the same in encoder and decoder, got {first!r} and {second!r}. Set both: "
                 f"config.replace({name}=...).",
             )
-        table = lambda half: (half.vocab_size, half.width)  # noqa: E731
+        shapes = [(config.vocab_size, config.width) for config in (self.encoder, self.decoder)]
         fail_unless(
-            not self.shared_embedding or table(self.encoder) == table(self.decoder),
-            f"shared_embedding: expected equal [vocab_size, width] in both halves, got {table(self.encoder)} and "
-            f"{table(self.decoder)}. Give each its own table: shared_embedding=False.",
+            not self.shared_embedding or shapes[0] == shapes[1],
+            f"shared_embedding: expected equal [vocab_size, width] in encoder and decoder, got {shapes[0]} and "
+            f"{shapes[1]}. Use two tables: shared_embedding=False.",
         )
 
     def replace(self, **changes: Any) -> EncoderDecoderConfig:
-        """The same with some fields of both halves changed: `scan`, `dtype`, `remat`, …"""
-        halves = {name: dataclasses.replace(getattr(self, name), **changes) for name in ("encoder", "decoder")}
-        return dataclasses.replace(self, **halves)
+        """A config with some fields of encoder and decoder changed: `scan`, `dtype`, `remat`, …"""
+        configs = {name: dataclasses.replace(getattr(self, name), **changes) for name in ("encoder", "decoder")}
+        return dataclasses.replace(self, **configs)
 
     @property
     def scan(self) -> bool:
@@ -106,12 +108,13 @@ class EncoderDecoder(Seq2SeqModel):
         logits[..., t, :] = decoder(target, memory = encoder(source))_t,      which depends on target[..., :t + 1]
 
     Args:
-        config: both halves.
+        config: configs of encoder and decoder.
         rngs: random keys, used here and not kept.
 
     Returns:
-        A module: `model(source, target)` gives `LMOutput`; `model.encode(source)` what the encoder makes of a source,
-        `[..., S, D]`; `model.condition(source)` the decoder of that source, which `decoding.generate` takes as a model.
+        A module: `model(source, target)` gives `LMOutput`; `model.encode(source)` the encoder's hidden states
+        `[..., S, D]`; `model.condition(source)` the decoder given that source, a language model for
+        `decoding.generate`.
 
     Raises:
         ValueError: by the call, if tokens or positions do not fit.
@@ -140,12 +143,12 @@ class EncoderDecoder(Seq2SeqModel):
 
     def encode(
         self,
-        source: Int[Array, "*lead S"],
+        source: Int[Array, "*batch S"],
         *,
-        positions: Int[Array, "*#lead S"] | None = None,
+        positions: Int[Array, "*#batch S"] | None = None,
         rng: PRNGKeyArray | None = None,
-    ) -> Float[Array, "*lead S D"]:
-        """What the encoder makes of a source."""
+    ) -> Float[Array, "*batch S D"]:
+        """Hidden states of the encoder, `[..., S, D]`; padding of the source is at position `cache.EMPTY`."""
         encoder = self.encoder
         if self.config.shared_embedding:
             encoder = jax.tree.map(lambda x: x, encoder)
@@ -153,22 +156,22 @@ class EncoderDecoder(Seq2SeqModel):
         return encoder.hidden(source, positions=positions, rng=rng)[0]
 
     def encode_memory(self, source: Any, positions: Any = None, rng: Any = None) -> Memory:
-        """Keys and values of what the encoder makes of a source, for each layer of the decoder."""
+        """Keys and values of the encoder's hidden states, for the cross-attention of each layer of the decoder."""
         return self.decoder.project_memory(self.encode(source, positions=positions, rng=rng), positions)
 
     def condition(
-        self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None
+        self, source: Int[Array, "*batch S"], *, positions: Int[Array, "*#batch S"] | None = None
     ) -> ConditionedDecoder:
-        """As of every model of a source; the blocks of the decoder are unrolled, which is faster token by token."""
-        self.encoder._checked(source, positions, None)
+        """The decoder given this source, as in `Seq2SeqModel`; unrolled, because that decodes faster."""
+        self.encoder.check_inputs(source, positions, None)
         model = self
         if self.config.scan:
             model = jax.tree.map(lambda x: x, self)
             model.decoder = self.decoder.with_scan(False)
-        return super(EncoderDecoder, model).condition(source, positions=positions)
+        return Seq2SeqModel.condition(model, source, positions=positions)
 
     def with_scan(self, scan: bool) -> EncoderDecoder:
-        """Both halves with their blocks stacked for `lax.scan`, or one after the other."""
+        """The same model with the blocks of encoder and decoder stacked for `lax.scan`, or one after the other."""
         copy = jax.tree.map(lambda x: x, self)
         copy.encoder, copy.decoder = self.encoder.with_scan(scan), self.decoder.with_scan(scan)
         copy.config = self.config.replace(scan=scan)

@@ -1,4 +1,4 @@
-"""An encoder and a decoder over vectors: `torch.nn.Transformer`."""
+"""An encoder–decoder Transformer over vectors, as `torch.nn.Transformer` is."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class EncoderDecoderStack(nnx.Module):
-    """Two bodies, the second of which looks at what the first makes of a source.
+    """Two stacks, the second with cross-attention to the output of the first.
 
         y = decoder(target, memory = encoder(source))
 
     Args:
-        encoder: the config of the one, usually with `mask=None`.
-        decoder: that of the other, with `memory_size` = the encoder's width.
+        encoder: config of the encoder, usually with `mask=None`.
+        decoder: config of the decoder, with `memory_size` = the encoder's width.
         rngs: random keys, used here and not kept.
 
     Returns:
-        A module: `pair(source, target, mask=)` gives `StackOutput(hidden, cache, captured)` of the decoder.
+        A module: `stacks(source, target, mask=)` gives `StackOutput(hidden, cache, captured)` of the decoder.
 
     Raises:
         ValueError: by the call, if shapes do not fit.
@@ -37,8 +37,8 @@ class EncoderDecoderStack(nnx.Module):
         >>> from jax_attention import masks, models
         >>> encoder = models.LMConfig(vocab_size=1, width=8, depth=1, num_heads=2, mask=None)
         >>> decoder = models.LMConfig(vocab_size=1, width=8, depth=1, num_heads=2, mask=None, memory_size=8)
-        >>> pair = models.EncoderDecoderStack(encoder, decoder, rngs=nnx.Rngs(0))
-        >>> pair(jnp.ones((2, 5, 8)), jnp.ones((2, 3, 8)), mask=masks.causal()).hidden.shape
+        >>> stacks = models.EncoderDecoderStack(encoder, decoder, rngs=nnx.Rngs(0))
+        >>> stacks(jnp.ones((2, 5, 8)), jnp.ones((2, 3, 8)), mask=masks.causal()).hidden.shape
         (2, 3, 8)
 
     Reference:
@@ -50,19 +50,19 @@ class EncoderDecoderStack(nnx.Module):
 
     def __call__(
         self,
-        source: Float[Array, "*lead S D"],
-        target: Float[Array, "*lead T D"],
+        source: Float[Array, "*batch S D"],
+        target: Float[Array, "*batch T D"],
         *,
         mask: Any = None,
-        source_positions: Int[Array, "*#lead S"] | None = None,
-        target_positions: Int[Array, "*#lead T"] | None = None,
+        source_positions: Int[Array, "*#batch S"] | None = None,
+        target_positions: Int[Array, "*#batch T"] | None = None,
         rng: PRNGKeyArray | None = None,
         capture: Any = None,
     ) -> StackOutput:
-        """What the decoder makes of the target.
+        """The decoder's output for the target, `[..., T, D]`, captured arrays included.
 
-        mask: of the target over itself, beside the config's.
-        source_positions: padding stands at `cache.EMPTY`; so in target_positions.
+        mask: for self-attention of the target, combined with the config's by &.
+        source_positions, target_positions: padding has position `cache.EMPTY`.
         """
         rngs = (None, None) if rng is None else jax.random.split(rng)
         states = self.encoder(source, positions=source_positions, rng=rngs[0]).hidden

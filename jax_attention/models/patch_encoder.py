@@ -1,4 +1,4 @@
-"""Images as a memory: an encoder whose tokens are patches."""
+"""An image encoder whose tokens are patches; its output can be the memory of a decoder."""
 
 from __future__ import annotations
 
@@ -18,30 +18,28 @@ from jax_attention.nn import Linear
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, PRNGKeyArray
 
-ADDED = ("sinusoidal", "sinusoidal_half")
-
 
 class PatchEncoder(nnx.Module):
-    """A Transformer over the patches of images, which see each other as `config.mask` says.
+    """A Transformer over the patches of images, which attend to each other as `config.mask` says.
 
-        x_p = patch_p W + b + position_p,        y = body(x),        [..., H, W, C] -> [..., P, D]
+        x_p = patch_p W + b + position_p,        y = stack(x),        [..., H, W, C] -> [..., P, D]
 
-    What a decoder with `memory_size` = D attends to: `decoder.project_memory(encoder(images))`.
+    A decoder with `memory_size` = D attends to its output by `decoder.project_memory(encoder(images))`.
 
     Args:
-        config: of the Transformer, usually with `mask=None`; with `position="learned"` each patch has a row of a table.
-            What it says of tokens and the head is not looked at.
+        config: config of the Transformer, usually with `mask=None`; with `position="learned"` each patch has a row of a
+            table. Its fields about tokens and the head are ignored.
         image: height, width and channels of an image.
         patch: height and width of a patch, divisors of the image's.
         rngs: random keys, used here and not kept.
 
     Returns:
-        A module: `encoder(images)` gives `[..., P, D]`, patches row by row from the top left; `encoder.patches(images)`
-        their pixels.
+        A module: `encoder(images)` gives `[..., P, D]`, with patches row by row from the top left;
+        `encoder.patches(images)` gives their pixels.
 
     Raises:
-        ValueError: if patches do not fill the image, or positions would be added that images do not have; by the call,
-            if images have another shape.
+        ValueError: if patches do not fill the image, or the config adds positions along one axis; by the call, if the
+            images have another shape.
         TypeError: if a size is no int.
 
     Example:
@@ -59,16 +57,16 @@ class PatchEncoder(nnx.Module):
 
     def __init__(self, config: LMConfig, *, image: tuple[int, int, int], patch: tuple[int, int], rngs: nnx.Rngs):
         check_instance("config", config, LMConfig, "models.LMConfig(...)")
-        self.image, self.patch = _sizes("image", image, 3), _sizes("patch", patch, 2)
+        self.image, self.patch = _check_sizes("image", image, 3), _check_sizes("patch", patch, 2)
         fail_unless(
-            all(whole % part == 0 for whole, part in zip(self.image, self.patch, strict=False)),
+            all(size % patch_size == 0 for size, patch_size in zip(self.image, self.patch, strict=False)),
             f"patch: expected divisors of the image's height and width, {self.image[:2]}, got {self.patch}. Pad the "
             "images, or choose other patches.",
         )
         fail_unless(
-            config.position not in ADDED,
+            config.position not in ("sinusoidal", "sinusoidal_half"),
             f"position: expected 'learned', 'none' or one that belongs to the attention, got {config.position!r}: "
-            "patches stand in two dimensions. Take 'learned'.",
+            "sines count along one axis, and patches have two. Use 'learned'.",
         )
         fail_unless(
             config.memory_size is None,
@@ -81,41 +79,42 @@ class PatchEncoder(nnx.Module):
         learned = config.position == "learned"
         table = INITIAL_DEVIATION * jax.random.normal(rngs.params(), shape, param_dtype) if learned else None
         self.position = None if table is None else nnx.Param(table)
+        # Named `body` in checkpoints of every version: do not rename.
         self.body, self.config = TransformerStack(config, rngs=rngs), config
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches from top to bottom and from left to right."""
+        """Number of patches from top to bottom and from left to right."""
         return self.image[0] // self.patch[0], self.image[1] // self.patch[1]
 
     @property
     def count(self) -> int:
-        """P."""
+        """The number of patches P."""
         return math.prod(self.grid)
 
     def __call__(
-        self, images: Float[Array, "*lead H W C"], *, rng: PRNGKeyArray | None = None
-    ) -> Float[Array, "*lead P D"]:
-        """What the patches are, each having seen the others."""
+        self, images: Float[Array, "*batch H W C"], *, rng: PRNGKeyArray | None = None
+    ) -> Float[Array, "*batch P D"]:
+        """Vectors `[..., P, D]` of the patches after the last block."""
         x = self.embed(self.patches(images).astype(model_dtype(self.config)))
         if self.position is not None:
             x = x + self.position[...].astype(x.dtype)
         return self.body(drop(x, self.config.dropout, fold(rng, 0)), rng=fold(rng, 1)).hidden
 
-    def patches(self, images: Float[Array, "*lead H W C"]) -> Float[Array, "*lead P N"]:
-        """The pixels of each patch, row by row: `[..., P, patch height * patch width * C]`."""
+    def patches(self, images: Float[Array, "*batch H W C"]) -> Float[Array, "*batch P N"]:
+        """Pixels of each patch, row by row: `[..., P, patch height * patch width * C]`."""
         images = jnp.asarray(images)
         fail_unless(
             images.ndim >= 3 and images.shape[-3:] == self.image,
             f"images: expected [..., height, width, channels] = [..., {', '.join(map(str, self.image))}], got "
             f"{describe_array(images)}. A grey image has one channel: images[..., None].",
         )
-        (rows, columns), (high, wide), channels = self.grid, self.patch, self.image[2]
-        cut = images.reshape(*images.shape[:-3], rows, high, columns, wide, channels)
-        return jnp.swapaxes(cut, -4, -3).reshape(*images.shape[:-3], self.count, high * wide * channels)
+        (rows, columns), (height, width), channels = self.grid, self.patch, self.image[2]
+        grid = images.reshape(*images.shape[:-3], rows, height, columns, width, channels)
+        return jnp.swapaxes(grid, -4, -3).reshape(*images.shape[:-3], self.count, height * width * channels)
 
 
-def _sizes(name: str, sizes: object, count: int) -> tuple[int, ...]:
+def _check_sizes(name: str, sizes: object, count: int) -> tuple[int, ...]:
     fail_unless(
         isinstance(sizes, (tuple, list)) and len(sizes) == count,
         f"{name}: expected {count} sizes, got {sizes!r}.",

@@ -28,8 +28,6 @@ def tiny(**changes: Any) -> LMConfig:
         >>> models.tiny(vocab_size=65, depth=6).depth
         6
 
-    Reference:
-        None; our own.
     """
     preset: dict[str, Any] = dict(
         context=128, width=128, depth=2, num_heads=4, position="rotary", norm="rms", use_bias=False
@@ -47,9 +45,6 @@ def gpt2(**changes: Any) -> LMConfig:
 
     Returns:
         A config of 124 million parameters.
-
-    Raises:
-        TypeError: if a field is unknown.
 
     Example:
         >>> from jax_attention import models
@@ -75,9 +70,6 @@ def llama(**changes: Any) -> LMConfig:
 
     Returns:
         A config of the shape of Llama 3.2 1B (which ties its head: `tied_head=True`).
-
-    Raises:
-        TypeError: if a field is unknown.
 
     Example:
         >>> from jax_attention import models
@@ -116,9 +108,6 @@ def gemma2(**changes: Any) -> LMConfig:
 
     Returns:
         A config of the shape of Gemma 2 2B.
-
-    Raises:
-        TypeError: if a field is unknown.
 
     Example:
         >>> from jax_attention import models

@@ -1,4 +1,4 @@
-"""The model as a pair of pure_model functions over plain nested dicts, for those who do not want a module."""
+"""The model as a pair of pure functions over plain nested dicts, for users who do not want a module."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from jax_attention.core.tree_paths import arrays_by_path, flatten, nest, replace_arrays
 from jax_attention.models.config import LMConfig
 from jax_attention.models.create import create
 from jax_attention.models.transformer import TransformerLM
-from jax_attention.nn.named import filled, named
 
 if TYPE_CHECKING:
     from jaxtyping import PRNGKeyArray
@@ -26,9 +26,9 @@ class PureModel(NamedTuple):
 
 
 def pure_model(config: LMConfig) -> PureModel:
-    """The model of a config as two functions.
+    """The model of a config as two pure functions.
 
-        params = init(rng),        apply(params, tokens) = TransformerLM with those parameters, called
+        params = init(rng),        apply(params, tokens) = from_dict(config, params)(tokens)
 
     Args:
         config: sizes, layout and the attention rule.
@@ -36,9 +36,6 @@ def pure_model(config: LMConfig) -> PureModel:
     Returns:
         `PureModel(init, apply)`; both can be jitted, vmapped and differentiated. `apply` takes every keyword of the
         model.
-
-    Raises:
-        ValueError: by `apply`, as `from_dict`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -72,9 +69,6 @@ def to_dict(model: TransformerLM) -> Params:
     Returns:
         Nested dicts with strings as keys, the layout of checkpoints.
 
-    Raises:
-        Nothing.
-
     Example:
         >>> from jax_attention import models
         >>> sorted(models.to_dict(models.create(models.tiny(vocab_size=11, width=16))))
@@ -83,14 +77,7 @@ def to_dict(model: TransformerLM) -> Params:
     Reference:
         https://flax.readthedocs.io/en/latest/guides/filters_guide.html: the state of a module.
     """
-    nested: Params = {}
-    for path, x in named(model).items():
-        *names, last = path.split(".")
-        inner = nested
-        for name in names:
-            inner = inner.setdefault(name, {})
-        inner[last] = x
-    return nested
+    return nest(arrays_by_path(model), ".")
 
 
 def from_dict(config: LMConfig, params: Params) -> TransformerLM:
@@ -99,8 +86,8 @@ def from_dict(config: LMConfig, params: Params) -> TransformerLM:
         to_dict(from_dict(config, params)) = params
 
     Args:
-        config: what the parameters belong to.
-        params: nested dicts as `to_dict` gives them, complete and without extra names.
+        config: the config of the model that the parameters belong to.
+        params: nested dicts as `to_dict` returns them, complete and without extra names.
 
     Returns:
         The model.
@@ -112,16 +99,6 @@ def from_dict(config: LMConfig, params: Params) -> TransformerLM:
         >>> from jax_attention import models
         >>> config = models.tiny(vocab_size=11, width=16)
         >>> model = models.from_dict(config, models.to_dict(models.create(config)))
-
-    Reference:
-        See `to_dict`.
     """
     abstract = jax.eval_shape(lambda: create(config))
-    return filled(abstract, _flat(params), "params: expected the parameters of this config")
-
-
-def _flat(nested: Params, prefix: str = "") -> Params:
-    found: Params = {}
-    for name, x in nested.items():
-        found |= _flat(x, f"{prefix}{name}.") if isinstance(x, dict) else {f"{prefix}{name}": x}
-    return found
+    return replace_arrays(abstract, flatten(params, "."), "params: expected the parameters of this config")

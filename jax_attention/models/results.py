@@ -1,4 +1,4 @@
-"""What a call of the model takes and gives back besides tokens and logits: captures and caches."""
+"""Arguments and results of a model besides tokens and logits: captures, caches and memories."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from jax_attention.core.checks import fail_unless
 from jax_attention.core.struct import data_field, struct
 
 EMBEDDING = -1
-"""The number of the hidden state before the first block."""
-FIRST = {"weights": 0, "hidden": EMBEDDING, "cross": 0}
-"""What can be asked for, and the number of the first of each."""
+"""The layer number of the hidden state before the first block."""
+FIRST_LAYER = {"weights": 0, "hidden": EMBEDDING, "cross": 0}
+"""Fields of `Capture`, and the smallest layer number of each."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
-    """What to return beside the logits; asking does not change them.
+    """Which arrays to return with the logits; capturing does not change them.
 
         weights[l] = attention weights of layer l,        hidden[l] = the residual stream after layer l
         cross[l] = weights of its cross-attention
 
     Args:
         weights: layer numbers `0 … depth - 1`, or "all". Each costs a dense `[..., N, T, S]`.
-        hidden: layer numbers, -1 for the embeddings before the first layer, or "all".
-        cross: layer numbers, or "all", of a model with a memory.
+        hidden: layer numbers, -1 for the embeddings before the first layer, or "all"; each is `[..., T, D]`.
+        cross: layer numbers, or "all", of a model with a memory; each is `[..., N, T, S]`.
 
     Returns:
-        A static value for `model(tokens, capture=)`.
+        A static argument for `model(tokens, capture=)`.
 
     Raises:
         TypeError: if a field is neither "all" nor a tuple of Python ints.
@@ -43,7 +43,7 @@ class Capture:
         ((0, 1, 2, 3), (-1, 3), ())
 
     Reference:
-        https://github.com/google/flax/issues/4744: asking for weights.
+        https://github.com/google/flax/issues/4744: returning attention weights.
     """
 
     weights: tuple[int, ...] | Literal["all"] = ()
@@ -51,28 +51,28 @@ class Capture:
     cross: tuple[int, ...] | Literal["all"] = ()
 
     def __post_init__(self) -> None:
-        for name in FIRST:
-            asked = getattr(self, name)
+        for name in FIRST_LAYER:
+            layers = getattr(self, name)
             fail_unless(
-                asked == "all" or (isinstance(asked, tuple) and all(type(layer) is int for layer in asked)),
-                f"capture.{name}: expected a tuple of layer numbers or 'all', got {asked!r}. One layer is (layer,).",
+                layers == "all" or (isinstance(layers, tuple) and all(type(layer) is int for layer in layers)),
+                f"capture.{name}: expected a tuple of layer numbers or 'all', got {layers!r}. One layer is (layer,).",
                 TypeError,
             )
 
     def layers(self, depth: int) -> tuple[tuple[int, ...], ...]:
-        """The numbers asked for, checked against the depth of the model."""
-        found = []
-        for name, first in FIRST.items():
-            asked = getattr(self, name)
-            layers = tuple(range(first, depth)) if asked == "all" else tuple(asked)
+        """Layer numbers of weights, hidden and cross, checked against the depth of the model."""
+        numbers = []
+        for name, first in FIRST_LAYER.items():
+            layers = getattr(self, name)
+            layers = tuple(range(first, depth)) if layers == "all" else layers
             wrong = [layer for layer in layers if not first <= layer < depth]
             fail_unless(not wrong, f"capture.{name}: expected layers {first} to {depth - 1} or 'all', got {wrong}.")
-            found.append(layers)
-        return tuple(found)
+            numbers.append(layers)
+        return tuple(numbers)
 
 
 class CaptureResult(NamedTuple):
-    """Maps `[..., N, T, S]`, hidden states `[..., T, D]` and maps over the memory, each by layer number."""
+    """Attention weights `[..., N, T, S]`, hidden states `[..., T, D]` and weights over the memory, by layer number."""
 
     weights: dict[int, jax.Array]
     hidden: dict[int, jax.Array]
@@ -81,28 +81,28 @@ class CaptureResult(NamedTuple):
 
 @struct
 class LMCache:
-    """One `KVCache` for each layer, in the layout of the model's blocks: stacked where scanned, else single."""
+    """One `KVCache` for each layer, in the layout of the model's blocks: stacked for scanned layers."""
 
     scanned: tuple[KVCache, ...] = data_field()
     rest: tuple[KVCache, ...] = data_field()
 
     @property
     def length(self) -> jax.Array:
-        """How many rows were appended, padding included; the same in all layers."""
+        """Number of rows that were appended, padding included; the same in all layers."""
         return self.scanned[0].length[0] if self.scanned else self.rest[0].length
 
     @property
     def positions(self) -> jax.Array:
-        """Where the rows of the first layer stand, `[*batch, C]`; `EMPTY` for padding and free slots."""
+        """Positions of the rows of the first layer, `[*batch, C]`; `EMPTY` for padding and free slots."""
         return self.scanned[0].positions[0] if self.scanned else self.rest[0].positions
 
     @property
     def capacity(self) -> int | None:
-        """How many rows fit; None if every layer keeps a ring, which forgets."""
+        """Number of rows that fit; None if every layer keeps a ring, which overwrites its oldest rows."""
         return min((layer.capacity for layer in (*self.scanned, *self.rest) if not layer.ring), default=None)
 
     def next_positions(self, count: int) -> jax.Array:
-        """`[*batch, count]`: every row goes on behind its own last token, whatever padding it holds."""
+        """Positions `[*batch, count]` after the last token of each row, whatever padding it holds."""
         last = jnp.max(jnp.where(self.positions == EMPTY, -1, self.positions), axis=-1, keepdims=True)
         steps = jnp.arange(1, count + 1, dtype=last.dtype)
         return last + steps.reshape((1,) * (last.ndim - 1) + (count,))
@@ -110,21 +110,22 @@ class LMCache:
 
 @struct
 class Memory:
-    """What a decoder remembers of a source, from `remember`: keys and values for the cross-attention of each layer, in
-    the form and layout of a cache.
+    """Keys and values of a source for the cross-attention of each layer, from `model.project_memory(states)`.
+
+    The layout is that of `LMCache`.
     """
 
     scanned: tuple[KVCache, ...] = data_field()
     rest: tuple[KVCache, ...] = data_field()
 
     @property
-    def lead(self) -> tuple[int, ...]:
-        """Its leading axes."""
+    def batch_shape(self) -> tuple[int, ...]:
+        """The batch dimensions of the source."""
         return self.scanned[0].key.shape[1:-3] if self.scanned else self.rest[0].key.shape[:-3]
 
 
 class LMOutput(NamedTuple):
-    """Logits `[..., T, V]` in at least float32, the new cache or None, what was captured or None."""
+    """Logits `[..., T, V]` in at least float32, the new cache or None, the captured arrays or None."""
 
     logits: jax.Array
     cache: LMCache | None
@@ -132,7 +133,7 @@ class LMOutput(NamedTuple):
 
 
 class StackOutput(NamedTuple):
-    """Vectors `[..., T, D]`, the new cache or None, what was captured."""
+    """Vectors `[..., T, D]`, the new cache or None, the captured arrays."""
 
     hidden: jax.Array
     cache: LMCache | None

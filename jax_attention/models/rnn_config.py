@@ -1,4 +1,4 @@
-"""What a recurrent encoder–decoder is: sizes, the cell, and the rule by which it attends, or none."""
+"""The config of a recurrent encoder–decoder: sizes, the cell, and its attention rule, if any."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from typing import Any, get_args
 
 from jax_attention import normalizers, scores
 from jax_attention.core.checks import check_instance, check_int, check_part, fail_unless
-from jax_attention.models.choices import Cell, Dtype
+from jax_attention.models.config_checks import Cell, Dtype
 from jax_attention.nn import Additive, Concat, General, Location
 
-LEARNED = (Additive, General, Concat, Location)
+SCORE_MODULES = (Additive, General, Concat, Location)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RNNConfig:
     """Sizes of a recurrent encoder–decoder and the rule of its attention.
 
-        c_i = sum_j a_ij h_j,   a_i = normalize(score(s_(i-1), h));        c_i = C, one code for all i, without a score
+        c_i = sum_j a_ij h_j,   a_i = normalize(score(s_(i-1), h));        without a score c_i = C for all i
 
     Args:
         source_vocab_size: tokens of the source.
         vocab_size: V, tokens of the target.
-        context: the most tokens of a source of `nn.Location`, whose parameters fix S: it is filled up to them. Others
-            read sources of any length.
-        width: D, of the embeddings.
-        hidden_size: H, of the decoder's state and of what the encoder makes of a token; a bidirectional encoder has
-            half of it in each direction, so that dot products need no projection.
-        num_layers: of encoder and decoder.
+        context: largest number of source tokens with `nn.Location`, whose parameters fix S: shorter sources are padded.
+            Other scores read sources of any length.
+        width: D, the size of the embeddings.
+        hidden_size: H, the size of the decoder's state and of the encoder's outputs; a bidirectional encoder has half
+            of it in each direction, so that dot products need no projection.
+        num_layers: number of layers of encoder and decoder.
         cell: "gru" or "lstm".
         bidirectional: whether the encoder reads the source from both ends.
-        score: None attends to nothing; a value such as `scores.dot()`; or a class whose parameters are learned:
+        score: None for no attention; a score such as `scores.dot()`; or a class whose parameters are learned:
             `nn.Additive`, `nn.General`, `nn.Concat`, `nn.Location`.
-        normalize: of the scores; None is softmax.
+        normalize: the rule's normalizer; None is softmax.
         attention_size: A of `nn.Additive`; H if None.
-        attention_vector: False for `nn.Additive` as the plain sum of its A units, without a learned vector.
+        attention_vector: False makes `nn.Additive` the plain sum of its A units, without a learned vector.
         train_rule: floats inside score and normalize are parameters instead of constants.
-        dropout: share of the features of embeddings and read-out set to 0 in training.
-        param_dtype: of the parameters.
+        dropout: rate on embeddings and on the hidden states before the head.
+        param_dtype: dtype of the parameters.
 
     Returns:
         A config; `models.create(config)` makes the model.
 
     Raises:
         ValueError: if a number is out of range or sizes do not fit, naming the field.
-        TypeError: if a size is no int, or a part no value.
+        TypeError: if a size is no int, or score or normalize is no such part.
 
     Example:
         >>> from jax_attention import models, nn
@@ -78,11 +78,11 @@ class RNNConfig:
             check_int("attention_size", self.attention_size, 1, "None takes hidden_size.")
             fail_unless(
                 self.score is Additive,
-                f"attention_size: expected None beside a score that has none, got {self.attention_size}. Leave it out.",
+                f"attention_size: expected None with a score that has none, got {self.attention_size}. Leave it out.",
             )
         fail_unless(
             self.attention_vector or self.score is Additive,
-            "attention_vector: expected True beside a score that has none, got False. Leave it out.",
+            "attention_vector: expected True with a score that has none, got False. Leave it out.",
         )
         fail_unless(self.cell in get_args(Cell), f"cell: expected one of {get_args(Cell)}, got {self.cell!r}.")
         for name in ("bidirectional", "attention_vector", "train_rule"):
@@ -90,14 +90,13 @@ class RNNConfig:
         fail_unless(
             not self.bidirectional or self.hidden_size % 2 == 0,
             f"hidden_size: expected an even number, half for each direction of the encoder, got {self.hidden_size}. Or "
-            "give bidirectional=False.",
+            "pass bidirectional=False.",
         )
-        if self.score is not None and self.score not in LEARNED:
+        if self.score is not None and self.score not in SCORE_MODULES:
             check_part("score", self.score, scores.CATALOGUE, "Leave it out for none.")
         fail_unless(
             self.score is not None or (self.normalize is None and not self.train_rule),
-            "score: expected a score beside normalize or train_rule, got None, which attends to nothing. Leave both "
-            "out.",
+            "score: expected a score with normalize or train_rule, got None, which attends to nothing. Leave both out.",
         )
         if self.normalize is not None:
             check_part("normalize", self.normalize, normalizers.CATALOGUE, "Leave it out for softmax().")
@@ -112,15 +111,15 @@ class RNNConfig:
 
     @property
     def position(self) -> str:
-        """A state has no positions: texts of any length can be written."""
+        """The position scheme, which a recurrent state does not need: generation has no length limit."""
         return "none"
 
     @property
     def endless(self) -> bool:
-        """Whether what is written may be longer than `context`, which bounds the sources of `nn.Location` alone."""
+        """Whether generated text may be longer than `context`, which limits only the sources of `nn.Location`."""
         return True
 
     @property
     def fixed_length(self) -> bool:
-        """Whether parameters fix the number of source rows."""
+        """Whether parameters fix the number of source rows, as those of `nn.Location` do."""
         return self.score is Location

@@ -1,4 +1,4 @@
-"""A recurrent encoder that reads a source, and a recurrent decoder that writes a target, attending to it or not."""
+"""The recurrent sequence-to-sequence model: a recurrent encoder and decoder, with or without attention."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ if TYPE_CHECKING:
 
 
 class RNNSeq2Seq(Seq2SeqModel):
-    """The recurrent encoder–decoder: a code for the whole source, or attention over its states by any score.
+    """The recurrent encoder–decoder: one code for the whole source, or attention over its states with any score.
 
         h, C   = encoder(source)
         c_i    = sum_j a_ij h_j,  a_i = normalize(score(s_(i-1), h));      c_i = C without a score
         s_i    = cell([y_(i-1) ; c_i], s_(i-1)),   s_0 = tanh(C W_b + b_b)
         logits = tanh([s_i ; c_i] W_c + b_c) W_o + b_o
 
-    With and without attention the parameters are the same but those of the score.
+    With and without attention the parameters are the same, except those of the score.
 
     Args:
-        config: sizes and the rule.
+        config: sizes and the attention rule.
         rngs: random keys, used here and not kept.
 
     Returns:
         A module: `model(source, target)` gives `LMOutput`, teacher forced; `model.encode(source)` an `RNNMemory`;
-        `model.condition(source)` the decoder of that source, which `decoding.generate` and `beam_search` run freely.
+        `model.condition(source)` the decoder given that source, a language model for `decoding.generate` and
+        `beam_search`.
 
     Raises:
         ValueError: by the call, if shapes do not fit, or a source is longer than the context of `nn.Location`.
@@ -51,8 +52,8 @@ class RNNSeq2Seq(Seq2SeqModel):
 
     Reference:
         Cho et al. (2014), "Learning phrase representations"; Bahdanau, Cho, Bengio (2015); Luong, Pham, Manning
-        (2015). Of the first this is the code in every step, of the second the order (look, then step), of the third
-        the read-out.
+        (2015). As in the first, the code enters every step; as in the second, attention with s_(i-1) precedes the step;
+        the read-out from `[s_i ; c_i]` is that of the third.
     """
 
     def __init__(self, config: RNNConfig, *, rngs: nnx.Rngs):
@@ -62,12 +63,12 @@ class RNNSeq2Seq(Seq2SeqModel):
 
     def encode(
         self,
-        source: Int[Array, "*lead S"],
+        source: Int[Array, "*batch S"],
         *,
-        positions: Int[Array, "*#lead S"] | None = None,
+        positions: Int[Array, "*#batch S"] | None = None,
         rng: PRNGKeyArray | None = None,
     ) -> RNNMemory:
-        """What the encoder makes of a source; padding stands at `cache.EMPTY`."""
+        """The states of the encoder and its code; padding of the source is at position `cache.EMPTY`."""
         memory = self.encoder(source, positions, rng)
         if not self.config.fixed_length:
             return memory
@@ -77,14 +78,14 @@ class RNNSeq2Seq(Seq2SeqModel):
             f"source: expected at most context = {context} tokens, each of which has parameters of nn.Location, got "
             f"{count}. Make the context larger.",
         )
-        behind = [(0, 0)] * (memory.real.ndim - 1) + [(0, context - count)]
-        states = jnp.pad(memory.states, [*behind, (0, 0)])
-        return dataclasses.replace(memory, states=states, real=jnp.pad(memory.real, behind))
+        padding = [(0, 0)] * (memory.real.ndim - 1) + [(0, context - count)]
+        states = jnp.pad(memory.states, [*padding, (0, 0)])
+        return dataclasses.replace(memory, states=states, real=jnp.pad(memory.real, padding))
 
     def encode_memory(self, source: Any, positions: Any = None, rng: Any = None) -> RNNMemory:
-        """What the encoder makes of a source is all that the decoder needs."""
+        """The decoder's memory of a source: the states of the encoder and its code, as from `encode`."""
         return self.encode(source, positions=positions, rng=rng)
 
-    def room(self, count: int) -> int:
-        """Every source of `nn.Location` is as long as its parameters."""
-        return max(self.config.context, count) if self.config.fixed_length else super().room(count)
+    def padded_length(self, count: int) -> int:
+        """The length that `condition` pads a source to; for `nn.Location` that of its parameters."""
+        return max(self.config.context, count) if self.config.fixed_length else super().padded_length(count)

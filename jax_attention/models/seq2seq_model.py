@@ -1,4 +1,4 @@
-"""What the models that read a source share, and the decoder of one source as a language model."""
+"""Base of sequence-to-sequence models, and their decoder given one source as a language model."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class ConditionedDecoder(nnx.Module):
-    """A decoder and what it remembers of a source: a language model like any other, for `decoding.generate`."""
+    """A decoder together with the memory of a source: a language model like any other, for `decoding.generate`."""
 
     def __init__(self, decoder: Any, memory: Any):
         self.decoder, self.memory, self.config = decoder, nnx.data(memory), decoder.config
 
-    def __call__(self, tokens: Int[Array, "*lead T"], **options: Any) -> LMOutput:
-        """Logits of the next token at every place."""
+    def __call__(self, tokens: Int[Array, "*batch T"], **options: Any) -> LMOutput:
+        """Logits of the next token at every position."""
         return self.decoder(tokens, memory=self.memory, **options)
 
-    def hidden(self, tokens: Int[Array, "*lead T"], **options: Any) -> tuple[Float[Array, "*lead T D"], Any]:
-        """What the head sees, and the new cache."""
+    def hidden(self, tokens: Int[Array, "*batch T"], **options: Any) -> tuple[Float[Array, "*batch T D"], Any]:
+        """Hidden states before the head, and the new cache."""
         return self.decoder.hidden(tokens, memory=self.memory, **options)
 
-    def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
+    def unembed(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Logits of hidden states."""
         return self.decoder.unembed(hidden)
 
@@ -42,89 +42,92 @@ class ConditionedDecoder(nnx.Module):
 
 
 class Seq2SeqModel(nnx.Module):
-    """Base of the models that read a source and write a target: they say how a source is remembered, the rest follows.
+    """Base of models that read a source and write a target.
 
-    The `decoder` takes what `encode_memory` returns as its `memory`.
+    Subclasses have a `decoder` and define `encode_memory`, whose result the decoder takes as its `memory`.
     """
 
     decoder: Any
 
     def __call__(
         self,
-        source: Int[Array, "*lead S"],
-        target: Int[Array, "*lead T"],
+        source: Int[Array, "*batch S"],
+        target: Int[Array, "*batch T"],
         *,
-        source_positions: Int[Array, "*#lead S"] | None = None,
-        target_positions: Int[Array, "*#lead T"] | None = None,
+        source_positions: Int[Array, "*#batch S"] | None = None,
+        target_positions: Int[Array, "*#batch T"] | None = None,
         rng: PRNGKeyArray | None = None,
         capture: Capture | None = None,
     ) -> LMOutput:
-        """Logits `[..., T, V]` of the token behind each of the target.
+        """Logits `[..., T, V]` of the next token at every position of the target.
 
-        source_positions: padding stands at `cache.EMPTY`; so in target_positions.
-        rng: for dropout in both halves.
-        capture: of the decoder; `Capture(cross="all")` gives the maps over the source.
+        source_positions, target_positions: padding has position `cache.EMPTY`.
+        rng: for dropout in encoder and decoder.
+        capture: arrays of the decoder; `Capture(cross="all")` gives the attention weights over the source.
         """
-        options = self._read(source, target, source_positions, rng)
+        options = self._decoder_options(source, target, source_positions, rng)
         return self.decoder(target, positions=target_positions, capture=capture, **options)
 
     def hidden(
         self,
-        source: Int[Array, "*lead S"],
-        target: Int[Array, "*lead T"],
+        source: Int[Array, "*batch S"],
+        target: Int[Array, "*batch T"],
         *,
-        source_positions: Int[Array, "*#lead S"] | None = None,
-        target_positions: Int[Array, "*#lead T"] | None = None,
+        source_positions: Int[Array, "*#batch S"] | None = None,
+        target_positions: Int[Array, "*#batch T"] | None = None,
         rng: PRNGKeyArray | None = None,
-    ) -> Float[Array, "*lead T D"]:
-        """What the head sees: the same call without the logits, which are large."""
-        options = self._read(source, target, source_positions, rng)
+    ) -> Float[Array, "*batch T D"]:
+        """Hidden states before the head, `[..., T, D]`: the same call without the large logits."""
+        options = self._decoder_options(source, target, source_positions, rng)
         return self.decoder.hidden(target, positions=target_positions, **options)[0]
 
-    def unembed(self, hidden: Float[Array, "*lead D"]) -> Float[Array, "*lead V"]:
+    def unembed(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Logits of hidden states."""
         return self.decoder.unembed(hidden)
 
     def encode_memory(self, source: Any, positions: Any = None, rng: Any = None) -> Any:
-        """What the decoder knows of a source: its `memory`."""
+        """The decoder's `memory` of a source."""
         raise NotImplementedError(f"{type(self).__name__} must define encode_memory(source, positions, rng)")
 
-    def room(self, count: int) -> int:
-        """To how many tokens `given` fills a source up."""
+    def padded_length(self, count: int) -> int:
+        """The length that `condition` pads a source of `count` tokens to."""
         return bucket(count)
 
     def condition(
-        self, source: Int[Array, "*lead S"], *, positions: Int[Array, "*#lead S"] | None = None
+        self, source: Int[Array, "*batch S"], *, positions: Int[Array, "*#batch S"] | None = None
     ) -> ConditionedDecoder:
-        """The decoder of one source, or of a batch of them: a language model of the target.
+        """The decoder given one source, or a batch of them: a language model of the target.
 
-        Compiled; lengths are rounded up (16, 32, 64, 128, 256, …) and hidden by position, so that nearby ones run the
-        same programs here and in `decoding.generate`.
+        The encoder runs compiled. Sources are padded to one of few lengths (16, 32, 64, 128, 256, …), so that sources
+        of similar lengths run the same programs here and in `decoding.generate`.
         """
         source = check_tokens("source", source)
-        return ConditionedDecoder(
-            self.decoder, _remembered(self, *_filled_up(source, positions, self.room(source.shape[-1])))
-        )
+        padded = _pad_source(source, positions, self.padded_length(source.shape[-1]))
+        return ConditionedDecoder(self.decoder, _encode_memory(self, *padded))
 
-    def _read(self, source: Any, target: Any, positions: Any, rng: jax.Array | None) -> dict[str, Any]:
-        """What the decoder is given besides the target and its positions."""
-        lead = tuple(jnp.shape(x)[:-1] for x in (source, target))
+    def _decoder_options(self, source: Any, target: Any, positions: Any, rng: jax.Array | None) -> dict[str, Any]:
+        """Arguments of the decoder besides the target and its positions: the memory and the rng."""
+        source_batch, target_batch = jnp.shape(source)[:-1], jnp.shape(target)[:-1]
         fail_unless(
-            lead[0] == lead[1],
-            f"target: expected the leading axes of the source, {lead[0]}, got {lead[1]}. Give one for each.",
+            source_batch == target_batch,
+            f"target: expected the batch dimensions of the source, {source_batch}, got {target_batch}. Give one target "
+            "for each source.",
         )
         rngs = (None, None) if rng is None else jax.random.split(rng)
         return {"memory": self.encode_memory(source, positions, rngs[0]), "rng": rngs[1]}
 
 
 @jax.jit
-def _remembered(model: Seq2SeqModel, source: jax.Array, places: jax.Array) -> Any:
-    return model.encode_memory(source, places)
+def _encode_memory(model: Seq2SeqModel, source: jax.Array, positions: jax.Array) -> Any:
+    return model.encode_memory(source, positions)
 
 
-def _filled_up(source: jax.Array, positions: Any, size: int) -> tuple[jax.Array, jax.Array]:
-    """Tokens and positions `[..., size]`: what is added stands at `EMPTY`, where nobody looks."""
-    count, lead = source.shape[-1], source.shape[:-1]
-    places = jnp.arange(count) if positions is None else check_positions("positions", positions, count, lead)
-    behind = lambda x: [(0, 0)] * (x.ndim - 1) + [(0, size - count)]  # noqa: E731
-    return jnp.pad(source, behind(source)), jnp.pad(places, behind(places), constant_values=EMPTY)
+def _pad_source(source: jax.Array, positions: Any, size: int) -> tuple[jax.Array, jax.Array]:
+    """Tokens and positions `[..., size]`; the added tokens have position `EMPTY`, to which no token attends."""
+    count, batch = source.shape[-1], source.shape[:-1]
+    positions = jnp.arange(count) if positions is None else check_positions("positions", positions, count, batch)
+
+    def pad(x: jax.Array, fill: int) -> jax.Array:
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, size - count)], constant_values=fill)
+
+    return pad(source, 0), pad(positions, EMPTY)

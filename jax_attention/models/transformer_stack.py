@@ -1,4 +1,4 @@
-"""The blocks of a Transformer over vectors: what a language model has between its embedding and its head."""
+"""The blocks of a Transformer over vectors: the part of a language model between its embedding and its head."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jax_attention.core.checks import (
     fail_unless,
 )
 from jax_attention.models.block import INITIAL_DEVIATION, LayerInputs, make_norm
-from jax_attention.models.blocks import make_blocks, make_cache, restack
+from jax_attention.models.blocks import Blocks, make_blocks, make_cache, restack
 from jax_attention.models.config import T5_BUCKETS, LMConfig, model_dtype
 from jax_attention.models.results import Capture, LMCache, Memory, StackOutput
 
@@ -34,13 +34,13 @@ class TransformerStack(nnx.Module):
         y = norm(blocks(x)),        [..., T, D] -> [..., T, D]
 
     Args:
-        config: sizes, layout and the attention rule; what it says of tokens, positions that are added, and the head is
-            not looked at.
+        config: sizes, layout and the attention rule; fields about tokens, added positions and the head are ignored.
         rngs: random keys, used here and not kept.
 
     Returns:
-        A module: `body(x, positions=, segment_ids=, mask=, cache=, memory=, rng=, capture=)` gives `StackOutput(hidden,
-        cache, captured)`; `body.project_memory(states)` is the memory of a body with `config.memory_size`.
+        A module: `stack(x, positions=, segment_ids=, mask=, cache=, memory=, rng=, capture=)` gives
+        `StackOutput(hidden, cache, captured)`; `stack.project_memory(states)` makes the memory for a stack with
+        `config.memory_size`.
 
     Raises:
         ValueError: by the call, if shapes do not fit, or a memory is missing or not expected.
@@ -50,8 +50,8 @@ class TransformerStack(nnx.Module):
         >>> from flax import nnx
         >>> from jax_attention import masks, models
         >>> config = models.LMConfig(vocab_size=1, width=8, depth=2, num_heads=2, mask=None, position="none")
-        >>> body = models.TransformerStack(config, rngs=nnx.Rngs(0))
-        >>> body(jnp.ones((3, 5, 8)), mask=masks.causal()).hidden.shape
+        >>> stack = models.TransformerStack(config, rngs=nnx.Rngs(0))
+        >>> stack(jnp.ones((3, 5, 8)), mask=masks.causal()).hidden.shape
         (3, 5, 8)
 
     Reference:
@@ -71,49 +71,49 @@ class TransformerStack(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "*lead T D"],
+        x: Float[Array, "*batch T D"],
         *,
-        positions: Int[Array, "*#lead T"] | None = None,
-        segment_ids: Int[Array, "*#lead T"] | None = None,
+        positions: Int[Array, "*#batch T"] | None = None,
+        segment_ids: Int[Array, "*#batch T"] | None = None,
         mask: Any = None,
         cache: LMCache | None = None,
         memory: Memory | None = None,
         rng: PRNGKeyArray | None = None,
         capture: Capture | None = None,
     ) -> StackOutput:
-        """The vectors behind the last block and its norm.
+        """The vectors after the last block and its norm.
 
-        mask: joins the config's by &, in every layer; `TransformerLM` says the rest.
+        mask: combined with the config's by &, in every layer. The other arguments are those of `TransformerLM`.
         """
-        x, capture = jnp.asarray(x), _checked_capture(capture)
+        x, capture = jnp.asarray(x), _check_capture(capture)
         fail_unless(
             x.ndim > 1 and x.shape[-1] == self.config.width,
             f"x: expected vectors [..., T, {self.config.width}], got {describe_array(x)}.",
         )
-        for name, given in (("positions", positions), ("segment_ids", segment_ids)):
-            if given is not None:
-                check_positions(name, given, x.shape[-2], x.shape[:-2])
-        self._check_memory(memory, x)
+        for name, array in (("positions", positions), ("segment_ids", segment_ids)):
+            if array is not None:
+                check_positions(name, array, x.shape[-2], x.shape[:-2])
+        _check_memory(memory, self.config, self.blocks, x)
         if cache is not None:
-            self._check_cache(cache, x.shape[:-1], segment_ids, rng)
+            check_cache(cache, self.config, self.blocks, x.shape[:-1], segment_ids, rng)
             positions = cache.next_positions(x.shape[-2]) if positions is None else positions
         positions = None if positions is None else jnp.asarray(positions, jnp.int32)
-        # A causal mask hides padding by itself; not every mask does. With a cache the layers do the same.
-        own = [] if mask is None else [masks.as_mask(mask)]
+        call_masks = [] if mask is None else [masks.as_mask(mask)]
         if segment_ids is not None:
-            own.append(masks.segments(jnp.broadcast_to(segment_ids, x.shape[:-1])[..., None, :]))
-        own += [filled()] if positions is not None and cache is None else []
-        shared = LayerInputs(positions, _all(own), self.shared_mods())
+            call_masks.append(masks.segments(jnp.broadcast_to(segment_ids, x.shape[:-1])[..., None, :]))
+        # A causal mask hides padding by itself; not every mask does. With a cache the layers do the same.
+        call_masks += [filled()] if positions is not None and cache is None else []
+        inputs = LayerInputs(positions, _intersection(call_masks), self.shared_mods())
         dtype = model_dtype(self.config)
-        x, cache, captured = self.blocks(x.astype(dtype), shared, cache, memory, rng, capture, self.config.remat)
+        x, cache, captured = self.blocks(x.astype(dtype), inputs, cache, memory, rng, capture, self.config.remat)
         return StackOutput(x if self.final_norm is None else self.final_norm(x), cache, captured)
 
     def project_memory(
-        self, states: Float[Array, "*lead S M"], positions: Int[Array, "*#lead S"] | None = None
+        self, states: Float[Array, "*batch S M"], positions: Int[Array, "*#batch S"] | None = None
     ) -> Memory:
         """Keys and values of a source for the cross-attention of every layer: the `memory` of later calls.
 
-        positions: rows at `cache.EMPTY` are padding, which nobody sees; None is no padding.
+        positions: rows at `cache.EMPTY` are padding, which no query attends to; None is no padding.
         """
         size = self.config.memory_size
         fail_unless(
@@ -140,10 +140,10 @@ class TransformerStack(nnx.Module):
     ) -> LMCache:
         """An empty cache for sequences `[*batch, T]`.
 
-        capacity: rows it can hold; the config's context if None.
-        dtype: of keys and values; the config's dtype if None.
+        capacity: number of rows it can hold; the config's context if None.
+        dtype: dtype of keys and values; the config's dtype if None.
         ring_chunk: layers with a window keep only `window + ring_chunk - 1` rows, in a ring; then at most `ring_chunk`
-            tokens may be given at once.
+            tokens may be appended at once.
         """
         capacity = self.config.context if capacity is None else check_int("capacity", capacity, 1, "It is static.")
         if ring_chunk is not None:
@@ -153,70 +153,21 @@ class TransformerStack(nnx.Module):
         )
 
     def with_scan(self, scan: bool) -> TransformerStack:
-        """The same model with its blocks stacked for `lax.scan`, or one after the other."""
+        """The same stack with its blocks stacked for `lax.scan`, or one after the other."""
         copy = jax.tree.map(lambda x: x, self)
         copy.config = dataclasses.replace(self.config, scan=scan)
         copy.blocks = restack(self.blocks.layers(), copy.config)
         return copy
 
     def shared_mods(self) -> tuple:
-        """The mods that all layers have in common: T5's table."""
+        """Mods that all layers share: T5's table of relative positions, if there is one."""
         if self.relative is None:
             return ()
         return (mods.relative(self.relative[...], bidirectional=self.config.sees_future()),)
 
-    def _check_memory(self, memory: Any, x: jax.Array) -> None:
-        if self.config.memory_size is None:
-            fail_unless(memory is None, "memory: expected None, as memory_size of the config is None, got a memory.")
-            return
-        cure = "Make it by model.project_memory(states)."
-        check_instance("memory", memory, Memory, "models.Memory", cure)
-        layout = (len(self.blocks.scanned), len(self.blocks.rest))
-        got = (len(memory.scanned), len(memory.rest))
-        fail_unless(
-            got == layout,
-            f"memory: expected {layout[0]} stacked and {layout[1]} single layers, got {got[0]} and {got[1]}. {cure}",
-        )
-        fail_unless(
-            broadcasts(memory.lead, x.shape[:-2]),
-            f"memory: expected leading axes that broadcast to those of the target, {x.shape[:-2]}, got {memory.lead}. "
-            "Give one target, or prompt, for each source.",
-        )
-
-    def _check_cache(self, cache: LMCache, shape: tuple[int, ...], segment_ids: Any, rng: Any) -> None:
-        fail_unless(
-            segment_ids is None,
-            "segment_ids: expected None beside a cache, whose rows carry no segments. Use one cache row per document.",
-        )
-        rate = self.config.attention_dropout
-        fail_unless(
-            rng is None or rate == 0,
-            f"rng: expected None beside a cache, as no weight is dropped there, got attention_dropout = {rate}. "
-            "Leave rng out.",
-        )
-        layout = (len(self.blocks.scanned), len(self.blocks.rest))
-        got = (len(cache.scanned), len(cache.rest)) if isinstance(cache, LMCache) else cache
-        fail_unless(
-            got == layout,
-            f"cache: expected a models.LMCache of {layout[0]} stacked and {layout[1]} single layers, got {got}. Make "
-            "it with init_cache of the model that reads it; scanned and unrolled models have different ones.",
-        )
-        lead, count = cache.positions.shape[:-1], shape[-1]
-        fail_unless(
-            lead == shape[:-1],
-            f"tokens: expected leading axes {lead} as in the cache, got {shape[:-1]}. Make the cache by "
-            f"init_cache(batch={shape[:-1]}).",
-        )
-        known = 0 if isinstance(cache.length, jax.core.Tracer) else int(cache.length)
-        fail_unless(
-            cache.capacity is None or known + count <= cache.capacity,
-            f"tokens: expected at most {cache.capacity} rows in the cache, which holds {known}, got {count} more. Make "
-            "it larger: init_cache(capacity=).",
-        )
-
 
 class TransformerLayer(TransformerStack):
-    """One block alone, as `torch.nn.TransformerEncoderLayer` and `TransformerDecoderLayer` are.
+    """A single block, as `torch.nn.TransformerEncoderLayer` and `TransformerDecoderLayer` are.
 
         y = x + attend(norm(x)), then y + feed_forward(norm(y));  norms are where the config says
 
@@ -237,9 +188,6 @@ class TransformerLayer(TransformerStack):
         >>> config = models.LMConfig(vocab_size=1, width=8, depth=1, num_heads=2, final_norm=False, mask=None)
         >>> models.TransformerLayer(config, rngs=nnx.Rngs(0))(jnp.ones((5, 8))).hidden.shape
         (5, 8)
-
-    Reference:
-        See `TransformerStack`.
     """
 
     def __init__(self, config: LMConfig, *, rngs: nnx.Rngs):
@@ -249,20 +197,88 @@ class TransformerLayer(TransformerStack):
         )
         fail_unless(
             not config.has_final_norm,
-            "final_norm: expected False for a single layer, got a norm after the last block. Use models.TransformerStack.",
+            "final_norm: expected False for a single layer, got a norm after the last block. Use "
+            "models.TransformerStack.",
         )
         super().__init__(config, rngs=rngs)
 
 
-def _all(parts: list) -> Any:
-    """The masks joined by &; None if there is none."""
-    joined = None
-    for part in parts:
-        joined = part if joined is None else joined & part
-    return joined
+class StackView(TransformerStack):
+    """A stack made of the blocks, the norm and the table of another module, without parameters of its own.
+
+    `TransformerLM` computes with such a stack but holds its parameters directly: in a stored stack their paths would
+    begin with `stack.`, and checkpoints and adapters of earlier versions could not be read.
+    """
+
+    def __init__(self, config: LMConfig, relative: nnx.Param | None, blocks: Blocks, final_norm: nnx.Module | None):
+        self.config, self.relative, self.blocks, self.final_norm = config, relative, blocks, final_norm
 
 
-def _checked_capture(capture: Any) -> Capture:
+def check_cache(
+    cache: Any, config: LMConfig, blocks: Blocks, shape: tuple[int, ...], segment_ids: Any, rng: Any
+) -> None:
+    """Refuse a cache that does not fit the blocks or has no room for tokens of this shape, and options it excludes."""
+    fail_unless(
+        segment_ids is None,
+        "segment_ids: expected None with a cache, whose rows carry no segments. Use one cache row per document.",
+    )
+    rate = config.attention_dropout
+    fail_unless(
+        rng is None or rate == 0,
+        f"rng: expected None with a cache, as no weight is dropped there, got attention_dropout = {rate}. Leave rng "
+        "out.",
+    )
+    layout = (len(blocks.scanned), len(blocks.rest))
+    got = (len(cache.scanned), len(cache.rest)) if isinstance(cache, LMCache) else cache
+    fail_unless(
+        got == layout,
+        f"cache: expected a models.LMCache of {layout[0]} stacked and {layout[1]} single layers, got {got}. Make it "
+        "with init_cache of the model that reads it; scanned and unrolled models have different ones.",
+    )
+    batch, count = cache.positions.shape[:-1], shape[-1]
+    fail_unless(
+        batch == shape[:-1],
+        f"tokens: expected batch dimensions {batch} as in the cache, got {shape[:-1]}. Make the cache by "
+        f"init_cache(batch={shape[:-1]}).",
+    )
+    # A traced length is unknown: there the rows that do not fit are written as NaN.
+    length = 0 if isinstance(cache.length, jax.core.Tracer) else int(cache.length)
+    fail_unless(
+        cache.capacity is None or length + count <= cache.capacity,
+        f"tokens: expected at most {cache.capacity} rows in the cache, which holds {length}, got {count} more. Make it "
+        "larger: init_cache(capacity=).",
+    )
+
+
+def _check_memory(memory: Any, config: LMConfig, blocks: Blocks, x: jax.Array) -> None:
+    if config.memory_size is None:
+        fail_unless(memory is None, "memory: expected None, as memory_size of the config is None, got a memory.")
+        return
+    cure = "Make it by model.project_memory(states)."
+    check_instance("memory", memory, Memory, "models.Memory", cure)
+    layout = (len(blocks.scanned), len(blocks.rest))
+    got = (len(memory.scanned), len(memory.rest))
+    fail_unless(
+        got == layout,
+        f"memory: expected {layout[0]} stacked and {layout[1]} single layers, got {got[0]} and {got[1]}. {cure}",
+    )
+    batch = memory.batch_shape
+    fail_unless(
+        broadcasts(batch, x.shape[:-2]),
+        f"memory: expected batch dimensions that broadcast to those of the target, {x.shape[:-2]}, got {batch}. Give "
+        "one target, or prompt, for each source.",
+    )
+
+
+def _intersection(call_masks: list) -> Any:
+    """The masks combined by &; None for no masks."""
+    mask = None
+    for part in call_masks:
+        mask = part if mask is None else mask & part
+    return mask
+
+
+def _check_capture(capture: Any) -> Capture:
     capture = Capture() if capture is None else capture
     fail_unless(
         isinstance(capture, Capture),

@@ -1,5 +1,5 @@
-"""Flax modules that freeze parameters and static configuration, and nothing else: each is a pytree, so plain `jax.jit`,
-`grad`, `vmap`, `lax.scan` and optax work on it. The rules themselves are the pure functions of `jax_attention`.
+"""Flax modules that hold parameters and static configuration, and nothing else: each is a pytree, so plain `jax.jit`,
+`grad`, `vmap`, `lax.scan` and optax work on it. Attention rules themselves are the pure functions of `jax_attention`.
 """
 
 from jax_attention.nn.attn import Attn

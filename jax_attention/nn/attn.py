@@ -1,4 +1,4 @@
-"""Attention as a layer in three steps: rule, join with the query, linear map to the wanted size."""
+"""Attention as a layer in three steps: attend, concatenate the context with the query, map to the output size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Attn(nnx.Module):
         weights = softmax(score(Q, K)),        output = [Q ; weights @ V] W_out + b_out
 
     By default the score is the location rule with its own parameters, so Q and K are paired row by row and V has
-    exactly `value_size1` rows. Right for any leading axes and any number T of rows.
+    exactly `value_size1` rows. Any batch dimensions and any number T of rows are fine.
 
     Args:
         query_size: Hq.
@@ -31,16 +31,14 @@ class Attn(nnx.Module):
         value_size1: S, rows of V; None takes any number, where the score allows it.
         value_size2: E, columns of V.
         output_size: D.
-        score: another rule: a module such as `nn.Additive`, a value, or a function; None is `nn.Location`.
+        score: another score: a module such as `nn.Additive`, a score of `jax_attention.scores`, or a function; None is
+            `nn.Location`.
         join: False leaves the query out: `output = (weights @ V) W_out + b_out`, usual for dot products.
-        param_dtype: of the parameters.
+        param_dtype: dtype of the parameters.
         rngs: random keys, used here and not kept.
 
     Returns:
         A module with `score` and `combine`; call it as `layer(query, key, value)`.
-
-    Raises:
-        ValueError: by the call, if shapes do not fit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -68,10 +66,9 @@ class Attn(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        own = (
-            Location(query_size, key_size, value_size1, param_dtype=param_dtype, rngs=rngs) if score is None else score
-        )
-        self.score = freeze(own)
+        if score is None:
+            score = Location(query_size, key_size, value_size1, param_dtype=param_dtype, rngs=rngs)
+        self.score = freeze(score)
         self.combine = Linear(
             value_size2 + (query_size if join else 0), output_size, param_dtype=param_dtype, rngs=rngs
         )
@@ -79,13 +76,13 @@ class Attn(nnx.Module):
 
     def __call__(
         self,
-        query: Float[Array, "*lead T Hq"],
-        key: Float[Array, "*lead R Hk"],
-        value: Float[Array, "*lead S E"],
+        query: Float[Array, "*batch T Hq"],
+        key: Float[Array, "*batch R Hk"],
+        value: Float[Array, "*batch S E"],
         *,
         mask: Any = None,
-    ) -> Float[Array, "*lead T D"]:
-        """Attend, join, map: `[..., T, D]`."""
+    ) -> Float[Array, "*batch T D"]:
+        """The query joined with what it attends to, mapped to `[..., T, D]`."""
         self._check(query, key, value)
         context = attend(query, key, value, score=unfreeze(self.score), mask=mask)
         if self.join:
@@ -100,6 +97,6 @@ class Attn(nnx.Module):
 
     def _check(self, query: jax.Array, key: jax.Array, value: jax.Array) -> None:
         got = (query.shape[-1], key.shape[-1], *value.shape[-2:])
-        if any(size not in (None, found) for size, found in zip(self.sizes, got, strict=True)):
+        if any(expected not in (None, size) for expected, size in zip(self.sizes, got, strict=True)):
             names = "(query_size, key_size, value_size1, value_size2)"
             raise ValueError(f"query, key, value: expected sizes {names} = {self.sizes}, got {got}.")

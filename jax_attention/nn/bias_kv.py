@@ -1,4 +1,8 @@
-"""One learned key and value beside those of the sequence, by merging two attentions: masks and mods never see it."""
+"""One learned key and value next to those of the sequence (PyTorch's `bias_k`, `bias_v`).
+
+Attention over the sequence and attention over the learned key are computed apart and merged by their logsumexps, so
+masks and mods see positions of the sequence only.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,16 @@ from jax_attention.attention.merge import merge_partials
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.normalizers import Softmax, softmax
 
-EXTRA_POSITION = -1
-"""The extra key stands before the sequence; only its dropout bits depend on that."""
+BIAS_POSITION = -1
+"""Position of the learned key, before the sequence; only its dropout bits depend on it."""
 
 
 def attend_with_bias_kv(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias_kv: Any, extra_value: Any, options: dict[str, Any]
+    query: jax.Array, key: jax.Array, value: jax.Array, bias_k: Any, bias_v: Any, options: dict[str, Any]
 ) -> jax.Array:
-    """`attend_heads` over `[key ; bias_kv]`, where every query may attend to the extra key, unmodified."""
-    sinks, parts = _parts(query, key, value, bias_kv, extra_value, options)
-    partials = [attend_with_stats_heads(query, k, v, **rule)[:2] for k, v, rule in parts]
+    """`attend_heads` over `[key ; bias_k]`; every query may attend to the learned key, whose score no mod changes."""
+    sinks, calls = _calls(query, key, value, bias_k, bias_v, options)
+    partials = [attend_with_stats_heads(query, k, v, **rule)[:2] for k, v, rule in calls]
     dtype = compute_dtype(query)
     if sinks is not None:
         lse = jnp.broadcast_to(jnp.asarray(sinks, dtype), partials[0][1].shape)
@@ -30,31 +34,34 @@ def attend_with_bias_kv(
 
 
 def weights_with_bias_kv(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias_kv: Any, extra_value: Any, options: dict[str, Any]
+    query: jax.Array, key: jax.Array, value: jax.Array, bias_k: Any, bias_v: Any, options: dict[str, Any]
 ) -> jax.Array:
-    """The weights of the same attention, `[..., N, T, S + 1]`, the extra key last."""
-    sinks, parts = _parts(query, key, value, bias_kv, extra_value, options)
-    sums = [jnp.swapaxes(attend_with_stats_heads(query, k, v, **rule).logsumexp, -1, -2) for k, v, rule in parts]
-    total = jnp.logaddexp(*sums)
+    """Weights of the same attention, `[..., N, T, S + 1]`, the learned key last."""
+    sinks, calls = _calls(query, key, value, bias_k, bias_v, options)
+    log_sums = [jnp.swapaxes(attend_with_stats_heads(query, k, v, **rule).logsumexp, -1, -2) for k, v, rule in calls]
+    log_total = jnp.logaddexp(*log_sums)
     if sinks is not None:
-        total = jnp.logaddexp(total, jnp.asarray(sinks)[..., None])
-    maps = [
-        attention_weights_heads(query, k, v, **rule) * jnp.exp(lse - total)[..., None].astype(query.dtype)
-        for (k, v, rule), lse in zip(parts, sums, strict=True)
+        log_total = jnp.logaddexp(log_total, jnp.asarray(sinks)[..., None])
+    weights = [
+        attention_weights_heads(query, k, v, **rule) * jnp.exp(lse - log_total)[..., None].astype(query.dtype)
+        for (k, v, rule), lse in zip(calls, log_sums, strict=True)
     ]
-    return jnp.concatenate(maps, axis=-1)
+    return jnp.concatenate(weights, axis=-1)
 
 
-def _parts(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias_kv: Any, extra_value: Any, options: dict[str, Any]
+def _calls(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias_k: Any, bias_v: Any, options: dict[str, Any]
 ) -> tuple[Any, list[tuple[jax.Array, jax.Array, dict[str, Any]]]]:
-    """Sinks or None, and the two attentions to merge: over the sequence, and over the extra key."""
+    """Sinks or None, and operands and rules of the two attentions: over the sequence, and over the learned key.
+
+    Sinks and `plus_one` are taken out of both normalizers: left in, the merge would count them twice.
+    """
     normalize = options["normalize"] or softmax()
     if not isinstance(normalize, Softmax):
         raise ValueError(f"bias_kv: expected the softmax, whose parts can be merged, got normalize={normalize!r}.")
-    lead = key.shape[:-3]
-    bias_kv, extra_value = (jnp.broadcast_to(x, (*lead, *x.shape)).astype(query.dtype) for x in (bias_kv, extra_value))
-    own = {**options, "normalize": softmax()}
-    extra = {**own, "mask": None, "mods": (), "key_positions": jnp.array([EXTRA_POSITION])}
+    batch = key.shape[:-3]
+    bias_k, bias_v = (jnp.broadcast_to(x, (*batch, *x.shape)).astype(query.dtype) for x in (bias_k, bias_v))
+    sequence_rule = {**options, "normalize": softmax()}
+    bias_rule = {**sequence_rule, "mask": None, "mods": (), "key_positions": jnp.array([BIAS_POSITION])}
     sinks = 0.0 if normalize.plus_one else normalize.sinks
-    return sinks, [(key, value, own), (bias_kv, extra_value, extra)]
+    return sinks, [(key, value, sequence_rule), (bias_k, bias_v, bias_rule)]

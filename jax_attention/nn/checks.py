@@ -1,4 +1,4 @@
-"""What multi-head attention can be asked for: sizes that divide, and caches that freeze what the rule looks at."""
+"""Checks of multi-head attention: sizes that divide, and caches that still hold every key that the mask may allow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax_attention.positions import Rotary
 
 
 def head_sizes(num_heads: int, size: int, kv_heads: int | None, head_size: int | None) -> tuple[int, int]:
-    """K and H, by default N and D / N."""
+    """The number of key heads K and the head size H, by default N and D / N."""
     kv_heads = num_heads if kv_heads is None else kv_heads
     if kv_heads < 1 or num_heads % kv_heads:
         raise ValueError(f"kv_heads: expected a divisor of num_heads = {num_heads}, got {kv_heads}.")
@@ -23,11 +23,12 @@ def head_sizes(num_heads: int, size: int, kv_heads: int | None, head_size: int |
 
 
 def check_cache(cache: KVCache, count: int, mask: Any, rope: Rotary | None) -> None:
-    """Whether `count` rows more can be appended and the rule still find all that it looks at."""
+    """Refuse a cache that has lost a key which `count` new rows may attend to, or whose keys have stale rotations."""
     if rope is not None and rope.scaling.needs_length:
         raise ValueError(
             f"rope: expected frequencies that do not change with the length, got {rope.scaling!r}: keys in "
-            "the cache keep their old turn. Run the full pass instead, or use another scaling."
+            "the cache keep the rotation of the length they were written at. Run the full pass instead, or use another "
+            "scaling."
         )
     window = None if mask is None else max_lookback(masks.as_mask(mask))
     if cache.ring and (window is None or cache.capacity < window + count - 1):

@@ -1,4 +1,4 @@
-"""How a module keeps a part of a rule: trained (`LearnedPart`) or fixed (a static constant that does not retrace)."""
+"""How a module stores a part of its rule: trained (`LearnedPart`), or as a static constant that does not retrace."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from jax_attention.nn.scores import ScoreModule
 
 
 class LearnedPart(nnx.Module):
-    """Any value of a rule with its float arrays as trained parameters.
+    """A part of a rule with its float arrays as trained parameters.
 
         LearnedPart(mods.alibi(slopes)).part()  =  mods.alibi(the present slopes)
 
-    A module keeps a bare value as a constant; wrap it in `LearnedPart` to train it: slopes, bias tables, sinks, scales.
+    A module keeps a bare part as a constant; wrap it in `LearnedPart` to train it: slopes, bias tables, sinks, scales.
 
     Args:
         value: a score, mod, mask or normalizer with arrays inside.
 
     Returns:
-        A module whose parameters are the value's float arrays, as `parameters`, in the order of its fields.
+        A module whose `parameters` are the float arrays of the part, in the order of its fields; `module.part()` is
+        the part with their present numbers.
 
     Raises:
-        ValueError: if the value holds no float array.
+        ValueError: if the part holds no float array.
 
     Example:
         >>> from jax_attention import mods, nn, positions
@@ -41,58 +42,64 @@ class LearnedPart(nnx.Module):
         arrays, structure = jax.tree.flatten(value)
         trained = [jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in arrays]
         if not any(trained):
-            raise ValueError(f"value: expected a value with at least one float array to train, got {value!r}.")
+            raise ValueError(f"value: expected a part with at least one float array to train, got {value!r}.")
         self.parameters = nnx.List([nnx.Param(jnp.asarray(x)) for x, t in zip(arrays, trained, strict=True) if t])
-        fixed = tuple(None if t else Constant(x) for x, t in zip(arrays, trained, strict=True))
-        self.structure = nnx.static((structure, fixed))
+        constants = tuple(None if t else Constant(x) for x, t in zip(arrays, trained, strict=True))
+        self.structure = nnx.static((structure, constants))
 
     def part(self) -> Any:
-        """The value with the present parameters."""
-        structure, fixed = self.structure
+        """The part with the present parameters."""
+        structure, constants = self.structure
         parameters = iter(self.parameters)
-        return jax.tree.unflatten(structure, [next(parameters)[...] if x is None else x.value for x in fixed])
+        return jax.tree.unflatten(structure, [next(parameters)[...] if x is None else x.value for x in constants])
 
 
 @jax.tree_util.register_static
 class Constant:
-    """Something that a module keeps but does not train: static, compared by content."""
+    """A part, or an array of one, that a module stores but does not train: static under `jit`, compared by content.
+
+    An array field would be a parameter to the optimizer; a static field must hash, which arrays do not.
+    """
 
     def __init__(self, value: Any):
         leaves, structure = jax.tree.flatten(value)
         if any(isinstance(x, jax.core.Tracer) for x in leaves):
             raise ValueError(
-                f"{value!r}: expected known arrays to keep as constants, got traced ones. Build the value outside of "
+                f"{value!r}: expected known arrays to keep as constants, got traced ones. Build the part outside of "
                 "jit, or wrap it in nn.LearnedPart to make it a parameter."
             )
         # Python numbers stay what they are: as float64 arrays they would promote float32 scores in x64 mode.
         kept = [np.asarray(x) if hasattr(x, "dtype") else x for x in leaves]
         self.value = jax.tree.unflatten(structure, kept)
-        self._content = (structure, tuple(_content(x) for x in kept))
+        self._key = (structure, tuple(_hashable(x) for x in kept))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Constant) and self._content == other._content
+        return isinstance(other, Constant) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash(self._content)
+        return hash(self._key)
 
     def __repr__(self) -> str:
         return repr(self.value)
 
 
-def _content(x: Any) -> Any:
-    """What two equal leaves have in common, hashable: functions by themselves, numbers by their text."""
+def _hashable(x: Any) -> Any:
+    """A leaf as something hashable, equal for equal leaves: arrays by their bytes, functions by identity.
+
+    Python numbers by type and text, so that nan equals nan, and 1, 1.0 and True differ: they promote differently.
+    """
     if hasattr(x, "dtype"):
         return x.shape, x.dtype, x.tobytes()
     return x if callable(x) else (type(x), repr(x))
 
 
 def freeze(part: Any) -> Any:
-    """What a module stores for a part of the rule given by the user."""
+    """A part of the rule as a module stores it: modules as they are, everything else as a static constant."""
     return part if isinstance(part, nnx.Module) else Constant(part)
 
 
-def unfreeze(held: Any) -> Any:
-    """The part as `attend` takes it."""
-    if isinstance(held, ScoreModule):
-        return held.as_score()
-    return held.part() if isinstance(held, LearnedPart) else held.value
+def unfreeze(stored: Any) -> Any:
+    """A stored part as `attend` takes it, the inverse of `freeze`."""
+    if isinstance(stored, ScoreModule):
+        return stored.as_score()
+    return stored.part() if isinstance(stored, LearnedPart) else stored.value

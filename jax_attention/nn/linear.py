@@ -1,4 +1,4 @@
-"""The linear layer that every module here is built from: one product of two matrices, whatever the leading axes."""
+"""The linear layer that every module here is built from: one product of two matrices, whatever the batch dimensions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def product(x: jax.Array, kernel: jax.Array, precision: Any, dtype: Any) -> jax.Array:
     """`x[R, D] @ kernel[D, F]`, whose gradient of the kernel is `copy(x^T) @ g`.
 
-    Without the copy, which the barrier keeps XLA from undoing, XLA on CPU multiplies with a transposed view, up to
-    twice as slow. The rule is linear in the tangents, so forward mode and higher orders work as ever.
+    Without the copy XLA on CPU multiplies with a transposed view, which is up to twice as slow (measured); the barrier
+    keeps XLA from undoing the copy. The derivative is linear in the tangents, so forward mode and higher orders work.
     """
     return jnp.matmul(x, kernel, precision=precision, preferred_element_type=dtype)
 
@@ -27,14 +27,14 @@ def product(x: jax.Array, kernel: jax.Array, precision: Any, dtype: Any) -> jax.
 def _product_jvp(precision: Any, dtype: Any, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
     columns = x.T
-    if jax.default_backend() == "cpu":  # the inner barrier keeps the activation before it out of the copy
+    if jax.default_backend() == "cpu":  # the inner barrier keeps XLA from fusing the activation before it into the copy
         columns = jax.lax.optimization_barrier(jax.lax.optimization_barrier(x).T)
-    by_kernel = jax.lax.dot_general(
+    dy_kernel = jax.lax.dot_general(
         columns, dkernel, (((0,), (0,)), ((), ())), precision=precision, preferred_element_type=dtype
     )
-    # Not `product` itself: a remat policy that keeps products must see one, not a call of a custom rule.
-    by_x = jnp.matmul(dx, kernel, precision=precision, preferred_element_type=dtype)
-    return jnp.matmul(x, kernel, precision=precision, preferred_element_type=dtype), by_x + by_kernel
+    # Not `product` itself: a remat policy that keeps products must see a product, not a call with a custom derivative.
+    dy_x = jnp.matmul(dx, kernel, precision=precision, preferred_element_type=dtype)
+    return jnp.matmul(x, kernel, precision=precision, preferred_element_type=dtype), dy_x + dy_kernel
 
 
 class Linear(nnx.Linear):
@@ -42,22 +42,22 @@ class Linear(nnx.Linear):
 
         y = x W + b,        [..., D] -> [R, D] -> [R, F] -> [..., F]
 
-    Leading axes are flattened before the product: otherwise XLA on CPU gets the gradient of W from one small product
-    for each sequence, 7 times as slow.
+    Batch dimensions are flattened before the product: otherwise XLA on CPU computes the gradient of W as one small
+    product for each sequence, 7 times as slow (measured).
 
     Args:
         in_features: D.
         out_features: F.
         use_bias: whether there is a `b`.
-        options: what else `flax.nnx.Linear` takes, but for `dot_general`: `dtype`, `param_dtype`, `precision`,
-            `kernel_init`, `rngs`, …
+        options: other keywords of `flax.nnx.Linear` (`dtype`, `param_dtype`, `precision`, `kernel_init`, `rngs`, …),
+            except `dot_general`.
 
     Returns:
         A module with `kernel [D, F]` and `bias [F]` or None; call it as `layer(x)`.
 
     Raises:
         ValueError: by the call, if the last axis does not have D entries.
-        TypeError: if `dot_general` is given, which would be ignored.
+        TypeError: if `dot_general` is passed, which would be ignored.
 
     Example:
         >>> import jax.numpy as jnp
@@ -73,16 +73,16 @@ class Linear(nnx.Linear):
     def __init__(self, in_features: int, out_features: int, *, use_bias: bool = True, **options: Any):
         if "dot_general" in options:
             raise TypeError(
-                "dot_general: expected nothing, as this layer has a product of its own. Use flax.nnx.Linear."
+                "dot_general: expected no such argument, as this layer has a product of its own. Use flax.nnx.Linear."
             )
         super().__init__(in_features, out_features, use_bias=use_bias, **options)
 
-    def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead F"]:
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch F"]:
         """`[..., D] -> [..., F]`."""
         return self._apply(x, self.kernel[...], None if self.bias is None else self.bias[...])
 
     def columns(self, x: jax.Array, columns: slice) -> jax.Array:
-        """Only some of the outputs: `x W[:, columns] + b[columns]`."""
+        """A slice of the output features: `x W[:, columns] + b[columns]`."""
         bias = None if self.bias is None else self.bias[...][columns]
         return self._apply(x, self.kernel[...][:, columns], bias)
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters as values: what is trained is a small pytree beside the model, and the model stays as it is."""
+"""Low-rank adapters: a small pytree next to the model is trained, and the model itself does not change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flax import nnx
 from jax_attention.core.checks import check_instance, check_int
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.struct import data_field, struct
-from jax_attention.nn.named import filled, named
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, PRNGKeyArray
@@ -24,7 +24,7 @@ ATTENTION = r"(^|\.)projections(\.|$)"
 
 @struct
 class Adapters:
-    """Two factors for each kernel, by its path: `scale * down @ up` is added to it; see `lora`."""
+    """Two factors for each kernel, by the path of its layer: `kernel + scale * down @ up`; see `lora`."""
 
     down: dict[str, Float[Array, "*layers D r"]] = data_field()
     up: dict[str, Float[Array, "*layers r F"]] = data_field()
@@ -39,7 +39,7 @@ def lora(
     targets: str = ATTENTION,
     alpha: float | None = None,
 ) -> Adapters:
-    """Fresh adapters for the linear layers of any module; with them it computes what it did without.
+    """Fresh adapters for the linear layers of any module; they change no output until they are trained.
 
         W' = W + (alpha / r) A B,        A [D, r] uniform in +-1 / sqrt(D),        B [r, F] = 0
 
@@ -47,16 +47,16 @@ def lora(
         module: a model or a layer; stacked kernels `[L, D, F]` of a scanned model get stacked factors.
         rank: r.
         rng: a JAX random key or a seed.
-        targets: a regular expression that finds the paths of kernels, such as `blocks.rest.0.attention.out`; the
-            projections to queries, keys and values if left out. "" is every linear layer.
-        alpha: the strength; r if None.
+        targets: a regular expression searched in the paths of linear layers, such as `blocks.rest.0.attention.out`; by
+            default it finds the projections to queries, keys and values. "" finds every linear layer.
+        alpha: strength of the adapters; r if None.
 
     Returns:
         `Adapters` in at least float32, a pytree to differentiate and to give to optax:
         `jax.grad(lambda a: loss(apply_adapters(model, a)))`.
 
     Raises:
-        ValueError: if no kernel's path matches, or `rank` is smaller than 1.
+        ValueError: if the path of no layer matches, or `rank` is smaller than 1.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -75,17 +75,17 @@ def lora(
     rng = (
         jax.random.key(rng) if isinstance(rng, int) else check_instance("rng", rng, jax.Array, "a random key or a seed")
     )
-    find = _pattern(targets)
-    kernels = {_owner(path): x for path, x in named(module).items() if path.split(".")[-1] == KERNEL}
-    chosen = {name: x for name, x in kernels.items() if find.search(name)}
+    pattern = _pattern(targets)
+    kernels = {_layer_path(path): x for path, x in arrays_by_path(module).items() if path.split(".")[-1] == KERNEL}
+    chosen = {name: x for name, x in kernels.items() if pattern.search(name)}
     if not chosen:
         raise ValueError(f"targets: expected a pattern that finds one of {', '.join(kernels)}, got {targets!r}.")
     down, up = {}, {}
     for number, (name, kernel) in enumerate(chosen.items()):
         *layers, size, width = kernel.shape
         bound = size**-0.5
-        own, dtype = jax.random.fold_in(rng, number), compute_dtype(kernel.dtype)
-        down[name] = jax.random.uniform(own, (*layers, size, rank), dtype, -bound, bound)
+        kernel_rng, dtype = jax.random.fold_in(rng, number), compute_dtype(kernel.dtype)
+        down[name] = jax.random.uniform(kernel_rng, (*layers, size, rank), dtype, -bound, bound)
         up[name] = jnp.zeros((*layers, rank, width), dtype)
     return Adapters(down, up, 1.0 if alpha is None else alpha / rank)
 
@@ -96,11 +96,11 @@ def apply_adapters(module: Module, adapters: Adapters) -> Module:
         W' = W + scale * A B
 
     Args:
-        module: what the adapters were made for.
+        module: the module that the adapters were made for, or one with the same kernels.
         adapters: from `lora` or `interop.load_adapters`.
 
     Returns:
-        A module of the same type and cost: to train, to generate with, to save as a whole.
+        A module of the same type and cost, which can be called, generated with and saved like any other.
 
     Raises:
         ValueError: if the module has no such kernel, or a factor does not fit it.
@@ -113,15 +113,12 @@ def apply_adapters(module: Module, adapters: Adapters) -> Module:
         >>> adapters = nn.lora(layer, rank=1, rng=0, targets="")
         >>> nn.apply_adapters(layer, jax.tree.map(lambda x: x + 1, adapters)).kernel[...].shape
         (3, 5)
-
-    Reference:
-        See `lora`.
     """
-    check_instance("module", module, nnx.Module, "a module", "Give what the adapters were made for.")
+    check_instance("module", module, nnx.Module, "a module", "Give the module that the adapters were made for.")
     check_instance("adapters", adapters, Adapters, "nn.Adapters", "Make them by nn.lora or interop.load_adapters.")
-    arrays = named(module)
+    arrays = arrays_by_path(module)
     for name, down in adapters.down.items():
-        path, up = _path(arrays, name), adapters.up[name]
+        path, up = _kernel_path(arrays, name), adapters.up[name]
         kernel = arrays[path]
         if down.shape[:-1] != kernel.shape[:-1] or up.shape != (*down.shape[:-2], down.shape[-1], kernel.shape[-1]):
             raise ValueError(
@@ -130,9 +127,10 @@ def apply_adapters(module: Module, adapters: Adapters) -> Module:
                 "nn.lora(module, ...)."
             )
         wide = compute_dtype(kernel.dtype)
-        change = jnp.matmul(down, up, preferred_element_type=wide)
-        arrays[path] = (kernel.astype(wide) + adapters.scale * change).astype(kernel.dtype)
-    return filled(module, arrays, "adapters: expected those of this module")
+        # Added in at least float32: a narrow sum would round small changes of the kernel away.
+        delta = jnp.matmul(down, up, preferred_element_type=wide)
+        arrays[path] = (kernel.astype(wide) + adapters.scale * delta).astype(kernel.dtype)
+    return replace_arrays(module, arrays, "adapters: expected those of this module")
 
 
 def _pattern(targets: str) -> re.Pattern:
@@ -143,12 +141,13 @@ def _pattern(targets: str) -> re.Pattern:
         raise ValueError(f"targets: expected a regular expression, got {targets!r} ({error}).") from None
 
 
-def _owner(path: str) -> str:
-    """The layer that holds a kernel; "" where it is the module itself."""
+def _layer_path(path: str) -> str:
+    """The path of the layer that holds a kernel; "" where that is the module itself."""
     return path.removesuffix(KERNEL).removesuffix(".")
 
 
-def _path(arrays: dict, name: str) -> str:
+def _kernel_path(arrays: dict, name: str) -> str:
+    """The path of the kernel of a layer, which must exist."""
     path = f"{name}.{KERNEL}".lstrip(".")
     if path not in arrays:
         raise ValueError(

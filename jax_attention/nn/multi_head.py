@@ -1,4 +1,4 @@
-"""Multi-head attention: projections around `attend_heads`, with the rule of your choice."""
+"""Multi-head attention: projections around `attend_heads`, with any attention rule."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MultiHeadAttention(nnx.Module):
     """Self- or cross-attention over N heads, K of them for keys and values.
 
         q, k, v = X W_q + b_q,  Y W_k + b_k,  Z W_v + b_v            cut into heads of size H
-        output  = join(attend_heads(rope(norm(q)), rope(norm(k)), v, rule)) W_o + b_o
+        output  = concat(attend_heads(rope(norm(q)), rope(norm(k)), v, rule)) W_o + b_o
 
     Args:
         num_heads: N.
@@ -43,26 +43,27 @@ class MultiHeadAttention(nnx.Module):
         packed: one kernel `[D, (N + 2 K) H]` for all three projections instead of three.
         use_bias: whether the projections have biases.
         out_bias: whether the last linear layer has one; None is `use_bias`.
-        bias_kv: one learned key and value more, visible to every query (`add_bias_kv` of PyTorch); softmax only.
-        head_norm: makes the norm over the features of each query and key head, before the rotary embedding, from the
-            head size (`functools.partial(nnx.RMSNorm, rngs=rngs)`); None for none.
-        norm_all_heads: the norm spans the features of all heads together (OLMo 2), and `head_norm` gets their number.
+        bias_kv: adds one learned key and value that every query may attend to (`add_bias_kv` of PyTorch); softmax only.
+        head_norm: factory of the norm over the features of each query and key head, before the rotary embedding; called
+            with the head size (`functools.partial(nnx.RMSNorm, rngs=rngs)`); None for no norm.
+        norm_all_heads: one norm over the features of all heads together (OLMo 2); `head_norm` is called with `N H`.
         rope: `positions.rotary(...)`, applied to queries and keys, or None.
         score: as in `attend`, or a module such as `nn.Additive`.
         mods: as in `attend`; each may be an `nn.LearnedPart`.
-        mask: as in `attend`; joined by & with the mask of the call.
+        mask: as in `attend`; combined by & with the mask of the call.
         normalize: as in `attend`, or an `nn.LearnedPart`. `softmax(plus_one=True)` is PyTorch's `add_zero_attn`.
-        precision: of all products.
-        dtype: to compute in; the widest of input and parameters if None.
-        param_dtype: of the parameters.
+        precision: precision of all products.
+        dtype: dtype to compute in; the widest of input and parameters if None.
+        param_dtype: dtype of the parameters.
         rngs: random keys, used here and not kept.
 
     Returns:
-        A module; call it as `layer(x)` or `layer(x, keys, values)`. `layer.weights` gives the maps, `layer.step`
-        decodes with a cache; `layer.project_memory` and `layer.cross_attend` are the two halves of cross-attention.
+        A module; call it as `layer(x)` or `layer(x, keys, values)`. `layer.weights` gives the attention weights and
+        `layer.step` decodes with a cache. Cross-attention to one source in many calls is `layer.project_memory(keys)`
+        once and `layer.cross_attend(x, memory)` in each.
 
     Raises:
-        ValueError: if sizes do not divide, or `packed` or `bias_kv` is asked for where it cannot be.
+        ValueError: if sizes do not divide, `packed` has inputs of several sizes, or `bias_kv` is not with a softmax.
 
     Example:
         >>> import jax.numpy as jnp
@@ -104,7 +105,7 @@ class MultiHeadAttention(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if rope is not None and not isinstance(rope, Rotary):
-            raise TypeError(f"rope: expected a value positions.rotary(...) or None, got {rope!r}.")
+            raise TypeError(f"rope: expected positions.rotary(...) or None, got {rope!r}.")
         kv_heads, head_size = head_sizes(num_heads, size, kv_heads, head_size)
         key_size = size if key_size is None else key_size
         value_size = key_size if value_size is None else value_size
@@ -123,10 +124,12 @@ class MultiHeadAttention(nnx.Module):
         options["use_bias"] = use_bias if out_bias is None else out_bias
         self.out = Linear(num_heads * head_size, size if output_size is None else output_size, **options)
         init = jax.nn.initializers.normal(stddev=head_size**-0.5)
-        extra = lambda: nnx.Param(init(rngs.params(), (1, kv_heads, head_size), param_dtype))  # noqa: E731
-        self.bias_kv, self.extra_value = (extra(), extra()) if bias_kv else (None, None)
-        normed = widths[:2] if norm_all_heads else (head_size, head_size)
-        self.query_norm, self.key_norm = (head_norm and head_norm(width) for width in normed)
+        shape = (1, kv_heads, head_size)
+        self.bias_k, self.bias_v = (
+            nnx.Param(init(rngs.params(), shape, param_dtype)) if bias_kv else None for _ in range(2)
+        )
+        norm_sizes = widths[:2] if norm_all_heads else (head_size, head_size)
+        self.query_norm, self.key_norm = (head_norm and head_norm(size) for size in norm_sizes)
         self.rule = nnx.Dict(score=freeze(score), mask=freeze(mask), normalize=freeze(normalize))
         self.mods = nnx.List([freeze(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
         self.rope, self.norm_all_heads = nnx.static(rope), norm_all_heads
@@ -134,105 +137,106 @@ class MultiHeadAttention(nnx.Module):
 
     def __call__(
         self,
-        query: Float[Array, "*lead T D"],
-        key: Float[Array, "*lead S Dk"] | None = None,
-        value: Float[Array, "*lead S Dv"] | None = None,
+        query: Float[Array, "*batch T D"],
+        key: Float[Array, "*batch S Dk"] | None = None,
+        value: Float[Array, "*batch S Dv"] | None = None,
         *,
         mask: Any = None,
         mods: tuple = (),
-        query_positions: Int[Array, "*lead T"] | None = None,
-        key_positions: Int[Array, "*lead S"] | None = None,
+        query_positions: Int[Array, "*batch T"] | None = None,
+        key_positions: Int[Array, "*batch S"] | None = None,
         dropout: Dropout | None = None,
-    ) -> Float[Array, "*lead T Dout"]:
-        """`[..., T, D] -> [..., T, output_size]`. `key` None is self-attention, `value` None takes `key`.
+    ) -> Float[Array, "*batch T Dout"]:
+        """Attention output `[..., T, output_size]`; `key` None is self-attention, `value` None takes `key`.
 
-        `mask` joins the layer's by &, `mods` follow the layer's. Positions are as in `attend_heads`; they also turn the
-        rotary embedding. In self-attention keys take the positions of the queries.
+        `mask` is combined with the layer's by &, `mods` follow the layer's. Positions are as in `attend_heads`, and the
+        rotary embedding uses them too. In self-attention the key positions are the query positions.
         """
-        places = {"query_positions": query_positions, "key_positions": key_positions}
-        q, k, v, options = self._prepare(query, key, value, mask=mask, mods=mods, dropout=dropout, **places)
-        return self._joined(self._attend(q, k, v, options))
+        positions = {"query_positions": query_positions, "key_positions": key_positions}
+        q, k, v, options = self._prepare(query, key, value, mask=mask, mods=mods, dropout=dropout, **positions)
+        return self._project_output(self._attend(q, k, v, options))
 
     def weights(
         self,
-        query: Float[Array, "*lead T D"],
-        key: Float[Array, "*lead S Dk"] | None = None,
-        value: Float[Array, "*lead S Dv"] | None = None,
+        query: Float[Array, "*batch T D"],
+        key: Float[Array, "*batch S Dk"] | None = None,
+        value: Float[Array, "*batch S Dv"] | None = None,
         **options: Any,
-    ) -> Float[Array, "*lead N T S"]:
-        """The maps `[..., N, T, S]` of the same call; with an extra key S is one larger, the extra key last."""
+    ) -> Float[Array, "*batch N T S"]:
+        """Attention weights `[..., N, T, S]` of the same call; with `bias_kv` S is one larger, the learned key last."""
         q, k, v, options = self._prepare(query, key, value, **options)
-        return self._maps(q, k, v, options)
+        return self._attention_weights(q, k, v, options)
 
     def step(
         self,
-        x: Float[Array, "*lead T D"],
+        x: Float[Array, "*batch T D"],
         cache: kv_cache.KVCache,
         *,
         mask: Any = None,
         mods: tuple = (),
         positions: Any = None,
-    ) -> tuple[Float[Array, "*lead T Dout"], kv_cache.KVCache]:
+    ) -> tuple[Float[Array, "*batch T Dout"], kv_cache.KVCache]:
         """Self-attention of T new rows over themselves and a cache; returns the output and the new cache.
 
         Prefill and decoding are the same call. Slots not yet written are never attended to, whatever the mask.
-        `positions` continue the count if None. A ring forgets, so it needs a mask with a bounded window (here or in the
-        layer) and a capacity of at least `window + T - 1`.
+        `positions` continue those of the cache if None. A ring overwrites old rows, so it needs a mask with a bounded
+        window (here or in the layer) and a capacity of at least `window + T - 1`.
         """
-        q, cache, options = self._appended(x, cache, mask, mods, positions)
-        return self._joined(self._attend(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)), cache
+        q, cache, options = self._append(x, cache, mask, mods, positions)
+        output = self._attend(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)
+        return self._project_output(output), cache
 
     def step_weights(
         self,
-        x: Float[Array, "*lead T D"],
+        x: Float[Array, "*batch T D"],
         cache: kv_cache.KVCache,
         *,
         mask: Any = None,
         mods: tuple = (),
         positions: Any = None,
-    ) -> Float[Array, "*lead N T C"]:
-        """The maps `[..., N, T, C]` of the same call of `step`, over the C slots of the cache after it."""
-        q, cache, options = self._appended(x, cache, mask, mods, positions)
-        return self._maps(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)
+    ) -> Float[Array, "*batch N T C"]:
+        """Attention weights `[..., N, T, C]` of the same call of `step`, over the C slots of the cache after it."""
+        q, cache, options = self._append(x, cache, mask, mods, positions)
+        return self._attention_weights(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)
 
     def project_memory(
         self,
-        key: Float[Array, "*lead S Dk"],
-        value: Float[Array, "*lead S Dv"] | None = None,
+        key: Float[Array, "*batch S Dk"],
+        value: Float[Array, "*batch S Dv"] | None = None,
         *,
-        positions: Int[Array, "*lead S"] | None = None,
+        positions: Int[Array, "*batch S"] | None = None,
     ) -> kv_cache.KVCache:
-        """Keys and values of a memory, once for all queries that `cross_attend` it: the output of an encoder.
+        """Keys and values of a source, such as the output of an encoder, for all later calls of `cross_attend`.
 
-        Rows at position `cache.EMPTY` are padding, which nobody attends to; with `positions` None there is none.
+        Rows at position `cache.EMPTY` are padding, which no query attends to; `positions=None` means no padding.
         """
         if self.rope is not None and self.rope.scaling.needs_length:
             raise ValueError(f"rope: expected frequencies that do not change with the length, got {self.rope!r}.")
         if positions is not None:
             check_positions("positions", positions, key.shape[-2], key.shape[:-2])
         k, v = self.projections.project_key_value(key, value)
-        places = jnp.arange(k.shape[-2]) if positions is None else jnp.asarray(positions, jnp.int32)
-        k, v = self._answering(k, v, places)
-        return kv_cache.KVCache(k, v, None if positions is None else places, jnp.asarray(k.shape[-3], jnp.int32))
+        k_pos = jnp.arange(k.shape[-2]) if positions is None else jnp.asarray(positions, jnp.int32)
+        k, v = self._key_value_heads(k, v, k_pos)
+        return kv_cache.KVCache(k, v, None if positions is None else k_pos, jnp.asarray(k.shape[-3], jnp.int32))
 
     def cross_attend(
-        self, query: Float[Array, "*lead T D"], memory: kv_cache.KVCache, **options: Any
-    ) -> Float[Array, "*lead T Dout"]:
+        self, query: Float[Array, "*batch T D"], memory: kv_cache.KVCache, **options: Any
+    ) -> Float[Array, "*batch T Dout"]:
         """`layer(query, key, value)` with keys and values from `project_memory`, whose batch dimensions broadcast.
 
         Options are `mask`, `mods`, `query_positions`, `dropout`, as in the call.
         """
-        q, options = self._recalled(query, memory, **options)
-        return self._joined(self._attend(q, memory.key.astype(q.dtype), memory.value.astype(q.dtype), options))
+        q, options = self._prepare_cross(query, memory, **options)
+        return self._project_output(self._attend(q, memory.key.astype(q.dtype), memory.value.astype(q.dtype), options))
 
     def cross_attention_weights(
-        self, query: Float[Array, "*lead T D"], memory: kv_cache.KVCache, **options: Any
-    ) -> Float[Array, "*lead N T S"]:
-        """The maps `[..., N, T, S]` of the same call of `cross_attend`."""
-        q, options = self._recalled(query, memory, **options)
-        return self._maps(q, memory.key.astype(q.dtype), memory.value.astype(q.dtype), options)
+        self, query: Float[Array, "*batch T D"], memory: kv_cache.KVCache, **options: Any
+    ) -> Float[Array, "*batch N T S"]:
+        """Attention weights `[..., N, T, S]` of the same call of `cross_attend`."""
+        q, options = self._prepare_cross(query, memory, **options)
+        return self._attention_weights(q, memory.key.astype(q.dtype), memory.value.astype(q.dtype), options)
 
-    def _recalled(
+    def _prepare_cross(
         self,
         query: Any,
         memory: Any,
@@ -241,24 +245,24 @@ class MultiHeadAttention(nnx.Module):
         query_positions: Any = None,
         dropout: Any = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
-        check_instance("memory", memory, kv_cache.KVCache, "what layer.project_memory(key) gives")
+        check_instance("memory", memory, kv_cache.KVCache, "the result of layer.project_memory(key)")
         q = self.projections.project_query(query)
-        places = jnp.arange(q.shape[-2]) if query_positions is None else query_positions
+        q_pos = jnp.arange(q.shape[-2]) if query_positions is None else query_positions
         options = self._options(mask, mods, query_positions, memory.positions, dropout)
         if memory.positions is not None:
-            options["mask"] = _filled(options["mask"])
-        return self._asking(q, places), options
+            options["mask"] = _hide_empty(options["mask"])
+        return self._query_heads(q, q_pos), options
 
-    def _appended(
+    def _append(
         self, x: jax.Array, cache: kv_cache.KVCache, mask: Any, mods: Any, positions: Any
     ) -> tuple[jax.Array, kv_cache.KVCache, dict[str, Any]]:
-        """The queries, the cache with the new rows, and the rule that looks at it."""
+        """The queries, the cache with the new rows, and the rule for attention over its slots."""
         positions = kv_cache.next_positions(cache, x.shape[-2]) if positions is None else positions
         options = self._options(mask, mods, positions, cache.positions, None)
         check_cache(cache, x.shape[-2], options["mask"], self.rope)
-        q, k, v = self._projected(x, None, None, positions, positions)
+        q, k, v = self._project(x, None, None, positions, positions)
         cache = kv_cache.append(cache, k, v, positions)
-        options["mask"] = _filled(options["mask"])
+        options["mask"] = _hide_empty(options["mask"])
         options["key_positions"] = cache.positions
         return q, cache, options
 
@@ -276,37 +280,38 @@ class MultiHeadAttention(nnx.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array, dict[str, Any]]:
         if key is None:
             if value is not None:
-                raise ValueError(
-                    "key: expected an array where value is given, got None. Pass layer(query, key, value)."
-                )
+                raise ValueError("key: expected an array together with value, got None. Pass layer(query, key, value).")
             key_positions = query_positions if key_positions is None else key_positions
-        q, k, v = self._projected(query, key, value, query_positions, key_positions)
+        q, k, v = self._project(query, key, value, query_positions, key_positions)
         return q, k, v, self._options(mask, mods, query_positions, key_positions, dropout)
 
-    def _projected(self, query: Any, key: Any, value: Any, q_pos: Any, k_pos: Any) -> tuple[jax.Array, ...]:
+    def _project(self, query: Any, key: Any, value: Any, q_pos: Any, k_pos: Any) -> tuple[jax.Array, ...]:
+        """Queries, keys and values in heads, normed and rotated."""
         q, k, v = self.projections(query, key, value)
         q_pos = jnp.arange(q.shape[-2]) if q_pos is None else q_pos
         k_pos = jnp.arange(k.shape[-2]) if k_pos is None else k_pos
         length = None
         if self.rope is not None and self.rope.scaling.needs_length:
             length = present_length(jnp.asarray(q_pos), jnp.asarray(k_pos))
-        return self._asking(q, q_pos, length), *self._answering(k, v, k_pos, length)
+        return self._query_heads(q, q_pos, length), *self._key_value_heads(k, v, k_pos, length)
 
-    def _asking(self, q: jax.Array, positions: Any, length: Any = None) -> jax.Array:
-        """Projected queries in heads, normed and turned."""
-        return self._turned(self._heads(q, self.num_heads, self.query_norm), positions, length)
+    def _query_heads(self, q: jax.Array, positions: Any, length: Any = None) -> jax.Array:
+        """Projected queries in heads, normed and rotated."""
+        return self._apply_rope(self._split_heads(q, self.num_heads, self.query_norm), positions, length)
 
-    def _answering(self, k: jax.Array, v: jax.Array, positions: Any, length: Any = None) -> tuple[jax.Array, jax.Array]:
-        """Projected keys and values in heads, the keys normed and turned."""
-        k = self._turned(self._heads(k, self.kv_heads, self.key_norm), positions, length)
-        return k, self._heads(v, self.kv_heads, None)
+    def _key_value_heads(
+        self, k: jax.Array, v: jax.Array, positions: Any, length: Any = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Projected keys and values in heads, the keys normed and rotated."""
+        k = self._apply_rope(self._split_heads(k, self.kv_heads, self.key_norm), positions, length)
+        return k, self._split_heads(v, self.kv_heads, None)
 
-    def _heads(self, x: jax.Array, count: int, norm: nnx.Module | None) -> jax.Array:
+    def _split_heads(self, x: jax.Array, count: int, norm: nnx.Module | None) -> jax.Array:
         x = norm(x) if norm is not None and self.norm_all_heads else x
         x = x.reshape(*x.shape[:-1], count, self.head_size)
         return x if norm is None or self.norm_all_heads else norm(x)
 
-    def _turned(self, x: jax.Array, positions: Any, length: Any) -> jax.Array:
+    def _apply_rope(self, x: jax.Array, positions: Any, length: Any) -> jax.Array:
         return x if self.rope is None else self.rope.heads(x, positions, length=length)
 
     def _options(self, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
@@ -324,20 +329,20 @@ class MultiHeadAttention(nnx.Module):
         }
 
     def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, options: dict[str, Any]) -> jax.Array:
-        if self.bias_kv is None:
+        if self.bias_k is None:
             return attend_heads(q, k, v, **options)
-        return attend_with_bias_kv(q, k, v, self.bias_kv[...], self.extra_value[...], options)
+        return attend_with_bias_kv(q, k, v, self.bias_k[...], self.bias_v[...], options)
 
-    def _maps(self, q: jax.Array, k: jax.Array, v: jax.Array, options: dict[str, Any]) -> jax.Array:
-        if self.bias_kv is None:
+    def _attention_weights(self, q: jax.Array, k: jax.Array, v: jax.Array, options: dict[str, Any]) -> jax.Array:
+        if self.bias_k is None:
             return attention_weights_heads(q, k, v, **options)
-        return weights_with_bias_kv(q, k, v, self.bias_kv[...], self.extra_value[...], options)
+        return weights_with_bias_kv(q, k, v, self.bias_k[...], self.bias_v[...], options)
 
-    def _joined(self, x: jax.Array) -> jax.Array:
+    def _project_output(self, x: jax.Array) -> jax.Array:
         return self.out(x.reshape(*x.shape[:-2], self.num_heads * self.head_size))
 
 
-def _filled(mask: Any) -> Any:
-    """The mask, without slots and rows that freeze nothing."""
+def _hide_empty(mask: Any) -> Any:
+    """The mask, with empty slots of a cache and padding rows of a memory hidden."""
     filled = kv_cache.filled()
     return filled if mask is None else masks.as_mask(mask) & filled

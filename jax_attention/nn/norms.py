@@ -1,4 +1,4 @@
-"""Layer norm and RMS norm of Flax with one derivative rule, which keeps less and runs faster than step by step."""
+"""Layer norm and RMS norm with a custom derivative, which keeps less for the backward pass and runs faster."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ def standardized(x: jax.Array, epsilon: float, centred: bool) -> jax.Array:
 
 @standardized.defjvp
 def _standardized_jvp(epsilon: float, centred: bool, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    """`dy = r (dc - y mean(y dc))` needs the result and one number r for each row."""
+    """Derivative `dy = r (dc - y mean(y dc))`, from the result y and one number r for each row.
+
+    JAX's derivative of the single steps keeps several arrays of the size of x for the backward pass.
+    """
     y, r = _standardized(primals[0], epsilon, centred)
-    change = _centre(tangents[0], centred)
-    return y, r * (change - y * jnp.mean(y * change, axis=-1, keepdims=True))
+    dc = _centre(tangents[0], centred)
+    return y, r * (dc - y * jnp.mean(y * dc, axis=-1, keepdims=True))
 
 
 def _standardized(x: jax.Array, epsilon: float, centred: bool) -> tuple[jax.Array, jax.Array]:
@@ -40,10 +43,13 @@ def _centre(x: jax.Array, centred: bool) -> jax.Array:
 
 
 def _apply(norm: nnx.LayerNorm | nnx.RMSNorm, x: jax.Array, centred: bool) -> jax.Array:
-    """Statistics in at least float32, the result in the layer's dtype; rows are flattened as in `Linear`."""
-    bias = getattr(norm, "bias", None)
-    held = (x.reshape(-1, x.shape[-1]), norm.scale[...], None if bias is None else bias[...])
-    rows, scale, bias = norm.promote_dtype(held, dtype=norm.dtype)
+    """Apply a norm to flattened rows, with statistics in at least float32 and the result in the layer's dtype.
+
+    Narrow statistics would overflow (float16) or lose the mean of rows far from 0 (bfloat16).
+    """
+    bias = norm.bias[...] if isinstance(norm, nnx.LayerNorm) and norm.bias is not None else None
+    arrays = (x.reshape(-1, x.shape[-1]), norm.scale[...], bias)
+    rows, scale, bias = norm.promote_dtype(arrays, dtype=norm.dtype)
     wide = compute_dtype(rows.dtype)
     y = standardized(rows.astype(wide), norm.epsilon, centred) * scale.astype(wide)[None]
     y = y if bias is None else y + bias.astype(wide)[None]
@@ -51,9 +57,12 @@ def _apply(norm: nnx.LayerNorm | nnx.RMSNorm, x: jax.Array, centred: bool) -> ja
 
 
 class LayerNorm(nnx.LayerNorm):
-    """`flax.nnx.LayerNorm` over the last axis, its variance in two passes."""
+    """`flax.nnx.LayerNorm` over the last axis, with the variance computed in a second pass from centred rows.
 
-    def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
+    `mean(x^2) - mean(x)^2` in one pass, which Flax defaults to, loses the digits of rows whose mean is large.
+    """
+
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """`[..., D] -> [..., D]`."""
         return _apply(self, x, centred=True)
 
@@ -61,6 +70,6 @@ class LayerNorm(nnx.LayerNorm):
 class RMSNorm(nnx.RMSNorm):
     """`flax.nnx.RMSNorm` over the last axis."""
 
-    def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """`[..., D] -> [..., D]`."""
         return _apply(self, x, centred=False)

@@ -27,11 +27,11 @@ class SeparateProjections(nnx.Module):
         return (self.project_query(query), *self.project_key_value(key, value))
 
     def project_query(self, query: jax.Array) -> jax.Array:
-        """The queries alone."""
+        """Project a query without key and value."""
         return _project("query", self.query, query)
 
     def project_key_value(self, key: jax.Array, value: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Keys and values alone."""
+        """Project a key and a value without the query; None for value takes key."""
         return _project("key", self.key, key), _project("value", self.value, key if value is None else value)
 
 
@@ -39,6 +39,7 @@ class PackedProjections(nnx.Module):
     """One linear layer whose columns are query, key and value; self-attention is a single product."""
 
     def __init__(self, size: int, heads: tuple[int, int, int], **options: Any):
+        # Named in checkpoints of every version: do not rename.
         self.joined = Linear(size, sum(heads), **options)
         self.ends = (heads[0], heads[0] + heads[1])
 
@@ -51,11 +52,11 @@ class PackedProjections(nnx.Module):
         return (self.project_query(query), *self.project_key_value(key, value))
 
     def project_query(self, query: jax.Array) -> jax.Array:
-        """The queries alone."""
+        """Project a query without key and value."""
         return self.joined.columns(query, slice(self.ends[0]))
 
     def project_key_value(self, key: jax.Array, value: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Keys and values alone."""
+        """Project a key and a value without the query; None for value takes key."""
         first, second = self.ends
         value = key if value is None else value
         return self.joined.columns(key, slice(first, second)), self.joined.columns(value, slice(second, None))

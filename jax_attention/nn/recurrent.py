@@ -1,4 +1,7 @@
-"""GRU and LSTM with the arithmetic of PyTorch: for each layer and direction one product and one scan over the rows."""
+"""GRU and LSTM with the equations of PyTorch: one product and one scan over the rows for each layer and direction.
+
+The product of all rows with the input kernel is computed before the scan, which then has one product per row only.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jax_attention.core.checks import check_array, check_int, describe_array, fail_unless
+from jax_attention.core.checks import broadcasts, check_array, check_int, describe_array, fail_unless
 from jax_attention.core.numerics import pvary_like
 from jax_attention.nn.linear import Linear
 
@@ -19,13 +22,14 @@ if TYPE_CHECKING:
 
 
 class Cell(nnx.Module):
-    """The parameters of one layer in one direction: two linear layers that give all gates side by side."""
+    """The parameters of one layer in one direction: two linear layers to the concatenated gates."""
 
     def __init__(self, in_features: int, hidden_size: int, gates: int, use_bias: bool, **options: Any):
         bound = hidden_size**-0.5
 
-        def init(key: jax.Array, shape: tuple[int, ...], dtype: Any, **spread: Any) -> jax.Array:
-            return jax.random.uniform(key, shape, dtype, -bound, bound, **spread)
+        # PyTorch's initial values: uniform in +-1 / sqrt(H), kernels and biases alike.
+        def init(key: jax.Array, shape: tuple[int, ...], dtype: Any, **sharding: Any) -> jax.Array:
+            return jax.random.uniform(key, shape, dtype, -bound, bound, **sharding)
 
         options = {"kernel_init": init, "bias_init": init, **options}
         self.input = Linear(in_features, gates * hidden_size, use_bias=use_bias, **options)
@@ -33,11 +37,11 @@ class Cell(nnx.Module):
 
 
 class Recurrent(nnx.Module):
-    """What GRU and LSTM share: layers, directions, lengths. They say how a state moves on by one row."""
+    """Base of GRU and LSTM: layers, directions and lengths. Subclasses define the step from one row to the next."""
 
     gates: int
-    """Gates of one unit."""
-    parts: tuple[str, ...]
+    """Number of gates of one unit."""
+    state_names: tuple[str, ...]
     """Names of the arrays of the state, the output first."""
 
     def __init__(
@@ -61,92 +65,91 @@ class Recurrent(nnx.Module):
         )
 
     def advance(self, x: jax.Array, h: jax.Array, state: tuple) -> tuple:
-        """The state after one row, from what the row and the last output give to the gates."""
+        """The state after one row, from the products of the row (x) and of the last output (h) with the kernels."""
         raise NotImplementedError(f"{type(self).__name__} must define advance(x, h, state)")
 
     def __call__(
-        self, x: Float[Array, "*lead T D"], state: Any = None, lengths: Int[Array, "*#lead"] | int | None = None
-    ) -> tuple[Float[Array, "*lead T DH"], Any]:
-        """`[..., T, D] -> [..., T, directions * H]` and the final state, of the form of `state`.
+        self, x: Float[Array, "*batch T D"], state: Any = None, lengths: Int[Array, "*#batch"] | int | None = None
+    ) -> tuple[Float[Array, "*batch T DH"], Any]:
+        """Outputs `[..., T, directions * H]` and the final state, of the form of `state`.
 
         `state` None is zeros; its arrays `[..., num_layers * directions, H]` are ordered layer by layer, forward before
-        backward. With `lengths`, integers that broadcast to the leading axes, only the first rows of each sequence are
-        real: outputs behind them are 0, the state is that after the last real row, and the backward direction starts
-        there. What the other rows freeze, NaN included, changes nothing. A length of 0 keeps the given state.
+        backward. With `lengths`, integers that broadcast to the batch dimensions, only the first rows of each sequence
+        are real: outputs after them are 0, the final state is the state after the last real row, and the backward
+        direction starts there. The numbers in the other rows, NaN included, change nothing. A length of 0 keeps the
+        initial state.
         """
         fail_unless(
             getattr(x, "ndim", 0) >= 2 and x.shape[-1] == self.input_size,
             f"x: expected an array [..., T, {self.input_size}], got {describe_array(x)}. Add the missing axes, or make "
             "the layer with this input_size.",
         )
-        *lead, count, _ = x.shape
-        rows = jnp.moveaxis(x.reshape(math.prod(lead), count, self.input_size), 1, 0)
-        inside = None if lengths is None else _inside(lengths, lead, count)
-        given = self._rows_of_state(state, lead, x.dtype)
-        if inside is not None:  # 0 * NaN is NaN in the gradient of the kernel
-            rows = jnp.where(inside[..., None], rows, 0)
-        rows, final = self._layers(rows, given, inside)
-        joined = [jnp.stack(part, axis=1).reshape(*lead, len(self.cells), self.hidden_size) for part in final]
-        outputs = jnp.moveaxis(rows, 0, 1).reshape(*lead, count, self.directions * self.hidden_size)
-        return outputs, self._state(joined)
+        *batch, count, _ = x.shape
+        rows = jnp.moveaxis(x.reshape(math.prod(batch), count, self.input_size), 1, 0)
+        is_real = None if lengths is None else _is_real(lengths, batch, count)
+        initial = self._initial_state(state, batch, x.dtype)
+        if is_real is not None:  # 0 * NaN is NaN in the gradient of the kernel
+            rows = jnp.where(is_real[..., None], rows, 0)
+        rows, final = self._run_layers(rows, initial, is_real)
+        arrays = [jnp.stack(states, axis=1).reshape(*batch, len(self.cells), self.hidden_size) for states in final]
+        outputs = jnp.moveaxis(rows, 0, 1).reshape(*batch, count, self.directions * self.hidden_size)
+        return outputs, arrays[0] if len(arrays) == 1 else tuple(arrays)
 
-    def _layers(self, rows: jax.Array, given: list, inside: jax.Array | None) -> tuple[jax.Array, Any]:
-        """All layers, from rows `[T, R, D]`; the final states by part, then by cell."""
+    def _run_layers(self, rows: jax.Array, initial: list, is_real: jax.Array | None) -> tuple[jax.Array, Any]:
+        """Outputs of the last layer from rows `[T, R, D]`, and the final states by array of the state, then by cell."""
         final = []
         for layer in range(self.num_layers):
             outputs = []
             for direction in range(self.directions):
                 index = layer * self.directions + direction
-                start = tuple(part[:, index] for part in given)
-                out, state = self._scan(self.cells[index], rows, start, inside, reverse=direction == 1)
+                start = tuple(array[:, index] for array in initial)
+                out, state = self._scan(self.cells[index], rows, start, is_real, reverse=direction == 1)
                 outputs.append(out)
                 final.append(state)
             rows = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-1)
         return rows, zip(*final, strict=True)
 
     def _scan(
-        self, cell: Cell, rows: jax.Array, state: tuple, inside: jax.Array | None, reverse: bool
+        self, cell: Cell, rows: jax.Array, state: tuple, is_real: jax.Array | None, reverse: bool
     ) -> tuple[jax.Array, tuple]:
-        """One layer in one direction; rows behind the length leave the state alone, so both directions are right."""
+        """Outputs and final state of one layer in one direction.
+
+        Rows that are not real leave the state alone: the backward direction meets the padding first.
+        """
         gates = cell.input(rows)
-        state = pvary_like(tuple(part.astype(gates.dtype) for part in state), (gates, cell, inside))
+        state = pvary_like(tuple(array.astype(gates.dtype) for array in state), (gates, cell, is_real))
 
         def step(state: tuple, row: tuple) -> tuple[tuple, jax.Array]:
-            x, real = row
+            x, is_real = row
             new = self.advance(x, cell.hidden(state[0]), state)
-            if real is not None:
-                new = tuple(jnp.where(real[:, None], a, b) for a, b in zip(new, state, strict=True))
+            if is_real is not None:
+                new = tuple(jnp.where(is_real[:, None], a, b) for a, b in zip(new, state, strict=True))
             return new, new[0]
 
-        state, outputs = lax.scan(step, state, (gates, inside), reverse=reverse)
-        return outputs if inside is None else jnp.where(inside[..., None], outputs, 0), state
+        state, outputs = lax.scan(step, state, (gates, is_real), reverse=reverse)
+        return outputs if is_real is None else jnp.where(is_real[..., None], outputs, 0), state
 
-    def _rows_of_state(self, state: Any, lead: list[int], dtype: Any) -> list[jax.Array]:
-        """The arrays of the state as `[R, cells, H]`, each broadcast over the leading axes."""
-        shape = (*lead, len(self.cells), self.hidden_size)
-        rows = (math.prod(lead), *shape[-2:])
+    def _initial_state(self, state: Any, batch: list[int], dtype: Any) -> list[jax.Array]:
+        """The arrays of the state as `[R, cells, H]`, broadcast over all R sequences; zeros for None."""
+        shape = (*batch, len(self.cells), self.hidden_size)
+        rows = (math.prod(batch), *shape[-2:])
         if state is None:
-            return [jnp.zeros(rows, dtype) for _ in self.parts]
-        given = state if len(self.parts) > 1 else (state,)
+            return [jnp.zeros(rows, dtype) for _ in self.state_names]
+        arrays = state if len(self.state_names) > 1 else (state,)
         fail_unless(
-            isinstance(given, (tuple, list)) and len(given) == len(self.parts),
-            f"state: expected the tuple ({', '.join(self.parts)}), got {describe_array(state)}. Pass both arrays.",
+            isinstance(arrays, (tuple, list)) and len(arrays) == len(self.state_names),
+            f"state: expected the tuple ({', '.join(self.state_names)}), got {describe_array(state)}. "
+            "Pass both arrays.",
             TypeError,
         )
-        for name, part in zip(self.parts, given, strict=True):
-            tail, front = tuple(jnp.shape(part))[-2:], tuple(jnp.shape(part))[:-2]
-            fits = len(front) <= len(lead) and all(
-                a in (1, b) for a, b in zip(reversed(front), reversed(lead), strict=False)
-            )
+        for name, array in zip(self.state_names, arrays, strict=True):
+            array_shape = tuple(jnp.shape(array))
             fail_unless(
-                tail == shape[-2:] and fits,
+                array_shape[-2:] == shape[-2:] and broadcasts(array_shape[:-2], tuple(batch)),
                 f"state: expected {name} of shape {shape}, [..., num_layers * directions, hidden_size], or one that "
-                f"broadcasts to it, got {describe_array(part)}. PyTorch has the layers first: jnp.moveaxis(h, 0, -2).",
+                f"broadcasts to it, got {describe_array(array)}. PyTorch has the layers first: jnp.moveaxis(h, 0, -2).",
             )
-        return [jnp.broadcast_to(part, shape).reshape(rows) for part in given]
-
-    def _state(self, parts: list[jax.Array]) -> Any:
-        return parts[0] if len(parts) == 1 else tuple(parts)
+        return [jnp.broadcast_to(array, shape).reshape(rows) for array in arrays]
 
 
 class GRU(Recurrent):
@@ -159,8 +162,8 @@ class GRU(Recurrent):
     Args:
         input_size: D.
         hidden_size: H.
-        num_layers: L; each layer reads the outputs of the last.
-        bidirectional: whether each layer also runs from the last row to the first; outputs are joined.
+        num_layers: L; each layer reads the outputs of the layer before.
+        bidirectional: whether each layer also runs from the last row to the first; outputs are concatenated.
         use_bias: whether there are `b_i` and `b_h`.
         options: for the linear layers: `dtype`, `param_dtype`, `precision`, `rngs`, …
 
@@ -183,14 +186,14 @@ class GRU(Recurrent):
 
     Reference:
         Cho et al. (2014), "Learning phrase representations using RNN encoder-decoder for statistical machine
-        translation"; with the reset behind the product, as PyTorch and cuDNN have it.
+        translation"; with the reset gate applied after the product with `W_hn`, as in PyTorch and cuDNN.
     """
 
     gates = 3
-    parts = ("h",)
+    state_names = ("h",)
 
     def advance(self, x: jax.Array, h: jax.Array, state: tuple) -> tuple:
-        """`h'`, from the gates."""
+        """The new state `(h',)` from the gates r, z and n."""
         (xr, xz, xn), (hr, hz, hn) = jnp.split(x, 3, axis=-1), jnp.split(h, 3, axis=-1)
         z, n = jax.nn.sigmoid(xz + hz), jnp.tanh(xn + jax.nn.sigmoid(xr + hr) * hn)
         return ((1 - z) * n + z * state[0],)
@@ -205,9 +208,9 @@ class LSTM(Recurrent):
 
     Args:
         input_size: D.
-        hidden_size: H, of the outputs too: there is no `proj_size`.
-        num_layers: L; each layer reads the outputs of the last.
-        bidirectional: whether each layer also runs from the last row to the first; outputs are joined.
+        hidden_size: H, also the size of the outputs: there is no `proj_size`.
+        num_layers: L; each layer reads the outputs of the layer before.
+        bidirectional: whether each layer also runs from the last row to the first; outputs are concatenated.
         use_bias: whether there are `b_i` and `b_h`.
         options: for the linear layers: `dtype`, `param_dtype`, `precision`, `rngs`, …
 
@@ -235,23 +238,23 @@ class LSTM(Recurrent):
     """
 
     gates = 4
-    parts = ("h", "c")
+    state_names = ("h", "c")
 
     def advance(self, x: jax.Array, h: jax.Array, state: tuple) -> tuple:
-        """`(h', c')`, from the gates."""
+        """The new state `(h', c')` from the gates i, f, g and o."""
         i, f, g, o = jnp.split(x + h, 4, axis=-1)
         c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
         return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-def _inside(lengths: Any, lead: list[int], count: int) -> jax.Array:
-    """Which rows are real, bool `[T, R]`."""
+def _is_real(lengths: Any, batch: list[int], count: int) -> jax.Array:
+    """Whether row t of sequence r is within its length, bool `[T, R]`."""
     lengths = jnp.asarray(check_array("lengths", lengths, kind="int"))
     try:
-        lengths = jnp.broadcast_to(lengths, tuple(lead))
+        lengths = jnp.broadcast_to(lengths, tuple(batch))
     except ValueError:
         raise ValueError(
-            f"lengths: expected shape {tuple(lead)} as the leading axes of x, or one that broadcasts to it, got "
+            f"lengths: expected shape {tuple(batch)} as the batch dimensions of x, or one that broadcasts to it, got "
             f"{describe_array(lengths)}. Give one length per sequence."
         ) from None
     return jnp.arange(count)[:, None] < lengths.reshape(1, -1)

@@ -1,4 +1,4 @@
-"""LearnedPart scores as modules: parameters only. `as_score()` gives the pure value that `attend` takes."""
+"""Score modules: learned parameters of a score; `as_score()` gives the plain score that `attend` takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KERNEL = jax.nn.initializers.lecun_normal()
 
 
 class ScoreModule(nnx.Module):
-    """Base of the modules that freeze the parameters of a score."""
+    """Base of the modules that hold the parameters of a score."""
 
     def as_score(self) -> scores.Score:
         """The score with the present parameters."""
@@ -27,7 +27,7 @@ class Additive(ScoreModule):
 
         score(t, s) = vector . tanh(q_t Wq + k_s Wk + bias)
 
-    `Wq` and `Wk` start as one layer over the joined vector: their scale is that of fan-in Hq + Hk.
+    `Wq` and `Wk` are initialised as one layer over the concatenation `[q ; k]`, with fan-in Hq + Hk.
 
     Args:
         query_size: Hq.
@@ -35,15 +35,12 @@ class Additive(ScoreModule):
         hidden_size: A.
         use_bias: whether there is a bias.
         use_vector: False for the plain sum of the hidden units.
-        kernel_init: initializer of the joined kernel `[Hq + Hk, A]` and of the vector.
-        param_dtype: of the parameters.
+        kernel_init: initializer of the concatenated kernels `[Hq + Hk, A]` and of the vector.
+        param_dtype: dtype of the parameters.
         rngs: random keys, used here and not kept.
 
     Returns:
         A module with `query_kernel`, `key_kernel`, `bias` or None, `vector` or None.
-
-    Raises:
-        TypeError: by Flax, if `rngs` is missing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -69,16 +66,16 @@ class Additive(ScoreModule):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        joined = kernel_init(rngs.params(), (query_size + key_size, hidden_size), param_dtype)
-        self.query_kernel = nnx.Param(joined[:query_size])
-        self.key_kernel = nnx.Param(joined[query_size:])
+        kernel = kernel_init(rngs.params(), (query_size + key_size, hidden_size), param_dtype)
+        self.query_kernel = nnx.Param(kernel[:query_size])
+        self.key_kernel = nnx.Param(kernel[query_size:])
         self.bias = nnx.Param(jnp.zeros(hidden_size, param_dtype)) if use_bias else None
         vector = kernel_init(rngs.params(), (hidden_size, 1), param_dtype)[:, 0] if use_vector else None
         self.vector = None if vector is None else nnx.Param(vector)
 
     def as_score(self) -> scores.Additive:
         """The score with the present parameters."""
-        return scores.additive(self.query_kernel[...], self.key_kernel[...], _held(self.bias), _held(self.vector))
+        return scores.additive(self.query_kernel[...], self.key_kernel[...], _array(self.bias), _array(self.vector))
 
 
 class General(ScoreModule):
@@ -90,14 +87,11 @@ class General(ScoreModule):
         query_size: Hq.
         key_size: Hk.
         kernel_init: initializer of `W`.
-        param_dtype: of the parameter.
+        param_dtype: dtype of the parameter.
         rngs: random keys, used here and not kept.
 
     Returns:
         A module with `kernel [Hq, Hk]`.
-
-    Raises:
-        TypeError: by Flax, if `rngs` is missing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -136,14 +130,11 @@ class Concat(ScoreModule):
         query_size: Hq.
         key_size: Hk.
         kernel_init: initializer of `w` as `[Hq + Hk, 1]`.
-        param_dtype: of the parameters.
+        param_dtype: dtype of the parameters.
         rngs: random keys, used here and not kept.
 
     Returns:
         A module with `query_kernel [Hq]`, `key_kernel [Hk]`, `bias []`.
-
-    Raises:
-        TypeError: by Flax, if `rngs` is missing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -166,9 +157,9 @@ class Concat(ScoreModule):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        joined = kernel_init(rngs.params(), (query_size + key_size, 1), param_dtype)[:, 0]
-        self.query_kernel = nnx.Param(joined[:query_size])
-        self.key_kernel = nnx.Param(joined[query_size:])
+        kernel = kernel_init(rngs.params(), (query_size + key_size, 1), param_dtype)[:, 0]
+        self.query_kernel = nnx.Param(kernel[:query_size])
+        self.key_kernel = nnx.Param(kernel[query_size:])
         self.bias = nnx.Param(jnp.zeros((), param_dtype))
 
     def as_score(self) -> scores.Concat:
@@ -177,23 +168,20 @@ class Concat(ScoreModule):
 
 
 class Location(ScoreModule):
-    """Parameters of the location rule: one linear layer over the joined pair, one output per position.
+    """Parameters of the location rule: one linear layer over `[q ; k]`, one output per position.
 
         score(t, s) = ([q_t ; k_t] W + b)_s
 
     Args:
         query_size: Hq.
         key_size: Hk.
-        length: S, fixed.
+        length: S, the number of rows of the value, which the parameters fix.
         kernel_init: initializer of `W`.
-        param_dtype: of the parameters.
+        param_dtype: dtype of the parameters.
         rngs: random keys, used here and not kept.
 
     Returns:
         A module with `kernel [Hq + Hk, S]` and `bias [S]`.
-
-    Raises:
-        TypeError: by Flax, if `rngs` is missing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -225,5 +213,5 @@ class Location(ScoreModule):
         return scores.location(self.kernel[...], self.bias[...])
 
 
-def _held(param: nnx.Param | None) -> jax.Array | None:
+def _array(param: nnx.Param | None) -> jax.Array | None:
     return None if param is None else param[...]

@@ -1,7 +1,8 @@
-"""Self-attention with one head: four matrices around the rule."""
+"""Self-attention with one head: projections to query, key and value, attention, and an output projection."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SelfAttention(nnx.Module):
-    """Every row looks at every row, through learned projections.
+    """Every row attends to every row, through learned projections.
 
         output = attend(X W_q, X W_k, X W_v) W_out
 
@@ -29,14 +30,11 @@ class SelfAttention(nnx.Module):
         mask: as in `attend`.
         normalize: as in `attend`, or an `nn.LearnedPart`.
         use_bias: whether the four projections have biases.
-        param_dtype: of the parameters.
+        param_dtype: dtype of the parameters.
         rngs: random keys, used here and not kept.
 
     Returns:
         A module with `query`, `key`, `value`, `out`; call it as `layer(x)`.
-
-    Raises:
-        ValueError: by the call, if shapes do not fit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -67,21 +65,21 @@ class SelfAttention(nnx.Module):
         rngs: nnx.Rngs,
     ):
         head_size = size if head_size is None else head_size
-        make = lambda a, b: Linear(a, b, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)  # noqa: E731
+        make = partial(Linear, use_bias=use_bias, param_dtype=param_dtype, rngs=rngs)
         self.query, self.key, self.value = (make(size, head_size) for _ in range(3))
         self.out = make(head_size, size)
         self.rule = nnx.Dict(score=freeze(score), mask=freeze(mask), normalize=freeze(normalize))
         self.mods = nnx.List([freeze(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
 
-    def __call__(self, x: Float[Array, "*lead T D"]) -> Float[Array, "*lead T D"]:
+    def __call__(self, x: Float[Array, "*batch T D"]) -> Float[Array, "*batch T D"]:
         """`[..., T, D] -> [..., T, D]`."""
-        return self.out(attend(*self._projected(x), **self._options()))
+        return self.out(attend(*self._project(x), **self._options()))
 
     def weights(self, x: jax.Array) -> jax.Array:
         """The attention weights `[..., T, T]`."""
-        return attention_weights(*self._projected(x), **self._options())
+        return attention_weights(*self._project(x), **self._options())
 
-    def _projected(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         return self.query(x), self.key(x), self.value(x)
 
     def _options(self) -> dict[str, Any]:

@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.checks import check_int, describe_array, fail_unless
-from jax_attention.training import leaves as host
+from jax_attention.core.tree_paths import flatten, leaves_by_path, list_differences, nest
+from jax_attention.training.host_arrays import is_key, to_device, to_host
 
 FORMAT = "jax_attention.training/1"
 """Marker in the metadata of checkpoints written here, which those of other programs lack."""
@@ -134,8 +135,8 @@ class Checkpoints:
                 f"step: expected a step that is not saved yet, got {step}, and {path} exists. Nothing was written. "
                 "Restore it and go on from there, or choose another folder."
             )
-        named = host.named_leaves(state)
-        arrays = {name: host.to_host(leaf) for name, leaf in named.items()}
+        named = leaves_by_path(state)
+        arrays = {name: to_host(leaf) for name, leaf in named.items()}
         description = {
             "format": FORMAT,
             "step": step,
@@ -146,7 +147,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_leftovers()
         # Orbax refuses arrays without elements. Their shapes, all that they have, are in the description.
-        tree = host.nest({name: array for name, array in arrays.items() if array.size})
+        tree = nest({name: array for name, array in arrays.items() if array.size}, "/")
         self._pending = _orbax().save_async(path, tree, custom_metadata=description)
         if wait:
             self.wait()
@@ -211,7 +212,7 @@ class Checkpoints:
         self.wait()
         step = self._find_step(step)
         description, path = self.read(step), self.folder / str(step)
-        example = host.named_leaves(like)
+        example = leaves_by_path(like)
         if part is not None:
             example = {f"{part}/{name}": leaf for name, leaf in example.items()}
         saved = {name: x for name, x in description["leaves"].items() if part is None or name.startswith(f"{part}/")}
@@ -223,7 +224,7 @@ class Checkpoints:
                 f"checkpoint {path}: expected checksum {saved[name]['crc32']} of {name}, got {_checksum(array)}: the "
                 f"file is damaged. {self._describe_others(description['step'])}",
             )
-        placed = [host.to_device(arrays[name], leaf, saved[name]["impl"]) for name, leaf in example.items()]
+        placed = [to_device(arrays[name], leaf, saved[name]["impl"]) for name, leaf in example.items()]
         return jax.tree.unflatten(jax.tree.structure(like), placed)
 
     def _load(self, path: Path, table: dict[str, Any], names: set[str]) -> dict[str, np.ndarray]:
@@ -237,7 +238,7 @@ class Checkpoints:
         loaded = {}
         if names & set(nonempty):
             with _short_errors(path):
-                loaded = host.flatten(_orbax().load(path, host.nest(example)))
+                loaded = flatten(_orbax().load(path, nest(example, "/")), "/")
         empty = {
             name: np.zeros(table[name]["stored"], jnp.dtype(table[name]["words"])) for name in names - set(nonempty)
         }
@@ -308,7 +309,7 @@ def _as_json(extra: Mapping[str, Any]) -> dict[str, Any]:
 
 def _describe(leaf: Any, array: np.ndarray) -> dict[str, Any]:
     """Describe a leaf: `is` is compared with the example, the other entries are needed to read the array."""
-    impl = str(jax.random.key_impl(leaf)) if host.is_key(leaf) else None
+    impl = str(jax.random.key_impl(leaf)) if is_key(leaf) else None
     entry = {"is": describe_array(leaf), "impl": impl}
     return entry | {"words": str(array.dtype), "stored": list(array.shape), "crc32": _checksum(array)}
 
@@ -320,7 +321,7 @@ def _checksum(array: np.ndarray) -> int:
 def _check_same_leaves(path: Path, example: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Refuse a checkpoint whose names, shapes or dtypes differ from those of the example."""
     expected = {name: describe_array(leaf) for name, leaf in example.items()}
-    lines = host.differences(expected, {name: x["is"] for name, x in saved.items()})
+    lines = list_differences(expected, {name: x["is"] for name, x in saved.items()})
     more = f"\n  and {len(lines) - 5} more" if len(lines) > 5 else ""
     fail_unless(
         not lines,

@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from jax_attention.core.checks import check_int, describe_array, fail_unless
-from jax_attention.training import leaves as host
+from jax_attention.core.tree_paths import leaves_by_path, list_differences
 from jax_attention.training import parallel
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.progress import Meter, Progress, summary
@@ -180,8 +180,8 @@ def _jit_step(train_step: Callable, structure: Any, base: Any, mesh: Mesh) -> Ca
         old = jax.tree.unflatten(structure, arrays)
         base_args = [jax.tree.unflatten(base_structure, base_arrays)] if base_arrays else []
         new, metrics = train_step(old, batch, *base_args)
-        tables = [{n: describe_array(x) for n, x in host.named_leaves(tree).items()} for tree in (old, new)]
-        lines = host.differences(*tables)
+        tables = [{n: describe_array(x) for n, x in leaves_by_path(tree).items()} for tree in (old, new)]
+        lines = list_differences(*tables)
         fail_unless(
             not lines and jax.tree.structure(new) == structure,
             "train_step: expected a new state like the old one, got one that differs: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jax_attention.core.checks import fail_unless
+from jax_attention.models.protocols import Seq2Seq
 from jax_attention.training.losses import Losses, cross_entropy
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def seq2seq_loss(
         Sutskever, Vinyals, Le (2014), "Sequence to sequence learning with neural networks", eq. 2.
     """
     fail_unless(
-        hasattr(model, "condition"),
+        isinstance(model, Seq2Seq),
         f"model: expected one that reads a source, such as models.EncoderDecoder, got {type(model).__name__}. The loss "
         "of a language model is language_model_loss.",
         TypeError,

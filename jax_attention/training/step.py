@@ -11,6 +11,7 @@ import optax
 
 from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.core.struct import data_field, struct
+from jax_attention.models.protocols import Seq2Seq, TokenModel
 from jax_attention.nn import apply_adapters
 from jax_attention.training.losses import Losses, cross_entropy
 
@@ -100,7 +101,7 @@ def language_model_loss(
         Bengio et al. (2003), "A neural probabilistic language model".
     """
     fail_unless(
-        hasattr(model, "hidden") and not hasattr(model, "condition"),
+        isinstance(model, TokenModel) and not isinstance(model, Seq2Seq),
         f"model: expected a language model with hidden, such as models.TransformerLM, got {type(model).__name__}. For "
         "other models pass a loss function to make_train_step and make_evaluate.",
         TypeError,

@@ -41,7 +41,7 @@ WRONG_PART = {
     "mask & mod": (lambda: masks.causal() & mods.alibi(1.0), "mask: .* belongs to mods="),
     "jax.nn.softmax": (lambda: attend(X, X, X, normalize=jax.nn.softmax), r"use normalizers.softmax\(\)"),
     "module": (lambda: attend(X, X, X, score=nn.General(4, 4, rngs=nnx.Rngs(0))), r"module.as_score\(\)"),
-    "rope": (lambda: layer(rope=positions.rotary), "rope: expected a value positions.rotary"),
+    "rope": (lambda: layer(rope=positions.rotary), r"rope: expected positions\.rotary"),
 }
 
 

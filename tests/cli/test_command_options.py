@@ -51,9 +51,9 @@ def test_fields_of_a_model_are_options():
 
 
 def test_options_that_are_a_flag_or_a_word():
-    options = ["--use-bias", "qkv", "out", "--qk-norm", "joined", "--local-rope", "rotary(base=100.0)"]
+    options = ["--use-bias", "qkv", "out", "--qk-norm", "all_heads", "--local-rope", "rotary(base=100.0)"]
     config = model_config("tiny", parse(["train", *options]).model, 7)
-    assert (config.use_bias, config.qk_norm, config.local_rope) == (("qkv", "out"), "joined", rotary(base=100.0))
+    assert (config.use_bias, config.qk_norm, config.local_rope) == (("qkv", "out"), "all_heads", rotary(base=100.0))
     config = model_config("tiny", parse(["train", "--use-bias", "True", "--qk-norm", "True"]).model, 7)
     assert (config.use_bias, config.qk_norm, config.local_rope) == (True, True, None)
 

@@ -14,7 +14,7 @@ from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from jax_attention import interop, masks, models, normalizers
-from jax_attention.nn.named import named
+from jax_attention.core.tree_paths import arrays_by_path
 from tests.models import small
 from tests.support import hf_models, hf_parity
 from tests.support.tolerances import FORWARD
@@ -50,7 +50,7 @@ def rewrite(folder, make):
 
 
 def same_numbers(a, b) -> bool:
-    a, b = named(a), named(b)
+    a, b = arrays_by_path(a), arrays_by_path(b)
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 

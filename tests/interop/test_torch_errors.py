@@ -143,7 +143,7 @@ OTHER_NAMES = {
                 "bias_v": array(1, 1, 15),
             },
         ),
-        r"wrong shape: bias_kv: expected float32\[1,3,5\], got float32\[15\]",
+        r"wrong shape: bias_k: expected float32\[1,3,5\], got float32\[15\]",
     ),
 }
 CALLS = {**NO_SUCH_LAYER, **NO_SUCH_OPTION, **OTHER_NAMES}

@@ -72,7 +72,7 @@ def check(kind, options, dtype, batch=B, count=T, with_state=True, lengths=None)
     module = torch_layer(kind, dtype, **options)
     check_round_trip(module)
     cells = module.num_layers * (2 if module.bidirectional else 1)
-    states = [(batch, cells, H)] * (len(KINDS[kind][1].parts) if with_state else 0)
+    states = [(batch, cells, H)] * (len(KINDS[kind][1].state_names) if with_state else 0)
     arrays = inputs(dtype, (batch, count, D), *states)
     return check_equal(module, arrays, partial(run_torch, lengths=lengths), partial(run_jax, lengths=lengths), dtype)
 
@@ -126,7 +126,7 @@ def test_rows_after_the_length_change_nothing(kind):
     layer, (x,) = layer_of(kind, bidirectional=True), inputs("float32", (B, T, D))
     lengths = np.array([2, 4, 0])
     is_padding = np.arange(T)[:, None] >= lengths[:, None, None]
-    state = from_tuple([jnp.full((2, H), 0.5)] * len(layer.parts))
+    state = from_tuple([jnp.full((2, H), 0.5)] * len(layer.state_names))
 
     @jax.jit
     def run(layer, x):
@@ -176,14 +176,14 @@ def test_step_by_step_equals_the_whole_sequence(kind):
 @BOTH
 def test_no_rows_and_no_sequences(kind):
     layer = layer_of(kind, bidirectional=True)
-    state = from_tuple([jnp.full((B, 2, H), 0.5)] * len(layer.parts))
+    state = from_tuple([jnp.full((B, 2, H), 0.5)] * len(layer.state_names))
     run = jax.jit(layer)
     outputs, final = run(jnp.ones((B, 0, D)), state)
     assert outputs.shape == (B, 0, 2 * H)
     assert all(np.array_equal(part, np.full((B, 2, H), 0.5)) for part in as_tuple(final))
     outputs, final = run(jnp.ones((0, T, D)), None, jnp.zeros(0, int))
     assert outputs.shape == (0, T, 2 * H)
-    assert [part.shape for part in as_tuple(final)] == [(0, 2, H)] * len(layer.parts)
+    assert [part.shape for part in as_tuple(final)] == [(0, 2, H)] * len(layer.state_names)
 
 
 @BOTH
@@ -202,7 +202,7 @@ def test_dtypes(kind):
 def test_every_derivative(kind, x64):
     layer = layer_of(kind, bidirectional=True, param_dtype=jnp.float64)
     leaves, structure = jax.tree.flatten(layer)
-    x, *state = inputs("float64", (2, 3, D), *[(2, 2, H)] * len(layer.parts))
+    x, *state = inputs("float64", (2, 3, D), *[(2, 2, H)] * len(layer.state_names))
 
     @jax.jit
     def run(leaves, x, state):

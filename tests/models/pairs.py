@@ -1,4 +1,4 @@
-"""Small encoder–decoders of every kind, with a source and a target to read and to write."""
+"""Small encoder–decoders of several kinds, and the tokens of a source and a target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ S, T, D = 5, 4, 16
 SIZES = {"vocab_size": small.VOCABULARY, "context": small.CONTEXT, "width": D, "ff_size": 24}
 KINDS = {
     "post-norm, learned": {"encoder": {}, "decoder": {}, "shared": {"norm_place": "post", "embedding_norm": True}},
-    "t5, own rule, groups": {
+    "t5, another rule, groups": {
         "encoder": {"depth": 3, "num_heads": 2},
         "decoder": {"kv_heads": 2, "score_cap": 2.0, "qk_norm": True, "normalize": normalizers.sparsemax()},
         "shared": {"position": "t5", "norm": "rms", "use_bias": False, "score": scores.scaled_dot(1.0)},
@@ -24,11 +24,11 @@ SHARING = {"post-norm, learned": True}
 
 
 def pair_config(kind: str, **changes) -> models.EncoderDecoderConfig:
-    given = KINDS[kind]
-    shared = {"depth": 2, "num_heads": 4} | SIZES | given["shared"] | changes
+    fields = KINDS[kind]
+    shared = {"depth": 2, "num_heads": 4} | SIZES | fields["shared"] | changes
     return models.EncoderDecoderConfig(
-        encoder=models.LMConfig(**shared | given["encoder"] | changes, mask=None),
-        decoder=models.LMConfig(**shared | given["decoder"] | changes, memory_size=shared["width"]),
+        encoder=models.LMConfig(**shared | fields["encoder"] | changes, mask=None),
+        decoder=models.LMConfig(**shared | fields["decoder"] | changes, memory_size=shared["width"]),
         shared_embedding=SHARING.get(kind, False),
     )
 

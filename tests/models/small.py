@@ -1,4 +1,4 @@
-"""Small models with random numbers of order one, made without compiling anything; one config per position scheme."""
+"""Small models with random parameters of order one, made without compiling anything; a config per position scheme."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.tolerances import FORWARD, GRADIENT
 
 VOCABULARY, CONTEXT = 13, 12
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""The programs here run once, on a handful of numbers: compiling them is all that takes time, and so takes half."""
+"""`jax.jit` with XLA's optimizations off: the programs here run once on a few numbers, and compile in half the time."""
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
 CLOSE_GRADIENT = {"rtol": GRADIENT["float32"], "atol": GRADIENT["float32"]}
@@ -47,13 +47,13 @@ SCHEMES: dict[str, dict[str, Any]] = {
         "use_bias": ("qkv", "feed_forward"),
     },
     "t5": {"activation": "relu2", "sinks": True, "score_cap": 1.5},
-    "none": {"activation": "geglu", "norm_place": "parallel", "use_bias": ("out", "norm"), "qk_norm": "joined"},
+    "none": {"activation": "geglu", "norm_place": "parallel", "use_bias": ("out", "norm"), "qk_norm": "all_heads"},
 }
-"""Every position scheme, with the other choices of a config spread over them."""
+"""Fields of a config for every position scheme; the other choices of a config are spread over them."""
 
 
 def config(scheme: str = "rotary", **changes: Any) -> models.LMConfig:
-    """A small config of the scheme."""
+    """A small config with this position scheme."""
     sizes: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "context": CONTEXT,
@@ -66,12 +66,12 @@ def config(scheme: str = "rotary", **changes: Any) -> models.LMConfig:
 
 
 def model(scheme: str = "rotary", seed: int = 0, **changes: Any) -> models.TransformerLM:
-    """A model whose every parameter is random and matters: norms and biases too, logits of order one."""
+    """A model with random parameters, norms and biases included, and logits of order one."""
     return filled(lambda: models.create(config(scheme, **changes)), seed)
 
 
 def filled(make: Callable[[], Any], seed: int = 0) -> Any:
-    """What `make` makes, with such numbers."""
+    """The module that `make` makes, abstractly evaluated and filled with random parameters."""
     rng, abstract = np.random.default_rng(seed), jax.eval_shape(make)
 
     def fill(path: Any, x: jax.ShapeDtypeStruct) -> jax.Array:
@@ -89,14 +89,14 @@ def filled(make: Callable[[], Any], seed: int = 0) -> Any:
 
 
 def tokens(*shape: int, seed: int = 0) -> jax.Array:
-    """Random tokens."""
+    """Random tokens of this shape."""
     return jnp.asarray(np.random.default_rng(seed).integers(0, VOCABULARY, shape), jnp.int32)
 
 
-def assert_trees_close(ours: Any, theirs: Any, **tolerance: float) -> None:
-    """Same structure, and every leaf within the tolerance (exactly equal without one)."""
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
+def assert_trees_close(tree: Any, expected: Any, **tolerance: float) -> None:
+    """Assert that the structures are equal and every leaf is within the tolerance (exactly equal without one)."""
+    assert jax.tree.structure(tree) == jax.tree.structure(expected)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True):
         name = jax.tree_util.keystr(path)
         if tolerance:
             np.testing.assert_allclose(x, y, **tolerance, err_msg=name)

@@ -1,4 +1,4 @@
-"""Recurrent encoder–decoders of a few features by every score, one source of five tokens and one of three."""
+"""Small recurrent encoder–decoders with every score; positions of a source of five tokens and one of three."""
 
 from __future__ import annotations
 

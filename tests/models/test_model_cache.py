@@ -1,4 +1,4 @@
-"""The cache: any chunking of a prompt, rows of any length padded on either side, rings, and what does not fit."""
+"""The cache: any chunking of a prompt, rows of any length padded on either side, rings, and overflow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def step(model, tokens, cache, positions=None):
 
 
 def in_chunks(model, tokens, sizes, cache):
-    """The logits of all tokens, given `sizes` at a time."""
+    """The logits of all tokens, appended in chunks of these sizes."""
     found, start = [], 0
     for size in sizes:
         logits, cache = step(model, tokens[..., start : start + size], cache)
@@ -47,7 +47,7 @@ SLOW_LAYOUTS = [(scheme, False) for scheme in small.SCHEMES] + [("t5", True)]
     ("scheme", "scan"), LAYOUTS + [pytest.param(*layout, marks=pytest.mark.slow) for layout in SLOW_LAYOUTS]
 )
 def test_prompt_in_chunks_equals_the_full_call(scheme, scan):
-    """flax#1317 (one token at a time only), flash-attention#1414 (no such test exists)."""
+    """Any chunking is right: flax#1317 allows one token at a time only, flash-attention#1414 asks for such a test."""
     model, tokens = small.model(scheme), small.tokens(2, small.CONTEXT)
     model = models.scan_layers(model) if scan else model
     found, cache = in_chunks(model, tokens, (4, 1, 4, 1, 1, 1), model.init_cache((2,)))
@@ -62,7 +62,7 @@ SIZES = st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=T)
 @given(sizes=SIZES)
 @settings(max_examples=15)
 def test_any_chunking(sizes):
-    """One sequence without a batch axis; three sizes, so three programs."""
+    """One sequence without a batch dimension; three chunk sizes, so three programs."""
     model, tokens = small.model("rotary"), small.tokens(small.CONTEXT)
     sizes = [size for i, size in enumerate(sizes) if sum(sizes[: i + 1]) <= small.CONTEXT]
     found, _ = in_chunks(model, tokens, sizes, model.init_cache())
@@ -81,7 +81,7 @@ def test_layers_with_a_window_may_keep_a_ring(scan):
     np.testing.assert_allclose(found, full(model, tokens), **small.CLOSE)
 
 
-def test_a_ring_goes_on_beyond_its_capacity_and_no_further_than_told():
+def test_a_ring_goes_on_beyond_its_capacity_in_chunks_of_at_most_ring_chunk():
     model, tokens = small.model("rotary", windows=(3,), depth=1), small.tokens(30)
     cache = model.init_cache(ring_chunk=2)
     assert cache.capacity is None
@@ -100,19 +100,19 @@ ROWS = small.tokens(len(LENGTHS), T)
 
 
 def padded(side):
-    """Prompts of LENGTHS tokens, junk elsewhere, and the positions that say so."""
+    """Prompts of LENGTHS tokens with junk in the padding, and positions that are EMPTY there."""
     tokens = np.full((len(LENGTHS), max(LENGTHS)), 11, np.int32)
     positions = np.full(tokens.shape, EMPTY, np.int32)
     for row, length in enumerate(LENGTHS):
-        own = slice(0, length) if side == "right" else slice(max(LENGTHS) - length, None)
-        tokens[row, own], positions[row, own] = ROWS[row, :length], np.arange(length)
+        tokens_of_row = slice(0, length) if side == "right" else slice(max(LENGTHS) - length, None)
+        tokens[row, tokens_of_row], positions[row, tokens_of_row] = ROWS[row, :length], np.arange(length)
     return jnp.asarray(tokens), jnp.asarray(positions)
 
 
 @pytest.mark.parametrize("side", ["left", *slow("right")])
 @pytest.mark.parametrize("scheme", slow_except(("learned",), small.SCHEMES))
 def test_ragged_rows_equal_rows_alone(scheme, side):
-    """mlx-lm#1906: left padding lost in decoding. Later tokens stand behind the last of their own row by themselves."""
+    """Padding must not get lost in decoding (mlx-lm#1906): positions go on after the last token of each row."""
     model = small.model(scheme)
     expected, rows = np.asarray(full(model, ROWS)), np.asarray(ROWS)
     tokens, positions = padded(side)
@@ -122,15 +122,15 @@ def test_ragged_rows_equal_rows_alone(scheme, side):
     for row, length in enumerate(LENGTHS):
         np.testing.assert_allclose(np.asarray(logits)[row][real[row]], expected[row, :length], **small.CLOSE)
     for i in range(DECODED):
-        at = [length + i for length in LENGTHS]
-        logits, cache = step(model, rows[np.arange(len(LENGTHS)), at][:, None], cache)
-        np.testing.assert_allclose(np.asarray(logits)[:, 0], expected[np.arange(len(LENGTHS)), at], **small.CLOSE)
+        indices = [length + i for length in LENGTHS]
+        logits, cache = step(model, rows[np.arange(len(LENGTHS)), indices][:, None], cache)
+        np.testing.assert_allclose(np.asarray(logits)[:, 0], expected[np.arange(len(LENGTHS)), indices], **small.CLOSE)
     np.testing.assert_array_equal(cache.next_positions(2), np.asarray(LENGTHS)[:, None] + DECODED + np.arange(2))
 
 
 @pytest.mark.parametrize("scheme", ["learned", *slow("rotary")])
 def test_padding_makes_no_nan_anywhere(scheme):
-    """transformers#38690. A row of nothing but padding, too; forward, with a cache, and in every gradient."""
+    """No NaN (transformers#38690) also in a row of padding alone: forward, with a cache, and in every gradient."""
     depth = 2 if scheme == "rotary" else 1  # with two, padded rows feed a layer
     model, (tokens, positions) = small.model(scheme, depth=depth), map(np.array, padded("left"))
     positions[2] = EMPTY
@@ -145,12 +145,12 @@ def test_padding_makes_no_nan_anywhere(scheme):
     assert all(np.all(np.isfinite(x)) for x in (*jax.tree.leaves(gradient), *jax.tree.leaves((logits, cache))))
 
 
-# --- What does not fit -----------------------------------------------------------------------------------------------
+# --- Overflow --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scan", ONE_LAYOUT)
 def test_overflow_is_an_error_and_under_jit_nan(scan):
-    """Never clamped: a scanned model cannot raise in its layers, so the model itself looks."""
+    """Overflowing rows are never clamped. A scanned model cannot raise in its layers, so the model itself checks."""
     model = small.model("none", depth=2)
     model = models.scan_layers(model) if scan else model
     _, cache = step(model, small.tokens(2), model.init_cache(capacity=3))

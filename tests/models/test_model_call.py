@@ -1,4 +1,4 @@
-"""One call of the model: any leading axes, any length, scanned or unrolled, with remat, with captures."""
+"""One call of the model: any batch dimensions, any length, scanned or unrolled, with remat, with captures."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def test_any_length_up_to_the_context_gives_the_prefix():
 
 
 def test_small_integer_tokens_and_lists_are_the_same_tokens():
-    """A byte-level vocabulary arrives as uint8, where V itself does not fit."""
+    """Tokens of a byte-level vocabulary may be uint8, which cannot hold V = 256 itself."""
     model = small.model("none", vocab_size=256, depth=1)
     numbers = [0, 255, 7]
-    given = (np.asarray(numbers, np.int32), np.asarray(numbers, np.uint8), np.asarray(numbers, np.int64), numbers)
-    found = small.jit(lambda: [model(x).logits for x in given])()
+    arrays = (np.asarray(numbers, np.int32), np.asarray(numbers, np.uint8), np.asarray(numbers, np.int64), numbers)
+    found = small.jit(lambda: [model(x).logits for x in arrays])()
     assert np.all(np.isfinite(found[0]))
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
@@ -58,8 +58,8 @@ def test_small_integer_tokens_and_lists_are_the_same_tokens():
 def test_positions_may_be_one_row_for_all_or_a_list():
     model, tokens = small.model("rotary", depth=1, windows=(None,)), small.tokens(2, 3)
     moved = np.arange(3) + 4
-    given = (None, moved, np.stack([moved, moved]), [0, 5, 9], np.asarray([[0, 5, 9]], np.int16))
-    plain, shifted, rows, listed, short = small.jit(lambda: [model(tokens, positions=p).logits for p in given])()
+    positions = (None, moved, np.stack([moved, moved]), [0, 5, 9], np.asarray([[0, 5, 9]], np.int16))
+    plain, shifted, rows, listed, short = small.jit(lambda: [model(tokens, positions=p).logits for p in positions])()
     np.testing.assert_allclose(shifted, plain, **small.CLOSE)
     np.testing.assert_allclose(shifted, rows, **small.CLOSE)
     np.testing.assert_allclose(listed, short, **small.CLOSE)
@@ -71,7 +71,7 @@ def test_positions_may_be_one_row_for_all_or_a_list():
 
 @partial(small.jit, static_argnums=2)
 def everything(model, tokens, with_gradient):
-    """All that a call can give, and a gradient."""
+    """Everything that a call returns, and a gradient."""
     capture = models.Capture("all", "all")
 
     def loss(model):
@@ -93,7 +93,7 @@ def everything(model, tokens, with_gradient):
     [("none", 2, (3,)), *(pytest.param(x, 5, (3, None), marks=pytest.mark.slow) for x in ("learned", "rotary"))],
 )
 def test_scanned_equals_unrolled(scheme, depth, windows):
-    """Five layers, a pattern of two: the scan runs two rounds, one layer is left over. Gradients of those, too."""
+    """Five layers and a pattern of two: the scan runs two rounds, and one layer is left over. With gradients."""
     with_gradient = depth == 5
     plain = small.model(scheme, depth=depth, windows=windows, dropout=0.2, attention_dropout=0.2)
     stacked = models.scan_layers(plain)
@@ -110,8 +110,8 @@ def test_scanned_equals_unrolled(scheme, depth, windows):
     assert not np.array_equal(*kept), "layers drop different weights"
 
 
-def test_dropout_falls_on_the_embedding_and_on_both_halves_of_a_block_by_itself():
-    """Both halves of the block add 1 everywhere, so what dropout at rate 1/2 leaves of the sum is 0, 2 or 4."""
+def test_dropout_acts_on_the_embedding_and_on_both_sublayers_independently():
+    """Attention and feed-forward add 1 everywhere, so dropout at rate 1/2 makes their sum 0, 2 or 4."""
     model = small.model("learned", depth=1, dropout=0.5)
     block = model.blocks.rest[0]
     for linear in (block.attention.out, block.feed_forward.down):
@@ -169,7 +169,7 @@ def test_a_pattern_longer_than_the_model_leaves_nothing_to_scan():
 
 
 def test_initial_numbers_are_those_of_gpt2():
-    """normal(0.02), smaller by sqrt(2 depth) where the residual stream is fed; norms 1, biases 0 (GPT-2)."""
+    """Kernels are normal(0.02), divided by sqrt(2 depth) before the residual; norms are 1 and biases 0 (GPT-2)."""
     config = small.config("learned", width=128, depth=8, ff_size=256, vocab_size=300, scan=True)
     model = small.jit(lambda: models.create(config, jax.random.key(0)))()
     block = model.blocks.scanned[0]
@@ -187,15 +187,15 @@ def test_initial_numbers_are_those_of_gpt2():
     assert np.all(np.asarray(block.feed_forward.up.bias[...]) == 0)
 
 
-def test_post_norm_stands_after_each_sum():
-    """Vaswani et al. (2017): norm(x + sublayer(x)), and no norm at the end."""
+def test_post_norm_is_after_each_sum():
+    """Post-norm is norm(x + sublayer(x)), without a norm at the end (Vaswani et al., 2017)."""
     model = small.model("sinusoidal", depth=1)
     assert model.final_norm is None
 
     @small.jit
     def run(model):
-        block, asked = model.blocks.rest[0], models.Capture(hidden="all")
-        hidden = model(small.tokens(T), capture=asked).captured.hidden
+        block, capture = model.blocks.rest[0], models.Capture(hidden="all")
+        hidden = model(small.tokens(T), capture=capture).captured.hidden
         x = block.attention_norm(hidden[-1] + block.attention(hidden[-1]))
         return hidden[0], block.feed_forward_norm(x + block.feed_forward(x))
 
@@ -206,7 +206,7 @@ def test_post_norm_stands_after_each_sum():
 
 
 def count_products(jaxpr) -> int:
-    """Matrix products in a program, inner programs included."""
+    """Number of matrix products in a program, inner programs included."""
     total = 0
     for equation in jaxpr.eqns:
         total += equation.primitive.name == "dot_general"
@@ -222,8 +222,8 @@ def count_products(jaxpr) -> int:
         *(pytest.param(scan, 2, ("dots", "full"), marks=pytest.mark.slow) for scan in (False, True)),
     ],
 )
-def test_remat_changes_what_is_kept_and_no_number(scan, depth, compared):
-    """flax#4626."""
+def test_remat_recomputes_products_and_changes_no_number(scan, depth, compared):
+    """Remat must have an effect (flax#4626): products are counted, and numbers compared."""
     model, tokens = small.model("learned", depth=depth), small.tokens(2, T)
     model = models.scan_layers(model) if scan else model
 
@@ -232,11 +232,11 @@ def test_remat_changes_what_is_kept_and_no_number(scan, depth, compared):
 
     found, products = {}, {}
     for remat in ("none", "dots", "full"):
-        own = jax.tree.map(lambda x: x, model)
-        own.config = dataclasses.replace(model.config, remat=remat, dropout=0.1)
+        variant = jax.tree.map(lambda x: x, model)
+        variant.config = dataclasses.replace(model.config, remat=remat, dropout=0.1)
         if remat in ("none", *compared):
-            found[remat] = small.jit(jax.value_and_grad(loss))(own)
-        products[remat] = count_products(jax.make_jaxpr(jax.grad(loss))(own).jaxpr)
+            found[remat] = small.jit(jax.value_and_grad(loss))(variant)
+        products[remat] = count_products(jax.make_jaxpr(jax.grad(loss))(variant).jaxpr)
     assert products["none"] < products["dots"] < products["full"], products
     for remat in compared:
         np.testing.assert_allclose(found[remat][0], found["none"][0], **small.CLOSE)
@@ -248,16 +248,16 @@ def test_remat_changes_what_is_kept_and_no_number(scan, depth, compared):
 
 
 @pytest.mark.parametrize("scan", [*slow(False), True])
-def test_capture_changes_no_bit_and_gives_what_the_layers_see(scan):
-    """flax#4744: asking for weights."""
+def test_capture_changes_no_bit_and_returns_what_the_layers_compute(scan):
+    """Attention weights can be returned without a change of the output (flax#4744)."""
     model, tokens = small.model("rotary", depth=3), small.tokens(2, T)
-    own = models.scan_layers(model) if scan else model
+    layout = models.scan_layers(model) if scan else model
     call = jax.jit(lambda model, capture: model(tokens, capture=capture), static_argnums=1)
-    plain, asked = call(own, None), call(own, models.Capture("all", "all"))
+    plain, captured = call(layout, None), call(layout, models.Capture("all", "all"))
     assert plain.captured is None
-    np.testing.assert_array_equal(plain.logits, asked.logits)
+    np.testing.assert_array_equal(plain.logits, captured.logits)
 
-    weights, hidden, cross = asked.captured
+    weights, hidden, cross = captured.captured
     assert cross == {}
     assert (list(weights), list(hidden)) == ([0, 1, 2], [-1, 0, 1, 2])
     embedded = np.asarray(model.embedding[...])[tokens] * np.float32(model.config.width**0.5)
@@ -271,7 +271,7 @@ def test_capture_changes_no_bit_and_gives_what_the_layers_see(scan):
         return model.unembed(model.final_norm(hidden[2])), maps
 
     logits, maps = by_hand(model, hidden)
-    np.testing.assert_allclose(logits, asked.logits, **small.CLOSE)
+    np.testing.assert_allclose(logits, captured.logits, **small.CLOSE)
     for n, expected in enumerate(maps):
         np.testing.assert_allclose(weights[n], expected, **small.CLOSE)
         np.testing.assert_allclose(np.asarray(weights[n]).sum(-1), np.ones((2, 4, T)), **small.CLOSE)
@@ -279,16 +279,16 @@ def test_capture_changes_no_bit_and_gives_what_the_layers_see(scan):
     assert np.all(np.asarray(weights[1])[..., 6, :4] > 0), "layer 1 has none"
 
 
-def test_capture_gives_only_what_was_asked_for():
+def test_capture_returns_only_the_requested_layers():
     model = models.scan_layers(small.model("rotary", depth=3))
-    asked = models.Capture(weights=(2, 1), hidden=(0,))
-    out = jax.eval_shape(lambda model: model(small.tokens(4), capture=asked), model)
+    capture = models.Capture(weights=(2, 1), hidden=(0,))
+    out = jax.eval_shape(lambda model: model(small.tokens(4), capture=capture), model)
     assert (sorted(out.captured.weights), list(out.captured.hidden)) == ([1, 2], [0])
     assert (out.captured.weights[1].shape, out.captured.hidden[0].shape) == ((4, 4, 4), (4, 16))
 
 
 @pytest.mark.slow
-def test_captured_weights_with_a_cache_stand_over_its_slots():
+def test_captured_weights_with_a_cache_are_over_its_slots():
     model, tokens = small.model("rotary", depth=3), small.tokens(2, T)
     capture = models.Capture(weights=(1,))
 

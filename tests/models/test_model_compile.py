@@ -1,4 +1,4 @@
-"""Compile time does not grow with depth when blocks are scanned; the test says so, run by hand it prints the table."""
+"""Compile time does not grow with depth of scanned blocks: a test, and as a script the table of docs/models.md."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TOKENS = jax.ShapeDtypeStruct((2, 32), jnp.int32)
 
 
 def compile_seconds(depth: int, scan: bool, gradient: bool) -> float:
-    """Tracing, lowering and compiling, all caches empty; width and length do not matter for it."""
+    """Seconds for tracing, lowering and compiling with empty caches; width and length hardly matter."""
     config = models.tiny(vocab_size=65, width=64, depth=depth, scan=scan)
     model = jax.eval_shape(lambda: models.create(config))
     forward = lambda model, tokens: model(tokens).logits.mean()  # noqa: E731
     jax.clear_caches()
-    began = time.perf_counter()
+    start = time.perf_counter()
     jax.jit(jax.value_and_grad(forward) if gradient else forward).lower(model, TOKENS).compile()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def best_of(times: int, depth: int, scan: bool, gradient: bool) -> float:
@@ -31,7 +31,7 @@ def best_of(times: int, depth: int, scan: bool, gradient: bool) -> float:
 
 @pytest.fixture
 def no_cache_on_disk():
-    """What another test compiled must not be found."""
+    """No compilation cache on disk, which may hold what another test compiled."""
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     yield
@@ -42,7 +42,7 @@ def no_cache_on_disk():
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient", [False, True], ids=["forward", "gradient"])
 def test_48_scanned_layers_compile_like_2(gradient, no_cache_on_disk):
-    """jax#3596."""
+    """Compile time of deep unrolled models is jax#3596."""
     shallow, deep = (best_of(3, depth, True, gradient) for depth in (2, 48))
     assert deep <= 1.3 * shallow, f"2 layers: {shallow:.2f} s, 48 layers: {deep:.2f} s"
 

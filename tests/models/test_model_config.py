@@ -1,4 +1,4 @@
-"""Configs: defaults, presets with the published numbers of parameters; what configs and calls refuse, and how."""
+"""Configs: defaults, presets with the published numbers of parameters, and what configs and calls refuse."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_defaults_follow_the_width():
     assert [dataclasses.replace(config, windows=(3, None, 5)).window(layer) for layer in range(4)] == [3, None, 5, 3]
 
 
-def test_numpy_numbers_become_pythons():
-    """A config is hashed by jit and written as JSON."""
+def test_numpy_numbers_become_python_numbers():
+    """A config is written as JSON, which has no NumPy numbers."""
     config = small.config(
         width=np.int64(16), windows=(np.int32(3), None), dropout=np.float32(0.25), sinks=np.bool_(False)
     )
@@ -110,7 +110,7 @@ BAD = {
         "use_bias: expected places among qkv, out, feed_forward, norm, got ['mlp'].",
     ),
     "bias flag": ({"use_bias": "qkv"}, TypeError, "use_bias: expected True or False or a tuple of places, got 'qkv'."),
-    "norm of heads": ({"qk_norm": "all"}, TypeError, "qk_norm: expected True or False or 'joined', got 'all'."),
+    "norm of heads": ({"qk_norm": "all"}, TypeError, "qk_norm: expected True or False or 'all_heads', got 'all'."),
     "local rope": ({"local_rope": 1e4}, TypeError, "local_rope: expected positions.rotary(...), got 10000.0."),
     "flag": ({"scan": "no"}, TypeError, "scan: expected True or False, got 'no'."),
     "activation": (
@@ -167,7 +167,8 @@ BAD = {
     "sinks": (
         {"sinks": True, "normalize": normalizers.entmax15()},
         ValueError,
-        "sinks: expected the plain softmax beside it, got normalize=entmax15(). Put sinks into the value: normalize=",
+        "sinks: expected the plain softmax with it, got normalize=entmax15(). Put sinks into the normalizer: "
+        "normalize=normalizers.softmax(sinks)",
     ),
     "rope": ({"rope": 10000.0}, TypeError, "rope: expected positions.rotary(...), got 10000.0."),
     "module": (
@@ -185,7 +186,7 @@ def test_config_refuses(name):
         small.config(**changes)
 
 
-def test_plain_softmax_may_stand_beside_sinks():
+def test_plain_softmax_fits_sinks():
     assert small.config(sinks=True, normalize=normalizers.softmax()).sinks
 
 
@@ -219,12 +220,12 @@ CALLS = {
     "segments and cache": (
         lambda m: m(jnp.zeros(3, int), segment_ids=jnp.zeros(3, int), cache=m.init_cache()),
         ValueError,
-        "segment_ids: expected None beside a cache, whose rows carry no segments. Use one cache row per document.",
+        "segment_ids: expected None with a cache, whose rows carry no segments. Use one cache row per document.",
     ),
     "attention dropout and cache": (
         lambda m: m(jnp.zeros(3, int), rng=jax.random.key(0), cache=m.init_cache()),
         ValueError,
-        "rng: expected None beside a cache, as no weight is dropped there, got attention_dropout = 0.1. Leave rng out.",
+        "rng: expected None with a cache, as no weight is dropped there, got attention_dropout = 0.1. Leave rng out.",
     ),
     "cache of another layout": (
         lambda m: m(jnp.zeros(3, int), cache=models.scan_layers(m).init_cache()),
@@ -239,7 +240,7 @@ CALLS = {
     "cache of another batch": (
         lambda m: m(jnp.zeros((2, 3), int), cache=m.init_cache((4,))),
         ValueError,
-        "tokens: expected leading axes (4,) as in the cache, got (2,). Make the cache by init_cache(batch=(2,)).",
+        "tokens: expected batch dimensions (4,) as in the cache, got (2,). Make the cache by init_cache(batch=(2,)).",
     ),
     "capacity": (lambda m: m.init_cache(capacity=0), ValueError, "capacity: expected an int >= 1, got 0."),
     "batch": (lambda m: m.init_cache(3), TypeError, "batch: expected a tuple of sizes, got 3. One axis is (size,)."),
@@ -273,7 +274,7 @@ def test_call_refuses(name):
 
 
 def test_tokens_outside_of_the_vocabulary_are_nan():
-    """Also negative ones: -100, the mark of an ignored target, must not be the hundredth token from the end."""
+    """Negative tokens too: -100, the mark of an ignored target, must not be the hundredth token from the end."""
     model = small.model("none", depth=1, vocab_size=200)
     logits = small.jit(lambda tokens: model(tokens).logits)(jnp.asarray([[3, 200], [3, -100], [3, 199]]))
     assert np.isnan(logits[:2, 1]).all()

@@ -1,4 +1,4 @@
-"""A config comes back from JSON as it was, the values of its rule included; what could not come back is refused."""
+"""A config and its rule come back from JSON as they were; what could not come back is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jax_attention import masks, models, mods, positions
+from jax_attention import masks, models, mods, nn, normalizers, positions
 from tests.models import small
 from tests.support import cases
 
@@ -27,7 +27,7 @@ def halve(scores, q_pos, k_pos):
 
 
 def round_trip(config):
-    """Through text, as it stands beside a checkpoint."""
+    """The config after writing and reading it as JSON text, as in a checkpoint."""
     again = models.config_from_json(json.loads(json.dumps(models.config_to_json(config))))
     assert again == config
     assert hash(again) == hash(config)
@@ -37,7 +37,7 @@ def round_trip(config):
 
 @pytest.mark.parametrize(("part", "case"), [p for p in cases.named_parts() if p.values[1].name != "plain"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_rule_comes_back(part, case, dtype):
+def test_every_part_comes_back(part, case, dtype):
     draw = cases.Draw(np.random.default_rng(3), cases.Shape(4, 4), (4,), dtype)
     value = case.build(draw)[0]
     again = getattr(round_trip(small.config(**cases.rule_arguments(part, value))), "mods" if part == "mod" else part)
@@ -103,40 +103,71 @@ def test_any_numbers_come_back(widths, rates, windows, flags, offset):
     )
 
 
+VERSION_0_1 = {
+    "vocab_size": 5,
+    "qk_norm": "joined",
+    "use_bias": ["qkv"],
+    "mods": [{"function": f"{__name__}:halve", "wrapper": "mods.PlainMod"}],
+    "mask": {
+        "value": "masks.And",
+        "fields": {
+            "left": {"function": f"{__name__}:keep_even", "wrapper": "masks.PlainMask"},
+            "right": {"value": "masks.Causal", "fields": {"offset": 0}},
+        },
+    },
+    "normalize": {"value": "normalizers.Softmax", "fields": {"plus_one": False, "sinks": None}},
+}
+"""A config as version 0.1 wrote it."""
+
+
+def test_json_of_version_0_1_is_read():
+    assert models.config_from_json(VERSION_0_1) == models.LMConfig(
+        vocab_size=5,
+        qk_norm="all_heads",
+        use_bias=("qkv",),
+        mods=(mods.as_mod(halve),),
+        mask=masks.as_mask(keep_even) & masks.causal(),
+        normalize=normalizers.softmax(),
+    )
+    recurrent = {"source_vocab_size": 3, "vocab_size": 5, "score": {"function": "jax_attention.nn.rules:Additive"}}
+    expected = models.RNNConfig(source_vocab_size=3, vocab_size=5, score=nn.Additive)
+    assert models.config_from_json(recurrent) == expected
+
+
 def test_fields_left_out_take_their_defaults():
     assert models.config_from_json({"vocab_size": 5}) == models.LMConfig(vocab_size=5)
 
 
-def local():
+def make_lambda():
     return lambda q_pos, k_pos: k_pos <= q_pos
 
 
 REFUSED = {
     "lambda": (
-        lambda: models.config_to_json(small.config(mask=local())),
+        lambda: models.config_to_json(small.config(mask=make_lambda())),
         "mask: expected a function that can be impor",
     ),
     "lambda inside": (
-        lambda: models.config_to_json(small.config(mask=masks.causal() & local())),
+        lambda: models.config_to_json(small.config(mask=masks.causal() & make_lambda())),
         "mask.right: expected a function that can be imported by name",
     ),
     "unknown fields": (
         lambda: models.config_from_json({"vocab_size": 5, "colour": 1, "size": 2}),
         "config: expected fields of LMConfig, got also colour, size.",
     ),
-    "unknown value": (
+    "unknown part": (
         lambda: models.config_from_json({"vocab_size": 5, "mask": {"value": "masks.Spiral", "fields": {}}}),
-        "mask: expected a value that this version knows, got 'masks.Spiral'.",
+        "mask: expected a part that this version knows, got 'masks.Spiral'.",
     ),
     "not a class": (
         lambda: models.config_from_json({"vocab_size": 5, "mask": {"value": "masks.causal", "fields": {}}}),
-        "mask: expected a value that this version knows, got 'masks.causal'.",
+        "mask: expected a part that this version knows, got 'masks.causal'.",
     ),
     "unknown dictionary": (
         lambda: models.config_from_json({"vocab_size": 5, "width": {"size": 3}}),
-        "width: expected a value that this version knows, got None.",
+        "width: expected a part that this version knows, got None.",
     ),
-    "fields of a value": (
+    "fields of a part": (
         lambda: models.config_from_json({"vocab_size": 5, "mask": {"value": "masks.Causal", "fields": {"shift": 0}}}),
         "mask: expected the fields ['offset'] of masks.Causal, got ['shift'].",
     ),

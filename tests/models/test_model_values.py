@@ -1,4 +1,4 @@
-"""The model as a value: pure functions over dicts, ensembles, optax, retracing, trained rules, dtypes, strict modes."""
+"""The model as a pytree: functions over dicts, ensembles, optax, retracing, trained rules, dtypes, strict promotion."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_wrong_dicts_are_named():
 
 @pytest.mark.slow
 def test_vmap_over_an_ensemble_of_models():
-    """As modules and as dicts; each member equals its own call, and each is trained by its own gradient."""
+    """Modules and dicts under `vmap`: logits and gradients of each member are those of the member by itself."""
     config = small.config("rotary", depth=1)
     members = [small.model("rotary", seed, depth=1) for seed in range(2)]
     stack = jax.tree.map(lambda *x: np.stack(x), *members)
@@ -86,11 +86,11 @@ def test_vmap_over_an_ensemble_of_models():
             [member(TOKENS).logits for member in members],
         )
 
-    alone, together, logits, expected = run(members, stack, stacked)
-    for i, (value, gradient) in enumerate(alone):
+    single, together, logits, expected = run(members, stack, stacked)
+    for i, (value, gradient) in enumerate(single):
         np.testing.assert_allclose(together[0][i], value, **small.CLOSE)
-        own = jax.tree.map(lambda x, i=i: np.asarray(x)[i], together[1])
-        small.assert_trees_close(models.to_dict(own), models.to_dict(gradient), **small.CLOSE_GRADIENT)
+        member_gradient = jax.tree.map(lambda x, i=i: np.asarray(x)[i], together[1])
+        small.assert_trees_close(models.to_dict(member_gradient), models.to_dict(gradient), **small.CLOSE_GRADIENT)
         np.testing.assert_allclose(logits[i], expected[i], **small.CLOSE)
     fresh = jax.eval_shape(jax.vmap(models.pure_model(config).init), jax.random.split(jax.random.key(0), 5))
     assert fresh["embedding"].shape == (5, small.VOCABULARY, 16)
@@ -98,7 +98,7 @@ def test_vmap_over_an_ensemble_of_models():
 
 @pytest.mark.slow
 def test_optax_trains_the_module_itself_and_traces_once():
-    """flax#5158, flax#5548: fifty steps, one trace; models.create as a start."""
+    """Fifty steps are one trace (flax#5158, flax#5548), from the initial numbers of models.create."""
     model = models.create(small.config("t5", depth=1))
     optimiser = optax.adam(1e-2)
     traces = 0
@@ -152,7 +152,7 @@ RULE = {
 
 
 def rule_parameters(params):
-    """`{name: array}` of everything that is a parameter of the rule."""
+    """The parameters of the rule by name."""
     flat = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
     return {name: x for name, x in flat.items() if "parameters" in name}
 
@@ -179,7 +179,7 @@ def test_train_rule_makes_the_rules_numbers_parameters(scan, depth):
     gradients = rule_parameters(models.to_dict(gradient))
     assert len(gradients) == (5 if scan else 5 * depth)
     zero = [name for name, x in gradients.items() if not np.any(x)]
-    assert zero == [], "a bias per head cancels in a softmax, but not beside a sink"
+    assert zero == [], "a bias per head cancels in a softmax, but not with a sink"
     assert all(x.dtype == jnp.float32 and not x.weak_type for x in gradients.values())
     np.testing.assert_allclose(created, fixed, **small.CLOSE)
 
@@ -198,8 +198,8 @@ def test_sinks_are_learned_and_take_weight():
     np.testing.assert_allclose(weights[:, :, 0].sum(-1), np.full((2, 4), 0.5), atol=0.05)
 
 
-def test_order_of_mods_is_position_own_cap():
-    """T5's table is shared by the layers and comes with the call, and yet before the config's own mods."""
+def test_order_of_mods_is_position_config_cap():
+    """T5's table, which all layers share and the call passes, comes before the mods of the config."""
     tokens = small.tokens(small.CONTEXT)  # long enough for buckets of one and of both directions to differ
     model = small.model("t5", depth=1, score_cap=None, sinks=False, mods=(mods.temperature(3.0),))
     capped = small.model("t5", depth=1, score_cap=1.5, sinks=False, mods=(mods.temperature(3.0),))
@@ -210,11 +210,11 @@ def test_order_of_mods_is_position_own_cap():
         x = block.attention_norm(model.embedding[...][tokens])
         table = mods.relative(model.relative[...], bidirectional=False)
         call = lambda *chain: block.attention.weights(x, mods=chain)  # noqa: E731
-        asked = models.Capture("all")
+        capture = models.Capture("all")
         return (
-            model(tokens, capture=asked).captured.weights[0],
+            model(tokens, capture=capture).captured.weights[0],
             call(table, mods.temperature(3.0)),
-            capped(tokens, capture=asked).captured.weights[0],
+            capped(tokens, capture=capture).captured.weights[0],
             call(table, mods.temperature(3.0), mods.soft_cap(1.5)),
             call(mods.temperature(3.0), mods.soft_cap(1.5), table),
         )
@@ -283,17 +283,17 @@ GRID = [
 def test_strict_promotion_through_forward_and_backward(scheme, dtype, x64, depth):
     """Tracing is enough: promotion happens, or is refused, before anything runs."""
     with jax.enable_x64(x64), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        kept = jnp.dtype("float64" if dtype == "float64" else "float32")
-        config = small.config(scheme, depth=depth, dropout=0.1, dtype=dtype, param_dtype=kept.name)
+        expected = jnp.dtype("float64" if dtype == "float64" else "float32")
+        config = small.config(scheme, depth=depth, dropout=0.1, dtype=dtype, param_dtype=expected.name)
 
         def run(tokens, segments):
             def objective(model):
-                own = jax.random.key(1)
-                packed = model(tokens, positions=jnp.arange(6, dtype=jnp.int32), segment_ids=segments, rng=own)
+                rng = jax.random.key(1)
+                packed = model(tokens, positions=jnp.arange(6, dtype=jnp.int32), segment_ids=segments, rng=rng)
                 cached = model(tokens, cache=model.init_cache((2,)), capture=models.Capture("all", "all"))
                 return (packed.logits + cached.logits).sum()
 
             return jax.grad(objective)(models.create(config, jax.random.key(0)))
 
         gradient = jax.eval_shape(run, TOKENS, jnp.zeros((2, 6), jnp.int32))
-    assert {x.dtype for x in jax.tree.leaves(gradient)} == {kept}
+    assert {x.dtype for x in jax.tree.leaves(gradient)} == {expected}

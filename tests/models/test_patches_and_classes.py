@@ -32,15 +32,17 @@ def classifier(each=False, **changes) -> models.Classifier:
 
 
 def test_patches_are_those_of_pytorch():
-    """`unfold` cuts alike, but for the order inside of a patch: channels first."""
-    cut = torch.nn.functional.unfold(torch.from_numpy(np.array(IMAGES)).permute(0, 3, 1, 2), PATCH, stride=PATCH)
-    theirs = cut.permute(0, 2, 1).reshape(2, 8, 2, 6).permute(0, 1, 3, 2).reshape(2, 8, 12)
+    """`torch.nn.functional.unfold` gives the same patches, with channels first inside of a patch."""
+    torch_patches = torch.nn.functional.unfold(
+        torch.from_numpy(np.array(IMAGES)).permute(0, 3, 1, 2), PATCH, stride=PATCH
+    )
+    expected = torch_patches.permute(0, 2, 1).reshape(2, 8, 2, 6).permute(0, 1, 3, 2).reshape(2, 8, 12)
     model = encoder()
-    np.testing.assert_array_equal(model.patches(IMAGES), theirs.numpy())
+    np.testing.assert_array_equal(model.patches(IMAGES), expected.numpy())
     assert (model.grid, model.count) == ((2, 4), 8)
 
 
-def test_the_sentence_by_hand_and_any_leading_axes():
+def test_the_formula_by_hand_and_any_batch_dimensions():
     model = encoder(depth=1)
 
     @small.jit
@@ -54,13 +56,13 @@ def test_the_sentence_by_hand_and_any_leading_axes():
     np.testing.assert_allclose(nested[0], found, **small.CLOSE)
 
 
-def test_only_positions_know_where_a_patch_stands():
-    turned = np.roll(IMAGES, PATCH[1], axis=2)
+def test_only_positions_tell_patches_apart():
+    rolled = np.roll(IMAGES, PATCH[1], axis=2)
     order = np.array([3, 0, 1, 2, 7, 4, 5, 6])
     for position, equal in (("none", True), ("learned", False)):
-        run = small.jit(lambda model: (model(IMAGES), model(turned)))
-        here, there = map(np.asarray, run(encoder(position, depth=1)))
-        assert np.allclose(here[:, order], there, atol=1e-5) == equal
+        run = small.jit(lambda model: (model(IMAGES), model(rolled)))
+        original, moved = map(np.asarray, run(encoder(position, depth=1)))
+        assert np.allclose(original[:, order], moved, atol=1e-5) == equal
 
 
 @pytest.mark.slow
@@ -81,7 +83,7 @@ def test_dropout_of_patches():
 
 
 TOKENS = small.tokens(2, 5)
-PLACES = jnp.array([[0, 1, 2, 3, 4], [EMPTY, 0, 1, 2, EMPTY]])
+POSITIONS = jnp.array([[0, 1, 2, 3, 4], [EMPTY, 0, 1, 2, EMPTY]])
 
 
 @pytest.mark.slow
@@ -94,14 +96,14 @@ def test_a_class_is_read_from_the_mean_of_real_tokens():
         return (
             model(TOKENS).logits,
             hidden.mean(axis=1) @ model.head.kernel[...] + model.head.bias[...],
-            model(jnp.where(PLACES == EMPTY, -1, TOKENS), positions=PLACES).logits,
+            model(jnp.where(POSITIONS == EMPTY, -1, TOKENS), positions=POSITIONS).logits,
             model(TOKENS[1, 1:4]).logits,
             model(TOKENS, positions=jnp.full(5, EMPTY)).logits,
         )
 
-    found, expected, padded, alone, none = run(model)
+    found, expected, padded, single, none = run(model)
     np.testing.assert_allclose(found, expected, **small.CLOSE)
-    np.testing.assert_allclose(padded, jnp.stack([found[0], alone]), **small.CLOSE)
+    np.testing.assert_allclose(padded, jnp.stack([found[0], single]), **small.CLOSE)
     np.testing.assert_allclose(none, jnp.broadcast_to(model.head.bias[...], (2, 3)), **small.CLOSE)
 
 
@@ -155,7 +157,7 @@ def test_wrong_calls_are_refused(name):
 
 
 @pytest.mark.parametrize(
-    "positions", [None, *slow(pytest.param(jnp.zeros((2, 0), jnp.int32), id="given"))], ids=lambda x: "none"
+    "positions", [None, *slow(pytest.param(jnp.zeros((2, 0), jnp.int32), id="positions"))], ids=lambda x: "none"
 )
 def test_a_text_of_no_tokens_has_the_logits_of_the_bias(positions):
     model = classifier()

@@ -1,4 +1,4 @@
-"""What a recurrent encoder–decoder can be asked to be: sizes, the rule and its parameters, dtypes, what is refused."""
+"""Configs of recurrent encoder–decoders: sizes, the rule and its parameters, dtypes, and what is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_plain_sum_has_no_vector():
 
 @pytest.mark.slow
 def test_train_rule_makes_the_rules_numbers_parameters():
-    """As constants they give the same logits; as parameters they have a gradient, in the dtype of the parameters."""
+    """Constants and parameters give the same logits; parameters have a gradient, in their dtype."""
     rule = {"normalize": normalizers.softmax(sinks=jnp.zeros(()))}
     loss = lambda model: jnp.sin(model(SOURCE, target(2, T)).logits).sum()  # noqa: E731
 
@@ -49,14 +49,14 @@ def test_train_rule_makes_the_rules_numbers_parameters():
 
     plain, value, gradient = run()
     np.testing.assert_allclose(plain, value, **small.CLOSE)
-    for held in (gradient.decoder.score, gradient.decoder.normalize):
-        (slope,) = jax.tree.leaves(held)
+    for part in (gradient.decoder.score, gradient.decoder.normalize):
+        (slope,) = jax.tree.leaves(part)
         assert abs(slope) > 1e-6
-    half = jax.eval_shape(lambda: models.create(config("cosine", train_rule=True, param_dtype="bfloat16", **rule)))
-    assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype("bfloat16")}
+    narrow = jax.eval_shape(lambda: models.create(config("cosine", train_rule=True, param_dtype="bfloat16", **rule)))
+    assert {x.dtype for x in jax.tree.leaves(narrow)} == {jnp.dtype("bfloat16")}
 
 
-def test_configs_are_json_and_values():
+def test_configs_are_json_and_hashable():
     for score in ("none", "additive", "location", "dot"):
         one = config(score, cell="lstm", dropout=0.1, train_rule=score == "dot")
         assert models.config_from_json(json.loads(json.dumps(models.config_to_json(one)))) == one
@@ -69,11 +69,11 @@ def test_configs_are_json_and_values():
 
 STATES = jnp.asarray(np.ones((2, S, H), np.float32))
 BAD = {
-    "odd halves": (lambda: config(hidden_size=7), "hidden_size: expected an even number"),
+    "an odd size": (lambda: config(hidden_size=7), "hidden_size: expected an even number"),
     "a cell": (lambda: config(cell="rnn"), "cell: expected one of"),
     "a mask as score": (lambda: config("dot", normalize=scores.dot()), "normalize: expected"),
-    "nothing to normalise": (lambda: config("none", normalize=normalizers.softmax()), "score: expected a score beside"),
-    "nothing to train": (lambda: config("none", train_rule=True), "score: expected a score beside"),
+    "nothing to normalise": (lambda: config("none", normalize=normalizers.softmax()), "score: expected a score with"),
+    "nothing to train": (lambda: config("none", train_rule=True), "score: expected a score with"),
     "a factory": (lambda: models.RNNConfig(source_vocab_size=3, vocab_size=3, score=scores.dot), "Call it: scores.dot"),
     "another class": (lambda: models.RNNConfig(source_vocab_size=3, vocab_size=3, score=nn.GRU), "score: expected"),
     "no size": (lambda: config(num_layers=0), "num_layers: expected an int >= 1"),
@@ -82,7 +82,7 @@ BAD = {
     "no truth": (lambda: config("dot", train_rule=1), "train_rule: expected True or False"),
     "dropout": (lambda: config(dropout=1.0), "dropout: expected 0 <= rate < 1"),
     "a dtype": (lambda: config(param_dtype="int8"), "param_dtype: expected one of"),
-    "more sources": (lambda: seq2seq()(SOURCE, target(T)), "target: expected the leading axes of the source"),
+    "more sources": (lambda: seq2seq()(SOURCE, target(T)), "target: expected the batch dimensions of the source"),
     "floats": (lambda: seq2seq()(SOURCE * 1.0, target(2, T)), "source: expected integers"),
     "a long source": (
         lambda: seq2seq("location").condition(jnp.zeros(10, int)),
@@ -90,7 +90,7 @@ BAD = {
     ),
     "fewer prompts": (
         lambda: decoding.generate(seq2seq().condition(SOURCE), [1], max_new_tokens=2),
-        r"memory: expected leading axes that broadcast to those of the target, \(\), got \(2,\)",
+        r"memory: expected batch dimensions that broadcast to those of the target, \(\), got \(2,\)",
     ),
     "maps of no rule": (
         lambda: seq2seq("none")(SOURCE, target(2, T), capture=models.Capture(cross="all")),
@@ -137,7 +137,7 @@ GRID = [
 
 @pytest.mark.parametrize(("score", "changes", "dtype", "x64"), GRID)
 def test_nothing_is_promoted_silently(score, changes, dtype, x64):
-    """Tracing is enough to see it. Logits are at least float32."""
+    """Strict promotion raises when traced. Logits are at least float32."""
     with jax.enable_x64(x64), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
 
         def run(rng):

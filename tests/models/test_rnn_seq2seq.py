@@ -1,4 +1,4 @@
-"""Recurrent encoder–decoders: against PyTorch, padding, batches, what is attended to, derivatives, generation."""
+"""Recurrent encoder–decoders: against PyTorch, padding, batches, attention weights, derivatives, generation."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from tests.support.tiers import slow, slow_except
 @pytest.mark.parametrize(
     ("score", "num_layers"), [("additive", 1), *(pytest.param(score, 2, marks=pytest.mark.slow) for score in SCORES)]
 )
-def test_leading_axes_and_padding_change_nothing(score, num_layers):
-    """Every row alone is the row in the batch; behind a source anything may stand, even what gives NaN."""
+def test_batch_dimensions_and_padding_change_nothing(score, num_layers):
+    """Every row equals the row in the batch; padding may hold any token, even one whose embedding is NaN."""
     left = np.array([[0, 1, 2, 3, 4], [EMPTY, EMPTY, 0, 1, 2]])
-    turned = np.stack([SOURCE[0], np.roll(SOURCE[1], 2)])
-    written = target(2, T)
+    rolled = np.stack([SOURCE[0], np.roll(SOURCE[1], 2)])
+    tokens = target(2, T)
 
     @small.jit
     def run(model):
         return (
-            model(SOURCE, written).logits,
-            model(SOURCE[0], written[0]).logits,
-            model(SOURCE[1, :3], written[1]).logits,
-            model(SOURCE[None], written[None]).logits,
-            model(jnp.where(RIGHT == EMPTY, -1, SOURCE), written, source_positions=RIGHT).logits,
-            model(jnp.where(left == EMPTY, -1, turned), written, source_positions=left).logits,
+            model(SOURCE, tokens).logits,
+            model(SOURCE[0], tokens[0]).logits,
+            model(SOURCE[1, :3], tokens[1]).logits,
+            model(SOURCE[None], tokens[None]).logits,
+            model(jnp.where(RIGHT == EMPTY, -1, SOURCE), tokens, source_positions=RIGHT).logits,
+            model(jnp.where(left == EMPTY, -1, rolled), tokens, source_positions=left).logits,
         )
 
     together, first, shorter, nested, padded, from_left = map(
@@ -49,7 +49,7 @@ def test_leading_axes_and_padding_change_nothing(score, num_layers):
 
 
 class Bahdanau(torch.nn.Module):
-    """The same sentence in PyTorch, written step by step."""
+    """The same model in PyTorch, written step by step."""
 
     def __init__(self, attends: bool):
         super().__init__()
@@ -80,72 +80,79 @@ class Bahdanau(torch.nn.Module):
         return torch.stack(logits, 1), torch.stack(maps, 1) if maps else None
 
 
+def to_tensor(param) -> torch.Tensor:
+    return torch.from_numpy(np.array(param[...]))
+
+
+def copy_linear(torch_linear, jax_linear):
+    torch_linear.weight.data = to_tensor(jax_linear.kernel).T.contiguous()
+    if torch_linear.bias is not None:
+        torch_linear.bias.data = to_tensor(jax_linear.bias)
+
+
+def copy_rnn(torch_rnn, jax_rnn):
+    for cell, suffix in zip(jax_rnn.cells, ("l0", "l0_reverse"), strict=False):
+        for layer, name in ((cell.input, "ih"), (cell.hidden, "hh")):
+            getattr(torch_rnn, f"weight_{name}_{suffix}").data = to_tensor(layer.kernel).T.contiguous()
+            getattr(torch_rnn, f"bias_{name}_{suffix}").data = to_tensor(layer.bias)
+
+
 def as_torch(model) -> Bahdanau:
-    """The same numbers in PyTorch."""
-    theirs = Bahdanau(model.decoder.score is not None)
-    to = lambda x: torch.from_numpy(np.array(x[...]))  # noqa: E731
-
-    def linear(theirs, ours):
-        theirs.weight.data = to(ours.kernel).T.contiguous()
-        if theirs.bias is not None:
-            theirs.bias.data = to(ours.bias)
-
-    def rnn(theirs, ours):
-        for cell, end in zip(ours.cells, ("l0", "l0_reverse"), strict=False):
-            for own, name in ((cell.input, "ih"), (cell.hidden, "hh")):
-                getattr(theirs, f"weight_{name}_{end}").data = to(own.kernel).T.contiguous()
-                getattr(theirs, f"bias_{name}_{end}").data = to(own.bias)
-
-    theirs.source.weight.data, theirs.target.weight.data = to(model.encoder.embedding), to(model.decoder.embedding)
-    rnn(theirs.encoder, model.encoder.rnn)
-    rnn(theirs.cell, model.decoder.rnn)
+    """The PyTorch model with the same parameters."""
+    torch_model = Bahdanau(model.decoder.score is not None)
+    torch_model.source.weight.data = to_tensor(model.encoder.embedding)
+    torch_model.target.weight.data = to_tensor(model.decoder.embedding)
+    copy_rnn(torch_model.encoder, model.encoder.rnn)
+    copy_rnn(torch_model.cell, model.decoder.rnn)
     for name in ("bridge", "combine", "head"):
-        linear(getattr(theirs, name), getattr(model.decoder, name))
+        copy_linear(getattr(torch_model, name), getattr(model.decoder, name))
     score = model.decoder.score
     if score is not None:
-        theirs.query.weight.data, theirs.key.weight.data = to(score.query_kernel).T, to(score.key_kernel).T
-        theirs.query.bias.data, theirs.vector.weight.data = to(score.bias), to(score.vector)[None]
-    return theirs
+        torch_model.query.weight.data = to_tensor(score.query_kernel).T
+        torch_model.key.weight.data = to_tensor(score.key_kernel).T
+        torch_model.query.bias.data = to_tensor(score.bias)
+        torch_model.vector.weight.data = to_tensor(score.vector)[None]
+    return torch_model
 
 
 @pytest.mark.parametrize("score", [*slow("none"), "additive"])
-def test_equals_pytorch_forward_maps_and_gradients(score):
-    model, written = seq2seq(score), target(2, T)
-    theirs = as_torch(model)
-    logits, maps = theirs(torch.from_numpy(np.array(SOURCE, np.int64)), torch.from_numpy(np.array(written, np.int64)))
+def test_equals_pytorch_forward_weights_and_gradients(score):
+    model, tokens = seq2seq(score), target(2, T)
+    torch_model = as_torch(model)
+    logits, weights = torch_model(*(torch.from_numpy(np.array(x, np.int64)) for x in (SOURCE, tokens)))
     torch.sin(logits).sum().backward()
-    capture = models.Capture(cross=() if maps is None else (0,))
+    capture = models.Capture(cross=() if weights is None else (0,))
 
     def loss(model):
-        out = model(SOURCE, written, capture=capture)
+        out = model(SOURCE, tokens, capture=capture)
         return jnp.sin(out.logits).sum(), out
 
     gradient, out = small.jit(jax.grad(loss, has_aux=True))(model)
     np.testing.assert_allclose(out.logits, logits.detach().numpy(), **small.CLOSE)
-    if maps is not None:
-        np.testing.assert_allclose(np.asarray(out.captured.cross[0])[:, 0], maps.detach().numpy(), **small.CLOSE)
+    if weights is not None:
+        np.testing.assert_allclose(np.asarray(out.captured.cross[0])[:, 0], weights.detach().numpy(), **small.CLOSE)
     pairs = [
-        (gradient.encoder.embedding, theirs.source.weight.grad),
-        (gradient.encoder.rnn.cells[1].hidden.kernel, theirs.encoder.weight_hh_l0_reverse.grad.T),
-        (gradient.decoder.embedding, theirs.target.weight.grad),
-        (gradient.decoder.rnn.cells[0].input.kernel, theirs.cell.weight_ih_l0.grad.T),
-        (gradient.decoder.bridge.kernel, theirs.bridge.weight.grad.T),
-        (gradient.decoder.combine.kernel, theirs.combine.weight.grad.T),
+        (gradient.encoder.embedding, torch_model.source.weight.grad),
+        (gradient.encoder.rnn.cells[1].hidden.kernel, torch_model.encoder.weight_hh_l0_reverse.grad.T),
+        (gradient.decoder.embedding, torch_model.target.weight.grad),
+        (gradient.decoder.rnn.cells[0].input.kernel, torch_model.cell.weight_ih_l0.grad.T),
+        (gradient.decoder.bridge.kernel, torch_model.bridge.weight.grad.T),
+        (gradient.decoder.combine.kernel, torch_model.combine.weight.grad.T),
     ]
-    if maps is not None:
-        pairs.append((gradient.decoder.score.key_kernel, theirs.key.weight.grad.T))
-    for ours, other in pairs:
-        np.testing.assert_allclose(ours[...], other.numpy(), **small.CLOSE_GRADIENT)
+    if weights is not None:
+        pairs.append((gradient.decoder.score.key_kernel, torch_model.key.weight.grad.T))
+    for jax_gradient, torch_gradient in pairs:
+        np.testing.assert_allclose(jax_gradient[...], torch_gradient.numpy(), **small.CLOSE_GRADIENT)
 
 
 @pytest.mark.parametrize(
     ("score", "num_layers"), slow(pytest.param("location", 1), *(pytest.param(score, 2) for score in SCORES))
 )
 def test_greedy_decoding_is_the_argmax_of_the_full_pass(score, num_layers):
-    """Also beyond `context`, which bounds the source alone."""
+    """Generation may also go beyond `context`, which limits the source only."""
     model, start = seq2seq(score, cell="lstm", num_layers=num_layers), np.array([[1, 3], [2, 0]])
-    given = model.condition(SOURCE, positions=RIGHT)
-    out = decoding.generate(given, start, max_new_tokens=9)
+    decoder = model.condition(SOURCE, positions=RIGHT)
+    out = decoding.generate(decoder, start, max_new_tokens=9)
     written = np.concatenate([start, out.tokens], axis=1)
     full = small.jit(lambda model: model(SOURCE, written, source_positions=RIGHT).logits)(model)
     np.testing.assert_array_equal(np.argmax(np.asarray(full)[:, 1:-1], axis=-1), out.tokens)
@@ -155,23 +162,23 @@ def test_greedy_decoding_is_the_argmax_of_the_full_pass(score, num_layers):
 @pytest.mark.parametrize("score", SCORES)
 def test_one_beam_is_greedy(score):
     model, start = seq2seq(score, cell="lstm", num_layers=2), np.array([[1, 3], [2, 0]])
-    given = model.condition(SOURCE, positions=RIGHT)
-    out = decoding.generate(given, start, max_new_tokens=9)
-    best = decoding.beam_search(given, start, max_new_tokens=9, num_beams=1)
+    decoder = model.condition(SOURCE, positions=RIGHT)
+    out = decoding.generate(decoder, start, max_new_tokens=9)
+    best = decoding.beam_search(decoder, start, max_new_tokens=9, num_beams=1)
     np.testing.assert_array_equal(best.tokens, out.tokens)
 
 
 @pytest.mark.slow
-def test_ragged_prompts_and_beams_do_not_know_each_other():
+def test_ragged_prompts_and_beams_do_not_depend_on_each_other():
     model = seq2seq("additive")
-    given = model.condition(SOURCE, positions=RIGHT)
-    together = decoding.beam_search(given, [[1, 2, 3], [4]], max_new_tokens=4, num_beams=3, num_return=3)
+    decoder = model.condition(SOURCE, positions=RIGHT)
+    together = decoding.beam_search(decoder, [[1, 2, 3], [4]], max_new_tokens=4, num_beams=3, num_return=3)
     for row, (count, prompt) in enumerate(((5, [1, 2, 3]), (3, [4]))):
-        alone = decoding.beam_search(
+        single = decoding.beam_search(
             model.condition(SOURCE[row, :count]), prompt, max_new_tokens=4, num_beams=3, num_return=3
         )
-        np.testing.assert_array_equal(together.tokens[:, row], alone.tokens)
-        np.testing.assert_allclose(together.scores[:, row], alone.scores, **small.CLOSE)
+        np.testing.assert_array_equal(together.tokens[:, row], single.tokens)
+        np.testing.assert_allclose(together.scores[:, row], single.scores, **small.CLOSE)
 
 
 @pytest.mark.parametrize("cell", ["gru", *slow("lstm")])
@@ -181,10 +188,10 @@ def test_a_state_goes_on_where_the_last_call_ended(cell):
     @small.jit
     def run(model):
         memory = model.encode(SOURCE)
-        written = target(2, T)
-        whole = model.decoder(written, memory=memory).logits
-        first, cache = model.decoder.hidden(written[:, :1], memory=memory, cache=model.decoder.init_cache((2,)))
-        second, _ = model.decoder.hidden(written[:, 1:], memory=memory, cache=cache)
+        tokens = target(2, T)
+        whole = model.decoder(tokens, memory=memory).logits
+        first, cache = model.decoder.hidden(tokens[:, :1], memory=memory, cache=model.decoder.init_cache((2,)))
+        second, _ = model.decoder.hidden(tokens[:, 1:], memory=memory, cache=cache)
         return whole, model.unembed(jnp.concatenate([first, second], axis=1))
 
     assert decoder.init_cache((3,)).started == False  # noqa: E712
@@ -193,25 +200,25 @@ def test_a_state_goes_on_where_the_last_call_ended(cell):
 
 @pytest.mark.slow
 def test_without_a_score_nothing_but_the_code_reaches_the_target():
-    """And with one, the states do: the derivative by them is 0 in the first case only."""
-    for score, some in (("none", False), ("additive", True)):
+    """The derivative with respect to the encoder's states is 0 without a score, and not 0 with one."""
+    for score, depends in (("none", False), ("additive", True)):
 
         @small.jit
         def run(model):
             memory = model.encode(SOURCE)
 
             def through(states):
-                own = dataclasses.replace(memory, states=states)
-                return jnp.sin(model.decoder(target(2, T), memory=own).logits).sum()
+                changed = dataclasses.replace(memory, states=states)
+                return jnp.sin(model.decoder(target(2, T), memory=changed).logits).sum()
 
             return jax.grad(through)(memory.states)
 
-        assert bool(np.any(run(seq2seq(score)))) == some
+        assert bool(np.any(run(seq2seq(score)))) == depends
 
 
 @pytest.mark.slow
-def test_the_tanh_free_concat_rule_gives_every_word_the_same_map():
-    """Its score is a_t + b_s, so the softmax over s forgets t: it cannot align."""
+def test_the_tanh_free_concat_rule_gives_every_query_the_same_weights():
+    """The score is a_t + b_s, and the softmax over s cancels a_t: the rule cannot align."""
     capture = models.Capture(cross="all")
     run = small.jit(lambda model: model(SOURCE, target(2, T), capture=capture).captured.cross[0])
     concat, additive = run(seq2seq("concat")), run(seq2seq("additive"))
@@ -219,14 +226,14 @@ def test_the_tanh_free_concat_rule_gives_every_word_the_same_map():
     assert np.abs(np.diff(additive, axis=2)).max() > 1e-3
 
 
-def test_models_with_and_without_attention_differ_by_the_score_alone():
+def test_models_with_and_without_attention_differ_by_the_score_only():
     count = lambda model: sum(x.size for x in jax.tree.leaves(model))  # noqa: E731
     none, dot, additive = (count(seq2seq(score)) for score in ("none", "dot", "additive"))
     assert none == dot
     assert additive - none == 2 * H * H + 2 * H
 
 
-def test_dropout_is_drawn_in_both_halves():
+def test_dropout_is_drawn_in_encoder_and_decoder():
     model = seq2seq("additive", dropout=0.5)
 
     @small.jit
@@ -254,14 +261,14 @@ def test_derivatives_in_both_modes(score, order):
 @pytest.mark.parametrize("score", slow_except(("additive",), SCORES))
 def test_a_source_of_padding_alone_has_derivatives(score):
     rows = jnp.array([[0, 1, EMPTY, 2, 3], [EMPTY] * 5])
-    found = lambda model: model(SOURCE, target(2, T), source_positions=rows).logits  # noqa: E731
-    run = small.jit(jax.value_and_grad(lambda model: jnp.sum(jnp.tanh(found(model)))))
+    logits = lambda model: model(SOURCE, target(2, T), source_positions=rows).logits  # noqa: E731
+    run = small.jit(jax.value_and_grad(lambda model: jnp.sum(jnp.tanh(logits(model)))))
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(run(seq2seq(score))))
 
 
 @pytest.mark.slow
 def test_models_in_a_batch():
-    """`vmap` over parameters is one model after the other."""
+    """`vmap` over parameters equals one model after the other."""
     single = [small.filled(lambda: models.create(config()), seed) for seed in (0, 1)]
     stacked = jax.tree.map(lambda *x: np.stack(x), *single)
     run = lambda model: model(SOURCE, target(2, T), source_positions=RIGHT).logits  # noqa: E731
@@ -272,14 +279,14 @@ def test_models_in_a_batch():
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", [*slow("gru"), "lstm"])
 def test_the_last_of_several_layers_gives_code_and_queries(cell):
-    """C is what the last layer said after its last token in each direction; a query is the last layer's state."""
-    written = target(2, T)
+    """C is the last layer's output after its last token in each direction; a query is the last layer's state."""
+    tokens = target(2, T)
 
     @small.jit
     def run(model):
         memory = model.encode(SOURCE, positions=RIGHT)
-        out = model(SOURCE, written, source_positions=RIGHT, capture=models.Capture(cross="all"))
-        return memory, model.decoder.hidden(written[:, :2], memory=memory)[1].state, out.captured.cross[0]
+        out = model(SOURCE, tokens, source_positions=RIGHT, capture=models.Capture(cross="all"))
+        return memory, model.decoder.hidden(tokens[:, :2], memory=memory)[1].state, out.captured.cross[0]
 
     memory, state, maps = run(seq2seq("dot", cell=cell, num_layers=2))
     ahead, back = memory.states[..., : H // 2], memory.states[..., H // 2 :]

@@ -1,4 +1,4 @@
-"""Cross-attention in two halves: what `remember` keeps is what the whole call sees, whatever the layer."""
+"""Cross-attention in two steps: `project_memory` and `cross_attend` equal one call, in every kind of layer."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LAYERS = {
     "separate, other sizes": {"key_size": 7, "value_size": 9},
     "packed, groups, rotary": {"packed": True, "kv_heads": 1, "rope": positions.rotary(size=2)},
     "norms on heads, no biases": {"head_norm": rms_norm, "use_bias": False},
-    "joined norms, own rule": {
+    "norms over all heads, another rule": {
         "head_norm": rms_norm,
         "norm_all_heads": True,
         "mods": (mods.soft_cap(2.0),),
         "normalize": normalizers.sparsemax(),
     },
-    "one key more": {"bias_kv": True},
+    "bias_kv": {"bias_kv": True},
 }
 
 
@@ -45,29 +45,29 @@ def layer_of(name):
     return small.filled(lambda: nn.MultiHeadAttention(3, D, rngs=nnx.Rngs(0), **LAYERS[name]))
 
 
-@pytest.mark.parametrize("name", slow_except(("separate, other sizes", "joined norms, own rule"), LAYERS))
-def test_recall_of_what_was_remembered_is_the_call(name):
+@pytest.mark.parametrize("name", slow_except(("separate, other sizes", "norms over all heads, another rule"), LAYERS))
+def test_cross_attention_to_a_projected_memory_equals_the_call(name):
     layer = layer_of(name)
     sizes = (LAYERS[name].get("key_size", D), LAYERS[name].get("value_size", D))
     query, key, value = numbers(2, T, D), numbers(2, S, sizes[0]), numbers(2, S, sizes[1])
-    places = {"query_positions": np.arange(T) + 3}
+    query_positions = {"query_positions": np.arange(T) + 3}
 
     @jax.jit
     def run(layer):
         memory = layer.project_memory(key, value)
-        at = layer.project_memory(key, value, positions=np.arange(S))
+        with_positions = layer.project_memory(key, value, positions=np.arange(S))
         return (
-            layer(query, key, value, **places),
-            layer.cross_attend(query, memory, **places),
-            layer.cross_attend(query, at, **places),
+            layer(query, key, value, **query_positions),
+            layer.cross_attend(query, memory, **query_positions),
+            layer.cross_attend(query, with_positions, **query_positions),
             layer.weights(query, key, value, mods=mods.temperature(2.0)),
             layer.cross_attention_weights(query, memory, mods=mods.temperature(2.0)),
         )
 
-    whole, recalled, placed, maps, recalled_maps = run(layer)
-    np.testing.assert_allclose(recalled, whole, **CLOSE)
-    np.testing.assert_allclose(placed, whole, **CLOSE)
-    np.testing.assert_allclose(recalled_maps, maps, **CLOSE)
+    expected, output, output_with_positions, expected_weights, weights = run(layer)
+    np.testing.assert_allclose(output, expected, **CLOSE)
+    np.testing.assert_allclose(output_with_positions, expected, **CLOSE)
+    np.testing.assert_allclose(weights, expected_weights, **CLOSE)
 
 
 def test_value_is_the_key_by_default():
@@ -77,17 +77,17 @@ def test_value_is_the_key_by_default():
     np.testing.assert_allclose(*run(layer), **CLOSE)
 
 
-@pytest.mark.parametrize("name", [*slow("packed, groups, rotary"), "one key more"])
-def test_padding_is_seen_by_nobody_even_if_it_is_nan(name):
+@pytest.mark.parametrize("name", [*slow("packed, groups, rotary"), "bias_kv"])
+def test_no_query_attends_to_padding_even_if_it_is_nan(name):
     layer = layer_of(name)
     query, key = numbers(2, T, D), numbers(2, S, D)
-    places = np.array([[0, 1, 2, EMPTY, EMPTY], [EMPTY, 0, 1, 2, 3]])
-    spoilt = np.where((places == EMPTY)[..., None], np.float32(np.nan), key)
+    key_positions = np.array([[0, 1, 2, EMPTY, EMPTY], [EMPTY, 0, 1, 2, 3]])
+    with_nan = np.where((key_positions == EMPTY)[..., None], np.float32(np.nan), key)
 
     @jax.jit
     def run(layer):
         return (
-            layer.cross_attend(query, layer.project_memory(spoilt, positions=places)),
+            layer.cross_attend(query, layer.project_memory(with_nan, positions=key_positions)),
             layer.cross_attend(query[0], layer.project_memory(key[0, :3])),
             layer.cross_attend(query[1], layer.project_memory(key[1, 1:])),
         )
@@ -98,7 +98,7 @@ def test_padding_is_seen_by_nobody_even_if_it_is_nan(name):
 
 
 def test_one_memory_for_many_queries():
-    """Leading axes of a memory broadcast: samples and beams share it."""
+    """Batch dimensions of a memory broadcast: samples and beams share it."""
     layer = layer_of("packed, groups, rotary")
     query, key = numbers(3, 2, T, D), numbers(2, S, D)
 
@@ -107,12 +107,12 @@ def test_one_memory_for_many_queries():
         memory = layer.project_memory(key, positions=np.arange(S))
         return layer.cross_attend(query, memory), [layer.cross_attend(x, memory) for x in query]
 
-    found, alone = run(layer)
-    np.testing.assert_allclose(found, alone, **CLOSE)
+    found, single = run(layer)
+    np.testing.assert_allclose(found, single, **CLOSE)
 
 
 def test_masks_and_dropout_of_the_call():
-    layer = layer_of("one key more")
+    layer = layer_of("bias_kv")
     query, key = numbers(T, D), numbers(S, D)
     options = {"mask": masks.causal(), "query_positions": np.arange(T), "dropout": Dropout(jax.random.key(0), 0.5)}
     run = jax.jit(

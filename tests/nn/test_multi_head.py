@@ -19,12 +19,12 @@ X = normal(0, 2, 5, 16)
 
 
 def layer(**options):
-    """A layer with random numbers, made without compiling its initialisation."""
+    """A layer with random parameters, made without compiling its initialisation."""
     return small.filled(lambda: nn.MultiHeadAttention(4, 16, rngs=nnx.Rngs(0), **options))
 
 
 def by_hand(module, x, mask, score=lambda q, k: q @ k.T / np.sqrt(q.shape[-1])):
-    """One example, one head at a time, in NumPy."""
+    """The layer in NumPy, for one example and one head at a time."""
     p = module.projections
     q, k, v = (linear(w, x).reshape(len(x), -1, 4) for w in (p.query, p.key, p.value))
     outputs = []
@@ -91,7 +91,7 @@ def test_any_rule_trains_under_plain_jax(name):
 _FACTORIES = {"additive module", "general module", "function", "learned relative", "learned sinks"}
 
 
-def test_learned_values_get_gradients_and_constants_do_not():
+def test_learned_parts_get_gradients_and_constants_do_not():
     slopes = mods.alibi(positions.alibi_slopes(4))
     fixed, learned = (
         nn.MultiHeadAttention(4, 16, mods=(x,), rngs=nnx.Rngs(0)) for x in (slopes, nn.LearnedPart(slopes))
@@ -122,16 +122,16 @@ def test_cross_attention_with_other_sizes():
     module = layer(key_size=6, value_size=7, output_size=9, head_size=3)
     keys, values = np.ones((2, 8, 6), np.float32), np.ones((2, 8, 7), np.float32)
     assert jax.eval_shape(module, X, keys, values).shape == (2, 5, 9)
-    with pytest.raises(ValueError, match="key: expected an array where value is given"):
+    with pytest.raises(ValueError, match="key: expected an array together with value"):
         module(X, None, values)
 
 
 def test_rotary_depends_on_differences_of_positions_only():
     module = layer(rope=positions.rotary(), mask=masks.causal())
-    run = jax.jit(lambda places: module(X, query_positions=places))
-    plain, places = jax.jit(lambda: module(X))(), np.arange(5)
-    np.testing.assert_allclose(run(places + 100), plain, **TOLERANCE)
-    assert np.abs(run(3 * places) - plain).max() > 1e-3
+    run = jax.jit(lambda query_positions: module(X, query_positions=query_positions))
+    plain, query_positions = jax.jit(lambda: module(X))(), np.arange(5)
+    np.testing.assert_allclose(run(query_positions + 100), plain, **TOLERANCE)
+    assert np.abs(run(3 * query_positions) - plain).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_a_ring_cache_serves_a_window():
 
 def test_mask_of_the_call_joins_that_of_the_layer():
     window, modules = masks.sliding_window(2, None), (layer(mask=masks.causal()), layer())
-    run = jax.jit(lambda own, plain: (own(X, mask=window), plain(X, mask=masks.causal() & window)))
+    run = jax.jit(lambda causal, plain: (causal(X, mask=window), plain(X, mask=masks.causal() & window)))
     np.testing.assert_array_equal(*run(*modules))
 
 
@@ -193,7 +193,7 @@ WRONG = {
     "kv_heads": (lambda: layer(kv_heads=3), "kv_heads: expected a divisor of num_heads = 4, got 3"),
     "packed": (lambda: layer(packed=True, key_size=8), "packed: expected inputs of one size"),
     "extra": (lambda: layer(bias_kv=True, normalize=normalizers.sigmoid())(X), "bias_kv: expected the softmax"),
-    "learned": (lambda: nn.LearnedPart(masks.causal()), "value: expected a value with at least one float array"),
+    "learned": (lambda: nn.LearnedPart(masks.causal()), "value: expected a part with at least one float array"),
     "traced": (
         lambda: jax.jit(lambda s: layer(mods=(mods.alibi(s),))(X))(jnp.ones(4)),
         "expected known arrays to keep as constants",

@@ -31,8 +31,8 @@ def set_param(param, tensor):
     param[...] = jnp.asarray(tensor.detach().numpy())
 
 
-def ours_from(layer, packed: bool):
-    """Our layer with the parameters of a torch one (kernels transposed), by hand: interop comes later."""
+def to_jax(layer, packed: bool):
+    """The layer with the parameters of a torch layer, copied without interop, which uses the same mapping."""
     dtype = jnp.float64 if layer.out_proj.weight.dtype == torch.float64 else jnp.float32
     options = {
         "key_size": layer.kdim,
@@ -44,37 +44,37 @@ def ours_from(layer, packed: bool):
         "precision": "highest",
         "param_dtype": dtype,
     }
-    ours = small.filled(lambda: nn.MultiHeadAttention(N, D, **options, rngs=nnx.Rngs(0)))
-    for target, source in pairs(layer, ours, packed):
+    jax_layer = small.filled(lambda: nn.MultiHeadAttention(N, D, **options, rngs=nnx.Rngs(0)))
+    for target, source in param_pairs(layer, jax_layer, packed):
         set_param(target, source)
-    return ours
+    return jax_layer
 
 
-def pairs(layer, ours, packed: bool, get=lambda tensor: tensor):
-    """Our parameters beside torch's (or, through `get`, their gradients)."""
-    found = [(ours.out.kernel, get(layer.out_proj.weight).T)]
+def param_pairs(layer, jax_layer, packed: bool, get=lambda tensor: tensor):
+    """Pairs of a jax parameter and the torch parameter (or, through `get`, its gradient) in the same layout."""
+    found = [(jax_layer.out.kernel, get(layer.out_proj.weight).T)]
     if layer._qkv_same_embed_dim:
         weights = get(layer.in_proj_weight)
         split = list(weights.chunk(3))
     else:
         split = [get(w) for w in (layer.q_proj_weight, layer.k_proj_weight, layer.v_proj_weight)]
-    inner = ours.projections
-    separate = [] if packed else [inner.query, inner.key, inner.value]
+    projections = jax_layer.projections
+    separate = [] if packed else [projections.query, projections.key, projections.value]
     if packed:
-        found.append((inner.joined.kernel, get(layer.in_proj_weight).T))
+        found.append((projections.joined.kernel, get(layer.in_proj_weight).T))
     else:
         found += [(linear.kernel, weight.T) for linear, weight in zip(separate, split, strict=True)]
     if layer.in_proj_bias is not None:
         bias = get(layer.in_proj_bias)
-        found.append((ours.out.bias, get(layer.out_proj.bias)))
+        found.append((jax_layer.out.bias, get(layer.out_proj.bias)))
         if packed:
-            found.append((inner.joined.bias, bias))
+            found.append((projections.joined.bias, bias))
         else:
             found += [(linear.bias, b) for linear, b in zip(separate, bias.chunk(3), strict=True)]
     if layer.bias_k is not None:
         found += [
-            (ours.bias_kv, get(layer.bias_k).reshape(1, N, D // N)),
-            (ours.extra_value, get(layer.bias_v).reshape(1, N, D // N)),
+            (jax_layer.bias_k, get(layer.bias_k).reshape(1, N, D // N)),
+            (jax_layer.bias_v, get(layer.bias_v).reshape(1, N, D // N)),
         ]
     return found
 
@@ -118,21 +118,21 @@ LAYERS = {
 CASES = [("plain", mask, packed) for mask in MASKS for packed in (False, True)]
 CASES += [(layer, mask, False) for layer in list(LAYERS)[1:] for mask in ("none", "float both", "bool 3-d")]
 QUICK = [("plain", "bool both", True), ("kdim vdim", "bool 3-d", False), ("bias_kv zero_attn", "none", False)]
-"""Packed projections and separate ones of other sizes, masks of both sizes, both keys more; float64 has float masks."""
+"""Packed projections, separate ones of other sizes, masks of both ranks, both added keys; float64 tests float masks."""
 GRID = [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
 
 
 def compare(layer_name: str, mask_name: str, packed: bool, dtype: str, tolerance: float):
     options = LAYERS[layer_name]
     layer = torch_layer(dtype=getattr(torch, dtype), **options)
-    ours = ours_from(layer, packed)
+    jax_layer = to_jax(layer, packed)
     arrays = inputs(dtype, options.get("kdim", D), options.get("vdim", D))
     cast = {name: mask if mask.dtype == bool else mask.astype(dtype) for name, mask in MASKS[mask_name].items()}
     tensors = [torch.tensor(x, requires_grad=True) for x in arrays]
-    theirs, their_weights = layer(
+    expected, expected_weights = layer(
         *tensors, average_attn_weights=False, **{name: torch.tensor(mask) for name, mask in cast.items()}
     )
-    torch.sin(theirs).sum().backward()
+    torch.sin(expected).sum().backward()
 
     converted = masks.from_torch_mha(**cast, num_heads=N)._asdict() if cast else {}
 
@@ -145,16 +145,17 @@ def compare(layer_name: str, mask_name: str, packed: bool, dtype: str, tolerance
         (_, out), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(layer, inputs)
         return out, layer.weights(*inputs, **converted), gradients
 
-    out, weights, (layer_gradient, input_gradients) = forward_and_gradients(ours, arrays)
+    out, weights, (layer_gradient, input_gradients) = forward_and_gradients(jax_layer, arrays)
     close = {"rtol": tolerance, "atol": tolerance}
     of_gradients = GRADIENT["float32"] if dtype == "float32" else tolerance  # sums over B T S terms of order one
     gradient_close = {"rtol": of_gradients, "atol": of_gradients}
-    np.testing.assert_allclose(out, theirs.detach().numpy(), **close)
-    seen = weights.shape[-1]
-    np.testing.assert_allclose(weights, their_weights.detach().numpy()[..., :seen], **close)
+    np.testing.assert_allclose(out, expected.detach().numpy(), **close)
+    # PyTorch also returns the weight of the zero key of `add_zero_attn`, which is no key here.
+    key_count = weights.shape[-1]
+    np.testing.assert_allclose(weights, expected_weights.detach().numpy()[..., :key_count], **close)
     for tensor, gradient in zip(tensors, input_gradients, strict=True):
         np.testing.assert_allclose(gradient, tensor.grad.numpy(), **gradient_close)
-    for gradient, expected in pairs(layer, layer_gradient, packed, get=lambda tensor: tensor.grad):
+    for gradient, expected in param_pairs(layer, layer_gradient, packed, get=lambda tensor: tensor.grad):
         np.testing.assert_allclose(gradient[...], expected.numpy(), **gradient_close)
 
 
@@ -169,33 +170,33 @@ def test_float64(layer, x64):
 
 
 def test_packed_self_attention_is_one_product_and_equals_separate_slices():
-    ours = ours_from(torch_layer(), packed=True)
+    jax_layer = to_jax(torch_layer(), packed=True)
     x = inputs("float32", self_attention=True)[0]
-    found, expected = jax.jit(lambda layer, x: (layer(x), layer(x, x, x)))(ours, x)
+    found, expected = jax.jit(lambda layer, x: (layer(x), layer(x, x, x)))(jax_layer, x)
     np.testing.assert_allclose(found, expected, rtol=PARITY, atol=PARITY)
-    products = str(jax.make_jaxpr(lambda m, x: m(x))(ours, x)).count("dot_general")
-    assert products == 4  # joined projection, scores, values, output
+    products = str(jax.make_jaxpr(lambda m, x: m(x))(jax_layer, x)).count("dot_general")
+    assert products == 4  # packed projection, scores, weights times values, output
 
 
 def test_batch_first_false_is_a_swap_of_axes():
     layer = torch_layer()
     layer.batch_first = False
     x = torch.tensor(inputs("float32")[0])
-    theirs = layer(x.transpose(0, 1), x.transpose(0, 1), x.transpose(0, 1))[0].transpose(0, 1)
-    found = jax.jit(ours_from(layer, True))(x.numpy())
-    np.testing.assert_allclose(found, theirs.detach().numpy(), rtol=PARITY, atol=PARITY)
+    expected = layer(x.transpose(0, 1), x.transpose(0, 1), x.transpose(0, 1))[0].transpose(0, 1)
+    found = jax.jit(to_jax(layer, True))(x.numpy())
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=PARITY, atol=PARITY)
 
 
 def test_unbatched_input():
     layer = torch_layer()
     x = torch.tensor(inputs("float32")[0][0])
-    found = jax.jit(ours_from(layer, False))(x.numpy())
+    found = jax.jit(to_jax(layer, False))(x.numpy())
     np.testing.assert_allclose(found, layer(x, x, x)[0].detach().numpy(), rtol=PARITY, atol=PARITY)
 
 
 def test_need_weights_averages_over_heads():
     layer = torch_layer()
     arrays = inputs("float32")
-    theirs = layer(*map(torch.tensor, arrays))[1].detach().numpy()
-    found = jax.jit(lambda layer, *x: layer.weights(*x).mean(-3))(ours_from(layer, False), *arrays)
-    np.testing.assert_allclose(found, theirs, rtol=PARITY, atol=PARITY)
+    expected = layer(*map(torch.tensor, arrays))[1].detach().numpy()
+    found = jax.jit(lambda layer, *x: layer.weights(*x).mean(-3))(to_jax(layer, False), *arrays)
+    np.testing.assert_allclose(found, expected, rtol=PARITY, atol=PARITY)

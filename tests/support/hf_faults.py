@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from jax_attention import models
-from jax_attention.nn.named import filled, named
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 
 
 def in_hf(model, change):
@@ -24,7 +24,7 @@ def in_hf(model, change):
 def in_jax(model, **fields):
     """A JAX model with the same arrays and other fields of its config."""
     config = dataclasses.replace(model.config, **fields)
-    return filled(jax.eval_shape(lambda: models.create(config)), named(model), "model")
+    return replace_arrays(jax.eval_shape(lambda: models.create(config)), arrays_by_path(model), "model")
 
 
 def change_mask(attention, change, name="attention_mask"):

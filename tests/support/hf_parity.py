@@ -12,9 +12,9 @@ import torch
 
 from jax_attention import decoding
 from jax_attention.cache import EMPTY
+from jax_attention.core.tree_paths import arrays_by_path
 from jax_attention.interop.hf.families import DECODERS, ENCODER_DECODERS, ENCODERS, FAMILIES
 from jax_attention.interop.weight_mapping import to_torch_arrays
-from jax_attention.nn.named import named
 from tests.support import hf_models
 
 NEW = 12
@@ -110,7 +110,7 @@ def gradients(hf_model, jax_model) -> dict[str, float]:
         logits = jax.nn.log_softmax(setting.run_jax(model))
         return -jnp.mean(jnp.take_along_axis(logits, targets[..., None], axis=-1))
 
-    jax_gradients = {name: np.asarray(x) for name, x in named(jax.jit(jax.grad(loss))(jax_model)).items()}
+    jax_gradients = {name: np.asarray(x) for name, x in arrays_by_path(jax.jit(jax.grad(loss))(jax_model)).items()}
     mappings = family_of(hf_model).weight_mappings(jax_model.config)
     # Mappings are affine (Gemma's scales are stored minus one); a gradient goes through their linear part only.
     offset = to_torch_arrays(mappings, {name: np.zeros_like(x) for name, x in jax_gradients.items()})

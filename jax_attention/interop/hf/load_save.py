@@ -13,6 +13,7 @@ import numpy as np
 
 from jax_attention import models
 from jax_attention.core.checks import check_instance, check_int
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.hf.canonical_weights import canonicalized
 from jax_attention.interop.hf.config import matching_families, read_config
 from jax_attention.interop.hf.config_fields import HARMLESS
@@ -26,7 +27,6 @@ from jax_attention.interop.hf.folder import (
 )
 from jax_attention.interop.weight_mapping import to_jax_arrays, to_torch_arrays
 from jax_attention.models import EncoderDecoder, TransformerLM
-from jax_attention.nn.named import filled, named
 
 NO_TOKEN_IDS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 """Written as null unless the caller names them: families have default ids, which are those of another tokenizer."""
@@ -91,7 +91,7 @@ def load(
     arrays = to_jax_arrays(family.weight_mappings(config), stored, expected)
     abstract = jax.eval_shape(lambda: models.create(config))
     cast = {name: jnp.asarray(np.ascontiguousarray(x), param_dtype) for name, x in arrays.items()}
-    model = filled(abstract, cast, expected)
+    model = replace_arrays(abstract, cast, expected)
     return models.scan_layers(model) if scan else model
 
 
@@ -151,7 +151,7 @@ def save(
     if wrong:
         raise ValueError(f"fields: expected only what does not change the logits, got {', '.join(wrong)}.")
     unrolled = models.unroll_layers(model) if model.config.scan else model
-    jax_arrays = {name: np.asarray(x) for name, x in named(unrolled).items()}
+    jax_arrays = {name: np.asarray(x) for name, x in arrays_by_path(unrolled).items()}
     # Cast after converting: an offset (Gemma) is added in float32.
     hf_arrays = {
         name: x.astype(jnp.dtype(unrolled.config.param_dtype))

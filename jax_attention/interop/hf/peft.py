@@ -19,6 +19,7 @@ import numpy as np
 
 from jax_attention.core.checks import check_instance, fail_unless
 from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.tree_paths import arrays_by_path, list_problems
 from jax_attention.interop.hf.config import matching_families
 from jax_attention.interop.hf.config_fields import ConfigFields
 from jax_attention.interop.hf.family import Family
@@ -35,7 +36,6 @@ from jax_attention.interop.hf.scanned_adapters import stack_adapters, unstack_ad
 from jax_attention.interop.weight_mapping import WeightMapping
 from jax_attention.models import EncoderDecoder, TransformerLM, unroll_layers
 from jax_attention.nn import Adapters, apply_adapters
-from jax_attention.nn.named import listed, named
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, KERNEL, BASE = "base_model.model.", ".kernel", ".base_layer.weight"
@@ -103,7 +103,7 @@ def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, fa
         )
     scale_of, arrays = _scale_function(read_json(folder / CONFIG)), read_safetensors(folder / WEIGHTS)
     unrolled = jax.eval_shape(unroll_layers, model)
-    kernels, down, up = named(unrolled), {}, {}
+    kernels, down, up = arrays_by_path(unrolled), {}, {}
     chosen = _family_with_names(unrolled, family, arrays)
     _drop_base_weights(chosen, model, arrays)
     for mapping in _kernel_mappings(chosen, unrolled):
@@ -115,7 +115,7 @@ def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, fa
                 layer = name.removesuffix(KERNEL)
                 down[layer], up[layer] = jnp.asarray(first, dtype), jnp.asarray(second, dtype)
     if arrays:
-        raise ValueError(f"path: expected adapters of this model, got {listed({'unused': sorted(arrays)})}.")
+        raise ValueError(f"path: expected adapters of this model, got {list_problems({'unused': sorted(arrays)})}.")
     adapters = Adapters(down, up)
     if not model.config.scan:
         return adapters
@@ -162,7 +162,7 @@ def save_adapters(
     unrolled = jax.eval_shape(unroll_layers, model)
     if model.config.scan:
         adapters = unstack_adapters(adapters, model.config)
-    chosen, kernels, left = _families(unrolled, family)[0], named(unrolled), set(adapters.down)
+    chosen, kernels, left = _families(unrolled, family)[0], arrays_by_path(unrolled), set(adapters.down)
     for mapping in _kernel_mappings(chosen, unrolled):
         layers = [name.removesuffix(KERNEL) for name in mapping.jax_names]
         if left.isdisjoint(layers):
@@ -221,7 +221,7 @@ def _drop_base_weights(family: Family, model: TransformerLM | EncoderDecoder, ar
     """Remove copies of base weights from the arrays: PEFT saves those of an adapted head. A weight that differs from
     the model's stays, and is then reported as unused.
     """
-    weights = named(model)
+    weights = arrays_by_path(model)
     for name in [name for name in arrays if name.endswith(BASE)]:
         layer = name.removeprefix(PREFIX).removesuffix(BASE)
         mapping = next(

@@ -27,7 +27,7 @@ from jax_attention.interop.parity.rounding import ParityRow, difference_and_allo
 from jax_attention.interop.parity.stacks import Stack, has_head, split_config, trace_stacks
 from jax_attention.interop.parity.token_batch import choose_tokens, window_notes
 from jax_attention.models import EncoderDecoder, TransformerLM
-from jax_attention.models.choices import Dtype
+from jax_attention.models.config_checks import Dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.cache import EMPTY
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.parity.hf_run import Place
 from jax_attention.interop.parity.hypotheses import HYPOTHESES, Guess
 from jax_attention.interop.parity.jax_run import compare_points, single_layer
@@ -21,7 +22,6 @@ from jax_attention.interop.parity.stacks import Stack
 from jax_attention.masks import fully_masked_rows
 from jax_attention.models import TransformerLM
 from jax_attention.nn.freeze import unfreeze
-from jax_attention.nn.named import filled, named
 
 SMALL = 2.0**-12
 """Root mean square of the inputs that tell epsilons of norms apart. Its square, 6e-8, is of the size of usual epsilons;
@@ -140,8 +140,8 @@ def _error_ratios(bits: int, stack: Stack) -> Iterator[float]:
         model = single_layer(stack.unrolled, layer)
         names = [name for name in stack.trace.names(layer) if POINTS[name].kind in MULTIPLY]
         inputs = {name: stack.trace.inputs[layer, name] for name in names}
-        arrays = {name: narrow(x) if name.endswith(".kernel") else x for name, x in named(model).items()}
-        rounded_model = filled(model, arrays, "model: expected the same arrays")
+        arrays = {name: narrow(x) if name.endswith(".kernel") else x for name, x in arrays_by_path(model).items()}
+        rounded_model = replace_arrays(model, arrays, "model: expected the same arrays")
         with jax.default_matmul_precision("highest"):
             outputs = run_points(model, inputs, stack.inputs)
             rounded = run_points(rounded_model, *jax.tree.map(narrow, (inputs, stack.inputs)))

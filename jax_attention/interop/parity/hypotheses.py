@@ -16,11 +16,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from jax_attention import masks, scores
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.parity.jax_run import with_fields
 from jax_attention.models import LMConfig, TransformerLM
-from jax_attention.models.block import rope_of_layer
+from jax_attention.models.block import layer_rope
 from jax_attention.nn.feed_forward import ACTIVATIONS as ACTIVATION_FUNCTIONS
-from jax_attention.nn.named import filled, named
 from jax_attention.positions import Scaling
 
 
@@ -82,7 +82,7 @@ def _norm_scale(model: TransformerLM, path: str) -> Iterator[Guess]:
     """The scale plus or minus one, as Gemma stores its scales."""
     scale = f"{path}.scale"
     for hf, jax_words, by in (("scale + 1", "the scale", 1.0), ("the scale", "scale + 1", -1.0)):
-        yield Guess(hf, jax_words, _with_arrays(model, **{scale: named(model)[scale] + by}))
+        yield Guess(hf, jax_words, _with_arrays(model, **{scale: arrays_by_path(model)[scale] + by}))
 
 
 # --- Attention -------------------------------------------------------------------------------------------------------
@@ -138,14 +138,14 @@ def _with_mask(model: TransformerLM, mask: Any) -> TransformerLM:
     are one-sided if the mask is causal. So the embedding in use and the present buckets are passed explicitly.
     """
     config = model.config
-    rope = rope_of_layer(config, config.window(0)) or config.rope
+    rope = layer_rope(config, config.window(0)) or config.rope
     position = {"mods": (*model.shared_mods(), *config.mods), "position": "none"} if model.shared_mods() else {}
     return with_fields(model, mask=mask, windows=(None,), rope=rope, local_rope=None, **position)
 
 
 def _rope(field: str, values: tuple, words: Callable[[Any], str], model: TransformerLM, path: str) -> Iterator[Guess]:
     """Other values of one field of the rotary embedding."""
-    rope = rope_of_layer(model.config, model.config.window(0))
+    rope = layer_rope(model.config, model.config.window(0))
     if rope is not None:
         present = getattr(rope, field)
         for x in values:
@@ -216,7 +216,7 @@ def _kernels(config: LMConfig, path: str) -> Iterator[tuple[str, str, slice]]:
 
 def _transposed(model: TransformerLM, path: str) -> Iterator[Guess]:
     """Square kernels, transposed: the others would not fit the other way round."""
-    arrays = named(model)
+    arrays = arrays_by_path(model)
     for name, array, columns in _kernels(model.config, path):
         kernel = arrays.get(array, jnp.zeros(()))
         square = kernel[:, columns] if kernel.ndim else kernel
@@ -225,7 +225,7 @@ def _transposed(model: TransformerLM, path: str) -> Iterator[Guess]:
 
 
 def _with_arrays(model: TransformerLM, **arrays: Any) -> TransformerLM:
-    return filled(model, named(model) | arrays, "model: expected the same arrays")
+    return replace_arrays(model, arrays_by_path(model) | arrays, "model: expected the same arrays")
 
 
 HYPOTHESES = (

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import models
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.parity.difference import Difference
 from jax_attention.interop.parity.points import POINTS, StackInputs, run_points
 from jax_attention.interop.parity.rounding import difference_and_allowed, longest_sum, perturbed
 from jax_attention.interop.parity.stacks import Stack
 from jax_attention.models import Capture, LMConfig, TransformerLM
 from jax_attention.models.blocks import restack
-from jax_attention.nn.named import filled, named
 
 
 def single_layer(model: TransformerLM, layer: int) -> TransformerLM:
@@ -32,9 +32,9 @@ def single_layer(model: TransformerLM, layer: int) -> TransformerLM:
 def with_fields(model: TransformerLM, **fields: Any) -> TransformerLM:
     """A model of another config with the same arrays, as far as it has them."""
     config = LMConfig(**_fields(model.config) | fields)
-    abstract, arrays = jax.eval_shape(lambda: models.create(config)), named(model)
-    kept = {name: arrays[name] for name in named(abstract) if name in arrays}
-    return filled(abstract, kept, "config: expected one with the same arrays")
+    abstract, arrays = jax.eval_shape(lambda: models.create(config)), arrays_by_path(model)
+    kept = {name: arrays[name] for name in arrays_by_path(abstract) if name in arrays}
+    return replace_arrays(abstract, kept, "config: expected one with the same arrays")
 
 
 def _fields(config: LMConfig) -> dict[str, Any]:
@@ -114,9 +114,9 @@ def run_whole_model(stacks: Sequence[Stack]) -> list[tuple[StackRun, StackRun]]:
     """
     runs, memories = [], (None, None)
     for stack in stacks:
-        embedding = np.asarray(named(stack.model)["embedding"])
-        moved = named(stack.model) | {"embedding": jnp.asarray(perturbed(embedding, stack.tolerance.step))}
-        both_models = stack.model, filled(stack.model, moved, "embedding")
+        embedding = np.asarray(arrays_by_path(stack.model)["embedding"])
+        moved = arrays_by_path(stack.model) | {"embedding": jnp.asarray(perturbed(embedding, stack.tolerance.step))}
+        both_models = stack.model, replace_arrays(stack.model, moved, "embedding")
         with jax.default_matmul_precision("highest"):
             both = [
                 _run_stack(model, *_to_jax((stack.batch.tokens, stack.inputs._replace(memory=memory))))

@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_attention.cache import EMPTY
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.tree_paths import arrays_by_path
 from jax_attention.interop.hf.family import Config, Family
 from jax_attention.interop.parity.hf_run import Trace, hook_modules, trace_model
 from jax_attention.interop.parity.points import StackInputs
@@ -19,7 +20,6 @@ from jax_attention.interop.parity.rounding import Tolerance
 from jax_attention.interop.parity.token_batch import ENCODER, TokenBatch
 from jax_attention.interop.weight_mapping import WeightMapping
 from jax_attention.models import EncoderDecoder, LMConfig, TransformerLM, unroll_layers
-from jax_attention.nn.named import named
 
 DECODER = "decoder"
 
@@ -102,7 +102,7 @@ def has_head(family: Family, config: Config) -> bool:
 
 def _weight_table(family: Family, config: Config, stack: str, model: TransformerLM) -> list[WeightMapping]:
     """The weight mappings of the arrays of one stack, with names relative to it."""
-    arrays, prefix = named(model), f"{stack}." if stack else ""
+    arrays, prefix = arrays_by_path(model), f"{stack}." if stack else ""
     mappings = [
         dataclasses.replace(mapping, jax_names=tuple(name.removeprefix(prefix) for name in mapping.jax_names))
         for mapping in family.weight_mappings(config)

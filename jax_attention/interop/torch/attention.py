@@ -17,7 +17,7 @@ from jax_attention.normalizers import Softmax, softmax
 # --- Several heads ---------------------------------------------------------------------------------------------------
 
 OPERANDS = ("query", "key", "value")
-BIAS_KV = (("bias_kv", "bias_k"), ("extra_value", "bias_v"))
+BIAS_KV = (("bias_k", "bias_k"), ("bias_v", "bias_v"))
 """The learned key and value of `add_bias_kv`: name here, name in PyTorch."""
 
 
@@ -56,7 +56,7 @@ def _heads_torch_options(layer: MultiHeadAttention) -> dict[str, Any]:
         "kdim": key_size,
         "vdim": value_size,
         "bias": layer.out.bias is not None,
-        "add_bias_kv": layer.bias_kv is not None,
+        "add_bias_kv": layer.bias_k is not None,
         "add_zero_attn": normalize.plus_one,
         "batch_first": True,
     }
@@ -85,7 +85,7 @@ def _heads_mappings(layer: MultiHeadAttention) -> list[WeightMapping]:
         weights = [f"{name[0]}_proj_weight" for name in OPERANDS]
         mappings = [transposed(*names) for names in zip(kernels, weights, strict=True)]
     mappings += [transposed("out.kernel", "out_proj.weight"), *_heads_biases(layer, size)]
-    if layer.bias_kv is None:
+    if layer.bias_k is None:
         return mappings
     shapes = ((1, layer.num_heads, layer.head_size), (1, 1, size))
     return [*mappings, *(reshaped(jax, torch, *shapes) for jax, torch in BIAS_KV)]

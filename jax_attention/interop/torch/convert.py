@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 
 from jax_attention.core.checks import check_instance
+from jax_attention.core.tree_paths import arrays_by_path, list_problems, replace_arrays
 from jax_attention.interop.torch.attention import ATTN, MULTI_HEAD
 from jax_attention.interop.torch.converter import LayerConverter
 from jax_attention.interop.torch.layers import EMBEDDING, LAYER_NORM, LINEAR, RMS_NORM
@@ -16,7 +17,6 @@ from jax_attention.interop.torch.recurrent import RECURRENT
 from jax_attention.interop.torch.tensors import import_torch, to_jax, to_numpy, to_tensor
 from jax_attention.interop.torch.transformer import TRANSFORMERS
 from jax_attention.interop.weight_mapping import WeightMapping, to_jax_arrays, to_torch_arrays
-from jax_attention.nn.named import filled, listed, named
 
 CONVERTERS: tuple[LayerConverter, ...] = (
     *TRANSFORMERS,
@@ -110,7 +110,7 @@ def from_state_dict(layer: nnx.Module, state_dict: Mapping[str, Any]) -> nnx.Mod
     torch_arrays = {name: to_numpy(x) for name, x in state_dict.items()}
     jax_arrays = to_jax_arrays(_weight_mappings(layer), torch_arrays, expected)
     arrays = {name: to_jax(name, x) for name, x in jax_arrays.items()}
-    return filled(layer, arrays, expected + " in the sizes of the layer")
+    return replace_arrays(layer, arrays, expected + " in the sizes of the layer")
 
 
 def to_state_dict(layer: nnx.Module) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def to_state_dict(layer: nnx.Module) -> dict[str, Any]:
     Reference:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html: load_state_dict.
     """
-    jax_arrays = {name: to_numpy(x) for name, x in named(layer).items()}
+    jax_arrays = {name: to_numpy(x) for name, x in arrays_by_path(layer).items()}
     return {name: to_tensor(x) for name, x in to_torch_arrays(_weight_mappings(layer), jax_arrays).items()}
 
 
@@ -215,12 +215,12 @@ def _display_name(converter: LayerConverter) -> str:
 def _weight_mappings(layer: nnx.Module) -> list[WeightMapping]:
     """The table of a layer; parameters that are not in it are an error, as PyTorch has no place for them."""
     converter = _converter_of_layer(layer)
-    mappings, parameters = converter.weight_mappings(layer), named(layer).keys()
+    mappings, parameters = converter.weight_mappings(layer), arrays_by_path(layer).keys()
     known = {name for mapping in mappings for name in mapping.jax_names}
     problems = {"missing": sorted(known - parameters), "not in PyTorch": sorted(parameters - known)}
     if any(problems.values()):
         raise ValueError(
-            f"layer: expected the parameters of {_display_name(converter)}, got {listed(problems)}. Make the layer "
+            f"layer: expected the parameters of {_display_name(converter)}, got {list_problems(problems)}. Make the layer "
             "with the options of PyTorch's; what it has beyond them must be kept apart."
         )
     return mappings

@@ -21,7 +21,7 @@ POST_NORMS = {"attention_after": "post_attention_layernorm", "feed_forward_after
 def read(fields: ConfigFields) -> LMConfig:
     """The config of this library from the fields of Hugging Face."""
     has_bias = fields.take("attention_bias", False)
-    olmo = {"norm_place": "after", "qk_norm": "joined", "use_bias": biased_places(qkv=has_bias, out=has_bias)}
+    olmo = {"norm_place": "after", "qk_norm": "all_heads", "use_bias": biased_places(qkv=has_bias, out=has_bias)}
     return LMConfig(**read_llama_fields(fields, epsilon=1e-5) | olmo)
 
 
