@@ -191,9 +191,9 @@ def test_docstring_has_what_a_caller_needs(name):
 
 DOCTESTED = [module_name(path) for path in LIBRARY if ">>> " in path.read_text(encoding="utf-8")]
 EXPENSIVE = """
-    decoding.beams decoding.generate decoding.logit_transforms attention.attend attention.flax_adapter attention.jax_nn
-    attention.merge attention.recurrent dropout interop.compare_rule interop.hugging_face interop.peft
-    interop.report.compare interop.torch_modules.convert masks.data models.transformer_stack
+    decoding.beams decoding.generate decoding.logit_transforms attention.attend attention.flax_adapter
+    attention.jax_nn attention.merge attention.recurrent dropout interop.parity.compare_rule interop.hf.load_save
+    interop.hf.peft interop.parity.compare interop.torch.convert masks.data models.transformer_stack
     models.encoder_decoder_stack models.classifier models.create models.encoder_decoder models.patch_encoder
     models.pure models.rnn_seq2seq models.transformer mods.bias mods.relative nn.attn nn.feed_forward nn.linear
     nn.lora nn.multi_head nn.recurrent nn.scores nn.self_attention normalizers.hard normalizers.pointwise
