@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.numerics import matmul_precision
-from jax_attention.core.parts import NamedArray, map_arrays
-from jax_attention.core.struct import is_struct
+from jax_attention.core.struct import NamedArray, is_struct, map_arrays
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.blockwise import Blockwise
 from jax_attention.implementations.call import AttentionCall, ResultKind

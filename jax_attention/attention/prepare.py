@@ -23,7 +23,7 @@ from jax_attention.core.checks import (
     describe_array,
     fail_unless,
 )
-from jax_attention.core.parts import align
+from jax_attention.core.struct import align
 from jax_attention.dropout import Dropout
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.call import AttentionCall, ResultKind

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.core.parts import NamedArray, named_arrays
+from jax_attention.core.struct import NamedArray, named_arrays
 
 
 def ensure(

@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array, check_int, describe_array, fail_unless
-from jax_attention.core.parts import FactoryRepr
-from jax_attention.core.struct import array_field, struct
+from jax_attention.core.struct import FactoryRepr, array_field, struct
 from jax_attention.decoding.ranking import count_light_tail, is_among_smallest, kth_largest, sort_keys
 
 if TYPE_CHECKING:

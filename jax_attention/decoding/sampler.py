@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import describe_array, fail_unless
-from jax_attention.core.parts import FactoryRepr
-from jax_attention.core.struct import part_field, struct
+from jax_attention.core.struct import FactoryRepr, part_field, struct
 from jax_attention.decoding.logit_transforms import Greedy, LogitTransform, UserLogitTransform
 from jax_attention.decoding.logit_transforms import greedy as greedy_transform
 

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.numerics import compute_dtype, forbid, zero_rows
-from jax_attention.core.parts import UserFunction, find_parts
-from jax_attention.core.struct import array_field, data_field, part_field, struct
+from jax_attention.core.struct import UserFunction, array_field, data_field, find_parts, part_field, struct
 from jax_attention.dropout import Dropout
 from jax_attention.masks import Mask
 from jax_attention.mods import Mod

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.checks import check_bool, check_kind
-from jax_attention.core.parts import FactoryRepr, UserFunction
-from jax_attention.core.struct import part_field, struct
+from jax_attention.core.struct import FactoryRepr, UserFunction, part_field, struct
 from jax_attention.masks.block_coverage import BlockCoverage, TileRanges
 
 

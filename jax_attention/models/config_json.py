@@ -16,8 +16,7 @@ import numpy as np
 
 from jax_attention import masks, mods, normalizers, positions, scores
 from jax_attention.core.checks import check_instance
-from jax_attention.core.parts import UserFunction
-from jax_attention.core.struct import is_struct
+from jax_attention.core.struct import UserFunction, is_struct
 from jax_attention.models.config import LMConfig
 from jax_attention.models.encoder_decoder import EncoderDecoderConfig
 from jax_attention.models.rnn_config import RNNConfig

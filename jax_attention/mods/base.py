@@ -7,8 +7,7 @@ from typing import Any
 import jax
 
 from jax_attention.core.checks import check_kind, check_returned
-from jax_attention.core.parts import FactoryRepr, UserFunction
-from jax_attention.core.struct import struct
+from jax_attention.core.struct import FactoryRepr, UserFunction, struct
 
 
 class Mod(FactoryRepr):

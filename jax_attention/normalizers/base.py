@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from jax_attention.core.checks import check_kind, check_returned
 from jax_attention.core.numerics import forbid
-from jax_attention.core.parts import FactoryRepr, UserFunction
-from jax_attention.core.struct import struct
+from jax_attention.core.struct import FactoryRepr, UserFunction, struct
 
 
 class Normalizer(FactoryRepr):

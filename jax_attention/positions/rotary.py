@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from jax_attention.core.checks import check_operand, check_positions
 from jax_attention.core.numerics import compute_dtype
-from jax_attention.core.parts import FactoryRepr
-from jax_attention.core.struct import struct
+from jax_attention.core.struct import FactoryRepr, struct
 from jax_attention.positions.phase import angles
 from jax_attention.positions.scaling import Scaling, present_length
 from jax_attention.positions.tables import check_even, check_style

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from jax_attention.core.checks import check_kind, check_returned
 from jax_attention.core.numerics import zero_rows
-from jax_attention.core.parts import FactoryRepr, UserFunction
-from jax_attention.core.struct import struct
+from jax_attention.core.struct import FactoryRepr, UserFunction, struct
 
 
 class Score(FactoryRepr):

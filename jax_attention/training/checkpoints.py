@@ -16,7 +16,6 @@ import logging
 import math
 import shutil
 import traceback
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import numpy as np
 
 from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.core.tree_paths import flatten, leaves_by_path, list_differences, nest
-from jax_attention.training.host_arrays import is_key, to_device, to_host
+from jax_attention.training.host_arrays import checksum, is_key, to_device, to_host
 
 FORMAT = "jax_attention.training/1"
 """Marker in the metadata of checkpoints written here, which those of other programs lack."""
@@ -220,8 +219,8 @@ class Checkpoints:
         arrays = self._load(path, description["leaves"], set(example))
         for name, array in arrays.items():
             fail_unless(
-                _checksum(array) == saved[name]["crc32"],
-                f"checkpoint {path}: expected checksum {saved[name]['crc32']} of {name}, got {_checksum(array)}: the "
+                checksum(array) == saved[name]["crc32"],
+                f"checkpoint {path}: expected checksum {saved[name]['crc32']} of {name}, got {checksum(array)}: the "
                 f"file is damaged. {self._describe_others(description['step'])}",
             )
         placed = [to_device(arrays[name], leaf, saved[name]["impl"]) for name, leaf in example.items()]
@@ -311,11 +310,7 @@ def _describe(leaf: Any, array: np.ndarray) -> dict[str, Any]:
     """Describe a leaf: `is` is compared with the example, the other entries are needed to read the array."""
     impl = str(jax.random.key_impl(leaf)) if is_key(leaf) else None
     entry = {"is": describe_array(leaf), "impl": impl}
-    return entry | {"words": str(array.dtype), "stored": list(array.shape), "crc32": _checksum(array)}
-
-
-def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return entry | {"words": str(array.dtype), "stored": list(array.shape), "crc32": checksum(array)}
 
 
 def _check_same_leaves(path: Path, example: Mapping[str, Any], saved: Mapping[str, Any]) -> None:

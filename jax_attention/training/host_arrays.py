@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import jax
@@ -30,3 +31,8 @@ def to_device(array: np.ndarray, like: Any, impl: str | None) -> jax.Array:
         x = jax.random.wrap_key_data(x, impl=impl)
     sharding = getattr(like, "sharding", None) if getattr(like, "committed", True) else None
     return x if sharding is None else jax.device_put(x, sharding)
+
+
+def checksum(array: np.ndarray) -> int:
+    """CRC-32 of the bytes of an array in C order."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

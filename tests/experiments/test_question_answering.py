@@ -46,7 +46,9 @@ def run_command(config, folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generator, "NAMES", NAMES[:4])
         for module in (generator, experiment):
-            patch.setattr(module, "KINDS", (plays._replace(told=plays.told[:1], asked=plays.asked[:1]),))
+            patch.setattr(
+                module, "KINDS", (plays._replace(statements=plays.statements[:1], questions=plays.questions[:1]),)
+            )
         return report.main(report.Options(config, out=folder))
 
 

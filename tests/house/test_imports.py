@@ -63,24 +63,24 @@ def imports(module: str, run_time_only: bool = False) -> frozenset[str]:
     return frozenset(found)
 
 
-def ours(module: str) -> set[str]:
+def internal_imports(module: str) -> set[str]:
     return {name for name in imports(module) if name.split(".")[0] in HOUSE}
 
 
-def test_every_import_of_ours_exists():
-    missing = [f"{name} imports {other}" for name in SOURCES for other in ours(name) - set(SOURCES)]
+def test_every_internal_import_exists():
+    missing = [f"{name} imports {other}" for name in SOURCES for other in internal_imports(name) - set(SOURCES)]
     namespaces = {name.rpartition(".")[0] for name in SOURCES}
     assert [arrow for arrow in missing if arrow.split()[-1] not in namespaces] == []
 
 
 def test_imports_only_go_down():
-    arrows = [(name, other) for name in SOURCES for other in ours(name)]
+    arrows = [(name, other) for name in SOURCES for other in internal_imports(name)]
     assert len(arrows) > 100
     assert [f"{a} -> {b}" for a, b in arrows if floor(a) < floor(b)] == []
 
 
 def test_imports_have_no_circle():
-    order = list(graphlib.TopologicalSorter({name: ours(name) for name in SOURCES}).static_order())
+    order = list(graphlib.TopologicalSorter({name: internal_imports(name) for name in SOURCES}).static_order())
     assert set(order) >= set(SOURCES)
 
 
@@ -88,7 +88,7 @@ def test_implementations_never_import_each_other():
     top = "jax_attention.implementations"
     shared = {top, f"{top}.base", f"{top}.call", f"{top}.dense"}
     inside = [name for name in SOURCES if name.startswith("jax_attention.implementations.")]
-    found = {(a, b) for a in inside for b in ours(a) if b.startswith("jax_attention.implementations")}
+    found = {(a, b) for a in inside for b in internal_imports(a) if b.startswith("jax_attention.implementations")}
     assert found
     whose = lambda name: name.split(".")[2]  # noqa: E731
     assert {(a, b) for a, b in found if b not in shared and whose(a) != whose(b)} == set()
@@ -98,7 +98,7 @@ def test_models_and_data_never_import_each_other():
     crossing = [
         (a, b)
         for a in SOURCES
-        for b in ours(a)
+        for b in internal_imports(a)
         if {a.split(".")[:2][-1], b.split(".")[:2][-1]} == {"models", "data"} and "tests" not in a.split(".")
     ]
     assert crossing == []

@@ -15,8 +15,7 @@ import jax.extend
 import jax.numpy as jnp
 
 from jax_attention.core.numerics import pvary_like
-from jax_attention.core.parts import UserFunction, find_parts, named_arrays
-from jax_attention.core.struct import data_field, struct
+from jax_attention.core.struct import UserFunction, data_field, find_parts, named_arrays, struct
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.masks import Mask
 from jax_attention.scores import Score

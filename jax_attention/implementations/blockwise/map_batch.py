@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.core.parts import NamedArray, UserFunction, find_parts, map_arrays
+from jax_attention.core.struct import NamedArray, UserFunction, find_parts, map_arrays
 from jax_attention.implementations.blockwise.closure_convert import ClosedFunction
 from jax_attention.implementations.call import AttentionCall
 

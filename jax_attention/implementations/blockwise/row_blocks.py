@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.core.parts import NamedArray, UserFunction, find_parts, map_arrays
+from jax_attention.core.struct import NamedArray, UserFunction, find_parts, map_arrays
 from jax_attention.implementations import dense
 from jax_attention.implementations.blockwise.map_batch import batch_may_be_mapped, map_batch, with_batch_index
 from jax_attention.implementations.call import AttentionCall, AttentionOutput

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.numerics import pvary_axes, pvary_like
-from jax_attention.core.parts import NamedArray, find_parts, map_arrays
-from jax_attention.core.struct import data_field, part_field, struct
+from jax_attention.core.struct import NamedArray, data_field, find_parts, map_arrays, part_field, struct
 from jax_attention.implementations.blockwise.closure_convert import ClosedFunction
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.masks import Mask

@@ -220,7 +220,7 @@ def _weight_mappings(layer: nnx.Module) -> list[WeightMapping]:
     problems = {"missing": sorted(known - parameters), "not in PyTorch": sorted(parameters - known)}
     if any(problems.values()):
         raise ValueError(
-            f"layer: expected the parameters of {_display_name(converter)}, got {list_problems(problems)}. Make the layer "
-            "with the options of PyTorch's; what it has beyond them must be kept apart."
+            f"layer: expected the parameters of {_display_name(converter)}, got {list_problems(problems)}. Make the "
+            "layer with the options of PyTorch's; what it has beyond them must be kept apart."
         )
     return mappings
