@@ -42,9 +42,12 @@ def test_run_is_read_with_the_loss_that_it_had(folder):
     np.testing.assert_allclose(loss, expected, rtol=10 * FORWARD["float32"])
 
 
-def test_run_is_continued(folder, capsys):
-    assert main(["train", "--resume", "--out", str(folder), "--steps", "3"]) == 0
-    assert open_run(folder).load()[1] == 3
+def test_run_that_was_interrupted_is_continued(folder):
+    """The optimiser state is read too: the folder asks for one more step than the run has taken."""
+    config = folder / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"steps": 2', '"steps": 3'), encoding="utf-8")
+    assert main(["train", "--resume", "--out", str(folder)]) == 0
+    assert open_run(folder).load_trained(3)[1] == 3
 
 
 def test_hugging_face_folder_has_the_same_logits():
