@@ -1,4 +1,4 @@
-"""From a public call to a `AttentionCall`: defaults, checks, positions, grouped heads."""
+"""From a public call to an `AttentionCall`: defaults, checks, positions, grouped heads."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The kernel and its derivative, under any number of `vmap`s.
 
 jax 0.10 maps the kernel wrongly, or not at all, over shared operands, grouped heads and gradients. So both passes fold
-a mapped axis into the batch. The backward pass uses the residuals that jax.nn's own forward pass residuals.
+a mapped axis into the batch. The backward pass uses the residuals that jax.nn's own forward pass has saved.
 """
 
 from __future__ import annotations
