@@ -41,14 +41,14 @@ S > 2 E, where its 2 F E operations per row are fewer than the S (F + E) of all 
 
 
 def evaluate(call: AttentionCall) -> Any:
-    """What the call wants, by the chosen implementation; all products in the precision of the call."""
+    """Result of the call by the chosen implementation; all products in the precision of the call."""
     call = call.replace(implementation=choose(call))
     with matmul_precision(call.precision):
         return cached_jit(call) if call.implementation.uses_cached_jit else compute(call)
 
 
 def compute(call: AttentionCall) -> Any:
-    """What the call wants, by its implementation."""
+    """Result of the call by its implementation."""
     if call.result is ResultKind.WEIGHTS:
         return call.implementation.weights(call)
     if call.result is ResultKind.STATISTICS:
@@ -57,7 +57,7 @@ def compute(call: AttentionCall) -> Any:
 
 
 def choose(call: AttentionCall) -> Implementation:
-    """The implementation asked for, or the preferred one."""
+    """The requested implementation, or the preferred one."""
     if call.implementation is None:
         return preferred(call)[0]
     implementation = as_implementation(call.implementation)

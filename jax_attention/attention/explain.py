@@ -81,7 +81,7 @@ def explain(
     """
     call = prepare_heads(query, key, value, **options)[0] if heads else prepare(query, key, value, **options)
     chosen = choose(call)
-    reason = preferred(call)[1] if call.implementation is None else f"{chosen.name} was asked for"
+    reason = preferred(call)[1] if call.implementation is None else f"{chosen.name} was requested"
     others = [implementation for implementation in IMPLEMENTATIONS if implementation.name != chosen.name]
     why_not = {other.name: other.why_not(call) or other.only_by_name or reason for other in others}
     operands = {"query": query, "key": key, "value": value}

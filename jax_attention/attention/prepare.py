@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 class Options(TypedDict, total=False):
     """The keyword arguments that every attention function shares; documented at `attend`."""
 
-    score: scores.Score | Callable
+    score: scores.Score | Callable | None
     mods: tuple[score_mods.Mod | Callable, ...]
     mask: masks.Mask | Callable | None
-    normalize: normalizers.Normalizer | Callable
+    normalize: normalizers.Normalizer | Callable | None
     dropout: Dropout | None
     query_positions: Int[Array, "*#batch T"] | None
     key_positions: Int[Array, "*#batch S"] | None

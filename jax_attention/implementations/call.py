@@ -121,6 +121,11 @@ class AttentionCall:
         return self.replace(query=query, key=key, value=zero_rows(self.value, columns))
 
 
+def with_batch_index(call: AttentionCall) -> AttentionCall:
+    """Give each batch entry its global number: dropout bits depend on it."""
+    return call.replace(batch_index=jnp.arange(call.batch_size, dtype=jnp.int32).reshape(call.batch_shape))
+
+
 class AttentionOutput(NamedTuple):
     """Output and differentiable row statistics of one attention call.
 

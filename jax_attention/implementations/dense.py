@@ -21,7 +21,7 @@ class Dense(Implementation):
     """The formula as it is written, `implementation="reference"`: any rule, any dtype, any derivative, memory `T S`.
 
     Returns:
-        A value for the `implementation` of `attend` and its relatives.
+        An implementation, for the argument `implementation` of all attention functions.
 
     Example:
         >>> import jax.numpy as jnp

@@ -48,7 +48,7 @@ def transposed(jax_name: str, torch_name: str) -> WeightMapping:
 
 def reshaped(jax_name: str, torch_name: str, jax_shape: tuple[int, ...], torch_shape: tuple[int, ...]) -> WeightMapping:
     """The same numbers in the same order in another shape. An array of any other shape passes unchanged, so that the
-    check of shapes in `filled` reports it.
+    check of shapes in `replace_arrays` reports it.
     """
     return WeightMapping(
         (jax_name,),

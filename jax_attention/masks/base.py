@@ -26,7 +26,7 @@ class Mask(FactoryRepr):
         """Return which tiles are empty and which are full, as far as that is known without computing pairs.
 
         Saying less is allowed: blockwise evaluation then computes and masks more tiles. A false claim gives wrong
-        results, so a subclass that overrides `__call__` must override this method too.
+        results, so a subclass of a mask that has a coverage must override it together with `__call__`.
         """
         return tiles.unknown()
 

@@ -37,7 +37,11 @@ class Normalizer(FactoryRepr):
         return None
 
     def rescale(self, old: Any, new: Any) -> jax.Array | float:
-        """Factor `[..., t, 1]` for sums of earlier tiles when the row maximum grows from `old` to `new`."""
+        """Factor `[..., t, 1]` for sums of earlier tiles when the row maximum grows from `old` to `new`.
+
+        It must be differentiable in the normalizer's arrays, without NaN where `old` is -inf: JAX differentiates
+        through it where a `lax.map` over the batch has inlined the derivative rule of the tile scan.
+        """
         return 1.0
 
     def numerator(self, scores: jax.Array, where: jax.Array, row_max: Any) -> jax.Array:

@@ -15,16 +15,16 @@ import jax.numpy as jnp
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.blockwise import row_blocks
 from jax_attention.implementations.blockwise.closure_convert import closure_convert
-from jax_attention.implementations.blockwise.map_batch import batch_may_be_mapped, map_batch, with_batch_index
+from jax_attention.implementations.blockwise.map_batch import batch_may_be_mapped, map_batch
 from jax_attention.implementations.blockwise.nan_guard import zero_unused
 from jax_attention.implementations.blockwise.tile_scan import scan_tiles
 from jax_attention.implementations.blockwise.tiled_call import TileGrid, make_tile_grid, make_tiled_call
-from jax_attention.implementations.call import AttentionCall, AttentionOutput
+from jax_attention.implementations.call import AttentionCall, AttentionOutput, with_batch_index
 
 
 @dataclasses.dataclass(frozen=True)
 class Blockwise(Implementation):
-    """Attention in tiles, `implementation="blockwise"`: any rule, any derivative, linear memory.
+    """Attention in tiles, `implementation="blockwise"`: any rule, any derivative, memory linear in T.
 
         tiles of at most tile[0] queries x tile[1] keys, as equal as possible
 
@@ -34,7 +34,7 @@ class Blockwise(Implementation):
             accelerators, on several devices, and for plain functions). The result depends on them by rounding only.
 
     Returns:
-        A value for the `implementation` of `attend` and its relatives.
+        An implementation, for the argument `implementation` of all attention functions.
 
     Raises:
         ValueError: if `tile` is not two positive integers.
@@ -97,4 +97,5 @@ def attend_tiles(grid: TileGrid, call: AttentionCall) -> jax.Array:
     tiled, schedule = make_tiled_call(grid, call)
     sums, row_max = scan_tiles(tiled, schedule)
     denominator = tiled.call.normalize.denominator(sums.total, row_max)
+    # O / l. Its derivative by l is FlashAttention-2's D = rowsum(dO * O), once per row, before the backward scan.
     return (sums.values / denominator)[..., : grid.T, :]

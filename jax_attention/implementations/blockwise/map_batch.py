@@ -46,11 +46,6 @@ def map_batch(run: Callable[[AttentionCall], Any], call: AttentionCall) -> Any:
     return jax.lax.map(entry, per_entry)
 
 
-def with_batch_index(call: AttentionCall) -> AttentionCall:
-    """Give each batch entry its global number: dropout bits depend on it."""
-    return call.replace(batch_index=jnp.arange(call.batch_size, dtype=jnp.int32).reshape(call.batch_shape))
-
-
 def _map_batched(fn: Callable[[Any], Any], call: AttentionCall) -> AttentionCall:
     """The call with `fn` of every array; Python numbers inside parts have no batch dimensions and stay."""
 

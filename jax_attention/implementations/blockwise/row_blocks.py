@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from jax_attention.core.struct import NamedArray, UserFunction, find_parts, map_arrays
 from jax_attention.implementations import dense
-from jax_attention.implementations.blockwise.map_batch import batch_may_be_mapped, map_batch, with_batch_index
-from jax_attention.implementations.call import AttentionCall, AttentionOutput
+from jax_attention.implementations.blockwise.map_batch import batch_may_be_mapped, map_batch
+from jax_attention.implementations.call import AttentionCall, AttentionOutput, with_batch_index
 
 MAX_SCORES_PER_BLOCK = 2**21
 """How many scores a block of rows may hold: 8 MiB in float32, about the size of a CPU's caches."""

@@ -1,15 +1,17 @@
-"""FlashAttention-2 for any rule: one pass over tiles with a running maximum, and one rule from which JAX makes every
-derivative.
+"""FlashAttention-2 for any attention rule: one pass over tiles with a running maximum, and one derivative rule, from
+which JAX makes all others.
 
     forward:   for each tile:  S = score(Q_i, K_j);  m' = max(m, rowmax S);  P = numerator(S - m')
                                l = l * exp(m - m') + rowsum P;   O = O * exp(m - m') + P V_j
                output = O / l
-    tangent:   for each tile:  dO, dl += jvp of (P V_j, rowsum P) with m held fixed
+    tangent:   for each tile:  tangents of O and l += jvp of (P V_j, rowsum P) with m held fixed
 
 The row maximum m is a constant to derivatives, because output = O / l does not depend on it. The tangent is linear and
-recomputes each tile from Q, K, V and m. Its transpose, which JAX makes, is FlashAttention-2's backward pass
-(algorithm 2: recompute S and P, then sum dQ, dK, dV over tiles); the derivative of O / l is its term
-D = rowsum(dO * O). Both keep one tile in memory at a time.
+recomputes each tile from the projected Q, K, V and m. Its transpose, which JAX makes, is FlashAttention-2's backward
+pass (algorithm 2: recompute S and P, then sum dQ, dK, dV over tiles). Its term D = rowsum(dO * O) is the derivative of
+O / l, which `attend_tiles` computes. Unlike the paper's two nested loops, tiles come as one list, full ones before
+masked ones, and the carry holds O, l and m of all rows. Reverse over reverse mode saves that carry for every tile: use
+forward over reverse mode (`jax.hessian`, Hessian-vector products) for second derivatives of long sequences.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ def scan_tiles(tiled: TiledCall, schedule: TileSchedule) -> tuple[RunningSums, A
 
     @partial(sums.defjvp, symbolic_zeros=True)
     def sums_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+        # JAX applies this rule to every derivative, except inside a `lax.map` or `scan` that was differentiated in
+        # reverse: there it has been inlined, and second derivatives go through `_forward` itself.
         (tiled,) = primals
         with matmul_precision(tiled.call.precision):  # this rule may be traced long after the call returned
             out, row_max = sums(tiled)
@@ -57,7 +61,7 @@ def scan_tiles(tiled: TiledCall, schedule: TileSchedule) -> tuple[RunningSums, A
 
 
 def _forward(schedule: TileSchedule, tiled: TiledCall) -> tuple[RunningSums, Any]:
-    """FlashAttention-2, algorithm 1, with the loop over tiles that the mask leaves nonempty."""
+    """FlashAttention-2, algorithm 1, over the tiles that the mask leaves nonempty, without its last line O / l."""
     grid = tiled.grid
 
     def step(carry: tuple[RunningSums, Any], i: jax.Array, j: jax.Array, masked: bool) -> tuple[RunningSums, Any]:
@@ -73,7 +77,7 @@ def _forward(schedule: TileSchedule, tiled: TiledCall) -> tuple[RunningSums, Any
         rows = skip_if_empty(nonempty if masked else None, update, lambda *rows: rows, *rows)
         return jax.tree.map(partial(_set_rows, grid, i), carry, rows)
 
-    def first() -> tuple[RunningSums, Any]:
+    def first_tile() -> tuple[RunningSums, Any]:
         tile, _ = tiled.tile(jnp.int32(0), jnp.int32(0))
         scores, where = _score_tile(tile, grid.is_not_padding(jnp.int32(0)), True)
         row_max = tile.normalize.row_max(scores, where)
@@ -82,7 +86,7 @@ def _forward(schedule: TileSchedule, tiled: TiledCall) -> tuple[RunningSums, Any
     def start(x: jax.ShapeDtypeStruct, number: float) -> jax.Array:
         return filled((*x.shape[:-2], grid.rows * grid.height, x.shape[-1]), number, x)
 
-    sums, row_max = jax.eval_shape(first)
+    sums, row_max = jax.eval_shape(first_tile)  # only its shapes and dtypes are needed
     carry = jax.tree.map(lambda x: start(x, 0), sums), jax.tree.map(lambda x: start(x, -jnp.inf), row_max)
     return schedule.scan(step, pvary_like(carry, tiled))
 
@@ -91,18 +95,20 @@ def _jvp(schedule: TileSchedule, tiled: TiledCall, tangents: TiledCall, out: Run
     """The tangent of the sums, tile by tile; arrays whose tangent is known to be 0 are constants."""
     grid = tiled.grid
     leaves, tree = jax.tree.flatten(tiled)
-    directions = jax.tree.leaves(tangents, is_leaf=lambda x: isinstance(x, SymbolicZero))
-    moving = [n for n, x in enumerate(directions) if not isinstance(x, SymbolicZero) and x.dtype != jax.dtypes.float0]
+    tangent_leaves = jax.tree.leaves(tangents, is_leaf=lambda x: isinstance(x, SymbolicZero))
+    active = [
+        n for n, x in enumerate(tangent_leaves) if not isinstance(x, SymbolicZero) and x.dtype != jax.dtypes.float0
+    ]
     zeros = jax.tree.map(jnp.zeros_like, out)
-    if not moving:
+    if not active:
         return zeros
 
     def step(carry: RunningSums, i: jax.Array, j: jax.Array, masked: bool) -> RunningSums:
         rows_max = jax.tree.map(partial(_get_rows, grid, i), row_max)
 
-        def recompute(*moved: jax.Array) -> RunningSums:
-            changed = dict(zip(moving, moved, strict=True))
-            tile, nonempty = jax.tree.unflatten(tree, [changed.get(n, x) for n, x in enumerate(leaves)]).tile(i, j)
+        def recompute(*arrays: jax.Array) -> RunningSums:
+            replaced = dict(zip(active, arrays, strict=True))
+            tile, nonempty = jax.tree.unflatten(tree, [replaced.get(n, x) for n, x in enumerate(leaves)]).tile(i, j)
 
             def sums(tile: AttentionCall) -> RunningSums:
                 return _tile_sums(tile, *_score_tile(tile, grid.is_not_padding(j), masked), rows_max)
@@ -112,7 +118,7 @@ def _jvp(schedule: TileSchedule, tiled: TiledCall, tangents: TiledCall, out: Run
 
             return skip_if_empty(nonempty if masked else None, sums, no_sums, tile)
 
-        _, tangent = jax.jvp(recompute, [leaves[n] for n in moving], [directions[n] for n in moving])
+        _, tangent = jax.jvp(recompute, [leaves[n] for n in active], [tangent_leaves[n] for n in active])
         rows = jax.tree.map(lambda total, x: _get_rows(grid, i, total) + x, carry, tangent)
         return jax.tree.map(partial(_set_rows, grid, i), carry, rows)
 

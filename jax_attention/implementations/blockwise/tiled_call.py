@@ -95,7 +95,10 @@ class TileGrid(NamedTuple):
 
 
 class TileSchedule(NamedTuple):
-    """The tiles to compute, int32 `[n, 2]`: first those in which every pair may attend, then those to be masked."""
+    """The tiles to compute, int32 `[n, 2]`: first those in which every pair may attend, then those to be masked.
+
+    Two lists are two scans, so that the program of the full tiles contains no mask.
+    """
 
     full: np.ndarray
     masked: np.ndarray
@@ -149,8 +152,11 @@ def schedule_tiles(grid: TileGrid, call: AttentionCall) -> tuple[BlockCoverage, 
     if call.mask is not None:
         coverage = grid.coverage(call.mask, call.query_positions, call.key_positions)
     full = coverage.full & ((np.arange(1, grid.columns + 1) * grid.width <= grid.S)[None, :])
-    lists = (np.argwhere(coverage.nonempty & (full == of)).astype(np.int32) for of in (True, False))
-    return coverage._replace(full=full), TileSchedule(*lists)
+    schedule = TileSchedule(
+        full=np.argwhere(coverage.nonempty & full).astype(np.int32),
+        masked=np.argwhere(coverage.nonempty & ~full).astype(np.int32),
+    )
+    return coverage._replace(full=full), schedule
 
 
 def make_tile_grid(call: AttentionCall, tile: tuple[int, int] | None = None, sharing: int = 1) -> TileGrid:

@@ -26,7 +26,7 @@ class Cudnn(Implementation):
     """NVIDIA's fused attention kernel, `implementation="cudnn"`: one derivative, in reverse mode.
 
     Returns:
-        A value for the `implementation` of `attend` and its relatives.
+        An implementation, for the argument `implementation` of all attention functions.
 
     Example:
         >>> import jax.numpy as jnp

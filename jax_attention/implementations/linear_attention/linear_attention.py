@@ -34,7 +34,7 @@ class LinearAttention(Implementation):
         chunk: rows per step under a causal mask, or None to choose. Work within a chunk is quadratic in it.
 
     Returns:
-        A value for the `implementation` of `attend` and its relatives.
+        An implementation, for the argument `implementation` of all attention functions.
 
     Raises:
         TypeError, ValueError: if `chunk` is not a positive integer.
