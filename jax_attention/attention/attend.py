@@ -41,13 +41,13 @@ def attend(
         weights = normalize(scores, where=mask(q_pos, k_pos))
         output  = dropout(weights) @ value                    [..., T, E]
 
-    Pure, and differentiable to any order in both modes, also with respect to arrays inside score, mods, mask and
-    normalize, and arrays that functions in their place close over. Batch dimensions broadcast; `[T, H]` alone is fine.
-    A query that may attend to nothing has output 0 and gradient 0.
+    Pure, and differentiable to any order in both modes (except "cudnn"), also with respect to arrays inside score,
+    mods, mask and normalize, and arrays that functions in their place close over. Batch dimensions broadcast; `[T, H]`
+    alone is fine. A query that may attend to nothing has output 0 and gradient 0.
 
     Args:
         query: `[..., T, H]`, floating. Scores and statistics are computed in at least float32.
-        key: `[..., S, H]` (another size, or T rows, where the score says so).
+        key: `[..., S, H]` (`scores.general` allows another size, `scores.location` takes T rows).
         value: `[..., S, E]`; E may differ from H.
         score: a score from `jax_attention.scores` or `f(query, key) -> scores`; None is `scores.scaled_dot()`.
         mods: mods from `jax_attention.mods` or `f(scores, q_pos[..., T, 1], k_pos[..., 1, S]) -> scores`.

@@ -154,6 +154,7 @@ def _hashable(x: Any) -> Any:
 
 
 def _holds_function(x: Any) -> bool:
+    """Whether any field holds a callable: a user's function, or one inside a part such as `scores.features(f)`."""
     if isinstance(x, tuple):
         return any(map(_holds_function, x))
     if is_struct(x):

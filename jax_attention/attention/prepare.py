@@ -113,26 +113,26 @@ def prepare_heads(
     value = check_operand("value", value, 3, "[..., S, K, E]")
     kv_heads, groups = check_heads(query, key, value)
     rule = _check_parts(**parts)
-    query, key, v = (jnp.swapaxes(x, -2, -3) for x in (query, key, value))
+    query, key, value_heads = (jnp.swapaxes(x, -2, -3) for x in (query, key, value))
     columns = _columns(rule["score"], key)
     check_rows(jnp.swapaxes(key, -2, -3), value, columns, heads=True)
-    batch = check_batch({"query": query.shape[:-3], "key": key.shape[:-3], "value": v.shape[:-3]})
+    batch = check_batch({"query": query.shape[:-3], "key": key.shape[:-3], "value": value_heads.shape[:-3]})
     _check_rule(rule, query, key, (*batch, kv_heads * groups), columns)
     positions = (
         _positions("query_positions", query_positions, query.shape[-2], batch),
         _positions("key_positions", key_positions, columns, batch),
     )
-    query, key, v = (_expand_to_rank(x, len(batch) + 3) for x in (query, key, v))
+    query, key, value_heads = (_expand_to_rank(x, len(batch) + 3) for x in (query, key, value_heads))
     q_pos, k_pos = (_expand_to_rank(x, len(batch) + 1)[..., None, :] for x in positions)
     if groups > 1:
         query = query.reshape(*query.shape[:-3], kv_heads, groups, *query.shape[-2:])
-        key, v = (jnp.expand_dims(x, -3) for x in (key, v))
+        key, value_heads = (jnp.expand_dims(x, -3) for x in (key, value_heads))
         q_pos, k_pos = (x[..., None, :] for x in (q_pos, k_pos))
     split = (kv_heads, groups) if groups > 1 else None
     call = AttentionCall(
         query,
         key,
-        v,
+        value_heads,
         **{name: align(part, query.ndim - 2, split) for name, part in rule.items()},
         query_positions=q_pos,
         key_positions=k_pos,
@@ -208,7 +208,7 @@ def _check_rule(rule: dict[str, Any], query: jax.Array, key: jax.Array, batch: t
     check_rule_arrays(parts, batch, {"T": query.shape[-2], "S": columns, **features})
 
 
-def _positions(name: str, positions: Any, count: int, batch: tuple[int, ...]) -> jax.Array:
+def _positions(name: str, positions: Any, count: int, batch: tuple[int, ...]) -> jax.Array | np.ndarray:
     if positions is None:
         return np.arange(count, dtype=np.int32)  # known when traced: masks then know which tiles are empty
     return check_positions(name, positions, count, batch)

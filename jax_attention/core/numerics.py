@@ -62,7 +62,7 @@ def _pvary(axes: set[str], leaf: jax.Array) -> jax.Array:
     return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
 
-def filled(shape: tuple[int, ...], number: float, like: jax.ShapeDtypeStruct) -> jax.Array:
+def full_with_sharding(shape: tuple[int, ...], number: float, like: jax.ShapeDtypeStruct) -> jax.Array:
     """A constant array with the dtype of `like`, and with its sharding where the mesh has explicit axes."""
     sharding = like.sharding if like.sharding is not None and like.sharding.mesh.explicit_axes else None
     return jnp.full(shape, number, like.dtype, out_sharding=sharding)

@@ -70,7 +70,7 @@ def beam_search(
     programs, the prompt is read once, and rows of a batch depend neither on each other nor on padding.
 
     Args:
-        model: as for `generate`. Its cache is held K times.
+        model: as for `generate`. K copies of its cache are kept.
         prompt: as for `generate`.
         num_beams: K; 1 is greedy decoding.
         max_new_tokens: the most tokens to add to each row.

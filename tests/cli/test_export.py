@@ -139,7 +139,7 @@ def test_exports_that_are_refused(run, adapters, tmp_path, capsys):
     )
     assert "expected a new or empty folder" in error_of(["export", str(adapters), str(run)], capsys)
     assert "expected the folder of a run" in error_of(["export", str(tmp_path), str(tmp_path / "out")], capsys)
-    assert "that gpt2 cannot say: kv_heads" in error_of(
+    assert "that gpt2 cannot express: kv_heads" in error_of(
         ["export", str(adapters), str(tmp_path / "out"), "--merge", "--family", "gpt2"], capsys
     )
 

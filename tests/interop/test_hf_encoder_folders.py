@@ -61,7 +61,7 @@ def test_bare_encoders_give_hidden_states(built, tmp_path, name):
         expected = bare(torch.from_numpy(tokens)).last_hidden_state.numpy()
     hidden = jax.jit(lambda model: model.hidden(tokens)[0])(jax_model)
     assert hf_parity.relative(hidden, expected) <= FORWARD["float32"]
-    with pytest.raises(ValueError, match=r"fields that \w+ cannot say: head_transform"):
+    with pytest.raises(ValueError, match=r"fields that \w+ cannot express: head_transform"):
         interop.save(jax_model, tmp_path / "again")
 
 

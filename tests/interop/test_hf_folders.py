@@ -233,7 +233,7 @@ INEXPRESSIBLE = {
 def test_a_config_that_no_family_expresses_is_not_saved(tmp_path, name):
     model = filled(dataclasses.replace(LLAMA, **INEXPRESSIBLE[name]))
     field = next(iter(INEXPRESSIBLE[name]))
-    with pytest.raises(ValueError, match=rf"config: expected a model that some family .* cannot say: .*{field}"):
+    with pytest.raises(ValueError, match=rf"config: expected a model that some family .* cannot express: .*{field}"):
         interop.save(model, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jax_attention.core.matmul import matmul
-from jax_attention.core.numerics import filled, matmul_precision, pvary_like, zero_rows
+from jax_attention.core.numerics import full_with_sharding, matmul_precision, pvary_like, zero_rows
 from jax_attention.implementations.blockwise.tiled_call import TiledCall, TileGrid, TileSchedule
 from jax_attention.implementations.call import AttentionCall
 
@@ -84,7 +84,7 @@ def _forward(schedule: TileSchedule, tiled: TiledCall) -> tuple[RunningSums, Any
         return _tile_sums(tile, scores, where, row_max), row_max
 
     def start(x: jax.ShapeDtypeStruct, number: float) -> jax.Array:
-        return filled((*x.shape[:-2], grid.rows * grid.height, x.shape[-1]), number, x)
+        return full_with_sharding((*x.shape[:-2], grid.rows * grid.height, x.shape[-1]), number, x)
 
     sums, row_max = jax.eval_shape(first_tile)  # only its shapes and dtypes are needed
     carry = jax.tree.map(lambda x: start(x, 0), sums), jax.tree.map(lambda x: start(x, -jnp.inf), row_max)

@@ -83,7 +83,7 @@ def matching_families(config: Config, model_type: str | None) -> list[tuple[Fami
     _, nearest, lost = min(misses, key=lambda miss: miss[0])
     raise ValueError(
         f"config: expected a model that {'some family' if model_type is None else model_type} of Hugging Face "
-        f"computes, got fields that {nearest} cannot say: {', '.join(lost)}. Keep it as a run, or by "
+        f"computes, got fields that {nearest} cannot express: {', '.join(lost)}. Keep it as a run, or by "
         "training.Checkpoints."
     )
 
