@@ -32,6 +32,7 @@ run: $(VENV)/.run
 test: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python --level error
 	$(BIN)/python -m pytest -m "not slow and not long and not gpu"
 
 test-all: $(VENV)/.test

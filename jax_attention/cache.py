@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_int, check_operand, check_positions, describe_array, fail_unless

@@ -83,8 +83,8 @@ def attend(
     Reference:
         Vaswani et al. (2017), "Attention is all you need", section 3.2.
     """
-    rule = {"score": score, "mods": mods, "mask": mask, "normalize": normalize, "dropout": dropout}
-    positions = {"query_positions": query_positions, "key_positions": key_positions}
+    rule: dict[str, Any] = {"score": score, "mods": mods, "mask": mask, "normalize": normalize, "dropout": dropout}
+    positions: dict[str, Any] = {"query_positions": query_positions, "key_positions": key_positions}
     call = prepare(query, key, value, **rule, **positions, precision=precision, implementation=implementation)
     return evaluate(call)
 

@@ -107,7 +107,7 @@ def flax_attention_fn(
         else:
             dtype = jnp.result_type(query, key, value) if dtype is None else dtype
             query, key, value = (x.astype(dtype) for x in (query, key, value))
-        options = {
+        options: dict[str, Any] = {
             **rule,
             "mods": rule_mods if bias is None else (*rule_mods, _bias(bias)),
             "mask": _combine_masks(rule_mask, mask, is_causal),
@@ -116,7 +116,8 @@ def flax_attention_fn(
             "query_positions": _query_positions(query, key, mask, decode) if needs_positions or is_causal else None,
         }
         if module is not None:
-            _sow(module, attention_weights_heads(query, key, value, **{**options, "dropout": None}))
+            undropped: dict[str, Any] = {**options, "dropout": None}
+            _sow(module, attention_weights_heads(query, key, value, **undropped))
         return attend_heads(query, key, value, **options)
 
     return attention_fn

@@ -79,7 +79,7 @@ def dot_product_attention(
         "attend_heads takes any number of leading axes.",
     )
     pairs = (query.shape[-3], key.shape[-3])
-    allowed = [masks.causal()] if is_causal else []
+    allowed: list[masks.Mask] = [masks.causal()] if is_causal else []
     if mask is not None:
         allowed.append(masks.dense(_for_scores("mask", mask, query.ndim, pairs)))
     if local_window_size is not None:

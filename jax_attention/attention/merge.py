@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -62,11 +64,10 @@ def merge_partials(*partials: tuple[Float[Array, "*#rows E"], Float[Array, "*#ro
     largest = jax.lax.stop_gradient(jnp.max(jnp.stack(jnp.broadcast_arrays(*sums)), axis=0))
     largest = jnp.where(jnp.isneginf(largest), 0, largest)
     parts = [_exp(lse, largest) for lse in sums]
-    total = sum(parts)
+    total = functools.reduce(operator.add, parts)
     safe = jnp.where(total > 0, total, 1)
-    output = sum(
-        (part / safe)[..., None] * output.astype(part.dtype) for part, output in zip(parts, outputs, strict=True)
-    )
+    terms = [(part / safe)[..., None] * x.astype(part.dtype) for part, x in zip(parts, outputs, strict=True)]
+    output = functools.reduce(operator.add, terms)
     logsumexp = jnp.where(total > 0, largest + jnp.log(safe), -jnp.inf)
     return Partial(output.astype(outputs[0].dtype), logsumexp)
 

@@ -84,8 +84,11 @@ def prepare(
     _check_rule(rule, query, key, batch, columns)
     q_pos = _positions("query_positions", query_positions, query.shape[-2], batch)
     k_pos = _positions("key_positions", key_positions, columns, batch)
+    query, key, value = (_expand_to_rank(x, len(batch) + 2) for x in (query, key, value))
     return AttentionCall(
-        *(_expand_to_rank(x, len(batch) + 2) for x in (query, key, value)),
+        query,
+        key,
+        value,
         **{name: align(part, len(batch)) for name, part in rule.items()},
         query_positions=_expand_to_rank(q_pos, len(batch) + 1),
         key_positions=_expand_to_rank(k_pos, len(batch) + 1),
@@ -148,8 +151,8 @@ def _columns(score: scores.Score, key: jax.Array) -> int:
     return score.columns(key) if score.key_per_query else key.shape[-2]
 
 
-def _expand_to_rank(x: jax.Array, rank: int) -> jax.Array:
-    """Insert axes of size 1 in front, up to `rank`."""
+def _expand_to_rank(x: Any, rank: int) -> Any:
+    """Insert axes of size 1 in front, up to `rank`; NumPy stays NumPy."""
     return x.reshape((1,) * (rank - x.ndim) + x.shape)
 
 

@@ -85,6 +85,7 @@ def attend_step(
     before = linear_attention.empty_state(call) if state is None else _read(state, call)
     with matmul_precision(precision):
         output, after = linear_attention.attend_from(call, before)
+    assert after is not None  # only the softmax of `concat`, which `_check_rule` refuses, returns no state
     return output, FeatureState(after.sums[..., :-1], after.sums[..., -1], jnp.asarray(after.count, jnp.int32))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -179,8 +180,7 @@ def segments(query_ids: Int[Array, "*#batch T"], key_ids: Int[Array, "*#batch S"
         Krell et al. (2021), "Efficient sequence packing without cross-contamination".
     """
     query_ids = check_array("query_ids", query_ids, ("T",), kind="int")
-    key_ids = query_ids if key_ids is None else check_array("key_ids", key_ids, ("S",), kind="int")
-    return Segments(query_ids, key_ids)
+    return Segments(query_ids, query_ids if key_ids is None else check_array("key_ids", key_ids, ("S",), kind="int"))
 
 
 def dense(array: Bool[Array, "*batch T S"]) -> Dense:
