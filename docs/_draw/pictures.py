@@ -55,7 +55,7 @@ def main(root: Path = DOCS, suffix: str = ".svg") -> None:
     """Draw all pictures into folders below `root`."""
     for name, draw in DRAWINGS.items():
         panels(draw, root / "rules" / "img" / f"{name}{suffix}", columns=3 if name in THREE_PANELS else 2)
-    panels(stages, root / "img" / f"sentence{suffix}", columns=5, height=3.0)
+    panels(stages, root / "img" / f"formula{suffix}", columns=5, height=3.0)
     (root / "rules" / "img" / "VERSION").write_text(f"matplotlib {matplotlib.__version__}\n")
 
 
