@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
+
+from jax_attention.core.matmul import matmul
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def product(x: jax.Array, kernel: jax.Array, precision: Any, dtype: Any) -> jax.Array:
-    """`x[R, D] @ kernel[D, F]`, whose gradient of the kernel is `copy(x^T) @ g`.
-
-    Without the copy XLA on CPU multiplies with a transposed view, which is up to twice as slow (measured); the barrier
-    keeps XLA from undoing the copy. The derivative is linear in the tangents, so forward mode and higher orders work.
-    """
-    return jnp.matmul(x, kernel, precision=precision, preferred_element_type=dtype)
-
-
-@product.defjvp
-def _product_jvp(precision: Any, dtype: Any, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    (x, kernel), (dx, dkernel) = primals, tangents
-    columns = x.T
-    if jax.default_backend() == "cpu":  # the inner barrier keeps XLA from fusing the activation before it into the copy
-        columns = jax.lax.optimization_barrier(jax.lax.optimization_barrier(x).T)
-    dy_kernel = jax.lax.dot_general(
-        columns, dkernel, (((0,), (0,)), ((), ())), precision=precision, preferred_element_type=dtype
-    )
-    # Not `product` itself: a remat policy that keeps products must see a product, not a call with a custom derivative.
-    dy_x = jnp.matmul(dx, kernel, precision=precision, preferred_element_type=dtype)
-    return jnp.matmul(x, kernel, precision=precision, preferred_element_type=dtype), dy_x + dy_kernel
 
 
 class Linear(nnx.Linear):
@@ -88,7 +64,7 @@ class Linear(nnx.Linear):
 
     def _apply(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
         flat, kernel, bias = self.promote_dtype((self._flat(x), kernel, bias), dtype=self.dtype)
-        y = product(flat, kernel, self.precision, self.preferred_element_type)
+        y = matmul(flat, kernel, self.precision, self.preferred_element_type)
         y = y if bias is None else y + bias[None]
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
