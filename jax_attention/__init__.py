@@ -5,7 +5,7 @@
     weights = normalize(scores, where=mask(q_pos, k_pos))
     output  = weights @ value
 
-A rule is a choice of four small values: a score, mods, a mask, a normalizer. `attend` evaluates the sentence.
+A rule is a choice of four parts: a score, mods, a mask, a normalizer. `attend` evaluates the formula.
 Importing this package loads neither Flax nor any optional dependency; `jax_attention.nn` holds the Flax modules.
 """
 

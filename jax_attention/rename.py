@@ -70,6 +70,9 @@ KEYWORDS = {
     ("MultiHeadAttention", "extra_key"): "bias_kv",
     ("MultiHeadAttention", "joined_norm"): "norm_all_heads",
     ("beam_search", "rules"): "transforms",
+    ("difference", "found"): "actual",
+    ("token_accuracy", "found"): "predictions",
+    ("token_accuracy", "wanted"): "targets",
 }
 """Keyword arguments, by the name of the function that is called."""
 

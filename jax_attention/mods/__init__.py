@@ -3,10 +3,8 @@
 A plain function `(scores, q_pos, k_pos) -> scores` is accepted wherever a mod is.
 """
 
-from jax_attention.mods.alibi import Alibi, alibi
 from jax_attention.mods.base import Mod, UserMod, as_mod
-from jax_attention.mods.bias import Bias, bias
-from jax_attention.mods.relative import Relative, relative
+from jax_attention.mods.bias import Alibi, Bias, Relative, alibi, bias, relative
 from jax_attention.mods.shape import SoftCap, Temperature, soft_cap, temperature
 
 CATALOGUE = (bias, alibi, relative, soft_cap, temperature)

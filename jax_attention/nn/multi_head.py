@@ -17,8 +17,7 @@ from jax_attention.dropout import Dropout
 from jax_attention.nn.bias_kv import attend_with_bias_kv, weights_with_bias_kv
 from jax_attention.nn.checks import check_cache, head_sizes
 from jax_attention.nn.freeze import freeze, unfreeze
-from jax_attention.nn.linear import Linear
-from jax_attention.nn.projections import PackedProjections, SeparateProjections
+from jax_attention.nn.linear import Linear, PackedProjections, SeparateProjections
 from jax_attention.positions import Rotary
 from jax_attention.positions.scaling import present_length
 

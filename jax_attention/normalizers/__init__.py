@@ -4,11 +4,20 @@ A plain function `(scores[..., T, S], where[..., T, S]) -> weights` is accepted 
 """
 
 from jax_attention.normalizers.base import Normalizer, UserNormalizer, as_normalizer
-from jax_attention.normalizers.hard import Hard, hard
-from jax_attention.normalizers.pointwise import Linear, Relu, Sigmoid, Uniform, linear, relu, sigmoid, uniform
-from jax_attention.normalizers.proportional import Proportional, proportional
+from jax_attention.normalizers.pointwise import (
+    Linear,
+    Proportional,
+    Relu,
+    Sigmoid,
+    Uniform,
+    linear,
+    proportional,
+    relu,
+    sigmoid,
+    uniform,
+)
 from jax_attention.normalizers.softmax import Softmax, softmax
-from jax_attention.normalizers.sparse import Entmax15, Sparsemax, entmax15, sparsemax
+from jax_attention.normalizers.sparse import Entmax15, Hard, Sparsemax, entmax15, hard, sparsemax
 
 CATALOGUE = (softmax, sigmoid, relu, linear, proportional, sparsemax, entmax15, uniform, hard)
 

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jax_attention.core.checks import check_operand, check_positions
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.struct import FactoryRepr, struct
-from jax_attention.positions.phase import angles
 from jax_attention.positions.scaling import Scaling, present_length
-from jax_attention.positions.tables import check_even, check_style
+from jax_attention.positions.tables import angles, check_even, check_style
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int

@@ -4,9 +4,8 @@ A score has two methods, `project` (once per row) and `tile` (on any block). A p
 `(query[..., T, H], key[..., S, H]) -> [..., T, S]` is accepted wherever a score is.
 """
 
-from jax_attention.scores.additive import Additive, additive
+from jax_attention.scores.additive import Additive, Concat, additive, concat
 from jax_attention.scores.base import Score, UserScore, as_score
-from jax_attention.scores.concat import Concat, concat
 from jax_attention.scores.distance import L2, l2
 from jax_attention.scores.features import Features, RandomFeatures, features, random_features
 from jax_attention.scores.location import Location, location

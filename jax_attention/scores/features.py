@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array, describe_array, fail_unless
-from jax_attention.core.matmul import matmul
+from jax_attention.core.numerics import matmul
 from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
 

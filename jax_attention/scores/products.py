@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array
-from jax_attention.core.matmul import matmul
-from jax_attention.core.numerics import per_tile, safe_norm
+from jax_attention.core.numerics import matmul, per_tile, safe_norm
 from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
 

@@ -5,14 +5,13 @@ from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.evaluation import make_evaluate
 from jax_attention.training.flops import matmul_peak, train_flops
 from jax_attention.training.loop import FitResult, LoopConfig, TrainingDiverged, fit
-from jax_attention.training.losses import Losses, cross_entropy
+from jax_attention.training.losses import Losses, cross_entropy, seq2seq_loss
 from jax_attention.training.memory import keep_freed_memory
 from jax_attention.training.metrics import MetricsFile, TensorBoard, read_metrics
 from jax_attention.training.optimizers import OptimizerConfig, make_optimizer, make_schedule, refuse_nonfinite
 from jax_attention.training.parallel import check_divides, data_mesh, replicate, split_rows
 from jax_attention.training.progress import Meter, Progress, progress
 from jax_attention.training.quality import Rouge, bleu, exact_match, rouge, token_accuracy
-from jax_attention.training.seq2seq_loss import seq2seq_loss
 from jax_attention.training.step import (
     TrainState,
     evaluate_step,

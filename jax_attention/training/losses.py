@@ -1,19 +1,20 @@
-"""Masked cross-entropy of next tokens in chunks of rows, so that the logits `[B, T, V]` never exist at once."""
+"""Masked cross-entropy in chunks of rows, so that the logits `[B, T, V]` never exist at once; also with a source."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.core.numerics import compute_dtype
+from jax_attention.models.protocols import Seq2Seq
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 LOGITS_AT_ONCE = 2**24
 """Number of logits of one chunk at most (64 MiB in float32)."""
@@ -124,3 +125,51 @@ def _chunk_losses(
     # A row of weight 0 may hold NaN or inf, and 0 * NaN is NaN: replace its loss, do not multiply it by 0.
     total = lambda x: jnp.sum(jnp.where(counted, weights * x, 0))  # noqa: E731
     return Losses(total(objective), total(nats), jnp.sum(weights))
+
+
+def seq2seq_loss(
+    model: Any, batch: Any, rng: PRNGKeyArray | None = None, *, label_smoothing: float = 0.0, z_loss: float = 0.0
+) -> Losses:
+    """Cross-entropy of the targets of a batch under a model that reads a source.
+
+        sum over positions t of  weights_t (-log p(target_t | source, tokens up to t))
+
+    Args:
+        model: `models.EncoderDecoder`, `models.RNNSeq2Seq`, or anything with their `hidden` and `unembed`.
+        batch: has `source` `[B, S]`, `source_positions` `[B, S]` with `cache.EMPTY` at padding, and `tokens`,
+            `targets`, `weights` `[B, T]`.
+        rng: a JAX random key for dropout; None is no dropout.
+        label_smoothing: the share of the target that is spread over the vocabulary.
+        z_loss: the coefficient of the squared logsumexp.
+
+    Returns:
+        `Losses`: sums over the batch. Give it to `make_train_step(optimizer, loss=seq2seq_loss)` and
+        `make_evaluate(source, batch_size, evaluate_step=seq2seq_loss)`.
+
+    Raises:
+        ValueError: if shapes do not fit.
+        TypeError: if the model reads no source.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import models, training
+        >>> model = models.create(models.RNNConfig(source_vocab_size=7, vocab_size=11))
+        >>> tokens = jnp.zeros((2, 3), int)
+        >>> batch = dict(source=tokens, source_positions=None, tokens=tokens, targets=tokens, weights=jnp.ones((2, 3)))
+        >>> training.seq2seq_loss(model, SimpleNamespace(**batch)).weight
+        Array(6., dtype=float32)
+
+    Reference:
+        Sutskever, Vinyals, Le (2014), "Sequence to sequence learning with neural networks", eq. 2.
+    """
+    fail_unless(
+        isinstance(model, Seq2Seq),
+        f"model: expected one that reads a source, such as models.EncoderDecoder, got {type(model).__name__}. The loss "
+        "of a language model is language_model_loss.",
+        TypeError,
+    )
+    hidden = model.hidden(batch.source, batch.tokens, source_positions=batch.source_positions, rng=rng)
+    return cross_entropy(
+        model.unembed, hidden, batch.targets, batch.weights, label_smoothing=label_smoothing, z_loss=z_loss
+    )

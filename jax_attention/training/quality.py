@@ -20,15 +20,15 @@ BEYOND_LATIN = "\u0250"
 
 
 def token_accuracy(
-    found: Int[Array, "*shape"], wanted: Int[Array, "*shape"], weights: Float[Array, "*#shape"] | None = None
+    predictions: Int[Array, "*shape"], targets: Int[Array, "*shape"], weights: Float[Array, "*#shape"] | None = None
 ) -> float:
     """Weighted share of tokens that equal the reference.
 
         accuracy = sum_t w_t [found_t = wanted_t] / sum_t w_t
 
     Args:
-        found: token ids `[...]`, such as the likeliest at each position.
-        wanted: reference ids of the same shape.
+        predictions: token ids `[...]`, such as the likeliest at each position.
+        targets: reference ids of the same shape.
         weights: `[...]`, 0 at padding, such as the weights of a batch; None is 1 everywhere.
 
     Returns:
@@ -36,7 +36,7 @@ def token_accuracy(
 
     Raises:
         ValueError: if the shapes differ, a weight is negative or not finite, or all are 0.
-        TypeError: if `found` or `wanted` are not integers.
+        TypeError: if `predictions` or `targets` are not integers.
 
     Example:
         >>> from jax_attention import training
@@ -46,31 +46,32 @@ def token_accuracy(
     Reference:
         Klein et al. (2017), "OpenNMT", https://arxiv.org/abs/1701.02810: the figure `acc` of its logs.
     """
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    for name, ids in (("found", found), ("wanted", wanted)):
+    predictions, targets = np.asarray(predictions), np.asarray(targets)
+    for name, ids in (("predictions", predictions), ("targets", targets)):
         fail_unless(
             np.issubdtype(ids.dtype, np.integer),
             f"{name}: expected integer ids, got {describe_array(ids)}. Take the argmax of logits first.",
             TypeError,
         )
     fail_unless(
-        found.shape == wanted.shape,
-        f"found: expected the shape of wanted, {wanted.shape}, got {describe_array(found)}. Cut or pad one of them.",
+        predictions.shape == targets.shape,
+        f"predictions: expected the shape of targets, {targets.shape}, got {describe_array(predictions)}. "
+        "Cut or pad one of them.",
     )
     weights = np.ones((), np.float64) if weights is None else np.asarray(weights, np.float64)
     fail_unless(
-        weights.ndim <= wanted.ndim
-        and all(w in (1, n) for w, n in zip(weights.shape[::-1], wanted.shape[::-1], strict=False)),
-        f"weights: expected a shape that broadcasts to {wanted.shape}, got {describe_array(weights)}.",
+        weights.ndim <= targets.ndim
+        and all(w in (1, n) for w, n in zip(weights.shape[::-1], targets.shape[::-1], strict=False)),
+        f"weights: expected a shape that broadcasts to {targets.shape}, got {describe_array(weights)}.",
     )
-    weights = np.broadcast_to(weights, wanted.shape)
+    weights = np.broadcast_to(weights, targets.shape)
     total = weights.sum()
     fail_unless(
         bool(np.isfinite(total)) and bool(np.all(weights >= 0)) and total > 0,
         f"weights: expected finite numbers >= 0 with a positive sum, got the sum {total}. A batch of padding alone "
         "has no accuracy.",
     )
-    return float((weights * (found == wanted)).sum() / total)
+    return float((weights * (predictions == targets)).sum() / total)
 
 
 def exact_match(texts: Sequence[str], references: Sequence[str | Sequence[str]]) -> float:

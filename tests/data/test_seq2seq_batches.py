@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jax_attention import cache, data, models, training
-from jax_attention.training.seq2seq_loss import seq2seq_loss
+from jax_attention.training.losses import seq2seq_loss
 from tests.models import small
 
 START, STOP = 1, 2

@@ -77,7 +77,7 @@ def test_arrays_of_jax_and_tensors():
 
 
 def test_other_shapes_and_dtypes_are_refused():
-    with pytest.raises(ValueError, match=r"found: expected the shape of expected, \(3,\), got \(1, 3\). Reshape"):
+    with pytest.raises(ValueError, match=r"actual: expected the shape of expected, \(3,\), got \(1, 3\). Reshape"):
         interop.difference(np.ones((1, 3)), np.ones(3))
     with pytest.raises(TypeError, match=r"expected: expected floating-point numbers, got int64\[3\]. Cast"):
         interop.difference(np.ones(3), np.ones(3, np.int64))

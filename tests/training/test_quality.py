@@ -196,11 +196,15 @@ def test_an_interval_depends_on_the_seed_and_not_on_the_memory_limit(monkeypatch
 
 IDS = [[1, 2], [3, 4]]
 WRONG = {
-    "logits": (lambda: training.token_accuracy([0.5], [1]), TypeError, "found: expected integer ids, got float64[1]."),
+    "logits": (
+        lambda: training.token_accuracy([0.5], [1]),
+        TypeError,
+        "predictions: expected integer ids, got float64[1].",
+    ),
     "shape": (
         lambda: training.token_accuracy([1], [1, 2]),
         ValueError,
-        "found: expected the shape of wanted, (2,), got",
+        "predictions: expected the shape of targets, (2,), got",
     ),
     "weights' shape": (
         lambda: training.token_accuracy(IDS, IDS, [1, 1, 1]),

@@ -24,8 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from jax_attention.core.matmul import matmul
-from jax_attention.core.numerics import full_with_sharding, matmul_precision, pvary_like, zero_rows
+from jax_attention.core.numerics import full_with_sharding, matmul, matmul_precision, pvary_like, zero_rows
 from jax_attention.implementations.blockwise.tiled_call import TiledCall, TileGrid, TileSchedule
 from jax_attention.implementations.call import AttentionCall
 

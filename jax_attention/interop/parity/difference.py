@@ -28,7 +28,7 @@ class Difference(NamedTuple):
         return f"abs {self.max_abs:.1e}, rel {self.max_rel:.1e}, {self.ulps:.3g} ulps, cosine {self.cosine:.9f}"
 
 
-def difference(found: Float[Array, "*shape"], expected: Float[Array, "*shape"]) -> Difference:
+def difference(actual: Float[Array, "*shape"], expected: Float[Array, "*shape"]) -> Difference:
     """The largest distances between an array and the expected one, and the cosine of the angle between them.
 
         max_abs = max |f - e|,        max_rel = max |f - e| / |e|,        ulps = max |f - e| / ulp(max(|f|, |e|))
@@ -39,7 +39,7 @@ def difference(found: Float[Array, "*shape"], expected: Float[Array, "*shape"]) 
     cosine 1. If either array has a NaN, all four numbers are NaN, so that no comparison with a tolerance succeeds.
 
     Args:
-        found: a floating-point JAX or NumPy array or PyTorch tensor. An ulp is a unit in the last place of its dtype.
+        actual: a floating-point JAX or NumPy array or PyTorch tensor. An ulp is a unit in the last place of its dtype.
         expected: an array of the same shape and any floating-point dtype.
 
     Returns:
@@ -61,12 +61,13 @@ def difference(found: Float[Array, "*shape"], expected: Float[Array, "*shape"]) 
     Reference:
         Goldberg (1991), "What every computer scientist should know about floating-point arithmetic", section 1.2.
     """
-    found, expected = _check_floating("found", found), _check_floating("expected", expected)
-    if found.shape != expected.shape:
+    actual, expected = _check_floating("actual", actual), _check_floating("expected", expected)
+    if actual.shape != expected.shape:
         raise ValueError(
-            f"found: expected the shape of expected, {expected.shape}, got {found.shape}. Reshape or slice one of them."
+            f"actual: expected the shape of expected, {expected.shape}, got {actual.shape}. "
+            "Reshape or slice one of them."
         )
-    f, e = (x.astype(np.float64).reshape(-1) for x in (found, expected))
+    f, e = (x.astype(np.float64).reshape(-1) for x in (actual, expected))
     if np.isnan(f).any() or np.isnan(e).any():
         return Difference(np.nan, np.nan, np.nan, np.nan)
     differs = f != e
@@ -75,7 +76,7 @@ def difference(found: Float[Array, "*shape"], expected: Float[Array, "*shape"]) 
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rel[differs] = np.where(np.isinf(distance[differs]), np.inf, distance[differs] / np.abs(e[differs]))
         larger = np.maximum(np.abs(f), np.abs(e))[differs]
-        ulps[differs] = np.where(np.isinf(distance[differs]), np.inf, distance[differs] / _ulp(larger, found.dtype))
+        ulps[differs] = np.where(np.isinf(distance[differs]), np.inf, distance[differs] / _ulp(larger, actual.dtype))
     largest = [float(x.max(initial=0.0)) for x in (distance, rel, ulps)]
     return Difference(*largest, _cosine(f, e) if differs.any() else 1.0)
 

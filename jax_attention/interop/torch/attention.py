@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from jax_attention.core.checks import fail_unless
-from jax_attention.interop.torch.converter import LayerConverter, check_options
+from jax_attention.interop.torch.layers import LayerConverter, check_options
 from jax_attention.interop.weight_mapping import WeightMapping, reshaped, same, split, transposed
 from jax_attention.nn.attn import Attn
 from jax_attention.nn.freeze import unfreeze
+from jax_attention.nn.linear import PackedProjections
 from jax_attention.nn.multi_head import MultiHeadAttention
-from jax_attention.nn.projections import PackedProjections
 from jax_attention.nn.scores import Location
 from jax_attention.normalizers import Softmax, softmax
 

@@ -11,9 +11,7 @@ from flax import nnx
 from jax_attention.core.checks import check_instance
 from jax_attention.core.tree_paths import arrays_by_path, list_problems, replace_arrays
 from jax_attention.interop.torch.attention import ATTN, MULTI_HEAD
-from jax_attention.interop.torch.converter import LayerConverter
-from jax_attention.interop.torch.layers import EMBEDDING, LAYER_NORM, LINEAR, RMS_NORM
-from jax_attention.interop.torch.recurrent import RECURRENT
+from jax_attention.interop.torch.layers import EMBEDDING, LAYER_NORM, LINEAR, RECURRENT, RMS_NORM, LayerConverter
 from jax_attention.interop.torch.tensors import import_torch, to_jax, to_numpy, to_tensor
 from jax_attention.interop.torch.transformer import TRANSFORMERS
 from jax_attention.interop.weight_mapping import WeightMapping, to_jax_arrays, to_torch_arrays

@@ -1,16 +1,48 @@
-"""Converters of linear layers, norms and embeddings."""
+"""Converters of linear layers, norms, embeddings, GRU and LSTM."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from flax import nnx
 
-from jax_attention.interop.torch.converter import LayerConverter, check_options
+from jax_attention.core.checks import fail_unless
 from jax_attention.interop.torch.tensors import import_torch
 from jax_attention.interop.weight_mapping import WeightMapping, same, transposed
 from jax_attention.nn.linear import Linear
 from jax_attention.nn.norms import LayerNorm, RMSNorm
+from jax_attention.nn.recurrent import GRU, LSTM
+
+
+class LayerConverter(NamedTuple):
+    """One layer of `torch.nn` and the layer of this library that computes the same."""
+
+    torch_name: str | None
+    """Name of the class in `torch.nn`. None where PyTorch has no such class, and only state dictionaries convert."""
+    jax_class: type
+    """Layers of this class or a subclass are converted."""
+    make: Callable[..., Any] | None
+    """Makes the JAX layer from `jax_options(module)`, `param_dtype` and `rngs`."""
+    jax_options: Callable[[Any], dict[str, Any]] | None
+    """Arguments of `make`, from a torch module."""
+    torch_options: Callable[[Any], dict[str, Any]] | None
+    """Arguments of the class in `torch.nn`, from a JAX layer."""
+    weight_mappings: Callable[[Any], list[WeightMapping]]
+    """The table of weights of a JAX layer."""
+    fits: Callable[[Any], bool] = lambda layer: True
+    """Whether this converter is the one for a layer of its class."""
+
+
+def check_options(module: Any, unsupported: dict[str, Any], cure: str) -> None:
+    """Refuse a layer that has options which the other library lacks; the error lists those that are set."""
+    present = [name for name, is_set in unsupported.items() if is_set]
+    fail_unless(
+        not present,
+        f"{type(module).__name__}: expected a layer that both libraries have, got one with {', '.join(present)}. "
+        f"{cure}",
+    )
+
 
 # --- Linear ----------------------------------------------------------------------------------------------------------
 
@@ -116,4 +148,45 @@ def _embedding_mappings(layer: nnx.Embed) -> list[WeightMapping]:
 
 EMBEDDING = LayerConverter(
     "Embedding", nnx.Embed, nnx.Embed, _embedding_jax_options, _embedding_torch_options, _embedding_mappings
+)
+
+
+# --- GRU and LSTM: two kernels and two biases per layer and direction, gates in the same order ------------------------
+
+PRODUCTS = (("input", "ih"), ("hidden", "hh"))
+"""The two linear layers of a cell: name here, name in PyTorch."""
+
+
+def _recurrent_jax_options(module: Any) -> dict[str, Any]:
+    unsupported = {"proj_size": module.proj_size}
+    check_options(module, unsupported, "Outputs of nn.LSTM have hidden_size entries: use proj_size=0.")
+    return {
+        "input_size": module.input_size,
+        "hidden_size": module.hidden_size,
+        "num_layers": module.num_layers,
+        "bidirectional": module.bidirectional,
+        "use_bias": module.bias,
+    }
+
+
+def _recurrent_torch_options(layer: GRU | LSTM) -> dict[str, Any]:
+    names = ("input_size", "hidden_size", "num_layers", "bidirectional")
+    return {name: getattr(layer, name) for name in names} | {"bias": layer.use_bias, "batch_first": True}
+
+
+def _recurrent_weight_mappings(layer: GRU | LSTM) -> list[WeightMapping]:
+    mappings = []
+    for index in range(len(layer.cells)):
+        number, direction = divmod(index, layer.directions)
+        suffix = f"l{number}{'_reverse' if direction else ''}"
+        cell = f"cells.{index}"
+        mappings += [transposed(f"{cell}.{jax}.kernel", f"weight_{torch}_{suffix}") for jax, torch in PRODUCTS]
+        if layer.use_bias:
+            mappings += [same(f"{cell}.{jax}.bias", f"bias_{torch}_{suffix}") for jax, torch in PRODUCTS]
+    return mappings
+
+
+RECURRENT = tuple(
+    LayerConverter(cls.__name__, cls, cls, _recurrent_jax_options, _recurrent_torch_options, _recurrent_weight_mappings)
+    for cls in (GRU, LSTM)
 )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention.core.checks import fail_unless
-from jax_attention.interop.torch.converter import LayerConverter, check_options
+from jax_attention.interop.torch.layers import LayerConverter, check_options
 from jax_attention.interop.torch.tensors import import_torch
 from jax_attention.interop.weight_mapping import WeightMapping, same, split, transposed
 from jax_attention.models import EncoderDecoderStack, LMConfig, TransformerLayer, TransformerStack

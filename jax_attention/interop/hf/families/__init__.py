@@ -1,20 +1,13 @@
-"""The model families of Hugging Face, one small file each."""
+"""The model families of Hugging Face, one file each, or one for a group that shares most."""
 
 from jax_attention.interop.hf.families.bart import BART
 from jax_attention.interop.hf.families.bert import BERT
 from jax_attention.interop.hf.families.distilbert import DISTILBERT
-from jax_attention.interop.hf.families.gemma import GEMMA
-from jax_attention.interop.hf.families.gemma2 import GEMMA2
-from jax_attention.interop.hf.families.gemma3 import GEMMA3
+from jax_attention.interop.hf.families.gemma import GEMMA, GEMMA2, GEMMA3
 from jax_attention.interop.hf.families.gpt2 import GPT2
 from jax_attention.interop.hf.families.gpt_neox import GPT_NEOX
-from jax_attention.interop.hf.families.llama import LLAMA
+from jax_attention.interop.hf.families.llama import LLAMA, MISTRAL, OLMO2, PHI3, QWEN2, QWEN3
 from jax_attention.interop.hf.families.marian import MARIAN
-from jax_attention.interop.hf.families.mistral import MISTRAL
-from jax_attention.interop.hf.families.olmo2 import OLMO2
-from jax_attention.interop.hf.families.phi3 import PHI3
-from jax_attention.interop.hf.families.qwen2 import QWEN2
-from jax_attention.interop.hf.families.qwen3 import QWEN3
 from jax_attention.interop.hf.families.roberta import ROBERTA
 from jax_attention.interop.hf.families.t5 import T5
 

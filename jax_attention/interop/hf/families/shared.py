@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax_attention import scores
-from jax_attention.interop.hf.config_fields import ConfigFields
-from jax_attention.interop.hf.rope_fields import read_rope, rope_json
-from jax_attention.interop.weight_mapping import WeightMapping, concatenated, offset, same, split, transposed
+from jax_attention.interop.weight_mapping import WeightMapping, concatenated, offset, same, transposed
 from jax_attention.models import LMConfig
 from jax_attention.scores import Score
 
@@ -79,103 +77,7 @@ def biased_layers(
     ]
 
 
-def llama_mappings(
-    config: LMConfig, norms: Mapping[str, str] = PRE_NORMS, scale_offset: float = 0.0, packed: bool = False
-) -> list[WeightMapping]:
-    """The table of a Llama or of one of its many children: other norms, other biases, packed projections."""
-    mappings = [
-        same("embedding", "model.embed_tokens.weight"),
-        *norm("final_norm", "model.norm", scale_offset=scale_offset),
-    ]
-    for layer in range(config.depth):
-        jax_path, hf_path = f"blocks.rest.{layer}", f"model.layers.{layer}"
-        mappings += _attention(config, f"{jax_path}.attention", f"{hf_path}.self_attn", scale_offset, packed)
-        mappings += _gated_mlp(config, f"{jax_path}.feed_forward", f"{hf_path}.mlp", packed)
-        for jax_norm, hf_norm in norms.items():
-            mappings += norm(f"{jax_path}.{jax_norm}", f"{hf_path}.{hf_norm}", scale_offset=scale_offset)
-    return mappings + ([] if config.tied_head else linear("head", "lm_head", bias=False))
-
-
-def _attention(config: LMConfig, jax_path: str, hf_path: str, scale_offset: float, packed: bool) -> list[WeightMapping]:
-    mappings = linear(f"{jax_path}.out", f"{hf_path}.o_proj", config.has_bias("out"))
-    if config.qk_norm:
-        for name in ("query", "key"):
-            mappings += norm(f"{jax_path}.{name}_norm", f"{hf_path}.{name[0]}_norm", scale_offset=scale_offset)
-    has_bias = config.has_bias("qkv")
-    if packed:
-        return mappings + linear(f"{jax_path}.projections.joined", f"{hf_path}.qkv_proj", has_bias)
-    return mappings + projections(config, jax_path, [f"{hf_path}.{x}_proj" for x in "qkv"], has_bias)
-
-
-def _gated_mlp(config: LMConfig, jax_path: str, hf_path: str, packed: bool) -> list[WeightMapping]:
-    has_bias, size = config.has_bias("feed_forward"), config.resolved_ff_size
-    mappings = linear(f"{jax_path}.down", f"{hf_path}.down_proj", has_bias)
-    if packed:
-        kernels = [f"{jax_path}.gate.kernel", f"{jax_path}.up.kernel"]
-        return [*mappings, split(kernels, f"{hf_path}.gate_up_proj.weight", [size] * 2)]
-    for name in ("gate", "up"):
-        mappings += linear(f"{jax_path}.{name}", f"{hf_path}.{name}_proj", has_bias)
-    return mappings
-
-
 # --- Fields ----------------------------------------------------------------------------------------------------------
-
-
-def read_llama_fields(
-    fields: ConfigFields,
-    *,
-    activation: str | None = None,
-    context: int = 2048,
-    head_size: int | None = None,
-    kv_heads: int | None = None,
-    epsilon: float = 1e-6,
-    tied: bool = False,
-    fraction: float | None = None,
-) -> dict[str, Any]:
-    """The fields that Llama-like families share, as arguments of `LMConfig`.
-
-    Keyword arguments are the family's defaults for absent fields; None stands for Llama's. Only `activation` is one
-    that the family has already read. `fraction` is that of `read_rope`.
-    """
-    width, num_heads = fields.take("hidden_size"), fields.take("num_attention_heads")
-    head_size = fields.take_first(("head_dim",), head_size or width // num_heads)
-    context = fields.take("max_position_embeddings", context)
-    return {
-        "vocab_size": fields.take("vocab_size"),
-        "context": context,
-        "width": width,
-        "depth": fields.take("num_hidden_layers"),
-        "num_heads": num_heads,
-        "kv_heads": fields.take_first(("num_key_value_heads",), kv_heads or num_heads),
-        "head_size": head_size,
-        "ff_size": fields.take("intermediate_size"),
-        "activation": gated_activation(activation or fields.take("hidden_act", "silu")),
-        "position": "rotary",
-        "rope": read_rope(fields, head_size, context, fraction=fraction),
-        "norm": "rms",
-        "norm_epsilon": fields.take("rms_norm_eps", epsilon),
-        "use_bias": False,
-        "tied_head": bool(fields.take("tie_word_embeddings", tied)),
-        "attention_dropout": float(fields.take_first(("attention_dropout",), 0.0)),
-    }
-
-
-def check_heads_divide_width(config: LMConfig) -> None:
-    """Refuse sizes that transformers rejects when it reads the configs of some families."""
-    if config.width % config.num_heads:
-        raise ValueError(f"num_heads: expected a divisor of width = {config.width}, got {config.num_heads}.")
-
-
-def write_llama_fields(config: LMConfig) -> dict[str, Any]:
-    """The inverse of `read_llama_fields`."""
-    return size_fields(config) | {
-        "num_key_value_heads": config.resolved_kv_heads,
-        "head_dim": config.resolved_head_size,
-        "rope_parameters": rope_json(config.rope, config.resolved_head_size),
-        "rms_norm_eps": config.norm_epsilon,
-        "tie_word_embeddings": config.tied_head,
-        "attention_dropout": config.attention_dropout,
-    }
 
 
 def size_fields(config: LMConfig) -> dict[str, Any]:
