@@ -8,7 +8,7 @@ RUN ?=
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: run test test-all test-long durations format benchmarks experiments docs clean
+.PHONY: run test test-all test-long durations format benchmarks experiments docs generated clean
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12"'
@@ -80,8 +80,14 @@ experiments: $(VENV)/.test
 	$(BIN)/python -m experiments.long_range --small --out $(SMALL)/long_range
 	$(BIN)/python -m experiments.shakespeare_char --text README.md --small --out $(SMALL)/shakespeare_char
 
+# The site, into site/. mkdocs' advertisement is switched off, not a warning.
 docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Everything in docs/ that is made from the code: the list of files and the pictures. Tests compare them.
+generated: $(VENV)/.test
+	$(BIN)/python -m docs._draw.tree
 	$(BIN)/python -m docs._draw.pictures
 
 clean:
-	rm -rf $(VENV) $(SMALL) .pytest_cache .ruff_cache .jax_cache .hypothesis
+	rm -rf $(VENV) $(SMALL) site .pytest_cache .ruff_cache .jax_cache .hypothesis

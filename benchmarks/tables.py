@@ -100,17 +100,13 @@ def losses() -> str:
 
 
 def headline() -> str:
-    """Table of the cases of the longest length and one head size."""
-    shown = [case for case in read("attention")["cases"] if case["H"] == SIZE]
-    longest = max(case["T"] for case in shown)
+    """Table of geometric means over all cases of each length."""
+    cases = read("attention")["cases"]
     rows = []
-    for case in shown:
-        if case["T"] == longest:
-            times = [number(case[label]["ms"]["jax_attention"]) for label in PASSES]
-            ratios = [ratio(case[label]["ratio"].get(peer)) for label, peer in columns()]
-            rows.append([case["kind"], times[0], *ratios[:4], times[1], *ratios[4:]])
-    names = headings()
-    return table([f"T = {longest:,}", "forward, ms", *names[:4], "both, ms", *names[4:]], rows)
+    for length in sorted({case["T"] for case in cases}):
+        group = [case for case in cases if case["T"] == length]
+        rows.append([f"{length:,}", *(ratio(mean(group, *x)) for x in columns())])
+    return table(["T", *headings()], rows)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

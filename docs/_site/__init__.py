@@ -1,0 +1,1 @@
+"""How `make docs` turns the pages of the repository into the site."""
