@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -97,3 +98,13 @@ def test_pages_in_a_browser(site, browser, page, width, height):
     assert browser.value("document.documentElement.scrollWidth") <= width
     assert browser.value("[...document.querySelectorAll('math')].every(x => x.getBoundingClientRect().height > 8)")
     assert browser.value("[...document.images].every(x => x.complete && x.naturalWidth > 0)")
+
+
+@pytest.mark.slow
+def test_search_works_from_the_disk(site, browser):
+    browser.send("Emulation.setDeviceMetricsOverride", width=1280, height=900, deviceScaleFactor=1, mobile=False)
+    browser.send("Page.navigate", url=(site / "index.html").as_uri() + "?q=sparsemax")
+    links, until = "[...document.querySelectorAll('.md-search-result__link')].map(x => x.href)", time.monotonic() + 60
+    while not any("normalizers.html" in link for link in browser.value(links)):
+        assert time.monotonic() < until, "no result for sparsemax within 60 seconds"
+        time.sleep(0.1)
