@@ -1,5 +1,5 @@
 # make run: the main job.  make test: one test of everything.  make test-all: the other tests that CI runs.
-# make test-long: all tests on optimised code, also those that CI has no time for.
+# make test-long: the drills and grids that CI has no time for, on optimised code.
 PYTHON ?= python3
 VENV ?= .venv
 # Further options of jax-attention train, such as RUN='--steps 500'.
@@ -39,7 +39,7 @@ test-all: $(VENV)/.test
 	$(BIN)/python -m pytest -m "slow and not long and not gpu"
 
 test-long: $(VENV)/.test
-	XLA_FLAGS= $(BIN)/python -m pytest -m "not gpu"
+	XLA_FLAGS= $(BIN)/python -m pytest -m "long and not gpu"
 
 # Times and memory of the tests, for benchmarks/results/suite.json and the tables made from it.
 durations: $(VENV)/.test
