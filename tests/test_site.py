@@ -14,7 +14,7 @@ import pytest
 
 from docs._site import links, reference
 from tests.house.test_public_names import PUBLIC
-from tests.viz.browser import Browser, installed_browser
+from tests.support.browser import Browser, installed_browser
 
 ROOT = Path(__file__).parent.parent
 LOADED = re.compile(r'<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)="?([^"\s>]+)')
@@ -36,6 +36,7 @@ def test_links_become_those_of_the_site():
     assert links.rewrite("![a](../../experiments/x/a.png)", "rules/dot.md", known) == "![a](../experiments/x/a.png)"
     assert links.rewrite("[rules](docs/rules/)", "index.md", known) == "[rules](rules/README.md)"
     assert links.rewrite("[r](../README.md)", "stability.md", known) == "[r](index.md)"
+    assert links.rewrite("![no such picture](b.png)", "rules/dot.md", known) == "![no such picture](b.png)"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,9 @@ def test_no_page_loads_anything_from_another_host(site):
 def test_examples_and_formulas_are_rendered(site):
     page = (site / "reference" / "masks.html").read_text(encoding="utf-8")
     assert "<blockquote>" not in page  # an example that was read as prose
+    cells = "".join(re.findall(r"<td.*?</td>", (site / "coming_from.html").read_text(encoding="utf-8"), re.S))
+    assert "<code>" in cells
+    assert r"\|" not in cells
     rule = (site / "rules" / "entmax15.html").read_text(encoding="utf-8")
     assert rule.count("<math ") >= 1
     assert not any("arithmatex" in path.read_text(encoding="utf-8") for path in (site / "rules").glob("*.html"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mkdocs.structure.files import File, Files
@@ -24,5 +25,9 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Replace TeX by MathML, which browsers draw without scripts and fonts from elsewhere."""
-    return mathml.replace_tex(html)
+    """Replace TeX by MathML, which browsers draw without scripts and fonts from elsewhere.
+
+    In a cell of a table, Markdown needs the backslash of `\\|` also within code, and mkdocs leaves it there.
+    """
+    cells = re.sub(r"<td\b.*?</td>", lambda cell: cell[0].replace(r"\|", "|"), html, flags=re.S)
+    return mathml.replace_tex(cells)

@@ -55,14 +55,14 @@ def rewrite(text: str, source: str, known: set[str]) -> str:
     folder = posixpath.dirname(repository_path(source))
 
     def link(match: re.Match) -> str:
-        if match[3] is None or re.match(r"[a-z]+:|#", match[3]):
+        if re.match(r"[a-z]+:|#", match[3]):
             return match[0]
         target, _, fragment = match[3].partition("#")
-        path = site_path(posixpath.normpath(posixpath.join(folder, target)))
-        if path not in known and f"{path}/README.md".lstrip("./") in known:  # a link to a folder
-            path = f"{path}/README.md".lstrip("./")
-        if path not in known:
-            return match[2]
+        path = posixpath.normpath(posixpath.join(folder, target))
+        pages = (site_path(path), site_path(posixpath.normpath(f"{path}/README.md")))  # a file, or a folder's page
+        path = next((page for page in pages if page in known), None)
+        if path is None:  # a picture keeps its link, so that mkdocs reports it as missing
+            return match[0] if match[1] else match[2]
         relative = posixpath.relpath(path, posixpath.dirname(source) or ".")
         return f"{match[1]}[{match[2]}]({relative}{'#' + fragment if fragment else ''})"
 

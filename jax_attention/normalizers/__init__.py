@@ -6,16 +6,15 @@ A plain function `(scores[..., T, S], where[..., T, S]) -> weights` is accepted 
 from jax_attention.normalizers.base import Normalizer, UserNormalizer, as_normalizer
 from jax_attention.normalizers.pointwise import (
     Linear,
-    Proportional,
     Relu,
     Sigmoid,
     Uniform,
     linear,
-    proportional,
     relu,
     sigmoid,
     uniform,
 )
+from jax_attention.normalizers.proportional import Proportional, proportional
 from jax_attention.normalizers.softmax import Softmax, softmax
 from jax_attention.normalizers.sparse import Entmax15, Hard, Sparsemax, entmax15, hard, sparsemax
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jax_attention import viz
-from tests.viz.browser import Browser, installed_browser
+from tests.support.browser import Browser, installed_browser
 
 WORDS = ["我", "喜欢", "写", "代码"]
 WEIGHTS = np.random.default_rng(0).dirichlet(np.ones(4), (2, 2, 4))  # layers, heads, queries, keys

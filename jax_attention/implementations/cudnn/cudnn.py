@@ -16,7 +16,8 @@ from jax_attention.core.numerics import zero_rows
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.cudnn.eligible import CudnnMask, cudnn_mask, why_not
-from jax_attention.implementations.cudnn.fused import KernelOptions, attention, layout_of
+from jax_attention.implementations.cudnn.fused import KernelOptions, attention
+from jax_attention.implementations.cudnn.layout import layout_of
 from jax_attention.scores import Dot
 
 

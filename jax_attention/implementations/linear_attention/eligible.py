@@ -1,11 +1,8 @@
-"""Which calls can be evaluated in O(T) time, what prevents it in the others, and the keys that their masks allow."""
+"""Which calls can be evaluated in O(T) time, and what prevents it in the others."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.implementations.call import AttentionCall, ResultKind
@@ -54,57 +51,3 @@ def _mask(call: AttentionCall) -> str | None:
                         f"{name}: linear_attention runs along the keys and needs the default positions 0, 1, 2, … here"
                     )
     return None
-
-
-class CausalExtent(NamedTuple):
-    """Query row t sees key row s where `s <= t + ahead`, `query_ok[t]` and `key_ok[s]`.
-
-    ahead:    an int, at most S; S where no part of the mask is causal
-    query_ok: bool `[..., T]`, NumPy where it is known when traced
-    key_ok:   bool `[..., S]`, likewise
-    """
-
-    ahead: int
-    query_ok: Any
-    key_ok: Any
-
-    def counts(self) -> jax.Array:
-        """How many keys each query sees, `[..., T]`."""
-        last = np.minimum(np.arange(self.query_ok.shape[-1]) + self.ahead, self.key_ok.shape[-1] - 1)
-        up_to_last = self.key_ok.cumsum(-1)[..., np.maximum(last, 0)].astype(np.int32)
-        return jnp.where((last >= 0) & self.query_ok, up_to_last, 0)
-
-    def row_used(self) -> Any:
-        """Whether a query sees any key, `[..., T]`."""
-        return self.counts() > 0
-
-    def column_used(self) -> Any:
-        """Whether any query sees a key, `[..., S]`: any of the queries from row `s - ahead` on."""
-        rows = self.query_ok.shape[-1]
-        first = np.maximum(np.arange(self.key_ok.shape[-1]) - self.ahead, 0)
-        later = self.query_ok[..., ::-1].cumsum(-1)[..., ::-1]
-        return (later[..., np.minimum(first, rows - 1)] > 0) & (first < rows) & self.key_ok
-
-
-def causal_extent(call: AttentionCall) -> CausalExtent:
-    """What the mask of an eligible call, which has queries and keys, allows."""
-    rows, columns = call.score_shape[-2:]
-    rank = (1,) * len(call.batch_shape)
-    ahead, query_ok, key_ok = columns, np.ones((*rank, rows), bool), np.ones((*rank, columns), bool)
-    for part in and_terms(call.mask):
-        if isinstance(part, Causal):
-            between = int(call.query_positions.flat[0]) - int(call.key_positions.flat[0])
-            ahead = min(ahead, part.offset + between)
-        if isinstance(part, Prefix):
-            key_ok = key_ok & _below(call.key_positions, part.length)
-        if isinstance(part, Lengths):
-            query_ok = query_ok & _below(call.query_positions, part.query_lengths)
-            key_ok = key_ok & _below(call.key_positions, part.key_lengths)
-    return CausalExtent(ahead, query_ok, key_ok)
-
-
-def _below(positions: Any, length: Any) -> Any:
-    """Stays NumPy where both are known."""
-    if length is None:
-        return True
-    return positions < length if isinstance(length, int) else jnp.asarray(positions) < jnp.asarray(length)[..., None]

@@ -20,7 +20,8 @@ from jax_attention.core.checks import check_int
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.linear_attention import products, separable
-from jax_attention.implementations.linear_attention.eligible import causal_extent, why_not
+from jax_attention.implementations.linear_attention.causal_extent import causal_extent
+from jax_attention.implementations.linear_attention.eligible import why_not
 from jax_attention.implementations.linear_attention.products import State
 from jax_attention.normalizers import Softmax
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.linear_attention import chunks
-from jax_attention.implementations.linear_attention.eligible import CausalExtent
+from jax_attention.implementations.linear_attention.causal_extent import CausalExtent
 from jax_attention.normalizers import Proportional, Uniform
 from jax_attention.scores import Concat
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.linear_attention import chunks
-from jax_attention.implementations.linear_attention.eligible import CausalExtent
+from jax_attention.implementations.linear_attention.causal_extent import CausalExtent
 from jax_attention.implementations.linear_attention.products import append_ones, transpose
 from jax_attention.normalizers import Softmax
 from jax_attention.normalizers.softmax import exponentials

@@ -31,13 +31,8 @@ from jax_attention.interop.hf.folder import (
     write_json,
     write_safetensors,
 )
-from jax_attention.interop.hf.lora_factors import (
-    Factors,
-    stack_adapters,
-    to_jax_factors,
-    to_peft_factors,
-    unstack_adapters,
-)
+from jax_attention.interop.hf.lora_factors import Factors, to_jax_factors, to_peft_factors
+from jax_attention.interop.hf.scanned_adapters import stack_adapters, unstack_adapters
 from jax_attention.interop.weight_mapping import WeightMapping
 from jax_attention.models import EncoderDecoder, TransformerLM, unroll_layers
 from jax_attention.nn import Adapters, apply_adapters
