@@ -28,6 +28,26 @@ MODULES = (
 )
 """Public modules, in the order of the floors."""
 
+INTRODUCTION = """# API reference
+
+Every public name, with signature, equation, shapes, errors and an example.
+
+Shapes in signatures are those of [jaxtyping](https://docs.kidger.site/jaxtyping/api/array/).
+`Float[Array, "*batch T H"]` is a float array with any number of batch axes before `T` and `H`; `*#batch` means that
+these axes broadcast against those of the other arguments. `"*batch"` alone is an array over batch and head axes, such
+as `[N]`.
+
+| axis | meaning |
+|---|---|
+| `B` | batch |
+| `T`, `S` | query length, key length |
+| `N`, `K` | query heads, key heads; N is a multiple of K |
+| `H`, `Hk` | features of a query, of a key; they may differ for `general`, `additive` and `concat` |
+| `E` | features of a value |
+| `F`, `A` | features of a feature map, hidden units of `additive` |
+| `D`, `V`, `L` | model size, vocabulary size, layers |
+"""
+
 
 def public_names(module: ModuleType) -> list[str]:
     """The public names of a module, without its submodules and its catalogue of rules; functions come first."""
@@ -54,6 +74,5 @@ def pages() -> dict[str, str]:
         written[f"reference/{page_name(name)}"] = f"# `{name}`\n\n{inspect.getdoc(module)}\n\n{blocks}\n"
     summaries = {name: inspect.getdoc(import_module(name)).splitlines()[0] for name in MODULES}
     rows = "".join(f"| [`{name}`]({page_name(name)}) | {text} |\n" for name, text in summaries.items())
-    title = "# API reference\n\nEvery public name, with signature, equation, shapes, errors and an example.\n\n"
-    written["reference/index.md"] = f"{title}| module | what it holds |\n|---|---|\n{rows}"
+    written["reference/index.md"] = f"{INTRODUCTION}\n| module | what it holds |\n|---|---|\n{rows}"
     return written

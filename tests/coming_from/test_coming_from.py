@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.coming_from import flash_rows, flax_rows, flex_rows, huggingface_rows, jax_nn_rows, torch_rows
+from tests.coming_from import (
+    flash_rows,
+    flax_rows,
+    flex_rows,
+    huggingface_rows,
+    jax_nn_rows,
+    torch_rows,
+    x_transformers_rows,
+)
 from tests.support.tiers import slow_except
 
 PAGE = Path(__file__).parents[2] / "docs" / "coming_from.md"
-PEERS = (torch_rows, flex_rows, jax_nn_rows, flax_rows, huggingface_rows, flash_rows)
+PEERS = (torch_rows, flex_rows, jax_nn_rows, flax_rows, huggingface_rows, flash_rows, x_transformers_rows)
 ROW_FUNCTIONS = [
     (name.replace("_", "-"), function)
     for peer in PEERS
@@ -49,7 +57,7 @@ def test_examples_on_the_page():
 
 
 QUICK = ("torch-10", "torch-11", "flex-9", "jaxnn-3", "jaxnn-5", "jaxnn-7", "jaxnn-9")
-QUICK += ("flax-3", "flax-8", "hf-1", "hf-8", "hf-14", "flash-2", "flash-9")
+QUICK += ("flax-3", "flax-8", "hf-1", "hf-8", "hf-14", "flash-2", "flash-9", "xt-6")
 """Rows that compile fast, for every library and every part of a rule. tests/peers/ compares the same functions."""
 
 
