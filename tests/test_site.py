@@ -91,17 +91,22 @@ def browser(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["index", "rules/entmax15", "reference/jax_attention", "coming_from", "tree"])
 @pytest.mark.parametrize(("width", "height"), [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_pages_in_a_browser(site, browser, page, width, height):
+def test_every_page_in_a_browser(site, browser, width, height):
     browser.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-    browser.open(site / f"{page}.html")
-    requests = [x["params"]["request"]["url"] for x in browser.events if x["method"] == "Network.requestWillBeSent"]
-    assert requests
-    assert [url for url in requests if not re.match(r"(file|data|blob):", url)] == []
-    assert browser.value("document.documentElement.scrollWidth") <= width
-    assert browser.value("[...document.querySelectorAll('math')].every(x => x.getBoundingClientRect().height > 8)")
-    assert browser.value("[...document.images].every(x => x.complete && x.naturalWidth > 0)")
+    faults = {}
+    for page in sorted(site.rglob("*.html")):
+        browser.open(page)
+        requests = [x["params"]["request"]["url"] for x in browser.events if x["method"] == "Network.requestWillBeSent"]
+        assert requests
+        found = [url for url in requests if not re.match(r"(file|data|blob):", url)]
+        found += browser.value("[...document.images].filter(x => !(x.complete && x.naturalWidth)).map(x => x.src)")
+        if browser.value("document.documentElement.scrollWidth") > width:
+            found.append("wider than the window")
+        if not browser.value("[...document.querySelectorAll('math')].every(x => x.getBoundingClientRect().height > 8)"):
+            found.append("a formula without height")
+        faults |= {page.name: found} if found else {}
+    assert faults == {}
 
 
 @pytest.mark.slow
