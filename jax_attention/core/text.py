@@ -8,8 +8,8 @@ from typing import Any
 
 KEPT = "\n\t"
 """Control characters that move the cursor only forwards."""
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-"""Categories of Unicode: control, format (of directions), surrogate, private use, separators of lines and paragraphs."""
+HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of Unicode: control, format (directions of text), surrogate, separators of lines and paragraphs."""
 JOINERS = "\u200c\u200d"
 """Format characters that scripts and emoji are written with."""
 
