@@ -1,13 +1,18 @@
-"""Atomic file writes: a file is written under a temporary name, flushed to the disk, then renamed."""
+"""Atomic writes: a file or folder is written under a temporary name, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from jax_attention.core.folder_lock import FolderLock
 
 
 @contextlib.contextmanager
@@ -23,7 +28,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def replaced_file(path: Path) -> Iterator[BinaryIO]:
     """Write a file or replace one: `path` changes only if the block ends without an error."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    partial = _partial(path)
     try:
         with open(partial, "xb") as file:
             yield file
@@ -32,6 +37,63 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name next to `folder`, which appears when the block ends without an error.
+
+        .NAME.PID.RANDOM.partial  ->  NAME
+
+    `folder` must not exist, or be empty. What interrupted processes left of the same folder is removed first.
+
+    Raises:
+        FileExistsError: if the folder has content when the block ends: another process was faster.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
+        if leftover.is_dir() and not _is_in_use(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
+    partial = _partial(folder)
+    partial.mkdir()
+    try:
+        with FolderLock(partial):
+            yield partial
+            for path in (*partial.rglob("*"), partial):
+                _flush_to_disk(path)
+            try:
+                os.rename(partial, folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+                raise FileExistsError(
+                    f"folder: expected none or an empty one, got {str(folder)!r}, which another process filled in the "
+                    "meantime. Choose another folder."
+                ) from None
+            _flush_to_disk(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_in_use(folder: Path) -> bool:
+    try:
+        FolderLock(folder).release()
+    except OSError:
+        return True
+    return False
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Otherwise a crash of the machine soon after the renaming could leave empty files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_to_overwrite(path: Path) -> None:

@@ -9,14 +9,8 @@ deleted, so that a kill in the middle leaves no incomplete one.
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import json
-import logging
 import math
-import shutil
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +18,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.core.checks import check_int, describe_array, fail_unless
-from jax_attention.core.tree_paths import flatten, leaves_by_path, list_differences, nest
-from jax_attention.training.host_arrays import checksum, is_key, to_device, to_host
-
-FORMAT = "jax_attention.training/1"
-"""Marker in the metadata of checkpoints written here, which those of other programs lack."""
-METADATA = "_CHECKPOINT_METADATA"
-"""File that Orbax writes into a complete checkpoint."""
-UNFINISHED = ".orbax-checkpoint-tmp"
-"""End of the temporary name of a folder that Orbax is writing."""
-DELETED = ".deleted"
-"""End of the name of a folder that is being deleted."""
+from jax_attention.core.checks import check_int
+from jax_attention.core.tree_paths import flatten, leaves_by_path, nest
+from jax_attention.training.checkpoint_description import (
+    DamagedCheckpoint,
+    check_description,
+    check_identity,
+    check_same_leaves,
+    describe_checkpoint,
+)
+from jax_attention.training.checkpoint_folder import (
+    METADATA,
+    complete_steps,
+    delete,
+    numbered_steps,
+    remove_leftovers,
+    remove_set_aside,
+    set_aside,
+)
+from jax_attention.training.host_arrays import checksum, to_device, to_host
+from jax_attention.training.orbax_files import orbax, short_errors
 
 
 class Checkpoints:
@@ -47,9 +49,12 @@ class Checkpoints:
         folder: the folder of the checkpoints; made by the first save.
         keep: the number of newest checkpoints that are kept.
         best: the metric of `save` whose smallest finite value marks one more checkpoint to keep; None for none.
+        run: name of the run, written into each checkpoint; those of other runs are refused.
+        adopted: steps whose checkpoints may have no run in them, because an earlier version wrote them.
 
     Returns:
-        An object with `save`, `wait`, `restore`, `read`, and the properties `steps`, `latest`, `best`.
+        An object with `save`, `wait`, `restore`, `restore_newest`, `read`, and the properties `steps`, `latest`,
+        `best`.
 
     Raises:
         ValueError: if `keep` is smaller than 1.
@@ -74,8 +79,18 @@ class Checkpoints:
         https://orbax.readthedocs.io/en/latest/guides/checkpoint/v1/checkpoint_format.html
     """
 
-    def __init__(self, folder: str | Path, *, keep: int = 3, best: str | None = "loss"):
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        keep: int = 3,
+        best: str | None = "loss",
+        run: str | None = None,
+        adopted: Collection[int] = (),
+    ):
         self.folder = Path(folder).absolute()
+        self.run, self.adopted = run, frozenset(adopted)
+        self._must_exist = self.folder.is_dir()
         self.keep = check_int("keep", keep, 1, "It is the number of newest checkpoints that are kept.")
         self.metric = best
         self._pending: Any = None
@@ -86,7 +101,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, ascending. Waits for an unfinished save."""
         self.wait()
-        return self._complete_steps()
+        return complete_steps(self.folder)
 
     @property
     def latest(self) -> int | None:
@@ -96,7 +111,7 @@ class Checkpoints:
     @property
     def best(self) -> int | None:
         """The step with the smallest finite metric, the newest of equal ones; None if there is no finite one."""
-        metrics = {step: self.read(step)["metrics"].get(self.metric) for step in self.steps}
+        metrics = {step: self._metric(step) for step in self.steps}
         finite = {step: x for step, x in metrics.items() if x is not None and math.isfinite(x)}
         return min(finite, key=lambda step: (finite[step], -step), default=None)
 
@@ -123,6 +138,7 @@ class Checkpoints:
 
         Raises:
             FileExistsError: if a file or folder of that step exists.
+            FileNotFoundError: if the folder existed before and is gone: deleted or renamed during the run.
             TypeError: if a leaf is not an array, or `extra` is not JSON.
             ValueError: if two leaves have the same name.
         """
@@ -136,18 +152,14 @@ class Checkpoints:
             )
         named = leaves_by_path(state)
         arrays = {name: to_host(leaf) for name, leaf in named.items()}
-        description = {
-            "format": FORMAT,
-            "step": step,
-            "metrics": {name: float(value) for name, value in (metrics or {}).items()},
-            "extra": _as_json(extra or {}),
-            "leaves": {name: _describe(named[name], arrays[name]) for name in named},
-        }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers()
+        description = describe_checkpoint(step, named, arrays, metrics, extra, self.run)
+        self._make_folder()
+        if not self._leftovers_removed:  # once, as none appear while this object lives
+            remove_leftovers(self.folder)
+            self._leftovers_removed = True
         # Orbax refuses arrays without elements. Their shapes, all that they have, are in the description.
         tree = nest({name: array for name, array in arrays.items() if array.size}, "/")
-        self._pending = _orbax().save_async(path, tree, custom_metadata=description)
+        self._pending = orbax().save_async(path, tree, custom_metadata=description)
         if wait:
             self.wait()
 
@@ -161,10 +173,12 @@ class Checkpoints:
             return
         pending, self._pending = self._pending, None
         pending.result()
-        steps = self._complete_steps()
+        steps = complete_steps(self.folder)
         for step in set(steps[: -self.keep]) - {self.best if self.metric else None}:
-            self._delete(self.folder / str(step))
+            delete(self.folder, step)
             self._descriptions.pop(step, None)
+        for step in steps:
+            remove_set_aside(self.folder, step)
 
     def read(self, step: int | None = None) -> dict[str, Any]:
         """Read everything but the arrays: `step`, `metrics`, `extra` and a description of the `leaves`.
@@ -174,20 +188,16 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: if there is no such checkpoint.
-            ValueError: if it is damaged, or was written by another program.
+            ValueError: if it is damaged, or was written by another program, by another run or at another step.
         """
         self.wait()
         step = self._find_step(step)
         if step not in self._descriptions:
             path = self.folder / str(step)
-            with _short_errors(path):
-                description = _orbax().metadata(path).custom_metadata
-            written_format = description.get("format") if isinstance(description, dict) else None
-            fail_unless(
-                written_format == FORMAT and "leaves" in description,
-                f"checkpoint {path}: expected one written by jax_attention ({FORMAT}), got {written_format!r}: written "
-                f"by another program, or its metadata is damaged. {self._describe_others(step)}",
-            )
+            with short_errors(path):
+                metadata = orbax().metadata(path).custom_metadata
+            description = check_description(metadata, path, self._describe_others(step))
+            check_identity(description, path, step, self.run, self.adopted)
             self._descriptions[step] = description
         return self._descriptions[step]
 
@@ -215,16 +225,48 @@ class Checkpoints:
         if part is not None:
             example = {f"{part}/{name}": leaf for name, leaf in example.items()}
         saved = {name: x for name, x in description["leaves"].items() if part is None or name.startswith(f"{part}/")}
-        _check_same_leaves(path, example, saved)
+        check_same_leaves(path, example, saved)
         arrays = self._load(path, description["leaves"], set(example))
         for name, array in arrays.items():
-            fail_unless(
-                checksum(array) == saved[name]["crc32"],
-                f"checkpoint {path}: expected checksum {saved[name]['crc32']} of {name}, got {checksum(array)}: the "
-                f"file is damaged. {self._describe_others(description['step'])}",
-            )
+            if checksum(array) != saved[name]["crc32"]:
+                raise DamagedCheckpoint(
+                    f"checkpoint {path}: expected checksum {saved[name]['crc32']} of {name}, got {checksum(array)}: "
+                    f"the file is damaged. {self._describe_others(step)}"
+                )
         placed = [to_device(arrays[name], leaf, saved[name]["impl"]) for name, leaf in example.items()]
         return jax.tree.unflatten(jax.tree.structure(like), placed)
+
+    def restore_newest(self, *, like: Any) -> tuple[Any, int, list[str]]:
+        """Restore the newest checkpoint that is whole; damaged newer ones are renamed to `STEP.damaged`.
+
+        A later save of the same step replaces the damaged one.
+
+        Args:
+            like: as in `restore`.
+
+        Returns:
+            The state, its step, and a sentence about each damaged checkpoint.
+
+        Raises:
+            FileNotFoundError: if there is no checkpoint.
+            ValueError: if all are damaged; or as `restore`, if one is of another run or does not fit the example.
+        """
+        self.wait()
+        problems: list[str] = []
+        for step in sorted(numbered_steps(self.folder), reverse=True):
+            try:
+                state = self.restore(step, like=like)
+            except (DamagedCheckpoint, FileNotFoundError) as error:
+                problems.append(str(error) if isinstance(error, DamagedCheckpoint) else self._incomplete(step))
+                continue
+            for damaged in numbered_steps(self.folder):
+                if damaged > step:
+                    set_aside(self.folder, damaged)
+            return state, step, problems
+        if problems:
+            raise DamagedCheckpoint(f"{problems[0]} No other checkpoint can be restored either.")
+        self._find_step(None)
+        raise AssertionError("_find_step raises if there is no checkpoint")
 
     def _load(self, path: Path, table: dict[str, Any], names: set[str]) -> dict[str, np.ndarray]:
         """Load the named arrays from disk; `...` in the example makes Orbax skip an array."""
@@ -236,25 +278,34 @@ class Checkpoints:
         }
         loaded = {}
         if names & set(nonempty):
-            with _short_errors(path):
-                loaded = flatten(_orbax().load(path, nest(example, "/")), "/")
+            with short_errors(path):
+                loaded = flatten(orbax().load(path, nest(example, "/")), "/")
         empty = {
             name: np.zeros(table[name]["stored"], jnp.dtype(table[name]["words"])) for name in names - set(nonempty)
         }
         return {name: loaded[name] if name in nonempty else empty[name] for name in names}
 
-    def _complete_steps(self) -> list[int]:
-        """Steps of the folders that are named by a number and contain Orbax's metadata, ascending.
+    def _metric(self, step: int) -> float | None:
+        """The metric that marks the best checkpoint; None for a damaged one, which is no reason to stop a training."""
+        try:
+            return self.read(step)["metrics"].get(self.metric)
+        except DamagedCheckpoint:
+            return None
 
-        `orbax.is_orbax_checkpoint` is not used: it takes an empty folder for a checkpoint.
-        """
-        if not self.folder.is_dir():
-            return []
-        numbered = [path for path in self.folder.iterdir() if path.name.isascii() and path.name.isdigit()]
-        return sorted(int(path.name) for path in numbered if (path / METADATA).is_file())
+    def _incomplete(self, step: int) -> str:
+        return f"checkpoint {self.folder / str(step)}: expected {METADATA} in it, got none. It is incomplete."
+
+    def _make_folder(self) -> None:
+        if self._must_exist and not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"folder: expected {self.folder}, which was there when this run started, got none: it was deleted or "
+                "renamed. Nothing was saved. Put it back and resume."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._must_exist = True
 
     def _find_step(self, step: int | None) -> int:
-        steps = self._complete_steps()
+        steps = complete_steps(self.folder)
         if step is None and steps:
             return steps[-1]
         if step in steps:
@@ -268,82 +319,7 @@ class Checkpoints:
         )
 
     def _describe_others(self, step: int) -> str:
-        others = [other for other in self._complete_steps() if other != step]
+        others = [other for other in complete_steps(self.folder) if other != step]
         return (
             f"Other steps here: {others}; restore one of them by its number." if others else "There is no other here."
         )
-
-    def _remove_leftovers(self) -> None:
-        """Remove folders that a killed run left incomplete. Once per object, as none appear while it lives."""
-        for path in () if self._leftovers_removed else list(self.folder.iterdir()):
-            if path.is_dir() and path.name.endswith((UNFINISHED, DELETED)):
-                shutil.rmtree(path)
-        self._leftovers_removed = True
-
-    @staticmethod
-    def _delete(path: Path) -> None:
-        # Renaming is atomic, deleting a folder is not: a kill in between would leave an incomplete checkpoint.
-        shutil.rmtree(path.rename(path.with_name(path.name + DELETED)))
-
-
-def _orbax() -> Any:
-    try:
-        from orbax.checkpoint import v1
-    except ImportError as error:
-        raise ImportError(
-            "Checkpoints: expected the package orbax-checkpoint, got none. Install it: pip install "
-            "'jax_attention[train]'."
-        ) from error
-    return v1
-
-
-def _as_json(extra: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return json.loads(json.dumps(dict(extra)))
-    except TypeError as error:
-        raise TypeError(
-            f"extra: expected data that JSON can hold, got {extra!r} ({error}). Convert it first."
-        ) from None
-
-
-def _describe(leaf: Any, array: np.ndarray) -> dict[str, Any]:
-    """Describe a leaf: `is` is compared with the example, the other entries are needed to read the array."""
-    impl = str(jax.random.key_impl(leaf)) if is_key(leaf) else None
-    entry = {"is": describe_array(leaf), "impl": impl}
-    return entry | {"words": str(array.dtype), "stored": list(array.shape), "crc32": checksum(array)}
-
-
-def _check_same_leaves(path: Path, example: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose names, shapes or dtypes differ from those of the example."""
-    expected = {name: describe_array(leaf) for name, leaf in example.items()}
-    lines = list_differences(expected, {name: x["is"] for name, x in saved.items()})
-    more = f"\n  and {len(lines) - 5} more" if len(lines) > 5 else ""
-    fail_unless(
-        not lines,
-        f"like: expected a checkpoint with the leaves of the example, got {path} with {len(lines)} differences:\n  "
-        + "\n  ".join(lines[:5])
-        + f"{more}\nBuild the example from the configuration that the checkpoint was trained with.",
-    )
-
-
-@contextlib.contextmanager
-def _short_errors(path: Path) -> Iterator[None]:
-    """Turn an error while reading into one clear error, and silence the pages that Orbax logs about storage details."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
-    try:
-        yield
-    except Exception as error:  # Which types Orbax and TensorStore raise for broken files is not documented.
-        reason = " ".join(str(error).split())[:200]
-        # Abandoned tasks of Orbax log an error when they are collected: collect them now, while the loggers are off.
-        traceback.clear_frames(error.__traceback__)
-        gc.collect()
-        raise ValueError(
-            f"checkpoint {path}: expected files as Orbax wrote them, got {type(error).__name__}: {reason}. The "
-            "checkpoint is damaged or incomplete; restore another step by its number."
-        ) from None
-    finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled

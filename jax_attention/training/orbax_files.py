@@ -1,0 +1,55 @@
+"""Orbax, imported when it is needed, with one clear error for files that it cannot read."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jax_attention.training.checkpoint_description import DamagedCheckpoint
+
+NO_DAMAGE = ("Too many open files", "ermission denied", "PERMISSION_DENIED", "annot allocate", "RESOURCE_EXHAUSTED")
+"""Texts of errors that say nothing about the files; TensorStore raises ValueError for them too."""
+
+
+def orbax() -> Any:
+    """Orbax's module, or an error that says how to install it."""
+    try:
+        from orbax.checkpoint import v1
+    except ImportError as error:
+        raise ImportError(
+            "Checkpoints: expected the package orbax-checkpoint, got none. Install it: pip install "
+            "'jax_attention[train]'."
+        ) from error
+    return v1
+
+
+@contextlib.contextmanager
+def short_errors(path: Path) -> Iterator[None]:
+    """Turn an error while reading into one clear error, and silence the pages that Orbax logs about storage details."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # Which types Orbax and TensorStore raise for broken files is not documented.
+        reason = " ".join(str(error).split())[:200]
+        # Abandoned tasks of Orbax log an error when they are collected: collect them now, while the loggers are off.
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        if any(cause in reason for cause in NO_DAMAGE):
+            raise OSError(f"checkpoint {path}: expected to read it, got {reason}.") from None
+        raise DamagedCheckpoint(
+            f"checkpoint {path}: expected files as Orbax wrote them, got {type(error).__name__}: {reason}. The "
+            "checkpoint is damaged or incomplete; restore another step by its number."
+        ) from None
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
