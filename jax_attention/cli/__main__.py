@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -45,13 +46,24 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
     """Read the arguments into a command; an unknown option ends the program with a message."""
     import tyro
 
-    return tyro.cli(
-        _commands(),
-        prog="jax-attention",
-        description="Attention rules, and Transformer language models made of them: train, generate, inspect.",
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
+    from jax_attention.cli import lineage
+    from jax_attention.cli.train import Train
+
+    def read(**default: Train) -> Any:
+        return tyro.cli(
+            _commands(),
+            prog="jax-attention",
+            description="Attention rules, and Transformer language models made of them: train, generate, inspect.",
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+            **default,
+        )
+
+    command = read()
+    if isinstance(command, Train) and command.resume and command.out is not None:
+        # Once more, with the settings of the run as defaults: options that are given take their place.
+        command = read(default=dataclasses.replace(Train(), settings=lineage.saved_settings(command.out)))
+    return command
 
 
 def _commands() -> Any:
@@ -66,6 +78,7 @@ def _commands() -> Any:
     from jax_attention.cli.rules import Rules
     from jax_attention.cli.show import Show
     from jax_attention.cli.train import Train
+    from jax_attention.cli.verify import Verify
 
     return (
         Annotated[Train, tyro.conf.subcommand("train")]
@@ -76,6 +89,7 @@ def _commands() -> Any:
         | Annotated[Rules, tyro.conf.subcommand("rules")]
         | Annotated[Explain, tyro.conf.subcommand("explain")]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
+        | Annotated[Verify, tyro.conf.subcommand("verify")]
     )
 
 
@@ -85,4 +99,7 @@ def _print_error(message: str) -> int:
 
 
 if __name__ == "__main__":
+    from jax_attention_command import watch_signals
+
+    watch_signals()
     sys.exit(main())

@@ -57,7 +57,7 @@ def model_config(preset: PresetName, options: Any, vocab_size: int) -> LMConfig:
     return PRESETS[preset](vocab_size=vocab_size, **_changes(options))
 
 
-def tuned_config(config: LMConfig, options: Any) -> LMConfig:
+def tuned_config(config: LMConfig, options: Any, keep_dtypes: bool = False) -> LMConfig:
     """The config of a model that is trained further; options that change its architecture are refused."""
     changes = _changes(options)
     wrong = [f"--{name.replace('_', '-')}" for name in changes if name not in TRAINING_FIELDS]
@@ -67,6 +67,8 @@ def tuned_config(config: LMConfig, options: Any) -> LMConfig:
             f"from: expected no option that makes another model of the folder's, got {', '.join(wrong)}. Of the "
             f"model's options only {allowed} can be changed."
         )
+    if keep_dtypes:
+        return dataclasses.replace(config, **changes)
     # float32 whatever the folder stores: in half precision the small updates of fine-tuning are rounded away.
     precision = {"dtype": changes.get("param_dtype", "float32"), "param_dtype": "float32"}
     return dataclasses.replace(config, **precision | changes)

@@ -1,6 +1,7 @@
 """The folder of a run: everything that `generate`, `evaluate`, `show` and `--resume` need.
 
-config.json      config of the model, and settings of the training command
+config.json      config of the model, settings of the training command, identity of the run
+lock             locked by the process that trains
 tokenizer/       the tokenizer
 corpus/          the token ids of the text
 origin/          config and tokenizer files of the Hugging Face folder that the run started from
@@ -12,7 +13,9 @@ results.json     final losses, next to unigram and bigram baselines
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +25,15 @@ import jax
 import jax_attention
 from jax_attention import data, models, nn, training
 from jax_attention.cli import pretrained
+from jax_attention.cli.run_identity import check_data, is_identity, new_identity
 from jax_attention.cli.settings import TrainSettings
-from jax_attention.core.files import replaced_file
+from jax_attention.core.files import new_folder, replaced_file
+from jax_attention.core.foreign_files import read_json
+from jax_attention.core.text import quote_path
 
 FORMAT = "jax_attention.run/1"
+MIN_KEPT = 2
+"""Checkpoints that are kept at least: when the newest is damaged, a run resumes from the one before."""
 CONFIG, TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS, METRICS, RESULTS = (
     "config.json",
     "tokenizer",
@@ -45,8 +53,10 @@ class Run:
     config: models.LMConfig
     settings: dict[str, Any]
     tokenizer: data.Tokenizer
-    origin: dict[str, str] | None = None
-    """Folder, family and fingerprint of the model that the run started from."""
+    origin: dict[str, Any] | None = None
+    """Folder, family and fingerprint of the model that the run started from; for a run its id and step."""
+    identity: dict[str, Any] | None = None
+    """See `run_identity`; None for a new run, and for one of version 0.1 or an early 0.2."""
 
     @property
     def length(self) -> int:
@@ -66,11 +76,25 @@ class Run:
     @property
     def checkpoints(self) -> training.Checkpoints:
         """The train states of the run."""
-        return training.Checkpoints(self.folder / CHECKPOINTS)
+        return self.open_checkpoints()
+
+    def open_checkpoints(self, keep: int = MIN_KEPT) -> training.Checkpoints:
+        """The train states of the run; of those that are saved, the newest `keep` stay, at least two."""
+        identity = {} if self.identity is None else {"run": self.identity["id"]}
+        adopted = [] if self.identity is None else self.identity.get("adopted", [])
+        folder = self.folder / CHECKPOINTS
+        return training.Checkpoints(folder, keep=max(keep, MIN_KEPT), adopted=adopted, **identity)
 
     def corpus(self, length: int | None = None) -> data.Corpus:
         """The tokens for training and validation, as they were when the run started."""
-        return data.open_corpus(self.folder / CORPUS, self.tokenizer, length=length or self.length, packed=self.packed)
+        check_data(self.folder, self.identity)
+        return data.open_corpus(
+            self.folder / CORPUS,
+            self.tokenizer,
+            length=length or self.length,
+            packed=self.packed,
+            verify=self.identity is None,  # the fingerprint was checked, and reading gigabytes takes long
+        )
 
     def start(self, rng: Any) -> tuple[Any, models.TransformerLM | None]:
         """The initial model; or the initial adapters, and the base model that they adapt."""
@@ -80,7 +104,17 @@ class Run:
 
     def base(self) -> models.TransformerLM:
         """The model that the run started from."""
-        return pretrained.load_origin(self.origin, self.config)
+        if "run" not in self.origin:
+            return pretrained.load_origin(self.origin, self.config)
+        parent = open_run(Path(self.origin["folder"]))
+        if parent.identity is None or parent.identity["id"] != self.origin["run"]:
+            place = quote_path(self.origin["folder"])
+            raise ValueError(
+                f"run: expected the run {self.origin['run']} that it started from in {place}, got another run. Put the "
+                "old one back."
+            )
+        model, _ = parent.load(self.origin["step"])
+        return models.from_dict(self.config, models.to_dict(model))
 
     def trained_shapes(self) -> Any:
         """The model or adapters that the run trains, as shapes."""
@@ -109,24 +143,54 @@ class Run:
         return nn.apply_adapters(self.base(), trained) if isinstance(trained, nn.Adapters) else trained, step
 
 
-def create_folder(run: Run, corpus: data.Corpus) -> None:
-    """Write the folder of a new run; a folder that holds anything is refused."""
+def create_folder(run: Run, corpus: data.Corpus) -> Run:
+    """Write the folder of a new run, whole or not at all, and return the run with its identity."""
     check_empty(run.folder)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.tokenizer.save(run.folder / TOKENIZER)
-    corpus.save(run.folder / CORPUS)
-    contents = {
-        "format": FORMAT,
-        "version": jax_attention.__version__,
-        "model": models.config_to_json(run.config),
-        "settings": run.settings,
-        "tokenizer": run.tokenizer.fingerprint,
-    }
-    if run.origin is not None:
-        names = (pretrained.CONFIG, *pretrained.TOKENIZER_FILES)
-        pretrained.copy_files(Path(run.origin["folder"]), run.folder / ORIGIN, names)
-        contents["origin"] = run.origin
-    write_json(run.folder / CONFIG, contents)
+    with new_folder(run.folder) as folder:
+        run.tokenizer.save(folder / TOKENIZER)
+        corpus.save(folder / CORPUS)
+        (folder / CHECKPOINTS).mkdir()
+        run = dataclasses.replace(run, identity=new_identity(folder))
+        contents = {
+            "format": FORMAT,
+            "version": jax_attention.__version__,
+            "run": run.identity,
+            "model": models.config_to_json(run.config),
+            "settings": run.settings,
+            "tokenizer": run.tokenizer.fingerprint,
+        }
+        if run.origin is not None:
+            names = (pretrained.CONFIG, *pretrained.TOKENIZER_FILES)
+            of_a_run = "run" in run.origin
+            source = Path(run.origin["folder"]) / ORIGIN if of_a_run else Path(run.origin["folder"])
+            if source.is_dir():
+                pretrained.copy_files(source, folder / ORIGIN, names)
+            contents["origin"] = run.origin
+        write_json(folder / CONFIG, contents)
+    return run
+
+
+def give_identity(run: Run) -> Run:
+    """Give an identity to a run from before identities, with the checkpoints that it has now."""
+    identity = new_identity(run.folder) | {"adopted": run.checkpoints.steps}
+    change_config(run.folder, lambda contents: contents | {"run": identity})
+    return dataclasses.replace(run, identity=identity)
+
+
+def change_settings(run: Run, settings: dict[str, Any], step: int, changes: dict[str, Any]) -> Run:
+    """Write other settings into the config, with the step from which they hold and what they replace."""
+    entry = {"step": step, "version": jax_attention.__version__, "changes": changes}
+
+    def change(contents: dict[str, Any]) -> dict[str, Any]:
+        return contents | {"settings": settings, "history": [*contents.get("history", []), entry]}
+
+    change_config(run.folder, change)
+    return dataclasses.replace(run, settings=settings)
+
+
+def change_config(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace the config of a run by a changed one."""
+    write_json(folder / CONFIG, change(read_json(folder / CONFIG, argument="run")))
 
 
 def check_empty(folder: Path) -> None:
@@ -149,14 +213,16 @@ def open_run(folder: Path) -> Run:
             "`jax-attention train`; `generate`, `evaluate` and `show` also take the folder of a Hugging Face "
             "model."
         )
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"run: expected JSON in {str(path)!r}, got something else ({error}).") from None
-    keys = {"format", "model", "settings", "tokenizer"}
-    if not isinstance(contents, dict) or contents.get("format") != FORMAT or not keys <= set(contents):
+    contents = read_json(path, argument="run")
+    kinds = {"model": dict, "settings": dict, "tokenizer": str}
+    if (
+        contents.get("format") != FORMAT
+        or not all(isinstance(contents.get(name), kind) for name, kind in kinds.items())
+        or not _is_origin(contents.get("origin"))
+        or not ("run" not in contents or is_identity(contents["run"]))
+    ):
         raise ValueError(
-            f"run: expected a {CONFIG} written by `jax-attention train` ({FORMAT}), got another in {str(path)!r}."
+            f"run: expected a {CONFIG} written by `jax-attention train` ({FORMAT}), got another in {quote_path(path)}."
         )
     tokenizer = data.load_tokenizer(folder / TOKENIZER)
     config = models.config_from_json(contents["model"])
@@ -166,7 +232,16 @@ def open_run(folder: Path) -> Run:
             f"({contents['tokenizer']}, at most {config.vocab_size} ids), "
             f"got one of {tokenizer.vocab_size} ids, {tokenizer.fingerprint}, in {str(folder / TOKENIZER)!r}."
         )
-    return Run(folder, config, contents["settings"], tokenizer, contents.get("origin"))
+    return Run(folder, config, contents["settings"], tokenizer, contents.get("origin"), contents.get("run"))
+
+
+def _is_origin(x: Any) -> bool:
+    """Whether the origin in a config, which may come from elsewhere, is one that a run stores."""
+    if x is None:
+        return True
+    kinds = {"folder": str, "run": str, "step": int} if isinstance(x, dict) and "run" in x else {"folder": str}
+    kinds |= {name: str for name in ("family", "fingerprint") if isinstance(x, dict) and name in x}
+    return isinstance(x, dict) and all(isinstance(x.get(name), kind) for name, kind in kinds.items())
 
 
 def open_model(folder: Path) -> Run | pretrained.Pretrained:

@@ -67,6 +67,11 @@ class TrainSettings:
         """Mesh over the largest number of devices that divides the batch size."""
         return training.data_mesh(batch_size=self.loop.batch_size)
 
+    @property
+    def schedule(self) -> optax.Schedule:
+        """Learning rate by step."""
+        return training.make_schedule(self.optimizer, steps=self.loop.steps)
+
     def parts(self) -> tuple[optax.GradientTransformation, Any]:
         """Check all settings; return the optimiser and the train step."""
         check_int("sample_tokens", self.sample_tokens, 0, "0 draws no samples.")
@@ -78,11 +83,9 @@ class TrainSettings:
         )
         self._check_adapters()
         training.check_divides(self.loop.batch_size, self.mesh)
-        steps = self.loop.steps
-        optimizer = training.make_optimizer(self.optimizer, steps=steps)
-        schedule = training.make_schedule(self.optimizer, steps=steps)
+        optimizer = training.make_optimizer(self.optimizer, steps=self.loop.steps)
         options = {name: getattr(self, name) for name in ("accumulate", "label_smoothing", "z_loss")}
-        return optimizer, training.make_train_step(optimizer, schedule=schedule, **options)
+        return optimizer, training.make_train_step(optimizer, schedule=self.schedule, **options)
 
     def adapters(self, model: models.TransformerLM, rng: Any) -> nn.Adapters:
         """Initial adapters for a model."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +15,12 @@ import numpy as np
 import tyro
 
 from jax_attention import data, models, nn, training
-from jax_attention.cli import pretrained, report, run_folder
+from jax_attention.cli import lineage, pretrained, report, run_folder
 from jax_attention.cli.options import ModelOptions, PresetName, model_config, tuned_config
 from jax_attention.cli.output import print_line
 from jax_attention.cli.settings import TrainSettings
 from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.folder_lock import FolderLock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +29,13 @@ class Train:
 
     Args:
         out: folder of the run, new or empty; runs/PRESET-DATE-TIME if left out.
-        resume: continue the run in --out from its newest checkpoint; its settings come from the folder.
+        resume: continue the run in --out from its newest checkpoint that is whole; its settings come from the folder.
+            Those that change neither the model nor the batches may be given again, such as --steps or --learning-rate.
         preset: config to start from, tiny if None; every field can be changed.
-        origin: folder of a Hugging Face model to train further, with its tokenizer. The default --learning-rate is too
-            large for it: give a smaller one.
+        origin: folder of a Hugging Face model or of a run to train further, with its tokenizer; without files, a run's
+            text too. The default --learning-rate is too large for a trained model: give a smaller one.
+        from_step: step of the checkpoint of that run; the one with the best validation loss if None.
+        whole_state: also take over the run's step, moments of the optimiser and random key.
         model: changes to the preset; with --from only those that keep the architecture.
         settings: text, tokens, optimiser, loop.
     """
@@ -39,78 +44,130 @@ class Train:
     resume: bool = False
     preset: PresetName | None = None
     origin: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    from_step: int | None = None
+    whole_state: bool = False
     model: ModelOptions = field(default_factory=ModelOptions)
     settings: TrainSettings = field(default_factory=TrainSettings)
 
-    def run(self) -> None:
-        """Start or resume the training."""
+    def run(self) -> int:
+        """Start or resume the training; return the exit status."""
         training.keep_freed_memory()  # before the first computation: arenas that exist by then stay as they are
         if not self.resume:
-            start(self.settings, self.preset, self.model, self.out, self.origin)
-            return
+            return start(self)
         if self.out is None:
             raise ValueError("out: expected the folder of the run to resume, got none. Give --out FOLDER.")
-        if dataclasses.replace(self, out=None, resume=False) != Train():
+        if dataclasses.replace(self, out=None, resume=False, settings=TrainSettings()) != Train():
             raise ValueError(
-                "resume: expected no other option than --out, as all settings come from the folder, got some that "
-                "would be ignored. Leave them out, or start a new run without --resume."
+                "resume: expected only --out and settings of the training, as the run decides its model, got options "
+                "that would be ignored. Leave them out, or start a new run from this one with --from."
             )
-        resume(self.out)
+        return resume(self.out, self.settings)
 
 
-def start(
-    settings: TrainSettings,
-    preset: PresetName | None,
-    options: ModelOptions,
-    out: Path | None = None,
-    origin: Path | None = None,
-) -> Path:
-    """Train a new model, or a Hugging Face model further; return the folder of the run.
+def start(command: Train) -> int:
+    """Train a new model, or one of a folder further.
 
     The folder is written only after everything that can be checked was checked.
     """
-    _check_origin(settings, preset, origin)
-    out = _default_folder(preset or "tiny" if origin is None else origin.resolve().name) if out is None else out
+    settings, preset, origin = command.settings, command.preset, command.origin
+    _check_origin(command)
+    name = preset or "tiny" if origin is None else origin.resolve().name
+    out = _default_folder(name) if command.out is None else command.out
     run_folder.check_empty(out)
     files = tuple(file if file == "-" else str(Path(file).absolute()) for file in settings.files)
-    base_model = None if origin is None else pretrained.open_origin(origin)
+    base = None if origin is None else lineage.open_origin(origin, command.from_step)
+    is_run = isinstance(base, lineage.RunOrigin)
+    fail_unless(
+        is_run or not command.whole_state, "whole_state: expected it with --from RUN, got no run. Leave it out."
+    )
 
     def make_config(vocab_size: int) -> models.LMConfig:
-        if base_model is None:
-            return model_config(preset or "tiny", options, vocab_size)
-        return tuned_config(base_model.config, options)
+        if base is None:
+            return model_config(preset or "tiny", command.model, vocab_size)
+        return tuned_config(base.config, command.model, keep_dtypes=is_run)
 
     if settings.length is None:
-        length = make_config(1).context if base_model is None else base_model.length
-        settings = dataclasses.replace(settings, length=length)
+        settings = dataclasses.replace(settings, length=make_config(1).context if base is None else base.length)
     settings = dataclasses.replace(settings, files=files)
     _check_model(make_config(1), settings)
     settings.parts()
-    corpus = data.prepare(
-        files,
-        tokenizer=settings.tokenizer or "subwords" if base_model is None else base_model.tokenizer,
+    corpus = base.run.corpus(settings.length) if is_run and not files else _read_corpus(settings, base)
+    config = make_config(corpus.tokenizer.vocab_size)
+    report.prompt_ids(corpus, config.context, settings.prompt)
+    stored_origin = None if base is None else base.origin()
+    run = run_folder.Run(out, config, settings.to_json(), corpus.tokenizer, stored_origin)
+    if command.whole_state:
+        state, model = lineage.restored_state(base, state_shapes(run, settings)), None
+        lineage.check_steps(settings, base.step)
+    else:
+        state, model = _initial_state(run, settings)
+    run = run_folder.create_folder(run, corpus)
+    _print_description(run, settings, corpus, state.model)
+    with _lock(run):
+        return _train(run, settings, corpus, state, model, save_first=is_run)
+
+
+def _read_corpus(settings: TrainSettings, base: pretrained.Pretrained | lineage.RunOrigin | None) -> data.Corpus:
+    return data.prepare(
+        settings.files,
+        tokenizer=settings.tokenizer or "subwords" if base is None else base.tokenizer,
         vocab_size=settings.vocab_size,
         length=settings.length,
         packed=settings.packed,
         validation_fraction=settings.validation_fraction,
     )
-    config = make_config(corpus.tokenizer.vocab_size)
-    report.prompt_ids(corpus, config.context, settings.prompt)
-    stored_origin = None if base_model is None else base_model.origin()
-    run = run_folder.Run(out, config, settings.to_json(), corpus.tokenizer, stored_origin)
-    state, base = _initial_state(run, settings)
-    run_folder.create_folder(run, corpus)
-    _print_description(run, settings, corpus, state.model)
-    return _train(run, settings, corpus, state, base)
 
 
-def resume(out: Path) -> Path:
-    """Continue the run of a folder, bit for bit, from its newest checkpoint, or from the start if it has none."""
+def resume(out: Path, settings: TrainSettings | None = None) -> int:
+    """Continue the run of a folder, bit for bit, from its newest whole checkpoint; from the start if it has none.
+
+    Settings that differ from those of the folder take their place, from the step at which the run goes on.
+    """
     run = run_folder.open_run(out)
-    settings, step = TrainSettings.from_json(run.settings), run.checkpoints.latest or 0
-    print_line(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {_devices_text(settings)}")
-    state, base = _restored_state(run, settings, step) if step else _initial_state(run, settings)
-    return _train(run, settings, run.corpus(), state, base, resumed=step)
+    with _lock(run):
+        if run.identity is None:
+            run.corpus()  # reads all tokens and compares their checksums
+            run = run_folder.give_identity(run)
+            print_line(
+                f"run of an earlier version: {run.folder} had no identity, so its checkpoints and tokens were checked "
+                f"by their shapes and checksums only. It is run {run.identity['id']} from now on."
+            )
+        old = TrainSettings.from_json(run.settings)
+        settings = old if settings is None else settings
+        changes = lineage.changed_settings(old, settings)
+        settings.parts()
+        corpus = run.corpus()
+        state, base, step, problems = _resumed_state(run, settings)
+        lineage.check_steps(settings, step)
+        for problem in problems:
+            print_line(problem)
+        print_line(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {_devices_text(settings)}")
+        if changes:
+            run = run_folder.change_settings(run, settings.to_json(), step, changes)
+            print_line("changed    " + ", ".join(f"{name}: {a} -> {b}" for name, (a, b) in changes.items()))
+            # The schedule is a function of all steps: with more of them, the rate at this step is another one.
+            before, after = (float(x.schedule(step)) for x in (old, settings))
+            print_line(f"rate       {before:.3g} -> {after:.3g} at step {step}")
+        return _train(run, settings, corpus, state, base, resumed=step)
+
+
+def _resumed_state(
+    run: run_folder.Run, settings: TrainSettings
+) -> tuple[training.TrainState, models.TransformerLM | None, int, list[str]]:
+    """The state to go on from, the base model of adapters, the step, and a sentence about each damaged checkpoint."""
+    if not run.checkpoints.has_any:
+        return *_initial_state(run, settings), 0, []
+    state, step, problems = run.checkpoints.restore_newest(like=state_shapes(run, settings))
+    # A fully trained model needs its base no more.
+    return state, None if settings.lora is None else run.base(), step, problems
+
+
+def _lock(run: run_folder.Run) -> FolderLock:
+    """The right to write to the run's folder, for one process at a time."""
+    lock = FolderLock(run.folder)
+    if not lock.is_supported:
+        print_line(f"no lock    the file system of {run.folder} has none: make sure that only one process trains there")
+    return lock
 
 
 def _initial_state(
@@ -128,12 +185,6 @@ def state_shapes(run: run_folder.Run, settings: TrainSettings) -> training.Train
     return jax.eval_shape(make, run.trained_shapes())
 
 
-def _restored_state(run: run_folder.Run, settings: TrainSettings, step: int) -> tuple[training.TrainState, Any]:
-    """The state at a checkpoint, and the base model of adapters; a fully trained model needs no base any more."""
-    base = None if settings.lora is None else run.base()
-    return run.checkpoints.restore(step, like=state_shapes(run, settings)), base
-
-
 def _train(
     run: run_folder.Run,
     settings: TrainSettings,
@@ -141,8 +192,12 @@ def _train(
     state: training.TrainState,
     base: models.TransformerLM | None,
     resumed: int | None = None,
-) -> Path:
-    checkpoints = training.Checkpoints(run.folder / run_folder.CHECKPOINTS, keep=settings.keep)
+    save_first: bool = False,
+) -> int:
+    """Train, report, and return the exit status. With `save_first` the state is saved before the first step too."""
+    checkpoints = run.open_checkpoints(settings.keep)
+    if save_first:
+        checkpoints.save(int(state.step), state)
     prompt = report.prompt_ids(corpus, run.config.context, settings.prompt)
     mesh = settings.mesh
     evaluate, show = _evaluate(corpus, settings.loop.batch_size, mesh), training.progress(settings.loop.steps)
@@ -168,20 +223,25 @@ def _train(
             mesh=mesh,
             base=base,
         )
-    if fitted.stopped is None:
-        model = fitted.state.model if base is None else nn.apply_adapters(base, fitted.state.model)
-        report.finish(run, model, fitted.evaluation or evaluate(model), corpus, prompt)
-    else:
+    if fitted.stopped is not None:
         print_line(f"continue with: jax-attention train --resume --out {run.folder}")
-    return run.folder
+        return 128 + signal.Signals[fitted.stopped]
+    model = fitted.state.model if base is None else nn.apply_adapters(base, fitted.state.model)
+    report.finish(run, model, fitted.evaluation or evaluate(model), corpus, prompt)
+    return 0
 
 
-def _check_origin(settings: TrainSettings, preset: str | None, origin: Path | None) -> None:
+def _check_origin(command: Train) -> None:
     """Refuse options that do not apply to a new model, or to a model that is trained further."""
-    if origin is None:
+    settings = command.settings
+    if command.origin is None:
         fail_unless(settings.lora is None, "lora: expected --from FOLDER with it, as a new model has no base to adapt.")
+        fail_unless(
+            command.from_step is None and not command.whole_state,
+            "from_step, whole_state: expected --from RUN with them, got none. Leave them out.",
+        )
         return
-    options = {"preset": preset, "tokenizer": settings.tokenizer, "vocab_size": settings.vocab_size}
+    options = {"preset": command.preset, "tokenizer": settings.tokenizer, "vocab_size": settings.vocab_size}
     wrong = [f"--{name.replace('_', '-')}" for name, x in options.items() if x is not None]
     fail_unless(
         not wrong,

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import BinaryIO
 
-from jax_attention.core.text import quote
+from jax_attention.core.text import quote, quote_path
 
 LOCK = "lock"
 """Name of the file that is locked. It stays in the folder: a deleted lock file could be locked twice."""
@@ -59,7 +59,7 @@ class FolderLock:
             self._file.seek(0)
             holder = self._file.read(200).decode("utf-8", "replace").strip() or "another process"
             raise FolderInUse(
-                f"folder: expected one that no other process writes to, got {quote(str(folder))}, which "
+                f"folder: expected one that no other process writes to, got {quote_path(folder)}, which "
                 f"{quote(holder, 200)[1:-1]} uses. Wait for it, or stop it."
             ) from None
         self._file.truncate(0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jax_attention.core.checks import fail_unless
-from jax_attention.core.text import quote
+from jax_attention.core.text import quote, quote_path
 
 MAX_JSON_BYTES = 256 * 2**20
 """Largest JSON file. The tokenizers and indices of published models have at most some 35 MB."""
@@ -29,16 +29,16 @@ def foreign_file(folder: Path, name: Any, argument: str = "path") -> Path:
     """
     fail_unless(
         isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0"),
-        f"{argument}: expected the name of a file in {quote(str(folder))}, got {quote(name)}.",
+        f"{argument}: expected the name of a file in {quote_path(folder)}, got {quote(name)}.",
     )
     path = folder / name
-    fail_unless(path.is_file(), f"{argument}: expected a file {quote(str(path))}, got none.", FileNotFoundError)
+    fail_unless(path.is_file(), f"{argument}: expected a file {quote_path(path)}, got none.", FileNotFoundError)
     if path.is_symlink():
         target, home = path.resolve(), folder.resolve()
         is_cached = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
         fail_unless(
             target.is_relative_to(home) or is_cached,
-            f"{argument}: expected a file in {quote(str(folder))}, got {quote(name)}, a link to {quote(str(target))} "
+            f"{argument}: expected a file in {quote_path(folder)}, got {quote(name)}, a link to {quote_path(target)} "
             "outside of it. If you trust it, put a copy in its place.",
         )
     return path
@@ -48,10 +48,10 @@ def read_bytes(path: Path, max_bytes: int = MAX_JSON_BYTES, argument: str = "pat
     """The content of a regular file of at most `max_bytes`; a device or a pipe is refused."""
     with open(path, "rb", opener=_open_without_waiting) as file:
         about = os.fstat(file.fileno())
-        fail_unless(stat.S_ISREG(about.st_mode), f"{argument}: expected a file, got {quote(str(path))}, which is none.")
+        fail_unless(stat.S_ISREG(about.st_mode), f"{argument}: expected a file, got {quote_path(path)}, which is none.")
         fail_unless(
             about.st_size <= max_bytes,
-            f"{argument}: expected at most {max_bytes:,} bytes in {quote(str(path))}, got {about.st_size:,}.",
+            f"{argument}: expected at most {max_bytes:,} bytes in {quote_path(path)}, got {about.st_size:,}.",
         )
         return file.read(max_bytes + 1)
 
@@ -74,7 +74,7 @@ def parse_json(content: str | bytes, place: str, argument: str = "path") -> dict
     """The JSON object in a text; `place` says in messages where it comes from."""
 
     def fail(what: str) -> NoReturn:
-        raise ValueError(f"{argument}: expected JSON in {quote(place, 200)}, got {what}.")
+        raise ValueError(f"{argument}: expected JSON in {quote_path(place)}, got {what}.")
 
     def finite(text: str) -> float:
         number = float(text)

@@ -47,6 +47,11 @@ def quote(x: Any, limit: int = 80) -> str:
     return shown if length <= limit + 2 else f"{shown[: max(limit - 4, 1)]}… ({length:,} characters)"
 
 
+def quote_path(path: Any) -> str:
+    """A path in quotation marks, like `quote`; whole unless it is absurdly long."""
+    return quote(str(path), limit=300)
+
+
 def list_names(names: Iterable[Any], limit: int = 8) -> str:
     """Names for a message, separated by commas, the first few of many, each short and without control characters.
 

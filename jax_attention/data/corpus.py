@@ -91,7 +91,9 @@ def held_out(documents: Sequence[Document], tokenizer: Tokenizer, *, length: int
     return HeldOut(source, _predicted_bytes(tokens, tokenizer, packed), _escape_bits(tokenizer, documents))
 
 
-def open_corpus(folder: str | Path, tokenizer: Tokenizer, *, length: int, packed: bool = False) -> Corpus:
+def open_corpus(
+    folder: str | Path, tokenizer: Tokenizer, *, length: int, packed: bool = False, verify: bool = True
+) -> Corpus:
     """Open a corpus that `Corpus.save` wrote, with memory-mapped tokens; the text itself is not needed.
 
         open_corpus(folder, corpus.tokenizer, length=T)  =  corpus,        after corpus.save(folder)
@@ -101,6 +103,7 @@ def open_corpus(folder: str | Path, tokenizer: Tokenizer, *, length: int, packed
         tokenizer: the tokenizer that made the tokens; any other is refused.
         length: T, the number of tokens in a row.
         packed: as in `prepare`.
+        verify: whether to read all ids once and compare their checksums, as in `open_tokens`.
 
     Returns:
         A `Corpus`.
@@ -120,7 +123,8 @@ def open_corpus(folder: str | Path, tokenizer: Tokenizer, *, length: int, packed
     """
     folder = Path(folder)
     source = PackedDocuments if packed else Windows
-    train, validation = (open_tokens(folder / f"{name}.tokens", tokenizer) for name in ("train", "validation"))
+    splits = ("train", "validation")
+    train, validation = (open_tokens(folder / f"{name}.tokens", tokenizer, verify=verify) for name in splits)
     try:
         summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
         names = tuple(tuple(part) for part in summary.pop("names"))

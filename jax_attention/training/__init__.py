@@ -4,7 +4,8 @@ from jax_attention.training.bootstrap import ConfidenceInterval, bootstrap
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.evaluation import make_evaluate
 from jax_attention.training.flops import matmul_peak, train_flops
-from jax_attention.training.loop import FitResult, LoopConfig, TrainingDiverged, fit
+from jax_attention.training.loop import FitResult, TrainingDiverged, fit
+from jax_attention.training.loop_config import LoopConfig
 from jax_attention.training.losses import Losses, cross_entropy, seq2seq_loss
 from jax_attention.training.memory import keep_freed_memory
 from jax_attention.training.metrics import MetricsFile, TensorBoard, read_metrics

@@ -104,6 +104,12 @@ class Checkpoints:
         return complete_steps(self.folder)
 
     @property
+    def has_any(self) -> bool:
+        """Whether the folder holds checkpoints, complete or not."""
+        self.wait()
+        return bool(numbered_steps(self.folder))
+
+    @property
     def latest(self) -> int | None:
         """The newest step, or None."""
         return max(self.steps, default=None)
@@ -226,13 +232,7 @@ class Checkpoints:
             example = {f"{part}/{name}": leaf for name, leaf in example.items()}
         saved = {name: x for name, x in description["leaves"].items() if part is None or name.startswith(f"{part}/")}
         check_same_leaves(path, example, saved)
-        arrays = self._load(path, description["leaves"], set(example))
-        for name, array in arrays.items():
-            if checksum(array) != saved[name]["crc32"]:
-                raise DamagedCheckpoint(
-                    f"checkpoint {path}: expected checksum {saved[name]['crc32']} of {name}, got {checksum(array)}: "
-                    f"the file is damaged. {self._describe_others(step)}"
-                )
+        arrays = self._load(step, description["leaves"], set(example))
         placed = [to_device(arrays[name], leaf, saved[name]["impl"]) for name, leaf in example.items()]
         return jax.tree.unflatten(jax.tree.structure(like), placed)
 
@@ -268,8 +268,19 @@ class Checkpoints:
         self._find_step(None)
         raise AssertionError("_find_step raises if there is no checkpoint")
 
-    def _load(self, path: Path, table: dict[str, Any], names: set[str]) -> dict[str, np.ndarray]:
-        """Load the named arrays from disk; `...` in the example makes Orbax skip an array."""
+    def verify(self, step: int) -> None:
+        """Read a whole checkpoint and compare all checksums.
+
+        Raises:
+            FileNotFoundError: if there is no such checkpoint.
+            ValueError: if it is damaged, or of another program, run or step.
+        """
+        leaves = self.read(step)["leaves"]
+        self._load(step, leaves, set(leaves))
+
+    def _load(self, step: int, table: dict[str, Any], names: set[str]) -> dict[str, np.ndarray]:
+        """Load the named arrays from disk and check them; `...` in the example makes Orbax skip an array."""
+        path = self.folder / str(step)
         nonempty = {name: x for name, x in table.items() if math.prod(x["stored"]) > 0}
         # One element, broadcast: an example of the right shape that takes no memory.
         example = {
@@ -283,7 +294,14 @@ class Checkpoints:
         empty = {
             name: np.zeros(table[name]["stored"], jnp.dtype(table[name]["words"])) for name in names - set(nonempty)
         }
-        return {name: loaded[name] if name in nonempty else empty[name] for name in names}
+        arrays = {name: loaded[name] if name in nonempty else empty[name] for name in names}
+        for name, array in arrays.items():
+            if checksum(array) != table[name]["crc32"]:
+                raise DamagedCheckpoint(
+                    f"checkpoint {path}: expected checksum {table[name]['crc32']} of {name}, got {checksum(array)}: "
+                    f"the file is damaged. {self._describe_others(step)}"
+                )
+        return arrays
 
     def _metric(self, step: int) -> float | None:
         """The metric that marks the best checkpoint; None for a damaged one, which is no reason to stop a training."""

@@ -13,7 +13,11 @@ from jax.sharding import Mesh
 from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.training import parallel
 from jax_attention.training.losses import Losses
+from jax_attention.training.signals import raise_if_stopping
 from jax_attention.training.step import evaluate_step
+
+IN_FLIGHT = 4
+"""Batches that are dispatched before the first of them is waited for."""
 
 
 def make_evaluate(
@@ -28,7 +32,7 @@ def make_evaluate(
 
         loss = sum nats / sum weights,        bits_per_byte = sum nats / (ln 2 * text_bytes)
 
-    Batches are dispatched without waiting, except on several devices of a CPU. One compiled program serves all of them
+    A few batches are dispatched ahead, except on several devices of a CPU. One compiled program serves all of them
     if the source pads its last batch with rows of weight 0.
 
     Args:
@@ -81,10 +85,13 @@ def make_evaluate(
             step = compiled(structure)
             sums = []
             for batch in source.evaluation_batches(batch_size):
+                raise_if_stopping()
                 sums.append(step(arrays, batch))
-                # Overlapping programs with collectives can deadlock on the devices of one CPU.
-                if parallel.must_run_alone(mesh):
-                    jax.block_until_ready(sums[-1])
+                # Overlapping programs with collectives can deadlock on the devices of one CPU. Elsewhere a few batches
+                # are in flight: without a bound, a signal would be noticed only after all of them.
+                in_flight = 0 if parallel.must_run_alone(mesh) else IN_FLIGHT
+                if len(sums) > in_flight:
+                    jax.block_until_ready(sums[-1 - in_flight])
             sums = jax.device_get(sums)
         # Added in float64 on the host: a float32 sum over a long split would lose the small batches.
         nats, tokens = (math.fsum(float(batch_sums[i]) for batch_sums in sums) for i in (0, 1))

@@ -6,71 +6,26 @@ n is a pure function of (seed, n), so a resumed run continues bit for bit withou
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
-from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.core.tree_paths import leaves_by_path, list_differences
 from jax_attention.training import parallel
 from jax_attention.training.checkpoints import Checkpoints
+from jax_attention.training.loop_config import LoopConfig
 from jax_attention.training.progress import Meter, Progress, summary
-from jax_attention.training.signals import StopSignals
+from jax_attention.training.signals import StopRequested, StopSignals
 from jax_attention.training.step import merged_model
 
 
 class TrainingDiverged(RuntimeError):
     """Error after too many updates in a row that were not finite; the message names the step and the loss."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopConfig:
-    """Length of the training, and the intervals of its actions; an interval of 0 means only at the end.
-
-        batch of step n = source.batch(seed, n, batch_size),        n = 0, …, steps - 1
-
-    Args:
-        steps: the number of updates in total, those before a resumption included.
-        batch_size: B, the number of rows of the global batch; a multiple of the number of devices.
-        seed: the seed of the batches.
-        log_every: updates between lines of metrics.
-        evaluate_every: updates between evaluations.
-        sample_every: updates between text samples.
-        checkpoint_every: updates between checkpoints; there is one more when a signal stops the run. Make it a multiple
-            of `evaluate_every`: only a checkpoint that was evaluated at the same step can be the best.
-        stop_after: the number of updates in a row that are not finite before the run stops with an error.
-
-    Returns:
-        A frozen configuration.
-
-    Raises:
-        ValueError: if a number is too small.
-        TypeError: if one is not an int.
-
-    Example:
-        >>> from jax_attention import training
-        >>> training.LoopConfig(steps=100, batch_size=8).evaluate_every
-        250
-    """
-
-    steps: int = 2000
-    batch_size: int = 12
-    seed: int = 0
-    log_every: int = 10
-    evaluate_every: int = 250
-    sample_every: int = 0
-    checkpoint_every: int = 250
-    stop_after: int = 20
-
-    def __post_init__(self) -> None:
-        at_least_one = ("batch_size", "stop_after")
-        for field in dataclasses.fields(self):
-            least = 1 if field.name in at_least_one else 0
-            check_int(field.name, getattr(self, field.name), least, "It is a setting of LoopConfig.")
 
 
 class FitResult(NamedTuple):
@@ -79,7 +34,7 @@ class FitResult(NamedTuple):
     state: Any
     """The state after the last update."""
     stopped: str | None
-    """The signal that stopped the run early, "SIGTERM" or "SIGINT"; None if it came to its end."""
+    """The signal that came, "SIGTERM", "SIGINT" or "SIGHUP"; None if there was none and all updates are done."""
     evaluation: dict[str, float] | None
     """The evaluation of this state, or None."""
 
@@ -103,7 +58,8 @@ def fit(
 
         for n in state.step, …, steps - 1:   state, metrics = train_step(state, source.batch(seed, n, batch_size))
 
-    SIGTERM and SIGINT finish the current step, save a checkpoint and return; a second SIGINT aborts at once.
+    SIGTERM, SIGINT and SIGHUP finish the current step, save a checkpoint and return; a second one acts at once, as it
+    would without `fit`. An evaluation that is running is given up.
 
     Args:
         state: a `TrainState` (or any pytree with `step` and `model`). Its memory is donated: continue with the state
@@ -154,6 +110,11 @@ def fit(
     parallel.check_divides(config.batch_size, mesh)
     first = int(state.step)
     _check_start(first, config, checkpoints)
+    fail_unless(
+        config.save_minutes == 0 or jax.process_count() == 1,
+        f"save_minutes: expected 0 with {jax.process_count()} processes, whose clocks differ, got "
+        f"{config.save_minutes}. Use checkpoint_every.",
+    )
     run = _Run(config, evaluate, sample, checkpoints, writers, progress, Meter() if meter is None else meter)
     run.base = parallel.replicate(base, mesh)
     arrays, run.structure = jax.tree.flatten(parallel.replicate(state, mesh))
@@ -162,9 +123,8 @@ def fit(
         arrays, done = run.train(step, arrays, source, first, stop)
         if done > first:
             run.finish(arrays, done, stop.received)
-    stopped = stop.received if done < config.steps else None
     evaluation = run.evaluation if run.evaluated_step == done else None
-    return FitResult(jax.tree.unflatten(run.structure, arrays), stopped, evaluation)
+    return FitResult(jax.tree.unflatten(run.structure, arrays), stop.received, evaluation)
 
 
 def _jit_step(train_step: Callable, structure: Any, base: Any, mesh: Mesh) -> Callable:
@@ -228,6 +188,7 @@ class _Run:
         self.evaluation: dict[str, float] | None = None
         self.evaluated_step: int | None = None
         self.saved_step: int | None = None
+        self.saved_at = time.monotonic()
         self.structure: Any = None
         self.base: Any = None
         self.meter_started, self.nonfinite_in_a_row = False, 0
@@ -242,7 +203,7 @@ class _Run:
             if unread is not None:
                 self.read(*unread)
             unread = (done, metrics, _tokens(batch))
-            if self.is_stopover(done):
+            if self.is_stopover(done) or self.is_save_due():
                 self.read(*unread)
                 unread = None
                 self.stopover(jax.tree.unflatten(self.structure, arrays), done, stop)
@@ -258,6 +219,10 @@ class _Run:
         """Whether anything but logging happens after `step` updates."""
         config = self.config
         return any(self.is_due(k, step) for k in (config.evaluate_every, config.sample_every, config.checkpoint_every))
+
+    def is_save_due(self) -> bool:
+        """Whether `save_minutes` have passed since the last checkpoint."""
+        return 0 < self.config.save_minutes * 60 <= time.monotonic() - self.saved_at
 
     def read(self, step: int, metrics: Any, tokens: int) -> None:
         """Wait for the metrics of an update, check that they are finite, and log them."""
@@ -297,21 +262,29 @@ class _Run:
         config = self.config
         with self.meter.paused():
             if self.evaluate is not None and self.is_due(config.evaluate_every, step) and stop.received is None:
-                self.evaluation, self.evaluated_step = self.evaluate(merged_model(self.base, state.model)), step
-                self.write("evaluation", step, self.evaluation)
-                self.show(f"step {step}: validation {summary(self.evaluation)}")
-            if self.is_due(config.checkpoint_every, step):
+                self.run_evaluation(state, step)
+            if self.is_due(config.checkpoint_every, step) or self.is_save_due():
                 self.save(state, step)  # Before sampling: an error there must not lose the step.
             if self.sample is not None and self.is_due(config.sample_every, step) and stop.received is None:
                 text = self.sample(merged_model(self.base, state.model))
                 self.write("sample", step, {"text": text})
                 self.show(text)
 
+    def run_evaluation(self, state: Any, step: int) -> None:
+        """Evaluate and log, unless a signal comes meanwhile: then the step is saved without evaluation."""
+        try:
+            evaluation = self.evaluate(merged_model(self.base, state.model))
+        except StopRequested:
+            return
+        self.evaluation, self.evaluated_step = evaluation, step
+        self.write("evaluation", step, evaluation)
+        self.show(f"step {step}: validation {summary(evaluation)}")
+
     def save(self, state: Any, step: int) -> None:
         """Save a checkpoint of this step unless there is one, with the evaluation if it is of this step."""
         if self.checkpoints is not None and self.saved_step != step:
             self.checkpoints.save(step, state, metrics=self.evaluation if self.evaluated_step == step else None)
-            self.saved_step = step
+            self.saved_step, self.saved_at = step, time.monotonic()
 
     def finish(self, arrays: list[jax.Array], step: int, received: str | None) -> None:
         """Save after the last update of this run, wait for the disk, and show the reason of an early stop."""
@@ -319,7 +292,7 @@ class _Run:
             self.save(jax.tree.unflatten(self.structure, arrays), step)
         if self.checkpoints is not None:
             self.checkpoints.wait()
-        if step < self.config.steps:
+        if received is not None:
             saved = "there is no checkpoint" if self.checkpoints is None else f"saved {self.checkpoints.folder}/{step}"
             self.show(f"{received}: stopped after step {step} of {self.config.steps}; {saved}.")
 

@@ -1,27 +1,44 @@
-"""Orderly stop: SIGTERM and SIGINT set a flag that the training loop checks between steps."""
+"""Orderly stop: SIGTERM, SIGINT and SIGHUP set a flag that the training loop checks between steps."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+"""Signals that stop a run: from a scheduler, from Ctrl-C, from a terminal that was closed (not on Windows)."""
+
+_active: list[StopSignals] = []
+
+
+class StopRequested(Exception):
+    """Raised by a long evaluation when a signal has come: what it measured so far is of no use."""
+
+
+def raise_if_stopping() -> None:
+    """Raise `StopRequested` inside a `StopSignals` block that has received a signal."""
+    if _active and _active[-1].received is not None:
+        raise StopRequested(_active[-1].received)
+
 
 class StopSignals:
-    """Context in which the first SIGTERM or SIGINT only sets `received`, and a second SIGINT aborts at once.
+    """Context in which the first signal only sets `received`; the second one acts as before the block.
 
-        first signal   ->  received = "SIGTERM" or "SIGINT"
-        second SIGINT  ->  KeyboardInterrupt, wherever the program is
+        first signal   ->  received = "SIGTERM", "SIGINT" or "SIGHUP"
+        second signal  ->  the earlier handler: KeyboardInterrupt for SIGINT, the end of the process for the others
 
     Python delivers signals to the main thread only, so in another thread this does nothing. The earlier handlers are
-    restored at the end. A signal that was ignored before stays ignored.
+    restored at the end. A signal that was ignored before, as SIGHUP under `nohup`, stays ignored.
 
     Returns:
         A context manager with the attribute `received`: None or the name of the first signal.
 
     Raises:
-        KeyboardInterrupt: inside the block, on the second SIGINT.
+        KeyboardInterrupt: inside the block, on a second signal that is SIGINT.
 
     Example:
         >>> from jax_attention.training.signals import StopSignals
@@ -38,22 +55,34 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
+        _active.append(self)
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOPPING:
                 if signal.getsignal(number) == signal.SIG_IGN:
-                    continue  # A background job, started so that Ctrl-C does not reach it.
+                    continue  # A background job, started so that Ctrl-C or a hangup does not reach it.
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _active.remove(self)
         for number, handler in self._before.items():
-            # None means a handler that was not installed from Python: it cannot be restored.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.signal(number, _restorable(handler))
         self._before = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = self.received or signal.Signals(number).name
+        if self.received is None:
+            self.received = signal.Signals(number).name
+            return
+        handler = _restorable(self._before[number])
+        if callable(handler):
+            handler(number, frame)
+            return
+        signal.signal(number, handler)
+        os.kill(os.getpid(), number)
+
+
+def _restorable(handler: Any) -> Callable | signal.Handlers:
+    """A handler for `signal.signal`; None means one that was not installed from Python and cannot be restored."""
+    return signal.SIG_DFL if handler is None else handler

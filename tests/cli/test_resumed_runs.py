@@ -58,8 +58,34 @@ def test_resume_from_the_middle_ends_at_the_same_numbers(run, text, tmp_path):
 
 
 def test_resume_refuses_options_that_it_would_ignore(run, capsys):
-    assert "would be ignored" in error_of(["train", "--out", str(run), "--resume", "--learning-rate", "1"], capsys)
+    resume, before = ["train", "--out", str(run), "--resume"], files_in(run)
+    assert "would be ignored" in error_of([*resume, "--width", "8"], capsys)
+    assert "expected the run's own --batch-size" in error_of([*resume, "--batch-size", "8"], capsys)
+    assert "expected the run's own --files" in error_of([*resume, "other.txt"], capsys)
+    assert "steps: expected at least 6, the steps that are done" in error_of([*resume, "--steps", "5"], capsys)
     assert "--out" in error_of(["train", "--resume"], capsys)
+    assert {name: x for name, x in files_in(run).items() if name.name != "lock"} == {
+        name: x for name, x in before.items() if name.name != "lock"
+    }
+
+
+def test_a_finished_run_goes_on_with_more_steps_and_another_rate(run, tmp_path, capsys):
+    """The change is recorded; a setting that equals the program's default counts as given."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    resume = ["train", "--out", str(copy), "--resume"]
+    assert main([*resume, "--steps", "8", "--learning-rate", "3e-4"]) == 0
+    printed = capsys.readouterr().out
+    assert "changed    optimizer.learning_rate: 0.001 -> 0.0003, loop.steps: 6 -> 8" in printed
+    assert "at step 6 of 8" in printed
+    assert "rate       0.0001 -> " in printed
+    steps = [entry["step"] for entry in training.read_metrics(copy / "metrics.jsonl", "evaluation")]
+    assert steps == [3, 6, 8]
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    assert config["settings"]["loop"]["steps"] == 8
+    assert [entry["step"] for entry in config["history"]] == [6]
+    assert main([*resume, "--learning-rate", "1e-3"]) == 0
+    assert "optimizer.learning_rate: 0.0003 -> 0.001" in capsys.readouterr().out
 
 
 @pytest.mark.slow

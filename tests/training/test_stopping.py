@@ -7,16 +7,19 @@ import os
 import signal
 import threading
 
+import jax.numpy as jnp
 import pytest
 
 from jax_attention.training.checkpoints import Checkpoints
+from jax_attention.training.evaluation import make_evaluate
 from jax_attention.training.loop import fit
+from jax_attention.training.losses import Losses
 from jax_attention.training.metrics import MetricsFile, read_metrics
 from jax_attention.training.progress import progress
 from jax_attention.training.signals import StopSignals
 from tests.support.bigram import Text, assert_same_bits, config, make
 
-HANDLERS = (signal.SIGTERM, signal.SIGINT)
+HANDLERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 main_thread_only = pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread only"
 )
@@ -83,11 +86,11 @@ def test_a_second_interrupt_aborts_at_once(tmp_path):
 
 
 @main_thread_only
-def test_a_signal_during_the_last_step_is_no_early_stop():
-    """The last evaluation is left out, and no older one is returned in its place."""
+def test_a_signal_during_the_last_step_leaves_out_the_last_evaluation():
+    """No older evaluation is returned in its place."""
     source, every_two = Interrupting({2: [signal.SIGTERM]}), config(steps=3, evaluate_every=2)
     result = fit(*make(), source, every_two, evaluate=lambda model: {"loss": 1.0})
-    assert (result.stopped, int(result.state.step), result.evaluation) == (None, 3, None)
+    assert (result.stopped, int(result.state.step), result.evaluation) == ("SIGTERM", 3, None)
 
 
 def test_a_sample_that_fails_does_not_lose_the_checkpoint(tmp_path):
@@ -123,3 +126,38 @@ def test_another_thread_trains_without_handlers():
     thread.start()
     thread.join()
     assert unchanged == [True, True]
+
+
+@main_thread_only
+def test_a_signal_gives_up_a_running_evaluation(tmp_path):
+    """The step is saved without an evaluation; batches after the signal are not evaluated."""
+    evaluated = []
+
+    class Split:
+        def evaluation_batches(self, batch_size):
+            for index in range(100):
+                evaluated.append(index)
+                if index == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield jnp.ones((batch_size, 8))
+
+    def two_nats(model, batch):
+        return Losses(objective=2 * batch.sum(), nats=2 * batch.sum(), weight=batch.sum())
+
+    evaluate = make_evaluate(Split(), 4, evaluate_step=two_nats)
+    checkpoints = Checkpoints(tmp_path)
+    result = fit(*make(), Text(), config(steps=9, evaluate_every=3), evaluate=evaluate, checkpoints=checkpoints)
+    assert (result.stopped, int(result.state.step), result.evaluation) == ("SIGTERM", 3, None)
+    assert checkpoints.steps == [3]
+    assert evaluated == [0, 1, 2]
+
+
+def test_save_minutes_saves_between_the_steps_of_checkpoint_every(tmp_path, monkeypatch):
+    clock = iter(range(0, 10**6, 25))
+    monkeypatch.setattr("jax_attention.training.loop.time.monotonic", lambda: float(next(clock)))
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    fit(*make(), Text(), config(steps=8, checkpoint_every=0, save_minutes=1.0), checkpoints=checkpoints)
+    assert checkpoints.steps[-1] == 8
+    assert 1 < len(checkpoints.steps) < 8
+    plain = fit(*make(), Text(), config(steps=8))
+    assert_same_bits(checkpoints.restore(like=plain.state), plain.state)

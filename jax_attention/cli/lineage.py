@@ -1,0 +1,103 @@
+"""Runs that go on from another run: resumed with other settings, or new ones from an old one's weights or state."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jax_attention import data, models, training
+from jax_attention.cli import pretrained, run_folder
+from jax_attention.cli.settings import TrainSettings
+from jax_attention.core.checks import fail_unless
+
+CHANGEABLE = {"keep", "prompt", "sample_tokens", "tensorboard"}
+CHANGEABLE |= {f"optimizer.{field.name}" for field in dataclasses.fields(training.OptimizerConfig)}
+CHANGEABLE |= {f"loop.{name}" for name in ("steps", "log_every", "evaluate_every", "sample_every", "checkpoint_every")}
+CHANGEABLE |= {"loop.save_minutes", "loop.stop_after"}
+"""Settings that a resumed run may change: they alter neither its model nor the batches of its steps."""
+
+
+@dataclass(frozen=True)
+class RunOrigin:
+    """A checkpoint of a run as the beginning of another run, with what `pretrained.Pretrained` has."""
+
+    run: run_folder.Run
+    step: int
+
+    @property
+    def config(self) -> models.LMConfig:
+        """The config of its model."""
+        return self.run.config
+
+    @property
+    def tokenizer(self) -> data.Tokenizer:
+        """Its tokenizer."""
+        return self.run.tokenizer
+
+    @property
+    def length(self) -> int:
+        """Its tokens per row."""
+        return self.run.length
+
+    def origin(self) -> dict[str, Any]:
+        """What a run stores about its beginning: folder, id and step of the other run, and the family, if any."""
+        family = (self.run.origin or {}).get("family")
+        known = {} if family is None else {"family": family}
+        return {"folder": str(self.run.folder.absolute()), "run": self.run.identity["id"], "step": self.step, **known}
+
+
+def open_origin(folder: Path, step: int | None) -> pretrained.Pretrained | RunOrigin:
+    """Open a Hugging Face model, or a checkpoint of a run: that with the best validation loss, or a given step."""
+    if pretrained.is_pretrained(folder) or not (folder / run_folder.CONFIG).is_file():
+        fail_unless(step is None, f"from_step: expected none with the folder of a model, got {step}. Leave it out.")
+        return pretrained.open_origin(folder)
+    run = run_folder.open_run(folder)
+    if run.identity is None:
+        raise ValueError(
+            f"from: expected a run with an identity, got {str(folder)!r}, which an earlier version began. Resume it "
+            "once, which gives it one: jax-attention train --resume --out FOLDER."
+        )
+    checkpoints = run.checkpoints
+    if step is None:
+        step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
+    return RunOrigin(run, checkpoints.read(step)["step"])
+
+
+def restored_state(origin: RunOrigin, like: Any) -> Any:
+    """The whole train state of the checkpoint: weights, moments, step, random key."""
+    return origin.run.checkpoints.restore(origin.step, like=like)
+
+
+def saved_settings(folder: Path) -> TrainSettings:
+    """The settings of a run."""
+    return TrainSettings.from_json(run_folder.open_run(folder).settings)
+
+
+def changed_settings(old: TrainSettings, new: TrainSettings) -> dict[str, list[Any]]:
+    """Settings that differ, by name, each with its old and new value; those that must stay are refused."""
+    old_values, new_values = _flat(old), _flat(new)
+    changes = {name: [x, new_values[name]] for name, x in old_values.items() if x != new_values[name]}
+    wrong = [f"--{name.rpartition('.')[2].replace('_', '-')}" for name in changes if name not in CHANGEABLE]
+    fail_unless(
+        not wrong,
+        f"resume: expected the run's own {', '.join(wrong)}, which decide its model and batches, got others. Leave "
+        "them out, or start a new run from this one with --from.",
+    )
+    return changes
+
+
+def _flat(settings: TrainSettings) -> dict[str, Any]:
+    nested = settings.to_json()
+    inner = {f"{part}.{name}": x for part in ("optimizer", "loop") for name, x in nested[part].items()}
+    return {name: x for name, x in nested.items() if name not in ("optimizer", "loop")} | inner
+
+
+def check_steps(settings: TrainSettings, step: int) -> None:
+    """Refuse a training that ends before the step at which it begins."""
+    fail_unless(
+        settings.loop.steps >= step,
+        f"steps: expected at least {step}, the steps that are done already, got {settings.loop.steps}. It counts "
+        "all steps of the run.",
+    )

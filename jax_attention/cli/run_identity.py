@@ -1,0 +1,57 @@
+"""The identity of a run: a random id, which its checkpoints carry, and the fingerprints of its token files."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from jax_attention.core.fingerprints import fingerprint, sample
+from jax_attention.core.text import quote_path
+
+DATA = ("corpus/train.tokens", "corpus/validation.tokens")
+"""Files with a fingerprint; the tokenizer has one of its own."""
+
+
+def new_identity(folder: Path) -> dict[str, Any]:
+    """The identity of a run whose token files are in the folder."""
+    return {"id": secrets.token_hex(8), "data": {name: fingerprint(folder / name) for name in DATA}}
+
+
+def is_identity(x: Any) -> bool:
+    """Whether the identity in a config, which may come from elsewhere, has the parts of `new_identity`."""
+    return (
+        isinstance(x, dict)
+        and isinstance(x.get("id"), str)
+        and isinstance(x.get("data"), dict)
+        and all(isinstance(x["data"].get(name), dict) for name in DATA)
+        and isinstance(x.get("adopted", []), list)
+    )
+
+
+def check_data(folder: Path, identity: dict[str, Any] | None) -> None:
+    """Refuse token files that are not those of the run, by size and sampled blocks; `find_changes` reads everything."""
+    for name in () if identity is None else DATA:
+        expected, path = identity["data"][name], folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"run: expected its tokens in {quote_path(path)}, got no such file. Put it back.")
+        got = sample(path)
+        if any(got[part] != expected.get(part) for part in got):
+            size = f"{got['bytes']:,} bytes instead of {expected.get('bytes')}"
+            what = "other contents" if got["bytes"] == expected.get("bytes") else size
+            raise ValueError(
+                f"run: expected the tokens that it was started with in {quote_path(path)}, got {what}: the file is "
+                "damaged or of another run. Put the right one back."
+            )
+
+
+def find_changes(folder: Path, identity: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with each token file, read whole; an empty text where nothing is."""
+    problems = {}
+    for name in DATA:
+        try:
+            same = fingerprint(folder / name) == identity["data"][name]
+            problems[name] = "" if same else "not the file that the run was started with"
+        except OSError as error:
+            problems[name] = error.strerror or str(error)
+    return problems
