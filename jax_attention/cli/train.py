@@ -289,7 +289,9 @@ def _evaluate(corpus: data.Corpus, batch_size: int, mesh: jax.sharding.Mesh) -> 
 
 def _print_description(run: run_folder.Run, settings: TrainSettings, corpus: data.Corpus, trained: Any) -> None:
     config = run.config
-    source = ", ".join(Path(file).name for file in settings.files) or "the sources of Python's standard library"
+    of_a_run = run.origin is not None and "run" in run.origin
+    default = f"the text of {run.origin['folder']}" if of_a_run else "the sources of Python's standard library"
+    source = ", ".join(Path(file).name for file in settings.files) or default
     print_line(
         f"text       {source}: {corpus.train_bytes:,} bytes to train on, {corpus.validation_bytes:,} held out "
         f"({len(corpus.names[1])} of {sum(map(len, corpus.names))} documents)"
