@@ -69,8 +69,12 @@ class MetricsFile:
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Append one line and flush it; NaN and infinities, which JSON lacks, become null."""
         line = {"kind": kind, "step": int(step)} | {name: _to_json(value) for name, value in values.items()}
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self.path)  # which Python does not know after `open`
+            raise
 
     def close(self) -> None:
         """Close the file."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,24 @@ def orbax() -> Any:
             "Checkpoints: expected the package orbax-checkpoint, got none. Install it: pip install "
             "'jax_attention[train]'."
         ) from error
+    _drop_late_reports()
     return v1
+
+
+@functools.cache
+def _drop_late_reports() -> None:
+    """Print no traceback of the threads of Orbax and TensorStore: the first error of a read or a save is raised here.
+
+    After it, threads that still run report that their event loop is closed, each with a traceback of its own.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = hook
+    logging.getLogger("absl").addFilter(lambda record: "run() raised an exception" not in record.getMessage())
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Runs commands in forked children of a process that has imported everything, and kills them where a test says.
 
-    python command_server.py  <  one JSON object per line  {"arguments": [...], "below": folder, "kill_at": n or null}
+    python command_server.py  <  one JSON object per line  {"arguments": [...], "below": folder, "kill_at": n or null,
+                                                            "limits": {"FSIZE": bytes}}
                               >  one JSON object per line  {"status": s, "calls": n, "printed": text}
 
 `calls` counts the file-system calls of Python below a folder that change something; with `kill_at` the child gets
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -40,6 +42,8 @@ def run_child(request: dict, counter: int, output: int) -> None:
 
     for number in (1, 2):
         os.dup2(output, number)
+    for name, limit in request["limits"].items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     sys.addaudithook(audit)
     from jax_attention.cli.__main__ import main

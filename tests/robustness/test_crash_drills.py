@@ -3,44 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from jax_attention import training
 from tests.cli.quick_run import QUICK, TEXT
+from tests.robustness.server import Server
 
-SERVER = Path(__file__).with_name("command_server.py")
 OPTIONS = [*QUICK, "--keep", "2", "--checkpoint-every", "2", "--evaluate-every", "2", "--sample-tokens", "0"]
-CACHE_EVERYTHING = {
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
-
-
-class Server:
-    """Commands in forked children; see `command_server`."""
-
-    def __init__(self, folder, cache):
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, str(SERVER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)} | CACHE_EVERYTHING,
-        )
-
-    def run(self, *arguments, kill_at=None):
-        request = {"arguments": list(map(str, arguments)), "below": str(self.folder), "kill_at": kill_at}
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +20,7 @@ def server(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("drills"), tmp_path_factory.mktemp("cache"))
     (server.folder / "fox.txt").write_text(TEXT, encoding="utf-8")
     yield server
-    server.process.stdin.close()
-    server.process.stdout.close()
-    server.process.wait(60)
+    server.close()
 
 
 @pytest.fixture(scope="module")
