@@ -8,6 +8,7 @@ import gc
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,10 @@ def short_errors(path: Path) -> Iterator[None]:
     except Exception as error:  # Which types Orbax and TensorStore raise for broken files is not documented.
         reason = " ".join(str(error).split())[:200]
         # Abandoned tasks of Orbax log an error when they are collected: collect them now, while the loggers are off.
-        traceback.clear_frames(error.__traceback__)
-        gc.collect()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+            traceback.clear_frames(error.__traceback__)
+            gc.collect()
         if any(cause in reason for cause in NO_DAMAGE):
             raise OSError(f"checkpoint {path}: expected to read it, got {reason}.") from None
         raise DamagedCheckpoint(
