@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ import tyro
 
 from jax_attention import data, models, nn, training
 from jax_attention.cli import pretrained, report, run_folder
+from jax_attention.cli.machine import check_machine
 from jax_attention.cli.options import ModelOptions, PresetName, model_config, tuned_config
 from jax_attention.cli.output import print_line
 from jax_attention.cli.settings import TrainSettings
@@ -33,7 +34,11 @@ class Train:
             large for it: give a smaller one.
         model: changes to the preset; with --from only those that keep the architecture.
         settings: text, tokens, optimiser, loop.
+        config: TOML file with options; those on the command line win.
     """
+
+    outlives_reader: ClassVar[bool] = True
+    """Whether the command goes on without a reader of its output."""
 
     out: Path | None = None
     resume: bool = False
@@ -41,6 +46,7 @@ class Train:
     origin: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     model: ModelOptions = field(default_factory=ModelOptions)
     settings: TrainSettings = field(default_factory=TrainSettings)
+    config: Path | None = None
 
     def run(self) -> None:
         """Start or resume the training."""
@@ -85,6 +91,7 @@ def start(
         settings = dataclasses.replace(settings, length=length)
     settings = dataclasses.replace(settings, files=files)
     _check_model(make_config(1), settings)
+    check_machine(make_config(settings.vocab_size or 1), settings)
     settings.parts()
     corpus = data.prepare(
         files,
@@ -108,7 +115,7 @@ def resume(out: Path) -> Path:
     """Continue the run of a folder, bit for bit, from its newest checkpoint, or from the start if it has none."""
     run = run_folder.open_run(out)
     settings, step = TrainSettings.from_json(run.settings), run.checkpoints.latest or 0
-    print_line(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {_devices_text(settings)}")
+    print_line(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {settings.devices_text()}")
     state, base = _restored_state(run, settings, step) if step else _initial_state(run, settings)
     return _train(run, settings, run.corpus(), state, base, resumed=step)
 
@@ -245,18 +252,9 @@ def _print_description(run: run_folder.Run, settings: TrainSettings, corpus: dat
         print_line(f"adapters   {count:,} parameters: rank {settings.lora} for {len(trained.down)} kernels")
     print_line(
         f"training   {settings.loop.steps} steps of {settings.loop.batch_size} x {run.length} tokens on "
-        f"{_devices_text(settings)}"
+        f"{settings.devices_text()}"
     )
     print_line(f"folder     {run.folder}")
-
-
-def _devices_text(settings: TrainSettings) -> str:
-    """Number of devices that training uses, and the reason if it is not all."""
-    used, shown, platform = settings.mesh.size, len(jax.devices()), jax.devices()[0].platform
-    if used == shown:
-        return f"{used} {platform} device{'' if used == 1 else 's'}"
-    rows = settings.loop.batch_size
-    return f"{used} of {shown} {platform} devices, the largest number that divides a batch of {rows} rows"
 
 
 def _default_folder(preset: str) -> Path:
