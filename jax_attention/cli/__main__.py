@@ -39,9 +39,6 @@ def parse(arguments: Sequence[str]) -> Any:
 
 
 def _run(arguments: list[str], output: Output) -> int:
-    if arguments[:1] == ["--version"]:
-        print_line(f"jax-attention {jax_attention.__version__}")
-        return 0
     try:
         from jax_attention.cli import language, options
         from jax_attention.cli.arguments import UsageError
@@ -54,6 +51,9 @@ def _run(arguments: list[str], output: Output) -> int:
         )
     names: dict[str, str] = {}
     try:
+        if arguments[:1] == ["--version"]:
+            print_line(f"jax-attention {jax_attention.__version__}")
+            return 0
         command = parse(arguments)
         names = options.option_names(type(command))
         # A training goes on without a reader; the other commands have nothing to do without one.

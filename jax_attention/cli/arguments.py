@@ -81,7 +81,7 @@ def _split_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     return path, rest
 
 
-def _parse(kind: Any, arguments: Sequence[str], program: str = PROGRAM, default: Any = tyro.MISSING) -> Any:
+def _parse(kind: Any, arguments: Sequence[str], program: str = PROGRAM, default: Any = None) -> Any:
     """Parse by tyro, whose boxes become one line."""
     printed = io.StringIO()
     try:
@@ -91,7 +91,7 @@ def _parse(kind: Any, arguments: Sequence[str], program: str = PROGRAM, default:
                 prog=program,
                 description=DESCRIPTION if program == PROGRAM else None,
                 args=arguments,
-                default=default,
+                default=tyro.MISSING_NONPROP if default is None else default,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
             )
     except SystemExit as end:

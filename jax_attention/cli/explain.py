@@ -62,6 +62,10 @@ class Explain:
         }
         keys = self.length if self.keys is None else self.keys
         kv_heads = self.heads if self.kv_heads is None else self.kv_heads
+        fail_unless(
+            self.heads % kv_heads == 0,
+            f"kv_heads: expected a divisor of heads = {self.heads}, got {kv_heads}. Each serves as many query heads.",
+        )
         shapes = [
             jax.ShapeDtypeStruct((self.batch, rows, heads, self.head_size), self.dtype)
             for rows, heads in ((self.length, self.heads), (keys, kv_heads), (keys, kv_heads))

@@ -157,8 +157,8 @@ class Generate:
             ignored = [f"--{name.replace('_', '-')}" for name in arguments if name != "repetition_penalty"]
             fail_unless(
                 not ignored,
-                f"greedy: expected no {' and no '.join(ignored)} with it, as it always takes the likeliest token. Leave "
-                "one of them out.",
+                f"greedy: expected no {' and no '.join(ignored)} with it, as it always takes the likeliest token. "
+                "Leave one of them out.",
             )
             transforms = [decoding.greedy(), *transforms]
         elif not arguments:

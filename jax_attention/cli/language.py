@@ -18,10 +18,12 @@ ARGUMENTS = {
 }
 """Arguments of the library whose option has another name."""
 
+OTHER_MEANING = ("config",)
+"""Arguments of the library that have the name of an option, and are something else: the config of a model."""
+
 CURES = (
     (r" It is a setting of (LoopConfig|OptimizerConfig)\.", ""),
     (r" It is static under jit\.| \(it is static under jit\)", ""),
-    (r" Cast (it|them)( first)?: \S+\.astype\(\S+\)\.", ""),
     (r"\ba Python (int|number)\b", "a whole number"),
     (r"\ban int (?=[<>])", "a whole number "),
     (r"\b([Uu]se|[Pp]ass|[Ll]eave|as|expected) greedy\(\)", r"\1 --greedy"),
@@ -33,6 +35,8 @@ CURES = (
 )
 """Patterns of Python in messages, and what a user of the command line writes instead."""
 
+PYTHON_CURE = re.compile(r"\w+= to |\bjnp\.|\bjax\.|\.astype\(|\btraining\.|\blayout is \[")
+"""Advice that only Python code can follow; its sentence is left out."""
 QUOTED = re.compile(r"""(?<![\w=])('[^'\n]*'|"[^"\n]*")""")
 """Text of the user in a message; it stays as it is."""
 QUOTES = "'\""
@@ -44,13 +48,16 @@ def translate(message: str, names: Mapping[str, str]) -> str:
     >>> translate("batch_size: expected an int >= 1, got 0. Give batch_size=4.", {"batch_size": "--batch-size"})
     '--batch-size: expected a whole number >= 1, got 0. Give --batch-size 4.'
     """
-    names = {**{name: option for name, option in ARGUMENTS.items() if option in names.values()}, **names}
+    others = {name: option for name, option in ARGUMENTS.items() if option in names.values()}
+    names = {name: option for name, option in (others | dict(names)).items() if name not in OTHER_MEANING}
     for pattern, words in CURES:
         message = re.sub(pattern, words, message)
     head = re.match(r"(\w+(?:, \w+)*): ", message)
     if head:
         options = ", ".join(names.get(name, name) for name in head[1].split(", "))
         message = options + message[head.end(1) :]
+    first, *others = re.split(r"(?<=[.)]) (?=[A-Z])", message)
+    message = " ".join([first, *(sentence for sentence in others if not PYTHON_CURE.search(sentence))])
     pieces = QUOTED.split(message)
     pieces[::2] = [_with_options(piece, names) for piece in pieces[::2]]
     return "".join(pieces)
