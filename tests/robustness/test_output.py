@@ -187,7 +187,7 @@ def generate(out, stream, monkeypatch, capsys, *options):
         (io.StringIO, ["--greedy"], "天\x1b"),
         (Terminal, ["--greedy"], "天\\x1b"),
         (Terminal, ["--greedy", "--raw"], "天\x1b"),
-        *slow((Terminal, ["--beams", "2"], "天\\x1b")),
+        *slow(pytest.param(Terminal, ["--beams", "2"], "天\\x1b")),
     ],
 )
 def test_generated_text_is_raw_except_on_a_terminal(stream, options, begin, letters, monkeypatch, capsys):
