@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import jax_attention
 from jax_attention.core.os_errors import describe_os_error, find_os_error
@@ -31,17 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
 
 
-def parse(arguments: Sequence[str]) -> Any:
-    """Read the arguments into a command; wrong options raise `UsageError`."""
-    from jax_attention.cli import arguments as parser
-
-    return parser.parse(arguments)
-
-
 def _run(arguments: list[str], output: Output) -> int:
     try:
+        from jax_attention.cli import arguments as parser
         from jax_attention.cli import language, options
-        from jax_attention.cli.arguments import UsageError
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("jax_attention"):
             raise
@@ -54,12 +46,12 @@ def _run(arguments: list[str], output: Output) -> int:
         if arguments[:1] == ["--version"]:
             print_line(f"jax-attention {jax_attention.__version__}")
             return 0
-        command = parse(arguments)
+        command = parser.parse(arguments)
         names = options.option_names(type(command))
         # A training goes on without a reader; the other commands have nothing to do without one.
         output.required = not getattr(command, "outlives_reader", False)
         return command.run() or 0
-    except UsageError as error:
+    except language.UsageError as error:
         _print_error(str(error))
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -71,7 +63,7 @@ def _run(arguments: list[str], output: Output) -> int:
         message = _message(error)
         if message is None or os.environ.get("JAX_ATTENTION_TRACEBACK"):
             raise
-        return _print_error(language.translate(message, names))
+        return _print_error(language.translate(message[:MAX_MESSAGE], names) + message[MAX_MESSAGE:])
 
 
 def _message(error: Exception) -> str | None:
@@ -100,8 +92,8 @@ def _message(error: Exception) -> str | None:
 
 
 def _print_error(message: str) -> int:
-    text = printable(message[: MAX_MESSAGE * 2])
-    if len(message) > MAX_MESSAGE or len(text) > MAX_MESSAGE:
+    text = printable(message[:MAX_MESSAGE])
+    if max(len(message), len(text)) > MAX_MESSAGE:
         text = f"{text[:MAX_MESSAGE]}… ({len(message):,} characters)"
     print_error(f"jax-attention: {text}")
     return 1

@@ -21,7 +21,7 @@ from jax_attention.cli.evaluate import Evaluate
 from jax_attention.cli.explain import Explain
 from jax_attention.cli.export import Export
 from jax_attention.cli.generate import Generate
-from jax_attention.cli.language import did_you_mean, translate, usage_message
+from jax_attention.cli.language import UsageError, did_you_mean, translate, usage_message
 from jax_attention.cli.options import option_names
 from jax_attention.cli.rules import Rules
 from jax_attention.cli.show import Show
@@ -45,10 +45,6 @@ DESCRIPTION = (
 )
 MAX_INT, MAX_SEED = 2**31 - 1, 2**32 - 1
 """Sizes and steps are int32; JAX drops the bits of a seed beyond 32 without a word, so that two seeds would be one."""
-
-
-class UsageError(ValueError):
-    """An option that does not exist, or a value that it cannot have."""
 
 
 def parse(arguments: Sequence[str]) -> Any:

@@ -42,6 +42,10 @@ QUOTED = re.compile(r"""(?<![\w=])('[^'\n]*'|"[^"\n]*")""")
 QUOTES = "'\""
 
 
+class UsageError(ValueError):
+    """Error about an option that does not exist, or about a value that it cannot have."""
+
+
 def translate(message: str, names: Mapping[str, str]) -> str:
     """The message with options in place of arguments; `names` has the option of each argument of the command.
 

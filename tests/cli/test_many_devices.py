@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jax_attention import training
-from jax_attention.cli.__main__ import parse
+from jax_attention.cli.arguments import parse
 from tests.cli.quick_run import QUICK
 from tests.support.tolerances import GRADIENT
 
