@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from jax_attention.cli.output import print_line, table
+from jax_attention.cli.output import console, print_line, table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,14 @@ class Compare:
     def run(self) -> int:
         """Print the rows and the verdict; return 0 if rounding explains all differences, else 1."""
         from jax_attention import interop
-        from jax_attention.interop.parity.report import NARROW, TITLES
+        from jax_attention.interop.parity.report import TITLES
 
         dtype = None if self.dtype == "stored" else self.dtype
         report = interop.compare(self.folder, text=self.text, source=self.source, dtype=dtype)
-        table(TITLES, report.cells(), left_out=[i for i in range(len(TITLES)) if i not in NARROW])
+        if sys.stdout.isatty():
+            console().print(report.table())
+        else:
+            table(TITLES, report.cells())
         if self.html is not None:
             self.html.write_text(report.html(), encoding="utf-8")
             print_line(str(self.html))

@@ -12,9 +12,9 @@ import sys
 
 import pytest
 
-from jax_attention import decoding, training
+from jax_attention import decoding, interop, training
 from jax_attention.cli.__main__ import main
-from jax_attention.cli.output import table
+from jax_attention.cli.output import console, table
 from jax_attention.core.files import replaced_file
 from jax_attention.core.os_errors import WORDS, describe_os_error, find_os_error
 from jax_attention.core.output import Output, print_error, print_line, print_text, safe_streams
@@ -117,6 +117,12 @@ def test_cells_are_neither_markup_nor_commands(kind, cell, monkeypatch):
     assert "\x1b]0;" not in printed
     assert "c d" in printed
     assert "[/a]" in printed
+
+
+def test_the_title_of_a_comparison_is_neither_markup_nor_a_command(monkeypatch):
+    report = interop.ParityReport(f"GPT2 of x[/y]{TITLE}", "float32", (), 1e-6, None)
+    printed = written(monkeypatch, Terminal(), lambda: console().print(report.table()))
+    assert "GPT2 of x[/y]\\x1b]0;owned\\x07, float32" in printed
 
 
 @pytest.mark.parametrize(("stream", "expected"), [(io.StringIO, TITLE), (Terminal, "\\x1b]0;owned\\x07")])
@@ -236,6 +242,7 @@ def test_a_command_without_standard_streams(monkeypatch, capsys):
 
 SCRIPT = {
     "reader": ("{} rules | head -n 1", "part\trule\twhat it does\n", ""),
+    "no reader": ("{} rules | true", "", ""),
     "full disk": ("{} rules > /dev/full", "", "got a full disk"),
     "closed output": ("{} rules >&-", "", ""),
     "closed error": ("{} rules no_such_rule 2>&-", "", ""),
@@ -251,11 +258,22 @@ def test_of_a_real_process(case):
     script, output, error = SCRIPT[case]
     optimise = "-OO" if case == "no docstrings" else ""
     command = script.format(f"{sys.executable} {optimise} -W error -m jax_attention.cli")
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    buffered = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["bash", "-c", command], env=buffered, capture_output=True, text=True, check=False)
     assert output in done.stdout
     assert error in done.stderr
     assert done.stderr == "" or error
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_training_without_standard_output(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    command = [sys.executable, "-W", "error", "-m", "jax_attention.cli", "train", tmp_path / "text.txt"]
+    words = " ".join(map(str, [*command, "--out", tmp_path / "out", *QUICK]))
+    done = subprocess.run(["bash", "-c", f"{words} >&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out" / "results.json").exists()
 
 
 CLOSED = """
