@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from jax_attention.core.output import print_error, print_line, safe_streams
+
 PACKAGE = "jax_attention"
 
 NAMES: dict[str, str] = {
@@ -198,12 +200,14 @@ def main(files: list[str]) -> int:
         renamed, warnings = rename(source)
         if renamed != source:
             path.write_text(renamed, encoding="utf-8")
-            sys.stdout.write(f"{name}: renamed\n")
+            print_line(f"{name}: renamed")
         for warning in warnings:
-            sys.stderr.write(f"{name}: {warning}\n")
+            print_error(f"{name}: {warning}")
         unresolved += len(warnings)
     return int(unresolved > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with safe_streams() as output:
+        output.required = False  # the files are to be rewritten, whether somebody reads the list or not
+        sys.exit(main(sys.argv[1:]))

@@ -9,6 +9,11 @@ import jax
 
 from jax_attention import explain
 from jax_attention.cli.expressions import parse
+from jax_attention.core.checks import fail_unless
+from jax_attention.core.output import print_line
+
+MAX_SIZE = 2**24
+"""Largest size that is explained: the plan of tiles takes memory in proportion to the length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +50,11 @@ class Explain:
 
     def run(self) -> None:
         """Print the report."""
-        from jax_attention.cli.output import print_line
-
+        for name in ("length", "keys", "batch", "heads", "kv_heads", "head_size"):
+            size = getattr(self, name)
+            fail_unless(
+                size is None or 1 <= size <= MAX_SIZE, f"{name}: expected 1 to {MAX_SIZE:,}, got {size}. It is a size."
+            )
         rule = {
             name: parse(name, getattr(self, name))
             for name in ("score", "mods", "mask", "normalize")
@@ -54,6 +62,10 @@ class Explain:
         }
         keys = self.length if self.keys is None else self.keys
         kv_heads = self.heads if self.kv_heads is None else self.kv_heads
+        fail_unless(
+            self.heads % kv_heads == 0,
+            f"kv_heads: expected a divisor of heads = {self.heads}, got {kv_heads}. Each serves as many query heads.",
+        )
         shapes = [
             jax.ShapeDtypeStruct((self.batch, rows, heads, self.head_size), self.dtype)
             for rows, heads in ((self.length, self.heads), (keys, kv_heads), (keys, kv_heads))

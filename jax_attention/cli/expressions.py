@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jax_attention import masks, mods, normalizers, positions, scores
+from jax_attention.core.text import quote
 
 _MODULES = {
     "score": scores,
@@ -29,6 +30,10 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 }
 
 
+MAX_LENGTH, MAX_DEPTH = 10_000, 100
+"""Limits of an expression, far beyond useful ones: a mask is evaluated recursively."""
+
+
 class ExpressionError(ValueError):
     """An expression that names no part."""
 
@@ -39,32 +44,38 @@ def parse(part: str, text: str) -> Any:
     names = {factory.__name__: factory for factory in (*_ARGUMENTS, positions.yarn_scaling, *module.CATALOGUE)}
     if text.strip() in ("None", "none"):
         return () if part == "mods" else None
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(f"{part}: expected at most {MAX_LENGTH:,} characters, got {quote(text)}.")
     try:
         tree = ast.parse(text, mode="eval").body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        problem = getattr(error, "msg", None) or "it is nested too deeply, or has a character that Python does not read"
         raise ExpressionError(
-            f"{part}: expected an expression such as {_example(part)}, got {text!r}: {error.msg}."
+            f"{part}: expected an expression such as {_example(part)}, got {quote(text)}: {problem}."
         ) from None
     allowed = {"rotary"} if module is positions else {factory.__name__ for factory in module.CATALOGUE}
     try:
         result = _evaluate(part, tree, names)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         raise (
-            error if isinstance(error, ExpressionError) else ExpressionError(f"{part}: in {text!r}: {error}")
+            error if isinstance(error, ExpressionError) else ExpressionError(f"{part}: in {quote(text)}: {error}")
         ) from None
     result = result if part != "mods" or isinstance(result, tuple) else (result,)
     for x in result if part == "mods" else (result,):
         kind = positions.Rotary if module is positions else getattr(module, part.removesuffix("s").capitalize(), None)
         if not isinstance(x, kind or normalizers.Normalizer):
             raise ExpressionError(
-                f"{part}: expected a call of {', '.join(sorted(allowed))}, got {x!r}. Write {_example(part)}."
+                f"{part}: expected a call of {', '.join(sorted(allowed))}, got {quote(x)}. Write {_example(part)}."
             )
     return result
 
 
-def _evaluate(part: str, node: ast.AST, names: dict[str, Callable]) -> Any:
+def _evaluate(part: str, node: ast.AST, names: dict[str, Callable], depth: int = 0) -> Any:
+    if depth > MAX_DEPTH:
+        raise ExpressionError(f"{part}: expected at most {MAX_DEPTH} operators and calls inside each other, got more.")
+
     def inner(child: ast.AST) -> Any:
-        return _evaluate(part, child, names)
+        return _evaluate(part, child, names, depth + 1)
 
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):
@@ -84,7 +95,7 @@ def _evaluate(part: str, node: ast.AST, names: dict[str, Callable]) -> Any:
         case ast.Name(id=name) if name in names:
             raise ExpressionError(f"{part}: expected a call, got the factory {name} itself. Write {name}().")
     raise ExpressionError(
-        f"{part}: expected calls of {', '.join(sorted(names))} with numbers, got {ast.unparse(node)!r}. "
+        f"{part}: expected calls of {', '.join(sorted(names))} with numbers, got {quote(ast.unparse(node))}. "
         f"An example: {_example(part)}."
     )
 

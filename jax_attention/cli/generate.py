@@ -13,8 +13,8 @@ import tyro
 
 from jax_attention import decoding, models
 from jax_attention.cli import report, run_folder
-from jax_attention.cli.output import print_line
-from jax_attention.core.checks import check_int
+from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.output import print_error, print_line, print_text
 
 SAMPLING_OPTIONS = ("greedy", "temperature", "top_k", "top_p", "min_p", "stop", "seed")
 """Options that beam search would ignore."""
@@ -42,6 +42,7 @@ class Generate:
         num_samples: number of continuations; one if None.
         stop: texts that end a continuation.
         seed: seed of the random numbers; 0 if None.
+        raw: on a terminal, print control characters of the text as they are, not as escapes.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -59,6 +60,7 @@ class Generate:
     num_samples: int | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    raw: bool = False
 
     def run(self) -> None:
         """Load the model, continue the prompt, print."""
@@ -69,9 +71,11 @@ class Generate:
                 f"num_samples = {self.num_samples}, seed = {self.seed}. Leave them out."
             )
         check_int("num_samples", samples, 1, "It is the number of continuations.")
+        check_int("max_new_tokens", self.max_new_tokens, 1, "It is the largest number of new tokens.")
+        fail_unless(all(self.stop), 'stop: expected texts of at least one character, got "". Leave it out.')
         self._check_beams(samples)
         run = run_folder.open_model(self.folder)
-        prompt = sys.stdin.read() if self.prompt == "-" else self.prompt
+        prompt = _read_standard_input() if self.prompt == "-" else self.prompt
         ids = run.tokenizer.encode(prompt)
         if len(ids) == 0:
             raise ValueError("prompt: expected at least one character, got an empty text. Give --prompt TEXT.")
@@ -88,7 +92,7 @@ class Generate:
         for sample in range(samples):
             if samples > 1:
                 print_line(f"--- sample {sample + 1}")
-            sys.stdout.write(prompt)
+            show = _Stream(prompt, self.raw)
             generation = decoding.generate(
                 model,
                 ids,
@@ -98,9 +102,9 @@ class Generate:
                 stop_tokens=run.stop_tokens,
                 stop_strings=self.stop,
                 tokenizer=run.tokenizer,
-                stream=_print_chunk,
+                stream=show,
             )
-            print_line()
+            show.finish()
             _check_finite(generation.logprobs)
             if self.max_new_tokens > room and not bool(generation.stopped):
                 _print_context_full(run.config.context)
@@ -140,7 +144,7 @@ class Generate:
         for sample, (text, score) in enumerate(zip(result.text, result.scores, strict=True)):
             if samples > 1:
                 print_line(f"--- sample {sample + 1}, score {float(score):.4f}")
-            print_line(prompt + text)
+            print_text(f"{prompt}{text}\n", raw=self.raw)
         if self.max_new_tokens > count and not bool(result.stopped.all()):
             _print_context_full(model.config.context)
 
@@ -148,13 +152,27 @@ class Generate:
         """The logit transforms that the options describe; they are checked before anything is loaded."""
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
         arguments = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        transforms = [getattr(decoding, name)(x) for name, x in arguments.items()]
+        transforms = [_logit_transform(name, x) for name, x in arguments.items()]
         if self.greedy:
+            ignored = [f"--{name.replace('_', '-')}" for name in arguments if name != "repetition_penalty"]
+            fail_unless(
+                not ignored,
+                f"greedy: expected no {' and no '.join(ignored)} with it, as it always takes the likeliest token. "
+                "Leave one of them out.",
+            )
             transforms = [decoding.greedy(), *transforms]
         elif not arguments:
             transforms = [decoding.temperature(0.8)]
         decoding.sampler(*transforms)  # raises for a wrong combination
         return transforms
+
+
+def _logit_transform(name: str, x: Any) -> decoding.LogitTransform:
+    """A logit transform by name; errors name the option, and not the argument of the function."""
+    try:
+        return getattr(decoding, name)(x)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: {str(error).partition(': ')[2]}") from None
 
 
 def _check_finite(logprobs: jax.Array) -> None:
@@ -166,9 +184,24 @@ def _check_finite(logprobs: jax.Array) -> None:
 
 
 def _print_context_full(context: int) -> None:
-    sys.stderr.write(f"stopped at the model's context of {context} tokens\n")
+    print_error(f"stopped at the model's context of {context} tokens")
 
 
-def _print_chunk(chunk: decoding.StreamChunk) -> None:
-    sys.stdout.write(chunk.text or "")
-    sys.stdout.flush()
+def _read_standard_input() -> str:
+    fail_unless(sys.stdin is not None, "prompt: expected a standard input for -, got a closed one. Give --prompt TEXT.")
+    return sys.stdin.read()
+
+
+class _Stream:
+    """Printer of a text while it is generated; the prompt comes with the first chunk, after all checks."""
+
+    def __init__(self, prompt: str, raw: bool):
+        self.unprinted, self.raw = prompt, raw
+
+    def __call__(self, chunk: decoding.StreamChunk) -> None:
+        print_text(self.unprinted + (chunk.text or ""), raw=self.raw)
+        self.unprinted = ""
+
+    def finish(self) -> None:
+        """Print what is left, and end the line."""
+        print_text(self.unprinted + "\n", raw=self.raw)

@@ -25,11 +25,45 @@ TRAINING_FIELDS = ("dropout", "attention_dropout", "scan", "remat", "dtype", "pa
 
 
 def argument_help(documented: type) -> dict[str, str]:
-    """The help text of each argument, from the Args section of a docstring."""
+    """The help text of each argument, from the Args section of a docstring; none under `python -OO`."""
     doc = inspect.cleandoc(documented.__doc__ or "")
     block = re.search(r"^Args:\n(.*?)\n\n", doc, re.M | re.S)
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block[1] if block else "", re.M)
     return {name: re.sub(r"\s+", " ", text) for name, text in entries}
+
+
+def option_names(command: type) -> dict[str, str]:
+    """The option of each field of a command, nested ones included; FILES for positional arguments.
+
+    >>> option_names(ModelOptions)["kv_heads"]
+    '--kv-heads'
+    """
+    names = {}
+    for field, kind, marks in _fields(command):
+        if dataclasses.is_dataclass(kind):
+            names |= option_names(kind)
+        elif tyro.conf.Positional in marks:
+            names[field] = field.upper()
+        else:
+            name = next((mark.name for mark in marks if getattr(mark, "name", None)), field)
+            names[field] = "--" + name.replace("_", "-")
+    return names
+
+
+def flag_names(command: type) -> set[str]:
+    """Fields whose options take no value, nested ones included."""
+    inner = [flag_names(kind) for _, kind, _ in _fields(command) if dataclasses.is_dataclass(kind)]
+    return {field for field, kind, _ in _fields(command) if kind is bool}.union(*inner)
+
+
+def _fields(command: type) -> list[tuple[str, Any, tuple[Any, ...]]]:
+    """Name, type and annotations of each field of a dataclass."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    fields = [(field.name, hints[field.name]) for field in dataclasses.fields(command)]
+    return [
+        (name, getattr(x, "__origin__", x) if hasattr(x, "__metadata__") else x, getattr(x, "__metadata__", ()))
+        for name, x in fields
+    ]
 
 
 def _model_options() -> type:
@@ -40,7 +74,7 @@ def _model_options() -> type:
         if field.name in LEFT_OUT:
             continue
         kind: Any = str if field.name in EXPRESSIONS else hints[field.name]
-        text = texts[field.name] + (" Written as an expression." if field.name in EXPRESSIONS else "")
+        text = texts.get(field.name, "") + (" Written as an expression." if field.name in EXPRESSIONS else "")
         annotated = Annotated[Literal["preset"] | kind, tyro.conf.arg(help=text)]
         fields.append((field.name, annotated, dataclasses.field(default=FROM_PRESET)))
     options = dataclasses.make_dataclass("ModelOptions", fields, frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import numpy as np
 from jax_attention import data, decoding, models, nn, training, viz
 from jax_attention.cli import pretrained, run_folder
 from jax_attention.cli.output import print_line, table
+from jax_attention.core.text import printable
 
 PROMPT_TOKENS = 24
 PICTURE_TOKENS = 24
@@ -149,7 +150,7 @@ def draw(
     labels, weights = token_labels(run.tokenizer, ids), attention_weights(model, ids)
     mean, last = weights[-1].mean(axis=0), len(weights) - 1
     makers: dict[str, Callable[[], Any]] = {
-        "attention.html": lambda: viz.html_page(weights, labels, title=f"Attention of {run.folder.name}"),
+        "attention.html": lambda: viz.html_page(weights, labels, title=f"Attention of {printable(run.folder.name)}"),
         "attention.png": lambda: viz.heat_map(mean, labels, labels, title=f"Layer {last}, mean over heads"),
         "heads.png": lambda: viz.head_grid(weights, labels, labels, title="All heads"),
     }

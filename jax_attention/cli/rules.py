@@ -11,6 +11,9 @@ import tyro
 
 import jax_attention
 from jax_attention import masks, mods, normalizers, positions, scores
+from jax_attention.cli.language import did_you_mean
+from jax_attention.cli.output import print_line, table
+from jax_attention.core.text import quote
 
 PARTS: dict[str, ModuleType] = {
     "score": scores,
@@ -33,8 +36,6 @@ class Rules:
 
     def run(self) -> None:
         """Print the catalogue, or the documentation of one rule."""
-        from jax_attention.cli.output import print_line, table
-
         factories = {f.__name__: (part, f) for part, module in PARTS.items() for f in module.CATALOGUE}
         if self.name is None:
             rows = [(part, name, summary(f)) for name, (part, f) in factories.items()]
@@ -42,10 +43,11 @@ class Rules:
             print_line("\nDocumentation of one rule: jax-attention rules NAME. Pages with pictures: docs/rules/.")
             return
         if self.name not in factories:
-            raise ValueError(f"name: expected one of {', '.join(factories)}, got {self.name!r}.")
+            hint = did_you_mean(self.name, factories)
+            raise ValueError(f"name: expected one of {', '.join(factories)}, got {quote(self.name)}.{hint}")
         part, f = factories[self.name]
         module = PARTS[part].__name__.removeprefix(jax_attention.__name__ + ".")
-        print_line(f"{module}.{self.name}({', '.join(inspect.signature(f).parameters)})\n\n{inspect.getdoc(f)}")
+        print_line(f"{module}.{self.name}({', '.join(inspect.signature(f).parameters)})\n\n{inspect.getdoc(f) or ''}")
 
 
 def summary(factory: object) -> str:

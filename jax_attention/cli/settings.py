@@ -39,6 +39,7 @@ class TrainSettings:
         prompt: prompt of the sample texts; the beginning of the validation text if None.
         sample_tokens: tokens per sample text; 0 generates none.
         tensorboard: also write TensorBoard files.
+        devices: largest number of devices to use; all if None. Of these, the most that divide the batch are used.
     """
 
     files: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -61,11 +62,24 @@ class TrainSettings:
     prompt: str | None = None
     sample_tokens: int = 120
     tensorboard: bool = False
+    devices: int | None = None
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
-        """Mesh over the largest number of devices that divides the batch size."""
-        return training.data_mesh(batch_size=self.loop.batch_size)
+        """Mesh over the largest number of devices that divides the batch size, at most `devices` of them.
+
+        A run that is resumed on a machine with fewer devices uses those.
+        """
+        return training.data_mesh(jax.devices()[: self.devices], batch_size=self.loop.batch_size)
+
+    def devices_text(self) -> str:
+        """Number of devices that training uses, and the reason if it is not all."""
+        used, count, platform = self.mesh.size, len(jax.devices()), jax.devices()[0].platform
+        if used == count:
+            return f"{used} {platform} device{'' if used == 1 else 's'}"
+        limit = "" if self.devices is None else f" up to --devices {self.devices}"
+        rows = self.loop.batch_size
+        return f"{used} of {count} {platform} devices, the largest number{limit} that divides a batch of {rows} rows"
 
     @property
     def schedule(self) -> optax.Schedule:
@@ -81,6 +95,8 @@ class TrainSettings:
             self.loop.batch_size % self.accumulate == 0,
             f"accumulate: expected a divisor of the batch size {self.loop.batch_size}, got {self.accumulate}.",
         )
+        if self.devices is not None:
+            check_int("devices", self.devices, 1, "It is the number of devices to use.")
         self._check_adapters()
         training.check_divides(self.loop.batch_size, self.mesh)
         optimizer = training.make_optimizer(self.optimizer, steps=self.loop.steps)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import shlex
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import jax
 import numpy as np
@@ -16,11 +17,14 @@ import tyro
 
 from jax_attention import data, models, nn, training
 from jax_attention.cli import lineage, pretrained, report, run_folder
+from jax_attention.cli.machine import check_machine
 from jax_attention.cli.options import ModelOptions, PresetName, model_config, tuned_config
 from jax_attention.cli.output import print_line
 from jax_attention.cli.settings import TrainSettings
 from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.core.folder_lock import FolderLock
+from jax_attention.core.os_errors import describe_os_error
+from jax_attention.training.checkpoint_folder import complete_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,11 @@ class Train:
         whole_state: also take over the run's step, moments of the optimiser and random key.
         model: changes to the preset; with --from only those that keep the architecture.
         settings: text, tokens, optimiser, loop.
+        config: TOML file with options; those on the command line win.
     """
+
+    outlives_reader: ClassVar[bool] = True
+    """Whether the command goes on without a reader of its output."""
 
     out: Path | None = None
     resume: bool = False
@@ -48,6 +56,7 @@ class Train:
     whole_state: bool = False
     model: ModelOptions = field(default_factory=ModelOptions)
     settings: TrainSettings = field(default_factory=TrainSettings)
+    config: Path | None = None
 
     def run(self) -> int:
         """Start or resume the training; return the exit status."""
@@ -90,6 +99,7 @@ def start(command: Train) -> int:
         settings = dataclasses.replace(settings, length=make_config(1).context if base is None else base.length)
     settings = dataclasses.replace(settings, files=files)
     _check_model(make_config(1), settings)
+    check_machine(make_config(settings.vocab_size or 1), settings)
     settings.parts()
     corpus = base.run.corpus(settings.length) if is_run and not files else _read_corpus(settings, base)
     config = make_config(corpus.tokenizer.vocab_size)
@@ -141,7 +151,7 @@ def resume(out: Path, settings: TrainSettings | None = None) -> int:
         lineage.check_steps(settings, step)
         for problem in problems:
             print_line(problem)
-        print_line(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {_devices_text(settings)}")
+        print_line(f"resuming {run.folder} at step {step} of {settings.loop.steps} on {settings.devices_text()}")
         if changes:
             run = run_folder.change_settings(run, settings.to_json(), step, changes)
             print_line("changed    " + ", ".join(f"{name}: {a} -> {b}" for name, (a, b) in changes.items()))
@@ -209,26 +219,40 @@ def _train(
             writers.append(training.TensorBoard(run.folder / "tensorboard", after=resumed))
         for writer in writers:
             closing.callback(writer.close)
-        fitted = training.fit(
-            state,
-            settings.parts()[1],
-            corpus.train,
-            settings.loop,
-            evaluate=evaluate,
-            sample=_sampler(run, settings, prompt),
-            checkpoints=checkpoints,
-            writers=writers,
-            progress=show,
-            meter=meter,
-            mesh=mesh,
-            base=base,
-        )
+        try:
+            fitted = training.fit(
+                state,
+                settings.parts()[1],
+                corpus.train,
+                settings.loop,
+                evaluate=evaluate,
+                sample=_sampler(run, settings, prompt),
+                checkpoints=checkpoints,
+                writers=writers,
+                progress=show,
+                meter=meter,
+                mesh=mesh,
+                base=base,
+            )
+        except OSError as error:
+            raise OSError(f"{describe_os_error(error)} {_way_on(run)}") from None
     if fitted.stopped is not None:
-        print_line(f"continue with: jax-attention train --resume --out {run.folder}")
+        print_line(f"continue with: {_resume_command(run)}")
         return 128 + signal.Signals[fitted.stopped]
     model = fitted.state.model if base is None else nn.apply_adapters(base, fitted.state.model)
     report.finish(run, model, fitted.evaluation or evaluate(model), corpus, prompt)
     return 0
+
+
+def _resume_command(run: run_folder.Run) -> str:
+    return f"jax-attention train --resume --out {shlex.quote(str(run.folder))}"
+
+
+def _way_on(run: run_folder.Run) -> str:
+    """What is safe after an error of the operating system, and the command that goes on."""
+    steps = complete_steps(run.folder / run_folder.CHECKPOINTS)
+    safe = f"The checkpoint of step {steps[-1]} is complete" if steps else "No checkpoint is complete yet"
+    return f"{safe}. Then continue with: {_resume_command(run)}"
 
 
 def _check_origin(command: Train) -> None:
@@ -307,18 +331,9 @@ def _print_description(run: run_folder.Run, settings: TrainSettings, corpus: dat
         print_line(f"adapters   {count:,} parameters: rank {settings.lora} for {len(trained.down)} kernels")
     print_line(
         f"training   {settings.loop.steps} steps of {settings.loop.batch_size} x {run.length} tokens on "
-        f"{_devices_text(settings)}"
+        f"{settings.devices_text()}"
     )
     print_line(f"folder     {run.folder}")
-
-
-def _devices_text(settings: TrainSettings) -> str:
-    """Number of devices that training uses, and the reason if it is not all."""
-    used, shown, platform = settings.mesh.size, len(jax.devices()), jax.devices()[0].platform
-    if used == shown:
-        return f"{used} {platform} device{'' if used == 1 else 's'}"
-    rows = settings.loop.batch_size
-    return f"{used} of {shown} {platform} devices, the largest number that divides a batch of {rows} rows"
 
 
 def _default_folder(preset: str) -> Path:

@@ -35,6 +35,11 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())  # otherwise a crash soon after the rename could leave an empty file
         os.replace(partial, path)
+    except OSError as error:
+        # Writing to an open file raises an error without a name, and the temporary name would say nothing to a user.
+        if error.filename in (None, str(partial)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

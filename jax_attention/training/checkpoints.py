@@ -37,7 +37,7 @@ from jax_attention.training.checkpoint_folder import (
     set_aside,
 )
 from jax_attention.training.host_arrays import checksum, to_device, to_host
-from jax_attention.training.orbax_files import orbax, short_errors
+from jax_attention.training.orbax_files import orbax, save_error, short_errors
 
 
 class Checkpoints:
@@ -165,7 +165,10 @@ class Checkpoints:
             self._leftovers_removed = True
         # Orbax refuses arrays without elements. Their shapes, all that they have, are in the description.
         tree = nest({name: array for name, array in arrays.items() if array.size}, "/")
-        self._pending = orbax().save_async(path, tree, custom_metadata=description)
+        try:
+            self._pending = path, orbax().save_async(path, tree, custom_metadata=description)
+        except Exception as error:
+            raise save_error(path, error) from None
         if wait:
             self.wait()
 
@@ -177,8 +180,11 @@ class Checkpoints:
         """
         if self._pending is None:
             return
-        pending, self._pending = self._pending, None
-        pending.result()
+        (path, pending), self._pending = self._pending, None
+        try:
+            pending.result()
+        except Exception as error:  # Which types Orbax and TensorStore raise is not documented.
+            raise save_error(path, error) from None
         steps = complete_steps(self.folder)
         for step in set(steps[: -self.keep]) - {self.best if self.metric else None}:
             delete(self.folder, step)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jax_attention.core.os_errors import find_os_error
 from jax_attention.training.checkpoint_description import DamagedCheckpoint
 
 NO_DAMAGE = ("Too many open files", "ermission denied", "PERMISSION_DENIED", "annot allocate", "RESOURCE_EXHAUSTED")
@@ -75,3 +76,13 @@ def short_errors(path: Path) -> Iterator[None]:
     finally:
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
+
+
+def save_error(path: Path, error: Exception) -> OSError:
+    """The error of a failed save as one of the operating system, with its file if TensorStore names it."""
+    if isinstance(error, OSError):
+        return error
+    text = " ".join(str(error).split())
+    return find_os_error(text) or OSError(
+        f"checkpoint {path}: expected to write it, got {type(error).__name__}: {text[:200]}."
+    )

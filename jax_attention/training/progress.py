@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TextIO
 
 from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.output import Output, for_reader, print_loss
+from jax_attention.core.text import printable
 
 
 class Progress(Protocol):
@@ -59,7 +61,8 @@ def progress(total: int, *, stream: TextIO | None = None, every: float = 5.0) ->
     """
     check_int("total", total, 0, "It is the number of steps of the run.")
     fail_unless(every >= 0, f"every: expected seconds >= 0, got {every}. 0 writes every line.")
-    stream = sys.stdout if stream is None else stream
+    # A display must not end a training: a lost reader or a full disk is reported at the end.
+    stream = Output(sys.stdout if stream is None else stream, "standard output" if stream is None else "progress")
     # Not left to rich, which would write colours into a pipe too where FORCE_COLOR or TTY_COMPATIBLE is set.
     if stream.isatty() and os.environ.get("TERM") != "dumb":
         return _LiveProgress(total, stream)
@@ -94,7 +97,7 @@ def _format_time(seconds: float) -> str:
 
 
 class _PlainProgress:
-    def __init__(self, total: int, stream: TextIO, every: float):
+    def __init__(self, total: int, stream: Output, every: float):
         self.total, self.stream, self.every = total, stream, every
         self.last = -math.inf
 
@@ -104,15 +107,14 @@ class _PlainProgress:
             self.message(" | ".join(part for part in (f"step {step}/{self.total}", summary(values)) if part))
 
     def message(self, text: str) -> None:
-        self.stream.write(text + "\n")
-        self.stream.flush()
+        self.stream.write(for_reader(text, self.stream) + "\n")
 
     def close(self) -> None:
-        self.stream.flush()
+        print_loss(self.stream)
 
 
 class _LiveProgress:
-    def __init__(self, total: int, stream: TextIO):
+    def __init__(self, total: int, stream: Output):
         try:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -122,7 +124,7 @@ class _LiveProgress:
                 "'jax_attention[train]', or pipe the output through cat for plain lines."
             ) from error
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[shown]}"))
-        self.console = Console(file=stream, force_terminal=True)
+        self.stream, self.console = stream, Console(file=stream, force_terminal=True)
         self.display = Progress(*columns, console=self.console, refresh_per_second=4)
         self.task = self.display.add_task("", total=total, shown="compiling")
         self.display.start()
@@ -131,10 +133,11 @@ class _LiveProgress:
         self.display.update(self.task, completed=step, shown=summary(values))
 
     def message(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, emoji=False)
+        self.console.print(printable(text), markup=False, highlight=False, emoji=False)
 
     def close(self) -> None:
         self.display.stop()
+        print_loss(self.stream)
 
 
 class Meter:

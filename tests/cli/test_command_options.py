@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jax_attention import models, normalizers
-from jax_attention.cli.__main__ import main, parse
+from jax_attention.cli.__main__ import main
+from jax_attention.cli.arguments import parse
 from jax_attention.cli.options import EXPRESSIONS, LEFT_OUT, argument_help, model_config
 from jax_attention.positions import rotary
 

@@ -134,7 +134,7 @@ def test_exports_that_are_refused(run, adapters, tmp_path, capsys):
     message = error_of(["export", str(run), str(tmp_path / "out")], capsys)
     assert "config: expected a model that some family of Hugging Face computes, got fields" in message
     assert not (tmp_path / "out").exists()
-    assert "merge: expected a run with --lora" in error_of(
+    assert "--merge: expected a run with --lora" in error_of(
         ["export", str(run), str(tmp_path / "out"), "--merge"], capsys
     )
     assert "expected a new or empty folder" in error_of(["export", str(adapters), str(run)], capsys)
@@ -191,8 +191,8 @@ def test_evaluate_and_show_take_the_folder(base, text, tmp_path, capsys):
 
 
 def test_options_that_a_hugging_face_folder_refuses(base, tmp_path, capsys):
-    assert "files: expected some" in error_of(["evaluate", str(base)], capsys)
-    assert "step: expected none" in error_of(["generate", str(base), "--prompt", "a", "--step", "3"], capsys)
+    assert "--files: expected some" in error_of(["evaluate", str(base)], capsys)
+    assert "--step: expected none" in error_of(["generate", str(base), "--prompt", "a", "--step", "3"], capsys)
     assert "model's context, got 65" in error_of(["evaluate", str(base), "--files", "x", "--length", "65"], capsys)
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/nothing"}')
     message = error_of(["generate", str(tmp_path), "--prompt", "a"], capsys)

@@ -125,11 +125,11 @@ WRONG = {
     "makes another model of the folder's, got --depth, --mask": ["--depth", "2", "--mask", "causal()"],
     "to decide the model and its tokenizer, got --preset": ["--preset", "tiny"],
     "got --tokenizer, --vocab-size": ["--tokenizer", "subwords", "--vocab-size", "300"],
-    "length: expected at most the model's context of 64, got 65": ["--length", "65"],
-    "length: expected an int >= 1": ["--length", "0"],
-    "lora: expected an int >= 1": ["--lora", "0"],
-    "lora_alpha, lora_targets: expected only with a rank": ["--lora-alpha", "2", "--lora-targets", "x"],
-    "targets: expected a pattern that finds one of blocks.rest.0": ["--lora", "2", "--lora-targets", "banana"],
+    "--length: expected at most the model's context of 64, got 65": ["--length", "65"],
+    "--length: expected a whole number >= 1": ["--length", "0"],
+    "--lora: expected a whole number >= 1": ["--lora", "0"],
+    "--lora-alpha, --lora-targets: expected only with a rank": ["--lora-alpha", "2", "--lora-targets", "x"],
+    "--lora-targets: expected a pattern that finds one of blocks.rest.0": ["--lora", "2", "--lora-targets", "banana"],
 }
 
 
@@ -144,7 +144,7 @@ def test_options_that_do_not_fit(message, text, base, tmp_path, capsys):
 
 def test_adapters_of_a_new_model_are_refused(text, tmp_path, capsys):
     message = error_of(["train", str(text), "--out", str(tmp_path / "out"), "--lora", "2"], capsys)
-    assert "lora: expected --from FOLDER with it" in message
+    assert "--lora: expected --from FOLDER with it" in message
 
 
 def without_tokenizer(folder):
@@ -166,7 +166,7 @@ def unknown_family(folder):
 
 BROKEN = {
     "AutoTokenizer.from_pretrained(FOLDER).save_pretrained": without_tokenizer,
-    "tokenizer: expected at most the 299 ids that the model embeds, got one of 300": larger_tokenizer,
+    "--tokenizer: expected at most the 299 ids that the model embeds, got one of 300": larger_tokenizer,
     "from: expected a model, got adapters": adapters_only,
     "config.json: expected a model_type among": unknown_family,
 }

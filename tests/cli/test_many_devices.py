@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from jax_attention import training
+from jax_attention.cli.arguments import parse
 from tests.cli.quick_run import QUICK
 from tests.support.tolerances import GRADIENT
 
@@ -58,6 +60,34 @@ def test_training_uses_the_devices_that_divide_the_batch(run, text, tmp_path):
 
 class Device:
     """A stand-in for a device: `data_mesh` only counts them."""
+
+    platform = "gpu"
+
+
+@pytest.mark.parametrize(
+    ("options", "used", "expected"),
+    [
+        ([], 6, "6 of 8 gpu devices, the largest number that divides a batch of 12 rows"),
+        (
+            ["--devices", "8"],
+            6,
+            "6 of 8 gpu devices, the largest number up to --devices 8 that divides a batch of 12 rows",
+        ),
+        (
+            ["--devices", "2"],
+            2,
+            "2 of 8 gpu devices, the largest number up to --devices 2 that divides a batch of 12 rows",
+        ),
+    ],
+)
+def test_devices_limits_the_mesh(monkeypatch, options, used, expected):
+    monkeypatch.setattr(jax, "devices", lambda: [Device()] * 8)
+    monkeypatch.setattr(
+        jax, "make_mesh", lambda shape, names, *, axis_types, devices: types.SimpleNamespace(size=shape[0])
+    )
+    settings = parse(["train", *options]).settings
+    assert settings.mesh.size == used
+    assert settings.devices_text() == expected
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from jax_attention.core.text import printable
 from jax_attention.interop.parity.diagnose import Diagnosis
 from jax_attention.interop.parity.page import page
 from jax_attention.interop.parity.rounding import ParityRow
@@ -73,8 +74,11 @@ class ParityReport:
     def table(self) -> Any:
         """A `rich` table of the most important columns."""
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=f"{self.title}, {self.dtype}", caption=self.verdict, box=None, padding=(0, 1, 0, 0))
+        # The title has the path of the folder: as Text, because rich reads [words] of a str as markup.
+        title, caption = Text(printable(f"{self.title}, {self.dtype}")), Text(printable(self.verdict))
+        table = Table(title=title, caption=caption, box=None, padding=(0, 1, 0, 0))
         for i in NARROW:
             table.add_column(TITLES[i], justify="left" if i in LEFT_ALIGNED else "right", no_wrap=True)
         for row, cells in zip(self.rows, self.cells(), strict=True):

@@ -1,0 +1,51 @@
+"""No room in a file, no more open files: one line with the file, the safe step and the command that goes on."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.cli.quick_run import QUICK, TEXT
+from tests.robustness.server import Server
+from tests.robustness.test_crash_drills import numbers
+from tests.support.tiers import slow_except
+
+OPTIONS = [*QUICK, "--width", "64", "--checkpoint-every", "2", "--evaluate-every", "2", "--sample-tokens", "0"]
+LIMITS = {
+    "tokens": ({"FSIZE": 2000}, "corpus/train.tokens': expected a file within the size limit", None),
+    "checkpoint": ({"FSIZE": 30000}, "expected a file within the size limit", "No checkpoint is complete yet. Then"),
+    "open files": ({"NOFILE": 20}, "expected room for one more open file", "No checkpoint is complete yet. Then"),
+    "few open files": ({"NOFILE": 12}, "expected room for one more open file", "No checkpoint is complete yet. Then"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("limits"), tmp_path_factory.mktemp("cache"))
+    (server.folder / "fox.txt").write_text(TEXT, encoding="utf-8")
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("name", slow_except(["checkpoint"], LIMITS))
+def test_a_limit_is_one_line_and_the_run_goes_on(server, name):
+    limits, message, way_on = LIMITS[name]
+    out = server.folder / "run"
+    start = ["train", server.folder / "fox.txt", "--out", out, *OPTIONS]
+    answer = server.run(*start, **limits)
+    *_, line = answer["printed"].splitlines()
+    assert answer["status"] == 1
+    assert "Traceback" not in answer["printed"]
+    assert line.startswith("jax-attention: ")
+    assert message in line
+    if way_on is None:
+        assert not out.exists()
+        return
+    assert line.endswith(f"{way_on} continue with: jax-attention train --resume --out {out}")
+    assert server.run("train", "--resume", "--out", out)["status"] == 0
+    resumed = numbers(out)
+    shutil.rmtree(out)
+    assert server.run(*start)["status"] == 0
+    assert numbers(out) == resumed
+    shutil.rmtree(out)
