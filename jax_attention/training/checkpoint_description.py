@@ -66,10 +66,14 @@ def _describe(leaf: Any, array: np.ndarray) -> dict[str, Any]:
 def check_description(description: Any, path: Path, others: str) -> dict[str, Any]:
     """Return a description as `describe_checkpoint` makes it; raise for anything else."""
     written_format = description.get("format") if isinstance(description, dict) else None
-    if written_format != FORMAT or not _is_whole(description):
+    if written_format != FORMAT:
         raise DamagedCheckpoint(
             f"checkpoint {path}: expected one written by jax_attention ({FORMAT}), got {quote(written_format)}: "
             f"written by another program, or its metadata is damaged. {others}"
+        )
+    if not _is_whole(description):
+        raise DamagedCheckpoint(
+            f"checkpoint {path}: expected metadata as they were written, got damaged ones. {others}"
         )
     return description
 

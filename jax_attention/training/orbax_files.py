@@ -57,16 +57,16 @@ def short_errors(path: Path) -> Iterator[None]:
     for logger in loggers:
         logger.disabled = True
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # those after the one that failed
+            yield
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # Which types Orbax and TensorStore raise for broken files is not documented.
         reason = " ".join(str(error).split())[:200]
         # Abandoned tasks of Orbax log an error when they are collected: collect them now, while the loggers are off.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited")
-            traceback.clear_frames(error.__traceback__)
-            gc.collect()
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
         if any(cause in reason for cause in NO_DAMAGE):
             raise OSError(f"checkpoint {path}: expected to read it, got {reason}.") from None
         raise DamagedCheckpoint(
