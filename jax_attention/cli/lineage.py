@@ -28,17 +28,17 @@ class RunOrigin:
 
     @property
     def config(self) -> models.LMConfig:
-        """The config of its model."""
+        """Config of the run's model."""
         return self.run.config
 
     @property
     def tokenizer(self) -> data.Tokenizer:
-        """Its tokenizer."""
+        """Tokenizer of the run."""
         return self.run.tokenizer
 
     @property
     def length(self) -> int:
-        """Its tokens per row."""
+        """Tokens per row of the run."""
         return self.run.length
 
     def origin(self) -> dict[str, Any]:

@@ -165,8 +165,9 @@ class Checkpoints:
             self._leftovers_removed = True
         # Orbax refuses arrays without elements. Their shapes, all that they have, are in the description.
         tree = nest({name: array for name, array in arrays.items() if array.size}, "/")
+        save = orbax().save_async
         try:
-            self._pending = path, orbax().save_async(path, tree, custom_metadata=description)
+            self._pending = path, save(path, tree, custom_metadata=description)
         except Exception as error:
             raise save_error(path, error) from None
         if wait:

@@ -42,7 +42,7 @@ def test_a_wheel_runs_the_readme_with_the_core_dependencies_alone(tmp_path):
     )
     (wheel,) = tmp_path.glob("jax_attention-*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    listed = check_output("git", "ls-files", "jax_attention", folder=ROOT).splitlines()
+    listed = check_output("git", "ls-files", "jax_attention", "jax_attention_command.py", folder=ROOT).splitlines()
     assert packed == {name for name in listed if (ROOT / name).exists()}, "the library, all of it and nothing else"
 
     check_output(sys.executable, "-m", "venv", tmp_path / "env", folder=tmp_path)
