@@ -98,7 +98,8 @@ def _check_numbers(config: Any) -> None:
             fail_unless(0 <= x < 1, f"{name}: expected 0 <= rate < 1, got {x}. 0 switches it off.")
         else:
             cure = "The default is 1e-5." if name == "norm_epsilon" else "Leave it out to switch it off."
-            fail_unless(0 < x <= MAX_FLOAT, f"{name}: expected a positive number of 32 bits, got {x}. {cure}")
+            fail_unless(x > 0, f"{name}: expected a positive number, got {x}. {cure}")
+            fail_unless(x <= MAX_FLOAT, f"{name}: expected at most {MAX_FLOAT}, got {x}. {cure}")
     fail_unless(
         config.final_norm is None or isinstance(config.final_norm, bool),
         f"final_norm: expected True, False or None, got {quote(config.final_norm)}. None is True unless post-norm.",
@@ -150,7 +151,7 @@ def _check_rule(config: Any) -> None:
         check_part("mod", mod, mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
     fail_unless(
         isinstance(config.windows, tuple) and len(config.windows) > 0,
-        f"windows: expected a tuple of sizes or None, got {quote(config.windows)}. (None,) is full attention everywhere.",
+        f"windows: expected a tuple of sizes or None, got {quote(config.windows)}. (None,) is full attention.",
         TypeError,
     )
     for window in config.windows:

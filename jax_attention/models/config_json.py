@@ -262,8 +262,8 @@ class PartReader:
         shown = quote(module)[1:-1]
         fail_unless(
             is_allowed,
-            f"{name}: expected a part of {LIBRARY}, got {quote(path)}, code of the module {shown}, which is not allowed "
-            f'to run. If you trust it: allow_code=("{shown}",) in Python, --allow-code {shown} on the command line.',
+            f"{name}: expected a part of {LIBRARY}, got {quote(path)}, code of the module {shown}, which is not "
+            f'allowed to run. If you trust it: allow_code=("{shown}",) in Python, --allow-code {shown} on the command line.',
         )
 
 
