@@ -79,8 +79,11 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES, argument: str = "path
     return parse_json(read_bytes(path, max_bytes, argument), str(path), argument)
 
 
-def parse_json(content: str | bytes, place: str, argument: str = "path") -> dict[str, Any]:
-    """The JSON object in a text; `place` says in messages where it comes from."""
+def parse_json(content: str | bytes, place: str, argument: str = "path", *, check_depth: bool = True) -> dict[str, Any]:
+    """The JSON object in a text; `place` says in messages where it comes from.
+
+    Without `check_depth` only nesting that Python cannot parse is refused: for large files that something else reads.
+    """
 
     def fail(what: str) -> NoReturn:
         raise ValueError(f"{argument}: expected JSON in {quote(place, 200)}, got {what}.")
@@ -100,7 +103,7 @@ def parse_json(content: str | bytes, place: str, argument: str = "path") -> dict
         fail(f"something else in line {error.lineno}, column {error.colno} ({error.msg})")
     if not isinstance(parsed, dict):
         fail(f"a {type(parsed).__name__}, not an object")
-    if json_depth(parsed) > MAX_DEPTH:
+    if check_depth and json_depth(parsed) > MAX_DEPTH:
         fail(f"more than {MAX_DEPTH} levels of brackets")
     return parsed
 

@@ -222,6 +222,8 @@ class PartReader:
         if "function" not in fields or not issubclass(cls, UserFunction):
             shown = f"the fields {sorted(expected)} of {path}, got {quote(sorted(fields))}"
             fail_unless(set(fields) == expected, f"{name}: expected {shown}.")
+        wrong = [f.name for f in dataclasses.fields(cls) if f.name in fields and not _fits(f.type, fields[f.name])]
+        fail_unless(not wrong, f"{name}: expected fields of {path} of their types, got {list_names(wrong)} of others.")
         try:
             return cls(**fields)
         except (ValueError, TypeError):
@@ -263,8 +265,29 @@ class PartReader:
         fail_unless(
             is_allowed,
             f"{name}: expected a part of {LIBRARY}, got {quote(path)}, code of the module {shown}, which is not "
-            f'allowed to run. If you trust it: allow_code=("{shown}",) in Python, --allow-code {shown} on the command line.',
+            f'allowed to run. If you trust it: allow_code=("{shown}",) in Python, --allow-code {shown} on the command '
+            "line.",
         )
+
+
+TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}
+
+
+def _fits(annotation: Any, x: Any) -> bool:
+    """Whether a decoded value may be in a field with this annotation; only annotations of JSON types are checked."""
+    for one in str(annotation).split(" | "):
+        is_number = isinstance(x, (int, float)) and not isinstance(x, bool)
+        if one == "jax.Array":
+            fits = is_number or isinstance(x, np.ndarray)
+        elif one == "tuple[int, int]":
+            fits = isinstance(x, tuple) and len(x) == 2 and all(type(item) is int for item in x)
+        elif one in TYPES:
+            fits = isinstance(x, TYPES[one]) and (one == "bool" or not isinstance(x, bool))
+        else:
+            fits = not (is_number or isinstance(x, (bool, str, tuple)) or x is None)
+        if fits:
+            return True
+    return False
 
 
 def _decode_array(name: str, x: dict[str, Any]) -> np.ndarray:

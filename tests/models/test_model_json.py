@@ -28,7 +28,9 @@ def halve(scores, q_pos, k_pos):
 
 def round_trip(config):
     """The config after writing and reading it as JSON text, as in a checkpoint."""
-    again = models.config_from_json(json.loads(json.dumps(models.config_to_json(config))), allow_code=(__name__,))
+    again = models.config_from_json(
+        json.loads(json.dumps(models.config_to_json(config))), allow_code=(__name__, "tests")
+    )
     assert again == config
     assert hash(again) == hash(config)
     assert jax.tree.structure(again.mask) == jax.tree.structure(config.mask)
@@ -71,7 +73,9 @@ def test_configs_come_back(name):
 
 def test_arrays_come_back_bit_for_bit():
     config = CONFIGS["minus infinity"]
-    again = models.config_from_json(json.loads(json.dumps(models.config_to_json(config))), allow_code=(__name__,))
+    again = models.config_from_json(
+        json.loads(json.dumps(models.config_to_json(config))), allow_code=(__name__, "tests")
+    )
     np.testing.assert_array_equal(again.mods[0].array, config.mods[0].array)
 
 
@@ -121,7 +125,7 @@ VERSION_0_1 = {
 
 
 def test_json_of_version_0_1_is_read():
-    assert models.config_from_json(VERSION_0_1, allow_code=(__name__,)) == models.LMConfig(
+    assert models.config_from_json(VERSION_0_1, allow_code=(__name__, "tests")) == models.LMConfig(
         vocab_size=5,
         qk_norm="all_heads",
         use_bias=("qkv",),
@@ -142,6 +146,7 @@ def make_lambda():
     return lambda q_pos, k_pos: k_pos <= q_pos
 
 
+LOST = {"function": "no_such_module:f"}
 REFUSED = {
     "lambda": (
         lambda: models.config_to_json(small.config(mask=make_lambda())),
@@ -172,9 +177,7 @@ REFUSED = {
         "mask: expected the fields ['offset'] of masks.Causal, got ['shift'].",
     ),
     "lost function": (
-        lambda: models.config_from_json(
-            {"vocab_size": 5, "mask": {"function": "no_such_module:f"}}, ["no_such_module"]
-        ),
+        lambda: models.config_from_json({"vocab_size": 5, "mask": LOST}, ["no_such_module"]),
         "mask: expected to import no_such_module:f, got No module named 'no_such_module'. Put its module on the path.",
     ),
     "object": (
