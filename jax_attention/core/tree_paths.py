@@ -85,7 +85,7 @@ def list_differences(expected: Mapping[str, str], got: Mapping[str, str]) -> lis
     for name in [*expected, *(name for name in got if name not in expected)]:
         want, have = expected.get(name, "nothing"), got.get(name, "nothing")
         if want != have:
-            lines.append(f"{name}: expected {want}, got {have}")
+            lines.append(f"{list_names([name])}: expected {want}, got {have}")
     return lines
 
 

@@ -143,8 +143,8 @@ def _read_summary(path: Path) -> dict[str, Any]:
     )
     fail_unless(
         fits,
-        f"folder: expected the {SUMMARY_FILE} of a saved corpus, byte counts and names, in {quote(str(path), 200)}, got "
-        f"{quote(summary)}.",
+        f"folder: expected the {SUMMARY_FILE} of a saved corpus, byte counts and names, in {quote(str(path), 200)}, "
+        f"got {quote(summary)}.",
     )
     return summary | {"names": tuple(map(tuple, names))}
 

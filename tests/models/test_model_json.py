@@ -15,6 +15,8 @@ from jax_attention import masks, models, mods, nn, normalizers, positions
 from tests.models import small
 from tests.support import cases
 
+ALLOWED = (__name__, "tests")
+
 
 def keep_even(q_pos, k_pos):
     """A mask that can be imported by name."""
@@ -28,9 +30,7 @@ def halve(scores, q_pos, k_pos):
 
 def round_trip(config):
     """The config after writing and reading it as JSON text, as in a checkpoint."""
-    again = models.config_from_json(
-        json.loads(json.dumps(models.config_to_json(config))), allow_code=(__name__, "tests")
-    )
+    again = models.config_from_json(json.loads(json.dumps(models.config_to_json(config))), allow_code=ALLOWED)
     assert again == config
     assert hash(again) == hash(config)
     assert jax.tree.structure(again.mask) == jax.tree.structure(config.mask)
@@ -73,9 +73,7 @@ def test_configs_come_back(name):
 
 def test_arrays_come_back_bit_for_bit():
     config = CONFIGS["minus infinity"]
-    again = models.config_from_json(
-        json.loads(json.dumps(models.config_to_json(config))), allow_code=(__name__, "tests")
-    )
+    again = models.config_from_json(json.loads(json.dumps(models.config_to_json(config))), allow_code=ALLOWED)
     np.testing.assert_array_equal(again.mods[0].array, config.mods[0].array)
 
 
@@ -125,7 +123,7 @@ VERSION_0_1 = {
 
 
 def test_json_of_version_0_1_is_read():
-    assert models.config_from_json(VERSION_0_1, allow_code=(__name__, "tests")) == models.LMConfig(
+    assert models.config_from_json(VERSION_0_1, allow_code=ALLOWED) == models.LMConfig(
         vocab_size=5,
         qk_norm="all_heads",
         use_bias=("qkv",),

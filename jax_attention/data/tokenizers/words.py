@@ -60,7 +60,7 @@ class Words(Tokenizer):
             utf8(word)
             fail_unless(
                 word.split() == [word],
-                f"vocabulary: expected words without white space, got {quote(word)} at index {i}. Split the text first.",
+                f"vocabulary: expected words without white space, got {quote(word)} at index {i}. Split texts first.",
             )
             fail_unless(
                 self._id_of[word] == i,
