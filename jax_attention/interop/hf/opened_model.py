@@ -54,13 +54,14 @@ def open_model(
         f"{_other_architecture(fields, family)}"
     )
     placeholders = {name: x.placeholder() for name, x in stored.items()}
-    try:
-        converted = to_jax_arrays(family.weight_mappings(config), placeholders, expectation)
-    except (IndexError, np.exceptions.AxisError) as error:
-        raise ValueError(f"{expectation}, got arrays of other shapes ({error}).") from None
+    shapes = to_jax_arrays(family.weight_mappings(config), placeholders, expectation, keep=_shape)
     abstract = jax.eval_shape(lambda: models.create(config))
-    replace_arrays(abstract, converted, expectation)
+    replace_arrays(abstract, shapes, expectation)
     return OpenedModel(family, abstract, stored, expectation)
+
+
+def _shape(x: np.ndarray) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _check_depth(config: Config, stored: Mapping[str, StoredArray]) -> None:

@@ -39,7 +39,7 @@ class StoredArray:
 
     def placeholder(self) -> np.ndarray:
         """An array of this shape that takes no memory, to try a conversion with."""
-        return np.broadcast_to(np.int8(0), self.shape)
+        return np.broadcast_to(np.zeros((), self.dtype), self.shape)
 
 
 class Numbers(Mapping[str, np.ndarray]):
@@ -50,6 +50,9 @@ class Numbers(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.stored[name].read()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.stored  # the default would read the array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.stored)
