@@ -1,4 +1,4 @@
-"""JSON of unknown origin as the config of a run: nothing that it names runs, and any shape of it gives a short error."""
+"""JSON of unknown origin as the config of a run: nothing that it names runs, any shape of it gives a short error."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REFUSED = {
     "a function": (with_mask({"function": "helpers:mask"}), NOT_ALLOWED.format(*["helpers"] * 3)),
     "a module that acts": (with_mask({"function": "antigravity:x"}), "code of the module antigravity"),
     "a class": (with_mask({"value": "helpers:Mask", "fields": {}}), "code of the module helpers"),
-    "by way of the library": (with_mask({"function": "jax_attention.core.files:os.remove"}), "code of the module posix"),
+    "by way of the library": (with_mask({"function": "jax_attention.core.files:os.remove"}), "of the module posix"),
     "a name that begins alike": (with_mask({"function": "jax_attention_evil:f"}), "module jax_attention_evil"),
     "a wrapper": (
         {"vocab_size": 5, "mods": [{"function": "helpers:mod", "wrapper": "mods.UserMod"}]},
@@ -126,19 +126,35 @@ JSON = st.recursive(
 OBJECTS = st.dictionaries(st.sampled_from(NAMES), JSON, max_size=6)
 
 
-@settings(max_examples=300, deadline=10_000)
+def message_of(call):
+    """The message of an error that a reader may raise, or None; any other exception is a failure."""
+    try:
+        call()
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def check_any_json(data):
+    message = message_of(lambda: models.config_from_json({"vocab_size": 5} | data))
+    assert message is None or ": expected" in message
+
+
+@settings(max_examples=40, deadline=10_000)
 @given(data=OBJECTS)
 def test_any_json_as_a_config_is_read_or_refused(data):
-    try:
-        models.config_from_json({"vocab_size": 5} | data)
-    except (ValueError, TypeError) as error:
-        assert ": expected" in str(error), repr(error)
+    check_any_json(data)
 
 
-@settings(max_examples=200, deadline=10_000)
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=10_000)
+@given(data=OBJECTS)
+def test_much_json_as_a_config_is_read_or_refused(data):
+    check_any_json(data)
+
+
+@settings(max_examples=60, deadline=10_000)
 @given(content=st.binary(max_size=40) | JSON.map(lambda x: json.dumps(x).encode()))
 def test_any_bytes_are_json_or_refused(content):
-    try:
-        assert isinstance(parse_json(content, "a file"), dict)
-    except ValueError as error:
-        assert "expected JSON in 'a file', got" in str(error)
+    message = message_of(lambda: parse_json(content, "a file"))
+    assert message is None or "expected JSON in 'a file', got" in message

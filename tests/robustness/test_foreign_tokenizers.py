@@ -70,7 +70,7 @@ def test_steps_of_published_tokenizers_are_accepted():
 def test_an_expression_that_backtracks_ends_in_an_error(definition):
     tokenizer = data.Subwords(json.dumps(definition | {"pre_tokenizer": SPLIT | {"pattern": {"Regex": "(a+)+$"}}}))
     for call in (lambda: tokenizer.encode("a" * 40 + "b"), lambda: tokenizer.encode_many(["a" * 40 + "b"])):
-        with pytest.raises(ValueError, match="got an error of the tokenizers library: .*retry-limit"):
+        with pytest.raises(ValueError, match=r"got an error of the tokenizers library: .*retry-limit"):
             call()
     assert len(tokenizer.encode("low")) > 0
 
