@@ -65,5 +65,5 @@ def test_weights_that_are_not_finite_are_not_evaluated(gpt2, tmp_path):
     arrays["transformer.wte.weight"][3, 4] = np.nan
     save_file(arrays, folder / WEIGHTS)
     (tmp_path / "a.txt").write_text("low lower lowest " * 9)
-    with pytest.raises(ValueError, match="folder: expected a model with finite weights.*infinity in embedding"):
+    with pytest.raises(ValueError, match=r"folder: expected a model with finite weights.*infinity in embedding"):
         Evaluate(folder=folder, files=(str(tmp_path / "a.txt"),), length=8).run()
