@@ -194,7 +194,7 @@ def test_nothing_is_read_before_the_headers_fit(gpt2, tmp_path, monkeypatch):
 def test_weights_that_are_not_finite_are_not_compared(gpt2, tmp_path):
     folder = copied(gpt2, tmp_path / "model")
     change_arrays(folder, lambda x: x | {EMBEDDING: np.full_like(x[EMBEDDING], np.nan)})
-    with pytest.raises(ValueError, match=r"expected finite weights.*got NaN or infinity in embedding"):
+    with pytest.raises(ValueError, match=r"expected a folder with finite weights.*got NaN or infinity in embedding"):
         interop.compare(folder)
 
 

@@ -77,8 +77,8 @@ def compare(
     Raises:
         FileNotFoundError: if there is no such folder.
         ImportError: if PyTorch or transformers is not installed.
-        ValueError: if the family is unknown, the config and the weights of a folder do not fit together, `jax_model`
-            has other sizes or weights that are not finite, or tokens do not fit.
+        ValueError: if the family is unknown, the config and the weights of a folder do not fit together, the
+            weights are not finite, `jax_model` has other sizes, or tokens do not fit.
         TypeError: if `hf_model` is neither a folder nor a model of transformers, or is in another dtype.
 
     Example:
@@ -113,10 +113,12 @@ def compare(
         family, expected = opened.family, read_config(folder)[1]
         hf_model = load_hf_model(folder, family.architecture, dtype)
     dtype = embedding_dtype(hf_model)
-    if jax_model is None:
-        jax_model = to_jax_model(hf_model, dtype) if folder is None else load(folder, dtype=dtype, param_dtype=dtype)
+    if jax_model is None and folder is None:
+        jax_model = to_jax_model(hf_model, dtype)
+    elif jax_model is None:
+        jax_model = load(folder, dtype=dtype, param_dtype=dtype)
+        check_finite(jax_model, "hf_model: expected a folder with finite weights, as nothing can be compared with NaN")
     _check_sizes(expected, jax_model.config)
-    check_finite(jax_model, "jax_model: expected finite weights, as nothing can be compared with NaN")
     configs = split_config(jax_model.config)
     batches = choose_tokens(configs, folder, tokens, text, source)
     eps = largest_eps(dtype, *(config.dtype for config in configs.values()))
