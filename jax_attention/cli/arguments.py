@@ -28,7 +28,7 @@ from jax_attention.cli.rules import Rules
 from jax_attention.cli.show import Show
 from jax_attention.cli.train import Train
 from jax_attention.cli.verify import Verify
-from jax_attention.core.text import list_names, quote
+from jax_attention.core.text import list_names, quote, quote_path
 
 PROGRAM = "jax-attention"
 COMMANDS: dict[str, type] = {
@@ -71,7 +71,7 @@ def _parse_with_file(path: Path | None, arguments: Sequence[str], default: Train
         try:
             default = _parse(Train, config_arguments(path, Train), program=name, default=default)
         except UsageError as error:
-            raise UsageError(f"{quote(str(path))}: {error}") from None
+            raise UsageError(f"{quote_path(path)}: {error}") from None
         default = dataclasses.replace(default, config=path)
     return _parse(Train, arguments[1:], program=name, default=default)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jax_attention.cli.language import UsageError, did_you_mean
 from jax_attention.cli.options import flag_names, option_names
-from jax_attention.core.text import list_names, quote
+from jax_attention.core.text import list_names, quote, quote_path
 
 NOT_IN_A_FILE = ("config", "resume")
 """Options that say what to do with a file or a folder, and are no settings."""
@@ -19,7 +19,7 @@ def config_arguments(path: Path, command: type) -> list[str]:
     try:
         contents = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--config: expected TOML in {quote(str(path))}, got something else ({error}).") from None
+        raise UsageError(f"--config: expected TOML in {quote_path(path)}, got something else ({error}).") from None
     names = {name: option for name, option in option_names(command).items() if name not in NOT_IN_A_FILE}
     keys = {option.removeprefix("--").lower(): name for name, option in names.items()}
     positional, options = [], []
@@ -27,7 +27,7 @@ def config_arguments(path: Path, command: type) -> list[str]:
         name = keys.get(key.replace("_", "-"))
         if name is None:
             hint = did_you_mean(key.replace("_", "-"), keys) or f" It has the options of {command.__name__.lower()}."
-            raise UsageError(f"--config: expected options in {quote(str(path))}, got {list_names([key])}.{hint}")
+            raise UsageError(f"--config: expected options in {quote_path(path)}, got {list_names([key])}.{hint}")
         words = _words(key, x, path)
         if not names[name].startswith("--"):
             positional += words
@@ -46,6 +46,6 @@ def _words(key: str, x: Any, path: Path) -> list[str]:
     if not all(isinstance(word, (str, int, float)) for word in words):
         raise UsageError(
             f"--config: expected a text, a number, true, false or a list of them for {list_names([key])} in "
-            f"{quote(str(path))}, got {quote(x)}. Options have no tables."
+            f"{quote_path(path)}, got {quote(x)}. Options have no tables."
         )
     return [str(word) for word in words]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import tyro
 from jax_attention import data, training
 from jax_attention.cli import pretrained, run_folder
 from jax_attention.cli.output import table
+from jax_attention.core.tree_paths import check_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +39,14 @@ class Evaluate:
         run = run_folder.open_model(self.folder)
         text = self.text(run)
         model, step = run.load(self.step)
+        check_finite(model, "folder: expected a model with finite weights, as others give no probabilities")
         rows = -(-self.batch_size // len(jax.devices())) * len(jax.devices())
         metrics = training.make_evaluate(text.source, rows)(model)
+        if not math.isfinite(metrics["loss"]):
+            raise ValueError(
+                f"folder: expected a model that gives every token a probability, got a loss of {metrics['loss']}. Its "
+                "numbers overflow: take an earlier checkpoint by --step, or a model in another dtype."
+            )
         name = ", ".join(self.files) or "held-out text of the run"
         row = (
             name,

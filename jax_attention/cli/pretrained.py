@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jax_attention import data, interop, models, nn
+from jax_attention.core.checks import fail_unless
+from jax_attention.core.foreign_files import foreign_file, read_json
+from jax_attention.core.text import quote, quote_path
 from jax_attention.data.tokenizers.subwords import DEFINITION
 from jax_attention.data.tokenizers.tokenizer import SETTINGS
 from jax_attention.interop.hf.config import read_config
+from jax_attention.interop.hf.folder import MAX_CONFIG_BYTES
 
 CONFIG, ADAPTERS = "config.json", "adapter_config.json"
 TOKENIZER_FILES = (
@@ -28,6 +31,8 @@ TOKENIZER_FILES = (
 )
 """Files about tokens and generation that a folder may have; they are copied unchanged."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+MAX_PATH = 4096
+"""Longest path that file systems take."""
 MAX_LENGTH = 1024
 """Default upper limit of tokens per row: a whole context of a published model is too much memory for a first try."""
 
@@ -74,21 +79,16 @@ def is_pretrained(folder: Path) -> bool:
     """Whether the folder holds a Hugging Face model, or adapters for one."""
     try:
         return (folder / ADAPTERS).is_file() or "model_type" in _read(folder / CONFIG)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         return False
 
 
 def open_pretrained(folder: Path) -> Pretrained:
     """Open a model with a tokenizer that fits it, or adapters whose base model is on this machine."""
     if (folder / ADAPTERS).is_file() and not (folder / CONFIG).is_file():
-        name = _read(folder / ADAPTERS).get("base_model_name_or_path")
-        if name is None or not Path(name).is_dir():
-            raise FileNotFoundError(
-                f"base_model_name_or_path: expected the folder of the base model in {str(folder / ADAPTERS)!r}, got "
-                f"{name!r}, which is no folder on this machine. Write the path of the base model into that file."
-            )
-        tokenizer_folder = folder if (folder / DEFINITION).is_file() else Path(name)
-        return dataclasses.replace(open_pretrained(Path(name)), tokenizer=_tokenizer(tokenizer_folder), adapters=folder)
+        base = _base_folder(folder)
+        tokenizer_folder = folder if (folder / DEFINITION).is_file() else base
+        return dataclasses.replace(open_pretrained(base), tokenizer=_tokenizer(tokenizer_folder), adapters=folder)
     family, config = read_config(folder)
     if family.is_encoder_decoder:
         raise ValueError(
@@ -110,6 +110,22 @@ def open_pretrained(folder: Path) -> Pretrained:
     return Pretrained(folder, family.model_type, config, tokenizer)
 
 
+def _base_folder(folder: Path) -> Path:
+    """The folder of the model that adapters belong to; adapters of adapters are refused, also of themselves."""
+    name = _read(folder / ADAPTERS).get("base_model_name_or_path")
+    if not isinstance(name, str) or "\0" in name or len(name) > MAX_PATH or not Path(name).is_dir():
+        raise FileNotFoundError(
+            f"base_model_name_or_path: expected the folder of the base model in {quote_path(folder / ADAPTERS)}, "
+            f"got {quote(name)}, which is no folder on this machine. Write the path of the base model into that file."
+        )
+    if not (Path(name) / CONFIG).is_file():
+        raise ValueError(
+            f"base_model_name_or_path: expected a model with {CONFIG}, got {quote(name)}, which has none, in "
+            f"{quote_path(folder / ADAPTERS)}. Write the path of the base model into that file."
+        )
+    return Path(name)
+
+
 def _tokenizer(folder: Path) -> data.Tokenizer:
     """The tokenizer of a folder; it adds the special tokens that the model saw at the beginning of its texts."""
     files = [folder / name for name in (DEFINITION, SETTINGS) if (folder / name).is_file()]
@@ -124,7 +140,7 @@ def _tokenizer(folder: Path) -> data.Tokenizer:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, MAX_CONFIG_BYTES, "folder")
 
 
 def open_origin(folder: Path) -> Pretrained:
@@ -135,6 +151,9 @@ def open_origin(folder: Path) -> Pretrained:
             "model_type. Download the whole folder; from a run, make one: jax-attention export RUN FOLDER."
         )
     pretrained = open_pretrained(folder)
+    for name in (CONFIG, *TOKENIZER_FILES):  # a run keeps copies of them
+        if (folder / name).is_file():
+            foreign_file(folder, name, "from")
     if pretrained.adapters is not None:
         raise ValueError(
             f"from: expected a model, got adapters in {str(folder)!r}. Merge them into their base first: "
@@ -181,19 +200,34 @@ def stop_tokens(folder: Path) -> tuple[int, ...]:
         path = folder / name
         ids = _read(path).get("eos_token_id") if path.is_file() else None
         if ids is not None:
-            return tuple(ids) if isinstance(ids, list) else (ids,)
+            ids = tuple(ids) if isinstance(ids, list) else (ids,)
+            fail_unless(
+                all(map(_is_id, ids)), f"{name}: expected eos_token_id to be an id or a list of ids, got {quote(ids)}."
+            )
+            return ids
     return ()
 
 
 def token_ids(folder: Path) -> dict[str, Any]:
     """The special ids that the folder's config names."""
     config = _read(folder / CONFIG)
-    return {name: config[name] for name in TOKEN_IDS if config.get(name) is not None}
+    ids = {name: config[name] for name in TOKEN_IDS if config.get(name) is not None}
+    for name, x in ids.items():
+        fits = all(map(_is_id, x)) if isinstance(x, list) else _is_id(x)
+        fail_unless(fits, f"{CONFIG}: expected {name} to be an id or a list of ids, got {quote(x)}.")
+    return ids
+
+
+def _is_id(x: Any) -> bool:
+    return type(x) is int and 0 <= x < 2**31
 
 
 def copy_files(source: Path, target: Path, names: tuple[str, ...] = TOKENIZER_FILES) -> None:
-    """Copy the named files from one folder to another; files that are missing are skipped."""
+    """Copy the named files from one folder to another; files that are missing are skipped.
+
+    A link that leads out of the folder is refused before anything is copied.
+    """
+    paths = [foreign_file(source, name, "folder") for name in names if (source / name).is_file()]
     target.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+    for path in paths:
+        shutil.copyfile(path, target / path.name)

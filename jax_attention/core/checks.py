@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.struct import NamedArray, named_arrays
+from jax_attention.core.text import quote
 
 
 def ensure(
@@ -48,7 +49,7 @@ def describe_array(x: Any) -> str:
     """Dtype and shape for messages: `float32[2,3]`; the type and `repr` of anything else."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return f"{x.dtype}[{','.join(map(str, x.shape))}]"
-    return f"{type(x).__name__} {x!r}"
+    return f"{type(x).__name__} {quote(x, 160)}"
 
 
 def check_operand(name: str, x: Any, least_rank: int, layout: str) -> jax.Array:

@@ -28,7 +28,7 @@ def foreign_file(folder: Path, name: Any, argument: str = "path") -> Path:
         FileNotFoundError: if there is no such file.
     """
     fail_unless(
-        isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0"),
+        _is_plain_name(name),
         f"{argument}: expected the name of a file in {quote_path(folder)}, got {quote(name)}.",
     )
     path = folder / name
@@ -42,6 +42,15 @@ def foreign_file(folder: Path, name: Any, argument: str = "path") -> Path:
             "outside of it. If you trust it, put a copy in its place.",
         )
     return path
+
+
+def _is_plain_name(name: Any) -> bool:
+    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
+        return False
+    try:
+        return len(os.fsencode(name)) <= 255  # more than file systems take
+    except UnicodeEncodeError:
+        return False
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_JSON_BYTES, argument: str = "path") -> bytes:
@@ -70,8 +79,11 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES, argument: str = "path
     return parse_json(read_bytes(path, max_bytes, argument), str(path), argument)
 
 
-def parse_json(content: str | bytes, place: str, argument: str = "path") -> dict[str, Any]:
-    """The JSON object in a text; `place` says in messages where it comes from."""
+def parse_json(content: str | bytes, place: str, argument: str = "path", *, check_depth: bool = True) -> dict[str, Any]:
+    """The JSON object in a text; `place` says in messages where it comes from.
+
+    Without `check_depth` only nesting that Python cannot parse is refused: for large files that something else reads.
+    """
 
     def fail(what: str) -> NoReturn:
         raise ValueError(f"{argument}: expected JSON in {quote_path(place)}, got {what}.")
@@ -91,7 +103,7 @@ def parse_json(content: str | bytes, place: str, argument: str = "path") -> dict
         fail(f"something else in line {error.lineno}, column {error.colno} ({error.msg})")
     if not isinstance(parsed, dict):
         fail(f"a {type(parsed).__name__}, not an object")
-    if _depth(parsed) > MAX_DEPTH:
+    if check_depth and json_depth(parsed) > MAX_DEPTH:
         fail(f"more than {MAX_DEPTH} levels of brackets")
     return parsed
 
@@ -105,8 +117,8 @@ def _integer(fail: Callable[[str], NoReturn]) -> Callable[[str], int]:
     return convert
 
 
-def _depth(x: Any) -> int:
-    """Levels of objects and lists, counted without recursion."""
+def json_depth(x: Any) -> int:
+    """Levels of objects and lists, counted without recursion; `MAX_DEPTH + 1` stands for any more."""
     level, depth = [x], 0
     while level := [child for parent in level if isinstance(parent, (dict, list)) for child in _children(parent)]:
         depth += 1

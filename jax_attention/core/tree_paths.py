@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.text import list_names
 
 Tree = TypeVar("Tree")
 MAX_LISTED = 8
@@ -65,13 +66,17 @@ def replace_arrays(module: Tree, arrays: Mapping[str, Any], expectation: str) ->
     return jax.tree.unflatten(jax.tree.structure(module), [arrays[name] for name in expected])
 
 
+def check_finite(tree: Tree, expectation: str) -> Tree:
+    """Return a module whose parameters are finite numbers; messages begin with `expectation`."""
+    floats = {name: x for name, x in arrays_by_path(tree).items() if jnp.issubdtype(x.dtype, jnp.floating)}
+    wrong = [name for name, x in floats.items() if not bool(jnp.isfinite(x).all())]
+    fail_unless(not wrong, f"{expectation}, got NaN or infinity in {list_names(wrong, MAX_LISTED)}.")
+    return tree
+
+
 def list_problems(problems: Mapping[str, list[str]]) -> str:
     """Names by kind of problem as text: the first few of each kind, and how many there are."""
-    return "; ".join(
-        f"{kind}: {', '.join(names[:MAX_LISTED])}{f' … ({len(names)} in all)' if len(names) > MAX_LISTED else ''}"
-        for kind, names in problems.items()
-        if names
-    )
+    return "; ".join(f"{kind}: {list_names(names, MAX_LISTED)}" for kind, names in problems.items() if names)
 
 
 def list_differences(expected: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
@@ -80,7 +85,7 @@ def list_differences(expected: Mapping[str, str], got: Mapping[str, str]) -> lis
     for name in [*expected, *(name for name in got if name not in expected)]:
         want, have = expected.get(name, "nothing"), got.get(name, "nothing")
         if want != have:
-            lines.append(f"{name}: expected {want}, got {have}")
+            lines.append(f"{list_names([name])}: expected {want}, got {have}")
     return lines
 
 

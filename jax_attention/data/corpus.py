@@ -8,12 +8,14 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.core.files import new_file
+from jax_attention.core.foreign_files import read_json
+from jax_attention.core.text import quote, quote_path
 from jax_attention.data.documents import Document, read_documents
 from jax_attention.data.ngram import Baselines, ngram_baselines
 from jax_attention.data.packed import PackedDocuments
@@ -125,20 +127,30 @@ def open_corpus(
     source = PackedDocuments if packed else Windows
     splits = ("train", "validation")
     train, validation = (open_tokens(folder / f"{name}.tokens", tokenizer, verify=verify) for name in splits)
-    try:
-        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-        names = tuple(tuple(part) for part in summary.pop("names"))
-        return Corpus(
-            train=source(train, length),
-            validation=source(validation, length),
-            tokenizer=tokenizer,
-            names=names,
-            **summary,
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"folder: expected the {SUMMARY_FILE} of a saved corpus in {str(folder)!r}, got {error!r}."
-        ) from None
+    summary = _read_summary(folder / SUMMARY_FILE)
+    return Corpus(train=source(train, length), validation=source(validation, length), tokenizer=tokenizer, **summary)
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """The fields of a `Corpus` that `save` writes as JSON."""
+    summary = read_json(path, argument="folder")
+    names, counts = summary.get("names"), [summary.get("train_bytes"), summary.get("validation_bytes")]
+    bits = summary.get("escape_bits")
+    fits = (
+        summary.keys() == {"train_bytes", "validation_bytes", "escape_bits", "names"}
+        and all(type(count) is int and count >= 0 for count in counts)
+        and type(bits) in (int, float)
+        and bits >= 0
+        and isinstance(names, list)
+        and len(names) == 2
+        and all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in names)
+    )
+    fail_unless(
+        fits,
+        f"folder: expected the {SUMMARY_FILE} of a saved corpus, byte counts and names, in {quote_path(path)}, "
+        f"got {quote(summary)}.",
+    )
+    return summary | {"names": tuple(map(tuple, names))}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.text import quote
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -166,6 +167,11 @@ def _in_pattern(pattern: Path) -> list[tuple[Path, str]]:
 
 def _read(path: Path | None, name: str, errors: str) -> Document:
     content = sys.stdin.buffer.read() if path is None else path.read_bytes()
+    fail_unless(
+        not content or content.strip(b"\0") != b"",
+        f"paths: expected text, got {len(content):,} NUL bytes and nothing else in "
+        f"{quote(name if path is None else str(path), 200)}. The file was not written to its end: copy it again.",
+    )
     return Document(name, decode_utf8(content, name if path is None else str(path), errors))
 
 

@@ -23,6 +23,8 @@ import numpy as np
 
 from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.core.files import new_file
+from jax_attention.core.foreign_files import parse_json
+from jax_attention.core.text import quote
 from jax_attention.data.documents import Document
 from jax_attention.data.tokenizers.tokenizer import Tokenizer
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"jaxtoks1"
 HEADER = struct.Struct("<8sQQII")
+MAX_METADATA_BYTES = 2**20
 FIELDS = {"dtype", "count", "documents", "vocab_size", "text_bytes", "fingerprint"}
 
 
@@ -287,21 +290,40 @@ def _read_metadata(path: Path) -> tuple[dict, Int[np.ndarray, "documents+1"], in
         _, json_offset, length, crc, ids_crc = HEADER.unpack(header)
         if size != json_offset + length:
             raise ValueError(_broken_file_message(path, f"{json_offset + length} bytes", f"{size}"))
+        if length > MAX_METADATA_BYTES:
+            raise ValueError(_broken_file_message(path, f"at most {MAX_METADATA_BYTES} bytes of JSON", f"{length}"))
         file.seek(json_offset)
         metadata_json = file.read(length)
         try:
-            metadata = json.loads(metadata_json)
-            count = metadata["count"]
-            boundaries_offset = HEADER.size + _padded_size(count, metadata["dtype"])
-            file.seek(boundaries_offset)
-            boundaries = file.read(json_offset - boundaries_offset)
-        except (ValueError, KeyError, TypeError):
+            metadata = parse_json(metadata_json, str(path))
+        except ValueError:
             raise ValueError(_broken_file_message(path, "readable metadata", "unreadable bytes")) from None
+        if not _is_metadata(metadata):
+            raise ValueError(_broken_file_message(path, "readable metadata", quote(metadata)))
+        count = metadata["count"]
+        boundaries_offset = HEADER.size + _padded_size(count, metadata["dtype"])
+        file.seek(min(boundaries_offset, json_offset))
+        boundaries = file.read(max(json_offset - boundaries_offset, 0))
     starts = np.frombuffer(boundaries, "<i8") if len(boundaries) % 8 == 0 else np.zeros(0, np.int64)
-    consistent = metadata.keys() == FIELDS and len(starts) == metadata["documents"] + 1 and starts[-1] == count
+    consistent = len(starts) == metadata["documents"] + 1 and starts[0] == 0 and starts[-1] == count
+    consistent = consistent and bool((np.diff(starts) >= 0).all())
     if not consistent or zlib.crc32(boundaries + metadata_json) != crc:
         raise ValueError(_broken_file_message(path, "metadata that match their checksum", "different ones"))
     return metadata, starts.astype(np.int64), ids_crc
+
+
+def _is_metadata(metadata: dict[str, Any]) -> bool:
+    """Whether the JSON has the fields of a token file, each of its type."""
+    text_bytes = metadata.get("text_bytes")
+    return (
+        metadata.keys() == FIELDS
+        and metadata["dtype"] in ("uint16", "uint32")
+        and all(type(metadata[name]) is int and metadata[name] >= 0 for name in ("count", "documents"))
+        and type(metadata["vocab_size"]) is int
+        and 1 <= metadata["vocab_size"] <= 2**31
+        and (text_bytes is None or (type(text_bytes) is int and text_bytes >= 0))
+        and isinstance(metadata["fingerprint"], str)
+    )
 
 
 def _padded_size(count: int, dtype: str) -> int:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from jax_attention.core.checks import describe_array
+from jax_attention.core.text import list_names
 from jax_attention.core.tree_paths import list_problems
 
 Arrays = Sequence[np.ndarray]
@@ -122,30 +124,36 @@ def _add(number: float, arrays: Arrays) -> Arrays:
 
 
 def to_jax_arrays(
-    mappings: Iterable[WeightMapping], torch_arrays: Mapping[str, np.ndarray], expected: str
-) -> dict[str, np.ndarray]:
-    """JAX arrays by name. PyTorch arrays that are missing or left over are an error, which begins with `expected`."""
+    mappings: Iterable[WeightMapping],
+    torch_arrays: Mapping[str, np.ndarray],
+    expected: str,
+    keep: Callable[[np.ndarray], Any] = np.asarray,
+) -> dict[str, Any]:
+    """JAX arrays by name. PyTorch arrays that are missing, left over or do not fit together are an error, which begins
+    with `expected`. `keep` says what to keep of each array, such as its shape.
+    """
     mappings = list(mappings)
     known = {name for mapping in mappings for name in mapping.torch_names}
     problems = {"missing": sorted(known - torch_arrays.keys()), "unused": sorted(torch_arrays.keys() - known)}
     if any(problems.values()):
         raise ValueError(f"{expected}, got {list_problems(problems)}.")
-    return _convert(mappings, torch_arrays, lambda m: (m.torch_names, m.jax_names, m.to_jax))
+    converted: dict[str, np.ndarray] = {}
+    for mapping in mappings:
+        arrays = [torch_arrays[name] for name in mapping.torch_names]
+        try:
+            results = mapping.to_jax(arrays)
+        except (ValueError, IndexError):
+            shown = [f"{name} {describe_array(x)}" for name, x in zip(mapping.torch_names, arrays, strict=True)]
+            raise ValueError(f"{expected}, got shapes that do not fit: {list_names(shown)}.") from None
+        converted |= {name: keep(x) for name, x in zip(mapping.jax_names, results, strict=True)}
+    return converted
 
 
 def to_torch_arrays(mappings: Iterable[WeightMapping], jax_arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """PyTorch arrays by name, from JAX arrays by name."""
-    return _convert(mappings, jax_arrays, lambda m: (m.jax_names, m.torch_names, m.to_torch))
-
-
-def _convert(
-    mappings: Iterable[WeightMapping],
-    arrays: Mapping[str, np.ndarray],
-    direction: Callable[[WeightMapping], tuple[tuple[str, ...], tuple[str, ...], Any]],
-) -> dict[str, np.ndarray]:
-    """Run each mapping in one direction: its (names read, names written, function)."""
     converted: dict[str, np.ndarray] = {}
     for mapping in mappings:
-        sources, targets, convert = direction(mapping)
-        converted |= zip(targets, convert([arrays[name] for name in sources]), strict=True)
+        converted |= zip(
+            mapping.torch_names, mapping.to_torch([jax_arrays[name] for name in mapping.jax_names]), strict=True
+        )
     return converted

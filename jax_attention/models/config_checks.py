@@ -8,6 +8,7 @@ import jax
 
 from jax_attention import masks, mods, normalizers, scores
 from jax_attention.core.checks import check_int, check_part, fail_unless
+from jax_attention.core.text import quote
 from jax_attention.nn.feed_forward import ACTIVATIONS
 from jax_attention.normalizers import Softmax
 from jax_attention.positions import Rotary
@@ -34,24 +35,36 @@ SWITCHES = (
 )
 
 
+MAX_SIZE = 2**31 - 1
+"""Largest size: token ids and indices are 32-bit integers."""
+MAX_FLOAT = 3.4e38
+"""Largest number; in float32 larger ones are infinite."""
+
+
+def check_size(name: str, x: Any, least: int, cure: str) -> None:
+    """Check a size of a model: an integer that is not larger than indices are."""
+    check_int(name, x, least, cure)
+    fail_unless(x <= MAX_SIZE, f"{name}: expected at most {MAX_SIZE:,}, got {x:,}. Indices have 32 bits.")
+
+
 def check_config(config: Any) -> None:
     """Check all fields: a config that passes can be made into a model."""
+    _check_names(config)
     _check_sizes(config)
     _check_numbers(config)
-    _check_names(config)
     _check_rule(config)
 
 
 def _check_sizes(config: Any) -> None:
     ropes = {"rope": config.rope} | ({} if config.local_rope is None else {"local_rope": config.local_rope})
     for name, rope in ropes.items():
-        fail_unless(isinstance(rope, Rotary), f"{name}: expected positions.rotary(...), got {rope!r}.", TypeError)
+        fail_unless(isinstance(rope, Rotary), f"{name}: expected positions.rotary(...), got {quote(rope)}.", TypeError)
     for name in ("vocab_size", "context", "width", "depth", "num_heads"):
-        check_int(name, getattr(config, name), 1, "Sizes of a model are static.")
-    check_int("token_types", config.token_types, 0, "0 is no table of types.")
+        check_size(name, getattr(config, name), 1, "Sizes of a model are static.")
+    check_size("token_types", config.token_types, 0, "0 is no table of types.")
     for name in ("kv_heads", "head_size", "ff_size", "memory_size"):
         if getattr(config, name) is not None:
-            check_int(name, getattr(config, name), 1, "None takes the default.")
+            check_size(name, getattr(config, name), 1, "None takes the default.")
     fail_unless(
         config.num_heads % config.resolved_kv_heads == 0,
         f"kv_heads: expected a divisor of num_heads = {config.num_heads}, got {config.kv_heads}.",
@@ -80,15 +93,16 @@ def _check_numbers(config: Any) -> None:
         if x is None and name.endswith("cap"):
             continue
         is_number = isinstance(x, (int, float)) and not isinstance(x, bool)
-        fail_unless(is_number, f"{name}: expected a Python number, got {x!r}. It is static under jit.", TypeError)
+        fail_unless(is_number, f"{name}: expected a Python number, got {quote(x)}. It is static under jit.", TypeError)
         if name in rates:
             fail_unless(0 <= x < 1, f"{name}: expected 0 <= rate < 1, got {x}. 0 switches it off.")
         else:
             cure = "The default is 1e-5." if name == "norm_epsilon" else "Leave it out to switch it off."
             fail_unless(x > 0, f"{name}: expected a positive number, got {x}. {cure}")
+            fail_unless(x <= MAX_FLOAT, f"{name}: expected at most {MAX_FLOAT}, got {x}. {cure}")
     fail_unless(
         config.final_norm is None or isinstance(config.final_norm, bool),
-        f"final_norm: expected True, False or None, got {config.final_norm!r}. None is True unless post-norm.",
+        f"final_norm: expected True, False or None, got {quote(config.final_norm)}. None is True unless post-norm.",
         TypeError,
     )
     for name in SWITCHES:
@@ -96,10 +110,10 @@ def _check_numbers(config: Any) -> None:
         if isinstance(x, tuple) and name == "use_bias":
             places = get_args(BiasPlace)
             wrong = [place for place in x if place not in places]
-            fail_unless(not wrong, f"use_bias: expected places among {', '.join(places)}, got {wrong}.")
-        elif (name, x) != ("qk_norm", "all_heads"):
+            fail_unless(not wrong, f"use_bias: expected places among {', '.join(places)}, got {quote(wrong)}.")
+        elif not (name == "qk_norm" and isinstance(x, str) and x == "all_heads"):
             alternative = {"use_bias": " or a tuple of places", "qk_norm": " or 'all_heads'"}.get(name, "")
-            fail_unless(isinstance(x, bool), f"{name}: expected True or False{alternative}, got {x!r}.", TypeError)
+            fail_unless(isinstance(x, bool), f"{name}: expected True or False{alternative}, got {quote(x)}.", TypeError)
 
 
 def _check_names(config: Any) -> None:
@@ -114,7 +128,8 @@ def _check_names(config: Any) -> None:
     }
     for name, names in choices.items():
         got = getattr(config, name)
-        fail_unless(got in names, f"{name}: expected one of {', '.join(names)}, got {got!r}.")
+        is_known = isinstance(got, str) and got in names
+        fail_unless(is_known, f"{name}: expected one of {', '.join(names)}, got {quote(got)}.")
     for name in ("param_dtype", "dtype"):
         fail_unless(
             getattr(config, name) != "float64" or jax.config.jax_enable_x64,
@@ -128,13 +143,15 @@ def _check_rule(config: Any) -> None:
         if part is not None:
             check_part(name, part, module.CATALOGUE, "Leave it out for the default.")
     fail_unless(
-        isinstance(config.mods, tuple), f"mods: expected a tuple of mods, got {config.mods!r}. One is (m,).", TypeError
+        isinstance(config.mods, tuple),
+        f"mods: expected a tuple of mods, got {quote(config.mods)}. One is (m,).",
+        TypeError,
     )
     for mod in config.mods:
         check_part("mod", mod, mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
     fail_unless(
         isinstance(config.windows, tuple) and len(config.windows) > 0,
-        f"windows: expected a tuple of sizes or None, got {config.windows!r}. (None,) is full attention everywhere.",
+        f"windows: expected a tuple of sizes or None, got {quote(config.windows)}. (None,) is full attention.",
         TypeError,
     )
     for window in config.windows:

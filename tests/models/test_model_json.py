@@ -15,6 +15,8 @@ from jax_attention import masks, models, mods, nn, normalizers, positions
 from tests.models import small
 from tests.support import cases
 
+ALLOWED = (__name__, "tests")
+
 
 def keep_even(q_pos, k_pos):
     """A mask that can be imported by name."""
@@ -28,7 +30,7 @@ def halve(scores, q_pos, k_pos):
 
 def round_trip(config):
     """The config after writing and reading it as JSON text, as in a checkpoint."""
-    again = models.config_from_json(json.loads(json.dumps(models.config_to_json(config))))
+    again = models.config_from_json(json.loads(json.dumps(models.config_to_json(config))), allow_code=ALLOWED)
     assert again == config
     assert hash(again) == hash(config)
     assert jax.tree.structure(again.mask) == jax.tree.structure(config.mask)
@@ -71,7 +73,7 @@ def test_configs_come_back(name):
 
 def test_arrays_come_back_bit_for_bit():
     config = CONFIGS["minus infinity"]
-    again = models.config_from_json(json.loads(json.dumps(models.config_to_json(config))))
+    again = models.config_from_json(json.loads(json.dumps(models.config_to_json(config))), allow_code=ALLOWED)
     np.testing.assert_array_equal(again.mods[0].array, config.mods[0].array)
 
 
@@ -121,7 +123,7 @@ VERSION_0_1 = {
 
 
 def test_json_of_version_0_1_is_read():
-    assert models.config_from_json(VERSION_0_1) == models.LMConfig(
+    assert models.config_from_json(VERSION_0_1, allow_code=ALLOWED) == models.LMConfig(
         vocab_size=5,
         qk_norm="all_heads",
         use_bias=("qkv",),
@@ -142,6 +144,7 @@ def make_lambda():
     return lambda q_pos, k_pos: k_pos <= q_pos
 
 
+LOST = {"function": "no_such_module:f"}
 REFUSED = {
     "lambda": (
         lambda: models.config_to_json(small.config(mask=make_lambda())),
@@ -172,7 +175,7 @@ REFUSED = {
         "mask: expected the fields ['offset'] of masks.Causal, got ['shift'].",
     ),
     "lost function": (
-        lambda: models.config_from_json({"vocab_size": 5, "mask": {"function": "no_such_module:f"}}),
+        lambda: models.config_from_json({"vocab_size": 5, "mask": LOST}, ["no_such_module"]),
         "mask: expected to import no_such_module:f, got No module named 'no_such_module'. Put its module on the path.",
     ),
     "object": (

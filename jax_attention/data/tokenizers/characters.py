@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.text import quote
 from jax_attention.data.tokenizers.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Characters(Tokenizer):
         )
         fail_unless(
             self.unknown is None or self.unknown in self._id_of,
-            f"unknown: expected one character of the vocabulary, got {self.unknown!r}. Characters.train adds it.",
+            f"unknown: expected one character of the vocabulary, got {quote(self.unknown)}. Characters.train adds it.",
         )
 
     @classmethod

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.foreign_files import read_json
+from jax_attention.core.text import quote, quote_path
 from jax_attention.data.tokenizers.characters import Bytes, Characters
-from jax_attention.data.tokenizers.subwords import DEFINITION, Subwords
+from jax_attention.data.tokenizers.subwords import DEFINITION, MAX_BYTES, Subwords
 from jax_attention.data.tokenizers.tokenizer import SETTINGS, Tokenizer
 from jax_attention.data.tokenizers.words import Words
 
@@ -52,22 +53,26 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
 def _from_settings(folder: Path) -> Tokenizer:
     path = folder / SETTINGS
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"folder: expected JSON in {str(path)!r}, got something else ({error}).") from None
-    readable = isinstance(settings, dict) and settings.get("format") == 1
-    kind = settings.get("kind") if readable else None
+    settings = read_json(path, MAX_BYTES, "folder")
+    kind = settings.get("kind") if settings.get("format") == 1 else None
     if kind == Bytes.kind:
         return Bytes()
-    if kind == Subwords.kind:
-        tokenizer = Subwords.load(folder / DEFINITION)
-        return dataclasses.replace(tokenizer, special_tokens=settings.get("special_tokens", False))
+    vocabulary, special_tokens = settings.get("vocabulary"), settings.get("special_tokens", False)
+    fits = {
+        Subwords.kind: isinstance(special_tokens, bool),
+        Characters.kind: isinstance(vocabulary, str),
+        Words.kind: isinstance(vocabulary, list) and all(isinstance(word, str) for word in vocabulary),
+    }
     fail_unless(
-        kind in (Characters.kind, Words.kind) and "vocabulary" in settings,
-        f"folder: expected a tokenizer's settings (format 1, kind characters, words, bytes or subwords) in "
-        f"{str(path)!r}, got {str(settings)[:80]}. Name the folder that Tokenizer.save wrote.",
+        isinstance(kind, str) and fits.get(kind, False),
+        "folder: expected a tokenizer's settings (format 1, kind characters, words, bytes or subwords, with a "
+        f"vocabulary) in {quote_path(path)}, got {quote(settings)}. Name the folder that Tokenizer.save wrote.",
     )
-    if kind == Words.kind:
-        return Words(tuple(settings["vocabulary"]), settings.get("unknown"))
-    return Characters(settings["vocabulary"], settings.get("unknown"))
+    if kind == Subwords.kind:
+        return dataclasses.replace(Subwords.load(folder / DEFINITION), special_tokens=special_tokens)
+    try:
+        if kind == Words.kind:
+            return Words(tuple(vocabulary), settings.get("unknown"))
+        return Characters(vocabulary, settings.get("unknown"))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{quote_path(path)}: {error}") from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.foreign_files import parse_json, read_bytes
+from jax_attention.core.text import quote, quote_path
+from jax_attention.data.tokenizers.growth import check_growth
 from jax_attention.data.tokenizers.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
 
 if TYPE_CHECKING:
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
 
 DEFINITION = "tokenizer.json"
 """Conventional name of the file in which the `tokenizers` library saves a whole tokenizer."""
+MAX_BYTES = 128 * 2**20
+"""Largest `tokenizer.json`; those of published models have at most 40 MB."""
+MAX_VOCABULARY = 2**24
+"""Ids of tokens are below it; published vocabularies have at most 262,144. Tables of all ids are made."""
 FALLBACK_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 """Name of a byte token in a sentencepiece vocabulary."""
 
@@ -41,8 +49,13 @@ class Subwords(Tokenizer):
         special_tokens: whether `encode` adds the special tokens that the definition puts around a text, such as `<s>`
             at the beginning. They count as 0 bytes.
 
+    A definition may come from a stranger. One that makes texts more than 1,024 times longer (`growth.py`), or has ids
+    from 2^24 on, is refused; a regular expression that backtracks ends in a ValueError by `encode`. Expressions whose
+    time grows with the square of the text's length are not found.
+
     Raises:
-        ValueError: if the `tokenizers` library cannot read the definition.
+        ValueError: if the `tokenizers` library cannot read the definition, or it is refused. By `encode` and `decode`,
+            if the library fails.
         ImportError: if the `tokenizers` library is not installed.
 
     Example:
@@ -86,23 +99,34 @@ class Subwords(Tokenizer):
     def load(cls, path: str | Path) -> Subwords:
         """Read a `tokenizer.json`."""
         try:
-            return cls(Path(path).read_text(encoding="utf-8"))
+            return cls(read_bytes(Path(path), MAX_BYTES).decode("utf-8"))
         except ValueError as error:
-            raise ValueError(f"{str(path)!r}: {error}") from None
+            raise ValueError(f"{quote_path(path)}: {error}") from None
 
     @functools.cached_property
     def _engine(self) -> Any:
         library = _library()
+        self._decoder  # noqa: B018  # its checks come before the library reads the definition
         try:
-            engine = library.Tokenizer.from_str(self.definition)
+            with _panics_as_errors("definition"):
+                engine = library.Tokenizer.from_str(self.definition)
         except Exception as error:  # the library raises bare Exception
             raise ValueError(
                 f"definition: expected the text of a {DEFINITION} of the tokenizers library, got "
-                f"{self.definition[:40]!r}… ({error}). Save one with tokenizers.Tokenizer.save(path)."
+                f"{quote(self.definition, 40)} ({quote_path(error)}). Save one with tokenizers.Tokenizer.save(path)."
             ) from None
         engine.no_truncation()
         engine.no_padding()
+        largest = max(engine.get_vocab(with_added_tokens=True).values(), default=-1)
+        fail_unless(largest < MAX_VOCABULARY, f"definition: expected ids below {MAX_VOCABULARY:,}, got {largest:,}.")
         return engine
+
+    @functools.cached_property
+    def _decoder(self) -> str:
+        """The decoder of the definition as JSON, after the checks of the whole."""
+        definition = parse_json(self.definition, DEFINITION, "definition", check_depth=False)
+        check_growth(definition)
+        return json.dumps(definition.get("decoder"))
 
     @functools.cached_property
     def vocab_size(self) -> int:
@@ -110,8 +134,8 @@ class Subwords(Tokenizer):
 
     @functools.cached_property
     def token_bytes(self) -> tuple[bytes, ...] | None:
-        decoder = json.loads(self.definition).get("decoder") or {}
-        if decoder.get("type") != "ByteLevel":
+        decoder = json.loads(self._decoder)
+        if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
             return None
         letters = _byte_letters()
         added = {i: token.content.encode() for i, token in self._engine.get_added_tokens_decoder().items()}
@@ -121,13 +145,15 @@ class Subwords(Tokenizer):
 
     def encode(self, text: str) -> Int[np.ndarray, "N"]:
         utf8(text)
-        return np.array(self._engine.encode(text, add_special_tokens=self.special_tokens).ids, np.int32)
+        with _panics_as_errors("text"):
+            return np.array(self._engine.encode(text, add_special_tokens=self.special_tokens).ids, np.int32)
 
     def encode_many(self, texts: Iterable[str]) -> list[Int[np.ndarray, "N"]]:
         texts = list(texts)
         for text in texts:
             utf8(text)
-        encodings = self._engine.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+        with _panics_as_errors("texts"):
+            encodings = self._engine.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     @functools.cached_property
@@ -139,7 +165,8 @@ class Subwords(Tokenizer):
     def decode(self, ids: Any) -> str:
         if self.token_bytes is not None:
             return super().decode(ids)
-        return self._engine.decode(self.checked(ids), skip_special_tokens=False)
+        with _panics_as_errors("ids"):
+            return self._engine.decode(self.checked(ids), skip_special_tokens=False)
 
     def stable_prefix(self, ids: list[int]) -> str:
         """The decoded text without an unfinished last character; "" while later ids may still change it.
@@ -157,12 +184,30 @@ class Subwords(Tokenizer):
 
         The clean-up of WordPiece contracts "do n't" to "don't" when all of it is there; CTC drops repeated tokens.
         """
-        decoder = json.dumps(json.loads(self.definition).get("decoder"))
-        return '"WordPiece"' in decoder or '"CTC"' in decoder
+        return '"WordPiece"' in self._decoder or '"CTC"' in self._decoder
 
     def contents(self) -> dict[str, bytes]:
         settings = {"special_tokens": True} if self.special_tokens else {}
         return {SETTINGS: settings_json(kind=self.kind, **settings), DEFINITION: self.definition.encode()}
+
+
+@contextlib.contextmanager
+def _panics_as_errors(argument: str) -> Iterator[None]:
+    """Make errors of the `tokenizers` library ValueErrors, panics too, which are no Exceptions.
+
+    An expression that backtracks for too long ends so, after about a third of a second.
+    """
+    try:
+        yield
+    except ValueError:
+        raise
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(
+            f"{argument}: expected what this tokenizer can read, got an error of the tokenizers library: "
+            f"{quote_path(error)}"
+        ) from None
 
 
 def _byte_letters() -> dict[str, int]:

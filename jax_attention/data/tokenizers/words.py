@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.text import quote
 from jax_attention.data.tokenizers.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ class Words(Tokenizer):
             utf8(word)
             fail_unless(
                 word.split() == [word],
-                f"vocabulary: expected words without white space, got {word!r} at index {i}. Split the text first.",
+                f"vocabulary: expected words without white space, got {quote(word)} at index {i}. Split texts first.",
             )
             fail_unless(
                 self._id_of[word] == i,
-                f"vocabulary: expected different words, got {word!r} twice. Use Words.train(texts).",
+                f"vocabulary: expected different words, got {quote(word)} twice. Use Words.train(texts).",
             )
         fail_unless(
             self.unknown is None or isinstance(self.unknown, str),
@@ -72,7 +73,7 @@ class Words(Tokenizer):
         )
         fail_unless(
             self.unknown is None or self.unknown in self._id_of,
-            f"unknown: expected one word of the vocabulary, got {self.unknown!r}. Words.train adds it.",
+            f"unknown: expected one word of the vocabulary, got {quote(self.unknown)}. Words.train adds it.",
         )
 
     @classmethod

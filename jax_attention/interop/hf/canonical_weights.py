@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
+from jax_attention.core.checks import fail_unless
 from jax_attention.interop.hf.family import Config, Family
+from jax_attention.interop.hf.stored_weights import StoredArray, check_floats
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, StoredArray]
 
 
 def canonicalized(family: Family, config: Config, stored: Arrays) -> tuple[Config, Arrays]:
@@ -20,6 +23,8 @@ def canonicalized(family: Family, config: Config, stored: Arrays) -> tuple[Confi
     untied head under a config that says it is tied.
     """
     stored = {_present_name(family, name): x for name, x in stored.items() if not re.search(family.buffers, name)}
+    check_floats(stored)
+    fail_unless(len(stored) > 0, "path: expected weights of a model, got only buffers, which the config determines.")
     head = _head_names(family, config.replace(tied_head=False))
     if not any(name.startswith(family.prefix) for name in stored):
         stored = {name if name in head else family.prefix + name: x for name, x in stored.items()}
@@ -41,7 +46,10 @@ def canonicalized(family: Family, config: Config, stored: Arrays) -> tuple[Confi
             stored.setdefault(source, stored[name])
             del stored[name]
     dtype = next(iter(stored.values())).dtype
-    zeros = {name: np.zeros(shape, dtype) for name, shape in family.optional_zeros(config).items()}
+    zeros = {
+        name: StoredArray(dtype, shape, partial(np.zeros, shape, dtype))
+        for name, shape in family.optional_zeros(config).items()
+    }
     return config, zeros | stored
 
 
@@ -81,4 +89,7 @@ def _copies(family: Family, config: Config) -> Mapping[str, str]:
 
 
 def _is_copy(stored: Arrays, name: str, source: str) -> bool:
-    return name not in stored or source not in stored or np.array_equal(stored[name], stored[source])
+    if name not in stored or source not in stored:
+        return True
+    copy, original = stored[name], stored[source]
+    return copy.shape == original.shape and np.array_equal(copy.read(), original.read())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_attention import normalizers, scores
+from jax_attention.core.text import list_names, quote
 from jax_attention.interop.hf.config_fields import ConfigFields
 from jax_attention.interop.hf.families import FAMILIES
 from jax_attention.interop.hf.family import Config, Family
@@ -28,23 +29,26 @@ def read_config(folder: Path) -> tuple[Family, Config]:
     """The family and the config of the model in a folder. No array is read."""
     fields = read_config_json(folder)
     family = family_of(fields)
-    return family, _config_from_fields(family, fields)
+    return family, config_from_fields(family, fields)
 
 
 def family_of(fields: Mapping[str, Any]) -> Family:
     """The family that the `model_type` of a Hugging Face config names."""
     model_type = fields.get("model_type")
-    if model_type not in BY_TYPE:
-        raise ValueError(f"config.json: expected a model_type among {', '.join(BY_TYPE)}, got {model_type!r}.")
+    if not isinstance(model_type, str) or model_type not in BY_TYPE:
+        raise ValueError(f"config.json: expected a model_type among {', '.join(BY_TYPE)}, got {quote(model_type)}.")
     return BY_TYPE[model_type]
 
 
-def _config_from_fields(family: Family, values: dict[str, Any]) -> Config:
+def config_from_fields(family: Family, values: dict[str, Any]) -> Config:
+    """The config of a model of this family. A field that is unknown or of another kind is an error."""
     fields = ConfigFields(values)
     fields.expect("is_encoder_decoder", family.is_encoder_decoder)
+    for name in ("architectures", "num_labels"):  # transformers reads them
+        fields.take(name, None)
     config = family.read(fields)
     if fields.unread():
-        unknown = ", ".join(f"{name} = {values[name]!r}" for name in fields.unread())
+        unknown = list_names([f"{name} = {quote(values[name], 40)}" for name in fields.unread()])
         raise ValueError(
             f"config.json: expected only fields that are known of {family.model_type}, got also {unknown}. They "
             "may change what the model computes; remove those that do not."
@@ -71,7 +75,7 @@ def matching_families(config: Config, model_type: str | None) -> list[tuple[Fami
         read_back = (
             None
             if fields is None
-            else _none_on_error(lambda family=family, values=fields | kind: _config_from_fields(family, values))
+            else _none_on_error(lambda family=family, values=fields | kind: config_from_fields(family, values))
         )
         lost = ["the rule"] if read_back is None else _differing_fields(config, read_back)
         if lost:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jax_attention.core.text import list_names, quote
+from jax_attention.interop.hf.field_kinds import check_field
+
 HARMLESS = {
     "_attn_implementation_autoset",
     "_name_or_path",
@@ -70,43 +73,65 @@ _REQUIRED = object()
 
 
 class ConfigFields:
-    """The fields of a config. `unread()` lists those that were not taken, not expected and are not harmless."""
+    """The fields of a config, each checked when it is taken (`field_kinds.py` says what it may be).
 
-    def __init__(self, values: Mapping[str, Any]):
-        self.values, self._read = dict(values), set(HARMLESS)
+    `unread()` lists those that were not taken, not expected and are not harmless. `file` is the name for messages.
+    """
+
+    def __init__(self, values: Mapping[str, Any], file: str = "config.json"):
+        self.values, self.file, self._read = dict(values), file, set(HARMLESS)
 
     def take(self, name: str, default: Any = _REQUIRED) -> Any:
         """The value of a field, or its default where it is absent."""
         self._read.add(name)
-        if name not in self.values and default is _REQUIRED:
-            raise ValueError(f"config.json: expected the field {name!r}, got {', '.join(sorted(self.values))}.")
-        return self.values.get(name, default)
+        if name in self.values:
+            return check_field(self.file, name, self.values[name])
+        if default is _REQUIRED:
+            raise ValueError(f"{self.file}: expected the field {name!r}, got {list_names(sorted(self.values))}.")
+        return default
 
     def take_first(self, names: Iterable[str], default: Any = _REQUIRED) -> Any:
         """The first value that is present and not null under several names: fields were renamed over the years."""
         names = tuple(names)
         self._read.update(names)
-        present = (self.values[name] for name in names if self.values.get(name) is not None)
-        value = next(present, default)
-        if value is _REQUIRED:
-            raise ValueError(f"config.json: expected one of the fields {', '.join(names)}, got none.")
-        return value
+        present = (name for name in names if self.values.get(name) is not None)
+        name = next(present, None)
+        if name is not None:
+            return check_field(self.file, name, self.values[name])
+        if default is _REQUIRED:
+            raise ValueError(f"{self.file}: expected one of the fields {', '.join(names)}, got none.")
+        return default
+
+    def ignore(self, *names: str) -> None:
+        """Count fields as read that may have any value: the model does not depend on them."""
+        self._read.update(names)
 
     def without(self, *names: str) -> ConfigFields:
         """The same fields without some, which count as read."""
         self._read.update(names)
-        other = ConfigFields({name: value for name, value in self.values.items() if name not in names})
+        other = ConfigFields({name: x for name, x in self.values.items() if name not in names}, self.file)
         other._read = self._read
         return other
 
     def expect(self, name: str, *allowed: Any) -> None:
         """Check a field that may be absent and otherwise has to have one of these values: no other is implemented."""
-        value = self.take(name, allowed[0])
+        self._read.add(name)
+        value = self.values.get(name, allowed[0])
         if value not in allowed:
             choices = " or ".join(map(repr, allowed))
             raise ValueError(
-                f"config.json: expected {name} = {choices}, which is all that this library has, got {value!r}."
+                f"{self.file}: expected {name} = {choices}, which is all that this library has, got {quote(value)}."
             )
+
+    def take_equal(self, name: str, other: str, default: Any) -> Any:
+        """The value of two fields that transformers keeps apart and this library does not."""
+        value = self.take(name, default)
+        if (second := self.take(other, value)) != value:
+            raise ValueError(
+                f"{self.file}: expected {name} and {other} to be equal, as this library has one number for both, got "
+                f"{value} and {second}."
+            )
+        return value
 
     def unread(self) -> list[str]:
         """Names of fields that nothing has read and that are not null."""

@@ -1,6 +1,4 @@
-"""Files of a Hugging Face model folder: `config.json`, and weights as safetensors in one file or in shards, as a
-pickle, or as the `flax_model.msgpack` that the Flax models of transformers wrote.
-"""
+"""Files of a Hugging Face model folder: `config.json` is read and written, weights are written as safetensors."""
 
 from __future__ import annotations
 
@@ -14,12 +12,13 @@ import numpy as np
 
 from jax_attention.core.checks import check_instance
 from jax_attention.core.files import replaced_file
-from jax_attention.interop.torch.tensors import import_torch, to_numpy
+from jax_attention.core.foreign_files import read_json
+from jax_attention.core.text import list_names, quote_path
+from jax_attention.interop.hf.stored_weights import INDEX, WEIGHTS, import_safetensors
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-LFS_POINTER = b"version https://git-lfs"
-FLAX = "flax_model.msgpack"
-PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+CONFIG = "config.json"
+MAX_CONFIG_BYTES = 16 * 2**20
+"""Largest config; that of a classifier of 21,000 named classes has about a megabyte."""
 MAX_SHARD_BYTES = 5 * 10**9
 """Largest file, the default of `save_pretrained` in transformers 4."""
 
@@ -33,88 +32,12 @@ def read_config_json(folder: Path) -> dict[str, Any]:
     """The fields of `config.json`."""
     path = folder / CONFIG
     if not path.is_file():
-        content = "no such folder" if not folder.is_dir() else ", ".join(sorted(x.name for x in folder.iterdir())[:8])
+        content = "no such folder" if not folder.is_dir() else list_names(sorted(x.name for x in folder.iterdir()))
         raise FileNotFoundError(
-            f"path: expected a model folder with {CONFIG}, got {str(folder)!r} ({content or 'empty'}). Download the "
-            "whole folder of a model first."
+            f"path: expected a model folder with {CONFIG}, got {quote_path(folder)} ({content or 'empty'}). "
+            "Download the whole folder of a model first."
         )
-    return read_json(path)
-
-
-def read_weights(folder: Path, allow_pickle: bool) -> dict[str, np.ndarray]:
-    """All arrays by their names, in the dtype in which they are stored."""
-    formats = (
-        (WEIGHTS, INDEX, read_safetensors),
-        (FLAX, f"{FLAX}.index.json", _read_flax),
-        (PICKLE, PICKLE_INDEX, _read_pickle),
-    )
-    for whole, index, read in formats:
-        if not (folder / whole).is_file() and not (folder / index).is_file():
-            continue
-        if read is _read_pickle and not allow_pickle:
-            raise ValueError(
-                f"path: expected safetensors, got pickled weights in {str(folder)!r}. A pickle may run any code; if "
-                "you trust it, pass allow_pickle=True, which reads it by torch.load(weights_only=True)."
-            )
-        if (folder / whole).is_file():
-            return read(folder / whole)
-        return _read_shards(folder, index, read)
-    raise FileNotFoundError(f"path: expected {WEIGHTS} or {INDEX} in {str(folder)!r}, got neither.")
-
-
-def _read_shards(folder: Path, index: str, read: Any) -> dict[str, np.ndarray]:
-    places: dict[str, str] = read_json(folder / index)["weight_map"]
-    files = sorted(set(places.values()))
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"path: expected every shard that {index} names, got none of {', '.join(missing)}.")
-    arrays: dict[str, np.ndarray] = {}
-    for name in files:
-        arrays |= read(folder / name)
-    lost = sorted(places.keys() - arrays.keys())
-    if lost:
-        raise ValueError(
-            f"path: expected the arrays that {index} names in its shards, got none for {', '.join(lost[:8])}."
-        )
-    return arrays
-
-
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of one file, bfloat16 too."""
-    safetensors = _import_safetensors()
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except safetensors.SafetensorError as error:
-        with path.open("rb") as raw:
-            pointer = raw.read(len(LFS_POINTER)) == LFS_POINTER
-        cure = "It is a pointer of git-lfs: run git lfs pull." if pointer else "Download it again."
-        raise ValueError(f"path: expected safetensors in {str(path)!r}, got a file without ({error}). {cure}") from None
-
-
-def _read_flax(path: Path) -> dict[str, np.ndarray]:
-    """Arrays that the Flax models of transformers saved, under PyTorch's names and in PyTorch's shapes.
-
-    Every Flax kernel is the transpose of the PyTorch weight. That holds for GPT-2 too: its `Conv1D` weights are
-    `[in, out]` in PyTorch, and its Flax model kept `[out, in]`.
-    """
-    from flax import serialization
-    from flax.traverse_util import flatten_dict
-
-    leaves = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-    arrays = {}
-    try:
-        nested = serialization.msgpack_restore(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"path: expected an undamaged {path.name}, got another file ({error}).") from None
-    for (*path_to, leaf), x in flatten_dict(nested).items():
-        name = ".".join((*path_to, leaves.get(leaf, leaf)))
-        arrays[name] = np.asarray(x).T if leaf == "kernel" else np.asarray(x)
-    return arrays
-
-
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    return {name: to_numpy(x) for name, x in import_torch().load(path, map_location="cpu", weights_only=True).items()}
+    return read_json(path, MAX_CONFIG_BYTES)
 
 
 def write_folder(
@@ -156,7 +79,7 @@ def make_folder(folder: Path) -> None:
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """One file. transformers refuses a file whose metadata has no format."""
-    content = _import_safetensors().numpy.save(dict(arrays), metadata={"format": "pt"})
+    content = import_safetensors().numpy.save(dict(arrays), metadata={"format": "pt"})
     with replaced_file(path) as file:
         file.write(content)
 
@@ -174,17 +97,6 @@ def _split_into_shards(weights: Mapping[str, np.ndarray], max_shard_bytes: int) 
     return shards
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"path: expected JSON in {str(path)!r}, got something else ({error}).") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"path: expected an object in {str(path)!r}, got a {type(content).__name__}.")
-    return content
-
-
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file: whole, or not at all if that fails."""
     with replaced_file(path) as file:
@@ -193,14 +105,3 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def _json(data: Mapping[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _import_safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise ImportError(
-            "safetensors: expected the package to be installed, got no such module. Run: pip install "
-            "jax_attention[interop]"
-        ) from None
-    return safetensors

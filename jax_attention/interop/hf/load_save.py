@@ -7,24 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import models
 from jax_attention.core.checks import check_instance, check_int
 from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
-from jax_attention.interop.hf.canonical_weights import canonicalized
-from jax_attention.interop.hf.config import matching_families, read_config
+from jax_attention.interop.hf.config import matching_families
 from jax_attention.interop.hf.config_fields import HARMLESS
-from jax_attention.interop.hf.family import Family
-from jax_attention.interop.hf.folder import (
-    MAX_SHARD_BYTES,
-    check_folder,
-    read_config_json,
-    read_weights,
-    write_folder,
-)
+from jax_attention.interop.hf.folder import MAX_SHARD_BYTES, check_folder, write_folder
+from jax_attention.interop.hf.opened_model import open_model
+from jax_attention.interop.hf.stored_weights import Numbers
 from jax_attention.interop.weight_mapping import to_jax_arrays, to_torch_arrays
 from jax_attention.models import EncoderDecoder, TransformerLM
 
@@ -61,8 +54,9 @@ def load(
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if the family is unknown, a field of the config is not understood, or an array is missing, left
-            over or misshapen; the message lists them.
+        ValueError: if the family is unknown, a field of the config is not understood or out of range, or an array is
+            missing, left over, misshapen or not of floats; the message lists them. Headers are compared with the
+            config before anything is built or read.
         ImportError: if safetensors is not installed.
 
     Example:
@@ -80,18 +74,13 @@ def load(
     folder = check_folder(path)
     check_instance("scan", scan, bool, "True or False")
     dtype, param_dtype = _dtype_name(dtype), _dtype_name(param_dtype)
-    family, config = read_config(folder)
-    config, stored = canonicalized(family, config, read_weights(folder, allow_pickle))
-    param_dtype = _widest(stored) if param_dtype is None else param_dtype
-    config = config.replace(dtype=dtype or param_dtype, param_dtype=param_dtype)
-    expected = (
-        f"path: expected the arrays of a {family.model_type} of this config in {str(folder)!r}"
-        f"{_other_architecture(folder, family)}"
+    family, abstract, stored, expectation = open_model(
+        folder, dtype=dtype, param_dtype=param_dtype, allow_pickle=allow_pickle
     )
-    arrays = to_jax_arrays(family.weight_mappings(config), stored, expected)
-    abstract = jax.eval_shape(lambda: models.create(config))
-    cast = {name: jnp.asarray(np.ascontiguousarray(x), param_dtype) for name, x in arrays.items()}
-    model = replace_arrays(abstract, cast, expected)
+    config = abstract.config
+    arrays = to_jax_arrays(family.weight_mappings(config), Numbers(stored), expectation)
+    cast = {name: jnp.asarray(np.ascontiguousarray(x), config.param_dtype) for name, x in arrays.items()}
+    model = replace_arrays(abstract, cast, expectation)
     return models.scan_layers(model) if scan else model
 
 
@@ -167,28 +156,12 @@ def save(
     return chosen.model_type
 
 
-def _widest(stored: Mapping[str, np.ndarray]) -> str:
-    """Name of the dtype that holds all stored numbers."""
-    if any(x.dtype == np.float64 for x in stored.values()) and not jax.config.jax_enable_x64:
-        raise ValueError(
-            "param_dtype: expected x64 mode for the float64 arrays of this folder, or another dtype, got None. Call "
-            'jax.config.update("jax_enable_x64", True) first, or pass param_dtype="float32".'
-        )
-    return str(jnp.result_type(*(x.dtype for x in stored.values())))
-
-
 def _dtype_name(dtype: Any) -> Any:
     """`jnp.bfloat16` as "bfloat16". Anything that is no dtype passes unchanged: the config's own check reports it."""
     try:
         return dtype if dtype is None or isinstance(dtype, str) else jnp.dtype(dtype).name
     except TypeError:
         return dtype
-
-
-def _other_architecture(folder: Path, family: Family) -> str:
-    """For error messages: the architecture in the config, if it is not the one that is read (a classifier, say)."""
-    names = read_config_json(folder).get("architectures") or [family.architecture]
-    return "" if family.architecture in names else f", a {names[0]} by its config where we read {family.architecture}"
 
 
 def _check_added_fields(fields: Any) -> dict[str, Any]:

@@ -17,22 +17,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.core.checks import check_instance, fail_unless
+from jax_attention.core.checks import check_instance, describe_array, fail_unless
+from jax_attention.core.foreign_files import read_json
 from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.text import list_names, quote
 from jax_attention.core.tree_paths import arrays_by_path, list_problems
 from jax_attention.interop.hf.config import matching_families
 from jax_attention.interop.hf.config_fields import ConfigFields
 from jax_attention.interop.hf.family import Family
 from jax_attention.interop.hf.folder import (
+    MAX_CONFIG_BYTES,
     check_folder,
     make_folder,
-    read_json,
-    read_safetensors,
     write_json,
     write_safetensors,
 )
 from jax_attention.interop.hf.lora_factors import Factors, to_jax_factors, to_peft_factors
 from jax_attention.interop.hf.scanned_adapters import stack_adapters, unstack_adapters
+from jax_attention.interop.hf.stored_weights import check_floats, open_safetensors
 from jax_attention.interop.weight_mapping import WeightMapping
 from jax_attention.models import EncoderDecoder, TransformerLM, unroll_layers
 from jax_attention.nn import Adapters, apply_adapters
@@ -101,7 +103,9 @@ def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, fa
         fail_unless(
             (folder / name).is_file(), f"path: expected {name} in {str(folder)!r}, got none.", FileNotFoundError
         )
-    scale_of, arrays = _scale_function(read_json(folder / CONFIG)), read_safetensors(folder / WEIGHTS)
+    scale_of, stored = _scale_function(read_json(folder / CONFIG, MAX_CONFIG_BYTES)), open_safetensors(folder / WEIGHTS)
+    check_floats(stored)
+    arrays = {name: x.read() for name, x in stored.items()}
     unrolled = jax.eval_shape(unroll_layers, model)
     kernels, down, up = arrays_by_path(unrolled), {}, {}
     chosen = _family_with_names(unrolled, family, arrays)
@@ -253,6 +257,10 @@ def _pop_factors(
         if present:
             fail_unless(len(present) == 2, f"path: expected both factors of {layer}, got only {', '.join(present)}.")
             a, b = (np.asarray(arrays.pop(name)) for name in names)
+            fail_unless(
+                a.ndim == b.ndim == 2 and len(a) > 0,
+                f"path: expected factors [r, D] and [F, r] of {layer}, got {describe_array(a)}, {describe_array(b)}.",
+            )
             return a, b.astype(np.result_type(b.dtype, np.float32)) * np.float32(scale_of(layer, a.shape[0]))
     return None
 
@@ -262,9 +270,8 @@ def _pop_factors(
 
 def _scale_function(config: Mapping[str, Any]) -> Callable[[str, int], float]:
     """The function from a layer and its rank to `alpha / rank`. A config that is not plain LoRA is an error."""
-    fields = ConfigFields(config)
-    for name in IGNORED:
-        fields.take(name, None)
+    fields = ConfigFields(config, CONFIG)
+    fields.ignore(*IGNORED)
     fields.expect("peft_type", "LORA")
     fields.expect("bias", "none")
     # Other initialisations (PiSSA, OLoRA) change the base weights as well.
@@ -272,19 +279,33 @@ def _scale_function(config: Mapping[str, Any]) -> Callable[[str, int], float]:
     for name in ("use_dora", "lora_bias", "use_qalora"):
         fields.expect(name, False)
     alpha, use_root = fields.take("lora_alpha"), fields.take("use_rslora", False)
-    alphas = fields.take("alpha_pattern", None) or {}
-    for name in ("r", "rank_pattern"):
-        fields.take(name, None)
+    alphas = {_layer_pattern(key): x for key, x in (fields.take("alpha_pattern", None) or {}).items()}
+    fields.ignore("r", "rank_pattern")
     left = [name for name in fields.unread() if config[name]]
     fail_unless(
-        not left, f"{CONFIG}: expected plain LoRA, got also {', '.join(left)}, which this library does not read."
+        not left, f"{CONFIG}: expected plain LoRA, got also {list_names(left)}, which this library does not read."
     )
 
     def scale(layer: str, rank: int) -> float:
-        layer_alpha = next((x for key, x in alphas.items() if re.match(rf"(.*\.)?({key})$", layer)), alpha)
+        layer_alpha = next((x for pattern, x in alphas.items() if pattern.match(layer)), alpha)
         return layer_alpha / (rank**0.5 if use_root else rank)
 
     return scale
+
+
+def _layer_pattern(key: str) -> re.Pattern[str]:
+    """The layers that a key of `alpha_pattern` names: PEFT matches it as a regular expression with the end of a name.
+
+    Only expressions that match in a time proportional to a power of the name's length are taken: no repeated groups.
+    """
+    is_simple = re.fullmatch(r"[\w.\\|^$\-\[\]*+]{1,400}", key) and key.count("*") + key.count("+") <= 3
+    try:
+        return re.compile(rf"(.*\.)?({key})$" if is_simple else "(")
+    except re.error:
+        raise ValueError(
+            f"{CONFIG}: expected names of layers in alpha_pattern, or expressions with at most three * or + and no "
+            f"groups, got {quote(key)}."
+        ) from None
 
 
 def _peft_config(

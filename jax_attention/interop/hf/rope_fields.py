@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from jax_attention.core.text import list_names, quote
 from jax_attention.interop.hf.config_fields import ConfigFields
 from jax_attention.positions import (
     Rotary,
@@ -42,9 +43,9 @@ def rope_from_parameters(
     if not partial:
         fields.expect(FRACTION, 1.0)
     base, size = float(fields.take(BASE)), int(head_size * fields.take(FRACTION, 1.0))
-    scaling = _scaling(str(fields.take_first(("rope_type", "type"), "default")), fields, context)
+    scaling = _scaling(fields.take_first(("rope_type", "type"), "default"), fields, context)
     if fields.unread():
-        names = ", ".join(fields.unread())
+        names = list_names(fields.unread())
         raise ValueError(f"config.json: expected rope_parameters that this library has, got also {names}.")
     return rotary(base=base, size=None if size == head_size else size, scaling=scaling)
 
@@ -55,7 +56,7 @@ def _scaling(rope_type: str, fields: ConfigFields, context: int) -> Scaling | No
     if rope_type == "linear":
         return linear_scaling(fields.take("factor"))
     if rope_type == "dynamic":
-        fields.take(ORIGINAL, None)  # transformers ignores it: its dynamic scaling starts at max_position_embeddings
+        fields.ignore(ORIGINAL)  # transformers ignores it: its dynamic scaling starts at max_position_embeddings
         return dynamic_scaling(fields.take("factor"), context)
     if rope_type == "llama3":
         low, high = fields.take("low_freq_factor"), fields.take("high_freq_factor")
@@ -70,7 +71,7 @@ def _scaling(rope_type: str, fields: ConfigFields, context: int) -> Scaling | No
             truncate=fields.take("truncate", True),
         )
     known = "default, linear, dynamic, llama3, yarn"
-    raise ValueError(f"config.json: expected a rope_type among {known}, got {rope_type!r}.")
+    raise ValueError(f"config.json: expected a rope_type among {known}, got {quote(rope_type)}.")
 
 
 def rope_json(rope: Rotary, head_size: int) -> dict[str, Any]:

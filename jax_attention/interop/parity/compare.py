@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from jax_attention.core.checks import check_instance, fail_unless
+from jax_attention.core.tree_paths import check_finite
 from jax_attention.interop.hf.config import family_of, read_config
 from jax_attention.interop.hf.family import Config
-from jax_attention.interop.hf.folder import read_config_json
 from jax_attention.interop.hf.load_save import load
+from jax_attention.interop.hf.opened_model import open_model
 from jax_attention.interop.parity.diagnose import diagnose
 from jax_attention.interop.parity.hf_run import (
     check_hf_model,
@@ -76,7 +77,8 @@ def compare(
     Raises:
         FileNotFoundError: if there is no such folder.
         ImportError: if PyTorch or transformers is not installed.
-        ValueError: if the family is unknown, `jax_model` has other sizes, or tokens do not fit.
+        ValueError: if the family is unknown, the config and the weights of a folder do not fit together, the
+            weights are not finite, `jax_model` has other sizes, or tokens do not fit.
         TypeError: if `hf_model` is neither a folder nor a model of transformers, or is in another dtype.
 
     Example:
@@ -102,16 +104,20 @@ def compare(
     known = (None, *get_args(Dtype))
     fail_unless(dtype in known, f"dtype: expected one of {', '.join(map(str, known))}, got {dtype!r}.")
     folder = Path(hf_model) if isinstance(hf_model, (str, Path)) else None
-    family = family_of({"model_type": _model_type(hf_model)} if folder is None else read_config_json(folder))
     if folder is None:
+        family = family_of({"model_type": _model_type(hf_model)})
         check_hf_model(hf_model, family.architecture, dtype)
         expected = to_jax_config(hf_model)
     else:
-        expected = read_config(folder)[1]
+        opened = open_model(folder, param_dtype=dtype)  # refuses what does not fit before transformers reads it
+        family, expected = opened.family, read_config(folder)[1]
         hf_model = load_hf_model(folder, family.architecture, dtype)
     dtype = embedding_dtype(hf_model)
-    if jax_model is None:
-        jax_model = to_jax_model(hf_model, dtype) if folder is None else load(folder, dtype=dtype, param_dtype=dtype)
+    if jax_model is None and folder is None:
+        jax_model = to_jax_model(hf_model, dtype)
+    elif jax_model is None:
+        jax_model = load(folder, dtype=dtype, param_dtype=dtype)
+        check_finite(jax_model, "hf_model: expected a folder with finite weights, as nothing can be compared with NaN")
     _check_sizes(expected, jax_model.config)
     configs = split_config(jax_model.config)
     batches = choose_tokens(configs, folder, tokens, text, source)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.text import quote
 from jax_attention.interop.hf.config import read_config
 from jax_attention.interop.hf.family import Config
 from jax_attention.interop.hf.load_save import load
@@ -68,9 +69,15 @@ def load_hf_model(folder: Path, architecture: str, dtype: str | None) -> Any:
     """
     transformers = import_transformers()
     with _without_progress_bars(transformers):
-        model = getattr(transformers, architecture).from_pretrained(
-            folder, dtype="auto" if dtype is None else dtype, attn_implementation="eager", local_files_only=True
-        )
+        try:
+            model = getattr(transformers, architecture).from_pretrained(
+                folder, dtype="auto" if dtype is None else dtype, attn_implementation="eager", local_files_only=True
+            )
+        except Exception as error:  # fields that this library does not read may make transformers raise anything
+            raise ValueError(
+                f"hf_model: expected a folder that transformers loads, got {type(error).__name__}: "
+                f"{quote(str(error), 300)}."
+            ) from error
     return model.eval()
 
 

@@ -35,10 +35,8 @@ def read_bart_like(fields: ConfigFields) -> dict[str, Any]:
     """The fields that BART and Marian share, as arguments of the `LMConfig` of both stacks."""
     for name in ("normalize_before", "add_final_layer_norm", "add_bias_logits", "is_decoder"):
         fields.expect(name, False)
-    for name in ("num_hidden_layers", "activation_dropout", "classif_dropout", "extra_pos_embeddings"):
-        fields.take(name, None)
-    for stack in STACKS:
-        fields.take(f"{stack}_layerdrop", None)
+    fields.ignore("num_hidden_layers", "activation_dropout", "classif_dropout", "extra_pos_embeddings")
+    fields.ignore(*(f"{stack}_layerdrop" for stack in STACKS))
     return {
         "context": fields.take("max_position_embeddings", 1024),
         "width": fields.take("d_model", 1024),

@@ -40,10 +40,8 @@ NORMS = {"attention_norm": "attention.output.LayerNorm", "feed_forward_norm": "o
 
 def read(fields: ConfigFields) -> LMConfig:
     """The config of this library from the fields of Hugging Face."""
-    for name in ("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"):
-        fields.take(name, None)
-    for name in ("pooler_size_per_head", "pooler_type"):  # all of these configure heads that are not read
-        fields.take(name, None)
+    fields.ignore("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers")
+    fields.ignore("pooler_size_per_head", "pooler_type")  # all of these configure heads that are not read
     return LMConfig(**read_bert_like(fields, fields.take("max_position_embeddings", 512)))
 
 

@@ -27,8 +27,8 @@ EPSILON = 1e-12
 
 def read(fields: ConfigFields) -> LMConfig:
     """The config of this library from the fields of Hugging Face."""
-    for name in ("qa_dropout", "seq_classif_dropout", "tie_weights_", "sinusoidal_pos_embds"):
-        fields.take(name, None)  # sinusoidal_pos_embds only decides the initial position table
+    # sinusoidal_pos_embds only decides the initial position table.
+    fields.ignore("qa_dropout", "seq_classif_dropout", "tie_weights_", "sinusoidal_pos_embds")
     width = fields.take("dim", 768)
     return LMConfig(
         **bert.ENCODER,

@@ -52,7 +52,7 @@ def read_gemma(fields: ConfigFields) -> LMConfig:
 
     Early files say "gelu" and mean the tanh form; transformers replaces it. It never reads `hidden_activation`.
     """
-    fields.take("hidden_activation", None)
+    fields.ignore("hidden_activation")
     name = fields.take_first(("hidden_act",), TANH_GELU)
     return LMConfig(**read_shared(fields, TANH_GELU if name == "gelu" else name, kv_heads=16))
 
@@ -83,8 +83,7 @@ def read_sandwich(fields: ConfigFields, period: int, caps: tuple[float | None, f
 
     Without `layer_types`, every `period`-th layer has no window.
     """
-    for name in ("hidden_act", "sliding_window_size"):  # in published files; transformers never reads them
-        fields.take(name, None)
+    fields.ignore("hidden_act", "sliding_window_size")  # in published files; transformers never reads them
     shared = read_shared(fields, fields.take_first(("hidden_activation",), TANH_GELU), kv_heads=4)
     default = ["sliding_attention" if (layer + 1) % period else "full_attention" for layer in range(shared["depth"])]
     types, size = fields.take_first(("layer_types",), default), fields.take("sliding_window", 4096)
@@ -129,12 +128,13 @@ def read_gemma3(fields: ConfigFields) -> LMConfig:
     """The config of this library from the fields of Hugging Face."""
     fields.expect("cache_implementation", None, "hybrid")
     # transformers never reads the field with the underscore, and stores a cap on scores that it does not apply.
-    for name in ("_sliding_window_pattern", "attn_logit_softcapping"):
-        fields.take(name, None)
+    fields.ignore("_sliding_window_pattern", "attn_logit_softcapping")
     period = fields.take_first(("sliding_window_pattern",), 6)
     context = fields.take("max_position_embeddings", 131072)
-    nested, scaling = fields.take_first(("rope_parameters",), {}), fields.take("rope_scaling", None) or {}
-    full, local = (nested[GLOBAL], nested.get(LOCAL, {})) if GLOBAL in nested else (nested, {})
+    scaling = fields.take("rope_scaling", None) or {}
+    nested = ConfigFields(fields.take_first(("rope_parameters",), {}), fields.file)
+    full, local = nested.take(GLOBAL, None), nested.take(LOCAL, None) or {}
+    full = nested.values if full is None else full
     parameters = {
         GLOBAL: {"rope_theta": fields.take("rope_theta", 1e6), **full, **scaling},
         LOCAL: {"rope_theta": fields.take("rope_local_base_freq", 1e4), **local},

@@ -24,13 +24,9 @@ def read(fields: ConfigFields) -> LMConfig:
     for name, value in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
         fields.expect(name, value)
     fields.expect("add_cross_attention", False)
-    fields.take("reorder_and_upcast_attn", False)
-    for name in ("n_special", "predict_special_tokens"):  # in published files
-        fields.take(name, None)
-    for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout"):
-        fields.take(f"summary_{name}", None)
-    width, rate = fields.take("n_embd"), fields.take("resid_pdrop", 0.1)
-    fields.expect("embd_pdrop", rate)
+    fields.ignore("reorder_and_upcast_attn", "n_special", "predict_special_tokens")  # in published files
+    fields.ignore(*(f"summary_{x}" for x in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")))
+    width, rate = fields.take("n_embd"), fields.take_equal("resid_pdrop", "embd_pdrop", 0.1)
     return LMConfig(
         vocab_size=fields.take("vocab_size"),
         context=fields.take("n_positions", 1024),

@@ -131,7 +131,7 @@ def read_llama(fields: ConfigFields) -> LMConfig:
     """The config of this library from the fields of Hugging Face."""
     attention, feed_forward = fields.take("attention_bias", False), fields.take("mlp_bias", False)
     fields.expect("rope_interleaved", False)
-    fields.take("is_llama_config", None)
+    fields.ignore("is_llama_config")
     shared = read_llama_fields(fields)
     return LMConfig(**shared | {"use_bias": biased_places(qkv=attention, out=attention, feed_forward=feed_forward)})
 
@@ -226,11 +226,10 @@ QWEN3 = Family("qwen3", "Qwen3ForCausalLM", "model.", read_qwen3, write_qwen3, l
 
 def read_phi3(fields: ConfigFields) -> LMConfig:
     """The config of this library from the fields of Hugging Face."""
-    fields.take("original_max_position_embeddings", None)  # read by longrope alone, which is refused
+    fields.ignore("original_max_position_embeddings")  # read by longrope alone, which is refused
     for name in ("attention_bias", "mlp_bias", "lm_head_bias"):
         fields.expect(name, False)
-    rate = fields.take("resid_pdrop", 0.0)
-    fields.expect("embd_pdrop", rate)
+    rate = fields.take_equal("resid_pdrop", "embd_pdrop", 0.0)
     shared = read_llama_fields(fields, epsilon=1e-5, context=4096, fraction=1.0)
     _check_unscaled(shared["rope"])
     return LMConfig(**shared | {"dropout": rate, "windows": (fields.take("sliding_window", None),)})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax_attention import scores
+from jax_attention.core.text import list_names, quote
 from jax_attention.interop.weight_mapping import WeightMapping, concatenated, offset, same, transposed
 from jax_attention.models import LMConfig
 from jax_attention.scores import Score
@@ -107,7 +108,7 @@ def _activation(hf_name: str, column: int) -> str:
     activation = ACTIVATIONS.get(hf_name, (None, None))[column]
     if activation is None:
         known = ", ".join(name for name, pair in ACTIVATIONS.items() if pair[column])
-        raise ValueError(f"config.json: expected an activation among {known}, got {hf_name!r}.")
+        raise ValueError(f"config.json: expected an activation among {known}, got {quote(hf_name)}.")
     return activation
 
 
@@ -145,12 +146,13 @@ def score_denominator(config: LMConfig) -> int:
 def windows_from_layer_types(types: list[str], window: int | None) -> tuple[int | None, ...]:
     """The shortest pattern of windows whose repetition gives `layer_types`."""
     known = {"sliding_attention": window, "full_attention": None}
+    if not types:
+        raise ValueError("config.json: expected layer_types with a name for each layer, got an empty list.")
     wrong = sorted(set(types) - set(known))
     if wrong:
-        raise ValueError(f"config.json: expected layer_types among {', '.join(known)}, got {', '.join(wrong)}.")
+        raise ValueError(f"config.json: expected layer_types among {', '.join(known)}, got {list_names(wrong)}.")
     layers = [known[name] for name in types]
-    lengths = range(1, len(layers) + 1)
-    period = next(n for n in lengths if all(x == layers[i % n] for i, x in enumerate(layers)))
+    period = next(n for n in range(1, len(layers) + 1) if layers[n:] == layers[:-n])
     return tuple(layers[:period])
 
 

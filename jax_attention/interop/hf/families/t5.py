@@ -33,7 +33,7 @@ def read(fields: ConfigFields) -> EncoderDecoderConfig:
     fields.expect("relative_attention_max_distance", MAX_DISTANCE)
     fields.expect("is_decoder", False)
     width, depth = fields.take("d_model"), fields.take("num_layers")
-    tied = fields.take("tie_word_embeddings", True) is not False
+    tied = fields.take("tie_word_embeddings", True)
     shared = {
         "vocab_size": fields.take("vocab_size"),
         "context": fields.take("n_positions", 512),
