@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ import tyro
 from jax_attention import data, training
 from jax_attention.cli import pretrained, run_folder
 from jax_attention.cli.output import table
+from jax_attention.cli.own_code import OwnCode
 from jax_attention.core.tree_paths import check_finite
 
 
@@ -26,6 +27,7 @@ class Evaluate:
         length: tokens per row; if None as in the run's training, for a Hugging Face model at most 1024.
         step: step of a run's checkpoint; the one with the best validation loss if None.
         batch_size: rows per batch, rounded up to a multiple of the number of devices.
+        code: code of your own that may run.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -33,10 +35,11 @@ class Evaluate:
     length: int | None = None
     step: int | None = None
     batch_size: int = 16
+    code: OwnCode = field(default_factory=OwnCode)
 
     def run(self) -> None:
         """Print one line of results."""
-        run = run_folder.open_model(self.folder)
+        run = run_folder.open_model(self.folder, self.code.modules)
         text = self.text(run)
         model, step = run.load(self.step)
         check_finite(model, "folder: expected a model with finite weights, as others give no probabilities")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import jax
 
 from jax_attention import explain
 from jax_attention.cli.expressions import parse
+from jax_attention.cli.own_code import OwnCode
 from jax_attention.core.checks import fail_unless
 from jax_attention.core.output import print_line
 
@@ -33,6 +34,7 @@ class Explain:
         mask: an expression such as 'causal() & sliding_window(64)'.
         normalize: an expression such as 'entmax15()'.
         implementation: name of the implementation to use; automatic choice if None.
+        code: code of your own that may run.
     """
 
     length: int = 1024
@@ -47,6 +49,7 @@ class Explain:
     mask: str | None = "causal()"
     normalize: str | None = None
     implementation: str | None = None
+    code: OwnCode = field(default_factory=OwnCode)
 
     def run(self) -> None:
         """Print the report."""
@@ -56,7 +59,7 @@ class Explain:
                 size is None or 1 <= size <= MAX_SIZE, f"{name}: expected 1 to {MAX_SIZE:,}, got {size}. It is a size."
             )
         rule = {
-            name: parse(name, getattr(self, name))
+            name: parse(name, getattr(self, name), self.code.names)
             for name in ("score", "mods", "mask", "normalize")
             if getattr(self, name) is not None
         }

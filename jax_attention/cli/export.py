@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import tyro
 from jax_attention import interop, nn
 from jax_attention.cli import pretrained, run_folder
 from jax_attention.cli.output import print_line
+from jax_attention.cli.own_code import OwnCode
 from jax_attention.core.checks import fail_unless
 from jax_attention.data.tokenizers.subwords import DEFINITION
 from jax_attention.data.tokenizers.tokenizer import SETTINGS
@@ -26,6 +27,7 @@ class Export:
         step: step of the checkpoint; the one with the best validation loss if None.
         merge: add the adapters to the weights and write the whole model.
         family: model_type to write; that of --from, else the first family that has such a model.
+        code: code of your own that may run.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -33,12 +35,13 @@ class Export:
     step: int | None = None
     merge: bool = False
     family: str | None = None
+    code: OwnCode = field(default_factory=OwnCode)
 
     def run(self) -> None:
         """Write the folder and print its contents."""
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise FileExistsError(f"out: expected a new or empty folder, got {str(self.out)!r}, which holds something.")
-        run = run_folder.open_run(self.folder)
+        run = run_folder.open_run(self.folder, self.code.modules)
         trained, step = run.load_trained(self.step)
         contents = self.write(run, trained)
         write_tokenizer(run, self.out)

@@ -7,7 +7,7 @@ tuples, and `& | ~` between masks. Python evaluates nothing.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,12 @@ _MODULES = {
     "local_rope": positions,
 }
 _ARGUMENTS = (*positions.CATALOGUE, positions.linear_scaling, positions.dynamic_scaling, positions.llama3_scaling)
+_AS_PART: dict[str, Callable] = {
+    "score": scores.as_score,
+    "mods": mods.as_mod,
+    "mask": masks.as_mask,
+    "normalize": normalizers.as_normalizer,
+}
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.BitAnd: lambda a, b: a & b,
     ast.BitOr: lambda a, b: a | b,
@@ -38,10 +44,13 @@ class ExpressionError(ValueError):
     """An expression that names no part."""
 
 
-def parse(part: str, text: str) -> Any:
-    """The part that `text` describes; `part` is "score", "mods", "mask", "normalize", "rope" or "local_rope"."""
-    module = _MODULES[part]
-    names = {factory.__name__: factory for factory in (*_ARGUMENTS, positions.yarn_scaling, *module.CATALOGUE)}
+def parse(part: str, text: str, own: Mapping[str, Callable] | None = None) -> Any:
+    """The part that `text` describes; `part` is "score", "mods", "mask", "normalize", "rope" or "local_rope".
+
+    `own` has functions and classes of the user: their names without brackets are the functions themselves.
+    """
+    module, own = _MODULES[part], own or {}
+    names = {factory.__name__: factory for factory in (*_ARGUMENTS, positions.yarn_scaling, *module.CATALOGUE)} | own
     if text.strip() in ("None", "none"):
         return () if part == "mods" else None
     if len(text) > MAX_LENGTH:
@@ -55,12 +64,13 @@ def parse(part: str, text: str) -> Any:
         ) from None
     allowed = {"rotary"} if module is positions else {factory.__name__ for factory in module.CATALOGUE}
     try:
-        result = _evaluate(part, tree, names)
+        result = _evaluate(part, tree, names, own)
     except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         raise (
             error if isinstance(error, ExpressionError) else ExpressionError(f"{part}: in {quote(text)}: {error}")
         ) from None
     result = result if part != "mods" or isinstance(result, tuple) else (result,)
+    result = tuple(_as_part(part, x, own) for x in result) if part == "mods" else _as_part(part, result, own)
     for x in result if part == "mods" else (result,):
         kind = positions.Rotary if module is positions else getattr(module, part.removesuffix("s").capitalize(), None)
         if not isinstance(x, kind or normalizers.Normalizer):
@@ -70,12 +80,21 @@ def parse(part: str, text: str) -> Any:
     return result
 
 
-def _evaluate(part: str, node: ast.AST, names: dict[str, Callable], depth: int = 0) -> Any:
+def _as_part(part: str, x: Any, own: Mapping[str, Callable]) -> Any:
+    """A function of the user as the part that it computes."""
+    if x not in own.values() or part not in _AS_PART:
+        return x
+    return _AS_PART[part](x)
+
+
+def _evaluate(
+    part: str, node: ast.AST, names: Mapping[str, Callable], own: Mapping[str, Callable], depth: int = 0
+) -> Any:
     if depth > MAX_DEPTH:
         raise ExpressionError(f"{part}: expected at most {MAX_DEPTH} operators and calls inside each other, got more.")
 
     def inner(child: ast.AST) -> Any:
-        return _evaluate(part, child, names, depth + 1)
+        return _evaluate(part, child, names, own, depth + 1)
 
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):
@@ -92,6 +111,8 @@ def _evaluate(part: str, node: ast.AST, names: dict[str, Callable], depth: int =
             return np.asarray([inner(item) for item in node.elts], np.float32)
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in names:
             return names[name](*map(inner, node.args), **{k.arg: inner(k.value) for k in node.keywords if k.arg})
+        case ast.Name(id=name) if name in own:
+            return own[name]
         case ast.Name(id=name) if name in names:
             raise ExpressionError(f"{part}: expected a call, got the factory {name} itself. Write {name}().")
     raise ExpressionError(

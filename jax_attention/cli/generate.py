@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ import tyro
 
 from jax_attention import decoding, models
 from jax_attention.cli import report, run_folder
+from jax_attention.cli.own_code import OwnCode
 from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.core.output import print_error, print_line, print_text
 
@@ -43,6 +44,7 @@ class Generate:
         stop: texts that end a continuation.
         seed: seed of the random numbers; 0 if None.
         raw: on a terminal, print control characters of the text as they are, not as escapes.
+        code: code of your own that may run.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -61,6 +63,7 @@ class Generate:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     raw: bool = False
+    code: OwnCode = field(default_factory=OwnCode)
 
     def run(self) -> None:
         """Load the model, continue the prompt, print."""
@@ -74,7 +77,7 @@ class Generate:
         check_int("max_new_tokens", self.max_new_tokens, 1, "It is the largest number of new tokens.")
         fail_unless(all(self.stop), 'stop: expected texts of at least one character, got "". Leave it out.')
         self._check_beams(samples)
-        run = run_folder.open_model(self.folder)
+        run = run_folder.open_model(self.folder, self.code.modules)
         prompt = _read_standard_input() if self.prompt == "-" else self.prompt
         ids = run.tokenizer.encode(prompt)
         if len(ids) == 0:

@@ -48,12 +48,12 @@ class RunOrigin:
         return {"folder": str(self.run.folder.absolute()), "run": self.run.identity["id"], "step": self.step, **known}
 
 
-def open_origin(folder: Path, step: int | None) -> pretrained.Pretrained | RunOrigin:
+def open_origin(folder: Path, step: int | None, allow_code: tuple[str, ...] = ()) -> pretrained.Pretrained | RunOrigin:
     """Open a Hugging Face model, or a checkpoint of a run: that with the best validation loss, or a given step."""
     if pretrained.is_pretrained(folder) or not (folder / run_folder.CONFIG).is_file():
         fail_unless(step is None, f"from_step: expected none with the folder of a model, got {step}. Leave it out.")
         return pretrained.open_origin(folder)
-    run = run_folder.open_run(folder)
+    run = run_folder.open_run(folder, allow_code)
     if run.identity is None:
         raise ValueError(
             f"from: expected a run with an identity, got {str(folder)!r}, which an earlier version began. Resume it "
@@ -72,7 +72,7 @@ def restored_state(origin: RunOrigin, like: Any) -> Any:
 
 def saved_settings(folder: Path) -> TrainSettings:
     """The settings of a run."""
-    return TrainSettings.from_json(run_folder.open_run(folder).settings)
+    return TrainSettings.from_json(run_folder.read_run_config(folder)["settings"])
 
 
 def changed_settings(old: TrainSettings, new: TrainSettings) -> dict[str, list[Any]]:

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 import typing
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -86,9 +87,11 @@ def _model_options() -> type:
 ModelOptions = _model_options()
 
 
-def model_config(preset: PresetName, options: Any, vocab_size: int) -> LMConfig:
-    """The config of a new model: the preset with the changes of the options."""
-    return PRESETS[preset](vocab_size=vocab_size, **_changes(options))
+def model_config(
+    preset: PresetName, options: Any, vocab_size: int, own: Mapping[str, Callable] | None = None
+) -> LMConfig:
+    """The config of a new model: the preset with the changes of the options, in which `own` names may occur."""
+    return PRESETS[preset](vocab_size=vocab_size, **_changes(options, own))
 
 
 def tuned_config(config: LMConfig, options: Any, keep_dtypes: bool = False) -> LMConfig:
@@ -108,6 +111,6 @@ def tuned_config(config: LMConfig, options: Any, keep_dtypes: bool = False) -> L
     return dataclasses.replace(config, **precision | changes)
 
 
-def _changes(options: Any) -> dict[str, Any]:
+def _changes(options: Any, own: Mapping[str, Callable] | None = None) -> dict[str, Any]:
     choices = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    return {name: parse(name, x) if name in EXPRESSIONS else x for name, x in choices.items() if x != FROM_PRESET}
+    return {name: parse(name, x, own) if name in EXPRESSIONS else x for name, x in choices.items() if x != FROM_PRESET}

@@ -57,6 +57,8 @@ class Run:
     """Folder, family and fingerprint of the model that the run started from; for a run its id and step."""
     identity: dict[str, Any] | None = None
     """See `run_identity`; None for a new run, and for one of version 0.1 or an early 0.2."""
+    allow_code: tuple[str, ...] = ()
+    """Modules that its config may name."""
 
     @property
     def length(self) -> int:
@@ -106,7 +108,7 @@ class Run:
         """The model that the run started from."""
         if "run" not in self.origin:
             return pretrained.load_origin(self.origin, self.config)
-        parent = open_run(Path(self.origin["folder"]))
+        parent = open_run(Path(self.origin["folder"]), self.allow_code)
         if parent.identity is None or parent.identity["id"] != self.origin["run"]:
             place = quote_path(self.origin["folder"])
             raise ValueError(
@@ -202,8 +204,8 @@ def check_empty(folder: Path) -> None:
         )
 
 
-def open_run(folder: Path) -> Run:
-    """Open a run that a training command wrote."""
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """The contents of a run's config, of the right types."""
     path = folder / CONFIG
     if not path.is_file():
         other = "a file" if folder.exists() else "which does not exist"
@@ -224,15 +226,22 @@ def open_run(folder: Path) -> Run:
         raise ValueError(
             f"run: expected a {CONFIG} written by `jax-attention train` ({FORMAT}), got another in {quote_path(path)}."
         )
+    return contents
+
+
+def open_run(folder: Path, allow_code: tuple[str, ...] = ()) -> Run:
+    """Open a run that a training command wrote; of the modules that its config names, only the allowed are imported."""
+    contents = read_run_config(folder)
     tokenizer = data.load_tokenizer(folder / TOKENIZER)
-    config = models.config_from_json(contents["model"])
+    config = models.config_from_json(contents["model"], allow_code)
     if tokenizer.vocab_size > config.vocab_size or tokenizer.fingerprint != contents["tokenizer"]:
         raise ValueError(
             "run: expected the tokenizer that the model was trained with "
             f"({contents['tokenizer']}, at most {config.vocab_size} ids), "
             f"got one of {tokenizer.vocab_size} ids, {tokenizer.fingerprint}, in {str(folder / TOKENIZER)!r}."
         )
-    return Run(folder, config, contents["settings"], tokenizer, contents.get("origin"), contents.get("run"))
+    origin, identity = contents.get("origin"), contents.get("run")
+    return Run(folder, config, contents["settings"], tokenizer, origin, identity, allow_code)
 
 
 def _is_origin(x: Any) -> bool:
@@ -244,9 +253,9 @@ def _is_origin(x: Any) -> bool:
     return isinstance(x, dict) and all(isinstance(x.get(name), kind) for name, kind in kinds.items())
 
 
-def open_model(folder: Path) -> Run | pretrained.Pretrained:
+def open_model(folder: Path, allow_code: tuple[str, ...] = ()) -> Run | pretrained.Pretrained:
     """Open a folder that holds a model: a run, or a Hugging Face folder."""
-    return pretrained.open_pretrained(folder) if pretrained.is_pretrained(folder) else open_run(folder)
+    return pretrained.open_pretrained(folder) if pretrained.is_pretrained(folder) else open_run(folder, allow_code)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import tyro
 
 from jax_attention.cli import report, run_folder
 from jax_attention.cli.output import print_line
+from jax_attention.cli.own_code import OwnCode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +23,18 @@ class Show:
         text: the sentence.
         step: step of a run's checkpoint; the one with the best validation loss if None.
         out: folder for the pictures; FOLDER/show if left out. Older pictures there are replaced.
+        code: code of your own that may run.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
     text: str
     step: int | None = None
     out: Path | None = None
+    code: OwnCode = field(default_factory=OwnCode)
 
     def run(self) -> None:
         """Draw the pictures and print their paths."""
-        run = run_folder.open_model(self.folder)
+        run = run_folder.open_model(self.folder, self.code.modules)
         ids = np.asarray(run.tokenizer.encode(self.text))
         if not 0 < len(ids) <= run.config.context:
             raise ValueError(

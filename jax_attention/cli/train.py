@@ -20,6 +20,7 @@ from jax_attention.cli import lineage, pretrained, report, run_folder
 from jax_attention.cli.machine import check_machine
 from jax_attention.cli.options import ModelOptions, PresetName, model_config, tuned_config
 from jax_attention.cli.output import print_line
+from jax_attention.cli.own_code import OwnCode
 from jax_attention.cli.settings import TrainSettings
 from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.core.folder_lock import FolderLock
@@ -43,6 +44,7 @@ class Train:
         model: changes to the preset; with --from only those that keep the architecture.
         settings: text, tokens, optimiser, loop.
         config: TOML file with options; those on the command line win.
+        code: code of your own that may run.
     """
 
     outlives_reader: ClassVar[bool] = True
@@ -57,6 +59,7 @@ class Train:
     model: ModelOptions = field(default_factory=ModelOptions)
     settings: TrainSettings = field(default_factory=TrainSettings)
     config: Path | None = None
+    code: OwnCode = field(default_factory=OwnCode)
 
     def run(self) -> int:
         """Start or resume the training; return the exit status."""
@@ -65,12 +68,12 @@ class Train:
             return start(self)
         if self.out is None:
             raise ValueError("out: expected the folder of the run to resume, got none. Give --out FOLDER.")
-        if dataclasses.replace(self, out=None, resume=False, settings=TrainSettings()) != Train():
+        if dataclasses.replace(self, out=None, resume=False, settings=TrainSettings(), code=OwnCode()) != Train():
             raise ValueError(
                 "resume: expected only --out and settings of the training, as the run decides its model, got options "
                 "that would be ignored. Leave them out, or start a new run from this one with --from."
             )
-        return resume(self.out, self.settings)
+        return resume(self.out, self.settings, self.code.modules)
 
 
 def start(command: Train) -> int:
@@ -84,7 +87,7 @@ def start(command: Train) -> int:
     out = _default_folder(name) if command.out is None else command.out
     run_folder.check_empty(out)
     files = tuple(file if file == "-" else str(Path(file).absolute()) for file in settings.files)
-    base = None if origin is None else lineage.open_origin(origin, command.from_step)
+    base = None if origin is None else lineage.open_origin(origin, command.from_step, command.code.modules)
     is_run = isinstance(base, lineage.RunOrigin)
     fail_unless(
         is_run or not command.whole_state, "whole_state: expected it with --from RUN, got no run. Leave it out."
@@ -92,7 +95,7 @@ def start(command: Train) -> int:
 
     def make_config(vocab_size: int) -> models.LMConfig:
         if base is None:
-            return model_config(preset or "tiny", command.model, vocab_size)
+            return model_config(preset or "tiny", command.model, vocab_size, command.code.names)
         return tuned_config(base.config, command.model, keep_dtypes=is_run)
 
     if settings.length is None:
@@ -128,12 +131,12 @@ def _read_corpus(settings: TrainSettings, base: pretrained.Pretrained | lineage.
     )
 
 
-def resume(out: Path, settings: TrainSettings | None = None) -> int:
+def resume(out: Path, settings: TrainSettings | None = None, allow_code: tuple[str, ...] = ()) -> int:
     """Continue the run of a folder, bit for bit, from its newest whole checkpoint; from the start if it has none.
 
     Settings that differ from those of the folder take their place, from the step at which the run goes on.
     """
-    run = run_folder.open_run(out)
+    run = run_folder.open_run(out, allow_code)
     with _lock(run):
         if run.identity is None:
             run.corpus()  # reads all tokens and compares their checksums

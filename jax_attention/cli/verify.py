@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import tyro
 
 from jax_attention.cli import run_folder, run_identity
 from jax_attention.cli.output import table
+from jax_attention.cli.own_code import OwnCode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +19,17 @@ class Verify:
 
     Args:
         folder: folder of a run.
+        code: code of your own that may run.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
+    code: OwnCode = field(default_factory=OwnCode)
 
     def run(self) -> int:
         """Print a line for each file; return 0 if all are as they were written."""
-        run = run_folder.open_run(self.folder)  # checks the config, and the tokenizer by its fingerprint
+        run = run_folder.open_run(
+            self.folder, self.code.modules
+        )  # checks the config, and the tokenizer by its fingerprint
         results = {run_folder.CONFIG: "", run_folder.TOKENIZER: ""}
         if run.identity is None:
             run.corpus()
