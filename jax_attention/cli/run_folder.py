@@ -27,11 +27,14 @@ from jax_attention import data, models, nn, training
 from jax_attention.cli import pretrained
 from jax_attention.cli.run_identity import check_data, is_identity, new_identity
 from jax_attention.cli.settings import TrainSettings
+from jax_attention.core.checks import fail_unless
 from jax_attention.core.files import new_folder, replaced_file
 from jax_attention.core.foreign_files import read_json
 from jax_attention.core.text import quote_path
 
 FORMAT = "jax_attention.run/1"
+MAX_LAYERS = 4096
+"""Most layers of a model in a folder: a config may come from elsewhere, and each layer takes milliseconds to build."""
 MIN_KEPT = 2
 """Checkpoints that are kept at least: when the newest is damaged, a run resumes from the one before."""
 CONFIG, TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS, METRICS, RESULTS = (
@@ -128,6 +131,15 @@ class Run:
 
         return jax.eval_shape(make)
 
+    def _check_depth(self, arrays: int) -> None:
+        """Refuse more layers than a checkpoint has arrays, before a model of so many layers is built."""
+        is_whole = TrainSettings.from_json(self.settings).lora is None and not self.config.scan
+        fail_unless(
+            not is_whole or self.config.depth <= arrays,
+            f"run: expected the depth of the model that was trained, got {self.config.depth:,} layers in {CONFIG} for "
+            f"a checkpoint of {arrays} arrays. Put the right {CONFIG} back.",
+        )
+
     def load_trained(self, step: int | None = None) -> tuple[Any, int]:
         """The trained model or adapters of a checkpoint, and its step.
 
@@ -136,8 +148,9 @@ class Run:
         checkpoints = self.checkpoints
         if step is None:
             step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
-        trained = checkpoints.restore(step, like=self.trained_shapes(), part="model")
-        return trained, checkpoints.read(step)["step"]
+        description = checkpoints.read(step)
+        self._check_depth(len(description["leaves"]))
+        return checkpoints.restore(step, like=self.trained_shapes(), part="model"), description["step"]
 
     def load(self, step: int | None = None) -> tuple[models.TransformerLM, int]:
         """The model at a step, its adapters applied; the default step is that of `load_trained`."""
@@ -233,7 +246,12 @@ def open_run(folder: Path, allow_code: tuple[str, ...] = ()) -> Run:
     """Open a run that a training command wrote; of the modules that its config names, only the allowed are imported."""
     contents = read_run_config(folder)
     tokenizer = data.load_tokenizer(folder / TOKENIZER)
+    TrainSettings.from_json(contents["settings"])  # checks names and types
     config = models.config_from_json(contents["model"], allow_code)
+    fail_unless(
+        config.depth <= MAX_LAYERS,
+        f"run: expected at most {MAX_LAYERS:,} layers, got {config.depth:,} in {quote_path(folder / CONFIG)}.",
+    )
     if tokenizer.vocab_size > config.vocab_size or tokenizer.fingerprint != contents["tokenizer"]:
         raise ValueError(
             "run: expected the tokenizer that the model was trained with "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ import tyro
 
 from jax_attention import models, nn, training
 from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.text import quote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +124,35 @@ class TrainSettings:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> TrainSettings:
-        """The settings from the dictionary that config.json holds."""
+        """The settings from the dictionary that config.json holds, which may come from elsewhere."""
         try:
-            optimizer, loop = training.OptimizerConfig(**saved["optimizer"]), training.LoopConfig(**saved["loop"])
-            return cls(**{**saved, "files": tuple(saved["files"]), "optimizer": optimizer, "loop": loop})
+            optimizer = _from_json(training.OptimizerConfig, saved["optimizer"])
+            loop = _from_json(training.LoopConfig, saved["loop"])
+            return _from_json(cls, {**saved, "files": tuple(saved["files"]), "optimizer": optimizer, "loop": loop})
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"run: expected the settings of this version of jax-attention in its config.json, got {error}. Use "
                 "the version that started the run."
             ) from None
+
+
+def _from_json(cls: type, saved: dict[str, Any]) -> Any:
+    """A dataclass from its fields, each of the type that its annotation says."""
+    hints = typing.get_type_hints(cls)
+    for name, x in saved.items():
+        if name in hints and not _fits(x, hints[name]):
+            raise TypeError(f"{name} = {quote(x)}")
+    return cls(**saved)
+
+
+def _fits(x: Any, kind: Any) -> bool:
+    """Whether a value is of a type of the settings: a class, a choice of texts, a tuple of texts, or one of several."""
+    if typing.get_origin(kind) is typing.Literal:
+        return x in typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return isinstance(x, tuple) and all(isinstance(item, str) for item in x)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return any(_fits(x, one) for one in typing.get_args(kind))
+    if kind in (int, float):
+        return isinstance(x, (int, kind)) and not isinstance(x, bool)
+    return isinstance(x, kind)

@@ -1,0 +1,106 @@
+"""Hostile configs of runs: one line of error, whatever is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jax_attention.cli import run_folder
+from jax_attention.cli.__main__ import main
+from tests.cli.quick_run import QUICK, TEXT, error_of
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+class OurError(Exception):
+    """An error whose message says what was expected."""
+
+
+def open_run(folder):
+    try:
+        run_folder.open_run(folder)
+    except (ValueError, TypeError, OSError) as error:
+        if ": expected " not in str(error):
+            raise
+        raise OurError from error
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "fox.txt").write_text(TEXT, encoding="utf-8")
+    assert main(["train", str(folder / "fox.txt"), "--out", str(folder / "run"), *QUICK, "--sample-tokens", "0"]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "copy")
+
+
+def change(folder, *path, value):
+    """Set one entry of the config."""
+    file = folder / "config.json"
+    contents = json.loads(file.read_text(encoding="utf-8"))
+    place = contents
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    file.write_text(json.dumps(contents), encoding="utf-8")
+
+
+CHANGES = {
+    "settings of a newer version": (("settings", "turbo"), True, "expected the settings of this version"),
+    "batch size of text": (("settings", "loop", "batch_size"), "4", "= '4'. Use the version"),
+    "packed null": (("settings", "packed"), None, "packed = None"),
+    "schedule": (("settings", "optimizer", "schedule"), "exec", "schedule = 'exec'"),
+    "files of numbers": (("settings", "files"), [1], "(1,). Use the version"),
+    "no settings": (("settings",), [], "written by `jax-attention train`"),
+    "identity of numbers": (("run",), {"id": 3}, "written by `jax-attention train`"),
+    "origin": (("origin",), ["x"], "written by `jax-attention train`"),
+    "control characters": (("settings", "\x1b]0;x\x07"), 1, "\\x1b]0;x\\x07"),
+    "many layers": (("model", "depth"), 10**9, "expected at most 4,096 layers, got 1,000,000,000"),
+    "more layers than arrays": (("model", "depth"), 4000, "got 4,000 layers in config.json for a checkpoint of"),
+    "width": (("model", "width"), 2**30, ""),
+    "tokenizer": (("tokenizer",), "0" * 16, "expected the tokenizer that the model was trained with"),
+    "code": (("model", "mask"), {"function": "antigravity:x"}, "which is not allowed to run"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_hostile_config_is_one_line(copy, capsys, name):
+    path, value, message = CHANGES[name]
+    change(copy, *path, value=value)
+    error = error_of(["evaluate", str(copy)], capsys)
+    assert message in error
+    assert "\x1b" not in error
+    assert len(error) < 1000
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_entry_may_be_anything(run, tmp_path_factory, data):
+    """Opening a run gives the run or an error of ours, never another exception."""
+    contents = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    place = contents
+    while isinstance(place, dict) and place:
+        name = data.draw(st.sampled_from(sorted(place)))
+        if not isinstance(place[name], dict) or data.draw(st.booleans()):
+            place[name] = data.draw(JSON)
+            break
+        place = place[name]
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "tokenizer").symlink_to(run / "tokenizer")
+    (folder / "config.json").write_text(json.dumps(contents), encoding="utf-8")
+    with contextlib.suppress(OurError):
+        open_run(folder)
+    shutil.rmtree(folder)
