@@ -32,6 +32,7 @@ CURES = (
     (r"\((\w+),\) is", r"\1 is"),
     (r"\bconfig\.(?=\w+ ?=)", ""),
     (r"\bresume=True\b", "--resume"),
+    (r'allow_code=\("[^"]+",\) in Python, (--allow-code [\w.]+) on the command line', r"\1, or --rules with its file"),
 )
 """Patterns of Python in messages, and what a user of the command line writes instead."""
 

@@ -147,8 +147,8 @@ def open_origin(folder: Path) -> Pretrained:
     """Open a model to train further."""
     if not is_pretrained(folder):
         raise ValueError(
-            f"from: expected the folder of a Hugging Face model, got {str(folder)!r}, which has no {CONFIG} with a "
-            "model_type. Download the whole folder; from a run, make one: jax-attention export RUN FOLDER."
+            f"from: expected the folder of a Hugging Face model or of a run, got {str(folder)!r}, which has no "
+            f"{CONFIG} of either. Download the whole folder."
         )
     pretrained = open_pretrained(folder)
     for name in (CONFIG, *TOKENIZER_FILES):  # a run keeps copies of them

@@ -248,7 +248,7 @@ def _train(
 
 
 def _resume_command(run: run_folder.Run) -> str:
-    return f"jax-attention train --resume --out {shlex.quote_path(run.folder)}"
+    return f"jax-attention train --resume --out {shlex.quote(str(run.folder))}"
 
 
 def _way_on(run: run_folder.Run) -> str:

@@ -55,7 +55,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: if the folder has content when the block ends: another process was faster.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _make_parents(folder.parent)
     for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
         if leftover.is_dir() and not _is_in_use(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -78,6 +78,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
             _flush_to_disk(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_parents(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        folder.stat()  # raises for links in a circle
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
 
 
 def _is_in_use(folder: Path) -> bool:

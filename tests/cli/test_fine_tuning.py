@@ -182,9 +182,9 @@ def test_folders_that_cannot_be_trained_further(message, text, base, tmp_path, c
     assert not out.exists()
 
 
-def test_a_run_is_exported_before_it_is_trained_further(run, text, tmp_path, capsys):
-    message = error_of(["train", str(text), "--from", str(run), "--out", str(tmp_path / "out")], capsys)
-    assert "jax-attention export RUN FOLDER" in message
+def test_a_folder_without_a_model_is_refused(text, tmp_path, capsys):
+    message = error_of(["train", str(text), "--from", str(tmp_path), "--out", str(tmp_path / "out")], capsys)
+    assert "expected the folder of a Hugging Face model or of a run" in message
 
 
 def test_adapters_know_their_base(adapters, base, tmp_path, capsys):

@@ -80,7 +80,7 @@ def test_nothing_of_a_run_folder_is_run_unasked(own_run, rules, monkeypatch, cap
     for command in (["evaluate", str(own_run)], ["verify", str(own_run)], ["train", "--resume", "--out", str(own_run)]):
         error = error_of(command, capsys)
         assert "code of the module rules_of_a_user, which is not allowed to run" in error
-        assert "--allow-code rules_of_a_user" in error
+        assert "If you trust it: --allow-code rules_of_a_user, or --rules with its file." in error
     assert not rules.with_name("it_ran").exists()
     assert main(["evaluate", str(own_run), "--allow-code", "rules_of_a_user"]) == 0
     assert rules.with_name("it_ran").exists()

@@ -64,13 +64,13 @@ def test_every_option_has_a_name():
         assert all(re.fullmatch(r"--[a-z0-9-]+|[A-Z]+", name) for name in names.values())
         assert flag_names(kind) <= set(names)
     assert option_names(COMMANDS["train"])["origin"] == "--from"
-    assert flag_names(COMMANDS["train"]) == {"resume", "packed", "tensorboard"}
+    assert flag_names(COMMANDS["train"]) == {"resume", "packed", "tensorboard", "whole_state"}
 
 
 # --- Wrong commands --------------------------------------------------------------------------------------------------
 
 HUGE = "99999999999999999999"
-A_COMMAND = "expected a command (train, generate, evaluate, show, export, rules, explain, compare)"
+A_COMMAND = "expected a command (train, generate, evaluate, show, export, rules, explain, compare, verify)"
 USAGE = {
     ("train", "--stepz", "3"): "--stepz: expected an option of jax-attention train, got an unknown one. "
     "Did you mean --steps?",

@@ -89,7 +89,7 @@ def test_a_hostile_config_is_one_line(copy, capsys, name):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_entry_may_be_anything(run, tmp_path_factory, data):
-    """Opening a run gives the run or an error of ours, never another exception."""
+    """Opening a run gives the run or a message of this library, never another exception."""
     contents = json.loads((run / "config.json").read_text(encoding="utf-8"))
     place = contents
     while isinstance(place, dict) and place:
