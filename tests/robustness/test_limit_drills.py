@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 
 import pytest
 
@@ -49,3 +50,33 @@ def test_a_limit_is_one_line_and_the_run_goes_on(server, name):
     assert server.run(*start)["status"] == 0
     assert numbers(out) == resumed
     shutil.rmtree(out)
+
+
+@pytest.fixture
+def small_disk(server):
+    """A file system of its own that can be full; making one needs the rights of root."""
+    folder = server.folder / "disk"
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1800k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here: only root may")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_run_goes_on(server, small_disk):
+    out = small_disk / "run"
+    start = ["train", server.folder / "fox.txt", "--out", out, *OPTIONS, "--keep", "9", "--steps", "10"]
+    answer = server.run(*start)
+    *_, line = answer["printed"].splitlines()
+    assert answer["status"] == 1, answer["printed"]
+    assert "Traceback" not in answer["printed"]
+    assert "expected room on the disk, got a full disk" in line
+    assert line.endswith(f"continue with: jax-attention train --resume --out {out}")
+    steps = [int(path.name) for path in (out / "checkpoints").iterdir() if path.name.isdigit()]
+    assert f"The checkpoint of step {max(steps)} is complete" in line
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert server.run("train", "--resume", "--out", out)["status"] == 0
+    assert server.run(*start[:3], server.folder / "whole", *start[4:])["status"] == 0
+    assert numbers(out) == numbers(server.folder / "whole")
