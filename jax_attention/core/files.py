@@ -37,7 +37,7 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     except OSError as error:
         # Writing to an open file raises an error without a name, and the temporary name would say nothing to a user.
-        if error.filename in (None, str(partial)):
+        if error.errno is not None and error.filename in (None, str(partial)):
             error.filename, error.filename2 = str(path), None
         raise
     finally:

@@ -26,14 +26,15 @@ main_thread_only = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def default_interrupt_handler():
-    """Restore the default handler: a shell that starts the tests in the background makes them ignore SIGINT."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def default_handlers():
+    """Restore the default handlers: a shell in the background ignores SIGINT, and `nohup` ignores SIGHUP."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ignored = [n for n in HANDLERS if in_main_thread and signal.getsignal(n) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, before)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Interrupting(Text):
