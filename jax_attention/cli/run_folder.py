@@ -25,12 +25,12 @@ import jax
 import jax_attention
 from jax_attention import data, models, nn, training
 from jax_attention.cli import pretrained
-from jax_attention.cli.run_identity import check_data, is_identity, new_identity
+from jax_attention.cli.run_identity import check_data, digest, is_identity, new_identity
 from jax_attention.cli.settings import TrainSettings
 from jax_attention.core.checks import fail_unless
 from jax_attention.core.files import new_folder, replaced_file
 from jax_attention.core.foreign_files import read_json
-from jax_attention.core.text import quote_path
+from jax_attention.core.text import list_names, quote_path
 
 FORMAT = "jax_attention.run/1"
 MAX_LAYERS = 4096
@@ -165,12 +165,13 @@ def create_folder(run: Run, corpus: data.Corpus) -> Run:
         run.tokenizer.save(folder / TOKENIZER)
         corpus.save(folder / CORPUS)
         (folder / CHECKPOINTS).mkdir()
-        run = dataclasses.replace(run, identity=new_identity(folder))
+        model = models.config_to_json(run.config)
+        run = dataclasses.replace(run, identity=new_identity(folder, model))
         contents = {
             "format": FORMAT,
             "version": jax_attention.__version__,
             "run": run.identity,
-            "model": models.config_to_json(run.config),
+            "model": model,
             "settings": run.settings,
             "tokenizer": run.tokenizer.fingerprint,
         }
@@ -185,9 +186,29 @@ def create_folder(run: Run, corpus: data.Corpus) -> Run:
     return run
 
 
+def check_model(contents: dict[str, Any]) -> None:
+    """Refuse a config whose model was edited: its checkpoints are of another one, even if the shapes fit."""
+    expected = contents.get("run", {}).get("model", digest(contents["model"]))
+    fail_unless(
+        digest(contents["model"]) == expected,
+        f"run: expected the model that it was started with in {CONFIG}, got an edited one. Undo the change, or start a "
+        "new run.",
+    )
+
+
 def give_identity(run: Run) -> Run:
-    """Give an identity to a run from before identities, with the checkpoints that it has now."""
-    identity = new_identity(run.folder) | {"adopted": run.checkpoints.steps}
+    """Give an identity to a run from before identities, with the checkpoints that it has now.
+
+    If `config.json` alone lost it, the checkpoints still have the id.
+    """
+    checkpoints = run.checkpoints
+    ids = {checkpoints.read(step).get("run") for step in checkpoints.steps} - {None}
+    fail_unless(
+        len(ids) < 2,
+        f"run: expected checkpoints of one run in {quote_path(run.folder)}, got those of {list_names(sorted(ids))}.",
+    )
+    model = read_run_config(run.folder)["model"]  # as an earlier version wrote it
+    identity = new_identity(run.folder, model) | {"adopted": checkpoints.steps} | ({"id": ids.pop()} if ids else {})
     change_config(run.folder, lambda contents: contents | {"run": identity})
     return dataclasses.replace(run, identity=identity)
 
@@ -234,6 +255,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         contents.get("format") != FORMAT
         or not all(isinstance(contents.get(name), kind) for name, kind in kinds.items())
         or not _is_origin(contents.get("origin"))
+        or not isinstance(contents.get("history", []), list)
         or not ("run" not in contents or is_identity(contents["run"]))
     ):
         raise ValueError(
@@ -242,9 +264,30 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     return contents
 
 
+def check_files(folder: Path) -> None:
+    """Refuse a run folder in which something is a link that leads out of it, or no file or folder at all.
+
+    A run reads and writes these files, so such a link in a folder from elsewhere could have it change any file.
+    """
+    home = folder.resolve()
+    inner = [folder / name for name in (TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS)]
+    for path in (*folder.iterdir(), *(child for parent in inner if parent.is_dir() for child in parent.iterdir())):
+        fail_unless(
+            not path.is_symlink() or path.resolve().is_relative_to(home),
+            f"run: expected files of its own, got {quote_path(path)}, a link out of the folder. If you trust it, put a "
+            "copy in its place.",
+        )
+        fail_unless(
+            path.is_file() or path.is_dir() or path.is_symlink(),
+            f"run: expected files and folders, got {quote_path(path)}, which is neither. Remove it.",
+        )
+
+
 def open_run(folder: Path, allow_code: tuple[str, ...] = ()) -> Run:
     """Open a run that a training command wrote; of the modules that its config names, only the allowed are imported."""
     contents = read_run_config(folder)
+    check_files(folder)
+    check_model(contents)
     tokenizer = data.load_tokenizer(folder / TOKENIZER)
     TrainSettings.from_json(contents["settings"])  # checks names and types
     config = models.config_from_json(contents["model"], allow_code)

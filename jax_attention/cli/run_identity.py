@@ -1,7 +1,9 @@
-"""The identity of a run: a random id, which its checkpoints carry, and the fingerprints of its token files."""
+"""The identity of a run: a random id, which its checkpoints carry; a digest of its model; fingerprints of its data."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,19 @@ from typing import Any
 from jax_attention.core.fingerprints import fingerprint, sample
 from jax_attention.core.text import quote_path
 
-DATA = ("corpus/train.tokens", "corpus/validation.tokens")
+DATA = ("corpus/train.tokens", "corpus/validation.tokens", "corpus/corpus.json")
 """Files with a fingerprint; the tokenizer has one of its own."""
 
 
-def new_identity(folder: Path) -> dict[str, Any]:
-    """The identity of a run whose token files are in the folder."""
-    return {"id": secrets.token_hex(8), "data": {name: fingerprint(folder / name) for name in DATA}}
+def new_identity(folder: Path, model: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a run whose data are in the folder, with the config of its model as JSON."""
+    data = {name: fingerprint(folder / name) for name in DATA}
+    return {"id": secrets.token_hex(8), "data": data, "model": digest(model)}
+
+
+def digest(model: dict[str, Any]) -> str:
+    """SHA-256 of a config as JSON, its first 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_identity(x: Any) -> bool:
@@ -25,7 +33,9 @@ def is_identity(x: Any) -> bool:
         and isinstance(x.get("id"), str)
         and isinstance(x.get("data"), dict)
         and all(isinstance(x["data"].get(name), dict) for name in DATA)
+        and isinstance(x.get("model", ""), str)
         and isinstance(x.get("adopted", []), list)
+        and all(type(step) is int for step in x.get("adopted", []))
     )
 
 

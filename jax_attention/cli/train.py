@@ -148,7 +148,10 @@ def resume(out: Path, settings: TrainSettings | None = None, allow_code: tuple[s
         old = TrainSettings.from_json(run.settings)
         settings = old if settings is None else settings
         changes = lineage.changed_settings(old, settings)
+        lineage.check_steps(settings, run.checkpoints.latest or 0)
         settings.parts()
+        if (run.folder / run_folder.METRICS).exists():
+            training.read_metrics(run.folder / run_folder.METRICS)  # a damaged file is refused before anything changes
         corpus = run.corpus()
         state, base, step, problems = _resumed_state(run, settings)
         lineage.check_steps(settings, step)

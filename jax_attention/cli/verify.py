@@ -11,6 +11,7 @@ import tyro
 from jax_attention.cli import run_folder, run_identity
 from jax_attention.cli.output import table
 from jax_attention.cli.own_code import OwnCode
+from jax_attention.training.checkpoint_folder import numbered_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +38,11 @@ class Verify:
         else:
             results |= run_identity.find_changes(run.folder, run.identity)
         checkpoints = run.checkpoints
-        for step in checkpoints.steps:
+        for step in numbered_steps(checkpoints.folder):
             try:
                 checkpoints.verify(step)
                 results[f"{run_folder.CHECKPOINTS}/{step}"] = ""
-            except ValueError as error:
+            except (ValueError, FileNotFoundError) as error:
                 results[f"{run_folder.CHECKPOINTS}/{step}"] = str(error)
         table(("file", "result"), [(name, problem or "ok") for name, problem in results.items()])
         return 0 if all(problem.startswith("ok") or not problem for problem in results.values()) else 1

@@ -6,13 +6,14 @@ import contextlib
 import errno
 import glob
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from jax_attention.core.folder_lock import FolderLock
+from jax_attention.core.folder_lock import LOCK, FolderLock
 
 
 @contextlib.contextmanager
@@ -55,9 +56,15 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: if the folder has content when the block ends: another process was faster.
     """
+    folder = Path(os.path.realpath(folder))
+    if folder == Path.cwd().resolve() or os.path.ismount(folder):
+        raise OSError(
+            f"folder: expected one that can be replaced, got {str(folder)!r}, the current folder or the root of a "
+            "disk. Choose a folder in it."
+        )
     _make_parents(folder.parent)
     for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
-        if leftover.is_dir() and not _is_in_use(leftover):
+        if _is_leftover(leftover, folder) and not _is_in_use(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
     partial = _partial(folder)
     partial.mkdir()
@@ -86,6 +93,12 @@ def _make_parents(folder: Path) -> None:
     except FileExistsError:
         folder.stat()  # raises for links in a circle
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+
+
+def _is_leftover(path: Path, folder: Path) -> bool:
+    """Whether `new_folder` made the path: by its name, and by the lock that is the first thing in it."""
+    is_named = re.fullmatch(rf"\.{re.escape(folder.name)}\.\d+\.[0-9a-f]{{8}}\.partial", path.name)
+    return bool(is_named) and path.is_dir() and ((path / LOCK).is_file() or not any(path.iterdir()))
 
 
 def _is_in_use(folder: Path) -> bool:

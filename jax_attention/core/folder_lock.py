@@ -16,6 +16,11 @@ UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 """Errors of file systems without locks, such as some network file systems."""
 
 
+def _open_no_link(path: str, flags: int) -> int:
+    """Open a file of the folder itself: the content of what a link leads to would be replaced."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
 class FolderInUse(OSError):
     """Error for a folder that another process writes to; the message names its host and process."""
 
@@ -37,7 +42,7 @@ class FolderLock:
 
     def __init__(self, folder: Path):
         self.path, self.is_supported = folder / LOCK, True
-        self._file: BinaryIO | None = open(self.path, "a+b")  # noqa: SIM115 - closed by `release`
+        self._file: BinaryIO | None = open(self.path, "a+b", opener=_open_no_link)  # noqa: SIM115 - see `release`
         try:
             self._lock(folder)
         except BaseException:

@@ -32,6 +32,8 @@ MODULES = {
 """Modules whose parts can be written, by the name in the JSON."""
 STACKS = ("encoder", "decoder")
 LIBRARY = "jax_attention"
+LIBRARY_PARTS = tuple(f"{LIBRARY}.{name}" for name in ("scores", "mods", "masks", "normalizers", "positions", "nn"))
+"""Modules of the library that a config may name; the others hold functions that do something."""
 HALF = (jax.numpy.dtype("bfloat16"), jax.numpy.dtype("float16"))
 RENAMED_CLASSES = {
     "masks.PlainMask": "masks.UserMask",
@@ -104,7 +106,7 @@ def config_from_json(
     fail_unless(not isinstance(allow_code, str), "allow_code: expected names of modules, got one text. Pass (name,).")
     check_instance("config", data, dict, "the dictionary that config_to_json makes")
     fail_unless(json_depth(data) <= MAX_DEPTH, f"config: expected at most {MAX_DEPTH} levels of brackets, got more.")
-    return _config(data, PartReader((LIBRARY, *allow_code)))
+    return _config(data, PartReader((*LIBRARY_PARTS, *allow_code)))
 
 
 def _config(data: dict[str, Any], reader: PartReader) -> LMConfig | EncoderDecoderConfig | RNNConfig:
@@ -263,6 +265,7 @@ class PartReader:
     def _check_allowed(self, name: str, path: str, module: str) -> None:
         is_allowed = any(module == one or module.startswith(f"{one}.") for one in self.allowed)
         shown = quote(module)[1:-1]
+        fail_unless(module != "", f"{name}: expected a function or class of a module, got {quote(path)}.")
         fail_unless(
             is_allowed,
             f"{name}: expected a part of {LIBRARY}, got {quote(path)}, code of the module {shown}, which is not "

@@ -24,7 +24,11 @@ FORMAT = "jax_attention.training/1"
 
 
 class DamagedCheckpoint(ValueError):
-    """Error for a checkpoint whose files changed since they were written, or are missing."""
+    """Error for a checkpoint whose files changed since they were written; `reason` is the message without the cure."""
+
+    def __init__(self, reason: str, cure: str = ""):
+        super().__init__(f"{reason} {cure}".rstrip())
+        self.reason = reason
 
 
 def describe_checkpoint(
@@ -69,12 +73,11 @@ def check_description(description: Any, path: Path, others: str) -> dict[str, An
     if written_format != FORMAT:
         raise DamagedCheckpoint(
             f"checkpoint {path}: expected one written by jax_attention ({FORMAT}), got {quote(written_format)}: "
-            f"written by another program, or its metadata is damaged. {others}"
+            "written by another program, or its metadata is damaged.",
+            others,
         )
     if not _is_whole(description):
-        raise DamagedCheckpoint(
-            f"checkpoint {path}: expected metadata as they were written, got damaged ones. {others}"
-        )
+        raise DamagedCheckpoint(f"checkpoint {path}: expected metadata as they were written, got damaged ones.", others)
     return description
 
 

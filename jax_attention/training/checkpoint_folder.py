@@ -8,12 +8,16 @@ STEP.damaged     one that could not be restored
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 METADATA = "_CHECKPOINT_METADATA"
 """File that Orbax writes into a complete checkpoint."""
 UNFINISHED, DELETED, DAMAGED = ".orbax-checkpoint-tmp", ".deleted", ".damaged"
+
+LEFTOVER = rf"\d+({re.escape(UNFINISHED)}.*|{re.escape(DELETED)})"
+"""Names that killed processes leave."""
 
 
 def numbered_steps(folder: Path) -> list[int]:
@@ -35,7 +39,7 @@ def complete_steps(folder: Path) -> list[int]:
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left unfinished."""
     for path in list(folder.iterdir()):
-        if path.is_dir() and path.name.endswith((UNFINISHED, DELETED)):
+        if path.is_dir() and not path.is_symlink() and re.fullmatch(LEFTOVER, path.name):
             shutil.rmtree(path)
 
 

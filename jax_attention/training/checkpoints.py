@@ -264,7 +264,7 @@ class Checkpoints:
             try:
                 state = self.restore(step, like=like)
             except (DamagedCheckpoint, FileNotFoundError) as error:
-                problems.append(str(error) if isinstance(error, DamagedCheckpoint) else self._incomplete(step))
+                problems.append(error.reason if isinstance(error, DamagedCheckpoint) else self._incomplete(step))
                 continue
             for damaged in numbered_steps(self.folder):
                 if damaged > step:
@@ -306,7 +306,8 @@ class Checkpoints:
             if checksum(array) != table[name]["crc32"]:
                 raise DamagedCheckpoint(
                     f"checkpoint {path}: expected checksum {table[name]['crc32']} of {name}, got {checksum(array)}: "
-                    f"the file is damaged. {self._describe_others(step)}"
+                    "the file is damaged.",
+                    self._describe_others(step),
                 )
         return arrays
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -67,15 +68,28 @@ def short_errors(path: Path) -> Iterator[None]:
         # Abandoned tasks of Orbax log an error when they are collected: collect them now, while the loggers are off.
         traceback.clear_frames(error.__traceback__)
         gc.collect()
+        _check_readable(path)
         if any(cause in reason for cause in NO_DAMAGE):
             raise OSError(f"checkpoint {path}: expected to read it, got {reason}.") from None
         raise DamagedCheckpoint(
             f"checkpoint {path}: expected files as Orbax wrote them, got {type(error).__name__}: {reason}. The "
-            "checkpoint is damaged or incomplete; restore another step by its number."
+            "checkpoint is damaged or incomplete.",
+            "Restore another step by its number.",
         ) from None
     finally:
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
+
+
+def _check_readable(path: Path) -> None:
+    """Raise the error of the first file or folder that may not be read: that is no damage, and Orbax hides it."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, _, names in os.walk(path, onerror=fail):
+        for name in names:
+            os.close(os.open(Path(folder) / name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
 
 
 def save_error(path: Path, error: Exception) -> OSError:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -143,8 +144,73 @@ def test_verify_reads_everything(copy, capsys):
         "config.json",
         "tokenizer",
         "corpus/validation.tokens",
+        "corpus/corpus.json",
         "checkpoints/6",
     ]
+    (copy / "checkpoints" / "6" / "_CHECKPOINT_METADATA").unlink()
+    assert main(["verify", str(copy)]) == 1
+    assert "checkpoints/6\tfolder: expected a complete checkpoint of step 6" in capsys.readouterr().out
+
+
+def test_byte_counts_of_another_run_are_refused(copy, capsys):
+    """Bits per byte are computed with them."""
+    path = copy / "corpus" / "corpus.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("269", "970"), encoding="utf-8")
+    assert "expected the tokens that it was started with in" in error_of(["evaluate", str(copy)], capsys)
+
+
+def test_an_edited_model_is_refused(copy, capsys):
+    path = copy / "config.json"
+    contents = json.loads(path.read_text(encoding="utf-8"))
+    contents["model"]["norm_epsilon"] = 0.5
+    path.write_text(json.dumps(contents), encoding="utf-8")
+    for command in (["evaluate", str(copy)], ["verify", str(copy)], resume(copy)):
+        assert "got an edited one" in error_of(command, capsys)
+
+
+@pytest.mark.parametrize("name", ["lock", "metrics.jsonl", "checkpoints", "corpus/train.tokens", "tokenizer"])
+def test_links_out_of_a_run_folder_are_refused(copy, tmp_path, name, capsys):
+    """A run writes to its files: a link in a folder from elsewhere could replace any file of the user."""
+    outside = tmp_path / "outside"
+    (copy / name).rename(outside)
+    (copy / name).symlink_to(outside)
+    before = outside.read_bytes() if outside.is_file() else sorted(outside.rglob("*"))
+    for command in (resume(copy), ["evaluate", str(copy)]):
+        assert f"got '{copy / name}', a link out of the folder" in error_of(command, capsys)
+    assert (outside.read_bytes() if outside.is_file() else sorted(outside.rglob("*"))) == before
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "corpus/train.tokens"])
+def test_a_pipe_in_a_run_folder_is_refused(copy, name, capsys):
+    """Reading it would wait for ever."""
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    assert "which is neither. Remove it" in error_of(["verify", str(copy)], capsys)
+
+
+def test_damaged_metrics_are_refused_before_anything_changes(copy, capsys):
+    (copy / "metrics.jsonl").write_bytes(b"[" * 100_000 + b"\n")
+    before = (copy / "config.json").read_bytes()
+    assert "expected a JSON object with a kind and a step" in error_of([*resume(copy), "--steps", "9"], capsys)
+    assert (copy / "config.json").read_bytes() == before
+
+
+def test_an_unreadable_checkpoint_is_not_damaged(copy, monkeypatch, capsys):
+    """Root may read everything, so the error is made here."""
+    import errno
+
+    from jax_attention.training import orbax_files
+
+    (copy / "checkpoints" / "6" / "_CHECKPOINT_METADATA").write_text("{")
+
+    def refuse(path, flags, *more):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(orbax_files.os, "open", refuse)
+    assert main(resume(copy)) == 1
+    assert "expected permission to read or write it, got none" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["3", "6"]
 
 
 # --- One writer, one beginning ---------------------------------------------------------------------------------------
@@ -166,15 +232,15 @@ def test_a_second_process_is_refused_before_it_changes_anything(copy, capsys):
 
 
 def test_a_folder_appears_whole_and_leftovers_are_removed(tmp_path):
-    leftover, foreign = tmp_path / ".run.1.abcd.partial", tmp_path / ".other.1.abcd.partial"
+    leftover, foreign = tmp_path / ".run.1.0123abcd.partial", tmp_path / ".run.mine.partial"
     for path in (leftover, foreign):
         path.mkdir()
-    live = tmp_path / ".run.2.abcd.partial"
+    live = tmp_path / ".run.2.0123abcd.partial"
     live.mkdir()
     with FolderLock(live):
         with pytest.raises(FileNotFoundError), new_folder(tmp_path / "run") as folder:
             shutil.copyfile(tmp_path / "none", folder / "file")
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1.abcd.partial", ".run.2.abcd.partial"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".run.2.0123abcd.partial", ".run.mine.partial"]
         with new_folder(tmp_path / "run") as folder:
             (folder / "file").write_text("x")
             assert not (tmp_path / "run").exists()
@@ -218,3 +284,28 @@ def test_a_run_without_identity_gets_one_after_the_checks_that_its_files_allow(c
     tokens = copy / "corpus" / "train.tokens"
     shutil.copyfile(other / "corpus" / "train.tokens", tokens)
     assert "expected the tokens that it was started with" in error_of(resume(copy), capsys)
+
+
+def test_an_identity_that_only_the_config_lost_is_found_in_the_checkpoints(copy):
+    path = copy / "config.json"
+    contents = json.loads(path.read_text(encoding="utf-8"))
+    old_id = contents.pop("run")["id"]
+    path.write_text(json.dumps(contents), encoding="utf-8")
+    assert main(resume(copy)) == 0
+    assert run_folder.open_run(copy).identity["id"] == old_id
+
+
+@pytest.mark.parametrize("kind", ["link to an empty folder", "current folder"])
+def test_folders_that_are_made_elsewhere_or_not_at_all(tmp_path, monkeypatch, kind):
+    """A link is followed; the current folder cannot be replaced under the process."""
+    target = tmp_path / "target"
+    target.mkdir()
+    if kind == "current folder":
+        monkeypatch.chdir(target)
+        with pytest.raises(OSError, match="the current folder or the root of a disk"), new_folder(Path()):
+            pass
+        return
+    (tmp_path / "link").symlink_to(target)
+    with new_folder(tmp_path / "link") as folder:
+        (folder / "file").write_text("x")
+    assert (target / "file").read_text() == "x"

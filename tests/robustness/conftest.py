@@ -19,4 +19,5 @@ def bounded(request):
     peak, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     yield
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < KIBIBYTES
-    assert time.process_time() - began < SECONDS
+    # A slow test has many inputs.
+    assert request.node.get_closest_marker("slow") is not None or time.process_time() - began < SECONDS
