@@ -270,10 +270,9 @@ class Checkpoints:
                 if damaged > step:
                     set_aside(self.folder, damaged)
             return state, step, problems
-        if problems:
-            raise DamagedCheckpoint(f"{problems[0]} No other checkpoint can be restored either.")
-        self._find_step(None)
-        raise AssertionError("_find_step raises if there is no checkpoint")
+        if not problems:
+            self._find_step(None)  # raises, as there is no checkpoint
+        raise DamagedCheckpoint(f"{problems[0]} No other checkpoint can be restored either.")
 
     def verify(self, step: int) -> None:
         """Read a whole checkpoint and compare all checksums.

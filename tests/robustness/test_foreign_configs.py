@@ -45,7 +45,10 @@ REFUSED = {
     "a function": (with_mask({"function": "helpers:mask"}), NOT_ALLOWED.format(*["helpers"] * 3)),
     "a module that acts": (with_mask({"function": "antigravity:x"}), "code of the module antigravity"),
     "a class": (with_mask({"value": "helpers:Mask", "fields": {}}), "code of the module helpers"),
-    "by way of the library": (with_mask({"function": "jax_attention.core.files:os.remove"}), "of the module jax_attention.core.files"),
+    "by way of the library": (
+        with_mask({"function": "jax_attention.core.files:os.remove"}),
+        "of the module jax_attention.core.files",
+    ),
     "a name that begins alike": (with_mask({"function": "jax_attention_evil:f"}), "module jax_attention_evil"),
     "a wrapper": (
         {"vocab_size": 5, "mods": [{"function": "helpers:mod", "wrapper": "mods.UserMod"}]},
