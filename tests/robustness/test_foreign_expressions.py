@@ -1,4 +1,4 @@
-"""Expressions of any shape on the command line: a part, or an error of ours."""
+"""Expressions of any shape on the command line: a part, or an error of the expression."""
 
 from __future__ import annotations
 
