@@ -17,8 +17,14 @@ from jax_attention import training
 from tests.cli.quick_run import QUICK, TEXT
 from tests.robustness.test_crash_drills import numbers
 
-COMMAND = [sys.executable, "-m", "jax_attention_command"]
-"""What the installed `jax-attention` runs."""
+LAUNCH = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv.pop(1)))
+from jax_attention_command import main
+main()
+"""
+"""What the installed `jax-attention` runs, after handlers of a terminal: tests in the background ignore SIGINT."""
 OPTIONS = [*QUICK, "--sample-tokens", "0"]
 ENDLESS = [*OPTIONS, "--steps", "1000000", "--evaluate-every", "0", "--checkpoint-every", "200"]
 
@@ -35,21 +41,15 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def start(cache, *arguments, hangup=signal.SIG_DFL):
-    """The command in a process of its own; tests that run in the background ignore SIGINT, which it must not."""
-
-    def handlers():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGHUP, hangup)
-
+def start(cache, *arguments, hangup="SIG_DFL"):
+    """The command in a process of its own."""
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        [sys.executable, "-c", LAUNCH, hangup, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        preexec_fn=handlers,
     )
 
 
@@ -112,7 +112,7 @@ def test_a_second_signal_ends_at_once(text, cache, tmp_path):
 def test_a_hangup_that_was_ignored_stays_ignored(text, cache, tmp_path):
     """`nohup` starts a program so."""
     out = tmp_path / "run"
-    process = start(cache, "train", text, "--out", out, *ENDLESS, hangup=signal.SIG_IGN)
+    process = start(cache, "train", text, "--out", out, *ENDLESS, hangup="SIG_IGN")
     wait_for_checkpoint(out, process)
     process.send_signal(signal.SIGHUP)
     time.sleep(0.5)
