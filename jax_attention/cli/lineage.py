@@ -65,6 +65,16 @@ def open_origin(folder: Path, step: int | None, allow_code: tuple[str, ...] = ()
     return RunOrigin(run, checkpoints.read(step)["step"])
 
 
+def check_whole_state(origin: pretrained.Pretrained | RunOrigin | None, settings: TrainSettings) -> None:
+    """Refuse to take over the state of what has none, or of adapters, which need the base of the old run."""
+    fail_unless(isinstance(origin, RunOrigin), "whole_state: expected --from RUN with it, got no run. Leave it out.")
+    ranks = (TrainSettings.from_json(origin.run.settings).lora, settings.lora)
+    fail_unless(
+        ranks == (None, None),
+        "whole_state: expected runs that train whole models, got adapters. Resume that run, or leave it out.",
+    )
+
+
 def restored_state(origin: RunOrigin, like: Any) -> Any:
     """The whole train state of the checkpoint: weights, moments, step, random key."""
     return origin.run.checkpoints.restore(origin.step, like=like)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +30,14 @@ from jax_attention.cli.run_identity import check_data, digest, is_identity, new_
 from jax_attention.cli.settings import TrainSettings
 from jax_attention.core.checks import fail_unless
 from jax_attention.core.files import new_folder, replaced_file
-from jax_attention.core.foreign_files import read_json
+from jax_attention.core.folder_lock import LOCK
+from jax_attention.core.foreign_files import MAX_LAYERS, read_json
 from jax_attention.core.text import list_names, quote_path
 
 FORMAT = "jax_attention.run/1"
-MAX_LAYERS = 4096
-"""Most layers of a model in a folder: a config may come from elsewhere, and each layer takes milliseconds to build."""
 MIN_KEPT = 2
 """Checkpoints that are kept at least: when the newest is damaged, a run resumes from the one before."""
-CONFIG, TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS, METRICS, RESULTS = (
+CONFIG, TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS, METRICS, RESULTS, TENSORBOARD = (
     "config.json",
     "tokenizer",
     "origin",
@@ -45,6 +45,7 @@ CONFIG, TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS, METRICS, RESULTS = (
     "checkpoints",
     "metrics.jsonl",
     "results.json",
+    "tensorboard",
 )
 
 
@@ -265,13 +266,15 @@ def read_run_config(folder: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a run folder in which something is a link that leads out of it, or no file or folder at all.
+    """Refuse a run folder in which a part of the run is a link that leads out of it, or no file or folder at all.
 
-    A run reads and writes these files, so such a link in a folder from elsewhere could have it change any file.
+    A run reads and writes its parts, so such a link in a folder from elsewhere could have it change any file.
     """
     home = folder.resolve()
-    inner = [folder / name for name in (TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS)]
-    for path in (*folder.iterdir(), *(child for parent in inner if parent.is_dir() for child in parent.iterdir())):
+    names = (CONFIG, LOCK, TOKENIZER, ORIGIN, CORPUS, CHECKPOINTS, METRICS, RESULTS, TENSORBOARD)
+    for path in (path for name in names for path in (folder / name, *(folder / name).rglob("*"))):
+        if not os.path.lexists(path):
+            continue
         fail_unless(
             not path.is_symlink() or path.resolve().is_relative_to(home),
             f"run: expected files of its own, got {quote_path(path)}, a link out of the folder. If you trust it, put a "

@@ -89,9 +89,8 @@ def start(command: Train) -> int:
     files = tuple(file if file == "-" else str(Path(file).absolute()) for file in settings.files)
     base = None if origin is None else lineage.open_origin(origin, command.from_step, command.code.modules)
     is_run = isinstance(base, lineage.RunOrigin)
-    fail_unless(
-        is_run or not command.whole_state, "whole_state: expected it with --from RUN, got no run. Leave it out."
-    )
+    if command.whole_state:
+        lineage.check_whole_state(base, settings)
 
     def make_config(vocab_size: int) -> models.LMConfig:
         if base is None:
@@ -116,7 +115,7 @@ def start(command: Train) -> int:
         state, model = _initial_state(run, settings)
     run = run_folder.create_folder(run, corpus)
     _print_description(run, settings, corpus, state.model)
-    with _lock(run):
+    with _lock(run.folder):
         return _train(run, settings, corpus, state, model, save_first=is_run)
 
 
@@ -136,8 +135,8 @@ def resume(out: Path, settings: TrainSettings | None = None, allow_code: tuple[s
 
     Settings that differ from those of the folder take their place, from the step at which the run goes on.
     """
-    run = run_folder.open_run(out, allow_code)
-    with _lock(run):
+    with _lock(run_folder.open_run(out, allow_code).folder):
+        run = run_folder.open_run(out, allow_code)  # again, as another process may have changed it before the lock
         if run.identity is None:
             run.corpus()  # reads all tokens and compares their checksums
             run = run_folder.give_identity(run)
@@ -178,11 +177,11 @@ def _resumed_state(
     return state, None if settings.lora is None else run.base(), step, problems
 
 
-def _lock(run: run_folder.Run) -> FolderLock:
-    """The right to write to the run's folder, for one process at a time."""
-    lock = FolderLock(run.folder)
+def _lock(folder: Path) -> FolderLock:
+    """The right to write to the folder of a run, for one process at a time."""
+    lock = FolderLock(folder)
     if not lock.is_supported:
-        print_line(f"no lock    the file system of {run.folder} has none: make sure that only one process trains there")
+        print_line(f"no lock    the file system of {folder} has none: make sure that only one process trains there")
     return lock
 
 
@@ -222,7 +221,7 @@ def _train(
         closing.callback(show.close)
         writers: list[Any] = [training.MetricsFile(run.folder / run_folder.METRICS, after=resumed)]
         if settings.tensorboard:
-            writers.append(training.TensorBoard(run.folder / "tensorboard", after=resumed))
+            writers.append(training.TensorBoard(run.folder / run_folder.TENSORBOARD, after=resumed))
         for writer in writers:
             closing.callback(writer.close)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
 import re
 import secrets
@@ -51,7 +50,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
         .NAME.PID.RANDOM.partial  ->  NAME
 
-    `folder` must not exist, or be empty. What interrupted processes left of the same folder is removed first.
+    `folder` must not exist, or be empty. What interrupted processes left next to it is removed first.
 
     Raises:
         FileExistsError: if the folder has content when the block ends: another process was faster.
@@ -63,8 +62,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
             "disk. Choose a folder in it."
         )
     _make_parents(folder.parent)
-    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
-        if _is_leftover(leftover, folder) and not _is_in_use(leftover):
+    for leftover in folder.parent.glob(".*.partial"):
+        if _is_leftover(leftover) and not _is_in_use(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
     partial = _partial(folder)
     partial.mkdir()
@@ -95,18 +94,34 @@ def _make_parents(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
 
 
-def _is_leftover(path: Path, folder: Path) -> bool:
-    """Whether `new_folder` made the path: by its name, and by the lock that is the first thing in it."""
-    is_named = re.fullmatch(rf"\.{re.escape(folder.name)}\.\d+\.[0-9a-f]{{8}}\.partial", path.name)
-    return bool(is_named) and path.is_dir() and ((path / LOCK).is_file() or not any(path.iterdir()))
+def _is_leftover(path: Path) -> bool:
+    """Whether `new_folder` made the path: by its name, and by the lock that is the first thing in it.
+
+    A process that was killed before the lock left an empty folder.
+    """
+    named = re.fullmatch(r"\..+\.(\d+)\.[0-9a-f]{8}\.partial", path.name)
+    if named is None or path.is_symlink() or not path.is_dir():
+        return False
+    return (path / LOCK).is_file() or not (any(path.iterdir()) or _is_running(int(named[1])))
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def _is_in_use(folder: Path) -> bool:
+    """Whether another process is filling the folder; True where that cannot be known."""
     try:
-        FolderLock(folder).release()
+        with FolderLock(folder) as lock:
+            return not lock.is_supported
     except OSError:
         return True
-    return False
 
 
 def _partial(path: Path) -> Path:

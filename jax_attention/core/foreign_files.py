@@ -15,6 +15,8 @@ from jax_attention.core.text import quote, quote_path
 
 MAX_JSON_BYTES = 256 * 2**20
 """Largest JSON file. The tokenizers and indices of published models have at most some 35 MB."""
+MAX_LAYERS = 4096
+"""Most layers of a model in a folder: each takes milliseconds to build. Published models have at most a thousand."""
 MAX_DEPTH = 64
 """Deepest nesting of JSON; configs and tokenizers have less than 10 levels."""
 

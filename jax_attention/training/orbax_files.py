@@ -70,7 +70,8 @@ def short_errors(path: Path) -> Iterator[None]:
         gc.collect()
         _check_readable(path)
         if any(cause in reason for cause in NO_DAMAGE):
-            raise OSError(f"checkpoint {path}: expected to read it, got {reason}.") from None
+            cause = find_os_error(reason) or OSError(f"checkpoint {path}: expected to read it, got {reason}.")
+            raise cause from None
         raise DamagedCheckpoint(
             f"checkpoint {path}: expected files as Orbax wrote them, got {type(error).__name__}: {reason}. The "
             "checkpoint is damaged or incomplete.",

@@ -6,13 +6,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar, Token
 from types import FrameType, TracebackType
 from typing import Any
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 """Signals that stop a run: from a scheduler, from Ctrl-C, from a terminal that was closed (not on Windows)."""
 
-_active: list[StopSignals] = []
+_active: ContextVar[StopSignals | None] = ContextVar("active", default=None)
+"""The block that the running thread is in."""
 
 
 class StopRequested(Exception):
@@ -21,8 +23,9 @@ class StopRequested(Exception):
 
 def raise_if_stopping() -> None:
     """Raise `StopRequested` inside a `StopSignals` block that has received a signal."""
-    if _active and _active[-1].received is not None:
-        raise StopRequested(_active[-1].received)
+    stop = _active.get()
+    if stop is not None and stop.received is not None:
+        raise StopRequested(stop.received)
 
 
 class StopSignals:
@@ -53,9 +56,10 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: str | None = None
         self._before: dict[int, Any] = {}
+        self._token: Token | None = None
 
     def __enter__(self) -> StopSignals:
-        _active.append(self)
+        self._token = _active.set(self)
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 if signal.getsignal(number) == signal.SIG_IGN:
@@ -66,7 +70,7 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _active.remove(self)
+        _active.reset(self._token)
         for number, handler in self._before.items():
             signal.signal(number, _restorable(handler))
         self._before = {}

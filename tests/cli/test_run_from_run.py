@@ -70,6 +70,7 @@ def test_the_whole_state_goes_on_as_the_old_run_would_have(run, tmp_path):
     [
         (["--from-step", "4"], "expected a complete checkpoint of step 4"),
         (["--whole-state", "--steps", "2", "--warmup", "1"], "steps: expected at least"),
+        (["--whole-state", "--lora", "2"], "expected runs that train whole models, got adapters"),
         (["--width", "32"], "expected no option that makes another model"),
         (["--tokenizer", "bytes"], "expected the folder to decide the model and its tokenizer"),
     ],

@@ -180,7 +180,12 @@ def test_links_out_of_a_run_folder_are_refused(copy, tmp_path, name, capsys):
     assert (outside.read_bytes() if outside.is_file() else sorted(outside.rglob("*"))) == before
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "corpus/train.tokens"])
+def test_other_links_of_the_user_are_left_alone(copy, tmp_path):
+    (copy / "notes").symlink_to(tmp_path)
+    assert main(resume(copy)) == 0
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "corpus/train.tokens", "checkpoints/6/_CHECKPOINT_METADATA"])
 def test_a_pipe_in_a_run_folder_is_refused(copy, name, capsys):
     """Reading it would wait for ever."""
     (copy / name).unlink()
@@ -232,9 +237,12 @@ def test_a_second_process_is_refused_before_it_changes_anything(copy, capsys):
 
 
 def test_a_folder_appears_whole_and_leftovers_are_removed(tmp_path):
-    leftover, foreign = tmp_path / ".run.1.0123abcd.partial", tmp_path / ".run.mine.partial"
-    for path in (leftover, foreign):
+    leftover, of_another_run, mine = (
+        tmp_path / name for name in (".run.1.0123abcd.partial", ".tiny-2026.1.0123abcd.partial", ".run.mine.partial")
+    )
+    for path in (leftover, of_another_run, mine):
         path.mkdir()
+        (path / "lock").touch()
     live = tmp_path / ".run.2.0123abcd.partial"
     live.mkdir()
     with FolderLock(live):
@@ -247,6 +255,23 @@ def test_a_folder_appears_whole_and_leftovers_are_removed(tmp_path):
     assert (tmp_path / "run" / "file").read_text() == "x"
     with pytest.raises(FileExistsError, match="another process filled"), new_folder(tmp_path / "run"):
         pass
+
+
+def test_where_files_cannot_be_locked_no_leftover_is_removed(tmp_path, monkeypatch):
+    """It may be of a process that is filling it."""
+    import errno
+    import fcntl
+
+    def unsupported(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    leftover = tmp_path / ".run.1.0123abcd.partial"
+    leftover.mkdir()
+    (leftover / "lock").touch()
+    with new_folder(tmp_path / "run") as folder:
+        (folder / "file").write_text("x")
+    assert leftover.is_dir()
 
 
 def test_where_files_cannot_be_locked_the_run_goes_on_and_says_so(copy, monkeypatch, capsys):

@@ -9,18 +9,9 @@ import signal
 import pytest
 
 from jax_attention import training
-from tests.cli.quick_run import QUICK, TEXT
-from tests.robustness.server import Server
+from tests.cli.quick_run import QUICK
 
 OPTIONS = [*QUICK, "--keep", "2", "--checkpoint-every", "2", "--evaluate-every", "2", "--sample-tokens", "0"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("drills"), tmp_path_factory.mktemp("cache"))
-    (server.folder / "fox.txt").write_text(TEXT, encoding="utf-8")
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

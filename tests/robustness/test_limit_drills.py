@@ -7,8 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.cli.quick_run import QUICK, TEXT
-from tests.robustness.server import Server
+from tests.cli.quick_run import QUICK
 from tests.robustness.test_crash_drills import numbers
 from tests.support.tiers import slow_except
 
@@ -19,14 +18,6 @@ LIMITS = {
     "open files": ({"NOFILE": 20}, "expected room for one more open file", "No checkpoint is complete yet. Then"),
     "few open files": ({"NOFILE": 12}, "expected room for one more open file", "No checkpoint is complete yet. Then"),
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("limits"), tmp_path_factory.mktemp("cache"))
-    (server.folder / "fox.txt").write_text(TEXT, encoding="utf-8")
-    yield server
-    server.close()
 
 
 @pytest.mark.parametrize("name", slow_except(["checkpoint"], LIMITS))

@@ -113,7 +113,8 @@ class Subwords(Tokenizer):
         except Exception as error:  # the library raises bare Exception
             raise ValueError(
                 f"definition: expected the text of a {DEFINITION} of the tokenizers library, got "
-                f"{quote(self.definition, 40)} ({quote_path(error)}). Save one with tokenizers.Tokenizer.save(path)."
+                f"{quote(self.definition, 40)} ({quote(str(error), 200)}). Save one with "
+                "tokenizers.Tokenizer.save(path)."
             ) from None
         engine.no_truncation()
         engine.no_padding()
@@ -206,7 +207,7 @@ def _panics_as_errors(argument: str) -> Iterator[None]:
             raise
         raise ValueError(
             f"{argument}: expected what this tokenizer can read, got an error of the tokenizers library: "
-            f"{quote_path(error)}"
+            f"{quote(str(error), 200)}"
         ) from None
 
 

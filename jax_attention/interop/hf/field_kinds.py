@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.foreign_files import MAX_LAYERS
 from jax_attention.core.text import quote
 
 MAX_SIZE = 2**31 - 1
 """Largest size: token ids and indices are 32-bit integers."""
-MAX_LAYERS = 4096
-"""Most layers; the deepest published models have about a thousand."""
 
 
 class Kind(NamedTuple):

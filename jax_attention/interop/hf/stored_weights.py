@@ -162,7 +162,8 @@ def _open_flax(path: Path) -> dict[str, StoredArray]:
             arrays[".".join((*path_to, leaves.get(leaf, leaf)))] = _in_memory(array)
     except Exception as error:  # a damaged file makes Flax, msgpack and NumPy raise almost anything
         raise ValueError(
-            f"path: expected an undamaged {path.name}, a dictionary of arrays, got another file ({quote_path(error)})."
+            f"path: expected an undamaged {path.name}, a dictionary of arrays, got another file "
+            f"({quote(str(error), 200)})."
         ) from None
     return arrays
 
@@ -183,7 +184,7 @@ def _open_pickle(path: Path) -> dict[str, StoredArray]:
     except Exception as error:  # unpickling raises almost anything
         raise ValueError(
             f"path: expected a dictionary of tensors in {quote_path(path)}, which torch.load(weights_only=True) "
-            f"reads, got another file ({quote_path(error)})."
+            f"reads, got another file ({quote(str(error), 200)})."
         ) from None
     return arrays
 
