@@ -209,7 +209,7 @@ class Checkpoints:
             path = self.folder / str(step)
             with short_errors(path):
                 metadata = orbax().metadata(path).custom_metadata
-            description = check_description(metadata, path, self._describe_others(step))
+                description = check_description(metadata, path, self._describe_others(step))
             check_identity(description, path, step, self.run, self.adopted)
             self._descriptions[step] = description
         return self._descriptions[step]

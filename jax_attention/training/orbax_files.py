@@ -63,6 +63,9 @@ def short_errors(path: Path) -> Iterator[None]:
             yield
     except (MemoryError, PermissionError):
         raise
+    except DamagedCheckpoint:
+        _check_readable(path)
+        raise
     except Exception as error:  # Which types Orbax and TensorStore raise for broken files is not documented.
         reason = " ".join(str(error).split())[:200]
         # Abandoned tasks of Orbax log an error when they are collected: collect them now, while the loggers are off.

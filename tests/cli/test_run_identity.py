@@ -201,20 +201,21 @@ def test_damaged_metrics_are_refused_before_anything_changes(copy, capsys):
 
 
 def test_an_unreadable_checkpoint_is_not_damaged(copy, monkeypatch, capsys):
-    """Root may read everything, so the error is made here."""
+    """Root may read everything, so the error is made here, for one file."""
     import errno
 
-    from jax_attention.training import orbax_files
+    metadata, real_open = copy / "checkpoints" / "6" / "_CHECKPOINT_METADATA", os.open
+    metadata.write_text("{")
 
-    (copy / "checkpoints" / "6" / "_CHECKPOINT_METADATA").write_text("{")
+    def refuse(path, *arguments, **options):
+        if str(path) == str(metadata):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real_open(path, *arguments, **options)
 
-    def refuse(path, flags, *more):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-    monkeypatch.setattr(orbax_files.os, "open", refuse)
-    assert main(resume(copy)) == 1
-    assert "expected permission to read or write it, got none" in capsys.readouterr().err
-    monkeypatch.undo()
+    monkeypatch.setattr(os, "open", refuse)
+    error = error_of(resume(copy), capsys)
+    assert "_CHECKPOINT_METADATA" in error
+    assert "expected permission to read or write it, got none" in error
     assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["3", "6"]
 
 

@@ -135,6 +135,23 @@ def test_a_signal_during_imports_is_one_line(text, cache, tmp_path, delay):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_ends_the_process_while_native_code_runs():
+    """Handlers of Python wait for the main thread, which XLA may hold for minutes; here a long hash does."""
+    script = "import hashlib; from jax_attention_command import watch_signals; watch_signals(); print(flush=True)\n"
+    script += "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        try:
+            _, error = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (process.returncode, error) == (128 + signal.SIGTERM, "jax-attention: SIGTERM: ended at once\n")
+
+
 @pytest.mark.long
 def test_forty_kills_at_random_moments(text, cache, tmp_path):
     """The storage library's own calls are hit here. Each run ends at the numbers of the unbroken one."""

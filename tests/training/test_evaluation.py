@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_attention.training.evaluation import make_evaluate
+from jax_attention.training import Losses
+from jax_attention.training.evaluation import IN_FLIGHT, make_evaluate
 from tests.support.bigram import B, T, Text, make
 from tests.support.tolerances import FORWARD
 
@@ -33,3 +36,22 @@ def test_an_empty_split_is_an_error():
         make_evaluate(Empty(), B)(make()[0].model)
     with pytest.raises(ValueError, match="text_bytes: expected an int >= 1, got 0"):
         make_evaluate(Text(), B, text_bytes=0)
+
+
+def test_few_batches_are_in_flight(monkeypatch):
+    """All at once would fill the memory, and a signal would be noticed only after the last of them."""
+    waited, dispatched = [], []
+    monkeypatch.setattr(jax, "block_until_ready", waited.append)
+
+    class Split:
+        def evaluation_batches(self, batch_size):
+            for index in range(20):
+                dispatched.append(index)
+                assert len(waited) >= index - IN_FLIGHT
+                yield jnp.ones((batch_size, 8))
+
+    def one_nat(model, batch):
+        return Losses(objective=batch.sum(), nats=batch.sum(), weight=batch.sum())
+
+    assert make_evaluate(Split(), 4, evaluate_step=one_nat)(None)["loss"] == 1.0
+    assert len(dispatched) == 20
