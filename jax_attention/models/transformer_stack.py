@@ -144,9 +144,7 @@ class TransformerStack(nnx.Module):
         # A causal mask hides padding by itself; not every mask does. With a cache the layers do the same.
         call_masks += [filled()] if positions is not None and cache is None else []
         shared_mods = (*self.shared_mods(), *_as_tuple(mods))
-        inputs = LayerInputs(
-            positions, _intersection(call_masks), shared_mods, memory_mask, _as_tuple(memory_mods)
-        )
+        inputs = LayerInputs(positions, _intersection(call_masks), shared_mods, memory_mask, _as_tuple(memory_mods))
         dtype = model_dtype(self.config)
         x, cache, captured = self.blocks(x.astype(dtype), inputs, cache, memory, rng, capture, self.config)
         return StackOutput(x if self.final_norm is None else self.final_norm(x), cache, captured)

@@ -8,8 +8,7 @@ from typing import Any
 from jax_attention.core.text import list_names, quote
 from jax_attention.interop.hf.field_kinds import check_field
 
-HARMLESS = set(
-    """
+_HARMLESS = """
     _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash
     _experts_implementation _flash_attn_2_enabled _name_or_path _num_labels architectures attn_implementation auto_map
     chunk_size_feed_forward classif_dropout classifier_dropout custom_pipelines dtype file_type finetuning_task
@@ -24,19 +23,19 @@ HARMLESS = set(
     unk_token_id
 
     assistant_confidence_threshold assistant_early_exit assistant_lookbehind bad_words_ids begin_suppress_tokens
-    cache_config cache_implementation compile_config constraints disable_compile diversity_penalty do_sample dola_layers early_stopping
-    encoder_no_repeat_ngram_size encoder_repetition_penalty epsilon_cutoff eta_cutoff exponential_decay_length_penalty
-    force_words_ids forced_bos_token_id forced_decoder_ids forced_eos_token_id generation_kwargs guidance_scale
-    is_assistant length_penalty low_memory max_length max_matching_ngram_size max_new_tokens max_time min_length
-    min_new_tokens min_p no_repeat_ngram_size num_assistant_tokens num_assistant_tokens_schedule num_beam_groups
-    num_beams num_return_sequences output_logits output_scores penalty_alpha prefill_chunk_size
-    prompt_lookup_num_tokens remove_invalid_values renormalize_logits repetition_penalty return_dict_in_generate
-    return_legacy_cache sequence_bias stop_strings suppress_tokens target_lookbehind temperature token_healing top_k
-    top_p typical_p watermarking_config
-    """.split()
-)
+    cache_config cache_implementation compile_config constraints disable_compile diversity_penalty do_sample
+    dola_layers early_stopping encoder_no_repeat_ngram_size encoder_repetition_penalty epsilon_cutoff eta_cutoff
+    exponential_decay_length_penalty force_words_ids forced_bos_token_id forced_decoder_ids forced_eos_token_id
+    generation_kwargs guidance_scale is_assistant length_penalty low_memory max_length max_matching_ngram_size
+    max_new_tokens max_time min_length min_new_tokens min_p no_repeat_ngram_size num_assistant_tokens
+    num_assistant_tokens_schedule num_beam_groups num_beams num_return_sequences output_logits output_scores
+    penalty_alpha prefill_chunk_size prompt_lookup_num_tokens remove_invalid_values renormalize_logits
+    repetition_penalty return_dict_in_generate return_legacy_cache sequence_bias stop_strings suppress_tokens
+    target_lookbehind temperature token_healing top_k top_p typical_p watermarking_config
+    """
+HARMLESS = set(_HARMLESS.split())
 """Fields of Hugging Face configs that do not change what the model computes from its weights, whatever their value:
-of the library and of tools that write folders, token ids, and generation.
+those of the library and of tools that write folders, ids of tokens, and settings of generation.
 """
 NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
