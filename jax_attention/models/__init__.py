@@ -3,7 +3,7 @@
 from jax_attention.models.classifier import Classifier
 from jax_attention.models.config import LMConfig
 from jax_attention.models.config_json import config_from_json, config_to_json
-from jax_attention.models.create import create, scan_layers, unroll_layers
+from jax_attention.models.create import create, scan_layers, unroll_layers, untie_head
 from jax_attention.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from jax_attention.models.encoder_decoder_stack import EncoderDecoderStack
 from jax_attention.models.patch_encoder import PatchEncoder
@@ -52,4 +52,5 @@ __all__ = [
     "tiny",
     "to_dict",
     "unroll_layers",
+    "untie_head",
 ]

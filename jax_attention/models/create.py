@@ -1,4 +1,4 @@
-"""Fresh models, and conversion between the two layouts of their blocks: stacked for `lax.scan` or unrolled."""
+"""Fresh models, and conversions of a model: blocks stacked for `lax.scan` or unrolled, a head tied or not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 import jax
 from flax import nnx
 
-from jax_attention.core.checks import check_instance
+from jax_attention.core.checks import check_instance, fail_unless
+from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.models.config import LMConfig
 from jax_attention.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from jax_attention.models.rnn_config import RNNConfig
@@ -111,3 +112,32 @@ def _check_model(model: Model) -> Model:
     return check_instance(
         "model", model, (TransformerStack, TransformerLM, EncoderDecoder), "a Transformer of jax_attention.models"
     )
+
+
+def untie_head(model: TransformerLM) -> TransformerLM:
+    """The same model with a head of its own, which can be trained or adapted apart from the embedding.
+
+        head = transpose(embedding)
+
+    Args:
+        model: a `TransformerLM` whose head is the embedding, `config.tied_head`.
+
+    Returns:
+        A model with `config.tied_head = False` and the same logits to rounding.
+
+    Raises:
+        ValueError: if the head is not tied.
+        TypeError: if it is another model.
+
+    Example:
+        >>> from jax_attention import models
+        >>> model = models.untie_head(models.create(models.tiny(vocab_size=11)))
+        >>> model.head.kernel.shape, model.embedding.shape
+        ((128, 11), (11, 128))
+    """
+    check_instance("model", model, TransformerLM, "a models.TransformerLM")
+    fail_unless(model.config.tied_head, "model: expected a tied head, got a model with a head of its own.")
+    config = model.config.replace(tied_head=False)
+    abstract = jax.eval_shape(lambda: TransformerLM(config, rngs=nnx.Rngs(0)))
+    arrays = arrays_by_path(model) | {"head.kernel": model.embedding[...].T}
+    return replace_arrays(abstract, arrays, "model: expected the arrays of its config")

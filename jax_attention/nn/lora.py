@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attention.core.checks import check_instance, check_int
+from jax_attention.core.checks import check_instance, check_int, describe_array
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.struct import data_field, struct
+from jax_attention.core.text import list_names
 from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 
 if TYPE_CHECKING:
@@ -24,11 +25,18 @@ ATTENTION = r"(^|\.)projections(\.|$)"
 
 @struct
 class Adapters:
-    """Two factors for each kernel, by the path of its layer: `kernel + scale * down @ up`; see `lora`."""
+    """Two factors for each kernel, by the path of its layer: `kernel + scale * down @ up`; see `lora`.
+
+    The path of a table (`embedding`) stands for the table itself. Files of PEFT may hold more: a magnitude for each
+    column of an adapted kernel, by the path of its layer (DoRA), and arrays that replace those of the module, by their
+    own paths.
+    """
 
     down: dict[str, Float[Array, "*layers D r"]] = data_field()
     up: dict[str, Float[Array, "*layers r F"]] = data_field()
     scale: float = 1.0
+    magnitude: dict[str, Float[Array, "*layers F"]] | None = data_field(default=None)
+    replaced: dict[str, Float[Array, "..."]] | None = data_field(default=None)
 
 
 def lora(
@@ -93,7 +101,7 @@ def lora(
 def apply_adapters(module: Module, adapters: Adapters) -> Module:
     """The module with its adapters added to its kernels; differentiable in both.
 
-        W' = W + scale * A B
+        W' = W + scale * A B;        with magnitudes m:  W'_f = m_f (W + scale * A B)_f / |(W + scale * A B)_f|
 
     Args:
         module: the module that the adapters were made for, or one with the same kernels.
@@ -103,7 +111,7 @@ def apply_adapters(module: Module, adapters: Adapters) -> Module:
         A module of the same type and cost, which can be called, generated with and saved like any other.
 
     Raises:
-        ValueError: if the module has no such kernel, or a factor does not fit it.
+        ValueError: if the module has no such kernel, or a factor, a magnitude or a replaced array does not fit it.
 
     Example:
         >>> import jax
@@ -113,10 +121,18 @@ def apply_adapters(module: Module, adapters: Adapters) -> Module:
         >>> adapters = nn.lora(layer, rank=1, rng=0, targets="")
         >>> nn.apply_adapters(layer, jax.tree.map(lambda x: x + 1, adapters)).kernel[...].shape
         (3, 5)
+
+    Reference:
+        Liu et al. (2024), "DoRA: weight-decomposed low-rank adaptation", eq. 5, for magnitudes.
     """
     check_instance("module", module, nnx.Module, "a module", "Give the module that the adapters were made for.")
     check_instance("adapters", adapters, Adapters, "nn.Adapters", "Make them by nn.lora or interop.load_adapters.")
-    arrays = arrays_by_path(module)
+    arrays, magnitudes = arrays_by_path(module), adapters.magnitude or {}
+    for path, x in (adapters.replaced or {}).items():
+        _check_replaced(arrays, path, x)
+        arrays[path] = x.astype(arrays[path].dtype)
+    if unknown := sorted(magnitudes.keys() - adapters.down.keys()):
+        raise ValueError(f"adapters: expected magnitudes of adapted kernels, got some of {list_names(unknown)}.")
     for name, down in adapters.down.items():
         path, up = _kernel_path(arrays, name), adapters.up[name]
         kernel = arrays[path]
@@ -129,8 +145,33 @@ def apply_adapters(module: Module, adapters: Adapters) -> Module:
         wide = compute_dtype(kernel.dtype)
         # Added in at least float32: a narrow sum would round small changes of the kernel away.
         delta = jnp.matmul(down, up, preferred_element_type=wide)
-        arrays[path] = (kernel.astype(wide) + adapters.scale * delta).astype(kernel.dtype)
+        adapted = kernel.astype(wide) + adapters.scale * delta
+        if name in magnitudes:
+            adapted = _set_magnitude(name, adapted, magnitudes[name])
+        arrays[path] = adapted.astype(kernel.dtype)
     return replace_arrays(module, arrays, "adapters: expected those of this module")
+
+
+def _set_magnitude(name: str, kernel: jax.Array, magnitude: jax.Array) -> jax.Array:
+    """The kernel `[..., D, F]` with the length of each column set to `magnitude[..., F]`."""
+    if magnitude.shape != (*kernel.shape[:-2], kernel.shape[-1]):
+        raise ValueError(
+            f"adapters: expected a magnitude for each column of the kernel {tuple(kernel.shape)} at {name!r}, got "
+            f"{describe_array(magnitude)}."
+        )
+    # A constant in the backward pass, which section 4.3 of the paper and PEFT leave out to save memory.
+    length = jax.lax.stop_gradient(jnp.linalg.norm(kernel, axis=-2, keepdims=True))
+    # A column of zeros has no direction: it stays zero, where 0 / 0 would be NaN.
+    return kernel * jnp.where(length > 0, magnitude[..., None, :].astype(kernel.dtype) / length, 0)
+
+
+def _check_replaced(arrays: dict, path: str, x: jax.Array) -> None:
+    known = arrays.get(path)
+    if known is None or known.shape != x.shape:
+        raise ValueError(
+            f"adapters: expected replaced arrays of this module, got {path!r}, {describe_array(x)}, where it has "
+            f"{'none' if known is None else describe_array(known)}."
+        )
 
 
 def _pattern(targets: str) -> re.Pattern:
@@ -147,8 +188,10 @@ def _layer_path(path: str) -> str:
 
 
 def _kernel_path(arrays: dict, name: str) -> str:
-    """The path of the kernel of a layer, which must exist."""
+    """The path of the kernel of a layer, or of a table; it must exist."""
     path = f"{name}.{KERNEL}".lstrip(".")
+    if name in arrays and path not in arrays:
+        return name
     if path not in arrays:
         raise ValueError(
             f"adapters: expected paths of kernels in this module, got {name!r}. Scanned and unrolled models have "

@@ -46,7 +46,7 @@ class MultiHeadAttention(nnx.Module):
         head_norm: factory of the norm over the features of each query and key head, before the rotary embedding; called
             with the head size (`functools.partial(nnx.RMSNorm, rngs=rngs)`); None for no norm.
         norm_all_heads: one norm over the features of all heads together (OLMo 2); `head_norm` is called with `N H`.
-        rope: `positions.rotary(...)`, applied to queries and keys, or None.
+        rope: `positions.rotary(...)` or `rotary_tables(...)`, applied to queries and keys, or None.
         score: as in `attend`, or a module such as `nn.Additive`.
         mods: as in `attend`; each may be an `nn.LearnedPart`.
         mask: as in `attend`; combined by & with the mask of the call.
@@ -131,8 +131,13 @@ class MultiHeadAttention(nnx.Module):
         self.query_norm, self.key_norm = (head_norm and head_norm(size) for size in norm_sizes)
         self.rule = nnx.Dict(score=freeze(score), mask=freeze(mask), normalize=freeze(normalize))
         self.mods = nnx.List([freeze(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
-        self.rope, self.norm_all_heads = nnx.static(rope), norm_all_heads
+        self._rope, self.norm_all_heads = nnx.static(None if rope is None else freeze(rope)), norm_all_heads
         self.num_heads, self.kv_heads, self.head_size, self.precision = num_heads, kv_heads, head_size, precision
+
+    @property
+    def rope(self) -> Rotary | None:
+        """The rotary embedding; its tables are constants, if it has any."""
+        return None if self._rope is None else unfreeze(self._rope)
 
     def __call__(
         self,

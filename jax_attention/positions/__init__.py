@@ -1,6 +1,6 @@
 """Positions: encodings to add (`sinusoidal`, `learned`) or to rotate by (`rotary`), and arrays for mods."""
 
-from jax_attention.positions.rotary import Rotary, rotary
+from jax_attention.positions.rotary import Rotary, rotary, rotary_tables
 from jax_attention.positions.scaling import (
     Scaling,
     dynamic_scaling,
@@ -22,6 +22,7 @@ __all__ = [
     "linear_scaling",
     "llama3_scaling",
     "rotary",
+    "rotary_tables",
     "sinusoidal",
     "t5_buckets",
     "yarn_scaling",

@@ -1,4 +1,4 @@
-"""Rotary position embedding (RoPE): pairs of features are rotated by an angle proportional to the position."""
+"""Rotary position embedding (RoPE): pairs of features are rotated by an angle that belongs to the position."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jax_attention.core.checks import check_operand, check_positions
-from jax_attention.core.numerics import compute_dtype
-from jax_attention.core.struct import FactoryRepr, struct
+from jax_attention.core.checks import check_array, check_operand, check_positions, describe_array, fail_unless
+from jax_attention.core.numerics import EMPTY_POSITION, compute_dtype
+from jax_attention.core.struct import FactoryRepr, array_field, describe, struct
 from jax_attention.positions.scaling import Scaling, present_length
-from jax_attention.positions.tables import angles, check_even, check_style
+from jax_attention.positions.tables import angles, check_even, check_style, learned
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -61,9 +61,7 @@ class Rotary(FactoryRepr):
         dtype = compute_dtype(x)
         length = present_length(positions) if length is None else length
         positions = positions.reshape((1,) * (x.ndim - 1 - positions.ndim) + positions.shape)
-        angle = angles(positions, self.scaling.frequencies(size, self.base, length), dtype)
-        factor = self.scaling.attention_factor()
-        cos, sin = jnp.cos(angle) * factor, jnp.sin(angle) * factor
+        cos, sin = self._cos_sin(positions, size, length, dtype)
         features, rest = x[..., :size].astype(dtype), x[..., size:]
         # Su et al. (2021), eq. 34: (a, b) -> (a cos - b sin, b cos + a sin) for each pair of features.
         if self.style == "half":
@@ -73,6 +71,32 @@ class Rotary(FactoryRepr):
             a, b = features[..., 0::2], features[..., 1::2]
             rotated = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(features.shape)
         return jnp.concatenate([rotated.astype(x.dtype), rest], axis=-1)
+
+    def _cos_sin(
+        self, positions: jax.Array, size: int, length: jax.Array | int, dtype: jnp.dtype
+    ) -> tuple[jax.Array, jax.Array]:
+        """Cosines and sines `[..., size / 2]` of the angles at these positions."""
+        angle = angles(positions, self.scaling.frequencies(size, self.base, length), dtype)
+        factor = self.scaling.attention_factor()
+        return jnp.cos(angle) * factor, jnp.sin(angle) * factor
+
+
+@struct
+class RotaryTables(Rotary):
+    """Rotate pairs of features by angles whose cosines and sines are given; see `rotary_tables`."""
+
+    cos: jax.Array = array_field("L", "F", default=None)
+    sin: jax.Array = array_field("L", "F", default=None)
+
+    def __repr__(self) -> str:
+        return f"rotary_tables({describe(self.cos)}, {describe(self.sin)}, style={self.style!r})"
+
+    def _cos_sin(
+        self, positions: jax.Array, size: int, length: jax.Array | int, dtype: jnp.dtype
+    ) -> tuple[jax.Array, jax.Array]:
+        # Padding is outside of the tables. Nothing attends to it, so any row will do, but NaN would alarm debug_nans.
+        rows = jnp.where(positions == EMPTY_POSITION, 0, positions)
+        return learned(self.cos, rows).astype(dtype), learned(self.sin, rows).astype(dtype)
 
 
 def rotary(
@@ -114,3 +138,44 @@ def rotary(
     if scaling is not None and not isinstance(scaling, Scaling):
         raise TypeError(f"scaling: expected a scaling such as positions.linear_scaling(2.0), got {scaling!r}.")
     return Rotary(style, float(base), size, scaling or Scaling())
+
+
+def rotary_tables(cos: Float[Array, "L F"], sin: Float[Array, "L F"], *, style: str = "half") -> Rotary:
+    """Rotary position embedding by given cosines and sines: those of a file, a cache, or angles of your own.
+
+        (x_a, x_b) -> (x_a cos[p, i] - x_b sin[p, i],  x_b cos[p, i] + x_a sin[p, i])
+
+    Args:
+        cos: `[L, F]`, one row for each position and one column for each pair of features. The first 2 F features of a
+            head are rotated. Tables of Hugging Face have every column twice: pass `cos[:, :F]`.
+        sin: `[L, F]`.
+        style: which features are a pair, as in `rotary`.
+
+    Returns:
+        A `Rotary`, called like that of `rotary` and taken wherever that is; the tables are differentiable. Positions
+        outside of them give NaN: a traced position cannot raise an error.
+
+    Raises:
+        ValueError: if the tables are not `[L, F]`, both of the same shape, or `style` is unknown.
+        TypeError: if they hold no real numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import positions
+        >>> quarter_turns = jnp.arange(3)[:, None] * jnp.pi / 2
+        >>> rope = positions.rotary_tables(jnp.cos(quarter_turns), jnp.sin(quarter_turns))
+        >>> abs(rope(jnp.array([[1., 0.], [1., 0.]]), jnp.array([1, 2])).round(4))
+        Array([[0., 1.],
+               [1., 0.]], dtype=float32)
+
+    Reference:
+        https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html: `cos_cache` and `sin_cache`.
+    """
+    check_style(style)
+    cos, sin = check_array("cos", cos, ("L", "F")), check_array("sin", sin, ("L", "F"))
+    fail_unless(
+        cos.ndim == 2 and cos.shape == sin.shape and min(cos.shape) > 0,
+        f"cos: expected tables [L, F] of one shape, got {describe_array(cos)} and {describe_array(sin)}. Tables of a "
+        "batch: take the rows of its positions.",
+    )
+    return RotaryTables(style, size=2 * cos.shape[1], cos=cos, sin=sin)

@@ -227,14 +227,15 @@ def refuse_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTrans
 def decay_mask(params: Any) -> Any:
     """Which parameters weight decay applies to: matrices, recognised by name, in stacked blocks too.
 
-    Arrays inside a rule are not decayed; of adapters all are, as all of their factors are matrices. Names decide and
-    not the number of axes, because biases of stacked blocks have two axes as well.
+    Arrays inside a rule are not decayed; of adapters the factors are, which are matrices, but no magnitudes. Names
+    decide and not the number of axes, because biases of stacked blocks have two axes as well.
     """
-    if isinstance(params, Adapters):
-        return jax.tree.map(lambda _: True, params)
 
     def is_matrix(path: tuple, _: Any) -> bool:
-        names = {str(getattr(entry, "name", getattr(entry, "key", entry))) for entry in path}
+        names = [str(getattr(entry, "name", getattr(entry, "key", entry))) for entry in path]
+        if isinstance(params, Adapters) and names[0] in ("down", "up", "magnitude"):
+            return names[0] != "magnitude"
+        names = {name for key in names for name in key.split(".")}  # keys of adapters are paths
         return bool(names & set(MATRICES)) and not names & {"rule", "mods"}
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)

@@ -50,7 +50,7 @@ PUBLIC = {
         UserNormalizer as_normalizer entmax15 hard linear proportional relu sigmoid softmax sparsemax uniform""",
     "jax_attention.positions": """
         CATALOGUE Rotary Scaling alibi_slopes dynamic_scaling learned linear_scaling llama3_scaling rotary
-        sinusoidal t5_buckets yarn_scaling""",
+        rotary_tables sinusoidal t5_buckets yarn_scaling""",
     "jax_attention.nn": """
         Adapters Additive Attn Concat FeedForward GRU General LSTM LearnedPart Linear Location MultiHeadAttention
         SelfAttention apply_adapters lora""",
@@ -58,7 +58,8 @@ PUBLIC = {
         Capture CaptureResult Classifier ConditionedDecoder EncoderDecoder EncoderDecoderConfig
         EncoderDecoderStack LMCache LMConfig LMOutput Memory PRESETS PatchEncoder PureModel RNNConfig RNNMemory
         RNNSeq2Seq RNNState StackOutput TransformerLM TransformerLayer TransformerStack config_from_json
-        config_to_json create from_dict gemma2 gpt2 llama pure_model scan_layers tiny to_dict unroll_layers""",
+        config_to_json create from_dict gemma2 gpt2 llama pure_model scan_layers tiny to_dict unroll_layers
+        untie_head""",
     "jax_attention.data": """
         Baselines Batch Batches Bytes Characters Corpus Document HeldOut Ngram PackedDocuments Pair Seq2SeqBatch
         Seq2SeqBatches Source StreamDecoder Subwords Tokenizer Tokens Windows Words held_out load_tokenizer

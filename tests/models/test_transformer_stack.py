@@ -105,6 +105,14 @@ def test_relative_positions_have_two_directions_where_the_future_is_seen():
     assert small.model("t5", mask=masks.causal() | masks.prefix(3)).shared_mods()[0].bidirectional
 
 
+def test_any_number_of_buckets():
+    """A causal model with 2 and an encoder with 4, the fewest there are: their tables have so many columns."""
+    for fields in ({"t5_buckets": 2, "t5_max_distance": 3}, {"t5_buckets": 4, "t5_max_distance": 2, "mask": None}):
+        model = jax.eval_shape(lambda fields=fields: models.create(small.config("t5", **fields)))
+        assert model.relative.shape == (4, fields["t5_buckets"])
+        assert jax.eval_shape(lambda model: model(TOKENS), model).logits.shape == (*TOKENS.shape, small.VOCABULARY)
+
+
 def test_sines_may_come_before_cosines():
     model = small.model("sinusoidal", position="sinusoidal_half")
     plain = small.model("sinusoidal")
@@ -147,6 +155,23 @@ BAD = {
     "final norm": (
         lambda stack: small.config("none", final_norm=1),
         r"final_norm: expected True, False or None, got 1",
+    ),
+    "scale by layer": (
+        lambda stack: small.config("none", scale_by_layer=1),
+        r"scale_by_layer: expected True or False, got 1",
+    ),
+    "no buckets": (lambda stack: small.config("none", t5_buckets=0), r"t5_buckets: expected an int >= 1, got 0"),
+    "one bucket": (
+        lambda stack: small.config("t5", t5_buckets=1),
+        r"t5_buckets: expected from 2 to less than 2 t5_max_distance, got 1 ",
+    ),
+    "three buckets for two directions": (
+        lambda stack: small.config("t5", t5_buckets=3, mask=None),
+        r"t5_buckets: expected from 4 to less than 4 t5_max_distance, got 3 ",
+    ),
+    "a short distance": (
+        lambda stack: small.config("t5", t5_buckets=8, t5_max_distance=4),
+        r"got 8 buckets and t5_max_distance = 4\.",
     ),
     "types": (lambda stack: small.config("none", token_types=-1), r"token_types: expected an int >= 0, got -1"),
     "scale": (lambda stack: small.config("none", logit_scale=0), r"logit_scale: expected a positive number, got 0"),

@@ -1,8 +1,9 @@
-"""The two factors of a low-rank change, between PEFT's layers and the kernels of this library.
+"""The factors and magnitudes of low-rank changes, between PEFT's layers and the kernels of this library.
 
 One kernel may be several layers in Hugging Face (query, key and value in one) or the other way round. Both directions
 are exact: combined factors are block-diagonal, so ranks add up, unless the layers share their first factor. A mapping
-of the family's table only moves output features, so the second factor `[F, r]` goes through it like a kernel `[F, D]`.
+of the family's table only moves output features, so the second factor `[F, r]` goes through it like a kernel `[F, D]`,
+and so do the magnitudes of DoRA, one for each output feature.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def to_jax_factors(
         peft_factors: `A [r, D]` and `B [F, r]` of each Hugging Face layer, or None for a layer without an adapter.
         shapes: `(D, F)` of each kernel.
     """
-    widths = [x.shape[0] for x in _to_torch(mapping, [np.zeros((1, shape[-1]), np.float32) for shape in shapes])]
+    widths = _torch_widths(mapping, shapes)
     for name, x, width in zip(mapping.torch_names, peft_factors, widths, strict=True):
         fits = x is None or (x[0].shape[1:] == shapes[0][:1] and x[1].shape == (width, x[0].shape[0]))
         fail_unless(
@@ -46,7 +47,7 @@ def to_jax_factors(
             _block_rows([x and x[1].T for x in peft_factors], widths),
         )
         seconds = [x.T for x in seconds]
-    return first.T, [x.T for x in seconds] if mapping.is_conv1d else mapping.to_jax(seconds)
+    return first.T, _to_jax(mapping, seconds)
 
 
 def to_peft_factors(
@@ -64,6 +65,42 @@ def to_peft_factors(
     return first, _to_torch(mapping, rows)
 
 
+def to_jax_magnitudes(mapping: WeightMapping, peft_magnitudes: Sequence[np.ndarray | None], kernels: Arrays) -> Arrays:
+    """The magnitudes `[F]` of each kernel.
+
+    Args:
+        mapping: of the kernels.
+        peft_magnitudes: `[F]` of each Hugging Face layer, or None for a layer without an adapter.
+        kernels: `[D, F]` of the base model: the lengths of their columns are the magnitudes of layers without adapter.
+    """
+    lengths = [x[:, 0] for x in _to_torch(mapping, [column_lengths(x)[None] for x in kernels])]
+    for name, x, length in zip(mapping.torch_names, peft_magnitudes, lengths, strict=True):
+        fail_unless(
+            x is None or x.shape == length.shape,
+            f"path: expected a magnitude for each of {len(length)} features of {name}, got {describe_array(x)}. They "
+            "are for another model.",
+        )
+    rows = [length if x is None else x for x, length in zip(peft_magnitudes, lengths, strict=True)]
+    return [x[0] for x in _to_jax(mapping, [x[:, None] for x in rows])]
+
+
+def to_peft_magnitudes(mapping: WeightMapping, jax_magnitudes: Sequence[Any | None], kernels: Arrays) -> Arrays:
+    """The magnitudes `[F]` of each Hugging Face layer, from those of each kernel, or None for one without adapter."""
+    rows = [column_lengths(kernel) if x is None else x for x, kernel in zip(jax_magnitudes, kernels, strict=True)]
+    return [x[:, 0] for x in _to_torch(mapping, [np.asarray(x)[None] for x in rows])]
+
+
+def column_lengths(kernel: Any) -> np.ndarray:
+    """Lengths `[F]` of the columns of a kernel `[D, F]`, in at least float32."""
+    kernel = np.asarray(kernel)
+    return np.linalg.norm(kernel.astype(np.result_type(kernel.dtype, np.float32)), axis=0)
+
+
+def _torch_widths(mapping: WeightMapping, shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Output features of each Hugging Face layer."""
+    return [x.shape[0] for x in _to_torch(mapping, [np.zeros((1, shape[-1]), np.float32) for shape in shapes])]
+
+
 def _block_rows(factors: Sequence[np.ndarray | None], widths: Sequence[int]) -> list[np.ndarray]:
     """`[R, F]` for each factor `[r, F]`, R being the sum of all ranks: its rows at its place, zeros elsewhere."""
     present = [x for x in factors if x is not None]
@@ -77,7 +114,12 @@ def _block_rows(factors: Sequence[np.ndarray | None], widths: Sequence[int]) -> 
     return blocks
 
 
+def _to_jax(mapping: WeightMapping, factors: Arrays) -> Arrays:
+    """`[r, F]` of each kernel from `[F, r]` of each Hugging Face layer; a Conv1D is not transposed by its mapping."""
+    return [x.T for x in factors] if mapping.is_conv1d else mapping.to_jax(factors)
+
+
 def _to_torch(mapping: WeightMapping, factors: Arrays) -> Arrays:
-    """`[F, r]` of each Hugging Face layer from `[r, F]` of each kernel; a Conv1D is not transposed by its mapping."""
+    """`[F, r]` of each Hugging Face layer from `[r, F]` of each kernel, the inverse of `_to_jax`."""
     converted = mapping.to_torch(factors)
     return [x.T for x in converted] if mapping.is_conv1d else converted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,9 +18,9 @@ def unstack_adapters(adapters: Adapters, config: LMConfig) -> Adapters:
     """Adapters of the unrolled model. Row g of the stack at place i of a period P is layer `g P + i`."""
     count, period = scanned_layers(config), len(config.windows)
 
-    def unstack(factors: Mapping[str, Any]) -> dict[str, Any]:
+    def unstack(arrays: Mapping[str, Any]) -> dict[str, Any]:
         unstacked = {}
-        for name, x in factors.items():
+        for name, x in arrays.items():
             if name.startswith(SCANNED):
                 place, layer = _split_name(name, SCANNED)
                 unstacked |= {f"{REST}{g * period + place}.{layer}": x[g] for g in range(x.shape[0])}
@@ -31,10 +31,17 @@ def unstack_adapters(adapters: Adapters, config: LMConfig) -> Adapters:
                 unstacked[name] = x
         return unstacked
 
-    return Adapters(unstack(adapters.down), unstack(adapters.up), adapters.scale)
+    magnitude, replaced = (None if x is None else unstack(x) for x in (adapters.magnitude, adapters.replaced))
+    return Adapters(unstack(adapters.down), unstack(adapters.up), adapters.scale, magnitude, replaced)
 
 
-def stack_adapters(adapters: Adapters, shapes: Mapping[str, tuple[int, ...]], config: LMConfig) -> Adapters:
+def stack_adapters(
+    adapters: Adapters,
+    shapes: Mapping[str, tuple[int, ...]],
+    config: LMConfig,
+    fill_magnitude: Callable[[str], Any],
+    fill_replaced: Callable[[str], Any],
+) -> Adapters:
     """Adapters of the scanned model. A layer without adapters, or with a smaller rank than others of its stack, is
     padded with zeros: they add nothing, and since both factors are zero there, so are their gradients.
 
@@ -42,33 +49,53 @@ def stack_adapters(adapters: Adapters, shapes: Mapping[str, tuple[int, ...]], co
         adapters: of the unrolled model.
         shapes: of the unrolled model's kernels, by the names of their layers.
         config: of the scanned model.
+        fill_magnitude: the magnitude of a layer that has no adapter, by its name.
+        fill_replaced: the array of a layer that does not replace it, by its name.
     """
+
+    def stack(arrays: Mapping[str, Any], at: Callable[[str], Any]) -> dict[str, Any]:
+        """The arrays of each stack, `at(name)` being that of one layer."""
+        stacked = {}
+        for name in arrays:
+            stack_name, names = _stack_of(name, config)
+            if stack_name not in stacked:
+                stacked[stack_name] = arrays[name] if names is None else jnp.stack([at(other) for other in names])
+        return stacked
+
+    def padded(factors: Mapping[str, Any], axis: int) -> dict[str, Any]:
+        def at(name: str) -> Any:
+            _, names = _stack_of(name, config)
+            ranks = [adapters.down[other].shape[-1] for other in names if other in adapters.down]
+            dtype = next(factors[other].dtype for other in names if other in factors)
+            missing = jnp.zeros([0 if i == 2 + axis else size for i, size in enumerate(shapes[name])], dtype)
+            return _pad(factors.get(name, missing), axis, max(ranks))
+
+        return stack(factors, at)
+
+    def filled(arrays: Mapping[str, Any] | None, fill: Callable[[str], Any]) -> dict[str, Any] | None:
+        return None if arrays is None else stack(arrays, lambda name: arrays[name] if name in arrays else fill(name))
+
+    magnitude, replaced = filled(adapters.magnitude, fill_magnitude), filled(adapters.replaced, fill_replaced)
+    return Adapters(padded(adapters.down, -1), padded(adapters.up, -2), adapters.scale, magnitude, replaced)
+
+
+def _stack_of(name: str, config: LMConfig) -> tuple[str, list[str] | None]:
+    """The name in the scanned model, and the names of all layers that are stacked there; None if they are not."""
     count, period = scanned_layers(config), len(config.windows)
-    down, up = {}, {}
-    for name, first in adapters.down.items():
-        if not name.startswith(REST):
-            down[name], up[name] = first, adapters.up[name]
-            continue
-        place, layer = _split_name(name, REST)
-        if place >= count:
-            unscanned = f"{REST}{place - count}.{layer}"
-            down[unscanned], up[unscanned] = first, adapters.up[name]
-            continue
-        stack = f"{SCANNED}{place % period}.{layer}"
-        if stack not in down:
-            names = [f"{REST}{other}.{layer}" for other in range(place % period, count, period)]
-            rank = max(adapters.down[x].shape[-1] for x in names if x in adapters.down)
-            pairs = [_pad_rank(adapters, x, rank, shapes[name], first.dtype) for x in names]
-            down[stack], up[stack] = (jnp.stack(factors) for factors in zip(*pairs, strict=True))
-    return Adapters(down, up, adapters.scale)
+    if not name.startswith(REST):
+        return name, None
+    place, layer = _split_name(name, REST)
+    if place >= count:
+        return f"{REST}{place - count}.{layer}", None
+    names = [f"{REST}{other}.{layer}" for other in range(place % period, count, period)]
+    return f"{SCANNED}{place % period}.{layer}", names
 
 
-def _pad_rank(adapters: Adapters, name: str, rank: int, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
-    """Both factors of one layer, with zeros up to this rank."""
-    if name not in adapters.down:
-        return jnp.zeros((shape[0], rank), dtype), jnp.zeros((rank, shape[1]), dtype)
-    more = rank - adapters.down[name].shape[-1]
-    return jnp.pad(adapters.down[name], ((0, 0), (0, more))), jnp.pad(adapters.up[name], ((0, more), (0, 0)))
+def _pad(factor: Any, axis: int, rank: int) -> Any:
+    """A factor with zeros up to this rank, along its axis of ranks, -1 or -2."""
+    widths = [(0, 0), (0, 0)]
+    widths[axis] = (0, rank - factor.shape[axis])
+    return jnp.pad(factor, widths)
 
 
 def _split_name(name: str, prefix: str) -> tuple[int, str]:
