@@ -160,9 +160,9 @@ def _set_magnitude(name: str, kernel: jax.Array, magnitude: jax.Array) -> jax.Ar
             f"{describe_array(magnitude)}."
         )
     # A constant in the backward pass, which section 4.3 of the paper and PEFT leave out to save memory.
-    length = jax.lax.stop_gradient(jnp.linalg.norm(kernel, axis=-2, keepdims=True))
-    # A column of zeros has no direction: it stays zero, where 0 / 0 would be NaN.
-    return kernel * jnp.where(length > 0, magnitude[..., None, :].astype(kernel.dtype) / length, 0)
+    length = jnp.linalg.norm(jax.lax.stop_gradient(kernel), axis=-2, keepdims=True)
+    # A column of zeros has no direction: it stays zero, where 0 / 0 would be NaN, also in the derivatives.
+    return kernel * (magnitude[..., None, :].astype(kernel.dtype) / jnp.where(length > 0, length, 1))
 
 
 def _check_replaced(arrays: dict, path: str, x: jax.Array) -> None:

@@ -216,10 +216,10 @@ def test_damaged_adapter_folders(tmp_path):
     ):
         interop.load_adapters(MODEL, tmp_path)
     for change, message in (
-        ({"use_dora": True}, r"expected use_dora = False"),
+        ({"lora_bias": True}, r"expected lora_bias = False"),
         ({"init_lora_weights": "pissa"}, r"expected init_lora_weights = True or False"),
-        ({"layer_replication": [[0, 1], [0, 1]]}, r"expected plain LoRA, got also layer_replication"),
-        ({"modules_to_save": ["lm_head"]}, r"expected plain LoRA, got also modules_to_save"),
+        ({"layer_replication": [[0, 1], [0, 1]]}, r"expected LoRA or DoRA, got also layer_replication"),
+        ({"trainable_token_indices": [3]}, r"expected LoRA or DoRA, got also trainable_token_indices"),
         ({"peft_type": "IA3"}, r"expected peft_type = 'LORA'"),
     ):
         config.write_text(json.dumps(fields | change))

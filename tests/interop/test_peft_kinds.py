@@ -1,4 +1,4 @@
-"""What files of PEFT hold besides factors of linear layers: DoRA, embeddings, biases, whole modules, in both directions.
+"""What files of PEFT hold besides factors of linear layers: DoRA, embeddings, biases and whole modules.
 
 vllm#9280: DoRA, adapted embeddings and `modules_to_save` are what others refuse or read wrongly.
 """
@@ -13,6 +13,7 @@ import numpy as np
 import peft
 import pytest
 import torch
+from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from jax_attention import interop, models, nn
@@ -25,8 +26,7 @@ from tests.support.tolerances import FORWARD, GRADIENT
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings=True`:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Careful, disabling adapter layers:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Model (has|with) `tie_word_embeddings=True`:UserWarning"),
 ]
 """PEFT reads the first from transformers; the others say that adapted embeddings are saved, and not tied any more."""
 
@@ -177,7 +177,7 @@ def test_magnitudes_by_the_formula(dtype):
     rng = np.random.default_rng(0)
     kernel, down, up = (rng.standard_normal(shape) for shape in ((6, 5), (6, 2), (2, 5)))
     magnitude = rng.uniform(0.5, 2.0, 5)
-    layer = small.filled(lambda: nn.Linear(6, 5, param_dtype=jnp.dtype(dtype), rngs=models_rngs()))
+    layer = small.filled(lambda: nn.Linear(6, 5, param_dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
     layer.kernel[...] = jnp.asarray(kernel, dtype)
     factors = [{"": jnp.asarray(x, jnp.float32)} for x in (down, up)]
     adapters = nn.Adapters(*factors, 1.5, magnitude={"": jnp.asarray(magnitude, jnp.float32)})
@@ -187,15 +187,9 @@ def test_magnitudes_by_the_formula(dtype):
     np.testing.assert_allclose(adapted_kernel.astype(jnp.float32), expected, atol=4 * float(jnp.finfo(dtype).eps))
 
 
-def models_rngs():
-    from flax import nnx
-
-    return nnx.Rngs(0)
-
-
 def test_a_column_of_zeros_stays_zero():
     """0 / 0 would be NaN, in the kernel and in every gradient."""
-    layer = small.filled(lambda: nn.Linear(3, 2, use_bias=False, rngs=models_rngs()))
+    layer = small.filled(lambda: nn.Linear(3, 2, use_bias=False, rngs=nnx.Rngs(0)))
     layer.kernel[...] = layer.kernel[...].at[:, 1].set(0)
     zeros = nn.Adapters({"": jnp.zeros((3, 1))}, {"": jnp.zeros((1, 2))}, 1.0, {"": jnp.ones(2)})
     gradient = jax.grad(lambda a: jnp.sum(jnp.sin(nn.apply_adapters(layer, a)(jnp.ones(3)))))(zeros)
@@ -224,7 +218,7 @@ def test_what_peft_adapts_apart_needs_a_head_apart(name, tmp_path):
     with pytest.raises(ValueError, match=r"embedding and the head alike, as .* Untie it first: models.untie_head"):
         interop.load_adapters(base, tmp_path / "adapter")
     untied = models.untie_head(base)
-    assert hf_parity.forward(hf_model.get_base_model() if hasattr(hf_model, "get_base_model") else tuned, untied) > 1e-2
+    assert hf_parity.forward(tuned, untied) > 1e-2, "the adapters change the logits"
     adapters = interop.load_adapters(untied, tmp_path / "adapter")
     assert hf_parity.forward(tuned, nn.apply_adapters(untied, adapters)) <= FORWARD["float32"]
 
@@ -268,7 +262,7 @@ def test_what_is_written(folder):
 ARRAYS = {
     "no magnitude": (
         lambda x: x.pop(f"{QUERY}.lora_magnitude_vector"),
-        r"expected a magnitude for each layer .* q_pro",
+        r"expected a magnitude for each layer .*q_proj",
     ),
     "a magnitude of another size": (
         lambda x: x.update({f"{QUERY}.lora_magnitude_vector": np.ones(3, np.float32)}),
@@ -289,8 +283,8 @@ ARRAYS = {
     "an embedding of another size": (
         lambda x: x.update(
             {
-                f"base_model.model.model.embed_tokens.lora_embedding_{name}": np.ones(shape, np.float32)
-                for name, shape in (("A", (2, 21)), ("B", (8, 2)))
+                f"base_model.model.model.embed_tokens.lora_{name}": np.ones(shape, np.float32)
+                for name, shape in (("embedding_A", (2, 21)), ("embedding_B", (8, 2)), ("magnitude_vector", (8,)))
             }
         ),
         r"expected factors \[r, 19\] and \[8, r\] for model.embed_tokens.weight, got float32\[2,21\], float32\[8,2\]",
@@ -332,7 +326,7 @@ def test_configs_that_are_refused(folder, name):
 
 
 LAYER = "blocks.rest.0.attention.projections.joined"
-FACTORS = nn.lora(MODEL, 2, 0)
+FACTORS = jax.tree.map(lambda x: x + 1, nn.lora(MODEL, 2, 0))
 WRONG = {
     "some magnitudes": (
         {"magnitude": {}},

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.text import list_names
 from jax_attention.interop.hf.adapter_config import AdapterConfig
 from jax_attention.interop.hf.family import Config, Family
 from jax_attention.interop.hf.lora_factors import Factors
@@ -14,7 +15,7 @@ from jax_attention.interop.weight_mapping import WeightMapping
 
 PREFIX, KERNEL = "base_model.model.", ".kernel"
 BASE = ".base_layer"
-"""PEFT's name for the layer inside an adapted one: its weight may be saved too, and is trained never, its bias may be."""
+"""PEFT's name for the layer inside an adapted one. A copy of its weight may be saved too, and its trained bias."""
 TABLES = ("embedding", "position", "token_type")
 """Arrays that are looked up by row: PEFT has factors of another kind for them."""
 HEAD = "head.kernel"
@@ -23,7 +24,7 @@ LINEAR_FACTORS, TABLE_FACTORS = ("lora_A.weight", "lora_B.weight"), ("lora_embed
 
 
 def layer_and_leaf(family: Family, weight: str) -> tuple[list[str], str]:
-    """Names that the layer of a weight has in PEFT files, that in memory of transformers 5 first, and the weight's own."""
+    """Names of a weight's layer in PEFT files, that in memory of transformers 5 first, and the name of the weight."""
     layer, _, leaf = weight.rpartition(".")
     return list(dict.fromkeys((family.names_in_memory.get(layer, layer), layer))), leaf
 
@@ -107,9 +108,9 @@ class AdapterFile:
         both = self._of_layer(head), self._of_layer(table)
         fail_unless(
             _are_tied(*both),
-            f"path: expected adapters that change the embedding and the head alike, as the head is tied, got "
-            f"{' and '.join(sorted({*both[0], *both[1]}))} of {head[0]} and {table[0]}. Untie it first: "
-            "models.untie_head(model).",
+            "path: expected adapters that change the embedding and the head alike, as the head is tied, got "
+            f"{list_names(both[1]) or 'none'} of {table[0]} and {list_names(both[0]) or 'none'} of {head[0]}. Untie it "
+            "first: models.untie_head(model).",
         )
         for name in [name for name in self.arrays if _layer_of(name) in head]:
             del self.arrays[name]
@@ -129,11 +130,7 @@ def _layer_of(name: str) -> str:
 def _are_tied(head: Mapping[str, np.ndarray], table: Mapping[str, np.ndarray]) -> bool:
     """Whether the arrays of a head and of a table change `[V, D]` alike."""
     pairs = {"weight": "weight", "lora_A.weight": "lora_embedding_B", "lora_B.weight": "lora_embedding_A"}
-    changes = {name: x for name, x in head.items() if name != "base_layer.weight"}
-    if (
-        not changes
-        or changes.keys() - pairs.keys()
-        or {pairs[name] for name in changes} != {name for name in table if name != "base_layer.weight"}
-    ):
+    changes, expected = ({name for name in x if name != "base_layer.weight"} for x in (head, table))
+    if not changes or changes - pairs.keys() or {pairs[name] for name in changes} != expected:
         return False
-    return all(np.array_equal(x if name == "weight" else x.T, table[pairs[name]]) for name, x in changes.items())
+    return all(np.array_equal(head[x] if x == "weight" else head[x].T, table[pairs[x]]) for x in changes)

@@ -1,4 +1,4 @@
-"""Adapters from the arrays of a file: factors, magnitudes and replaced arrays of the mappings of a family, one by one."""
+"""Adapters from the arrays of a file: factors, magnitudes and replaced arrays, one mapping of the family at a time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_factors(
         dtype, layer = compute_dtype(base.shapes[name].dtype), name.removesuffix(KERNEL)
         adapters.down[layer], adapters.up[layer] = jnp.asarray(first, dtype), jnp.asarray(second, dtype)
     if file.config.has_magnitudes:
-        kernels = base.numpy(mapping.jax_names)
+        kernels = base.numpy(mapping.jax_names, adapters.replaced)
         for name, x in zip(mapping.jax_names, to_jax_magnitudes(mapping, magnitudes, kernels), strict=True):
             adapters.magnitude[name.removesuffix(KERNEL)] = jnp.asarray(x, compute_dtype(base.shapes[name].dtype))
 

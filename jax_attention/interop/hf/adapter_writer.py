@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class AdapterWriter:
         self.ranks: dict[str, int] = {}
         self.whole_modules: set[str] = set()
         self.has_conv1d = self.has_biases = False
+        self.changed = self._changed_arrays()
         magnitudes = adapters.magnitude
         missing = set() if magnitudes is None else adapters.down.keys() - magnitudes.keys()
         fail_unless(
@@ -76,13 +77,18 @@ class AdapterWriter:
         factors = [(adapters.down[x], adapters.up[x]) if x in adapters.down else None for x in layers]
         first, seconds = to_peft_factors(mapping, factors, [shapes[name].shape for name in mapping.jax_names])
         self.has_conv1d |= mapping.is_conv1d
-        for weight, second in zip(mapping.torch_names, seconds, strict=True):
-            self._write(self.layer(weight), LINEAR_FACTORS, first.T, second)
+        magnitudes = lengths = [None] * len(seconds)
         if adapters.magnitude is not None:
-            magnitudes = [adapters.magnitude.get(layer) for layer in layers]
-            lengths = to_peft_magnitudes(mapping, magnitudes, self.base.numpy(mapping.jax_names))
-            for weight, x in zip(mapping.torch_names, lengths, strict=True):
-                self.arrays[f"{PREFIX}{self.layer(weight)}.lora_magnitude_vector"] = np.ascontiguousarray(x)
+            kernels = self.base.numpy(mapping.jax_names, adapters.replaced)
+            magnitudes = to_peft_magnitudes(mapping, [adapters.magnitude.get(layer) for layer in layers], kernels)
+            lengths = to_peft_magnitudes(mapping, [None] * len(layers), kernels)
+        for weight, second, magnitude, length in zip(mapping.torch_names, seconds, magnitudes, lengths, strict=True):
+            changes = np.any(second) or (magnitude is not None and not np.allclose(magnitude, length, atol=0))
+            if weight in self.changed and not changes:
+                continue  # saved whole, next to adapted layers of the same kernel
+            self._write(self.layer(weight), LINEAR_FACTORS, first.T, second)
+            if magnitude is not None:
+                self.arrays[f"{PREFIX}{self.layer(weight)}.lora_magnitude_vector"] = np.ascontiguousarray(magnitude)
 
     def _write_table(self, mapping: WeightMapping) -> None:
         """The factors of a table; a tied head gets the same, as PEFT adapts the two apart."""
@@ -95,8 +101,8 @@ class AdapterWriter:
         if magnitude is not None:
             fail_unless(
                 not is_tied and len(rows) == len(down),
-                f"adapters: expected no magnitude of {name!r}, got one. PEFT has none for a tied table, and counts rows "
-                "that no token reads. For a tied one: models.untie_head(model).",
+                f"adapters: expected no magnitude of {name!r}, got one. PEFT has none for a tied table, and counts "
+                "rows that no token reads. For a tied one: models.untie_head(model).",
             )
             self.arrays[f"{PREFIX}{self.layer(weight)}.lora_magnitude_vector"] = np.asarray(magnitude)
         if is_tied:
@@ -113,11 +119,7 @@ class AdapterWriter:
 
     def write_replaced(self) -> None:
         """Write replaced arrays: a bias of an adapted layer, or all arrays of the module that holds the array."""
-        replaced = self.adapters.replaced or {}
-        new = self._torch_arrays(lambda names: self.base.numpy(names, replaced), replaced)
-        old = self._torch_arrays(self.base.numpy, replaced)
-        changed = {weight: x for weight, x in new.items() if not np.array_equal(x, old[weight])}
-        for weight, x in changed.items():
+        for weight, x in self.changed.items():
             layer, leaf = self.layer(weight), weight.rpartition(".")[2]
             if layer in self.ranks:
                 fail_unless(
@@ -129,19 +131,27 @@ class AdapterWriter:
             else:
                 fail_unless(layer != "", f"adapters: expected arrays of a module, got {weight}, which has none.")
                 self.whole_modules.add(layer)
-        for weight, x in self._torch_arrays(lambda names: self.base.numpy(names, replaced)).items():
-            if (layer := self.layer(weight)) in self.whole_modules:
-                self.arrays[f"{PREFIX}{layer}.{weight.rpartition('.')[2]}"] = np.ascontiguousarray(x)
-        if self.base.is_tied and "embedding" in replaced and changed:
+        for mapping in self.mappings if self.whole_modules else ():
+            for weight, x in self._torch_arrays(mapping, self.adapters.replaced).items():
+                if (layer := self.layer(weight)) in self.whole_modules:
+                    self.arrays[f"{PREFIX}{layer}.{weight.rpartition('.')[2]}"] = np.ascontiguousarray(x)
+        if self.base.is_tied:
             self._write_tied_table()
 
-    def _torch_arrays(
-        self, numbers: Callable[[tuple[str, ...]], list[np.ndarray]], only: Mapping[str, Any] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Arrays of Hugging Face by name: all, or those of mappings that have one of some arrays."""
-        mappings = [x for x in self.mappings if only is None or not only.keys().isdisjoint(x.jax_names)]
-        pairs = (zip(x.torch_names, x.to_torch(numbers(x.jax_names)), strict=True) for x in mappings)
-        return {name: x for pair in pairs for name, x in pair}
+    def _torch_arrays(self, mapping: WeightMapping, replaced: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+        """Arrays of Hugging Face by name, with those that the adapters replace or without."""
+        arrays = mapping.to_torch(self.base.numpy(mapping.jax_names, replaced))
+        return dict(zip(mapping.torch_names, arrays, strict=True))
+
+    def _changed_arrays(self) -> dict[str, np.ndarray]:
+        """Arrays of Hugging Face that differ from those of the base because the adapters replace them."""
+        changed = {}
+        for mapping in self.mappings:
+            if self.adapters.replaced and not self.adapters.replaced.keys().isdisjoint(mapping.jax_names):
+                old = self._torch_arrays(mapping, None)
+                new = self._torch_arrays(mapping, self.adapters.replaced)
+                changed |= {weight: x for weight, x in new.items() if not np.array_equal(x, old[weight])}
+        return changed
 
     def _write_tied_table(self) -> None:
         """The embedding once more, as the head, which PEFT keeps apart."""

@@ -77,7 +77,7 @@ FIELDS: dict[Kind, str] = {
     FRACTION.or_null(): "partial_rotary_factor",
     FLAG: """
         tie_word_embeddings attention_bias mlp_bias use_sliding_window scale_embedding scale_decoder_outputs
-        share_encoder_decoder_embeddings use_parallel_residual truncate use_rslora scale_attn_weights
+        share_encoder_decoder_embeddings use_parallel_residual truncate use_rslora use_dora scale_attn_weights
         scale_attn_by_inverse_layer_idx
         """,
     TEXT: """

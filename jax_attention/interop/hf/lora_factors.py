@@ -71,7 +71,7 @@ def to_jax_magnitudes(mapping: WeightMapping, peft_magnitudes: Sequence[np.ndarr
     Args:
         mapping: of the kernels.
         peft_magnitudes: `[F]` of each Hugging Face layer, or None for a layer without an adapter.
-        kernels: `[D, F]` of the base model: the lengths of their columns are the magnitudes of layers without adapter.
+        kernels: `[D, F]` without the adapters: the lengths of their columns are the magnitudes of layers without any.
     """
     lengths = [x[:, 0] for x in _to_torch(mapping, [column_lengths(x)[None] for x in kernels])]
     for name, x, length in zip(mapping.torch_names, peft_magnitudes, lengths, strict=True):

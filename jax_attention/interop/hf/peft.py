@@ -85,8 +85,8 @@ def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, fa
         file.drop_tied_head(chosen, base.config)
     adapters = Adapters({}, {}, 1.0, {} if config.has_magnitudes else None, {})
     for mapping in mappings:
-        read_factors(mapping, chosen, file, base, adapters)
         read_replaced(mapping, chosen, file, base, adapters)
+        read_factors(mapping, chosen, file, base, adapters)
     if file.arrays:
         raise ValueError(
             f"path: expected adapters of this model, got {list_problems({'unused': sorted(file.arrays)})}."
@@ -99,7 +99,7 @@ def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, fa
         adapters,
         shapes,
         model.config,
-        lambda layer: column_lengths(base.arrays[layer + KERNEL]),
+        lambda layer: column_lengths(base.numpy((layer + KERNEL,), adapters.replaced)[0]),
         lambda name: base.arrays[name],
     )
 
