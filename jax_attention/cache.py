@@ -166,7 +166,7 @@ def append(
     batch = cache.positions.shape[:-1]
     if positions is None:
         positions = next_positions(cache, count)
-    positions = check_positions("positions", positions, count, batch).astype(jnp.int32)
+    positions = check_positions("positions", positions, count, batch)
     positions = jnp.broadcast_to(positions, (*batch, count))
     return KVCache(
         key=_write(cache, cache.key, _nan_if_full(cache, key), -3),
@@ -218,7 +218,7 @@ def _write(cache: KVCache, old: jax.Array, new: jax.Array, axis: int) -> jax.Arr
     count, axis = new.shape[axis], old.ndim + axis
     if not cache.ring:
         return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), cache.length, axis)
-    slots = (cache.length + jnp.arange(count)) % cache.capacity
+    slots = (cache.length + jnp.arange(count, dtype=jnp.int32)) % cache.capacity
     index = (slice(None),) * axis + (slots,)
     return old.at[index].set(new.astype(old.dtype), unique_indices=True)
 

@@ -23,7 +23,7 @@ class Options:
 
     Args:
         config: sizes, training, hiding.
-        small: a short training of one narrow model of each kind, instead of config.
+        small: a short training of one narrow model of each kind, where config is not changed.
         out: folder for results.json and figures. By default the command without options overwrites the committed
             ones, and any other writes to .experiments/NAME.
     """
@@ -35,7 +35,7 @@ class Options:
 
 def main(options: Options) -> command.Outcome:
     """Train, print, write."""
-    config = SMALL if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     results = run(config)
     print_report(config, results)
     numbers = result_numbers(results)

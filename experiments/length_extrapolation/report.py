@@ -23,7 +23,7 @@ class Options:
     Args:
         config: sizes, training, schemes.
         text: a text file; source files of Python's standard library if None.
-        small: three schemes, short, instead of config.
+        small: three schemes, short, where config is not changed.
         out: folder for results.json and figures. By default the command without options overwrites the committed
             ones, and any other writes to .experiments/NAME.
     """
@@ -37,7 +37,7 @@ class Options:
 def main(options: Options) -> command.Outcome:
     """Train, evaluate, print, write."""
     training.keep_freed_memory()
-    config = SMALL if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     curves = run(config, options.text or ())
     numbers = result_numbers(config, curves)
     print_report(config, numbers)

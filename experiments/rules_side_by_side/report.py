@@ -20,7 +20,7 @@ class Options:
 
     Args:
         config: rules, tasks, training, cost.
-        small: fewer rules, two seeds and a short training, instead of config.
+        small: fewer rules, two seeds and a short training, where config is not changed.
         out: folder for results.json and figures. By default the command without options overwrites the committed
             ones, and any other writes to .experiments/NAME.
     """
@@ -32,7 +32,7 @@ class Options:
 
 def main(options: Options) -> command.Outcome:
     """Train, print, write."""
-    config = SMALL if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     results = run(config)
     print_report(results)
     parts = (config.reverse, config.recall, config.layer)

@@ -24,7 +24,7 @@ class Options:
     Args:
         config: sizes, training, variants.
         text: a text file; source files of Python's standard library if None.
-        small: five variants, short, instead of config.
+        small: five variants, short, where config is not changed.
         out: folder for results.json and figures. By default the command without options overwrites the committed
             ones, and any other writes to .experiments/NAME.
     """
@@ -38,7 +38,7 @@ class Options:
 def main(options: Options) -> command.Outcome:
     """Train, print, write."""
     training.keep_freed_memory()
-    config = SMALL if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     results = run(config, options.text or ())
     numbers = result_numbers(config, results)
     print_report(numbers)

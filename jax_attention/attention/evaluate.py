@@ -44,7 +44,7 @@ def evaluate(call: AttentionCall) -> Any:
     """Result of the call by the chosen implementation; all products in the precision of the call."""
     call = call.replace(implementation=choose(call))
     with matmul_precision(call.precision):
-        return cached_jit(call) if call.implementation.uses_cached_jit else compute(call)
+        return cached_jit(call) if call.implementation.uses_cached_jit else _uncached(call)
 
 
 def compute(call: AttentionCall) -> Any:
@@ -107,9 +107,18 @@ def cached_jit(call: AttentionCall) -> Any:
     is not cached: what that function looks up may change from call to call, and an old program would not notice.
     """
     if _holds_function(call.rule):
-        return compute(call)
+        return _uncached(call)
     call = map_arrays(_as_argument, call)
     return _compute_cached(StaticCall(call), [x for x in jax.tree.leaves(call) if isinstance(x, jax.Array)])
+
+
+def _uncached(call: AttentionCall) -> Any:
+    """One operation after the other, unless `jax_debug_infs` would then refuse each masked score."""
+    if not jax.config.jax_debug_infs:  # pyright: ignore[reportAttributeAccessIssue]
+        return compute(call)
+    static = StaticCall(call)
+    arrays = [x for x in jax.tree.leaves(call) if isinstance(x, jax.Array)]
+    return jax.jit(lambda arrays: compute(static.with_arrays(arrays)))(arrays)
 
 
 class StaticCall:

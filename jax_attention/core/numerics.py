@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 EMPTY_POSITION = 2**30
@@ -15,6 +16,25 @@ EMPTY_POSITION = 2**30
 
 Half of the range of int32: sums and differences with the offset of a mask (below 2**28) do not overflow.
 """
+
+
+INT32_MAX = 2**31 - 1
+
+
+def as_int32(x: Any) -> Any:
+    """Positions, lengths and distances as int32, whatever integers they were; a Python int stays one.
+
+    Masks and mods subtract and multiply them: in uint32 `2 - 3` is 4294967295, in int8 `100 + 100` is -56. Numbers
+    beyond int32 become its largest or smallest one, which is as far away for every mask as they were.
+    """
+    if isinstance(x, int) or x.dtype == np.int32:
+        return x
+    xp, info = (np if isinstance(x, np.ndarray | np.generic) else jnp), jnp.iinfo(x.dtype)
+    if info.max > INT32_MAX:
+        x = xp.minimum(x, xp.asarray(INT32_MAX, x.dtype))
+    if info.min < -INT32_MAX - 1:
+        x = xp.maximum(x, xp.asarray(-INT32_MAX - 1, x.dtype))
+    return x.astype(np.int32)
 
 
 def compute_dtype(*arrays: Any) -> jnp.dtype:

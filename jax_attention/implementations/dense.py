@@ -8,8 +8,8 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_attention.core.checks import check_broadcasts
 from jax_attention.core.numerics import row_max, zero_rows
+from jax_attention.core.part_checks import check_broadcasts
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.call import AttentionCall, AttentionOutput
 from jax_attention.masks.block_coverage import all_rows_used

@@ -9,7 +9,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.core.checks import check_array, check_int
+from jax_attention.core.checks import check_array, check_int, check_lengths
 from jax_attention.core.numerics import per_tile, take_last
 from jax_attention.core.struct import array_field, struct
 from jax_attention.masks.base import Mask
@@ -145,8 +145,8 @@ def lengths(
     if key_lengths is None and query_lengths is None:
         raise ValueError("key_lengths, query_lengths: expected at least one of them, got None for both.")
     return Lengths(
-        None if key_lengths is None else check_array("key_lengths", key_lengths, kind="int"),
-        None if query_lengths is None else check_array("query_lengths", query_lengths, kind="int"),
+        None if key_lengths is None else check_lengths("key_lengths", key_lengths),
+        None if query_lengths is None else check_lengths("query_lengths", query_lengths),
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 import jax
 
 from jax_attention import masks, mods, normalizers, scores
-from jax_attention.core.checks import check_int, check_part, fail_unless
+from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.part_checks import check_part
 from jax_attention.core.text import quote
 from jax_attention.nn.feed_forward import ACTIVATIONS
 from jax_attention.normalizers import Softmax

@@ -243,7 +243,7 @@ class TransformerLM(nnx.Module):
         if config.position in ADDED_POSITIONS:
             # EMPTY is outside of the table. No token sees padding, so any row will do, but NaN would alarm debug_nans.
             token_positions = (
-                jnp.arange(tokens.shape[-1])
+                jnp.arange(tokens.shape[-1], dtype=jnp.int32)
                 if token_positions is None
                 else jnp.where(token_positions == EMPTY, 0, token_positions)
             )

@@ -13,6 +13,7 @@ from jax_attention import cache as kv_cache
 from jax_attention import masks
 from jax_attention.attention.attend import attend_heads, attention_weights_heads
 from jax_attention.core.checks import check_instance, check_positions
+from jax_attention.core.numerics import as_int32
 from jax_attention.dropout import Dropout
 from jax_attention.nn.bias_kv import attend_with_bias_kv, weights_with_bias_kv
 from jax_attention.nn.checks import check_cache, head_sizes
@@ -212,9 +213,9 @@ class MultiHeadAttention(nnx.Module):
         if self.rope is not None and self.rope.scaling.needs_length:
             raise ValueError(f"rope: expected frequencies that do not change with the length, got {self.rope!r}.")
         if positions is not None:
-            check_positions("positions", positions, key.shape[-2], key.shape[:-2])
+            positions = check_positions("positions", positions, key.shape[-2], key.shape[:-2])
         k, v = self.projections.project_key_value(key, value)
-        k_pos = jnp.arange(k.shape[-2]) if positions is None else jnp.asarray(positions, jnp.int32)
+        k_pos = jnp.arange(k.shape[-2], dtype=jnp.int32) if positions is None else positions
         k, v = self._key_value_heads(k, v, k_pos)
         return kv_cache.KVCache(k, v, None if positions is None else k_pos, jnp.asarray(k.shape[-3], jnp.int32))
 
@@ -246,7 +247,7 @@ class MultiHeadAttention(nnx.Module):
     ) -> tuple[jax.Array, dict[str, Any]]:
         check_instance("memory", memory, kv_cache.KVCache, "the result of layer.project_memory(key)")
         q = self.projections.project_query(query)
-        q_pos = jnp.arange(q.shape[-2]) if query_positions is None else query_positions
+        q_pos = jnp.arange(q.shape[-2], dtype=jnp.int32) if query_positions is None else query_positions
         options = self._options(mask, mods, query_positions, memory.positions, dropout)
         if memory.positions is not None:
             options["mask"] = _hide_empty(options["mask"])
@@ -287,11 +288,11 @@ class MultiHeadAttention(nnx.Module):
     def _project(self, query: Any, key: Any, value: Any, q_pos: Any, k_pos: Any) -> tuple[jax.Array, ...]:
         """Queries, keys and values in heads, normed and rotated."""
         q, k, v = self.projections(query, key, value)
-        q_pos = jnp.arange(q.shape[-2]) if q_pos is None else q_pos
-        k_pos = jnp.arange(k.shape[-2]) if k_pos is None else k_pos
+        q_pos = jnp.arange(q.shape[-2], dtype=jnp.int32) if q_pos is None else q_pos
+        k_pos = jnp.arange(k.shape[-2], dtype=jnp.int32) if k_pos is None else k_pos
         length = None
         if self.rope is not None and self.rope.scaling.needs_length:
-            length = present_length(jnp.asarray(q_pos), jnp.asarray(k_pos))
+            length = present_length(as_int32(jnp.asarray(q_pos)), as_int32(jnp.asarray(k_pos)))
         return self._query_heads(q, q_pos, length), *self._key_value_heads(k, v, k_pos, length)
 
     def _query_heads(self, q: jax.Array, positions: Any, length: Any = None) -> jax.Array:

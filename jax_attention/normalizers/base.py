@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.core.checks import check_kind, check_returned
 from jax_attention.core.numerics import forbid
+from jax_attention.core.part_checks import check_kind, check_parameters, check_returned
 from jax_attention.core.struct import FactoryRepr, UserFunction, struct
 
 
@@ -110,7 +110,10 @@ def as_normalizer(x: Any) -> Normalizer:
         Array([[0.5, 0. ]], dtype=float32)
     """
     check_kind("normalize", x)
-    return x if isinstance(x, Normalizer) else UserNormalizer(x)
+    if isinstance(x, Normalizer):
+        return x
+    check_parameters("normalize", x, ("scores", "where"))
+    return UserNormalizer(x)
 
 
 def count(where: jax.Array, dtype: jnp.dtype) -> jax.Array:

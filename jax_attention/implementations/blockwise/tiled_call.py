@@ -137,7 +137,7 @@ class TiledCall:
 
 def make_tiled_call(grid: TileGrid, call: AttentionCall) -> tuple[TiledCall, TileSchedule]:
     """Project queries and keys once, pad every array to whole tiles, list the tiles to compute."""
-    query, key = call.score.project(call.query, call.key)
+    query, key = call.score.project(*call.score.center(call.query, call.key))
     call = grid.pad(call.replace(query=query, key=key))
     coverage, schedule = schedule_tiles(grid, call)
     nonempty = coverage.nonempty_at_runtime
