@@ -248,7 +248,7 @@ class MultiHeadAttention(nnx.Module):
         check_instance("memory", memory, kv_cache.KVCache, "the result of layer.project_memory(key)")
         q = self.projections.project_query(query)
         q_pos = jnp.arange(q.shape[-2], dtype=jnp.int32) if query_positions is None else query_positions
-        options = self._options(mask, mods, query_positions, memory.positions, dropout)
+        options = self._options(None, mask, mods, query_positions, memory.positions, dropout)
         if memory.positions is not None:
             options["mask"] = _hide_empty(options["mask"])
         return self._query_heads(q, q_pos), options
@@ -258,7 +258,7 @@ class MultiHeadAttention(nnx.Module):
     ) -> tuple[jax.Array, kv_cache.KVCache, dict[str, Any]]:
         """The queries, the cache with the new rows, and the rule for attention over its slots."""
         positions = kv_cache.next_positions(cache, x.shape[-2]) if positions is None else positions
-        options = self._options(mask, mods, positions, cache.positions, None)
+        options = self._options(None, mask, mods, positions, cache.positions, None)
         check_cache(cache, x.shape[-2], options["mask"], self.rope)
         q, k, v = self._project(x, None, None, positions, positions)
         cache = kv_cache.append(cache, k, v, positions)
@@ -283,7 +283,7 @@ class MultiHeadAttention(nnx.Module):
                 raise ValueError("key: expected an array together with value, got None. Pass layer(query, key, value).")
             key_positions = query_positions if key_positions is None else key_positions
         q, k, v = self._project(query, key, value, query_positions, key_positions)
-        return q, k, v, self._options(mask, mods, query_positions, key_positions, dropout)
+        return q, k, v, self._options(query, mask, mods, query_positions, key_positions, dropout)
 
     def _project(self, query: Any, key: Any, value: Any, q_pos: Any, k_pos: Any) -> tuple[jax.Array, ...]:
         """Queries, keys and values in heads, normed and rotated."""
@@ -314,14 +314,14 @@ class MultiHeadAttention(nnx.Module):
     def _apply_rope(self, x: jax.Array, positions: Any, length: Any) -> jax.Array:
         return x if self.rope is None else self.rope.heads(x, positions, length=length)
 
-    def _options(self, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
-        rule = {name: unfreeze(part) for name, part in self.rule.items()}
+    def _options(self, rows: Any, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
+        rule = {name: unfreeze(part, rows) for name, part in self.rule.items()}
         if mask is not None:
             rule["mask"] = mask if rule["mask"] is None else masks.as_mask(rule["mask"]) & mask
         mods = mods if isinstance(mods, (tuple, list)) else (mods,)
         return {
             **rule,
-            "mods": (*(unfreeze(mod) for mod in self.mods), *mods),
+            "mods": (*(unfreeze(mod, rows) for mod in self.mods), *mods),
             "query_positions": q_pos,
             "key_positions": k_pos,
             "dropout": dropout,
