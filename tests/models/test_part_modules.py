@@ -29,8 +29,8 @@ class Forget(mods.Mod):
         return scores + self.queries[..., :, None] - self.keys[..., None, :]
 
 
-class ForgetGate(nn.PartModule):
-    """A gate for each head and token, from the rows."""
+class Projected(nn.PartModule):
+    """A number for each head, from a row."""
 
     def __init__(self, size, heads, *, rngs):
         self.linear = nn.Linear(size, heads, rngs=rngs)
@@ -38,21 +38,18 @@ class ForgetGate(nn.PartModule):
     @classmethod
     def for_layer(cls, config, *, rngs):
         return cls(config.width, config.num_heads, rngs=rngs)
+
+
+class ForgetGate(Projected):
+    """A gate for each head and token, from the rows."""
 
     def as_part(self, x):
         gates = jnp.moveaxis(jnp.cumsum(jax.nn.log_sigmoid(self.linear(x)), axis=-2), -1, -2)  # [..., N, T]
         return Forget(gates, gates)
 
 
-class Sharpness(nn.PartModule):
-    """A softmax whose sink depends on the mean row, for one layer at a time."""
-
-    def __init__(self, size, heads, *, rngs):
-        self.linear = nn.Linear(size, heads, rngs=rngs)
-
-    @classmethod
-    def for_layer(cls, config, *, rngs):
-        return cls(config.width, config.num_heads, rngs=rngs)
+class ContentSink(Projected):
+    """A softmax whose sink depends on the mean row."""
 
     def as_part(self, x):
         return normalizers.softmax(self.linear(x.mean(-2)))
@@ -79,7 +76,7 @@ def test_a_gate_that_reads_the_rows_is_the_formula():
 RULES = {
     "score": {"score": nn.Additive},
     "mod": {"mods": (ForgetGate, mods.soft_cap(5.0))},
-    "normalizer": {"normalize": Sharpness},
+    "normalizer": {"normalize": ContentSink},
 }
 
 
