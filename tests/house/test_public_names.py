@@ -66,10 +66,10 @@ PUBLIC = {
         split_pairs standard_library_corpus tasks tokenize write_tokens""",
     "jax_attention.training": """
         Checkpoints ConfidenceInterval FitResult LoopConfig Losses Meter MetricsFile OptimizerConfig Progress
-        Rouge TensorBoard TrainState TrainingDiverged bleu bootstrap check_divides cross_entropy data_mesh
+        Rouge TensorBoard TrainState TrainingDiverged bleu check_divides cross_entropy data_mesh
         evaluate_step exact_match fit init_state keep_freed_memory language_model_loss make_evaluate
-        make_optimizer make_schedule make_train_step matmul_peak progress read_metrics refuse_nonfinite replicate
-        rouge seq2seq_loss split_rows token_accuracy train_flops""",
+        make_optimizer make_schedule make_train_step matmul_peak paired_difference progress read_metrics
+        refuse_nonfinite replicate rouge seq2seq_loss split_rows t_interval token_accuracy train_flops""",
     "jax_attention.decoding": """
         Beams GenerationResult LogitTransform Prompts Sampler StreamChunk beam_search generate greedy min_p
         pad_prompts repetition_penalty sampler temperature top_k top_p""",
