@@ -25,6 +25,7 @@ from jax_attention.core.checks import (
 )
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.part_checks import check_part
+from jax_attention.core.sizes import index_range
 from jax_attention.core.struct import align
 from jax_attention.dropout import Dropout
 from jax_attention.implementations.base import Implementation
@@ -96,6 +97,7 @@ def prepare(
         query_positions=_expand_to_rank(q_pos, len(batch) + 1),
         key_positions=_expand_to_rank(k_pos, len(batch) + 1),
         precision=precision,
+        given_positions=_given(query_positions=query_positions, key_positions=key_positions),
         implementation=implementation,
         result=result,
     )
@@ -146,6 +148,7 @@ def prepare_heads(
         query_positions=q_pos,
         key_positions=k_pos,
         precision=precision,
+        given_positions=_given(query_positions=query_positions, key_positions=key_positions),
         implementation=implementation,
         result=result,
     )
@@ -218,7 +221,12 @@ def _check_rule(rule: dict[str, Any], query: jax.Array, key: jax.Array, batch: t
     check_rule_arrays(parts, batch, {"T": query.shape[-2], "S": columns, **features})
 
 
+def _given(**positions: Any) -> tuple[str, ...]:
+    """The names of the positions that are not None."""
+    return tuple(name for name, x in positions.items() if x is not None)
+
+
 def _positions(name: str, positions: Any, count: int, batch: tuple[int, ...]) -> jax.Array | np.ndarray:
     if positions is None:
-        return np.arange(count, dtype=np.int32)  # known when traced: masks then know which tiles are empty
+        return index_range(count)  # known when traced, if T and S are: masks then know which tiles are empty
     return check_positions(name, positions, count, batch)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_attention.core.sizes import is_at_most
+
 EMPTY_POSITION = 2**30
 """Position of an empty cache slot or of a padding token, so far ahead that causal masks exclude it.
 
@@ -185,7 +187,7 @@ def _matmul_2d_jvp(precision: Any, dtype: Any, primals: tuple, tangents: tuple) 
 
 def _times_tangent(a: jax.Array, db: jax.Array, product: Any) -> jax.Array:
     """`a @ db`, written so that its transpose is `copy(a^T) @ g` or `(copy(g^T) @ a)^T`, whichever copies less."""
-    if a.shape[-1] <= db.shape[-1]:
+    if is_at_most(a.shape[-1], db.shape[-1]):
         return product(_row_by_row(a.T).T, _row_by_row(db))
     return _row_by_row(product(_row_by_row(db.T), a.T)).T
 

@@ -53,6 +53,8 @@ class AttentionCall:
     batch_index: jax.Array | None = array_field(default=None)
     """int32 `[*batch]`: the number of each batch entry, where a call is one slice of a larger one; for dropout."""
     precision: Any = None
+    given_positions: tuple[str, ...] = ()
+    """Names of the positions that the caller passed; the others are 0, 1, 2, …"""
     implementation: Any = None
     """None, a name, or an `Implementation`."""
     result: ResultKind = ResultKind.OUTPUT

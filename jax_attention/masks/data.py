@@ -73,8 +73,8 @@ class Dense(Mask):
 
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         *batch, rows, columns = self.array.shape
-        grid = (tiles.rows, tiles.height) if rows > 1 else (1, 1)
-        grid += (tiles.columns, tiles.width) if columns > 1 else (1, 1)
+        grid = (tiles.rows, tiles.height) if rows != 1 else (1, 1)
+        grid += (tiles.columns, tiles.width) if columns != 1 else (1, 1)
         blocks = jnp.asarray(self.array).reshape(*batch, *grid)
         return tiles.coverage(jnp.any(blocks, axis=(-3, -1)), np.zeros((), bool))
 

@@ -19,6 +19,7 @@ from jax_attention.core.checks import (
     describe_array,
     fail_unless,
 )
+from jax_attention.core.sizes import exceeds
 from jax_attention.models.block import INITIAL_DEVIATION, LayerInputs, make_norm
 from jax_attention.models.blocks import Blocks, make_blocks, make_cache, restack
 from jax_attention.models.config import T5_BUCKETS, LMConfig, model_dtype
@@ -244,7 +245,7 @@ def check_cache(
     # A traced length is unknown: there the rows that do not fit are written as NaN.
     length = 0 if isinstance(cache.length, jax.core.Tracer) else int(cache.length)
     fail_unless(
-        cache.capacity is None or length + count <= cache.capacity,
+        cache.capacity is None or not exceeds(length + count, cache.capacity),
         f"tokens: expected at most {cache.capacity} rows in the cache, which holds {length}, got {count} more. Make it "
         "larger: init_cache(capacity=).",
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.sizes import is_at_most
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.linear_attention import chunks
 from jax_attention.implementations.linear_attention.causal_extent import CausalExtent
@@ -31,7 +32,7 @@ def attend(
     sums, count = empty_state(key, value) if state is None else state
     if ahead > 0:
         sums = sums + transpose(key[..., :ahead, :]) @ value[..., :ahead, :]
-    if ahead < key.shape[-2]:
+    if not is_at_most(key.shape[-2], ahead):
         rows = (query, *(chunks.moved(x, ahead, query.shape[-2]) for x in (key, value)))
         sums, output = chunks.scan(step, sums, rows, chunk)
     else:

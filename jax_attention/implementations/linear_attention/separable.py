@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.sizes import is_at_most
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.linear_attention import chunks
 from jax_attention.implementations.linear_attention.causal_extent import CausalExtent
@@ -29,7 +30,7 @@ def attend(call: AttentionCall, extent: CausalExtent, chunk: int | None) -> jax.
     state = top, jnp.zeros((*batch, 1, value.shape[-1]), jnp.result_type(key, value))
     if ahead > 0:
         state = append_keys(state, *(x[..., :ahead, :] for x in (key, allowed, value)))
-    if ahead < key.shape[-2]:
+    if not is_at_most(key.shape[-2], ahead):
         _, state = chunks.scan(step, state, tuple(chunks.moved(x, ahead, rows) for x in (key, allowed, value)), chunk)
     return _normalized(call.normalize, from_query, *state)
 
