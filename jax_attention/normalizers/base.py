@@ -56,6 +56,10 @@ class Normalizer(FactoryRepr):
         """The denominator of weights and outputs, `[..., t, 1]`, never 0."""
         return 1.0
 
+    def of_logarithm(self) -> Normalizer | None:
+        """The normalizer that gives `log(score)` the weights that this one gives `score`, or None."""
+        return None
+
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
         """Weights over whole rows."""
         numerator, denominator = self.quotient(*self.forbid(scores, broadcast_where(scores, where)))

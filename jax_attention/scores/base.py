@@ -39,6 +39,13 @@ class Score(FactoryRepr):
         """Scores `[..., t, s]` of projected rows `[..., t, P]` against projected columns `[..., s, P']`."""
         raise NotImplementedError(f"{type(self).__name__} must define tile(query, key)")
 
+    def logarithm(self) -> Score | None:
+        """The score whose exponential this one is, or None where the exponential itself is computed.
+
+        A normalizer that divides by the sum is then computed as a softmax of the logarithm, which cannot overflow.
+        """
+        return None
+
     def columns(self, key: jax.Array) -> int:
         """S, the number of columns of the scores."""
         return key.shape[-2]
