@@ -67,7 +67,7 @@ def compiled_decode(capacity):
     prompts = decoding.Prompts(row, row, jnp.ones(1, jnp.int32))
     options = dict(capacity=capacity, room=16, chunk=None, samples=None)
     state = jax.eval_shape(lambda: loop.prefill(model, prompts, sampler, None, stop, **options))
-    return loop.decode.lower(model, state, sampler, stop, np.int32(9)).compile(), state
+    return loop.decode.lower(model, state, sampler, np.int32(9)).compile(), state
 
 
 def test_the_loop_writes_into_the_cache_in_place():

@@ -101,8 +101,8 @@ def test_prompt_and_new_tokens_are_seen_but_padding_is_not():
     """If every seen token is forbidden, no token occurs twice; token 0, which pads, may occur once."""
     model = transformer("none")
 
-    def ban(logits, seen):
-        return jnp.where(seen, -jnp.inf, logits)
+    def ban(logits, history):
+        return jnp.where(history.seen, -jnp.inf, logits)
 
     without_seen = decoding.sampler(decoding.greedy(), ban)
     for side in ("left", "right"):
