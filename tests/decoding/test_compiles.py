@@ -32,10 +32,16 @@ def test_at_most_two_compilations_for_200_tokens(caplog):
 
 
 def test_other_numbers_run_the_same_programs():
-    """Parameters, temperature, k, p, rng, limit, length of the prompt, stop tokens, stop strings and streaming."""
-    make = lambda t, k, p: decoding.sampler(decoding.temperature(t), decoding.top_k(k), decoding.top_p(p))  # noqa: E731
+    """Parameters, temperature, k, p, n, minimum, rng, limit, length of the prompt, stop tokens and strings, streaming."""
+    make = lambda t, k, p: decoding.sampler(  # noqa: E731
+        decoding.temperature(t),
+        decoding.top_k(k),
+        decoding.top_p(p),
+        decoding.no_repeat_ngram_size(k),
+        decoding.min_new_tokens(k),
+    )
     call = lambda stride, length, count, sampler, **more: decoding.generate(  # noqa: E731
-        successor_model(stride), [5] * length, max_new_tokens=count, sampler=sampler, **more
+        successor_model(stride), [5] * length, max_new_tokens=count, sampler=sampler, **{"stop_tokens": 25} | more
     )
     call(1, 3, 12, make(0.5, 3, 0.5), rng=jax.random.key(0))
     CALL_COUNTS.clear()
