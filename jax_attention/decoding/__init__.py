@@ -2,10 +2,13 @@
 
 from jax_attention.decoding.beams import Beams, beam_search
 from jax_attention.decoding.generate import GenerationResult, generate
+from jax_attention.decoding.history import History
 from jax_attention.decoding.logit_transforms import (
     LogitTransform,
     greedy,
+    min_new_tokens,
     min_p,
+    no_repeat_ngram_size,
     repetition_penalty,
     temperature,
     top_k,
@@ -18,6 +21,7 @@ from jax_attention.decoding.text_streaming import StreamChunk
 __all__ = [
     "Beams",
     "GenerationResult",
+    "History",
     "LogitTransform",
     "Prompts",
     "Sampler",
@@ -25,7 +29,9 @@ __all__ = [
     "beam_search",
     "generate",
     "greedy",
+    "min_new_tokens",
     "min_p",
+    "no_repeat_ngram_size",
     "pad_prompts",
     "repetition_penalty",
     "sampler",

@@ -1,11 +1,11 @@
 """Logit transforms: changes of the next token's logits before a token is chosen.
 
-A transform is a struct with the call `transform(logits[..., V], seen[..., V]) -> logits`: pure, in float32, with its
-number as an array field, so that another temperature runs the same compiled program. `seen` marks the tokens that the
-row already contains, prompt included. A forbidden token gets the logit -inf.
+A transform is a struct with the call `transform(logits[..., V], history) -> logits`: pure, in float32, with its number
+as an array field, so that another temperature runs the same compiled program. The history has the tokens of each row so
+far and the number of new ones. A forbidden token gets the logit -inf.
 
-`top_k`, `top_p` and `min_p` equal the classes of the same name in Hugging Face transformers on the same logits, ties
-included: tokens are ordered as by a stable ascending sort, and dropped from the front.
+All equal the classes of the same name in Hugging Face transformers on the same logits. That includes ties for `top_k`,
+`top_p` and `min_p`: tokens are ordered as by a stable ascending sort, and dropped from the front.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array, check_int, describe_array, fail_unless
 from jax_attention.core.struct import FactoryRepr, array_field, struct
+from jax_attention.decoding.history import History, mark_tokens, read_field
 from jax_attention.decoding.ranking import count_light_tail, is_among_smallest, kth_largest, sort_keys
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ class LogitTransform(FactoryRepr):
     sampling_only: ClassVar[bool] = True
     """Whether the transform only shapes the distribution that a token is drawn from, so that `greedy` ignores it."""
     needs_seen: ClassVar[bool] = False
-    """Whether the transform reads `seen`."""
+    """Whether the transform reads `history.seen`."""
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         """Changed logits `[..., V]`; forbidden tokens have -inf."""
         raise NotImplementedError
 
@@ -47,22 +48,61 @@ class RepetitionPenalty(LogitTransform):
 
     order, sampling_only, needs_seen = 0, False, True
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
-        fail_unless(seen is not None, "seen: expected bool [..., V], the tokens of the row, got None.", TypeError)
-        penalty = _per_row(self.penalty)
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
+        seen, penalty = read_field(history, "seen"), _per_row(self.penalty)
         return jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 @struct
+class NoRepeatNgramSize(LogitTransform):
+    """-inf for tokens that would repeat an n-gram of the row; see `no_repeat_ngram_size`."""
+
+    size: jax.Array | int = array_field()
+
+    order, sampling_only = 1, False
+
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
+        tokens, lengths = read_field(history, "tokens"), read_field(history, "lengths")[..., None]
+        size = jnp.broadcast_to(_per_row(jnp.asarray(self.size, jnp.int32)), lengths.shape)
+        columns = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
+
+        def compare(distance: jax.Array, ends: jax.Array) -> jax.Array:
+            last = jnp.take_along_axis(tokens, jnp.maximum(lengths - distance, 0), axis=-1)
+            before = jnp.roll(tokens, distance, axis=-1)
+            return ends & ((before == last) | (distance >= size))
+
+        # Columns where an n-gram ends whose first n - 1 tokens are the last n - 1 tokens of the row.
+        ends = (columns >= size - 1) & (columns < lengths)
+        longest = jnp.minimum(jnp.max(size), tokens.shape[-1])
+        ends = jax.lax.fori_loop(1, longest, compare, ends)
+        return jnp.where(mark_tokens(tokens, ends, logits.shape[-1]), -jnp.inf, logits)
+
+
+@struct
+class MinNewTokens(LogitTransform):
+    """-inf for stop tokens as long as there are fewer new tokens; see `min_new_tokens`."""
+
+    count: jax.Array | int = array_field()
+
+    order, sampling_only = 2, False
+
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
+        step, stop_tokens = read_field(history, "step"), read_field(history, "stop_tokens")
+        is_stop = mark_tokens(stop_tokens, stop_tokens >= 0, logits.shape[-1])
+        is_stop = is_stop.reshape((1,) * (logits.ndim - 1) + is_stop.shape)
+        return jnp.where(is_stop & (step < _per_row(self.count)), -jnp.inf, logits)
+
+
+@struct
 class UserLogitTransform(LogitTransform):
-    """A plain function `f(logits, seen) -> logits`; it is static, so another function object recompiles."""
+    """A plain function `f(logits, history) -> logits`; it is static, so another function object recompiles."""
 
     function: Callable
 
-    order, sampling_only, needs_seen = 1, False, True
+    order, sampling_only, needs_seen = 3, False, True
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
-        changed = self.function(logits, seen)
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
+        changed = self.function(logits, history)
         fail_unless(
             getattr(changed, "shape", None) == logits.shape,
             f"logit transform {self!r}: expected the function to return logits of shape {logits.shape}, got "
@@ -80,9 +120,9 @@ class Temperature(LogitTransform):
 
     temperature: jax.Array | float = array_field()
 
-    order = 2
+    order = 4
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         return logits / _per_row(self.temperature)
 
 
@@ -92,9 +132,9 @@ class TopK(LogitTransform):
 
     k: jax.Array | int = array_field()
 
-    order = 3
+    order = 5
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         keys = sort_keys(logits)
         return jnp.where(keys < kth_largest(keys, self.k), -jnp.inf, logits)
 
@@ -109,9 +149,9 @@ class TopP(LogitTransform):
     """
     min_tokens_to_keep: int = 1
 
-    order = 4
+    order = 6
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         keys = sort_keys(logits)
         dropped = count_light_tail(keys, jax.nn.softmax(logits, axis=-1), self.tail)
         max_dropped = max(0, logits.shape[-1] - self.min_tokens_to_keep)
@@ -130,9 +170,9 @@ class MinP(LogitTransform):
     p: jax.Array | float = array_field()
     min_tokens_to_keep: int = 1
 
-    order = 5
+    order = 7
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         probabilities = jax.nn.softmax(logits, axis=-1)
         unlikely = probabilities < _per_row(self.p) * jnp.max(probabilities, axis=-1, keepdims=True)
         if self.min_tokens_to_keep > 1:
@@ -146,7 +186,7 @@ class Greedy(LogitTransform):
 
     order, sampling_only = 9, False
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         return logits
 
 
@@ -188,7 +228,8 @@ def repetition_penalty(penalty: Float[Array, "*batch"] | float) -> RepetitionPen
             invites repetition.
 
     Returns:
-        A logit transform for `sampler`; another number does not recompile. A direct call needs `seen`, bool `[..., V]`.
+        A logit transform for `sampler`; another number does not recompile. A direct call needs `History(seen=)`, bool
+        `[..., V]`.
 
     Raises:
         ValueError: if it is a number and not positive (arrays may be traced, so their entries are not checked).
@@ -197,7 +238,8 @@ def repetition_penalty(penalty: Float[Array, "*batch"] | float) -> RepetitionPen
     Example:
         >>> import jax.numpy as jnp
         >>> from jax_attention import decoding
-        >>> decoding.repetition_penalty(2.0)(jnp.array([4.0, -4.0, 4.0]), jnp.array([True, True, False]))
+        >>> history = decoding.History(seen=jnp.array([True, True, False]))
+        >>> decoding.repetition_penalty(2.0)(jnp.array([4.0, -4.0, 4.0]), history)
         Array([ 2., -8.,  4.], dtype=float32)
 
     Reference:
@@ -206,6 +248,69 @@ def repetition_penalty(penalty: Float[Array, "*batch"] | float) -> RepetitionPen
     """
     cure = "1.0 changes nothing; leave the penalty out to switch it off."
     return RepetitionPenalty(_check_number("penalty", penalty, lambda p: p > 0, "a positive number", cure))
+
+
+def no_repeat_ngram_size(size: Int[Array, "*batch"] | int) -> NoRepeatNgramSize:
+    """Forbid tokens that would make a sequence of n tokens occur twice in a row, prompt included.
+
+        logit' = -inf  if (the last n - 1 tokens, this token) is among the n-grams of the row  else  logit
+
+    Args:
+        size: n, at least 1, or an integer array `[...]` with one per row. 1 forbids every token of the row.
+
+    Returns:
+        A logit transform for `sampler`; another n does not recompile. A direct call needs `History(tokens=, lengths=)`.
+
+    Raises:
+        ValueError: if it is smaller than 1 (arrays may be traced, so their entries are not checked).
+        TypeError: if it is not an integer.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import decoding
+        >>> history = decoding.History(tokens=jnp.array([1, 2, 3, 1, -1]), lengths=jnp.array(4))
+        >>> decoding.no_repeat_ngram_size(2)(jnp.zeros(4), history)
+        Array([  0.,   0., -inf,   0.], dtype=float32)
+
+    Reference:
+        Paulus, Xiong, Socher (2018), "A deep reinforced model for abstractive summarization", section 2.5. Hugging Face
+        counts the padding of a batch among the n-grams; here it is not.
+    """
+    return NoRepeatNgramSize(_check_count("size", size, "Leave no_repeat_ngram_size out to allow repetitions."))
+
+
+def min_new_tokens(count: Int[Array, "*batch"] | int) -> MinNewTokens:
+    """Forbid the stop tokens until a row has `count` new tokens.
+
+        logit' = -inf  if the token is a stop token and there are fewer than `count` new tokens  else  logit
+
+    Stop strings are not held back. The stop tokens are those of the call, so `generate` and `beam_search` refuse it
+    without any.
+
+    Args:
+        count: at least 1, or an integer array `[...]` with one per row.
+
+    Returns:
+        A logit transform for `sampler`; another count does not recompile. A direct call needs `History(step=,
+        stop_tokens=)`.
+
+    Raises:
+        ValueError: if it is smaller than 1 (arrays may be traced, so their entries are not checked).
+        TypeError: if it is not an integer.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention import decoding
+        >>> for step in (2, 3):
+        ...     history = decoding.History(step=jnp.array(step), stop_tokens=jnp.array([1]))
+        ...     print(decoding.min_new_tokens(3)(jnp.zeros(3), history))
+        [  0. -inf   0.]
+        [0. 0. 0.]
+
+    Reference:
+        https://github.com/huggingface/transformers/issues/20814: a minimum that does not count the prompt.
+    """
+    return MinNewTokens(_check_count("count", count, "Leave min_new_tokens out to let a row stop at once."))
 
 
 def top_k(k: Int[Array, "*batch"] | int) -> TopK:
@@ -232,12 +337,7 @@ def top_k(k: Int[Array, "*batch"] | int) -> TopK:
     Reference:
         Fan, Lewis, Dauphin (2018), "Hierarchical neural story generation", section 5.4.
     """
-    if isinstance(k, jax.Array) or getattr(k, "ndim", 0):
-        is_integer = jnp.issubdtype(k.dtype, jnp.integer)
-        message = f"k: expected integers, got {describe_array(k)}. Cast them: k.astype(jnp.int32)."
-        fail_unless(is_integer, message, TypeError)
-        return TopK(k)
-    return TopK(check_int("k", k, 1, "Leave top_k out to keep every token."))
+    return TopK(_check_count("k", k, "Leave top_k out to keep every token."))
 
 
 def top_p(p: Float[Array, "*batch"] | float, *, min_tokens_to_keep: int = 1) -> TopP:
@@ -307,7 +407,7 @@ def greedy() -> Greedy:
 
         token = argmax(logits)
 
-    It combines with `repetition_penalty` and plain functions. `sampler` refuses it together with `temperature`,
+    It combines with `repetition_penalty`, `no_repeat_ngram_size`, `min_new_tokens` and plain functions. `sampler` refuses it together with `temperature`,
     `top_k`, `top_p` or `min_p`, which it would ignore.
 
     Returns:
@@ -334,6 +434,15 @@ def _check_number(name: str, x: Any, is_valid: Callable[[float], bool], expected
     x = check_array(name, x)
     fail_unless(not isinstance(x, float) or is_valid(x), f"{name}: expected {expected}, got {x}. {cure}")
     return x
+
+
+def _check_count(name: str, x: Any, cure: str) -> Any:
+    """Return an int of at least 1, or an integer array with one per row, whose entries are not checked."""
+    if isinstance(x, jax.Array) or getattr(x, "ndim", 0):
+        message = f"{name}: expected integers, got {describe_array(x)}. Cast them: {name}.astype(jnp.int32)."
+        fail_unless(jnp.issubdtype(x.dtype, jnp.integer), message, TypeError)
+        return x
+    return check_int(name, x, 1, cure)
 
 
 def _check_min_tokens(count: Any) -> int:
