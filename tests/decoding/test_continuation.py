@@ -22,7 +22,7 @@ from jax_attention.decoding.continuation import Continuation
 from tests.support.successor_model import VOCAB_SIZE, successor_model
 from tests.support.tokenizer_definitions import by_decoder, gemma_decoder, llama_decoder, marked, word_level
 
-STORY = "the cat sat on a mat and saw that it was good so there".split()
+STORY = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "it", "was", "good", "so", "there"]
 STORY += [f"w{i}" for i in range(VOCAB_SIZE - len(STORY))]
 """Words in the order in which the model writes them: "the cat sat" goes on with "on a mat"."""
 PROMPT, NEW = [0, 1, 2], " on a mat"

@@ -7,7 +7,7 @@ from tokenizers import decoders
 
 from jax_attention import data
 
-WORDS = "the cat sat on a mat do not n't . , lower er ing".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "do", "not", "n't", ".", ",", "lower", "er", "ing"]
 MARK = "▁"
 
 
