@@ -135,7 +135,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_finite_gradient_with_a_bad_update_changes_nothing_and_is_counted(case):
-    """https://github.com/google-deepmind/optax/issues/1754: Adam's epsilon is 0 in float16, and the model became NaN."""
+    """https://github.com/google-deepmind/optax/issues/1754: Adam divided 0 by 0 in float16: the model became NaN."""
     inner, gradient, loss = REFUSED[case]
     optimizer = training.refuse_nonfinite(inner)
     before = optimizer.init(FLOAT16)
