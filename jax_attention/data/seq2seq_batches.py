@@ -112,6 +112,10 @@ class Seq2SeqBatches(Batches):
         self.predicted = int(sizes[chosen, 1].sum())
         self.evaluation_rows = len(chosen)
 
+    @property
+    def tokens_by_field(self) -> dict[str, Tokens]:
+        return {"tokens": self._targets, "source": self._sources}
+
     def batch(self, seed: int, step: int, batch_size: int, rows: slice | None = None) -> Seq2SeqBatch:
         check_address(seed, step)
         selected = row_numbers(batch_size, rows)

@@ -48,6 +48,11 @@ class Batches(abc.ABC):
     evaluation_rows: int
     """Number of rows of one evaluation, without padding rows."""
 
+    @property
+    def tokens_by_field(self) -> dict[str, Tokens]:
+        """The tokens that the fields "tokens" and "source" of a batch are taken from, to compare vocabularies."""
+        return {}
+
     @abc.abstractmethod
     def batch(self, seed: int, step: int, batch_size: int, rows: slice | None = None) -> Any:
         """The training batch of a step, a pure function of its arguments.
@@ -103,6 +108,10 @@ class Source(Batches):
         self.tokens = as_tokens("tokens", tokens)
         self.length = check_int("length", length, 1, "It is the number of tokens in a row.")
         self._ids = np.asarray(self.tokens.ids)  # indexing np.memmap itself is slower
+
+    @property
+    def tokens_by_field(self) -> dict[str, Tokens]:
+        return {"tokens": self.tokens}
 
     @abc.abstractmethod
     def _evaluation_batch(self, rows: Int[np.ndarray, "B"]) -> Batch:
