@@ -69,9 +69,7 @@ class History:
         return dataclasses.replace(self, tokens=tokens, lengths=lengths, seen=seen)
 
 
-def start_history(
-    prompts: Prompts, stop_tokens: jax.Array, capacity: int, seen_size: int | None
-) -> History:
+def start_history(prompts: Prompts, stop_tokens: jax.Array, capacity: int, seen_size: int | None) -> History:
     """The history of the prompts before the first new token, with room for `capacity` tokens of a row.
 
     `seen_size` is the size of the vocabulary, or None to leave `seen` out.
