@@ -11,6 +11,7 @@ from jax_attention.attention.evaluate import IMPLEMENTATIONS, choose, preferred
 from jax_attention.attention.prepare import Options, prepare, prepare_heads
 from jax_attention.core.checks import describe_array
 from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.sizes import size_text
 from jax_attention.implementations.call import AttentionCall
 
 if TYPE_CHECKING:
@@ -102,4 +103,4 @@ def _rule(call: AttentionCall) -> dict[str, str]:
 def _score_size(call: AttentionCall) -> str:
     dtype = compute_dtype(call.query, call.key, call.value)
     shape = call.score_shape
-    return f"{dtype}[{','.join(map(str, shape))}], {dtype.itemsize * math.prod(shape):,} bytes"
+    return f"{dtype}[{','.join(map(str, shape))}], {size_text(dtype.itemsize * math.prod(shape))} bytes"

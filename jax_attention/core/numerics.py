@@ -8,13 +8,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from jax_attention.core.sizes import is_at_most
 
 EMPTY_POSITION = 2**30
 """Position of an empty cache slot or of a padding token, so far ahead that causal masks exclude it.
 
 Half of the range of int32: sums and differences with the offset of a mask (below 2**28) do not overflow.
 """
+
+
+INT32_MAX = 2**31 - 1
+
+
+def as_int32(x: Any) -> Any:
+    """Positions, lengths and distances as int32, whatever integers they were; a Python int stays one.
+
+    Masks and mods subtract and multiply them: in uint32 `2 - 3` is 4294967295, in int8 `100 + 100` is -56. Numbers
+    beyond int32 become its largest or smallest one, which is as far away for every mask as they were.
+    """
+    if isinstance(x, int) or x.dtype == np.int32:
+        return x
+    xp, info = (np if isinstance(x, np.ndarray | np.generic) else jnp), jnp.iinfo(x.dtype)
+    if info.max > INT32_MAX:
+        x = xp.minimum(x, xp.asarray(INT32_MAX, x.dtype))
+    if info.min < -INT32_MAX - 1:
+        x = xp.maximum(x, xp.asarray(-INT32_MAX - 1, x.dtype))
+    return x.astype(np.int32)
 
 
 def compute_dtype(*arrays: Any) -> jnp.dtype:
@@ -165,7 +187,7 @@ def _matmul_2d_jvp(precision: Any, dtype: Any, primals: tuple, tangents: tuple) 
 
 def _times_tangent(a: jax.Array, db: jax.Array, product: Any) -> jax.Array:
     """`a @ db`, written so that its transpose is `copy(a^T) @ g` or `(copy(g^T) @ a)^T`, whichever copies less."""
-    if a.shape[-1] <= db.shape[-1]:
+    if is_at_most(a.shape[-1], db.shape[-1]):
         return product(_row_by_row(a.T).T, _row_by_row(db))
     return _row_by_row(product(_row_by_row(db.T), a.T)).T
 

@@ -149,15 +149,17 @@ def find_parts(kind: type | tuple[type, ...], parts: Any) -> list[Any]:
     return [x for x in jax.tree.leaves(parts, is_leaf=is_kind) if is_kind(x)]
 
 
-def align(x: Any, rank: int, groups: tuple[int, int] | None = None) -> Any:
+def align(x: Any, rank: int, dtype: Any, groups: tuple[int, int] | None = None) -> Any:
     """Give every array inside `x` exactly `rank` batch dimensions by inserting dimensions of size 1 in front.
 
     `groups = (K, G)` first splits the last batch dimension, the N = K G query heads, in two. User functions keep seeing
     N heads in one axis: their wrapper merges the heads before the call and splits them after it.
 
-    Half-precision arrays become float32, because their gradients are sums over many scores. An array with an entry for
-    every score stays as it is: it is promoted tile by tile, and a copy would be quadratic.
+    Arrays get the dtype of the scores: half-precision ones because their gradients are sums over many scores, float64
+    ones because the operands decide in which precision to compute, not a NumPy number in the rule. A half-precision
+    array with an entry for every score stays as it is: it is promoted tile by tile, and a copy would be quadratic.
     """
+    dtype = jnp.dtype(dtype)
 
     def expand(entry: NamedArray) -> Any:
         if isinstance(entry.array, (int, float)):
@@ -165,8 +167,9 @@ def align(x: Any, rank: int, groups: tuple[int, int] | None = None) -> Any:
         array, shape = entry.array, np.shape(entry.array)
         batch_rank = len(shape) - len(entry.axes)
         entry_per_score = entry.axes == ("T", "S") and batch_rank == rank and 1 not in shape
-        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4 and not entry_per_score:
-            array = array.astype(jnp.float32)
+        is_narrow = array.dtype.itemsize < dtype.itemsize
+        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != dtype and not (is_narrow and entry_per_score):
+            array = array.astype(dtype)
         batch, tail = shape[:batch_rank], shape[batch_rank:]
         if groups and batch:
             batch = (*batch[:-1], *((1, 1) if batch[-1] == 1 else groups))

@@ -53,6 +53,8 @@ class AttentionCall:
     batch_index: jax.Array | None = array_field(default=None)
     """int32 `[*batch]`: the number of each batch entry, where a call is one slice of a larger one; for dropout."""
     precision: Any = None
+    given_positions: tuple[str, ...] = ()
+    """Names of the positions that the caller passed; the others are 0, 1, 2, …"""
     implementation: Any = None
     """None, a name, or an `Implementation`."""
     result: ResultKind = ResultKind.OUTPUT
@@ -111,6 +113,17 @@ class AttentionCall:
         """The operands in the dtype of scores and sums: at least float32."""
         dtype = compute_dtype(self.query, self.key, self.value)
         return self.replace(**{name: getattr(self, name).astype(dtype) for name in ("query", "key", "value")})
+
+    def in_logarithms(self) -> AttentionCall:
+        """The same call by the logarithm of its score and a softmax, if both parts of the rule have such a form.
+
+        Exponentials of features over- and underflow (performer-pytorch#36); the softmax subtracts a maximum first, and
+        the factors of queries and keys cancel in its quotient. Mods change the score itself, not its logarithm.
+        """
+        score, normalize = self.score.logarithm(), self.normalize.of_logarithm()
+        if self.mods or score is None or normalize is None:
+            return self
+        return self.replace(score=score, normalize=normalize)
 
     def zero_unused(self, rows: Any, columns: Any) -> AttentionCall:
         """Replace operand rows that no allowed pair needs by 0, so that NaN there goes nowhere.

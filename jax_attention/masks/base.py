@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.core.checks import check_bool, check_kind
+from jax_attention.core.part_checks import check_bool, check_kind, check_parameters
 from jax_attention.core.struct import FactoryRepr, UserFunction, part_field, struct
 from jax_attention.masks.block_coverage import BlockCoverage, TileRanges
 
@@ -52,7 +52,7 @@ class Mask(FactoryRepr):
         """
         rows, columns = query_length, query_length if key_length is None else key_length
         q_pos, k_pos = np.arange(rows)[:, None], np.arange(columns)[None, :]
-        allowed = np.asarray(self(jnp.asarray(q_pos), jnp.asarray(k_pos)))
+        allowed = np.asarray(self(jnp.asarray(q_pos, jnp.int32), jnp.asarray(k_pos, jnp.int32)))
         allowed = np.broadcast_to(allowed, (*allowed.shape[:-2], rows, columns)).reshape(-1, rows, columns)[0]
         width = len(str(max(rows - 1, 0)))
         lines = [f"q {t:>{width}}  " + " ".join(".#"[int(x)] for x in row) for t, row in enumerate(allowed)]
@@ -156,4 +156,5 @@ def as_mask(x: Mask | Callable) -> Mask:
             f"{type(x).__name__}. Wrap a boolean array (True = may attend): masks.dense(array)."
         )
     check_kind("mask", x)
+    check_parameters("mask", x, ("q_pos", "k_pos"))
     return UserMask(x)

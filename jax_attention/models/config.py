@@ -85,7 +85,8 @@ class LMConfig:
         sinks: one learned sink for each head (softmax only).
         dropout: rate on embeddings and on the outputs of attention and feed-forward.
         attention_dropout: rate on attention weights.
-        score: the rule's score; None is `scaled_dot`.
+        score: the rule's score; None is `scaled_dot`. Score, mods and normalize may also be classes of modules, whose
+            parameters each layer has of its own: `nn.Additive`, or a subclass of `nn.PartModule`.
         mods: the rule's mods; position mods come first, the cap last.
         mask: the rule's mask; None lets every token see the future.
         normalize: the rule's normalizer; None is `softmax`.

@@ -98,7 +98,7 @@ class PatchEncoder(nnx.Module):
         """Vectors `[..., P, D]` of the patches after the last block."""
         x = self.embed(self.patches(images).astype(model_dtype(self.config)))
         if self.position is not None:
-            x = x + self.position[...].astype(x.dtype)
+            x = x + self.position[...].astype(x.dtype).reshape((1,) * (x.ndim - 2) + x.shape[-2:])
         return self.body(drop(x, self.config.dropout, fold(rng, 0)), rng=fold(rng, 1)).hidden
 
     def patches(self, images: Float[Array, "*batch H W C"]) -> Float[Array, "*batch P N"]:

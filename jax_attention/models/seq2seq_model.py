@@ -125,7 +125,11 @@ def _encode_memory(model: Seq2SeqModel, source: jax.Array, positions: jax.Array)
 def _pad_source(source: jax.Array, positions: Any, size: int) -> tuple[jax.Array, jax.Array]:
     """Tokens and positions `[..., size]`; the added tokens have position `EMPTY`, to which no token attends."""
     count, batch = source.shape[-1], source.shape[:-1]
-    positions = jnp.arange(count) if positions is None else check_positions("positions", positions, count, batch)
+    positions = (
+        jnp.arange(count, dtype=jnp.int32)
+        if positions is None
+        else check_positions("positions", positions, count, batch)
+    )
 
     def pad(x: jax.Array, fill: int) -> jax.Array:
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, size - count)], constant_values=fill)

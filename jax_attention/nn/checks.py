@@ -6,6 +6,7 @@ from typing import Any
 
 from jax_attention import masks
 from jax_attention.cache import KVCache
+from jax_attention.core.sizes import is_at_most
 from jax_attention.masks.properties import max_lookback
 from jax_attention.positions import Rotary
 
@@ -31,7 +32,7 @@ def check_cache(cache: KVCache, count: int, mask: Any, rope: Rotary | None) -> N
             "scaling."
         )
     window = None if mask is None else max_lookback(masks.as_mask(mask))
-    if cache.ring and (window is None or cache.capacity < window + count - 1):
+    if cache.ring and (window is None or not is_at_most(window + count - 1, cache.capacity)):
         raise ValueError(
             f"cache: expected a ring with at least window + {count} - 1 slots and a mask with a bounded window, "
             f"got {cache.capacity} slots and mask {mask!r}. Append fewer rows at a time or create a larger cache."

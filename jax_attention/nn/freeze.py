@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jax_attention.nn.scores import ScoreModule
+from jax_attention.core.checks import fail_unless
+from jax_attention.nn.part_module import PartModule
 
 
 class LearnedPart(nnx.Module):
@@ -98,8 +99,13 @@ def freeze(part: Any) -> Any:
     return part if isinstance(part, nnx.Module) else Constant(part)
 
 
-def unfreeze(stored: Any) -> Any:
-    """A stored part as `attend` takes it, the inverse of `freeze`."""
-    if isinstance(stored, ScoreModule):
-        return stored.as_score()
+def unfreeze(stored: Any, rows: Any = None) -> Any:
+    """A stored part as `attend` takes it, the inverse of `freeze`; rows are what the layer reads, if it knows all."""
+    if isinstance(stored, PartModule):
+        fail_unless(
+            rows is not None or not stored.reads_rows,
+            f"{type(stored).__name__}: expected a call that has all rows, on which the part depends, got one with a "
+            "cache or a memory, which keep keys and values only. Call the model without a cache.",
+        )
+        return stored.as_part(rows)
     return stored.part() if isinstance(stored, LearnedPart) else stored.value

@@ -13,6 +13,7 @@ from jax_attention import cache as kv_cache
 from jax_attention import masks
 from jax_attention.attention.attend import attend_heads, attention_weights_heads
 from jax_attention.core.checks import check_instance, check_positions
+from jax_attention.core.numerics import as_int32
 from jax_attention.dropout import Dropout
 from jax_attention.nn.bias_kv import attend_with_bias_kv, weights_with_bias_kv
 from jax_attention.nn.checks import check_cache, head_sizes
@@ -212,9 +213,9 @@ class MultiHeadAttention(nnx.Module):
         if self.rope is not None and self.rope.scaling.needs_length:
             raise ValueError(f"rope: expected frequencies that do not change with the length, got {self.rope!r}.")
         if positions is not None:
-            check_positions("positions", positions, key.shape[-2], key.shape[:-2])
+            positions = check_positions("positions", positions, key.shape[-2], key.shape[:-2])
         k, v = self.projections.project_key_value(key, value)
-        k_pos = jnp.arange(k.shape[-2]) if positions is None else jnp.asarray(positions, jnp.int32)
+        k_pos = jnp.arange(k.shape[-2], dtype=jnp.int32) if positions is None else positions
         k, v = self._key_value_heads(k, v, k_pos)
         return kv_cache.KVCache(k, v, None if positions is None else k_pos, jnp.asarray(k.shape[-3], jnp.int32))
 
@@ -246,8 +247,8 @@ class MultiHeadAttention(nnx.Module):
     ) -> tuple[jax.Array, dict[str, Any]]:
         check_instance("memory", memory, kv_cache.KVCache, "the result of layer.project_memory(key)")
         q = self.projections.project_query(query)
-        q_pos = jnp.arange(q.shape[-2]) if query_positions is None else query_positions
-        options = self._options(mask, mods, query_positions, memory.positions, dropout)
+        q_pos = jnp.arange(q.shape[-2], dtype=jnp.int32) if query_positions is None else query_positions
+        options = self._options(None, mask, mods, query_positions, memory.positions, dropout)
         if memory.positions is not None:
             options["mask"] = _hide_empty(options["mask"])
         return self._query_heads(q, q_pos), options
@@ -257,7 +258,7 @@ class MultiHeadAttention(nnx.Module):
     ) -> tuple[jax.Array, kv_cache.KVCache, dict[str, Any]]:
         """The queries, the cache with the new rows, and the rule for attention over its slots."""
         positions = kv_cache.next_positions(cache, x.shape[-2]) if positions is None else positions
-        options = self._options(mask, mods, positions, cache.positions, None)
+        options = self._options(None, mask, mods, positions, cache.positions, None)
         check_cache(cache, x.shape[-2], options["mask"], self.rope)
         q, k, v = self._project(x, None, None, positions, positions)
         cache = kv_cache.append(cache, k, v, positions)
@@ -282,16 +283,16 @@ class MultiHeadAttention(nnx.Module):
                 raise ValueError("key: expected an array together with value, got None. Pass layer(query, key, value).")
             key_positions = query_positions if key_positions is None else key_positions
         q, k, v = self._project(query, key, value, query_positions, key_positions)
-        return q, k, v, self._options(mask, mods, query_positions, key_positions, dropout)
+        return q, k, v, self._options(query, mask, mods, query_positions, key_positions, dropout)
 
     def _project(self, query: Any, key: Any, value: Any, q_pos: Any, k_pos: Any) -> tuple[jax.Array, ...]:
         """Queries, keys and values in heads, normed and rotated."""
         q, k, v = self.projections(query, key, value)
-        q_pos = jnp.arange(q.shape[-2]) if q_pos is None else q_pos
-        k_pos = jnp.arange(k.shape[-2]) if k_pos is None else k_pos
+        q_pos = jnp.arange(q.shape[-2], dtype=jnp.int32) if q_pos is None else q_pos
+        k_pos = jnp.arange(k.shape[-2], dtype=jnp.int32) if k_pos is None else k_pos
         length = None
         if self.rope is not None and self.rope.scaling.needs_length:
-            length = present_length(jnp.asarray(q_pos), jnp.asarray(k_pos))
+            length = present_length(as_int32(jnp.asarray(q_pos)), as_int32(jnp.asarray(k_pos)))
         return self._query_heads(q, q_pos, length), *self._key_value_heads(k, v, k_pos, length)
 
     def _query_heads(self, q: jax.Array, positions: Any, length: Any = None) -> jax.Array:
@@ -313,14 +314,14 @@ class MultiHeadAttention(nnx.Module):
     def _apply_rope(self, x: jax.Array, positions: Any, length: Any) -> jax.Array:
         return x if self.rope is None else self.rope.heads(x, positions, length=length)
 
-    def _options(self, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
-        rule = {name: unfreeze(part) for name, part in self.rule.items()}
+    def _options(self, rows: Any, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
+        rule = {name: unfreeze(part, rows) for name, part in self.rule.items()}
         if mask is not None:
             rule["mask"] = mask if rule["mask"] is None else masks.as_mask(rule["mask"]) & mask
         mods = mods if isinstance(mods, (tuple, list)) else (mods,)
         return {
             **rule,
-            "mods": (*(unfreeze(mod) for mod in self.mods), *mods),
+            "mods": (*(unfreeze(mod, rows) for mod in self.mods), *mods),
             "query_positions": q_pos,
             "key_positions": k_pos,
             "dropout": dropout,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jax_attention.core.checks import broadcasts, check_array, check_int, describe_array, fail_unless
+from jax_attention.core.checks import broadcasts, check_int, check_lengths, describe_array, fail_unless
 from jax_attention.core.numerics import pvary_like
 from jax_attention.nn.linear import Linear
 
@@ -249,7 +249,7 @@ class LSTM(Recurrent):
 
 def _is_real(lengths: Any, batch: list[int], count: int) -> jax.Array:
     """Whether row t of sequence r is within its length, bool `[T, R]`."""
-    lengths = jnp.asarray(check_array("lengths", lengths, kind="int"))
+    lengths = jnp.asarray(check_lengths("lengths", lengths), jnp.int32)
     try:
         lengths = jnp.broadcast_to(lengths, tuple(batch))
     except ValueError:
@@ -257,4 +257,4 @@ def _is_real(lengths: Any, batch: list[int], count: int) -> jax.Array:
             f"lengths: expected shape {tuple(batch)} as the batch dimensions of x, or one that broadcasts to it, got "
             f"{describe_array(lengths)}. Give one length per sequence."
         ) from None
-    return jnp.arange(count)[:, None] < lengths.reshape(1, -1)
+    return jnp.arange(count, dtype=jnp.int32)[:, None] < lengths.reshape(1, -1)

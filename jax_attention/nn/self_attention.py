@@ -73,15 +73,15 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch T D"]) -> Float[Array, "*batch T D"]:
         """`[..., T, D] -> [..., T, D]`."""
-        return self.out(attend(*self._project(x), **self._options()))
+        return self.out(attend(*self._project(x), **self._options(x)))
 
     def weights(self, x: jax.Array) -> jax.Array:
         """The attention weights `[..., T, T]`."""
-        return attention_weights(*self._project(x), **self._options())
+        return attention_weights(*self._project(x), **self._options(x))
 
     def _project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         return self.query(x), self.key(x), self.value(x)
 
-    def _options(self) -> dict[str, Any]:
-        mods = tuple(unfreeze(mod) for mod in self.mods)
-        return {"mods": mods, **{name: unfreeze(part) for name, part in self.rule.items()}}
+    def _options(self, x: jax.Array) -> dict[str, Any]:
+        mods = tuple(unfreeze(mod, x) for mod in self.mods)
+        return {"mods": mods, **{name: unfreeze(part, x) for name, part in self.rule.items()}}

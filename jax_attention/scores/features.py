@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from jax_attention.core.checks import check_array, describe_array, fail_unless
 from jax_attention.core.numerics import matmul
 from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
+from jax_attention.scores.log_kernel import LogKernel
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -27,10 +29,17 @@ def _elu_plus_one(x: jax.Array) -> jax.Array:
 
 def _hedgehog(x: jax.Array) -> jax.Array:
     """`[exp(x) ; exp(-x)]`, `[..., 2 H]`."""
-    return jnp.concatenate([jnp.exp(x), jnp.exp(-x)], axis=-1)
+    return jnp.exp(_log_hedgehog(x))
+
+
+def _log_hedgehog(x: jax.Array) -> jax.Array:
+    """`[x ; -x]`."""
+    return jnp.concatenate([x, -x], axis=-1)
 
 
 _MAPS: dict[str, Callable] = {"elu_plus_one": _elu_plus_one, "relu": jax.nn.relu, "hedgehog": _hedgehog}
+_LOG_MAPS: dict[str, Callable] = {"hedgehog": _log_hedgehog}
+"""Logarithms of the maps that over- or underflow for entries that are not extreme."""
 
 
 class _Kernel(Score):
@@ -42,6 +51,10 @@ class _Kernel(Score):
     def features(self, x: jax.Array) -> jax.Array:
         """The feature map phi of each row by itself, `[..., H] -> [..., F]`."""
         raise NotImplementedError(f"{type(self).__name__} must define features(x)")
+
+    def log_features(self, x: jax.Array) -> jax.Array:
+        """`log phi`, where `logarithm` returns a score."""
+        raise NotImplementedError(f"{type(self).__name__} must define log_features(x)")
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.features(query), self.features(key)
@@ -68,6 +81,12 @@ class Features(_Kernel):
         )
         return mapped
 
+    def log_features(self, x: jax.Array) -> jax.Array:
+        return _LOG_MAPS[self.feature_map](x)
+
+    def logarithm(self) -> LogKernel | None:
+        return LogKernel(self) if isinstance(self.feature_map, str) and self.feature_map in _LOG_MAPS else None
+
     def __repr__(self) -> str:
         shown = repr(self.feature_map) if isinstance(self.feature_map, str) else None
         return f"features({shown or getattr(self.feature_map, '__name__', repr(self.feature_map))})"
@@ -80,12 +99,18 @@ class RandomFeatures(_Kernel):
     directions: jax.Array = array_field("F", "Hq")
 
     def features(self, x: jax.Array) -> jax.Array:
+        return jnp.exp(self.log_features(x))
+
+    def log_features(self, x: jax.Array) -> jax.Array:
         count, size = self.directions.shape[-2:]
         # Choromanski et al. (2021), lemma 1, for x / H^(1/4) so that the kernel is exp(q . k / sqrt(H)):
         # phi(x) = exp(w . x - |x|^2 / 2) / sqrt(F). The `max` keep arrays of size 0 from dividing by 0.
         x = x * max(size, 1) ** -0.25
         half_square = 0.5 * jnp.sum(x * x, axis=-1, keepdims=True)
-        return jnp.exp(x @ jnp.swapaxes(self.directions, -1, -2) - half_square) * max(count, 1) ** -0.5
+        return x @ jnp.swapaxes(self.directions, -1, -2) - half_square - 0.5 * math.log(max(count, 1))
+
+    def logarithm(self) -> LogKernel:
+        return LogKernel(self)
 
 
 def features(feature_map: str | Callable) -> Features:

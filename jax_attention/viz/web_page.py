@@ -26,6 +26,10 @@ MAX_STEP = 2**16 - 1
 """Weights are stored as multiples of the largest weight of their map / MAX_STEP, in two bytes."""
 MAX_WEIGHTS = 2**24
 """Limit of a page: 12 layers of 12 heads over 341 words, which make 45 MB in base64."""
+MAX_WORDS = 4096
+"""Most queries or keys: browsers paint no canvas of more than 16,384 pixels squared."""
+MAX_MAPS = 2**14
+"""Most heads in all layers; each has a small picture of its own on the page."""
 
 
 def html_page(
@@ -58,7 +62,7 @@ def html_page(
 
     Raises:
         ValueError: if weights have another rank, no entry, NaN, infinite or negative entries, more than 2^24 entries,
-            or the number of tokens or layers does not fit.
+            more than 4096 queries or keys, more than 2^14 heads, or the number of tokens or layers does not fit.
         TypeError: if weights are traced or not real, or tokens are not strings.
 
     Example:
@@ -77,6 +81,16 @@ def html_page(
         array.size <= MAX_WEIGHTS,
         f"weights: expected at most {MAX_WEIGHTS} weights in one page, got {describe_array(array)}. Choose some layers "
         "(and name them: layers=(0, 5)), heads or words.",
+    )
+    fail_unless(
+        max(array.shape[-2:]) <= MAX_WORDS,
+        f"weights: expected at most {MAX_WORDS} queries and keys in one page, got {describe_array(array)}. Choose a "
+        "part of the text: weights[..., :512, :512].",
+    )
+    fail_unless(
+        array.shape[0] * array.shape[1] <= MAX_MAPS,
+        f"weights: expected at most {MAX_MAPS} heads in one page, got {describe_array(array)}. Choose some layers "
+        "(and name them: layers=(0, 5)) or heads.",
     )
     fail_unless(tokens is not None, "tokens: expected words, got None. Number them: [str(i) for i in range(T)].")
     queries, keys = check_both_labels(("tokens", "key_tokens"), tokens, key_tokens, array.shape)
