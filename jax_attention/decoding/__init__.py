@@ -3,13 +3,11 @@
 from jax_attention.decoding.beams import Beams, beam_search
 from jax_attention.decoding.generate import GenerationResult, generate
 from jax_attention.decoding.history import History
+from jax_attention.decoding.history_transforms import min_new_tokens, no_repeat_ngram_size, repetition_penalty
 from jax_attention.decoding.logit_transforms import (
     LogitTransform,
     greedy,
-    min_new_tokens,
     min_p,
-    no_repeat_ngram_size,
-    repetition_penalty,
     temperature,
     top_k,
     top_p,

@@ -14,7 +14,7 @@ from jax_attention.core.buckets import bucket
 from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.decoding.continuation import Continuation, continuations
 from jax_attention.decoding.history import NO_TOKEN
-from jax_attention.decoding.logit_transforms import MinNewTokens
+from jax_attention.decoding.history_transforms import MinNewTokens
 from jax_attention.decoding.prompts import Prompts, as_prompts, pad_columns
 from jax_attention.decoding.sampler import Sampler, as_sampler
 from jax_attention.models.protocols import LanguageModel, Seq2Seq

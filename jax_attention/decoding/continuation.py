@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -61,7 +60,10 @@ class Continuation:
 
     def _shared_length(self, whole: str) -> int:
         """How many characters at the beginning are those of the prompt; a last unfinished one may become another."""
-        return len(os.path.commonprefix([self._context_text, whole]))
+        context = self._context_text
+        if whole.startswith(context):
+            return len(context)
+        return next((i for i, (a, b) in enumerate(zip(context, whole, strict=False)) if a != b), len(whole))
 
 
 def continuations(

@@ -150,9 +150,10 @@ def _check_signature(transform: Any, call: Callable) -> None:
         names = inspect.signature(call).parameters
     except ValueError:  # a builtin without a signature
         return
+    got = getattr(transform, "__name__", transform)
     fail_unless(
         "seen" not in names,
-        f"transforms: expected a function (logits, history) -> logits, got {getattr(transform, '__name__', transform)} with an argument named seen. "
-        "Rename it to history and read history.seen.",
+        f"transforms: expected a function (logits, history) -> logits, got {got} with an argument named seen. Rename "
+        "it to history and read history.seen.",
         TypeError,
     )

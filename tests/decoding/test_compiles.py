@@ -32,7 +32,7 @@ def test_at_most_two_compilations_for_200_tokens(caplog):
 
 
 def test_other_numbers_run_the_same_programs():
-    """Parameters, temperature, k, p, n, minimum, rng, limit, length of the prompt, stop tokens and strings, streaming."""
+    """Parameters, temperature, k, p, n, minimum, rng, limit, prompt length, stop tokens and strings, streaming."""
     make = lambda t, k, p: decoding.sampler(  # noqa: E731
         decoding.temperature(t),
         decoding.top_k(k),

@@ -72,7 +72,7 @@ ROWS = [[1, 2, 3, 1, 2], [4, 4, 4, 4], [5], [0, 1, 0, 1, 0, 1, 0], [6, 5, 6, 5, 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 99])
 def test_no_repeat_ngram_size(size):
-    """transformers#22696. Rows of any lengths in one batch equal the rows alone; two batch dimensions change nothing."""
+    """transformers#22696. Rows of any lengths in a batch equal the rows alone; two batch dimensions change nothing."""
     x, history = random_logits((len(ROWS), 9)), history_of(ROWS)
     expected = [apply_hf(hf.NoRepeatNGramLogitsProcessor(size), x[i : i + 1], [ROWS[i]])[0] for i in range(len(ROWS))]
     assert size == 99 or np.isneginf(expected).any()

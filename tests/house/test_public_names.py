@@ -71,8 +71,8 @@ PUBLIC = {
         make_optimizer make_schedule make_train_step matmul_peak paired_difference progress read_metrics
         refuse_nonfinite replicate rouge seq2seq_loss split_rows t_interval token_accuracy train_flops""",
     "jax_attention.decoding": """
-        Beams GenerationResult LogitTransform Prompts Sampler StreamChunk beam_search generate greedy min_p
-        pad_prompts repetition_penalty sampler temperature top_k top_p""",
+        Beams GenerationResult History LogitTransform Prompts Sampler StreamChunk beam_search generate greedy
+        min_new_tokens min_p no_repeat_ngram_size pad_prompts repetition_penalty sampler temperature top_k top_p""",
     "jax_attention.interop": """
         Comparison Diagnosis Difference ParityReport ParityRow compare compare_rule difference from_state_dict
         from_torch load load_adapters save save_adapters to_state_dict to_torch""",

@@ -122,7 +122,7 @@ def both_sides(ngram_size, minimum):
 
 @pytest.mark.parametrize(("ngram_size", "minimum"), RULES)
 def test_greedy_tokens_under_a_minimum_and_without_repeated_ngrams(pair, ngram_size, minimum):
-    """transformers#20814, #22696. One ragged batch here, row by row there, as padding there counts among the n-grams."""
+    """transformers#20814, #22696. A ragged batch here, row by row there, where padding counts among the n-grams."""
     hf_model, jax_model = pair
     rows, count = [[*ROWS[0], *ROWS[0][:3]], *ROWS[1:]], 24
     free = np.asarray(decoding.generate(jax_model, rows, max_new_tokens=count).tokens)

@@ -1,4 +1,4 @@
-"""Tokenizers with the decoders of published families, made without downloads: Llama, Gemma, T5, BERT, GPT and others."""
+"""Tokenizers with the decoders of published families, made without downloads: Llama, Gemma, T5, BERT and others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from tokenizers import decoders
 
 from jax_attention import data
 
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "do", "not", "n't", ".", ",", "lower", "er", "ing"]
 MARK = "▁"
 
 

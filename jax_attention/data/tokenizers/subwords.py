@@ -209,11 +209,11 @@ class Subwords(Tokenizer):
         return self.decode(ids).rstrip("\ufffd")
 
     def decoding_context(self, ids: Any, skip_special_tokens: bool = False) -> list[int]:
-        """As in the base class. Without `token_bytes` what later ids add to the text depends on four things.
+        """The last ids that decide what later ids add to the text; see the base class.
 
-        Whether any text came before; the token before; the run of byte tokens that it ends, which is decoded as one;
-        and, where a decoder joins bytes, the last three of them. So the context goes back to four letters of tokens
-        that are no bytes, and on until it has text.
+        Without `token_bytes` that depends on four things: whether any text came before; the token before; the run of
+        byte tokens that it ends, which is decoded as one; and, where a decoder joins bytes, the last three of them. So
+        the context goes back to four letters of tokens that are no bytes, and on until it has text.
         """
         if self.token_bytes is not None or not self._decodes_in_order:
             return super().decoding_context(ids, skip_special_tokens)
