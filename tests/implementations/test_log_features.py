@@ -29,8 +29,8 @@ from jax_attention import (
 )
 from tests.support.arrays import difference, normal
 from tests.support.derivatives import check_memory_is_linear, derivatives_of
-from tests.support.tiers import slow, slow_except_every
-from tests.support.tolerances import of_exponentials
+from tests.support.tiers import slow, slow_except, slow_except_every
+from tests.support.tolerances import FORWARD, of_exponentials
 
 T, H, E, F = 13, 4, 3, 6
 DIRECTIONS = np.random.default_rng(0).normal(size=(F, H))
@@ -79,10 +79,12 @@ def rows(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return cases
 
 
-CASES = [(name, case) for name in ("random_features", "hedgehog") for case in rows(name)]
+CASES = [
+    pytest.param(name, case, id=f"{name}, {case}") for name in ("random_features", "hedgehog") for case in rows(name)
+]
 
 
-@pytest.mark.parametrize(("name", "case"), CASES)
+@pytest.mark.parametrize(("name", "case"), slow_except(("random_features, larger keys later", "hedgehog, 45"), CASES))
 def test_no_output_is_lost(name, case):
     """All forms equal the oracle, with a causal mask and without, and stay so in bfloat16."""
     (q, k), v, score = rows(name)[case], normal(3, T, E, dtype="float32"), score_of(name)
@@ -129,7 +131,9 @@ def same_length(seed: int, name: str) -> np.ndarray:
     return 60 * direction / np.linalg.norm(direction, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize("how", [*IMPLEMENTATIONS[:2], LinearAttention(chunk=2), *slow("attend_step")], ids=str)
+@pytest.mark.parametrize(
+    "how", ["reference", LinearAttention(chunk=2), *slow(Blockwise(tile=(4, 3)), "attend_step")], ids=str
+)
 @pytest.mark.parametrize("name", ["random_features", *slow("hedgehog")])
 def test_derivatives_where_no_feature_is_a_number(name, how, x64):
     """Order 2 in both modes, where every feature is 0 or inf in float64."""
@@ -149,7 +153,7 @@ def test_derivatives_where_no_feature_is_a_number(name, how, x64):
     check_grads(run, arrays, order=2, modes=("fwd", "rev"), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "case"), slow_except_every(3, [pytest.param(*case) for case in CASES], first=1))
+@pytest.mark.parametrize(("name", "case"), slow_except(("random_features, std 8", "hedgehog, 45 and -45"), CASES))
 def test_gradients_beyond_exp_are_those_of_float64(name, case):
     """Gradient and Hessian product in float32 are finite, and near those of the dense formula in float64."""
     (q, k), v = rows(name)[case], np.asarray(normal(3, T, E, dtype="float32"))
@@ -285,15 +289,19 @@ def test_decoding_in_a_scan_from_the_empty_state():
 def test_a_state_without_a_scale_holds_the_sums_themselves():
     """As the states of version 0.1 do, and those made of zeros."""
     q, k, v = (normal(n, T, size, dtype="float32") for n, size in ((1, H), (2, H), (3, E)))
-    rule = {"score": score_of("random_features")}
-    _, state = attend_step(None, q[:5], k[:5], v[:5], **rule)
-    factor = jnp.exp(state.log_scale)
-    plain = FeatureState(factor[:, None] * state.values, factor * state.total, state.count)
-    for before, after in ((state, plain), (None, jax.tree.map(jnp.zeros_like, plain))):
-        first = 0 if before is None else 5
-        output = attend_step(after, q[first:], k[first:], v[first:], **rule)[0]
-        assert difference(output, attend_step(before, q[first:], k[first:], v[first:], **rule)[0]) <= 1e-5
-    far = attend_step(jax.tree.map(jnp.zeros_like, plain), 8 * q, 8 * k, v, **rule)[0]
+    step = partial(attend_step, score=score_of("random_features"))
+
+    @jax.jit
+    def outputs(q, k, v):
+        whole, (_, state) = step(None, q, k, v)[0], step(None, q[:5], k[:5], v[:5])
+        factor = jnp.exp(state.log_scale)
+        plain = FeatureState(factor[:, None] * state.values, factor * state.total, state.count)
+        zeros = jax.tree.map(jnp.zeros_like, plain)
+        return whole, step(plain, q[5:], k[5:], v[5:])[0], step(zeros, q, k, v)[0], step(zeros, 8 * q, 8 * k, v)[0]
+
+    whole, resumed, from_zeros, far = outputs(q, k, v)
+    assert difference(resumed, whole[5:]) <= FORWARD["float32"]
+    assert difference(from_zeros, whole) <= FORWARD["float32"]
     assert difference(far, expected("random_features", 8 * q, 8 * k, v)) <= of_exponentials(192)
 
 
