@@ -132,7 +132,7 @@ def _read(state: FeatureState, call: AttentionCall) -> linear_attention.State:
 
 
 def _largest(state: FeatureState, empty: linear_attention.State) -> jax.Array | None:
-    """The largest logarithms, `[..., 1, F]`. A state without `log_scale`, as of version 0.1, holds the sums themselves."""
+    """The largest logarithms, `[..., 1, F]`. A state without `log_scale` (version 0.1) holds the sums themselves."""
     if empty.largest is None:
         fail_unless(
             state.log_scale is None,

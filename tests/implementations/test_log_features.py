@@ -29,15 +29,15 @@ from jax_attention import (
 )
 from tests.support.arrays import difference, normal
 from tests.support.derivatives import check_memory_is_linear, derivatives_of
-from tests.support.tiers import slow, slow_except_every
-from tests.support.tolerances import of_exponentials
+from tests.support.tiers import slow, slow_except, slow_except_every
+from tests.support.tolerances import FORWARD, of_exponentials
 
 T, H, E, F = 13, 4, 3, 6
 DIRECTIONS = np.random.default_rng(0).normal(size=(F, H))
 PROPORTIONAL = normalizers.proportional()
 IMPLEMENTATIONS = ("reference", Blockwise(tile=(4, 3)), LinearAttention(chunk=4))
 CAUSAL = np.tri(T, dtype=bool)
-T_VALUE = normal(3, T, E, dtype="float32")
+VALUE = normal(3, T, E, dtype="float32")
 
 
 def score_of(name: str) -> scores.Score:
@@ -65,22 +65,26 @@ def expected(name: str, q, k, v, where=CAUSAL, eps: float = 0.0) -> np.ndarray:
     return weights @ v / (weights.sum(axis=-1, keepdims=True) + np.exp(log_eps - largest))
 
 
-def rows(name: str) -> dict[str, list[np.ndarray]]:
-    """Query and key at the edge of float32: by name, and whether all exponentials overflow, underflow, or both."""
+def rows(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Queries and keys whose features are beyond float32, by name."""
     q, k = (np.asarray(normal(n, T, H, dtype="float32")) for n in (1, 2))
-    wide = (5 * q, 5 * k), (8 * q, 8 * k)
-    later = k.copy()
-    later[[5, 6, 11]] *= 40  # in the middle of one chunk, at the end of another, and as the last of three
-    signs = 45 * np.sign(q), 45 * np.sign(k)
-    single = 45 * np.ones_like(q), -45 * np.ones_like(q)
-    cases = {"std 5": wide[0], "std 8": wide[1], "a later, larger key": (q, later)}
-    return {**cases, "45": signs, "45 and -45": single} if name == "hedgehog" else cases
+    # Rows with far larger features: in the middle of one chunk, at the end of another, and as the last of the third.
+    # Those of `random_features` are the larger the shorter the key.
+    later = (8 if name == "random_features" else 2) * k
+    later[[5, 6, 11]] *= 1 / 40 if name == "random_features" else 40
+    cases = {"std 5": (5 * q, 5 * k), "std 8": (8 * q, 8 * k), "larger keys later": (8 * q, later)}
+    if name == "hedgehog":
+        cases["45"] = 45 * np.sign(q), 45 * np.sign(k)
+        cases["45 and -45"] = np.full_like(q, 45), np.full_like(k, -45)
+    return cases
 
 
-CASES = [(name, case) for name in ("random_features", "hedgehog") for case in rows(name)]
+CASES = [
+    pytest.param(name, case, id=f"{name}, {case}") for name in ("random_features", "hedgehog") for case in rows(name)
+]
 
 
-@pytest.mark.parametrize(("name", "case"), CASES)
+@pytest.mark.parametrize(("name", "case"), slow_except(("random_features, larger keys later", "hedgehog, 45"), CASES))
 def test_no_output_is_lost(name, case):
     """All forms equal the oracle, with a causal mask and without, and stay so in bfloat16."""
     (q, k), v, score = rows(name)[case], normal(3, T, E, dtype="float32"), score_of(name)
@@ -127,12 +131,14 @@ def same_length(seed: int, name: str) -> np.ndarray:
     return 60 * direction / np.linalg.norm(direction, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize("how", [*IMPLEMENTATIONS[:2], LinearAttention(chunk=2), *slow("attend_step")], ids=str)
+@pytest.mark.parametrize(
+    "how", ["reference", LinearAttention(chunk=2), *slow(Blockwise(tile=(4, 3)), "attend_step")], ids=str
+)
 @pytest.mark.parametrize("name", ["random_features", *slow("hedgehog")])
 def test_derivatives_where_no_feature_is_a_number(name, how, x64):
     """Order 2 in both modes, where every feature is 0 or inf in float64."""
     operands = *(jnp.asarray(same_length(seed, name)) for seed in (4, 5)), normal(6, 5, E)
-    rule = {"normalize": normalizers.proportional(eps=0 if how == "attend_step" else 1e-9)}
+    rule = {"normalize": PROPORTIONAL}
     arrays = operands if name == "hedgehog" else (*operands, jnp.asarray(DIRECTIONS))
 
     @jax.jit
@@ -143,10 +149,11 @@ def test_derivatives_where_no_feature_is_a_number(name, how, x64):
         return attend(q, k, v, score=score, mask=masks.causal(), implementation=how, **rule)
 
     assert np.all(np.abs(logarithms(name, np.asarray(operands[0]))) > 750)
+    assert np.all(np.asarray(run(*arrays)) != 0)
     check_grads(run, arrays, order=2, modes=("fwd", "rev"), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "case"), slow_except_every(3, [pytest.param(*case) for case in CASES]))
+@pytest.mark.parametrize(("name", "case"), slow_except(("random_features, std 8", "hedgehog, 45 and -45"), CASES))
 def test_gradients_beyond_exp_are_those_of_float64(name, case):
     """Gradient and Hessian product in float32 are finite, and near those of the dense formula in float64."""
     (q, k), v = rows(name)[case], np.asarray(normal(3, T, E, dtype="float32"))
@@ -164,9 +171,12 @@ def test_gradients_beyond_exp_are_those_of_float64(name, case):
     with jax.enable_x64(True):
         exact = jax.tree.map(np.asarray, derivatives("reference", "float64"))
     size = max(np.abs(logarithms(name, x)).max() for x in (q, k))
+    slope = (
+        1 if name == "hedgehog" else max(np.abs(x).max() for x in (q, k))
+    )  # of a logarithm: terms are so much larger
     for how in IMPLEMENTATIONS:
         for x, y in zip(jax.tree.leaves(derivatives(how, "float32")), jax.tree.leaves(exact), strict=True):
-            assert difference(x, y) <= of_exponentials(size) * (1 + np.abs(y).max()), how
+            assert difference(x, y) <= of_exponentials(size) * (slope + np.abs(y).max()), how
 
 
 EPS = [("random_features", 0.1, 1), ("random_features", 1e-30, 6), ("hedgehog", 100.0, 1), ("hedgehog", 1e55, 35)]
@@ -235,12 +245,30 @@ def test_nan_is_not_taken_for_a_feature_of_zero():
         np.testing.assert_array_equal(run(x, hidden), run(x, np.where(np.isnan(hidden), 1, hidden)))
 
 
+def test_a_larger_key_changes_no_earlier_output():
+    """No bit, and gradients are exactly 0: a query is shifted by the largest key so far, not by that of all."""
+    (q, k), rule = map(jnp.asarray, rows("random_features")["std 8"]), {"score": score_of("random_features")}
+    for how in IMPLEMENTATIONS:
+        call = partial(attend, normalize=PROPORTIONAL, mask=masks.causal(), implementation=how, **rule)
+
+        @jax.jit
+        def run(k, call=call):
+            output, vjp = jax.vjp(lambda k: call(q, k, VALUE)[:5], k)
+            return output, *vjp(VALUE[:5])
+
+        (output, gradient), (other_output, other_gradient) = run(k), run(k.at[5:].multiply(0.1))
+        np.testing.assert_array_equal(output, other_output)
+        np.testing.assert_array_equal(gradient, other_gradient)
+        assert np.all(gradient[5:] == 0)
+        assert np.any(gradient[:5] != 0)
+
+
 # --- The state -------------------------------------------------------------------------------------------------------
 
 
 def test_decoding_in_a_scan_from_the_empty_state():
     """One compiled step, mapped over a batch; the scale is that of the largest key so far."""
-    q, k, v = (jnp.stack([x, x[::-1]]) for x in (*map(jnp.asarray, rows("hedgehog")["a later, larger key"]), T_VALUE))
+    q, k, v = (jnp.stack([x, x[::-1]]) for x in (*map(jnp.asarray, rows("hedgehog")["larger keys later"]), VALUE))
     step = partial(attend_step, score=scores.features("hedgehog"))
 
     def decode(q, k, v):
@@ -252,7 +280,7 @@ def test_decoding_in_a_scan_from_the_empty_state():
 
     outputs, state, empty = jax.jit(jax.vmap(decode))(q, k, v)
     for n in range(2):
-        assert difference(outputs[n], expected("hedgehog", q[n], k[n], v[n])) <= of_exponentials(82)
+        assert difference(outputs[n], expected("hedgehog", q[n], k[n], v[n])) <= of_exponentials(200)
     np.testing.assert_array_equal(state.log_scale, logarithms("hedgehog", np.asarray(k)).max(axis=1))
     assert np.all(np.isneginf(empty.log_scale))
     assert state.log_scale.dtype == state.values.dtype == jnp.float32
@@ -261,15 +289,19 @@ def test_decoding_in_a_scan_from_the_empty_state():
 def test_a_state_without_a_scale_holds_the_sums_themselves():
     """As the states of version 0.1 do, and those made of zeros."""
     q, k, v = (normal(n, T, size, dtype="float32") for n, size in ((1, H), (2, H), (3, E)))
-    rule = {"score": score_of("random_features")}
-    _, state = attend_step(None, q[:5], k[:5], v[:5], **rule)
-    factor = jnp.exp(state.log_scale)
-    plain = FeatureState(factor[:, None] * state.values, factor * state.total, state.count)
-    for before, after in ((state, plain), (None, jax.tree.map(jnp.zeros_like, plain))):
-        first = 0 if before is None else 5
-        output = attend_step(after, q[first:], k[first:], v[first:], **rule)[0]
-        assert difference(output, attend_step(before, q[first:], k[first:], v[first:], **rule)[0]) <= 1e-5
-    far = attend_step(jax.tree.map(jnp.zeros_like, plain), 8 * q, 8 * k, v, **rule)[0]
+    step = partial(attend_step, score=score_of("random_features"))
+
+    @jax.jit
+    def outputs(q, k, v):
+        whole, (_, state) = step(None, q, k, v)[0], step(None, q[:5], k[:5], v[:5])
+        factor = jnp.exp(state.log_scale)
+        plain = FeatureState(factor[:, None] * state.values, factor * state.total, state.count)
+        zeros = jax.tree.map(jnp.zeros_like, plain)
+        return whole, step(plain, q[5:], k[5:], v[5:])[0], step(zeros, q, k, v)[0], step(zeros, 8 * q, 8 * k, v)[0]
+
+    whole, resumed, from_zeros, far = outputs(q, k, v)
+    assert difference(resumed, whole[5:]) <= FORWARD["float32"]
+    assert difference(from_zeros, whole) <= FORWARD["float32"]
     assert difference(far, expected("random_features", 8 * q, 8 * k, v)) <= of_exponentials(192)
 
 
