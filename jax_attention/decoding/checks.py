@@ -11,6 +11,7 @@ import numpy as np
 
 from jax_attention.core.buckets import bucket
 from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.decoding.prompts import Prompts, as_prompts, pad_columns
 from jax_attention.decoding.sampler import Sampler, as_sampler
 from jax_attention.models.protocols import LanguageModel, Seq2Seq
@@ -23,6 +24,7 @@ NO_TOKEN = -1
 """Padding of the array of stop tokens; no token id equals it."""
 
 
+@short_repr
 class Request(NamedTuple):
     """The arguments of `generate`, checked and converted."""
 

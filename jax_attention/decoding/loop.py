@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.cache import EMPTY
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.struct import data_field, struct
 from jax_attention.decoding.prompts import Prompts
 from jax_attention.decoding.sampler import Sampler
@@ -58,6 +59,7 @@ class DecodeState:
     """Which tokens the row contains, prompt included; None if no transform reads it."""
 
 
+@short_repr
 class PrefillResult(NamedTuple):
     """Result of reading the prompts, before a token is chosen."""
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jax_attention.core.short_repr import short_repr
+
 if TYPE_CHECKING:
     from jaxtyping import Int
 
@@ -14,6 +16,7 @@ INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """Character that decoders write for the first bytes of a character whose last bytes are still to come."""
 
 
+@short_repr
 class StreamChunk(NamedTuple):
     """New tokens and new text of one row, as `generate(stream=)` passes them to its callback."""
 

@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_attention.core.short_repr import short_repr
 
+
+@short_repr
 class BlockCoverage(NamedTuple):
     """Three tables over tiles, bool `[tile rows, tile columns]`.
 
@@ -35,6 +38,7 @@ class BlockCoverage(NamedTuple):
         return BlockCoverage(~self.full, ~self.nonempty, ~self.full)  # the running program knows no full tiles
 
 
+@short_repr
 class TileRanges(NamedTuple):
     """A grid of tiles and the range of positions in each: the argument of `Mask.block_coverage`.
 

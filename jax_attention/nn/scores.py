@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention import scores
+from jax_attention.nn.short_repr import ShortRepr
 
 Initializer = jax.nn.initializers.Initializer
 _KERNEL = jax.nn.initializers.lecun_normal()
 
 
-class ScoreModule(nnx.Module):
+class ScoreModule(ShortRepr, nnx.Module):
     """Base of the modules that hold the parameters of a score."""
 
     def as_score(self) -> scores.Score:

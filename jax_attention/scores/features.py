@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array, describe_array, fail_unless
 from jax_attention.core.numerics import matmul
+from jax_attention.core.short_repr import describe
 from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
 
@@ -69,8 +70,7 @@ class Features(_Kernel):
         return mapped
 
     def __repr__(self) -> str:
-        shown = repr(self.feature_map) if isinstance(self.feature_map, str) else None
-        return f"features({shown or getattr(self.feature_map, '__name__', repr(self.feature_map))})"
+        return f"features({describe(self.feature_map)})"
 
 
 @struct

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -15,6 +16,7 @@ COUNTS_AT_ONCE = 2**22
 """Number of counts that are in memory at once (32 MiB in float64)."""
 
 
+@short_repr
 class ConfidenceInterval(NamedTuple):
     """A mean and the ends of its confidence interval: float64 arrays `[...]`, one entry for each point of a curve."""
 
