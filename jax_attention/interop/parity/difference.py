@@ -43,9 +43,9 @@ def difference(
     Args:
         actual: a floating-point JAX or NumPy array or PyTorch tensor. An ulp is a unit in the last place of its dtype.
         expected: an array of the same shape and any floating-point dtype.
-        rounding: the largest distance that rounding explains. Where it explains an expected number as a whole, the other
-            one has no digit in common with it: 0 on one side, the last digit of terms that cancel on the other. Such
-            elements count as equal in all but `max_abs`.
+        rounding: the largest distance that rounding explains. Where an expected number is no larger, the other one may
+            have no digit in common with it: 0 on one side, the last digit of terms that cancel on the other. If their
+            distance is no larger either, they count as equal in all but `max_abs`.
 
     Returns:
         `Difference(max_abs, max_rel, ulps, cosine)`; empty arrays are equal.
