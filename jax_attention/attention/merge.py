@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import broadcasts, describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
+@short_repr
 class Partial(NamedTuple):
     """Attention over some of the keys: `output[..., E]` and the `logsumexp[...]` of its scores."""
 

@@ -12,6 +12,7 @@ from jax_attention import masks, normalizers
 from jax_attention.attention.prepare import prepare
 from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.core.numerics import matmul_precision
+from jax_attention.core.short_repr import short_repr
 from jax_attention.implementations import linear_attention
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.normalizers import Normalizer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 
+@short_repr
 class FeatureState(NamedTuple):
     """Sums over the keys so far: `values = sum phi(k) v^T`, `total = sum phi(k)`, and their `count`.
 

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
+from jax_attention.core.short_repr import describe, short_repr
+
 C = TypeVar("C")
 _DATA, _AXES, _PER_SEQUENCE, _LAYOUT, _PART = "data", "axes", "per_sequence", "layout", "part"
 """Metadata keys of fields."""
@@ -57,7 +59,9 @@ def struct(cls: type[C]) -> type[C]:
     (jax 0.10 and 0.12 compare neither classes nor names), and once in about a hundred calls `jit` ran the program of
     the other class.
     """
-    cls = dataclasses.dataclass(frozen=True, eq=False, repr=cls.__repr__ is object.__repr__)(cls)
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    if cls.__repr__ is object.__repr__:
+        cls = short_repr(cls)
     cls.__eq__, cls.__hash__ = _equal, _hash
     fields = dataclasses.fields(cls)
     data = [f.name for f in fields if f.metadata.get(_DATA)]
@@ -104,6 +108,7 @@ def _hash(self: Any) -> int:
 # --- The arrays inside a part --------------------------------------------------------------------------------------
 
 
+@short_repr
 class NamedArray(NamedTuple):
     """One array of a part: its path for messages, the array, and the options of its `array_field`."""
 
@@ -112,20 +117,6 @@ class NamedArray(NamedTuple):
     axes: tuple[str, ...]
     per_sequence: bool
     layout: bool
-
-
-class FactoryRepr:
-    """Base of structs that print as the call of their factory: `sliding_window(left=2)`."""
-
-    def __repr__(self) -> str:
-        name = type(self).__name__
-        snake = "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
-        shown = []
-        for field in dataclasses.fields(self):
-            x = getattr(self, field.name)
-            if not (type(x) is type(field.default) and x == field.default):
-                shown.append(f"{field.name}={describe(x)}")
-        return f"{snake}({', '.join(shown)})"
 
 
 def named_arrays(x: Any, prefix: str = "") -> list[NamedArray]:
@@ -227,17 +218,4 @@ class UserFunction:
         return x.reshape(x.shape[:-3] + heads + x.shape[-2:])
 
     def __repr__(self) -> str:
-        return getattr(self.function, "__name__", None) or repr(self.function)
-
-
-def describe(x: Any) -> str:
-    """A short text for one field: scalars as they are, arrays by dtype and shape."""
-    if isinstance(x, (bool, int, float, str)) or x is None or is_struct(x) or callable(x):
-        return repr(x)
-    if isinstance(x, np.ndarray) and x.ndim == 0:
-        return repr(x.item())
-    if hasattr(x, "dtype") and hasattr(x, "shape"):
-        if x.shape == () and isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer):
-            return repr(x.item())
-        return f"{x.dtype}[{','.join(map(str, x.shape))}]"
-    return repr(x)
+        return describe(self.function)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.data.tokens import Tokens, as_tokens
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
+@short_repr
 class Batch(NamedTuple):
     """Batch of a language model: rows of tokens and the next token of each, as NumPy arrays `[B, T]`.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_attention import models
 from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.decoding.checks import Request, check_request
 from jax_attention.decoding.logit_transforms import Greedy, LogitTransform, greedy
 from jax_attention.decoding.prompts import Prompts
@@ -29,6 +30,7 @@ would turn every score into 0.
 """
 
 
+@short_repr
 class Beams(NamedTuple):
     """Result of `beam_search`. `batch` is the prompt's batch shape, after an axis for `num_return` if it is given."""
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_attention.core.buckets import bucket
 from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.decoding.continuation import Continuation, continuations
 from jax_attention.decoding.history import NO_TOKEN
 from jax_attention.decoding.history_transforms import MinNewTokens
@@ -25,6 +26,7 @@ MIN_STOP_SLOTS = 4
 """Smallest size of the array of stop tokens: up to 4 of them run the same compiled program."""
 
 
+@short_repr
 class Request(NamedTuple):
     """The arguments of `generate`, checked and converted."""
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import models
+from jax_attention.core.short_repr import short_repr
 from jax_attention.decoding.checks import Request, check_request
 from jax_attention.decoding.logit_transforms import LogitTransform
 from jax_attention.decoding.loop import PAD, DecodeState, decode, prefill
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
+@short_repr
 class GenerationResult(NamedTuple):
     """Result of `generate`. `batch` is the prompt's batch shape, after one axis for the samples if there are some."""
 

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array, check_int, describe_array, fail_unless
-from jax_attention.core.struct import FactoryRepr, array_field, struct
+from jax_attention.core.short_repr import FactoryRepr, describe
+from jax_attention.core.struct import array_field, struct
 from jax_attention.decoding.history import History
 from jax_attention.decoding.ranking import count_light_tail, is_among_smallest, kth_largest, sort_keys
 
@@ -58,7 +59,7 @@ class UserLogitTransform(LogitTransform):
         return changed.astype(logits.dtype)
 
     def __repr__(self) -> str:
-        return getattr(self.function, "__name__", None) or repr(self.function)
+        return describe(self.function)
 
 
 @struct

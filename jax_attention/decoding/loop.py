@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.cache import EMPTY
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.struct import data_field, struct
 from jax_attention.decoding.history import History, start_history
 from jax_attention.decoding.prompts import Prompts
@@ -55,6 +56,7 @@ class DecodeState:
     """One key per row."""
 
 
+@short_repr
 class PrefillResult(NamedTuple):
     """Result of reading the prompts, before a token is chosen."""
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import describe_array, fail_unless
-from jax_attention.core.struct import FactoryRepr, part_field, struct
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import part_field, struct
 from jax_attention.decoding.history import History
 from jax_attention.decoding.logit_transforms import Greedy, LogitTransform, UserLogitTransform
 from jax_attention.decoding.logit_transforms import greedy as greedy_transform

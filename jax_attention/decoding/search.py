@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.struct import data_field, struct
 from jax_attention.decoding.history import History
 from jax_attention.decoding.loop import PAD, map_cache_rows, read_prompts
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
 
 
+@short_repr
 class StoppingCriteria(NamedTuple):
     """Numbers that decide when a beam and when a row is finished. All are traced: others run the same programs."""
 
@@ -40,6 +42,7 @@ class StoppingCriteria(NamedTuple):
     """Whether a row is done as soon as K beams have finished."""
 
 
+@short_repr
 class Hypotheses(NamedTuple):
     """K beams of each row, best first."""
 

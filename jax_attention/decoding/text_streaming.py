@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jax_attention.core.short_repr import short_repr
 from jax_attention.decoding.continuation import Continuation
 
 if TYPE_CHECKING:
     from jaxtyping import Int
 
 
+@short_repr
 class StreamChunk(NamedTuple):
     """New tokens and new text of one row, as `generate(stream=)` passes them to its callback."""
 

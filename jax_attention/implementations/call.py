@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.numerics import compute_dtype, forbid, zero_rows
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.struct import UserFunction, array_field, data_field, find_parts, part_field, struct
 from jax_attention.dropout import Dropout
 from jax_attention.masks import Mask
@@ -139,6 +140,7 @@ def with_batch_index(call: AttentionCall) -> AttentionCall:
     return call.replace(batch_index=jnp.arange(call.batch_size, dtype=jnp.int32).reshape(call.batch_shape))
 
 
+@short_repr
 class AttentionOutput(NamedTuple):
     """Output and differentiable row statistics of one attention call.
 

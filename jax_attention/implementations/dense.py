@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jax_attention.core.numerics import row_max, zero_rows
 from jax_attention.core.part_checks import check_broadcasts
+from jax_attention.core.short_repr import short_repr
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.call import AttentionCall, AttentionOutput
 from jax_attention.masks.block_coverage import all_rows_used
@@ -79,6 +80,7 @@ def attend_with_stats(call: AttentionCall) -> AttentionOutput:
     )
 
 
+@short_repr
 class _Weights(NamedTuple):
     """Weights as a quotient, and what they were made from, all `[*batch, T, S]` (the denominator `[*batch, T, 1]`)."""
 

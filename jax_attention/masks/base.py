@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.part_checks import check_bool, check_kind, check_parameters
-from jax_attention.core.struct import FactoryRepr, UserFunction, part_field, struct
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import UserFunction, part_field, struct
 from jax_attention.masks.block_coverage import BlockCoverage, TileRanges
 
 

@@ -12,12 +12,14 @@ from flax import nnx
 
 from jax_attention import masks, mods, positions
 from jax_attention.cache import KVCache
+from jax_attention.core.short_repr import short_repr
 from jax_attention.dropout import Dropout
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.config_checks import is_part_module
 from jax_attention.nn import FeedForward, LearnedPart, MultiHeadAttention
 from jax_attention.nn.freeze import freeze, unfreeze
 from jax_attention.nn.norms import LayerNorm, RMSNorm
+from jax_attention.nn.short_repr import ShortRepr
 from jax_attention.normalizers import softmax
 from jax_attention.positions import Rotary
 
@@ -25,6 +27,7 @@ INITIAL_DEVIATION = 0.02
 """Standard deviation of initial kernels and tables (GPT-2)."""
 
 
+@short_repr
 class LayerInputs(NamedTuple):
     """Positions, mask and mods of one call, the same in all layers."""
 
@@ -40,7 +43,7 @@ class CaptureRequest(NamedTuple):
     cross: bool
 
 
-class Block(nnx.Module):
+class Block(ShortRepr, nnx.Module):
     """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`; norms are where the config says.
 
     In a model with a memory, `x + cross(norm(x), memory)` comes between the two.

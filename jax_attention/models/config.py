@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import masks
+from jax_attention.core.short_repr import short_repr
 from jax_attention.masks import Mask
 from jax_attention.models.config_checks import (
     BiasPlace,
@@ -34,7 +35,8 @@ MAX_CHECKED_POSITIONS = 256
 """`sees_future` evaluates the masks on at most so many positions: a grid of the context would take seconds."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@short_repr
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LMConfig:
     """One Transformer over tokens, attention rule included: causal by default, an encoder with `mask=None`.
 

@@ -14,12 +14,13 @@ from jax_attention.models.block import INITIAL_DEVIATION, drop, fold
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.transformer_stack import TransformerStack
 from jax_attention.nn import Linear
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, PRNGKeyArray
 
 
-class PatchEncoder(nnx.Module):
+class PatchEncoder(ShortRepr, nnx.Module):
     """A Transformer over the patches of images, which attend to each other as `config.mask` says.
 
         x_p = patch_p W + b + position_p,        y = stack(x),        [..., H, W, C] -> [..., P, D]

@@ -19,6 +19,7 @@ from jax_attention.models.results import Capture, LMCache, LMOutput, Memory, Sta
 from jax_attention.models.transformer_stack import StackView, TransformerStack, check_cache
 from jax_attention.nn import Linear
 from jax_attention.nn.feed_forward import ACTIVATIONS
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 ADDED_POSITIONS = ("learned", "sinusoidal", "sinusoidal_half")
 
 
-class TransformerLM(nnx.Module):
+class TransformerLM(ShortRepr, nnx.Module):
     """A Transformer over the tokens of one sequence or any batch of them.
 
         logits[..., t, :] = head(norm(blocks(embed(tokens) + position)))_t,        which depends on tokens[..., :t + 1]

@@ -24,12 +24,13 @@ from jax_attention.models.block import INITIAL_DEVIATION, LayerInputs, make_norm
 from jax_attention.models.blocks import Blocks, make_blocks, make_cache, restack
 from jax_attention.models.config import T5_BUCKETS, LMConfig, model_dtype
 from jax_attention.models.results import Capture, LMCache, Memory, StackOutput
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-class TransformerStack(nnx.Module):
+class TransformerStack(ShortRepr, nnx.Module):
     """A Transformer over vectors, without embedding and head.
 
         y = norm(blocks(x)),        [..., T, D] -> [..., T, D]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,10 +11,12 @@ import numpy as np
 from flax import nnx
 
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.short_repr import describe
 from jax_attention.nn.part_module import PartModule
+from jax_attention.nn.short_repr import ShortRepr
 
 
-class LearnedPart(nnx.Module):
+class LearnedPart(ShortRepr, nnx.Module):
     """A part of a rule with its float arrays as trained parameters.
 
         LearnedPart(mods.alibi(slopes)).part()  =  mods.alibi(the present slopes)
@@ -50,9 +53,16 @@ class LearnedPart(nnx.Module):
 
     def part(self) -> Any:
         """The part with the present parameters."""
+        return self._fill(param[...] for param in self.parameters)
+
+    @property
+    def value(self) -> Any:
+        """The part with whatever is in the place of the parameters, for `repr`: labels of an optimizer, shardings."""
+        return self._fill(param.get_value() for param in self.parameters)
+
+    def _fill(self, parameters: Iterator[Any]) -> Any:
         structure, constants = self.structure
-        parameters = iter(self.parameters)
-        return jax.tree.unflatten(structure, [next(parameters)[...] if x is None else x.value for x in constants])
+        return jax.tree.unflatten(structure, [next(parameters) if x is None else x.value for x in constants])
 
 
 @jax.tree_util.register_static
@@ -61,6 +71,8 @@ class Constant:
 
     An array field would be a parameter to the optimizer; a static field must hash, which arrays do not.
     """
+
+    repr_is_short = True
 
     def __init__(self, value: Any):
         leaves, structure = jax.tree.flatten(value)
@@ -81,7 +93,7 @@ class Constant:
         return hash(self._key)
 
     def __repr__(self) -> str:
-        return repr(self.value)
+        return describe(self.value)
 
 
 def _hashable(x: Any) -> Any:

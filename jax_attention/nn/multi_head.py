@@ -19,6 +19,7 @@ from jax_attention.nn.bias_kv import attend_with_bias_kv, weights_with_bias_kv
 from jax_attention.nn.checks import check_cache, head_sizes
 from jax_attention.nn.freeze import freeze, unfreeze
 from jax_attention.nn.linear import Linear, PackedProjections, SeparateProjections
+from jax_attention.nn.short_repr import ShortRepr
 from jax_attention.positions import Rotary
 from jax_attention.positions.scaling import present_length
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 
-class MultiHeadAttention(nnx.Module):
+class MultiHeadAttention(ShortRepr, nnx.Module):
     """Self- or cross-attention over N heads, K of them for keys and values.
 
         q, k, v = X W_q + b_q,  Y W_k + b_k,  Z W_v + b_v            cut into heads of size H
@@ -134,6 +135,11 @@ class MultiHeadAttention(nnx.Module):
         self.mods = nnx.List([freeze(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
         self.rope, self.norm_all_heads = nnx.static(rope), norm_all_heads
         self.num_heads, self.kv_heads, self.head_size, self.precision = num_heads, kv_heads, head_size, precision
+
+    @property
+    def size(self) -> int:
+        """D, features of the query input."""
+        return self.projections.size
 
     def __call__(
         self,

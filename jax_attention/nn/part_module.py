@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flax import nnx
 
+from jax_attention.nn.short_repr import ShortRepr
+
 if TYPE_CHECKING:
     import jax
 
 
-class PartModule(nnx.Module):
+class PartModule(ShortRepr, nnx.Module):
     """Base of modules that make a score, a mod or a normalizer for an attention layer.
 
         part = module.as_part(x),        x [..., T, D] the rows that the layer reads, after its norm

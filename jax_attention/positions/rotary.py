@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jax_attention.core.checks import check_operand, check_positions
 from jax_attention.core.numerics import compute_dtype
-from jax_attention.core.struct import FactoryRepr, struct
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import struct
 from jax_attention.positions.scaling import Scaling, present_length
 from jax_attention.positions.tables import angles, check_even, check_style
 

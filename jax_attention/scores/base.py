@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jax_attention.core.numerics import zero_rows
 from jax_attention.core.part_checks import check_kind, check_parameters, check_returned
-from jax_attention.core.struct import FactoryRepr, UserFunction, struct
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import UserFunction, struct
 
 
 class Score(FactoryRepr):

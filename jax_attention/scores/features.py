@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array, describe_array, fail_unless
 from jax_attention.core.numerics import matmul
+from jax_attention.core.short_repr import describe
 from jax_attention.core.struct import array_field, struct
 from jax_attention.scores.base import Score
 from jax_attention.scores.log_kernel import LogKernel
@@ -88,8 +89,7 @@ class Features(_Kernel):
         return LogKernel(self) if isinstance(self.feature_map, str) and self.feature_map in _LOG_MAPS else None
 
     def __repr__(self) -> str:
-        shown = repr(self.feature_map) if isinstance(self.feature_map, str) else None
-        return f"features({shown or getattr(self.feature_map, '__name__', repr(self.feature_map))})"
+        return f"features({describe(self.feature_map)})"
 
 
 @struct

@@ -15,6 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.tree_paths import leaves_by_path, list_differences
 from jax_attention.training import parallel, vocabulary
 from jax_attention.training.checkpoints import Checkpoints
@@ -34,6 +35,7 @@ class TrainingDiverged(RuntimeError):
     """Error after too many updates in a row that were not finite; the message names the step and the loss."""
 
 
+@short_repr
 class FitResult(NamedTuple):
     """Result of `fit`."""
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.short_repr import short_repr
 from jax_attention.models.protocols import Seq2Seq
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ LOGITS_AT_ONCE = 2**24
 """Number of logits of one chunk at most (64 MiB in float32)."""
 
 
+@short_repr
 class Losses(NamedTuple):
     """Weighted sums over all targets: divide by `weight` for means. `objective` is what training minimises.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.nn import Adapters
 from jax_attention.training.accumulation import global_norm, with_float32_state
 
@@ -95,6 +96,7 @@ class OptimizerConfig:
             fail_unless(0 <= beta < 1, f"{name}: expected 0 <= beta < 1, got {beta}.")
 
 
+@short_repr
 class GuardState(NamedTuple):
     """The inner state, and the number of refused updates: in a row up to now, and in total."""
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.sizes import is_at_most
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.linear_attention import chunks
@@ -15,6 +16,7 @@ from jax_attention.normalizers import Proportional, Uniform
 from jax_attention.scores import Concat
 
 
+@short_repr
 class State(NamedTuple):
     """Over the keys so far: `sum k_s [v_s ; 1]^T`, `[..., F, E + 1]`, and their number.
 

@@ -119,16 +119,15 @@ def compare_rule(
     step = eps**0.5
     jax_results, moved = _run_jax([operands, _perturbed(operands, step)], rule)
     expected = _run_torch(torch_attention, operands, jax_results["output"].shape)
-    differences = {name: difference(x, expected[name]) for name, x in jax_results.items()}
     longest_sum = max([1, *(size for x in operands for size in x.shape[-2:])])
-    return Comparison(
-        output=differences.pop("output"),
-        gradients=differences,
-        tolerance=ROUNDINGS * longest_sum**0.5 * eps / 2,
-        scales={
-            name: 1 + _largest(expected[name]) + _sensitivity(x, moved[name], step) for name, x in jax_results.items()
-        },
-    )
+    tolerance = ROUNDINGS * longest_sum**0.5 * eps / 2
+    scales = {
+        name: 1 + _largest(expected[name]) + _sensitivity(x, moved[name], step) for name, x in jax_results.items()
+    }
+    differences = {
+        name: difference(x, expected[name], rounding=tolerance * scales[name]) for name, x in jax_results.items()
+    }
+    return Comparison(differences.pop("output"), differences, tolerance, scales)
 
 
 def _sensitivity(x: np.ndarray, moved: np.ndarray, step: float) -> float:
