@@ -156,7 +156,7 @@ def beam_search(
     finished = search(model, state, request.sampler, criteria, capacity=sizes["capacity"]).finished
     finished = jax.tree.map(lambda x: x[returned], finished)
     last = jnp.take_along_axis(finished.tokens, jnp.maximum(finished.lengths - 1, 0)[..., None], axis=-1)
-    stopped = jnp.any(last == criteria.stop, axis=-1) & (finished.lengths > 0)
+    stopped = jnp.isin(last[..., 0], criteria.stop) & (finished.lengths > 0)
     text = None
     if tokenizer is not None:
         text = _decode_texts(request, *map(np.array, (finished.tokens, finished.lengths, stopped)))

@@ -78,7 +78,7 @@ def start_history(prompts: Prompts, stop_tokens: jax.Array, capacity: int, seen_
     # Positions count the tokens of a row. Those of padding are beyond the capacity, where `mode="drop"` ignores them.
     columns = prompts.positions.reshape(tokens.shape)
     rows = jnp.arange(tokens.shape[0])[:, None]
-    tokens = jnp.full((tokens.shape[0], capacity), NO_TOKEN).at[rows, columns].set(tokens, mode="drop")
+    tokens = jnp.full((tokens.shape[0], capacity), NO_TOKEN, tokens.dtype).at[rows, columns].set(tokens, mode="drop")
     tokens = tokens.reshape(*prompts.lengths.shape, capacity).astype(jnp.int32)
     return History(
         tokens=tokens,

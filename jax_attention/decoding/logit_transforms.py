@@ -279,7 +279,7 @@ def greedy() -> Greedy:
 
 def per_row(x: jax.Array | float) -> jax.Array | float:
     """One number for all rows, or one per row `[...] -> [..., 1]`."""
-    return x if isinstance(x, (int, float)) else jnp.asarray(x)[..., None]
+    return x if isinstance(x, (int, float)) or x.ndim == 0 else jnp.asarray(x)[..., None]
 
 
 def check_number(name: str, x: Any, is_valid: Callable[[float], bool], expected: str, cure: str) -> Any:

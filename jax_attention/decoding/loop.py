@@ -137,8 +137,8 @@ def _append_token(state: DecodeState, logits: jax.Array, sampler: Sampler) -> De
         history=history.append(token),
         tokens=write(state.tokens, token[..., None]),
         logprobs=write(state.logprobs, logprob[..., None]),
-        lengths=state.lengths + ~state.stopped,
-        stopped=state.stopped | jnp.any(token[..., None] == history.stop_tokens, axis=-1),
+        lengths=state.lengths + (~state.stopped).astype(state.lengths.dtype),
+        stopped=state.stopped | jnp.isin(token, history.stop_tokens),
         token=token,
     )
 
@@ -194,7 +194,7 @@ def map_cache_rows(
 def _read(model: Any, prompts: Prompts, cache: Any, chunk: int | None) -> tuple[jax.Array, Any]:
     """Hidden state `[..., D]` of each prompt's last token, and the cache with all tokens."""
     count = prompts.tokens.shape[-1]
-    last = jnp.max(jnp.where(prompts.positions == EMPTY, 0, jnp.arange(count)), axis=-1)
+    last = jnp.max(jnp.where(prompts.positions == EMPTY, 0, jnp.arange(count, dtype=jnp.int32)), axis=-1)
 
     def read_chunk(cache: Any, entry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         tokens, positions, start = entry
@@ -207,7 +207,7 @@ def _read(model: Any, prompts: Prompts, cache: Any, chunk: int | None) -> tuple[
         cache, hidden = read_chunk(cache, (prompts.tokens, prompts.positions, jnp.zeros((), jnp.int32)))
         return hidden, cache
     split = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], -1, chunk), -2, 0)  # noqa: E731
-    entries = (split(prompts.tokens), split(prompts.positions), jnp.arange(0, count, chunk))
+    entries = (split(prompts.tokens), split(prompts.positions), jnp.arange(0, count, chunk, dtype=jnp.int32))
     cache, rows = jax.lax.scan(read_chunk, cache, entries)
     return jnp.take_along_axis(rows, (last // chunk)[None, ..., None], axis=0)[0], cache
 

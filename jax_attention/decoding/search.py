@@ -128,11 +128,11 @@ def _extend(state: BeamState, logits: jax.Array, sampler: Sampler, criteria: Sto
     logprobs = sampler.logits(jax.nn.log_softmax(logits.astype(jnp.float32)), state.history)
     sums = state.running.scores[..., None] + logprobs
     length = state.history.step + 1
-    is_stop = jnp.any(jnp.arange(sums.shape[-1])[:, None] == criteria.stop, axis=-1)
+    is_stop = jnp.isin(jnp.arange(sums.shape[-1]), criteria.stop)
 
     # Finish: of the K largest sums those whose token is a stop token, or all at the limit;  score = sum / n^penalty.
     best, token, _ = _top_beams(state, sums)
-    ends = state.open & (is_stop[token] | (length == criteria.limit))
+    ends = state.open[None] & (is_stop[token] | (length == criteria.limit))
     best = best._replace(scores=jnp.where(ends, best.scores / _divisor(length, criteria), -jnp.inf))
 
     # Keep: the K finished beams of highest score, old and new.
@@ -141,7 +141,9 @@ def _extend(state: BeamState, logits: jax.Array, sampler: Sampler, criteria: Sto
     finished = jax.tree.map(lambda x: _take_beams(x, indices), candidates)
 
     # Go on: the K largest sums whose token is no stop token.
-    running, token, parents = _top_beams(state, jnp.where(is_stop, -jnp.inf, sums))
+    running, token, parents = _top_beams(
+        state, jnp.where(jnp.expand_dims(is_stop, range(sums.ndim - 1)), -jnp.inf, sums)
+    )
     history = state.history.map_rows(lambda x: _take_beams(x, parents)).append(token)
 
     # A row stays open while its best running beam may still score better than its worst finished one.

@@ -28,6 +28,7 @@ WIDE = ("rank raise", "x64")
 """Not strict promotion: with x64 the arrays that an example makes are float64, and its parameters float32."""
 
 EXCLUDES = "The result holds -inf for what it excludes."
+OPTAX = "AdamW of optax raises a Python number to an integer array."
 EXCEPT = {
     "decoding.beams.beam_search": ("debug_infs", "Beams that do not exist yet have the score -inf."),
     "decoding.logit_transforms.min_p": ("debug_infs", EXCLUDES),
@@ -39,6 +40,7 @@ EXCEPT = {
         "Called outside of jit on a masked pair, whose score is -inf.",
     ),
     "positions.tables.learned": ("debug_nans", "Positions outside of the table give NaN, as nothing can be raised."),
+    "training.step.make_train_step": ("strict promotion", OPTAX),
     "training.optimizers.make_optimizer": ("debug_nans", "The gradient of the example is NaN."),
     "training.optimizers.refuse_nonfinite": ("debug_infs", "The gradient of the example is inf."),
 }
