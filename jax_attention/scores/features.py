@@ -124,7 +124,8 @@ def features(feature_map: str | Callable) -> Features:
 
     With `normalizers.proportional()` this is linear attention; with `linear()` it is linear attention without a
     denominator. Both then take O(T) time (`implementation="linear_attention"`), and `attend_step` decodes with a state
-    of fixed size.
+    of fixed size. Under `proportional()` and without mods "hedgehog" is computed by its logarithms, which do not
+    overflow.
 
     Args:
         feature_map: one of the three names, or `f(x[..., H]) -> features[..., F]` of each row by itself. Arrays that f
@@ -171,8 +172,8 @@ def random_features(directions: Float[Array, "*#batch F H"]) -> RandomFeatures:
         phi(x) = exp(w_f . x / H^(1/4) - |x|^2 / (2 sqrt(H))) / sqrt(F),        f = 1 … F
         score(t, s) = phi(q_t) . phi(k_s),        E_w score(t, s) = exp(q_t . k_s / sqrt(H))  for  w_f ~ N(0, 1)
 
-    With `normalizers.proportional()` this estimates softmax attention in O(T) time. The error falls as 1 / sqrt(F) and
-    grows exponentially with |q + k|^2.
+    With `normalizers.proportional()` this estimates softmax attention in O(T) time; without mods it is then computed by
+    logarithms, which do not underflow. The error falls as 1 / sqrt(F) and grows exponentially with |q + k|^2.
 
     Args:
         directions: `w`, `[..., F, H]`: draw them from a normal distribution, at best orthogonal in groups of H. Batch

@@ -218,7 +218,7 @@ def test_other_normalizers_and_mods_see_the_score_itself():
 
 
 def test_statistics_are_those_of_the_score():
-    """And not of its logarithm; beyond the largest number they stay finite."""
+    """Statistics are those of the score and not of its logarithm, by which it is computed."""
     q, k, v = (normal(n, T, size, dtype="float32") for n, size in ((1, H), (2, H), (3, E)))
     logs = logarithms("hedgehog", np.asarray(q))[:, None] + logarithms("hedgehog", np.asarray(k))[None]
     score = np.where(CAUSAL, np.exp(logs).sum(-1), -np.inf)

@@ -1,8 +1,10 @@
-"""Softmax of scores whose exponential is a product of features, `exp(z_ts) = exp(a_t) . exp(b_s)`, kept as logarithms.
+"""Scores whose exponential is a product of features, under the softmax, by the logarithms of these features.
 
-This is `concat`, where F is 1, and `proportional` over features that are exponentials themselves. A factor of the query
-cancels. Of each feature of the keys the state has the largest logarithm so far, `[..., 1, F]`, and the sum of
-`exp(b_s - largest) [v_s ; 1]`, `[..., F, E + 1]`, so that a later, larger key cannot make earlier outputs underflow.
+    exp(z_ts) = sum_f exp(a_tf + b_sf):    `concat` (F = 1), and `proportional` over features that are exponentials
+
+A factor of the query cancels. For each feature of the keys the state has the largest logarithm so far, `[..., 1, F]`,
+and the sum of `exp(b_s - largest) [v_s ; 1]`, `[..., F, E + 1]`. So a sum over earlier keys neither overflows nor
+underflows, whatever keys come later.
 """
 
 from __future__ import annotations
