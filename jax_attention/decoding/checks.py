@@ -78,6 +78,7 @@ def check_request(model: Any, prompt: Any, *, beyond_context: bool, **options: A
     _check_tokens(prompts, model.config.vocab_size)
     _check_context(prompts, count, model.config, beyond_context)
     _check_mask(prompts, model.config, options["chunk"])
+    _check_chunk(prompts, model.config, options["chunk"])
     sampler = as_sampler(options["sampler"])
     rng = _check_rng(options["rng"], sampler, options["num_samples"])
     strings = options["stop_strings"]
@@ -187,6 +188,20 @@ def _check_mask(prompts: Prompts, config: Any, chunk: int | None) -> None:
         f"yet when text is generated, got {getattr(config, 'mask', None)!r}. Join it with a causal one: "
         "masks.causal() & mask.",
     )
+
+
+def _check_chunk(prompts: Prompts, config: Any, chunk: Any) -> None:
+    """Refuse pieces of a prompt whose rotary frequencies would be those of the pieces' lengths, not of the prompt's."""
+    longest = prompts.tokens.shape[-1]
+    if chunk is None or getattr(config, "position", None) != "rotary":
+        return
+    for rope in (getattr(config, "rope", None), getattr(config, "local_rope", None)):
+        scaling = getattr(rope, "scaling", None)
+        fail_unless(
+            scaling is None or not scaling.needs_length or longest <= scaling.original_length,
+            f"chunk: expected None for a prompt of {longest} tokens, as rotary frequencies change with the length under "
+            f"{scaling!r}, got {chunk}. Read it at once.",
+        )
 
 
 def _check_min_new_tokens(sampler: Sampler, stop: np.ndarray, max_new_tokens: int) -> None:

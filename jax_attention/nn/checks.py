@@ -8,7 +8,6 @@ from jax_attention import masks
 from jax_attention.cache import KVCache
 from jax_attention.core.sizes import is_at_most
 from jax_attention.masks.properties import max_lookback
-from jax_attention.positions import Rotary
 
 
 def head_sizes(num_heads: int, size: int, kv_heads: int | None, head_size: int | None) -> tuple[int, int]:
@@ -23,14 +22,8 @@ def head_sizes(num_heads: int, size: int, kv_heads: int | None, head_size: int |
     return kv_heads, head_size
 
 
-def check_cache(cache: KVCache, count: int, mask: Any, rope: Rotary | None) -> None:
-    """Refuse a cache that has lost a key which `count` new rows may attend to, or whose keys have stale rotations."""
-    if rope is not None and rope.scaling.needs_length:
-        raise ValueError(
-            f"rope: expected frequencies that do not change with the length, got {rope.scaling!r}: keys in "
-            "the cache keep the rotation of the length they were written at. Run the full pass instead, or use another "
-            "scaling."
-        )
+def check_cache(cache: KVCache, count: int, mask: Any) -> None:
+    """Refuse a cache that has lost a key which `count` new rows may attend to."""
     window = None if mask is None else max_lookback(masks.as_mask(mask))
     if cache.ring and (window is None or not is_at_most(window + count - 1, cache.capacity)):
         raise ValueError(

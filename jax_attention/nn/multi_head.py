@@ -188,9 +188,8 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
         `positions` continue those of the cache if None. A ring overwrites old rows, so it needs a mask with a bounded
         window (here or in the layer) and a capacity of at least `window + T - 1`.
         """
-        q, cache, options = self._append(x, cache, mask, mods, positions)
-        output = self._attend(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)
-        return self._project_output(output), cache
+        q, key, cache, options = self._append(x, cache, mask, mods, positions)
+        return self._project_output(self._attend(q, key, cache.value.astype(q.dtype), options)), cache
 
     def step_weights(
         self,
@@ -202,8 +201,8 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
         positions: Any = None,
     ) -> Float[Array, "*batch N T C"]:
         """Attention weights `[..., N, T, C]` of the same call of `step`, over the C slots of the cache after it."""
-        q, cache, options = self._append(x, cache, mask, mods, positions)
-        return self._attention_weights(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)
+        q, key, cache, options = self._append(x, cache, mask, mods, positions)
+        return self._attention_weights(q, key, cache.value.astype(q.dtype), options)
 
     def project_memory(
         self,
@@ -261,16 +260,27 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
 
     def _append(
         self, x: jax.Array, cache: kv_cache.KVCache, mask: Any, mods: Any, positions: Any
-    ) -> tuple[jax.Array, kv_cache.KVCache, dict[str, Any]]:
-        """The queries, the cache with the new rows, and the rule for attention over its slots."""
+    ) -> tuple[jax.Array, jax.Array, kv_cache.KVCache, dict[str, Any]]:
+        """The queries, all keys, the cache with the new rows, and the rule for attention over its slots."""
         positions = kv_cache.next_positions(cache, x.shape[-2]) if positions is None else positions
         options = self._options(None, mask, mods, positions, cache.positions, None)
-        check_cache(cache, x.shape[-2], options["mask"], self.rope)
-        q, k, v = self._project(x, None, None, positions, positions)
-        cache = kv_cache.append(cache, k, v, positions)
+        check_cache(cache, x.shape[-2], options["mask"])
+        if self.rope is not None and self.rope.scaling.needs_length:
+            # Every key turns when the sequence grows, so the cache has them as they are before the rotation, and each
+            # call rotates all of them by the present length (Peng et al. 2024, section 3.3; transformers#25104).
+            q, k, v = self.projections(x, None, None)
+            k, v = self._split_heads(k, self.kv_heads, self.key_norm), self._split_heads(v, self.kv_heads, None)
+            cache = kv_cache.append(cache, k, v, positions)
+            length = present_length(cache.positions)
+            q = self._query_heads(q, positions, length)
+            key = self._apply_rope(cache.key.astype(q.dtype), cache.positions, length)
+        else:
+            q, k, v = self._project(x, None, None, positions, positions)
+            cache = kv_cache.append(cache, k, v, positions)
+            key = cache.key.astype(q.dtype)
         options["mask"] = _hide_empty(options["mask"])
         options["key_positions"] = cache.positions
-        return q, cache, options
+        return q, key, cache, options
 
     def _prepare(
         self,
