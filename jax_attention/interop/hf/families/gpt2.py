@@ -25,7 +25,8 @@ def read(fields: ConfigFields) -> LMConfig:
         fields.expect(name, value)
     fields.expect("add_cross_attention", False)
     fields.ignore("reorder_and_upcast_attn", "n_special", "predict_special_tokens")  # in published files
-    fields.ignore(*(f"summary_{x}" for x in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")))
+    fields.ignore(*(f"summary_{x}" for x in ("type", "use_proj", "activation", "proj_to_labels")))
+    fields.ignore("summary_first_dropout", "summary_last_dropout")
     width, rate = fields.take("n_embd"), fields.take_equal("resid_pdrop", "embd_pdrop", 0.1)
     return LMConfig(
         vocab_size=fields.take("vocab_size"),
