@@ -141,9 +141,8 @@ def _extend(state: BeamState, logits: jax.Array, sampler: Sampler, criteria: Sto
     finished = jax.tree.map(lambda x: _take_beams(x, indices), candidates)
 
     # Go on: the K largest sums whose token is no stop token.
-    running, token, parents = _top_beams(
-        state, jnp.where(jnp.expand_dims(is_stop, range(sums.ndim - 1)), -jnp.inf, sums)
-    )
+    is_stop = jnp.expand_dims(is_stop, range(sums.ndim - 1))
+    running, token, parents = _top_beams(state, jnp.where(is_stop, -jnp.inf, sums))
     history = state.history.map_rows(lambda x: _take_beams(x, parents)).append(token)
 
     # A row stays open while its best running beam may still score better than its worst finished one.

@@ -16,7 +16,7 @@ from jax_attention.core.checks import check_instance, check_positions
 from jax_attention.core.numerics import as_int32
 from jax_attention.dropout import Dropout
 from jax_attention.nn.bias_kv import attend_with_bias_kv, weights_with_bias_kv
-from jax_attention.nn.checks import check_cache, head_sizes
+from jax_attention.nn.checks import check_cache, check_packed, check_rope, head_sizes, hide_empty
 from jax_attention.nn.freeze import freeze, unfreeze
 from jax_attention.nn.linear import Linear, PackedProjections, SeparateProjections
 from jax_attention.nn.short_repr import ShortRepr
@@ -105,16 +105,11 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if rope is not None and not isinstance(rope, Rotary):
-            raise TypeError(f"rope: expected positions.rotary(...) or None, got {rope!r}.")
+        check_rope(rope)
         kv_heads, head_size = head_sizes(num_heads, size, kv_heads, head_size)
         key_size = size if key_size is None else key_size
         value_size = key_size if value_size is None else value_size
-        if packed and (key_size, value_size) != (size, size):
-            raise ValueError(
-                f"packed: expected inputs of one size to share a kernel, got size = {size}, key_size = {key_size}, "
-                f"value_size = {value_size}. Use packed=False."
-            )
+        check_packed(packed, size, key_size, value_size)
         options = dict(use_bias=use_bias, dtype=dtype, precision=precision, param_dtype=param_dtype, rngs=rngs)
         widths = (num_heads * head_size, kv_heads * head_size, kv_heads * head_size)
         self.projections = (
@@ -255,7 +250,7 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
         q_pos = jnp.arange(q.shape[-2], dtype=jnp.int32) if query_positions is None else query_positions
         options = self._options(None, mask, mods, query_positions, memory.positions, dropout)
         if memory.positions is not None:
-            options["mask"] = _hide_empty(options["mask"])
+            options["mask"] = hide_empty(options["mask"])
         return self._query_heads(q, q_pos), options
 
     def _append(
@@ -278,7 +273,7 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
             q, k, v = self._project(x, None, None, positions, positions)
             cache = kv_cache.append(cache, k, v, positions)
             key = cache.key.astype(q.dtype)
-        options["mask"] = _hide_empty(options["mask"])
+        options["mask"] = hide_empty(options["mask"])
         options["key_positions"] = cache.positions
         return q, key, cache, options
 
@@ -356,9 +351,3 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
 
     def _project_output(self, x: jax.Array) -> jax.Array:
         return self.out(x.reshape(*x.shape[:-2], self.num_heads * self.head_size))
-
-
-def _hide_empty(mask: Any) -> Any:
-    """The mask, with empty slots of a cache and padding rows of a memory hidden."""
-    filled = kv_cache.filled()
-    return filled if mask is None else masks.as_mask(mask) & filled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ class LogKernel(Score):
     `a_tf + b_sf` is more than `log(max)` below `A_t + B_s` (89 in float32) may have the score -inf, a weight of 0.
     """
 
-    kernel: Score = part_field()
+    kernel: Any = part_field()
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.kernel.log_features(query), self.kernel.log_features(key)

@@ -65,7 +65,9 @@ def without_wrappers(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays under their names without those of wrappers."""
     names = {name: WRAPPERS.sub("", name) for name in arrays}
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
-    fail_unless(not twice, f"path: expected each array once, got several, with and without wrappers: {list_names(twice)}.")
+    fail_unless(
+        not twice, f"path: expected each array once, got several, with and without wrappers: {list_names(twice)}."
+    )
     return {names[name]: x for name, x in arrays.items()}
 
 

@@ -22,7 +22,6 @@ from jax_attention.interop.hf.stored_weights import StoredArray, open_weights
 from jax_attention.interop.weight_mapping import to_jax_arrays
 from jax_attention.models import EncoderDecoderConfig
 
-
 TASK_HEAD = re.compile(r"(^|\.)(score|classifier|pre_classifier|classification_head|qa_outputs)\.")
 """Names of arrays in the heads of classifiers and of models that mark answers in a text."""
 
