@@ -177,6 +177,11 @@ WRONG = {
         "weights: expected finite numbers >= 0 with a positive sum, got the sum 0.0. A batch of padding alone has no",
     ),
     "negative": (lambda: training.token_accuracy(IDS, IDS, [2, -1]), ValueError, "weights: expected finite numbers >="),
+    "no class": (
+        lambda: training.token_accuracy(IDS, [[0, -100], [0, -1]], [[1, 1], [1, 0]]),
+        ValueError,
+        "targets: expected ids from 0 where the weight is not 0, got -100. Leave such targets out: weights=",
+    ),
     "nan": (lambda: training.token_accuracy(IDS, IDS, [1, math.nan]), ValueError, "weights: expected finite numbers"),
     "one text": (
         lambda: training.exact_match("Paris", ["Paris"]),
