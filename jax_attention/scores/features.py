@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array, describe_array, fail_unless
-from jax_attention.core.numerics import matmul
 from jax_attention.core.short_repr import describe
 from jax_attention.core.struct import array_field, struct
-from jax_attention.scores.base import Score
-from jax_attention.scores.log_kernel import LogKernel
+from jax_attention.scores.kernel import Kernel, LogKernel
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -43,29 +41,8 @@ _LOG_MAPS: dict[str, Callable] = {"hedgehog": _log_hedgehog}
 """Logarithms of the maps that over- or underflow for entries that are not extreme."""
 
 
-class _Kernel(Score):
-    """Base of the scores in this file: `phi(q) . phi(k)`."""
-
-    needs_equal_sizes = True
-    is_product = True
-
-    def features(self, x: jax.Array) -> jax.Array:
-        """The feature map phi of each row by itself, `[..., H] -> [..., F]`."""
-        raise NotImplementedError(f"{type(self).__name__} must define features(x)")
-
-    def log_features(self, x: jax.Array) -> jax.Array:
-        """`log phi`, where `logarithm` returns a score."""
-        raise NotImplementedError(f"{type(self).__name__} must define log_features(x)")
-
-    def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.features(query), self.features(key)
-
-    def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        return matmul(query, jnp.swapaxes(key, -1, -2))
-
-
 @struct
-class Features(_Kernel):
+class Features(Kernel):
     """`phi(q) . phi(k)`; see `features`."""
 
     feature_map: str | Callable
@@ -83,7 +60,7 @@ class Features(_Kernel):
         return mapped
 
     def log_features(self, x: jax.Array) -> jax.Array:
-        return _LOG_MAPS[self.feature_map](x)
+        return _LOG_MAPS[str(self.feature_map)](x)
 
     def logarithm(self) -> LogKernel | None:
         return LogKernel(self) if isinstance(self.feature_map, str) and self.feature_map in _LOG_MAPS else None
@@ -93,7 +70,7 @@ class Features(_Kernel):
 
 
 @struct
-class RandomFeatures(_Kernel):
+class RandomFeatures(Kernel):
     """An unbiased estimate of `exp(q . k / sqrt(H))`; see `random_features`."""
 
     directions: jax.Array = array_field("F", "Hq")

@@ -1,4 +1,4 @@
-"""The logarithm of a kernel whose features are exponentials: what `proportional` normalises instead of the kernel."""
+"""Kernels, and the logarithm of one whose features are exponentials: what `proportional` normalises instead of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,27 @@ from jax_attention.core.struct import part_field, struct
 from jax_attention.scores.base import Score
 
 
+class Kernel(Score):
+    """Base of the kernel scores, `phi(q) . phi(k)`; see `features`."""
+
+    needs_equal_sizes = True
+    is_product = True
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """The feature map phi of each row by itself, `[..., H] -> [..., F]`."""
+        raise NotImplementedError(f"{type(self).__name__} must define features(x)")
+
+    def log_features(self, x: jax.Array) -> jax.Array:
+        """`log phi`, for kernels with a `logarithm`."""
+        raise NotImplementedError(f"{type(self).__name__} must define log_features(x)")
+
+    def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self.features(query), self.features(key)
+
+    def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        return matmul(query, jnp.swapaxes(key, -1, -2))
+
+
 @struct
 class LogKernel(Score):
     """`log(phi(q) . phi(k))` from `log phi`, so that no feature over- or underflows.
@@ -23,14 +44,14 @@ class LogKernel(Score):
     `a_tf + b_sf` is more than `log(max)` below `A_t + B_s` (89 in float32) may have the score -inf, a weight of 0.
     """
 
-    kernel: Any = part_field()
+    kernel: Kernel = part_field()
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.kernel.log_features(query), self.kernel.log_features(key)
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
         # Products reach F max^(2/5), and below max^(-13/20) they count as 0. Wider limits would lose gradients, which
-        # divide by the product: at the upper end a cotangent of 1e-20 would become 0, at the lower end inf.
+        # divide by the product: at the upper end a cotangent of 1e-20 would become 0, at the lower end one of 1 inf.
         log_max = math.log(float(jnp.finfo(query.dtype).max))
         from_query, from_key = (row_max(x) - 0.2 * log_max for x in (query, key))
         product = matmul(jnp.exp(query - from_query), jnp.swapaxes(jnp.exp(key - from_key), -1, -2))
