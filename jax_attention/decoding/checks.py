@@ -199,7 +199,7 @@ def _check_chunk(prompts: Prompts, config: Any, chunk: Any) -> None:
         scaling = getattr(rope, "scaling", None)
         fail_unless(
             scaling is None or not scaling.needs_length or longest <= scaling.original_length,
-            f"chunk: expected None for a prompt of {longest} tokens, as rotary frequencies change with the length under "
+            f"chunk: expected None for a prompt of {longest} tokens, as rotary frequencies change with length under "
             f"{scaling!r}, got {chunk}. Read it at once.",
         )
 

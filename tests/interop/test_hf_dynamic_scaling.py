@@ -72,5 +72,5 @@ def test_a_long_prompt_is_not_read_in_chunks(pair):
     options = dict(max_new_tokens=2, beyond_context=True)
     whole, pieces = (decoding.generate(jax_model, PROMPTS, chunk=chunk, **options).tokens for chunk in (None, 2))
     np.testing.assert_array_equal(whole, pieces)
-    with pytest.raises(ValueError, match="chunk: expected None for a prompt of 13 tokens.*DynamicScaling.*Read it at"):
+    with pytest.raises(ValueError, match=r"chunk: expected None for a prompt of 13 tokens.*DynamicScaling.*Read it at"):
         decoding.generate(jax_model, [1] * 13, chunk=4, **options)
