@@ -29,11 +29,19 @@ INITIAL_DEVIATION = 0.02
 
 @short_repr
 class LayerInputs(NamedTuple):
-    """Positions, mask and mods of one call, the same in all layers."""
+    """Positions, mask and mods of one call, the same in all layers; the last two for cross-attention."""
 
     positions: jax.Array | None
     mask: Any
     mods: tuple
+    memory_mask: Any = None
+    memory_mods: tuple = ()
+
+    def scaled(self, layer: jax.Array | int) -> LayerInputs:
+        """The inputs of this layer in a model with `scale_by_layer`."""
+        count = layer + 1.0 if isinstance(layer, int) else jnp.asarray(layer + 1, jnp.float32)
+        scale = mods.temperature(count)
+        return self._replace(mods=(scale, *self.mods), memory_mods=(scale, *self.memory_mods))
 
 
 class CaptureRequest(NamedTuple):
@@ -114,9 +122,11 @@ class Block(ShortRepr, nnx.Module):
             return self.attention(x, **options)
 
         def cross_attend(x: jax.Array) -> jax.Array:
-            dropout = self._weight_dropout(rngs[3])
-            weights[1] = self.cross.cross_attention_weights(x, memory, **dropout) if request.cross else None
-            return self.cross.cross_attend(x, memory, **dropout)
+            options = {"mask": inputs.memory_mask, "mods": inputs.memory_mods} | self._weight_dropout(rngs[3])
+            if inputs.memory_mask is not None or inputs.memory_mods:  # nothing else there sees positions
+                options["query_positions"] = inputs.positions
+            weights[1] = self.cross.cross_attention_weights(x, memory, **options) if request.cross else None
+            return self.cross.cross_attend(x, memory, **options)
 
         y = self._add(x, x, attend, self.attention_norm, self.attention_after, rngs[1])
         if self.cross is not None:

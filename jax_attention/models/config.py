@@ -29,8 +29,6 @@ from jax_attention.normalizers import Normalizer
 from jax_attention.positions import Rotary, rotary
 from jax_attention.scores import Score
 
-T5_BUCKETS = 32
-"""Buckets of relative positions, as in T5."""
 MAX_CHECKED_POSITIONS = 256
 """`sees_future` evaluates the masks on at most so many positions: a grid of the context would take seconds."""
 
@@ -59,6 +57,8 @@ class LMConfig:
         activation: "gelu" (exact), "gelu_tanh", "relu", "relu2", "silu", "swiglu", "geglu", "geglu_tanh".
         position: "learned", "sinusoidal" (added), "sinusoidal_half" (all sines first, as Marian), "rotary", "alibi",
             "t5" (one table for all layers; both directions where tokens see the future), "none".
+        t5_buckets: number of relative positions that T5's table tells apart, where position is "t5".
+        t5_max_distance: from this distance on all positions share T5's last bucket.
         rope: the rotary embedding, where position is "rotary".
         local_rope: the rotary embedding of layers with a window; None is `rope` (Gemma 3 has a smaller base there).
         norm: "layer" or "rms".
@@ -81,6 +81,8 @@ class LMConfig:
         memory_size: features of the memory for cross-attention in each block; None is no cross-attention. It uses the
             score, cap and normalizer of the rule, without positions, mask and mods.
         score_cap: soft cap on attention scores, after all mods.
+        scale_by_layer: attention scores of layer l = 0, 1, … are divided by l + 1, before all mods (an option of
+            GPT-2).
         logit_cap: soft cap on the logits.
         windows: window sizes (None: unlimited) repeated over the layers: `(512, None)` alternates. A window allows no
             later keys.
@@ -126,6 +128,8 @@ class LMConfig:
     ff_size: int | None = None
     activation: str = "gelu"
     position: Position = "learned"
+    t5_buckets: int = 32
+    t5_max_distance: int = 128
     rope: Rotary = dataclasses.field(default_factory=rotary)
     local_rope: Rotary | None = None
     norm: Norm = "layer"
@@ -143,6 +147,7 @@ class LMConfig:
     token_types: int = 0
     memory_size: int | None = None
     score_cap: float | None = None
+    scale_by_layer: bool = False
     logit_cap: float | None = None
     windows: tuple[int | None, ...] = (None,)
     sinks: bool = False

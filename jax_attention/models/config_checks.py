@@ -29,6 +29,7 @@ SWITCHES = (
     "qk_norm",
     "scale_embedding",
     "embedding_norm",
+    "scale_by_layer",
     "head_transform",
     "head_bias",
     "sinks",
@@ -64,6 +65,7 @@ def _check_sizes(config: Any) -> None:
     for name in ("vocab_size", "context", "width", "depth", "num_heads"):
         check_size(name, getattr(config, name), 1, "Sizes of a model are static.")
     check_size("token_types", config.token_types, 0, "0 is no table of types.")
+    _check_buckets(config)
     for name in ("kv_heads", "head_size", "ff_size", "memory_size"):
         if getattr(config, name) is not None:
             check_size(name, getattr(config, name), 1, "None takes the default.")
@@ -86,6 +88,19 @@ def _check_sizes(config: Any) -> None:
         not config.position.startswith("sinusoidal") or config.width % 2 == 0,
         f"width: expected an even size for position={config.position!r}, got {config.width}.",
     )
+
+
+def _check_buckets(config: Any) -> None:
+    for name in ("t5_buckets", "t5_max_distance"):
+        check_size(name, getattr(config, name), 1, "T5 has 32 buckets up to distance 128.")
+    if config.position == "t5":
+        directions = 2 if config.sees_future() else 1
+        single = config.t5_buckets // (2 * directions)  # buckets of a single distance, half of those of a direction
+        fail_unless(
+            0 < single < config.t5_max_distance,
+            f"t5_buckets: expected from {2 * directions} to less than {2 * directions} t5_max_distance, got "
+            f"{config.t5_buckets} buckets and t5_max_distance = {config.t5_max_distance}. T5 has 32 and 128.",
+        )
 
 
 def _check_numbers(config: Any) -> None:

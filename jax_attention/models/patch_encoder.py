@@ -100,7 +100,7 @@ class PatchEncoder(ShortRepr, nnx.Module):
         x = self.embed(self.patches(images).astype(model_dtype(self.config)))
         if self.position is not None:
             x = x + self.position[...].astype(x.dtype).reshape((1,) * (x.ndim - 2) + x.shape[-2:])
-        return self.body(drop(x, self.config.dropout, fold(rng, 0)), rng=fold(rng, 1)).hidden
+        return self.body(drop(x, self.config.dropout, fold(rng, 0)), rng=fold(rng, 1))
 
     def patches(self, images: Float[Array, "*batch H W C"]) -> Float[Array, "*batch P N"]:
         """Pixels of each patch, row by row: `[..., P, patch height * patch width * C]`."""

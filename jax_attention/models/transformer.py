@@ -176,7 +176,7 @@ class TransformerLM(ShortRepr, nnx.Module):
         if positions is not None:
             positions = check_positions("positions", positions, tokens.shape[-1], tokens.shape[:-1])
         x = drop(self._embed(tokens, positions, token_types), self.config.dropout, fold(rng, 0))
-        return self.stack(
+        return self.stack.read(
             x,
             positions=positions,
             segment_ids=segment_ids,

@@ -192,7 +192,7 @@ BAD_FIELDS = {
     "a decoder": ("bert", {"is_decoder": True}, "is_decoder"),
     "another padding": ("roberta", {"pad_token_id": 0}, "pad_token_id"),
     "another function": ("roberta", {"hidden_act": "relu"}, "hidden_act"),
-    "other buckets": ("t5", {"relative_attention_num_buckets": 16}, "relative_attention_num_buckets"),
+    "too few buckets": ("t5", {"relative_attention_num_buckets": 3}, "t5_buckets: expected from 4 to less than"),
     "one stack": ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder"),
     "norms before": ("bart", {"normalize_before": True}, "normalize_before"),
     "learned positions": ("marian", {"static_position_embeddings": False}, "static_position_embeddings"),

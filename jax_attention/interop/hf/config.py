@@ -153,6 +153,8 @@ def _normalized_fields(config: LMConfig) -> dict[str, Any]:
     # Only layers with a window use the local rotary embedding.
     local = config.rope if config.local_rope is None or not any(windows) else config.local_rope
     is_rotary = config.position == "rotary"
+    if config.position != "t5":
+        fields |= {"t5_buckets": None, "t5_max_distance": None}
     return fields | {
         name: _normalized_rope(x, size) if is_rotary else None
         for name, x in (("rope", config.rope), ("local_rope", local))
