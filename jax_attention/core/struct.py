@@ -27,19 +27,60 @@ _DATA, _AXES, _PER_SEQUENCE, _LAYOUT, _PART = "data", "axes", "per_sequence", "l
 def array_field(
     *axes: str, default: Any = dataclasses.MISSING, per_sequence: bool = False, layout: bool = False
 ) -> Any:
-    """A field that holds an array with any batch dimensions followed by the named `axes`.
+    """A field of a struct that holds an array: any batch dimensions, followed by the named axes.
 
-    `per_sequence` marks data about one sequence (lengths, segment ids). Such an array must have either no batch
-    dimension or all of them: a bare `[B]` would otherwise be read as one entry per head, and with B = N nothing would
-    notice. `layout` marks data that decides which tiles are computed: a NumPy array there is part of the compiled
-    program, and another array needs another program; elsewhere it is an argument of the program.
+    The batch dimensions broadcast against those of the scores, batch and heads: `[N]` is one entry per head, `[B, 1]`
+    one per batch element. A part sees them lined up with the scores, and the axes "T" and "S" cut to its tile.
+
+    Args:
+        axes: names of the axes after the batch dimensions. "T" and "S" are those of queries and keys, which are cut
+            into tiles; "Hq" and "Hk" are the features of a query and of a key, whose sizes are checked. Any other axis
+            is kept whole. Without a name the array has one number for each batch element: see `per_tile`.
+        default: as in a dataclass.
+        per_sequence: marks data about one sequence (lengths, segment ids). Such an array must have either no batch
+            dimension or all of them: a bare `[B]` would otherwise be read as one entry per head, and with B = N nothing
+            would notice.
+        layout: marks data that decides which tiles are computed: a NumPy array there is part of the compiled program,
+            and another array needs another program; elsewhere it is an argument of the program.
+
+    Returns:
+        A field of a dataclass.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_attention.parts import Mod, array_field, per_tile, struct
+        >>> @struct
+        ... class RowBias(Mod):
+        ...     rows: jax.Array = array_field("T")
+        ...     def __call__(self, scores, q_pos, k_pos):
+        ...         return scores + self.rows[..., None]
+        >>> RowBias(jnp.zeros(3))
+        row_bias(rows=float32[3])
     """
     metadata = {_DATA: True, _AXES: axes, _PER_SEQUENCE: per_sequence, _LAYOUT: layout}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def part_field(default: Any = dataclasses.MISSING) -> Any:
-    """A field that holds another part, a tuple of parts, or None."""
+    """A field of a struct that holds another part, a tuple of parts, or None.
+
+    Args:
+        default: as in a dataclass.
+
+    Returns:
+        A field of a dataclass.
+
+    Example:
+        >>> from jax_attention import masks
+        >>> from jax_attention.parts import Mask, part_field, struct
+        >>> @struct
+        ... class Mirrored(Mask):
+        ...     mask: Mask = part_field()
+        ...     def __call__(self, q_pos, k_pos):
+        ...         return self.mask(k_pos, q_pos)
+        >>> Mirrored(masks.causal())
+        mirrored(mask=causal())
+    """
     return dataclasses.field(default=default, metadata={_DATA: True, _PART: True})
 
 
@@ -55,10 +96,26 @@ def struct(cls: type[C]) -> type[C]:
     Fields made by `array_field`, `part_field` and `data_field` are its children; all others are static and must be
     hashable. Structs compare by content, so two `causal()` objects are equal and a fresh one never recompiles.
 
-    `jax.tree_util.register_dataclass` is not used: two of its classes with as many fields have equal tree structures
-    (jax 0.10 and 0.12 compare neither classes nor names), and once in about a hundred calls `jit` ran the program of
-    the other class.
+    Args:
+        cls: a class with annotated fields, as for `dataclasses.dataclass`.
+
+    Returns:
+        The class.
+
+    Example:
+        >>> import jax
+        >>> from jax_attention.parts import Mod, array_field, per_tile, struct
+        >>> @struct
+        ... class Scaled(Mod):
+        ...     factor: jax.Array | float = array_field()
+        ...     def __call__(self, scores, q_pos, k_pos):
+        ...         return scores * per_tile(self.factor)
+        >>> Scaled(2.0), Scaled(2.0) == Scaled(2.0), jax.tree.leaves(Scaled(2.0))
+        (scaled(factor=2.0), True, [2.0])
     """
+    # Not `jax.tree_util.register_dataclass`: two of its classes with as many fields have equal tree structures (jax
+    # 0.10 and 0.12 compare neither classes nor names), and once in about a hundred calls `jit` ran the program of the
+    # other class.
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     if cls.__repr__ is object.__repr__:
         cls = short_repr(cls)
