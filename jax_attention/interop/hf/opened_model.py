@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_attention import models
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.text import list_names, quote_path
 from jax_attention.core.tree_paths import replace_arrays
 from jax_attention.interop.hf.canonical_weights import canonicalized
@@ -23,6 +24,7 @@ from jax_attention.interop.weight_mapping import to_jax_arrays
 from jax_attention.models import EncoderDecoderConfig
 
 
+@short_repr
 class OpenedModel(NamedTuple):
     """The family, the model without numbers, and the arrays in files that fit it, under the names of the family."""
 
