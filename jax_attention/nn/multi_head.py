@@ -131,11 +131,6 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
         self.rope, self.norm_all_heads = nnx.static(rope), norm_all_heads
         self.num_heads, self.kv_heads, self.head_size, self.precision = num_heads, kv_heads, head_size, precision
 
-    @property
-    def size(self) -> int:
-        """D, features of the query input."""
-        return self.projections.size
-
     def __call__(
         self,
         query: Float[Array, "*batch T D"],

@@ -20,7 +20,7 @@ class ShortRepr:
         MultiHeadAttention(num_heads=4, size=64, kv_heads=4, head_size=16, mask=causal(), 16,640 parameters)
 
     Arrays inside of other modules are only counted; `nnx.display(model)` in a notebook and
-    `print(treescope.render_to_text(model))` in a terminal list them.
+    `treescope.render_to_text(model)` in a terminal list them.
 
     `repr` and `print` of Flax call `__nnx_repr__`, also for the modules inside of a user's module. The trees of
     treescope come from `__treescope_repr__` and stay as they are.
@@ -35,23 +35,22 @@ class ShortRepr:
         defaults = {name: x.default for name, x in parameters.items() if x.default is not inspect.Parameter.empty}
         texts = [f"{name}={text}" for name, text in changed_texts(found, defaults).items()]
         # Arrays that two modules share are counted once.
-        sizes = {id(x): getattr(x, "size", 0) for x in jax.tree.leaves(self)}
-        for text in [*texts, f"{sum(sizes.values()):,} parameters"]:
+        count = sum({id(x): getattr(x, "size", 0) for x in jax.tree.leaves(self)}.values())
+        for text in [*texts, f"{count:,} parameter{'s' * (count != 1)}"]:
             yield reprlib.Attr("", text, use_raw_value=True, use_raw_key=True)
 
     def _find_arguments(self, names: Iterable[str]) -> dict[str, Any]:
-        """Arguments of the constructor that the module keeps under their names, by itself or in its `rule`.
+        """Arguments of the constructor that are kept under their names: by the module, its `rule` or its `projections`.
 
         Then its other sizes; and its arrays, if it keeps no argument, as the parameters of a score do.
         """
-        rule, attributes = vars(self).get("rule", {}), sorted(vars(self).items())
-        found = {name: rule[name] if name in rule else getattr(self, name) for name in names if _keeps(self, name)}
+        attributes = vars(self)
+        holders = [self, *(attributes[name] for name in ("rule", "projections") if name in attributes)]
+        found = {name: getattr(x, name) for x in reversed(holders) for name in names if hasattr(x, name)}
+        found = {name: found[name] for name in names if name in found}
         shown = _is_size if found else _is_array
-        return found | {name: x for name, x in attributes if name not in found and name[0] != "_" and shown(x)}
-
-
-def _keeps(module: Any, name: str) -> bool:
-    return name in vars(module).get("rule", {}) or hasattr(module, name)
+        others = {name: x for name, x in sorted(attributes.items()) if name not in found and name[0] != "_"}
+        return found | {name: x for name, x in others.items() if shown(x)}
 
 
 def _is_size(x: Any) -> bool:
