@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import jax
 from flax import nnx
 
 from jax_attention.nn.short_repr import ShortRepr
-
-if TYPE_CHECKING:
-    import jax
 
 
 class PartModule(ShortRepr, nnx.Module):

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
+@short_repr
 class ConfidenceInterval(NamedTuple):
     """A mean and the ends of its confidence interval: float64 arrays `[...]`, one entry for each point of a curve."""
 

@@ -250,7 +250,7 @@ def test_special_tokens_are_decoded_also_without_byte_level():
 
 @pytest.mark.parametrize("byte_level", [True, False])
 def test_special_tokens_are_left_out_on_request(byte_level):
-    """As the library leaves them out. Other added tokens are text."""
+    """`skip_special_tokens` leaves out what the library leaves out. Other added tokens are text."""
     engine = tokenizers.Tokenizer.from_str((SUBWORDS if byte_level else sentencepiece_like()).definition)
     engine.add_special_tokens(["<s>", "終"])
     engine.add_tokens(["<added>"])

@@ -33,7 +33,12 @@ PUBLIC = {
         AttentionOutput Blockwise Cudnn Dense Dropout Explanation FeatureState LinearAttention Partial attend
         attend_heads attend_step attend_with_stats attend_with_stats_heads attention_weights
         attention_weights_heads cache dot_product_attention explain flax_attention_fn masks merge_partials mods
-        normalizers positions scores""",
+        normalizers parts positions scores""",
+    "jax_attention.parts": """
+        BlockCoverage Mask Mod Normalizer Score TileRanges array_field check_array finite_or_zero forbid part_field
+        per_tile row_max safe_norm struct take_last""",
+    "jax_attention.testing": """
+        CheckResult RuleReport check_rule""",
     "jax_attention.scores": """
         Additive CATALOGUE Concat Cosine Dot Features General L2 Location RandomFeatures ScaledDot Score UserScore
         additive as_score concat cosine dot features general l2 location random_features scaled_dot""",
