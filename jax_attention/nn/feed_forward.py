@@ -92,7 +92,7 @@ class FeedForward(ShortRepr, nnx.Module):
 
     @property
     def hidden_size(self) -> int:
-        """Hidden units."""
+        """Number of hidden units."""
         return self.up.out_features
 
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
