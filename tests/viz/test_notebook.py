@@ -167,7 +167,9 @@ CELLS = """
 
 
 @pytest.mark.slow
-def test_an_executed_notebook_has_the_pictures():
+def test_an_executed_notebook_has_the_pictures(tmp_path, monkeypatch):
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR"):  # nothing is written to HOME
+        monkeypatch.setenv(name, str(tmp_path / name))
     cells = [nbformat.v4.new_code_cell(line) for line in textwrap.dedent(CELLS).strip().splitlines()]
     notebook = nbformat.v4.new_notebook(cells=cells)
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
