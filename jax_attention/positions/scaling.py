@@ -30,7 +30,7 @@ def present_length(*positions: jax.Array) -> jax.Array:
     Padding (at `EMPTY_POSITION`) does not count, and rows do not look at each other.
     """
     rank = max(x.ndim for x in positions)
-    real = [jnp.max(jnp.where(x < EMPTY_POSITION, x, -1), axis=None, keepdims=True, initial=-1) for x in positions]
+    real = [jnp.max(jnp.where(x < EMPTY_POSITION, x, -1), axis=-1, keepdims=True, initial=-1) for x in positions]
     return functools.reduce(jnp.maximum, [x.reshape((1,) * (rank - x.ndim) + x.shape) for x in real]) + 1
 
 
