@@ -265,7 +265,7 @@ def refused_calls() -> dict[str, tuple[Callable, type[Exception], str]]:
         "cudnn": (
             lambda: jax.eval_shape(cudnn, heads, heads, heads),
             ValueError,
-            r"implementation: the cuDNN kernel needs known sizes, got scores \(b, 2, t, t\); implementation='blockwise'",
+            r"the cuDNN kernel needs known sizes, got scores \(b, 2, t, t\); implementation='blockwise'",
         ),
         "location": (
             lambda: jax.eval_shape(

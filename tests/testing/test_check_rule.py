@@ -44,7 +44,8 @@ SKIPPED = {
 def test_every_part_of_the_library_passes(part, case):
     choice = case.build(cases.Draw(np.random.default_rng(0), cases.Shape(5, 7), (2, 4)))[0]
     skip = SKIPPED.get(f"{part}-{case.name}", ())
-    report = testing.check_rule(**cases.rule_arguments(part, choice), skip=skip)
+    head_size = cases.HEAD if (part, case.name) == ("score", "plain") else None  # the kit cannot look into a function
+    report = testing.check_rule(**cases.rule_arguments(part, choice), skip=skip, head_size=head_size)
     report.assert_ok()
     not_run = {result.name for result in report.results if result.status == "not run"}
     assert not_run == {*skip, *(["block coverage"] if part != "mask" else [])}
