@@ -245,7 +245,7 @@ def _narrow_changes(new: Any, old: Any) -> list[jax.Array]:
     """The float16 arrays of a new state, with 0 where the old one was infinite already, as a smallest loss may be.
 
     Only they can overflow unseen: squares of a gradient whose norm is finite fit into float32 and bfloat16. To check
-    these as well would cost a quarter of the time of AdamW (6 million parameters, 2 cores).
+    these as well would add a quarter to the time of AdamW (6 million parameters, 2 cores).
     """
     pairs = zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
     return [jnp.where(jnp.isfinite(b), a, 0) for a, b in pairs if jnp.result_type(a) == jnp.float16]

@@ -42,7 +42,7 @@ def check_batch(sizes: dict[str, int], batch: Any) -> None:
             real = ids[_is_real(batch, name)]
             least = int(real.min(initial=0))
             fail_unless(least >= 0, f"{name}: expected token ids from 0, got {least}. Give padding the weight 0.")
-            _check_below(name, size, int(real.max(initial=-1)))
+            _check_below(name, size, int(real.max(initial=0)))
 
 
 def _is_real(batch: Any, name: str) -> np.ndarray:
@@ -54,10 +54,9 @@ def _is_real(batch: Any, name: str) -> np.ndarray:
 
 
 def _check_below(name: str, size: int, largest_id: int) -> None:
-    option = "source_vocab_size" if name == "source" else "vocab_size"
     fail_unless(
         largest_id < size,
         f"{name}: expected ids below {size}, the vocabulary of the model, got {largest_id}, so the vocabulary of the "
-        f"data has at least {largest_id + 1} ids. Make the model with {option}=tokenizer.vocab_size, or encode the "
-        "text with the tokenizer of the model.",
+        f"data has at least {largest_id + 1} ids. Make the model for tokenizer.vocab_size ids, or encode the text with "
+        "the tokenizer of the model.",
     )

@@ -87,10 +87,10 @@ WRONG = {
     "sources of a Transformer": (
         PAIR,
         pairs(8, 3),
-        "source: expected ids below 7, .* got 8, .* at least 9 .*source_vocab",
+        "source: expected ids below 7, .* got 8, .* at least 9 ids",
     ),
     "targets of an RNN": (RNN, pairs(3, 29), TOKENS),
-    "sources of an RNN": (RNN, pairs(8, 3), "source: expected ids below 7, .* got 8, .* at least 9 "),
+    "sources of an RNN": (RNN, pairs(8, 3), "source: expected ids below 7, .* got 8, .* at least 9 ids"),
     "a source of one's own": (LM, OwnSource(29), TOKENS),
     "negative ids": (LM, OwnSource(-100), "tokens: expected token ids from 0, got -100"),
 }
@@ -128,5 +128,6 @@ def test_padding_of_a_source_may_hold_anything():
     batch = data.Seq2SeqBatch(*(np.zeros((1, 3), np.int32),) * 4, np.ones((1, 3), np.float32))
     padded = batch._replace(source=np.array([[1, 2, -1]]), source_positions=np.array([[0, 1, EMPTY]]))
     vocabulary.check_batch({"tokens": V, "source": 7}, padded)
+    vocabulary.check_batch({"source": 7}, padded._replace(source=padded.source.astype(np.uint16)))
     with pytest.raises(ValueError, match="source: expected token ids from 0, got -1"):
         vocabulary.check_batch({"source": 7}, padded._replace(source_positions=np.array([[0, 1, 2]])))
