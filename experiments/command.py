@@ -34,6 +34,24 @@ def main(name: str) -> None:
     report.main(tyro.cli(report.Options))
 
 
+def chosen_config(options: Any, small: Any) -> Any:
+    """The config of a command: that of the options, or with --small the small one with the changes of the options.
+
+    A field with its default counts as not changed, as the command line does not say which options were given.
+    """
+    return _with_changes(small, type(small)(), options.config) if options.small else options.config
+
+
+def _with_changes(base: Any, default: Any, changed: Any) -> Any:
+    """The base, with the values that differ between two others of its type; fields of fields one by one."""
+    if not (dataclasses.is_dataclass(base) and type(base) is type(default) is type(changed)):
+        return base if changed == default else changed
+    parts = {}
+    for field in dataclasses.fields(base):
+        parts[field.name] = _with_changes(*(getattr(x, field.name) for x in (base, default, changed)))
+    return dataclasses.replace(base, **parts)
+
+
 def output_folder(options: Any, home: Path) -> Path:
     """Folder that a command writes to; only the command without options overwrites the committed results.
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import jax
 import jax.core
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from jax_attention.core.checks import check_int, check_operand, check_positions, describe_array, fail_unless
 from jax_attention.core.numerics import EMPTY_POSITION
+from jax_attention.core.sizes import exceeds, is_at_most
 from jax_attention.core.struct import data_field, struct
 from jax_attention.masks import Mask, prefix
 
@@ -115,7 +117,9 @@ def next_positions(cache: KVCache, count: int) -> Int[Array, "T"]:
         >>> cache.next_positions(cache.create(8, 1, 2), 3)
         Array([0, 1, 2], dtype=int32)
     """
-    return cache.length + jnp.arange(check_int("count", count, 0, "It is the number of new rows."), dtype=jnp.int32)
+    if not is_symbolic_dim(count):
+        check_int("count", count, 0, "It is the number of new rows.")
+    return cache.length + jnp.arange(count, dtype=jnp.int32)
 
 
 def append(
@@ -142,7 +146,8 @@ def append(
     Raises:
         ValueError: if a shape is wrong, if the rows do not fit into a cache that is not a ring, or if there are more
             than the slots of a ring. Under `jit` the length is not known and Python cannot raise: rows that do not fit
-            are then written as NaN over the last slots, so that the outputs of attention become NaN.
+            are then written as NaN over the last slots, so that the outputs of attention become NaN. So are those of a
+            symbolic number of rows; a ring needs a bound of it: `symbolic_shape("t", constraints=["t <= 16"])`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -166,7 +171,7 @@ def append(
     batch = cache.positions.shape[:-1]
     if positions is None:
         positions = next_positions(cache, count)
-    positions = check_positions("positions", positions, count, batch).astype(jnp.int32)
+    positions = check_positions("positions", positions, count, batch)
     positions = jnp.broadcast_to(positions, (*batch, count))
     return KVCache(
         key=_write(cache, cache.key, _nan_if_full(cache, key), -3),
@@ -200,12 +205,12 @@ def _is_concrete(length: jax.Array) -> bool:
 
 
 def _check_room(cache: KVCache, count: int) -> None:
-    if count > cache.capacity:
+    if exceeds(count, cache.capacity) or (cache.ring and not is_at_most(count, cache.capacity)):
         raise ValueError(
             f"key: expected at most {cache.capacity} rows, the capacity of the cache, got {count}. "
             "Create a larger cache" + (", or append in parts and attend after each." if cache.ring else ".")
         )
-    if not cache.ring and _is_concrete(cache.length) and int(cache.length) + count > cache.capacity:
+    if not cache.ring and _is_concrete(cache.length) and exceeds(int(cache.length) + count, cache.capacity):
         raise ValueError(
             f"key: expected at most {cache.capacity - int(cache.length)} more rows, as the cache holds "
             f"{int(cache.length)} of {cache.capacity}, got {count}. Create a larger cache, or one with ring=True for "
@@ -215,17 +220,32 @@ def _check_room(cache: KVCache, count: int) -> None:
 
 def _write(cache: KVCache, old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
     """The slots `old` with the rows `new` written after the last row."""
-    count, axis = new.shape[axis], old.ndim + axis
+    count, axis, new = new.shape[axis], old.ndim + axis, new.astype(old.dtype)
+    if not is_at_most(count, cache.capacity):
+        return _write_any_number(cache, old, new, axis)
     if not cache.ring:
-        return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), cache.length, axis)
-    slots = (cache.length + jnp.arange(count)) % cache.capacity
+        return jax.lax.dynamic_update_slice_in_dim(old, new, cache.length, axis)
+    slots = (cache.length + jnp.arange(count, dtype=jnp.int32)) % cache.capacity
     index = (slice(None),) * axis + (slots,)
-    return old.at[index].set(new.astype(old.dtype), unique_indices=True)
+    return old.at[index].set(new, unique_indices=True)
+
+
+def _write_any_number(cache: KVCache, old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+    """`_write` of a symbolic number of rows. If they do not fit, the last ones are written over the first slots.
+
+    `_nan_if_full` has made them NaN then, and the last query, which decoding continues from, sees its own row.
+    """
+    last = new.shape[axis] - 1
+    first = (jnp.arange(cache.capacity, dtype=jnp.int32) - cache.length) % cache.capacity
+    row = jnp.minimum(first, last) + (last - jnp.minimum(first, last)) // cache.capacity * cache.capacity
+    is_new = (first <= last).reshape((-1,) + (1,) * (old.ndim - 1 - axis))
+    return jnp.where(is_new, jnp.take(new, row, axis=axis, mode="clip"), old)
 
 
 def _nan_if_full(cache: KVCache, rows: jax.Array) -> jax.Array:
     """Rows for `_write`, as NaN if they do not fit: under jit `dynamic_update_slice` would overwrite the last slots."""
-    if cache.ring or _is_concrete(cache.length):
+    count = rows.shape[-3]
+    if cache.ring or (_is_concrete(cache.length) and is_at_most(int(cache.length) + count, cache.capacity)):
         return rows
-    full = cache.length + rows.shape[-3] > cache.capacity
+    full = cache.length + count > cache.capacity
     return jnp.where(full, jnp.full((), jnp.nan, rows.dtype), rows)

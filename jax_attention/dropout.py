@@ -12,6 +12,8 @@ from jax_attention.core.struct import data_field, struct
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+MAX_RATE = 1 - 2.0**-32
+
 
 @struct
 class Dropout:
@@ -25,7 +27,7 @@ class Dropout:
     `Dropout(jax.random.fold_in(rng, i), rate)`.
 
     Args:
-        rng: a JAX random key; use a fresh one per layer and step.
+        rng: a JAX random key of any kind; use a fresh one per layer and step. The bits are those of threefry.
         rate: probability of dropping, `0 <= rate < 1`, a Python number (static).
         shared: one pattern for all batch elements and heads (Flax's `broadcast_dropout`).
 
@@ -33,7 +35,7 @@ class Dropout:
         The argument of `attend(..., dropout=)`; None there means no dropout.
 
     Raises:
-        ValueError: if `rate` is outside of [0, 1).
+        ValueError: if `rate` is outside of [0, 1 - 2^-32].
         TypeError: if `rate` is not a Python number.
 
     Example:
@@ -57,8 +59,11 @@ class Dropout:
             raise TypeError(f"rng: expected a JAX random key, got {self.rng!r}. Make one: jax.random.key(0).")
         if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)):
             raise TypeError(f"rate: expected a Python number (it is static under jit), got {self.rate!r}.")
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"rate: expected 0 <= rate < 1, got {self.rate}. Pass dropout=None to switch it off.")
+        # 32 bits decide about each pair: a rate above MAX_RATE would round to dropping all of them.
+        if not 0 <= self.rate <= MAX_RATE:
+            raise ValueError(
+                f"rate: expected 0 <= rate <= 1 - 2^-32, got {self.rate}. Pass dropout=None to switch it off."
+            )
 
     def __call__(
         self,
@@ -88,8 +93,20 @@ class Dropout:
     def _bits(self, index: jax.Array, q_pos: jax.Array, k_pos: jax.Array) -> jax.Array:
         """32 random bits for each pair `[t, s]` of one batch index: a hash of the pair, folded into rng."""
         fold = jax.random.fold_in
-        rows = jax.vmap(fold, (None, 0))(fold(self.rng, index), q_pos)
+        rows = jax.vmap(fold, (None, 0))(fold(_threefry_key(self.rng), index), q_pos)
         pairs = jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(rows, k_pos)
         # `fold_in` hashes, so the last word of its key is already random; `random.bits` would hash once more per pair.
-        data = pairs if jnp.issubdtype(pairs.dtype, jnp.uint32) else jax.random.key_data(pairs)
-        return data[..., -1]
+        return jax.random.key_data(pairs)[..., -1]
+
+
+def _threefry_key(rng: jax.Array) -> jax.Array:
+    """A threefry key from a key of any kind, all of whose words count; a threefry key stays as it is.
+
+    `fold_in` of `unsafe_rbg` keys combines numbers by exclusive or: folding in t and then s is folding in s and then t,
+    so the pattern of dropout would be its own transpose (jax#21405).
+    """
+    words = rng if rng.dtype == jnp.uint32 else jax.random.key_data(rng)
+    key = jax.random.wrap_key_data(words[:2], impl="threefry2x32")
+    for word in words[2:]:
+        key = jax.random.fold_in(key, word)
+    return key

@@ -22,7 +22,7 @@ class Options:
 
     Args:
         config: sizes, training.
-        small: a short training of two seeds, instead of config.
+        small: a short training of two seeds, where config is not changed.
         out: folder for results.json and figures. By default the command without options overwrites the committed
             ones, and any other writes to .experiments/NAME.
     """
@@ -34,7 +34,7 @@ class Options:
 
 def main(options: Options) -> command.Outcome:
     """Train, print, write."""
-    config = SMALL if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     results = run(config)
     print_report(config, results)
     numbers = result_numbers(results)

@@ -25,7 +25,7 @@ class Options:
 
     Args:
         config: texts, sizes, training.
-        small: a smaller model and a short training, instead of config.
+        small: a smaller model and a short training, where config is not changed.
         out: folder for results.json and figures. By default the command without options overwrites the committed
             ones, and any other writes to .experiments/NAME.
     """
@@ -37,7 +37,7 @@ class Options:
 
 def main(options: Options) -> command.Outcome:
     """Train, write texts, check them, print, save."""
-    config = SMALL if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     results = run(config)
     numbers = result_numbers(results)
     print_report(numbers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ class Options:
         config: the sentence and all sizes.
         text: a file to train the small model on, instead of the sentences of `weather`; it must contain the characters
             of the sentence.
-        small: small sizes, instead of those of config.
+        small: small sizes, where config is not changed.
         out: folder for results.json and figures. By default the command without options overwrites the committed
             ones, and any other writes to .experiments/NAME.
     """
@@ -37,7 +36,7 @@ class Options:
 
 def main(options: Options) -> command.Outcome:
     """Run, print, write."""
-    config = dataclasses.replace(SMALL, sentence=options.config.sentence) if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     results = run(config, options.text)
     print_report(config, results)
     numbers = result_numbers(results)

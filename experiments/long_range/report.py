@@ -21,7 +21,7 @@ class Options:
 
     Args:
         config: recall of few and of many keys, and cost.
-        small: short sources, lengths and training, instead of config.
+        small: short sources, lengths and training, where config is not changed.
         out: folder for results.json and figures. By default the command without options overwrites the committed
             ones, and any other writes to .experiments/NAME.
     """
@@ -33,7 +33,7 @@ class Options:
 
 def main(options: Options) -> command.Outcome:
     """Run, print, write."""
-    config = SMALL if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     results = run(config)
     print_report(config, results)
     numbers = result_numbers(config, results)
@@ -60,7 +60,7 @@ def result_numbers(config: Config, results: Results) -> dict[str, Any]:
 
 def recall_numbers(result: RecallResults) -> dict[str, Any]:
     """Numbers of one model, and the bands of its shares over seeds."""
-    bands = {key: seeds.band(getattr(result, key))._asdict() for key in ("inside", "beyond")}
+    bands = {key: seeds.band_numbers(getattr(result, key)) for key in ("inside", "beyond")}
     return result._asdict() | {"bands": bands}
 
 

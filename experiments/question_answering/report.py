@@ -22,7 +22,7 @@ class Options:
 
     Args:
         config: passages, sizes, training.
-        small: shorter passages and training, instead of config.
+        small: shorter passages and training, where config is not changed.
         out: folder for results.json and figures. By default the command without options overwrites the committed
             ones, and any other writes to .experiments/NAME.
     """
@@ -34,7 +34,7 @@ class Options:
 
 def main(options: Options) -> command.Outcome:
     """Train, answer questions, print, write."""
-    config = SMALL if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     results = run(config)
     numbers = result_numbers(results)
     print_report(numbers)

@@ -23,7 +23,7 @@ class Options:
     Args:
         text: tiny Shakespeare's input.txt, or any text.
         config: sizes, schemes, training.
-        small: one seed and 150 steps, instead of config.
+        small: one seed and 150 steps, where config is not changed.
         out: folder for results.json and the figure; .experiments/shakespeare_char if None.
     """
 
@@ -36,7 +36,7 @@ class Options:
 def main(options: Options) -> command.Outcome:
     """Train, print, write."""
     training.keep_freed_memory()
-    config = SMALL if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     losses = run(config, read_corpus(config, options.text))
     for position, curves in losses.items():
         print(f"{position}: validation loss {', '.join(f'{loss:.4f}' for loss in curves[:, -1])}")
@@ -54,6 +54,5 @@ def result_numbers(text: Path, losses: dict[str, np.ndarray]) -> dict[str, Any]:
     }
     for position, curves in losses.items():
         last = curves[:, -1]
-        band = seeds.band(last)._asdict()
-        numbers["positions"][position] = {"validation_loss": last, "band": band, "curves": curves}
+        numbers["positions"][position] = {"validation_loss": last, "band": seeds.band_numbers(last), "curves": curves}
     return numbers

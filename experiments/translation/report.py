@@ -21,7 +21,7 @@ class Options:
     Args:
         config: sentences, models, training.
         pairs: a tab-separated file with a source and its translation in each line; None takes generated sentences.
-        small: three small models and short sentences, instead of config.
+        small: three small models and short sentences, where config is not changed.
         out: folder for results.json and figures. By default the command without options overwrites the committed
             ones, and any other writes to .experiments/NAME.
     """
@@ -34,7 +34,7 @@ class Options:
 
 def main(options: Options) -> command.Outcome:
     """Train, print, write."""
-    config = SMALL if options.small else options.config
+    config = command.chosen_config(options, SMALL)
     corpus = make_corpus(config, options.pairs)
     results = run(config, corpus)
     print_report(corpus, results)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.numerics import matmul_precision
+from jax_attention.core.sizes import is_at_most, size_text
 from jax_attention.core.struct import NamedArray, is_struct, map_arrays
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.blockwise import Blockwise
@@ -44,7 +45,7 @@ def evaluate(call: AttentionCall) -> Any:
     """Result of the call by the chosen implementation; all products in the precision of the call."""
     call = call.replace(implementation=choose(call))
     with matmul_precision(call.precision):
-        return cached_jit(call) if call.implementation.uses_cached_jit else compute(call)
+        return cached_jit(call) if call.implementation.uses_cached_jit else _uncached(call)
 
 
 def compute(call: AttentionCall) -> Any:
@@ -83,21 +84,22 @@ def as_implementation(x: Any) -> Implementation:
 def preferred(call: AttentionCall) -> tuple[Implementation, str]:
     """What `implementation=None` takes, and why."""
     heads, (rows, columns) = call.batch_size, call.score_shape[-2:]
-    size, value_size = f"{heads:,} x {rows:,} x {columns:,} scores", call.value.shape[-1]
+    size, value_size = " x ".join(map(size_text, (heads, rows, columns))) + " scores", call.value.shape[-1]
     if _few(heads, rows * columns):
         return BY_NAME["reference"], f"{size} are few, and computed fastest all at once"
-    if columns <= value_size:
+    if is_at_most(columns, value_size):
         return BY_NAME["reference"], f"{size}, no more than the output has entries, are computed fastest all at once"
     linear = BY_NAME["linear_attention"]
-    if columns > 2 * value_size and linear.why_not(call) is None:
+    if not is_at_most(columns, 2 * value_size) and linear.why_not(call) is None:
         return linear, f"{size} need not be computed: keys are summed first"
     return BY_NAME["blockwise"], f"{size} are computed tile by tile"
 
 
 def _few(heads: int, scores: int) -> bool:
     on_cpu = jax.default_backend() == "cpu"
-    few_together = heads * scores <= MAX_DENSE_SCORES or not on_cpu
-    return scores <= MAX_DENSE_SCORES_PER_TINY_HEAD or (scores <= MAX_DENSE_SCORES_PER_HEAD and few_together)
+    few_together = is_at_most(heads * scores, MAX_DENSE_SCORES) or not on_cpu
+    few_per_head = is_at_most(scores, MAX_DENSE_SCORES_PER_HEAD) and few_together
+    return is_at_most(scores, MAX_DENSE_SCORES_PER_TINY_HEAD) or few_per_head
 
 
 def cached_jit(call: AttentionCall) -> Any:
@@ -107,9 +109,18 @@ def cached_jit(call: AttentionCall) -> Any:
     is not cached: what that function looks up may change from call to call, and an old program would not notice.
     """
     if _holds_function(call.rule):
-        return compute(call)
+        return _uncached(call)
     call = map_arrays(_as_argument, call)
     return _compute_cached(StaticCall(call), [x for x in jax.tree.leaves(call) if isinstance(x, jax.Array)])
+
+
+def _uncached(call: AttentionCall) -> Any:
+    """One operation after the other, unless `jax_debug_infs` would then refuse each masked score."""
+    if not jax.config.jax_debug_infs:  # pyright: ignore[reportAttributeAccessIssue]
+        return compute(call)
+    static = StaticCall(call)
+    arrays = [x for x in jax.tree.leaves(call) if isinstance(x, jax.Array)]
+    return jax.jit(lambda arrays: compute(static.with_arrays(arrays)))(arrays)
 
 
 class StaticCall:

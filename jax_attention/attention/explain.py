@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jax_attention.attention.evaluate import IMPLEMENTATIONS, choose, preferred
 from jax_attention.attention.prepare import Options, prepare, prepare_heads
 from jax_attention.core.checks import describe_array
+from jax_attention.core.html import show_table
 from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.sizes import size_text
 from jax_attention.implementations.call import AttentionCall
 
 if TYPE_CHECKING:
@@ -30,6 +32,13 @@ class Explanation(NamedTuple):
         lines += [f"  not {name}: {reason}" for name, reason in self.why_not.items()]
         lines += [f"{part + ':':<11}{text}" for part, text in {**self.rule, **self.shapes}.items()]
         return "\n".join(lines)
+
+    __repr__ = __str__  # made to be read, not to be built again
+
+    def _repr_html_(self) -> str:
+        rows = [("implementation", self.chosen)]
+        rows += [(f"not {name}", reason) for name, reason in self.why_not.items()]
+        return show_table(rows + list({**self.rule, **self.shapes}.items()))
 
 
 def explain(
@@ -102,4 +111,4 @@ def _rule(call: AttentionCall) -> dict[str, str]:
 def _score_size(call: AttentionCall) -> str:
     dtype = compute_dtype(call.query, call.key, call.value)
     shape = call.score_shape
-    return f"{dtype}[{','.join(map(str, shape))}], {dtype.itemsize * math.prod(shape):,} bytes"
+    return f"{dtype}[{','.join(map(str, shape))}], {size_text(dtype.itemsize * math.prod(shape))} bytes"

@@ -102,6 +102,11 @@ def flax_attention_fn(
             qk_attn_weights_einsum=qk_attn_weights_einsum,
             attn_weights_value_einsum=attn_weights_value_einsum,
         )
+        fail_unless(
+            query.shape[:-3] == key.shape[:-3] == value.shape[:-3],
+            "query, key, value: expected the same batch dimensions, as in Flax, got "
+            f"{', '.join(map(describe_array, (query, key, value)))}. attend_heads broadcasts them.",
+        )
         if promote_dtype is not None:
             query, key, value = promote_dtype((query, key, value), dtype=dtype)
         else:

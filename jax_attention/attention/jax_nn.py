@@ -40,8 +40,9 @@ def dot_product_attention(
         query: `[B, T, N, H]` or `[T, N, H]`.
         key: `[B, S, K, H]` or `[S, K, H]`, N a multiple of K.
         value: `[B, S, K, E]` or `[S, K, E]`; E may differ from H.
-        bias: added to the scaled scores, broadcastable to `[B, N, T, S]`.
-        mask: bool, True = may attend, broadcastable to `[B, N, T, S]`.
+        bias: added to the scaled scores, at least `[N, T, S]`, broadcastable to `[B, N, T, S]`.
+        mask: bool, True = may attend, at least `[N, T, S]`, broadcastable to `[B, N, T, S]`. A padding mask `[B, S]` is
+            `mask[:, None, None, :]`.
         scale: `1 / sqrt(H)` if None.
         is_causal: key s is visible to query t if s <= t (aligned at the start).
         query_seq_lengths: integers `[B]`; later queries get output 0.
@@ -54,7 +55,7 @@ def dot_product_attention(
         `[B, T, N, E]`, or `(output, logsumexp)`.
 
     Raises:
-        TypeError: if `mask` is not boolean, lengths are not integer, or an operand is not floating.
+        TypeError: if `mask` is not boolean, lengths are not integer, or operands are not floating, of one dtype.
         ValueError: if shapes do not fit, or the implementation does not exist.
 
     Example:
@@ -68,6 +69,7 @@ def dot_product_attention(
         https://docs.jax.dev/en/latest/_autosummary/jax.nn.dot_product_attention.html
 
     Differs from jax.nn: a query without any allowed key gets 0 (there: the mean of all values, padding included);
+    a mask or bias of one or two axes is refused (there: a padding mask `[B, S]` is read as `[T, S]` where B = T);
     float64 is not cast to float32; the logsumexp is differentiable and at least float32; E may differ from H.
     """
     query = check_operand("query", query, 3, "[B, T, N, H] or [T, N, H]")
@@ -77,6 +79,13 @@ def dot_product_attention(
         "query, key, value: expected [B, T, N, H], [B, S, K, H] and [B, S, K, E], or all without B, got "
         f"{describe_array(query)}, {describe_array(key)}, {describe_array(value)}. "
         "attend_heads takes any number of leading axes.",
+    )
+    dtypes = [jnp.asarray(x).dtype for x in (query, key, value)]
+    fail_unless(
+        len(set(dtypes)) == 1,
+        f"query, key, value: expected one dtype, as in jax.nn, got {', '.join(map(str, dtypes))}. Cast them, or use "
+        "attend_heads, which takes different ones.",
+        TypeError,
     )
     pairs = (query.shape[-3], key.shape[-3])
     allowed: list[masks.Mask] = [masks.causal()] if is_causal else []

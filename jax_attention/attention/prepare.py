@@ -11,11 +11,11 @@ import numpy as np
 
 from jax_attention import masks, normalizers, scores
 from jax_attention import mods as score_mods
+from jax_attention.attention.part_shapes import check_part_shapes
 from jax_attention.core.checks import (
     check_batch,
     check_heads,
     check_operand,
-    check_part,
     check_positions,
     check_rows,
     check_rule_arrays,
@@ -23,6 +23,9 @@ from jax_attention.core.checks import (
     describe_array,
     fail_unless,
 )
+from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.part_checks import check_part
+from jax_attention.core.sizes import index_range
 from jax_attention.core.struct import align
 from jax_attention.dropout import Dropout
 from jax_attention.implementations.base import Implementation
@@ -77,7 +80,7 @@ def prepare(
     query = check_operand("query", query, 2, "[..., T, H]")
     key = check_operand("key", key, 2, "[..., S, H]")
     value = check_operand("value", value, 2, "[..., S, E]")
-    rule = _check_parts(**parts)
+    rule = check_parts(**parts)
     columns = _columns(rule["score"], key)
     check_rows(key, value, columns, heads=False)
     batch = check_batch({"query": query.shape[:-2], "key": key.shape[:-2], "value": value.shape[:-2]})
@@ -85,17 +88,21 @@ def prepare(
     q_pos = _positions("query_positions", query_positions, query.shape[-2], batch)
     k_pos = _positions("key_positions", key_positions, columns, batch)
     query, key, value = (_expand_to_rank(x, len(batch) + 2) for x in (query, key, value))
-    return AttentionCall(
+    dtype = compute_dtype(query, key, value)
+    call = AttentionCall(
         query,
         key,
         value,
-        **{name: align(part, len(batch)) for name, part in rule.items()},
+        **{name: align(part, len(batch), dtype) for name, part in rule.items()},
         query_positions=_expand_to_rank(q_pos, len(batch) + 1),
         key_positions=_expand_to_rank(k_pos, len(batch) + 1),
         precision=precision,
+        given_positions=_given(query_positions=query_positions, key_positions=key_positions),
         implementation=implementation,
         result=result,
     )
+    check_part_shapes(call)
+    return call
 
 
 def prepare_heads(
@@ -115,7 +122,7 @@ def prepare_heads(
     key = check_operand("key", key, 3, "[..., S, K, H]")
     value = check_operand("value", value, 3, "[..., S, K, E]")
     kv_heads, groups = check_heads(query, key, value)
-    rule = _check_parts(**parts)
+    rule = check_parts(**parts)
     query, key, value_heads = (jnp.swapaxes(x, -2, -3) for x in (query, key, value))
     columns = _columns(rule["score"], key)
     check_rows(jnp.swapaxes(key, -2, -3), value, columns, heads=True)
@@ -132,17 +139,20 @@ def prepare_heads(
         key, value_heads = (jnp.expand_dims(x, -3) for x in (key, value_heads))
         q_pos, k_pos = (x[..., None, :] for x in (q_pos, k_pos))
     split = (kv_heads, groups) if groups > 1 else None
+    dtype = compute_dtype(query, key, value)
     call = AttentionCall(
         query,
         key,
         value_heads,
-        **{name: align(part, query.ndim - 2, split) for name, part in rule.items()},
+        **{name: align(part, query.ndim - 2, dtype, split) for name, part in rule.items()},
         query_positions=q_pos,
         key_positions=k_pos,
         precision=precision,
+        given_positions=_given(query_positions=query_positions, key_positions=key_positions),
         implementation=implementation,
         result=result,
     )
+    check_part_shapes(call)
     return call, HeadLayout(batch, kv_heads * groups)
 
 
@@ -156,7 +166,7 @@ def _expand_to_rank(x: Any, rank: int) -> Any:
     return x.reshape((1,) * (rank - x.ndim) + x.shape)
 
 
-def _check_parts(
+def check_parts(
     score: Any = None, mods: Any = (), mask: Any = None, normalize: Any = None, dropout: Dropout | None = None
 ) -> dict[str, Any]:
     """The parts of the rule, user functions wrapped, defaults filled in."""
@@ -211,7 +221,12 @@ def _check_rule(rule: dict[str, Any], query: jax.Array, key: jax.Array, batch: t
     check_rule_arrays(parts, batch, {"T": query.shape[-2], "S": columns, **features})
 
 
+def _given(**positions: Any) -> tuple[str, ...]:
+    """The names of the positions that are not None."""
+    return tuple(name for name, x in positions.items() if x is not None)
+
+
 def _positions(name: str, positions: Any, count: int, batch: tuple[int, ...]) -> jax.Array | np.ndarray:
     if positions is None:
-        return np.arange(count, dtype=np.int32)  # known when traced: masks then know which tiles are empty
+        return index_range(count)  # known when traced, if T and S are: masks then know which tiles are empty
     return check_positions(name, positions, count, batch)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jax_attention.cli.output import console, print_line, table
+from jax_attention.core.output import print_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Compare:
         from jax_attention.interop.parity.report import TITLES
 
         dtype = None if self.dtype == "stored" else self.dtype
-        report = interop.compare(self.folder, text=self.text, source=self.source, dtype=dtype)
+        report = interop.compare(self.folder, text=self.text, source=self.source, dtype=dtype, progress=print_error)
         if sys.stdout.isatty():
             console().print(report.table())
         else:

@@ -59,10 +59,7 @@ def open_origin(folder: Path, step: int | None, allow_code: tuple[str, ...] = ()
             f"from: expected a run with an identity, got {str(folder)!r}, which an earlier version began. Resume it "
             "once, which gives it one: jax-attention train --resume --out FOLDER."
         )
-    checkpoints = run.checkpoints
-    if step is None:
-        step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
-    return RunOrigin(run, checkpoints.read(step)["step"])
+    return RunOrigin(run, run.choose_step(step))
 
 
 def check_whole_state(origin: pretrained.Pretrained | RunOrigin | None, settings: TrainSettings) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jax_attention import data, interop, models, nn
 from jax_attention.core.checks import fail_unless
 from jax_attention.core.foreign_files import foreign_file, read_json
@@ -59,6 +61,10 @@ class Pretrained:
         """Ids of the tokens that end a text."""
         return stop_tokens(self.folder)
 
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of the tokens of a text."""
+        return self.tokenizer.encode(text)
+
     def load(self, step: int | None = None) -> tuple[models.TransformerLM, str]:
         """The model, and "-" in place of a step."""
         if step is not None:
@@ -83,18 +89,22 @@ def is_pretrained(folder: Path) -> bool:
         return False
 
 
-def open_pretrained(folder: Path) -> Pretrained:
-    """Open a model with a tokenizer that fits it, or adapters whose base model is on this machine."""
+def open_pretrained(folder: Path, encoder_decoder: bool = False) -> Pretrained:
+    """Open a model with a tokenizer that fits it, or adapters whose base model is on this machine.
+
+    The config of an encoder-decoder, if one is expected, is that of its decoder.
+    """
     if (folder / ADAPTERS).is_file() and not (folder / CONFIG).is_file():
         base = _base_folder(folder)
         tokenizer_folder = folder if (folder / DEFINITION).is_file() else base
         return dataclasses.replace(open_pretrained(base), tokenizer=_tokenizer(tokenizer_folder), adapters=folder)
     family, config = read_config(folder)
-    if family.is_encoder_decoder:
+    if family.is_encoder_decoder and not encoder_decoder:
         raise ValueError(
             f"folder: expected a language model, got a {family.model_type}, which reads a source first, in "
-            f"{str(folder)!r}. In Python: decoding.generate(interop.load(folder).condition(source), start, …)."
+            f"{str(folder)!r}. Give the source: jax-attention generate FOLDER --source TEXT."
         )
+    config = config.decoder if family.is_encoder_decoder else config
     if config.sees_future():
         raise ValueError(
             f"folder: expected a language model, got a {family.model_type}, an encoder that sees the tokens it "
@@ -208,10 +218,10 @@ def stop_tokens(folder: Path) -> tuple[int, ...]:
     return ()
 
 
-def token_ids(folder: Path) -> dict[str, Any]:
+def token_ids(folder: Path, names: tuple[str, ...] = TOKEN_IDS) -> dict[str, Any]:
     """The special ids that the folder's config names."""
     config = _read(folder / CONFIG)
-    ids = {name: config[name] for name in TOKEN_IDS if config.get(name) is not None}
+    ids = {name: config[name] for name in names if config.get(name) is not None}
     for name, x in ids.items():
         fits = all(map(_is_id, x)) if isinstance(x, list) else _is_id(x)
         fail_unless(fits, f"{CONFIG}: expected {name} to be an id or a list of ids, got {quote(x)}.")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import jax_attention
 from jax_attention import data, models, nn, training
@@ -78,6 +79,10 @@ class Run:
     def stop_tokens(self) -> tuple[int, ...]:
         """Ids of the tokens that end a text."""
         return pretrained.stop_tokens(self.folder / ORIGIN)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of the tokens of a text."""
+        return self.tokenizer.encode(text)
 
     @property
     def checkpoints(self) -> training.Checkpoints:
@@ -141,17 +146,22 @@ class Run:
             f"a checkpoint of {arrays} arrays. Put the right {CONFIG} back.",
         )
 
+    def choose_step(self, step: int | None) -> int:
+        """Step of a complete checkpoint: the given one, else that with the best validation loss, else the newest."""
+        checkpoints = self.checkpoints
+        if step is None:
+            step = checkpoints.best
+        return checkpoints.read(step)["step"]
+
     def load_trained(self, step: int | None = None) -> tuple[Any, int]:
         """The trained model or adapters of a checkpoint, and its step.
 
         The default is the checkpoint with the best validation loss, else the newest.
         """
         checkpoints = self.checkpoints
-        if step is None:
-            step = checkpoints.best if checkpoints.best is not None else checkpoints.latest
-        description = checkpoints.read(step)
-        self._check_depth(len(description["leaves"]))
-        return checkpoints.restore(step, like=self.trained_shapes(), part="model"), description["step"]
+        step = self.choose_step(step)
+        self._check_depth(len(checkpoints.read(step)["leaves"]))
+        return checkpoints.restore(step, like=self.trained_shapes(), part="model"), step
 
     def load(self, step: int | None = None) -> tuple[models.TransformerLM, int]:
         """The model at a step, its adapters applied; the default step is that of `load_trained`."""
@@ -167,7 +177,7 @@ def create_folder(run: Run, corpus: data.Corpus) -> Run:
         corpus.save(folder / CORPUS)
         (folder / CHECKPOINTS).mkdir()
         model = models.config_to_json(run.config)
-        run = dataclasses.replace(run, identity=new_identity(folder, model))
+        run = dataclasses.replace(run, identity=new_identity(folder, model, run.settings))
         contents = {
             "format": FORMAT,
             "version": jax_attention.__version__,
@@ -187,14 +197,16 @@ def create_folder(run: Run, corpus: data.Corpus) -> Run:
     return run
 
 
-def check_model(contents: dict[str, Any]) -> None:
-    """Refuse a config whose model was edited: its checkpoints are of another one, even if the shapes fit."""
-    expected = contents.get("run", {}).get("model", digest(contents["model"]))
-    fail_unless(
-        digest(contents["model"]) == expected,
-        f"run: expected the model that it was started with in {CONFIG}, got an edited one. Undo the change, or start a "
-        "new run.",
-    )
+def check_unedited(contents: dict[str, Any]) -> None:
+    """Refuse a config that was edited: checkpoints are of another model even if the shapes fit, or of other batches."""
+    cures = {"model": "start a new run", "settings": "give other settings as options, with --resume"}
+    for part, cure in cures.items():
+        expected = contents.get("run", {}).get(part, digest(contents[part]))
+        fail_unless(
+            digest(contents[part]) == expected,
+            f"run: expected the {part} that it was started with in {CONFIG}, got an edited part {part!r}. Undo the "
+            f"change, or {cure}.",
+        )
 
 
 def give_identity(run: Run) -> Run:
@@ -208,8 +220,9 @@ def give_identity(run: Run) -> Run:
         len(ids) < 2,
         f"run: expected checkpoints of one run in {quote_path(run.folder)}, got those of {list_names(sorted(ids))}.",
     )
-    model = read_run_config(run.folder)["model"]  # as an earlier version wrote it
-    identity = new_identity(run.folder, model) | {"adopted": checkpoints.steps} | ({"id": ids.pop()} if ids else {})
+    contents = read_run_config(run.folder)  # as an earlier version wrote it
+    identity = new_identity(run.folder, contents["model"], contents["settings"])
+    identity |= {"adopted": checkpoints.steps} | ({"id": ids.pop()} if ids else {})
     change_config(run.folder, lambda contents: contents | {"run": identity})
     return dataclasses.replace(run, identity=identity)
 
@@ -218,11 +231,13 @@ def change_settings(run: Run, settings: dict[str, Any], step: int, changes: dict
     """Write other settings into the config, with the step from which they hold and what they replace."""
     entry = {"step": step, "version": jax_attention.__version__, "changes": changes}
 
+    identity = run.identity | {"settings": digest(settings)}
+
     def change(contents: dict[str, Any]) -> dict[str, Any]:
-        return contents | {"settings": settings, "history": [*contents.get("history", []), entry]}
+        return contents | {"settings": settings, "run": identity, "history": [*contents.get("history", []), entry]}
 
     change_config(run.folder, change)
-    return dataclasses.replace(run, settings=settings)
+    return dataclasses.replace(run, settings=settings, identity=identity)
 
 
 def change_config(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -290,7 +305,7 @@ def open_run(folder: Path, allow_code: tuple[str, ...] = ()) -> Run:
     """Open a run that a training command wrote; of the modules that its config names, only the allowed are imported."""
     contents = read_run_config(folder)
     check_files(folder)
-    check_model(contents)
+    check_unedited(contents)
     tokenizer = data.load_tokenizer(folder / TOKENIZER)
     TrainSettings.from_json(contents["settings"])  # checks names and types
     config = models.config_from_json(contents["model"], allow_code)

@@ -1,4 +1,4 @@
-"""The identity of a run: a random id, which its checkpoints carry; a digest of its model; fingerprints of its data."""
+"""The identity of a run: a random id, which its checkpoints carry; digests of its config; fingerprints of its data."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ DATA = ("corpus/train.tokens", "corpus/validation.tokens", "corpus/corpus.json")
 """Files with a fingerprint; the tokenizer has one of its own."""
 
 
-def new_identity(folder: Path, model: dict[str, Any]) -> dict[str, Any]:
-    """The identity of a run whose data are in the folder, with the config of its model as JSON."""
+def new_identity(folder: Path, model: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a run whose data are in the folder, with the config of its model and its settings as JSON."""
     data = {name: fingerprint(folder / name) for name in DATA}
-    return {"id": secrets.token_hex(8), "data": data, "model": digest(model)}
+    return {"id": secrets.token_hex(8), "data": data, "model": digest(model), "settings": digest(settings)}
 
 
-def digest(model: dict[str, Any]) -> str:
-    """SHA-256 of a config as JSON, its first 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:16]
+def digest(content: dict[str, Any]) -> str:
+    """SHA-256 of a part of the config as JSON, its first 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_identity(x: Any) -> bool:
@@ -34,6 +34,7 @@ def is_identity(x: Any) -> bool:
         and isinstance(x.get("data"), dict)
         and all(isinstance(x["data"].get(name), dict) for name in DATA)
         and isinstance(x.get("model", ""), str)
+        and isinstance(x.get("settings", ""), str)
         and isinstance(x.get("adopted", []), list)
         and all(type(step) is int for step in x.get("adopted", []))
     )

@@ -13,8 +13,10 @@ import optax
 import tyro
 
 from jax_attention import models, nn, training
+from jax_attention.cli.layer_pattern import check_pattern
 from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.core.text import quote
+from jax_attention.core.tree_paths import arrays_by_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,8 @@ class TrainSettings:
 
     def adapters(self, model: models.TransformerLM, rng: Any) -> nn.Adapters:
         """Initial adapters for a model."""
+        if self.lora_targets is not None:
+            check_pattern(self.lora_targets, tuple(path.rpartition(".")[0] for path in arrays_by_path(model)))
         targets = {} if self.lora_targets is None else {"targets": self.lora_targets}
         return nn.lora(model, self.lora, rng, alpha=self.lora_alpha, **targets)
 

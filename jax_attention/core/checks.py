@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_attention.core.numerics import as_int32
 from jax_attention.core.struct import NamedArray, named_arrays
 from jax_attention.core.text import quote
 
@@ -75,12 +76,38 @@ def check_operand(name: str, x: Any, least_rank: int, layout: str) -> jax.Array:
 def check_array(
     name: str, x: Any, axes: tuple[str, ...] = (), sizes: Mapping[str, int] | None = None, kind: str = "float"
 ) -> Any:
-    """Return an array of a part after checking its kind of numbers, its rank, and axes whose `sizes` are known.
+    """Return an array of a part after checking its kind of numbers, its rank, and axes whose sizes are known.
 
-    Python numbers stay Python numbers: as arrays they would promote the dtype of the scores.
+    Only what is known without looking into the array is checked: it may be traced. Python numbers stay Python numbers,
+    as arrays they would promote the dtype of the scores.
+
+    Args:
+        name: of the argument, for the message.
+        x: a number, a list or an array.
+        axes: names of the axes after the batch dimensions, as in `array_field`.
+        sizes: sizes of some of these axes.
+        kind: "float", "int" or "bool".
+
+    Returns:
+        A Python number, or an array of that kind.
+
+    Raises:
+        TypeError: if it is of another kind.
+        ValueError: if an axis is missing or has another size, or an integer does not fit.
+
+    Example:
+        >>> from jax_attention.parts import check_array
+        >>> check_array("rate", 2)
+        2.0
+        >>> check_array("table", [1.0, 2.0], ("buckets",), {"buckets": 3})
+        Traceback (most recent call last):
+            ...
+        ValueError: table: expected axis buckets of [..., buckets] to have size 3, got float32[2].
     """
     if isinstance(x, (bool, np.bool_, str, bytes)) or callable(x) or x is None:
         raise TypeError(f"{name}: expected a real {kind} number or array, got {describe_array(x)}.")
+    if isinstance(x, float):
+        x = float(x)  # np.float64, such as np.sqrt(2): with x64 it would make float64 of float32 scores
     if isinstance(x, numbers.Real) and not hasattr(x, "dtype"):
         fail_unless(not axes, f"{name}: expected an array [..., {', '.join(axes)}], got the number {x!r}.")
         of_kind = kind == "float" or isinstance(x, numbers.Integral)
@@ -117,41 +144,17 @@ def check_array(
     return array
 
 
+def check_lengths(name: str, x: Any) -> Any:
+    """Return lengths, one integer or one per sequence, as int32; a Python int stays one."""
+    return as_int32(check_array(name, x, kind="int"))
+
+
 def check_int(name: str, x: Any, least: int | None, cure: str) -> int:
     """Return a Python or NumPy integer (static under jit) that is at least `least` as a Python int."""
     if isinstance(x, (bool, np.bool_)) or not isinstance(x, (int, np.integer)):
         raise TypeError(f"{name}: expected a Python int (it is static under jit), got {describe_array(x)}. {cure}")
     fail_unless(least is None or x >= least, f"{name}: expected an int >= {least}, got {x}. {cure}")
     return int(x)
-
-
-def check_returned(name: str, x: Any, shape: tuple[int, ...]) -> None:
-    """Check the shape of the array that a user's function returned."""
-    got = tuple(getattr(x, "shape", ()))
-    fail_unless(
-        got == tuple(shape),
-        f"{name}: expected the function to return shape {tuple(shape)}, got {describe_array(x)}. "
-        "Batch dimensions must stay as they are: let arrays it closes over broadcast, slopes[:, None, None], and look "
-        "tables up with broadcasting indices, table[jnp.arange(N)[:, None, None], q_pos - k_pos].",
-    )
-
-
-def check_broadcasts(name: str, x: Any, shape: tuple[int, ...]) -> None:
-    """Check that the array a mask returned broadcasts to the scores without enlarging them."""
-    fail_unless(
-        broadcasts(x.shape, shape),
-        f"{name}: expected a shape that broadcasts to the scores {tuple(shape)}, got {describe_array(x)}.",
-    )
-
-
-def check_bool(name: str, x: Any) -> None:
-    """Check that a user's mask function returned booleans."""
-    fail_unless(
-        jnp.result_type(getattr(x, "dtype", float)) == jnp.bool_,
-        f"{name}: expected the function to return bool (True = may attend), got {describe_array(x)}. "
-        "Pass additive values as mods=(mods.bias(array),).",
-        TypeError,
-    )
 
 
 def check_sizes(query: jax.Array, key: jax.Array, needs_equal_sizes: bool, key_per_query: bool, score: Any) -> None:
@@ -280,7 +283,7 @@ def broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
 
 
 def check_positions(name: str, positions: Any, count: int, batch: tuple[int, ...]) -> jax.Array:
-    """Return integer positions `[..., count]` whose batch dimensions broadcast against `batch` as a JAX array."""
+    """Return integer positions `[..., count]` whose batch dimensions broadcast against `batch` as int32 of JAX."""
     positions = jnp.asarray(positions)
     fail_unless(
         jnp.issubdtype(positions.dtype, jnp.integer),
@@ -295,7 +298,7 @@ def check_positions(name: str, positions: Any, count: int, batch: tuple[int, ...
         broadcasts(positions.shape[:-1], batch),
         f"{name}: expected batch dimensions that broadcast against {tuple(batch)}, got {describe_array(positions)}.",
     )
-    return positions
+    return as_int32(positions)
 
 
 def check_tokens(name: str, tokens: Any) -> jax.Array:
@@ -307,44 +310,3 @@ def check_tokens(name: str, tokens: Any) -> jax.Array:
         TypeError,
     )
     return tokens if tokens.dtype in (jnp.int32, jnp.int64) else tokens.astype(jnp.int32)
-
-
-_MODULES = {"score": "scores", "mods": "mods", "mask": "masks", "normalize": "normalizers"}
-
-
-def check_kind(part: str, x: Any) -> None:
-    """Refuse a part in the place of another one: it is callable too, and would be taken for a plain function."""
-    kind = getattr(x, "part", None)
-    fail_unless(
-        kind in (None, part),
-        f"{part}: expected a part from jax_attention.{_MODULES[part]} or a function, got {x!r}. It belongs to {kind}=.",
-        TypeError,
-    )
-    fail_unless(
-        not hasattr(x, "as_score"),
-        f"{part}: expected a part, got the module {type(x).__name__}. Pass the score that it makes: module.as_score().",
-        TypeError,
-    )
-    fail_unless(
-        x is not jax.nn.softmax,
-        f"{part}: expected a function (scores, where) -> weights, got jax.nn.softmax, whose second argument is the "
-        "axis. Leave normalize out, or use normalizers.softmax().",
-        TypeError,
-    )
-
-
-def check_part(name: str, x: Any, factories: tuple[Callable, ...], hint: str) -> None:
-    """Check that x is a part or a function; a factory that was not called, a string or an array is refused."""
-    module = f"{name}s" if name != "normalize" else "normalizers"
-    check_kind("mods" if name == "mod" else name, x)
-    for factory in factories:
-        if x is factory:
-            raise TypeError(
-                f"{name}: expected a part, got the factory {factory.__name__} itself. "
-                f"Call it: {module}.{factory.__name__}(...)."
-            )
-    fail_unless(
-        callable(x) and not isinstance(x, type),
-        f"{name}: expected a part from jax_attention.{module} or a function, got {describe_array(x)}. {hint}",
-        TypeError,
-    )

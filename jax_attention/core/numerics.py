@@ -8,13 +8,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from jax_attention.core.sizes import is_at_most
 
 EMPTY_POSITION = 2**30
 """Position of an empty cache slot or of a padding token, so far ahead that causal masks exclude it.
 
 Half of the range of int32: sums and differences with the offset of a mask (below 2**28) do not overflow.
 """
+
+
+INT32_MAX = 2**31 - 1
+
+
+def as_int32(x: Any) -> Any:
+    """Positions, lengths and distances as int32, whatever integers they were; a Python int stays one.
+
+    Masks and mods subtract and multiply them: in uint32 `2 - 3` is 4294967295, in int8 `100 + 100` is -56. Numbers
+    beyond int32 become its largest or smallest one, which is as far away for every mask as they were.
+    """
+    if isinstance(x, int) or x.dtype == np.int32:
+        return x
+    xp, info = (np if isinstance(x, np.ndarray | np.generic) else jnp), jnp.iinfo(x.dtype)
+    if info.max > INT32_MAX:
+        x = xp.minimum(x, xp.asarray(INT32_MAX, x.dtype))
+    if info.min < -INT32_MAX - 1:
+        x = xp.maximum(x, xp.asarray(-INT32_MAX - 1, x.dtype))
+    return x.astype(np.int32)
 
 
 def compute_dtype(*arrays: Any) -> jnp.dtype:
@@ -79,6 +101,19 @@ def forbid(scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     Otherwise a mod or normalizer would see inf or NaN there, and its gradient would be 0 * inf = NaN although the
     cotangent of a forbidden pair is 0.
+
+    Args:
+        scores: `[..., t, s]`.
+        where: bool `[..., t, s]`, the pairs that the mask allows.
+
+    Returns:
+        The scores, and the pairs that are still allowed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention.parts import forbid
+        >>> forbid(jnp.array([[1.0, -jnp.inf, 3.0]]), jnp.array([[True, True, False]]))
+        (Array([[1., 0., 0.]], dtype=float32), Array([[ True, False, False]], dtype=bool))
     """
     where = where & ~jnp.isneginf(scores)
     return jnp.where(where, scores, 0), where
@@ -88,12 +123,32 @@ def row_max(scores: jax.Array) -> jax.Array:
     """The largest score of each row, `[..., t, 1]`; -inf for a row without keys.
 
     A constant to derivatives: it cancels in the quotient, and the gradient of a maximum would only cost time.
+
+    Args:
+        scores: `[..., t, s]`, with -inf at forbidden pairs.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention.parts import row_max
+        >>> row_max(jnp.array([[1.0, 2.0], [-jnp.inf, -jnp.inf]]))
+        Array([[  2.],
+               [-inf]], dtype=float32)
     """
     return jnp.max(jax.lax.stop_gradient(scores), axis=-1, keepdims=True, initial=-jnp.inf)
 
 
 def finite_or_zero(x: jax.Array) -> jax.Array:
-    """x with -inf replaced by 0: for a row without keys `score - row_max` would be -inf - (-inf) = NaN."""
+    """The array with -inf replaced by 0: for a row without keys `score - row_max` would be -inf - (-inf) = NaN.
+
+    Args:
+        x: any array, such as a row maximum.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention.parts import finite_or_zero
+        >>> finite_or_zero(jnp.array([2.0, -jnp.inf]))
+        Array([2., 0.], dtype=float32)
+    """
     return jnp.where(jnp.isneginf(x), 0, x)
 
 
@@ -110,7 +165,22 @@ def zero_rows(x: jax.Array, used: jax.Array) -> jax.Array:
 
 
 def take_last(table: jax.Array, index: jax.Array) -> jax.Array:
-    """`table[..., n]` looked up by `index[..., t, s]`, `[..., t, s]`; the batch dimensions broadcast."""
+    """Entries of a table, looked up for each pair; the batch dimensions of both broadcast.
+
+        take_last(table, index)[..., t, s] = table[..., index[..., t, s]]
+
+    Args:
+        table: `[..., n]`, such as one bias for each distance.
+        index: integers `[..., t, s]`, 0 … n-1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention.parts import take_last
+        >>> per_head = jnp.array([[0.0, 1.0, 2.0], [0.0, 10.0, 20.0]])
+        >>> take_last(per_head, jnp.array([[0, 1], [1, 0]]))[1]
+        Array([[ 0., 10.],
+               [10.,  0.]], dtype=float32)
+    """
     if all(size == 1 for size in index.shape[:-2]):  # one index for the batch: do not broadcast it
         table = table.reshape((1,) * (index.ndim - 1 - table.ndim) + table.shape)
         return jnp.take(table, index.reshape(index.shape[-2:]), axis=-1)
@@ -121,16 +191,34 @@ def take_last(table: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def per_tile(x: jax.Array | float) -> jax.Array | float:
-    """One number per batch element, `[...]`, as `[..., 1, 1]`: it broadcasts over a tile. A Python number stays one."""
+    """One number for each batch element, spread over a tile: `[...]` becomes `[..., 1, 1]`.
+
+    Args:
+        x: the content of an `array_field()`; a Python number stays one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention.parts import per_tile
+        >>> per_tile(jnp.ones(4)).shape, per_tile(0.5)
+        ((4, 1, 1), 0.5)
+    """
     return x if isinstance(x, (int, float)) else jnp.asarray(x)[..., None, None]
 
 
 def safe_norm(x: jax.Array) -> jax.Array:
     """Euclidean length over the last axis, `[..., 1]`; for a zero vector both the length and its gradient are 0.
 
-    `sqrt` has an infinite slope at 0, and 0 * inf in the chain rule would make the gradient NaN: the inner `where`
-    takes the root of 1 instead.
+    Args:
+        x: `[..., H]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_attention.parts import safe_norm
+        >>> safe_norm(jnp.array([3.0, 4.0])), jax.grad(lambda x: safe_norm(x)[0])(jnp.zeros(2))
+        (Array([5.], dtype=float32), Array([0., 0.], dtype=float32))
     """
+    # `sqrt` has an infinite slope at 0, and 0 * inf in the chain rule would make the gradient NaN: the inner `where`
+    # takes the root of 1 instead.
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     positive = square > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
@@ -165,7 +253,7 @@ def _matmul_2d_jvp(precision: Any, dtype: Any, primals: tuple, tangents: tuple) 
 
 def _times_tangent(a: jax.Array, db: jax.Array, product: Any) -> jax.Array:
     """`a @ db`, written so that its transpose is `copy(a^T) @ g` or `(copy(g^T) @ a)^T`, whichever copies less."""
-    if a.shape[-1] <= db.shape[-1]:
+    if is_at_most(a.shape[-1], db.shape[-1]):
         return product(_row_by_row(a.T).T, _row_by_row(db))
     return _row_by_row(product(_row_by_row(db.T), a.T)).T
 

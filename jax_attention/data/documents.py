@@ -166,6 +166,10 @@ def _in_pattern(pattern: Path) -> list[tuple[Path, str]]:
 
 
 def _read(path: Path | None, name: str, errors: str) -> Document:
+    fail_unless(
+        path is not None or sys.stdin is not None,
+        "paths: expected a standard input for '-', got a closed one. Name a file.",
+    )
     content = sys.stdin.buffer.read() if path is None else path.read_bytes()
     fail_unless(
         not content or content.strip(b"\0") != b"",

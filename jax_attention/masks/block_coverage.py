@@ -8,7 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_attention.core.short_repr import short_repr
+from jax_attention.core.sizes import is_static
 
+
+@short_repr
 class BlockCoverage(NamedTuple):
     """Three tables over tiles, bool `[tile rows, tile columns]`.
 
@@ -17,6 +21,8 @@ class BlockCoverage(NamedTuple):
     nonempty:            False where the mask allows no pair; known during tracing (NumPy)
     full:                True where the mask allows every pair; known during tracing (NumPy)
     nonempty_at_runtime: as `nonempty`, but a JAX array where only the running program knows (lengths, segment ids)
+
+    Where the number of tiles is symbolic, the NumPy tables are `[1, 1]`: nothing is known of single tiles.
     """
 
     nonempty: np.ndarray
@@ -35,6 +41,7 @@ class BlockCoverage(NamedTuple):
         return BlockCoverage(~self.full, ~self.nonempty, ~self.full)  # the running program knows no full tiles
 
 
+@short_repr
 class TileRanges(NamedTuple):
     """A grid of tiles and the range of positions in each: the argument of `Mask.block_coverage`.
 
@@ -58,6 +65,9 @@ class TileRanges(NamedTuple):
     def coverage(self, nonempty: Any, full: Any) -> BlockCoverage:
         """The coverage from tables with batch dimensions, NumPy or JAX: nonempty in any batch element, full in all."""
         shape = (self.rows, self.columns)
+        if not is_static(*shape):
+            at_runtime = jnp.any(_flat_batch(jnp.asarray(nonempty), shape), axis=0)
+            return BlockCoverage(np.ones((1, 1), bool), np.zeros((1, 1), bool), at_runtime)
         if isinstance(nonempty, jax.Array) or isinstance(full, jax.Array):  # known only to the running program
             at_runtime = jnp.any(_flat_batch(nonempty, shape), axis=0)
             return BlockCoverage(np.ones(shape, bool), np.zeros(shape, bool), at_runtime)
@@ -95,4 +105,4 @@ def low_and_high(x: Any, size: int) -> tuple[Any, Any]:
 def _flat_batch(table: Any, shape: tuple[int, int]) -> Any:
     """The table with its batch dimensions flattened, `[batch size, tile rows, tile columns]`."""
     xp = jnp if isinstance(table, jax.Array) else np
-    return xp.broadcast_to(table, np.broadcast_shapes(np.shape(table), shape)).reshape(-1, *shape)
+    return xp.broadcast_to(table, jnp.broadcast_shapes(np.shape(table), shape)).reshape(-1, *shape)

@@ -9,7 +9,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.core.checks import check_array, check_int
+from jax_attention.core.checks import check_array, check_int, check_lengths
 from jax_attention.core.numerics import per_tile, take_last
 from jax_attention.core.struct import array_field, struct
 from jax_attention.masks.base import Mask
@@ -73,8 +73,8 @@ class Dense(Mask):
 
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
         *batch, rows, columns = self.array.shape
-        grid = (tiles.rows, tiles.height) if rows > 1 else (1, 1)
-        grid += (tiles.columns, tiles.width) if columns > 1 else (1, 1)
+        grid = (tiles.rows, tiles.height) if rows != 1 else (1, 1)
+        grid += (tiles.columns, tiles.width) if columns != 1 else (1, 1)
         blocks = jnp.asarray(self.array).reshape(*batch, *grid)
         return tiles.coverage(jnp.any(blocks, axis=(-3, -1)), np.zeros((), bool))
 
@@ -145,8 +145,8 @@ def lengths(
     if key_lengths is None and query_lengths is None:
         raise ValueError("key_lengths, query_lengths: expected at least one of them, got None for both.")
     return Lengths(
-        None if key_lengths is None else check_array("key_lengths", key_lengths, kind="int"),
-        None if query_lengths is None else check_array("query_lengths", query_lengths, kind="int"),
+        None if key_lengths is None else check_lengths("key_lengths", key_lengths),
+        None if query_lengths is None else check_lengths("query_lengths", query_lengths),
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from jax_attention.core.checks import check_array, check_int, fail_unless
+from jax_attention.core.checks import check_int, check_lengths, fail_unless
 from jax_attention.core.numerics import per_tile
 from jax_attention.core.struct import array_field, struct
 from jax_attention.masks.base import Mask
@@ -216,7 +216,7 @@ def prefix(length: Int[Array, "*batch"] | int) -> Prefix:
     Reference:
         Raffel et al. (2020), "Exploring the limits of transfer learning with a unified text-to-text Transformer", 3.2.
     """
-    return Prefix(check_array("length", length, kind="int"))
+    return Prefix(check_lengths("length", length))
 
 
 def dilated(step: int) -> Dilated:

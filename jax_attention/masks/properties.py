@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
+from jax_attention.core.numerics import as_int32
 from jax_attention.masks.base import And, Mask, as_mask
 from jax_attention.masks.positional import Chunked, SlidingWindow
 
@@ -47,8 +48,8 @@ def fully_masked_rows(
     Reference:
         https://github.com/pytorch/pytorch/issues/41508: NaN from such rows.
     """
-    q_pos = jnp.arange(query_length) if query_positions is None else jnp.asarray(query_positions)
-    k_pos = jnp.arange(key_length) if key_positions is None else jnp.asarray(key_positions)
+    q_pos = as_int32(jnp.arange(query_length) if query_positions is None else jnp.asarray(query_positions))
+    k_pos = as_int32(jnp.arange(key_length) if key_positions is None else jnp.asarray(key_positions))
     allowed = as_mask(mask)(q_pos[..., :, None], k_pos[..., None, :])
     shape = jnp.broadcast_shapes(allowed.shape, (query_length, key_length))
     return ~jnp.any(jnp.broadcast_to(allowed, shape), axis=-1)

@@ -14,6 +14,7 @@ from jax_attention import cache as kv_cache
 from jax_attention.models.block import Block, CaptureRequest, LayerInputs, make_block
 from jax_attention.models.config import LMConfig
 from jax_attention.models.results import EMBEDDING, Capture, CaptureResult, LMCache, Memory
+from jax_attention.nn.short_repr import ShortRepr
 
 POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -22,7 +23,7 @@ POLICIES = {
 """What the backward pass may keep, by the config's `remat`."""
 
 
-class Blocks(nnx.Module):
+class Blocks(ShortRepr, nnx.Module):
     """`depth` blocks, some of them stacked.
 
     With P the length of the window pattern, layer `g P + i` of the stacked layers is entry g of `scanned[i]`. Layers

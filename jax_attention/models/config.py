@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import masks
+from jax_attention.core.short_repr import short_repr
 from jax_attention.masks import Mask
 from jax_attention.models.config_checks import (
     BiasPlace,
@@ -32,7 +33,8 @@ MAX_CHECKED_POSITIONS = 256
 """`sees_future` evaluates the masks on at most so many positions: a grid of the context would take seconds."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@short_repr
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LMConfig:
     """One Transformer over tokens, attention rule included: causal by default, an encoder with `mask=None`.
 
@@ -87,7 +89,8 @@ class LMConfig:
         sinks: one learned sink for each head (softmax only).
         dropout: rate on embeddings and on the outputs of attention and feed-forward.
         attention_dropout: rate on attention weights.
-        score: the rule's score; None is `scaled_dot`.
+        score: the rule's score; None is `scaled_dot`. Score, mods and normalize may also be classes of modules, whose
+            parameters each layer has of its own: `nn.Additive`, or a subclass of `nn.PartModule`.
         mods: the rule's mods; position mods come first, the cap last.
         mask: the rule's mask; None lets every token see the future.
         normalize: the rule's normalizer; None is `softmax`.

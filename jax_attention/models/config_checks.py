@@ -7,9 +7,11 @@ from typing import Any, Literal, get_args
 import jax
 
 from jax_attention import masks, mods, normalizers, scores
-from jax_attention.core.checks import check_int, check_part, fail_unless
+from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.part_checks import check_part
 from jax_attention.core.text import quote
 from jax_attention.nn.feed_forward import ACTIVATIONS
+from jax_attention.nn.part_module import PartModule
 from jax_attention.normalizers import Softmax
 from jax_attention.positions import Rotary
 
@@ -152,10 +154,15 @@ def _check_names(config: Any) -> None:
         )
 
 
+def is_part_module(part: Any) -> bool:
+    """Whether a part of a config is a class of modules, of which each layer makes its own."""
+    return isinstance(part, type) and issubclass(part, PartModule)
+
+
 def _check_rule(config: Any) -> None:
     for name, module in (("score", scores), ("normalize", normalizers), ("mask", masks)):
         part = getattr(config, name)
-        if part is not None:
+        if part is not None and not (is_part_module(part) and name != "mask"):
             check_part(name, part, module.CATALOGUE, "Leave it out for the default.")
     fail_unless(
         isinstance(config.mods, tuple),
@@ -163,7 +170,8 @@ def _check_rule(config: Any) -> None:
         TypeError,
     )
     for mod in config.mods:
-        check_part("mod", mod, mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
+        if not is_part_module(mod):
+            check_part("mod", mod, mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
     fail_unless(
         isinstance(config.windows, tuple) and len(config.windows) > 0,
         f"windows: expected a tuple of sizes or None, got {quote(config.windows)}. (None,) is full attention.",

@@ -10,12 +10,13 @@ from flax import nnx
 from jax_attention.models.config import LMConfig
 from jax_attention.models.results import Capture, StackOutput
 from jax_attention.models.transformer_stack import TransformerStack
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-class EncoderDecoderStack(nnx.Module):
+class EncoderDecoderStack(ShortRepr, nnx.Module):
     """Two stacks, the second with cross-attention to the output of the first.
 
         y = decoder(target, memory = encoder(source))

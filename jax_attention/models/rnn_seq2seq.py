@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention.core.checks import check_instance, fail_unless
+from jax_attention.core.sizes import is_at_most
 from jax_attention.models.rnn_config import RNNConfig
 from jax_attention.models.rnn_encoder_decoder import RNNDecoder, RNNEncoder, RNNMemory
 from jax_attention.models.seq2seq_model import Seq2SeqModel
@@ -74,7 +75,7 @@ class RNNSeq2Seq(Seq2SeqModel):
             return memory
         count, context = memory.real.shape[-1], self.config.context
         fail_unless(
-            count <= context,
+            is_at_most(count, context),
             f"source: expected at most context = {context} tokens, each of which has parameters of nn.Location, got "
             f"{count}. Make the context larger.",
         )

@@ -11,6 +11,7 @@ from flax import nnx
 from jax_attention.cache import EMPTY
 from jax_attention.core.buckets import bucket
 from jax_attention.core.checks import check_positions, check_tokens, fail_unless
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from jax_attention.models.results import Capture, LMOutput
 
 
-class ConditionedDecoder(nnx.Module):
+class ConditionedDecoder(ShortRepr, nnx.Module):
     """A decoder together with the memory of a source: a language model like any other, for `decoding.generate`."""
 
     def __init__(self, decoder: Any, memory: Any):
@@ -41,7 +42,7 @@ class ConditionedDecoder(nnx.Module):
         return self.decoder.init_cache(batch, capacity, **options)
 
 
-class Seq2SeqModel(nnx.Module):
+class Seq2SeqModel(ShortRepr, nnx.Module):
     """Base of models that read a source and write a target.
 
     Subclasses have a `decoder` and define `encode_memory`, whose result the decoder takes as its `memory`.
@@ -125,7 +126,11 @@ def _encode_memory(model: Seq2SeqModel, source: jax.Array, positions: jax.Array)
 def _pad_source(source: jax.Array, positions: Any, size: int) -> tuple[jax.Array, jax.Array]:
     """Tokens and positions `[..., size]`; the added tokens have position `EMPTY`, to which no token attends."""
     count, batch = source.shape[-1], source.shape[:-1]
-    positions = jnp.arange(count) if positions is None else check_positions("positions", positions, count, batch)
+    positions = (
+        jnp.arange(count, dtype=jnp.int32)
+        if positions is None
+        else check_positions("positions", positions, count, batch)
+    )
 
     def pad(x: jax.Array, fill: int) -> jax.Array:
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, size - count)], constant_values=fill)

@@ -12,12 +12,14 @@ from jax_attention import positions
 from jax_attention.cache import EMPTY
 from jax_attention.core.checks import check_instance, check_positions, check_tokens, fail_unless
 from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.sizes import exceeds
 from jax_attention.models.block import INITIAL_DEVIATION, drop, fold, make_norm, table_rows
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.results import Capture, LMCache, LMOutput, Memory, StackOutput
 from jax_attention.models.transformer_stack import StackView, TransformerStack, check_cache
 from jax_attention.nn import Linear
 from jax_attention.nn.feed_forward import ACTIVATIONS
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 ADDED_POSITIONS = ("learned", "sinusoidal", "sinusoidal_half")
 
 
-class TransformerLM(nnx.Module):
+class TransformerLM(ShortRepr, nnx.Module):
     """A Transformer over the tokens of one sequence or any batch of them.
 
         logits[..., t, :] = head(norm(blocks(embed(tokens) + position)))_t,        which depends on tokens[..., :t + 1]
@@ -189,7 +191,7 @@ class TransformerLM(nnx.Module):
         tokens = check_tokens("tokens", tokens)
         count = tokens.shape[-1]
         fail_unless(
-            self.position is None or positions is not None or count <= self.config.context,
+            self.position is None or positions is not None or not exceeds(count, self.config.context),
             f"tokens: expected at most context = {self.config.context} tokens, the length of the learned position "
             f"table, got {count}. Cut the text, or train with a larger context or position='rotary'.",
         )
@@ -243,7 +245,7 @@ class TransformerLM(nnx.Module):
         if config.position in ADDED_POSITIONS:
             # EMPTY is outside of the table. No token sees padding, so any row will do, but NaN would alarm debug_nans.
             token_positions = (
-                jnp.arange(tokens.shape[-1])
+                jnp.arange(tokens.shape[-1], dtype=jnp.int32)
                 if token_positions is None
                 else jnp.where(token_positions == EMPTY, 0, token_positions)
             )

@@ -19,16 +19,18 @@ from jax_attention.core.checks import (
     describe_array,
     fail_unless,
 )
+from jax_attention.core.sizes import exceeds
 from jax_attention.models.block import INITIAL_DEVIATION, LayerInputs, make_norm
 from jax_attention.models.blocks import Blocks, make_blocks, make_cache, restack
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.results import Capture, LMCache, Memory, StackOutput
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-class TransformerStack(nnx.Module):
+class TransformerStack(ShortRepr, nnx.Module):
     """A Transformer over vectors, without embedding and head.
 
         y = norm(blocks(x)),        [..., T, D] -> [..., T, D]
@@ -125,9 +127,8 @@ class TransformerStack(nnx.Module):
             x.ndim > 1 and x.shape[-1] == self.config.width,
             f"x: expected vectors [..., T, {self.config.width}], got {describe_array(x)}.",
         )
-        for name, array in (("positions", positions), ("segment_ids", segment_ids)):
-            if array is not None:
-                check_positions(name, array, x.shape[-2], x.shape[:-2])
+        if segment_ids is not None:
+            check_positions("segment_ids", segment_ids, x.shape[-2], x.shape[:-2])
         _check_memory(memory, self.config, self.blocks, x)
         fail_unless(
             memory is not None or (memory_mask is None and not _as_tuple(memory_mods)),
@@ -137,7 +138,8 @@ class TransformerStack(nnx.Module):
         if cache is not None:
             check_cache(cache, self.config, self.blocks, x.shape[:-1], segment_ids, rng)
             positions = cache.next_positions(x.shape[-2]) if positions is None else positions
-        positions = None if positions is None else jnp.asarray(positions, jnp.int32)
+        if positions is not None:
+            positions = check_positions("positions", positions, x.shape[-2], x.shape[:-2])
         call_masks = [] if mask is None else [masks.as_mask(mask)]
         if segment_ids is not None:
             call_masks.append(masks.segments(jnp.broadcast_to(segment_ids, x.shape[:-1])[..., None, :]))
@@ -167,8 +169,8 @@ class TransformerStack(nnx.Module):
             f"states: expected a memory [..., S, memory_size = {size}], got {describe_array(states)}.",
         )
         if positions is not None:
-            check_positions("positions", positions, states.shape[-2], states.shape[:-2])
-            positions = jnp.broadcast_to(jnp.asarray(positions, jnp.int32), states.shape[:-1])
+            positions = check_positions("positions", positions, states.shape[-2], states.shape[:-2])
+            positions = jnp.broadcast_to(positions, states.shape[:-1])
         return self.blocks.project_memory(states.astype(model_dtype(self.config)), positions)
 
     def init_cache(
@@ -286,7 +288,7 @@ def check_cache(
     # A traced length is unknown: there the rows that do not fit are written as NaN.
     length = 0 if isinstance(cache.length, jax.core.Tracer) else int(cache.length)
     fail_unless(
-        cache.capacity is None or length + count <= cache.capacity,
+        cache.capacity is None or not exceeds(length + count, cache.capacity),
         f"tokens: expected at most {cache.capacity} rows in the cache, which holds {length}, got {count} more. Make it "
         "larger: init_cache(capacity=).",
     )

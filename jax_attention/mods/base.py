@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 
-from jax_attention.core.checks import check_kind, check_returned
-from jax_attention.core.struct import FactoryRepr, UserFunction, struct
+from jax_attention.core.part_checks import check_kind, check_parameters, check_returned
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import UserFunction, struct
 
 
 class Mod(FactoryRepr):
@@ -60,4 +61,7 @@ def as_mod(x: Any) -> Mod:
         `score_mod` of https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
     """
     check_kind("mods", x)
-    return x if isinstance(x, Mod) else UserMod(x)
+    if isinstance(x, Mod):
+        return x
+    check_parameters("mods", x, ("scores", "q_pos", "k_pos"))
+    return UserMod(x)

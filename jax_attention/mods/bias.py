@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_attention.core.checks import check_array, check_int
 from jax_attention.core.numerics import per_tile, take_last
@@ -58,7 +59,7 @@ def bias(array: Float[Array, "*batch T S"]) -> Bias:
     Reference:
         Shaw, Uszkoreit, Vaswani (2018), "Self-attention with relative position representations".
     """
-    if jnp.result_type(getattr(array, "dtype", float)) == jnp.bool_:
+    if getattr(array, "dtype", None) == np.bool_:
         raise TypeError("array: expected additive float values, got a bool array. Pass it as mask=masks.dense(array).")
     return Bias(check_array("array", array, ("T", "S")))
 

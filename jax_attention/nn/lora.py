@@ -12,7 +12,7 @@ from flax import nnx
 from jax_attention.core.checks import check_instance, check_int, describe_array
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.struct import data_field, struct
-from jax_attention.core.text import list_names
+from jax_attention.core.text import list_names, quote
 from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def lora(
     kernels = {_layer_path(path): x for path, x in arrays_by_path(module).items() if path.split(".")[-1] == KERNEL}
     chosen = {name: x for name, x in kernels.items() if pattern.search(name)}
     if not chosen:
-        raise ValueError(f"targets: expected a pattern that finds one of {', '.join(kernels)}, got {targets!r}.")
+        raise ValueError(f"targets: expected a pattern that finds one of {', '.join(kernels)}, got {quote(targets)}.")
     down, up = {}, {}
     for number, (name, kernel) in enumerate(chosen.items()):
         *layers, size, width = kernel.shape
@@ -178,8 +178,8 @@ def _pattern(targets: str) -> re.Pattern:
     check_instance("targets", targets, str, "a regular expression", "'' is every linear layer.")
     try:
         return re.compile(targets)
-    except re.error as error:
-        raise ValueError(f"targets: expected a regular expression, got {targets!r} ({error}).") from None
+    except (re.error, RecursionError, OverflowError) as error:  # the last two: too deep, too many repetitions
+        raise ValueError(f"targets: expected a regular expression, got {quote(targets)} ({error}).") from None
 
 
 def _layer_path(path: str) -> str:

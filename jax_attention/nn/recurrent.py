@@ -13,15 +13,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jax_attention.core.checks import broadcasts, check_array, check_int, describe_array, fail_unless
+from jax_attention.core.checks import broadcasts, check_int, check_lengths, describe_array, fail_unless
 from jax_attention.core.numerics import pvary_like
 from jax_attention.nn.linear import Linear
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 
-class Cell(nnx.Module):
+class Cell(ShortRepr, nnx.Module):
     """The parameters of one layer in one direction: two linear layers to the concatenated gates."""
 
     def __init__(self, in_features: int, hidden_size: int, gates: int, use_bias: bool, **options: Any):
@@ -36,7 +37,7 @@ class Cell(nnx.Module):
         self.hidden = Linear(hidden_size, gates * hidden_size, use_bias=use_bias, **options)
 
 
-class Recurrent(nnx.Module):
+class Recurrent(ShortRepr, nnx.Module):
     """Base of GRU and LSTM: layers, directions and lengths. Subclasses define the step from one row to the next."""
 
     gates: int
@@ -249,7 +250,7 @@ class LSTM(Recurrent):
 
 def _is_real(lengths: Any, batch: list[int], count: int) -> jax.Array:
     """Whether row t of sequence r is within its length, bool `[T, R]`."""
-    lengths = jnp.asarray(check_array("lengths", lengths, kind="int"))
+    lengths = jnp.asarray(check_lengths("lengths", lengths), jnp.int32)
     try:
         lengths = jnp.broadcast_to(lengths, tuple(batch))
     except ValueError:
@@ -257,4 +258,4 @@ def _is_real(lengths: Any, batch: list[int], count: int) -> jax.Array:
             f"lengths: expected shape {tuple(batch)} as the batch dimensions of x, or one that broadcasts to it, got "
             f"{describe_array(lengths)}. Give one length per sequence."
         ) from None
-    return jnp.arange(count)[:, None] < lengths.reshape(1, -1)
+    return jnp.arange(count, dtype=jnp.int32)[:, None] < lengths.reshape(1, -1)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.checks import check_array, check_int, describe_array
-from jax_attention.core.numerics import compute_dtype
+from jax_attention.core.numerics import as_int32, compute_dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -58,6 +58,7 @@ def sinusoidal(
     positions = jnp.asarray(positions)
     if not jnp.issubdtype(positions.dtype, jnp.integer) or positions.ndim == 0:
         raise TypeError(f"positions: expected integers [..., T], got {describe_array(positions)}.")
+    positions = as_int32(positions)
     frequencies = 1.0 / base ** (np.arange(0, size, 2) / size)  # base^(-2i / size), in float64 on the host
     angle = angles(positions, frequencies, compute_dtype(dtype))
     sines, cosines = jnp.sin(angle), jnp.cos(angle)
@@ -99,6 +100,7 @@ def learned(table: Float[Array, "L D"], positions: Int[Array, "*batch T"]) -> Fl
         raise ValueError(f"table: expected [L, D], got {describe_array(table)}.")
     if not jnp.issubdtype(positions.dtype, jnp.integer):
         raise TypeError(f"positions: expected integers, got {describe_array(positions)}.")
+    positions = as_int32(positions)
     index = jnp.where(positions < 0, table.shape[0], positions)  # a negative index would count from the end
     return jnp.take(table, index, axis=0, mode="fill")
 
@@ -175,7 +177,7 @@ def t5_buckets(
     """
     cure = "T5 uses 32 buckets and max_distance 128."
     num_buckets = check_int("num_buckets", num_buckets, 4 if bidirectional else 2, cure)
-    relative_position = jnp.asarray(relative_position, jnp.int32)
+    relative_position = as_int32(jnp.asarray(relative_position))
     B = num_buckets // 2 if bidirectional else num_buckets
     m = B // 2
     check_int("max_distance", max_distance, m + 1, cure)
@@ -207,7 +209,7 @@ def check_style(style: str) -> str:
 
 
 def angles(positions: jax.Array, frequencies: np.ndarray | jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """`positions[...]` times `frequencies[F]` (radians per position), modulo 2 pi, as `[..., F]`.
+    """`positions[...]` times `frequencies[F]` or `[..., F]` (radians per position), modulo 2 pi, as `[..., F]`.
 
     In float32 the product 100000 * 1.0 radians is only known to about 0.004, and its sine to no better. So the phase is
     kept in fixed point: an unsigned 32-bit multiplication wraps around by itself, and with the frequency in turns per
@@ -217,7 +219,9 @@ def angles(positions: jax.Array, frequencies: np.ndarray | jax.Array, dtype: jnp
     the angle is the plain product.
     """
     positions = jnp.asarray(positions)
-    expand = (None,) * positions.ndim  # explicit, as `jax_numpy_rank_promotion="raise"` forbids implicit broadcasting
+    expand = (None,) * (
+        positions.ndim + 1 - np.ndim(frequencies)
+    )  # explicit, as `jax_numpy_rank_promotion="raise"` forbids implicit broadcasting
     exact = isinstance(frequencies, np.ndarray) and jnp.issubdtype(positions.dtype, jnp.integer)
     if not exact or dtype == jnp.float64:
         return positions[..., None].astype(dtype) * jnp.asarray(frequencies, dtype)[expand]

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attention.core.checks import check_kind, check_returned
 from jax_attention.core.numerics import zero_rows
-from jax_attention.core.struct import FactoryRepr, UserFunction, struct
+from jax_attention.core.part_checks import check_kind, check_parameters, check_returned
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import UserFunction, struct
 
 
 class Score(FactoryRepr):
@@ -27,6 +28,10 @@ class Score(FactoryRepr):
     is_product = False  # tile(q', k') = q' k'^T: linear attention may then sum over keys before it reads the queries
     may_forbid_pairs = False  # the score of two finite rows may be -inf, which forbids the pair as a mask would
 
+    def center(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Query and key moved to where rounding is small, if that changes no score; sees all keys of the call."""
+        return query, key
+
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`[..., T, Hq], [..., S, Hk] -> ([..., T, P], [..., S, P'])`, once per call."""
         return query, key
@@ -34,6 +39,13 @@ class Score(FactoryRepr):
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
         """Scores `[..., t, s]` of projected rows `[..., t, P]` against projected columns `[..., s, P']`."""
         raise NotImplementedError(f"{type(self).__name__} must define tile(query, key)")
+
+    def logarithm(self) -> Score | None:
+        """The score whose exponential this one is, or None where the exponential itself is computed.
+
+        A normalizer that divides by the sum is then computed as a softmax of the logarithm, which cannot overflow.
+        """
+        return None
 
     def columns(self, key: jax.Array) -> int:
         """S, the number of columns of the scores."""
@@ -47,7 +59,7 @@ class Score(FactoryRepr):
 
     def __call__(self, query: jax.Array, key: jax.Array) -> jax.Array:
         """All scores `[..., T, S]` of one query block against one key block."""
-        return self.tile(*self.project(query, key))
+        return self.tile(*self.project(*self.center(query, key)))
 
 
 @struct
@@ -89,4 +101,7 @@ def as_score(x: Any) -> Score:
         The plain functions of https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
     """
     check_kind("score", x)
-    return x if isinstance(x, Score) else UserScore(x)
+    if isinstance(x, Score):
+        return x
+    check_parameters("score", x, ("query", "key"))
+    return UserScore(x)

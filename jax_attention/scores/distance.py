@@ -24,6 +24,22 @@ class L2(Score):
     is_product = True
     scale: jax.Array | float = array_field()
 
+    def center(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Both relative to the mean of the keys: far from the origin, `2 q.k - |q|^2 - |k|^2` loses its last digits.
+
+        A constant to derivatives, as no score depends on it. Rows of zeros do not count: they may be empty slots of a
+        cache, or keys that nothing attends to. Nor do rows with NaN or inf.
+        """
+        counts = jnp.isfinite(key).all(axis=-1, keepdims=True) & (key != 0).any(axis=-1, keepdims=True)
+        # One centre for all keys that share a query, so that the query is not copied for each of them.
+        sizes = (1,) * (key.ndim - query.ndim) + query.shape[max(query.ndim - key.ndim, 0) : -2]
+        axes = (*(axis for axis, size in enumerate(sizes) if size == 1), -2)
+        total = jnp.sum(jnp.where(counts, key, 0), axis=axes, keepdims=True)
+        count = jnp.maximum(jnp.sum(counts, axis=axes, keepdims=True), 1)
+        mean = jax.lax.stop_gradient(total / count.astype(total.dtype))
+        of_query = mean.reshape((1,) * (query.ndim - mean.ndim) + mean.shape[max(mean.ndim - query.ndim, 0) :])
+        return query - of_query, key - mean
+
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Append the squared lengths, so that one product gives `2 q.k - |q|^2 - |k|^2`.
 
@@ -49,8 +65,9 @@ def l2(scale: Float[Array, "*batch"] | float = 1.0) -> L2:
 
         score(t, s) = -scale * |q_t - k_s|^2
 
-    Computed as `2 q.k - |q|^2 - |k|^2` by one product, so no `[T, S, H]` array exists. The price is cancellation:
-    the error is about the rounding of the squared lengths, not of the distance.
+    Computed as `2 q.k - |q|^2 - |k|^2` by one product, so no `[T, S, H]` array exists, with q and k relative to the
+    mean of the keys. The error is about the rounding of the squared distances from that mean: small distances within a
+    cloud of wide extent are less exact than large ones. `attend_step`, which never sees all keys, moves nothing.
 
     Args:
         scale: number or array over the batch dimensions (`[N]`: one per head). `1 / (2 sigma^2)` for a Gaussian of

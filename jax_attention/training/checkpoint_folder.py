@@ -8,13 +8,18 @@ STEP.damaged     one that could not be restored
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 METADATA = "_CHECKPOINT_METADATA"
 """File that Orbax writes into a complete checkpoint."""
 UNFINISHED, DELETED, DAMAGED = ".orbax-checkpoint-tmp", ".deleted", ".damaged"
+
+NONE = "Give the folder that training wrote checkpoints to, or start without resuming."
+CHOOSE = "Choose one of them; a training deletes all but the newest few and the best."
 
 LEFTOVER = rf"\d+({re.escape(UNFINISHED)}.*|{re.escape(DELETED)})"
 """Names that killed processes leave."""
@@ -34,6 +39,37 @@ def complete_steps(folder: Path) -> list[int]:
     `orbax.is_orbax_checkpoint` is not used: it takes an empty folder for a checkpoint.
     """
     return [step for step in numbered_steps(folder) if (folder / str(step) / METADATA).is_file()]
+
+
+class DeletedCheckpoint(FileNotFoundError):
+    """Error for a checkpoint that was deleted while it was read: by its run, which trains, or by the user."""
+
+
+def find_step(folder: Path, step: int | None) -> int:
+    """The step if there is a complete checkpoint of it; the newest one if None."""
+    steps = complete_steps(folder)
+    if step is None and steps:
+        return steps[-1]
+    if step in steps:
+        return step
+    content = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) if folder.is_dir() else ""
+    expected = "a complete checkpoint" if step is None else f"a complete checkpoint of step {step}"
+    got = f"the steps {steps}" if steps else f"none (the folder holds {content})" if content else "none"
+    raise FileNotFoundError(f"folder: expected {expected} in {folder}, got {got}. {CHOOSE if steps else NONE}")
+
+
+@contextlib.contextmanager
+def deletion_reported(path: Path) -> Iterator[None]:
+    """What is read of a checkpoint while another process deletes it can be anything; say that it is gone."""
+    try:
+        yield
+    except Exception:
+        steps = complete_steps(path.parent)
+        if int(path.name) in steps:
+            raise
+        raise DeletedCheckpoint(
+            f"step: expected the checkpoint {path} to stay while it is read, got none. Now there are {steps}. {CHOOSE}"
+        ) from None
 
 
 def remove_leftovers(folder: Path) -> None:

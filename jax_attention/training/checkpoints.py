@@ -29,8 +29,11 @@ from jax_attention.training.checkpoint_description import (
 )
 from jax_attention.training.checkpoint_folder import (
     METADATA,
+    DeletedCheckpoint,
     complete_steps,
     delete,
+    deletion_reported,
+    find_step,
     numbered_steps,
     remove_leftovers,
     remove_set_aside,
@@ -204,10 +207,10 @@ class Checkpoints:
             ValueError: if it is damaged, or was written by another program, by another run or at another step.
         """
         self.wait()
-        step = self._find_step(step)
+        step = find_step(self.folder, step)
         if step not in self._descriptions:
             path = self.folder / str(step)
-            with short_errors(path):
+            with deletion_reported(path), short_errors(path):
                 metadata = orbax().metadata(path).custom_metadata
                 description = check_description(metadata, path, self._describe_others(step))
             check_identity(description, path, step, self.run, self.adopted)
@@ -227,12 +230,12 @@ class Checkpoints:
             A pytree like `like`.
 
         Raises:
-            FileNotFoundError: if there is no such checkpoint.
+            FileNotFoundError: if there is no such checkpoint, or another process deletes it meanwhile.
             ValueError: if names, shapes or dtypes differ (the first few are listed), or if the checkpoint is damaged or
                 was written by another program.
         """
         self.wait()
-        step = self._find_step(step)
+        step = find_step(self.folder, step)
         description, path = self.read(step), self.folder / str(step)
         example = leaves_by_path(like)
         if part is not None:
@@ -271,7 +274,7 @@ class Checkpoints:
                     set_aside(self.folder, damaged)
             return state, step, problems
         if not problems:
-            self._find_step(None)  # raises, as there is no checkpoint
+            find_step(self.folder, None)  # raises, as there is no checkpoint
         raise DamagedCheckpoint(f"{problems[0]} No other checkpoint can be restored either.")
 
     def verify(self, step: int) -> None:
@@ -295,7 +298,7 @@ class Checkpoints:
         }
         loaded = {}
         if names & set(nonempty):
-            with short_errors(path):
+            with deletion_reported(path), short_errors(path):
                 loaded = flatten(orbax().load(path, nest(example, "/")), "/")
         empty = {
             name: np.zeros(table[name]["stored"], jnp.dtype(table[name]["words"])) for name in names - set(nonempty)
@@ -311,10 +314,10 @@ class Checkpoints:
         return arrays
 
     def _metric(self, step: int) -> float | None:
-        """The metric that marks the best checkpoint; None for a damaged one, which is no reason to stop a training."""
+        """The metric that marks the best checkpoint; None for a damaged or deleted one, which is no reason to stop."""
         try:
             return self.read(step)["metrics"].get(self.metric)
-        except DamagedCheckpoint:
+        except (DamagedCheckpoint, DeletedCheckpoint):
             return None
 
     def _incomplete(self, step: int) -> str:
@@ -328,20 +331,6 @@ class Checkpoints:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._must_exist = True
-
-    def _find_step(self, step: int | None) -> int:
-        steps = complete_steps(self.folder)
-        if step is None and steps:
-            return steps[-1]
-        if step in steps:
-            return step
-        content = ", ".join(sorted(path.name for path in self.folder.iterdir())[:5]) if self.folder.is_dir() else ""
-        expected = "a complete checkpoint" if step is None else f"a complete checkpoint of step {step}"
-        got = f"the steps {steps}" if steps else f"none (the folder holds {content})" if content else "none"
-        raise FileNotFoundError(
-            f"folder: expected {expected} in {self.folder}, got {got}. Give the folder that training wrote "
-            "checkpoints to, or start without resuming."
-        )
 
     def _describe_others(self, step: int) -> str:
         others = [other for other in complete_steps(self.folder) if other != step]

@@ -41,6 +41,43 @@ def test_dropout_depends_on_rng_and_can_be_shared():
     np.testing.assert_array_equal(legacy, first)
 
 
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("old_style", [False, True])
+def test_pairs_are_independent_under_every_kind_of_key(implementation, old_style):
+    """jax#21405: `fold_in` of unsafe_rbg commutes, so the pattern was its own transpose and rows hardly differed."""
+    make = jax.random.PRNGKey if old_style else jax.random.key
+    with jax.default_prng_impl(implementation):
+        key = make(7, impl=implementation)
+        kept, other = (pattern(Dropout(rng, 0.5), range(64), range(64)) for rng in (key, make(8, impl=implementation)))
+    assert len({row.tobytes() for row in kept}) == len({column.tobytes() for column in kept.T}) == 64
+    # Of 4,096 independent pairs half agree, within 4 standard deviations; of those off the diagonal with their mirror.
+    pairs = np.triu_indices(64, 1)
+    for a, b in ((kept, other), (kept[pairs], kept.T[pairs]), (kept[1:], kept[:-1]), (kept[:, 1:], kept[:, :-1])):
+        assert abs(np.mean(a == b) - 0.5) < 4 * 0.5 / np.sqrt(a.size)
+
+
+def test_all_words_of_a_key_count():
+    """Keys of rbg have four words; a pattern must depend on each."""
+    words = np.arange(1, 5, dtype=np.uint32)
+    patterns = set()
+    for i in (None, 0, 1, 2, 3):
+        changed = words + (np.arange(4) == i)
+        rng = jax.random.wrap_key_data(jnp.asarray(changed, jnp.uint32), impl="unsafe_rbg")
+        patterns.add(pattern(Dropout(rng, 0.5), range(8), range(8)).tobytes())
+    assert len(patterns) == 5
+
+
+@pytest.mark.parametrize("rate", [1 - 1e-11, 1 - 2.0**-33, 1.0, -0.1, float("nan")])
+def test_rates_that_would_drop_everything_are_refused(rate):
+    with pytest.raises(ValueError, match=r"rate: expected 0 <= rate <= 1 - 2\^-32, got"):
+        Dropout(jax.random.key(0), rate)
+
+
+def test_the_largest_rate_is_computed():
+    q, k, v = query_key_value()
+    assert np.isfinite(attend(q, k, v, dropout=Dropout(jax.random.key(0), 1 - 2.0**-32))).all()
+
+
 def test_grouped_heads_drop_like_repeated_ones():
     q, k, v = normal_arrays(0, (2, 5, 4, 8), (2, 5, 2, 8), (2, 5, 2, 3))
     rule = {"dropout": Dropout(jax.random.key(0), 0.5)}

@@ -37,7 +37,21 @@ def test_generate_stops_at_the_context_with_a_message(run, capsys):
     assert main(["generate", str(run), "--prompt", "the quick", "--greedy"]) == 0
     printed = capsys.readouterr()
     assert len(printed.out) == 16 + 1
-    assert "stopped at the model's context of 16 tokens" in printed.err
+    assert printed.err == "stopped at the model's context of 16 tokens; --beyond-context goes on\n"
+
+
+@pytest.mark.parametrize("options", [["--greedy"], ["--beams", "2"]])
+def test_generate_goes_on_beyond_the_context(run, capsys, options):
+    command = ["generate", str(run), "--prompt", "the quick", "--max-new-tokens", "30", "--beyond-context", *options]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert (len(printed.out), printed.err) == (len("the quick") + 30 + 1, "")
+
+
+def test_a_source_is_for_an_encoder_decoder(run, capsys):
+    error = error_of(["generate", str(run), "--source", "the quick"], capsys)
+    assert "--source: expected an encoder-decoder with it, got" in error
+    assert "which reads one text. Give it as --prompt." in error
 
 
 BEAMS = ["--prompt", "the ", "--max-new-tokens", "5", "--beams", "3"]

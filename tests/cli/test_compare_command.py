@@ -25,7 +25,14 @@ def folder(tmp_path_factory):
 def test_equal_models_give_a_table_a_page_and_status_0(folder, tmp_path, capsys):
     page = tmp_path / "report.html"
     assert main(["compare", str(folder), "--text", "abcd", "--html", str(page)]) == 0
-    printed = capsys.readouterr().out.splitlines()
+    printed, progress = (x.splitlines() for x in capsys.readouterr())
+    assert progress == [
+        f"loading {folder} in transformers",
+        f"loading {folder} in jax_attention",
+        "running transformers on 4 tokens",
+        "running jax_attention on the same tokens",
+        "comparing every part, layer by layer",
+    ]
     assert printed[0].split("\t")[:3] == ["layer", "point", "max abs"]
     assert len(printed) == 1 + len(interop.compare(folder, text="abcd").rows) + 2
     assert printed[-1] == f"LlamaForCausalLM of {folder}, float32: rounding"
@@ -66,7 +73,7 @@ def test_different_models_give_status_1(folder, monkeypatch, capsys):
     assert main(["compare", str(folder)]) == 1
     printed = capsys.readouterr()
     assert "suspicious from layer 0, feed-forward: the activation is the exact GELU (erf) as gate" in printed.out
-    assert printed.err == ""
+    assert printed.err.splitlines()[-1] == "looking for the cause of the difference in 0 feed-forward"
 
 
 def test_wrong_folders_are_refused(tmp_path, capsys):

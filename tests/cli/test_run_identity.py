@@ -159,13 +159,19 @@ def test_byte_counts_of_another_run_are_refused(copy, capsys):
     assert "expected the tokens that it was started with in" in error_of(["evaluate", str(copy)], capsys)
 
 
-def test_an_edited_model_is_refused(copy, capsys):
+@pytest.mark.parametrize(("part", "name", "x"), [("model", "norm_epsilon", 0.5), ("settings", "z_loss", 0.5)])
+def test_an_edited_config_is_refused(copy, capsys, part, name, x):
     path = copy / "config.json"
     contents = json.loads(path.read_text(encoding="utf-8"))
-    contents["model"]["norm_epsilon"] = 0.5
+    contents[part][name] = x
     path.write_text(json.dumps(contents), encoding="utf-8")
     for command in (["evaluate", str(copy)], ["verify", str(copy)], resume(copy)):
-        assert "got an edited one" in error_of(command, capsys)
+        assert f"got an edited part '{part}'" in error_of(command, capsys)
+
+
+def test_settings_that_changed_with_an_option_are_no_edit(copy):
+    assert main([*resume(copy), "--learning-rate", "0.001"]) == 0
+    assert main(["verify", str(copy)]) == 0
 
 
 @pytest.mark.parametrize("name", ["lock", "metrics.jsonl", "checkpoints", "corpus/train.tokens", "tokenizer"])

@@ -55,12 +55,12 @@ CASES = {
     "lengths per batch where B = N": (
         per_sequence(N),
         ValueError,
-        ["mask.key_lengths: expected no batch dimension or all", "(4, 4)", "int64[4]", "[:, None]"],
+        ["mask.key_lengths: expected no batch dimension or all", "(4, 4)", "int32[4]", "[:, None]"],
     ),
     "lengths per batch where B != N": (
         per_sequence(3),
         ValueError,
-        ["mask.key_lengths: expected no batch dimension or all", "(3, 4)", "int64[3]", "[:, None]"],
+        ["mask.key_lengths: expected no batch dimension or all", "(3, 4)", "int32[3]", "[:, None]"],
     ),
     "segment ids per batch under heads": (
         heads(mask=masks.segments(ones(B, T, dtype=np.int32), ones(B, S, dtype=np.int32))),

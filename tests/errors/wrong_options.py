@@ -22,7 +22,11 @@ CASES = {
         TypeError,
         ["dropout: expected Dropout(rng, rate) or None", "float 0.1"],
     ),
-    "dropout of everything": (lambda: Dropout(RNG, 1.0), ValueError, ["rate: expected 0 <= rate < 1, got 1.0", "None"]),
+    "dropout of everything": (
+        lambda: Dropout(RNG, 1.0),
+        ValueError,
+        ["rate: expected 0 <= rate <= 1 - 2^-32, got 1.0", "None"],
+    ),
     "unknown implementation": (
         plain(implementation="flash"),
         ValueError,

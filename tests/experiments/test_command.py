@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from matplotlib.figure import Figure
@@ -15,6 +16,8 @@ from tests.experiments.outputs import read_numbers
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/__main__.py"))
+
+SMALL_ONES = [name for name in PACKAGES if "SMALL" in (ROOT / "experiments" / name / "report.py").read_text("utf-8")]
 
 
 def report_of(name):
@@ -65,3 +68,35 @@ def test_the_command_line_becomes_options(tmp_path, monkeypatch, capsys):
     command.main("soft_lookup")
     assert capsys.readouterr().out.count("0.2500") == 4
     read_numbers(tmp_path, "lookups.png")
+
+
+@pytest.mark.parametrize("name", SMALL_ONES)
+def test_small_keeps_the_changes_of_config(name):
+    experiment = importlib.import_module(report_of(name).Config.__module__)
+    config = experiment.Config()
+    assert command.chosen_config(Chosen(config, small=True), experiment.SMALL) == experiment.SMALL
+    assert command.chosen_config(Chosen(config, small=False), experiment.SMALL) == config
+    path, changed = change_a_number(config)
+    chosen = command.chosen_config(Chosen(changed, small=True), experiment.SMALL)
+    small, expected = experiment.SMALL, changed
+    for part in path:
+        chosen, small, expected = (getattr(x, part) for x in (chosen, small, expected))
+    assert chosen == expected != small
+
+
+class Chosen(NamedTuple):
+    """Options as far as `chosen_config` reads them."""
+
+    config: Any
+    small: bool
+
+
+def change_a_number(config):
+    """The path of the first number in a config, and the config with one more there."""
+    for field in fields(config):
+        x = getattr(config, field.name)
+        if type(x) in (int, float):
+            return [field.name], replace(config, **{field.name: x + 1})
+        if is_dataclass(x) and (found := change_a_number(x)):
+            return [field.name, *found[0]], replace(config, **{field.name: found[1]})
+    return None

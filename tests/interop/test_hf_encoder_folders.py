@@ -67,10 +67,8 @@ def test_bare_encoders_give_hidden_states(built, tmp_path, name):
 
 def test_a_head_of_another_task_is_refused(tmp_path):
     hf_model = transformers.BertForSequenceClassification(transformers.BertConfig(**hf_models.BERT))
-    message = (
-        r"a BertForSequenceClassification by its config where we read BertForMaskedLM, got missing: cls\.predictions"
-    )
-    with pytest.raises(ValueError, match=message + r"\.bias, .*unused: classifier\.bias, classifier"):
+    message = r"expected a BertForMaskedLM or a model without a head, got BertForSequenceClassification, whose head for"
+    with pytest.raises(ValueError, match=message):
         interop.load(saved(hf_model, tmp_path))
 
 

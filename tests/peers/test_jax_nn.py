@@ -31,6 +31,8 @@ CASES = {
     "bias broadcasts": {"bias": BIAS[:1, :1]},
     "mask": {"mask": MASK},
     "mask broadcasts": {"mask": MASK[:, :1, :1]},
+    "bias of heads": {"bias": BIAS[0]},
+    "mask of heads": {"mask": MASK[0]},
     "scale": {"scale": 0.3},
     "is_causal": {"is_causal": True},
     "query_seq_lengths": {"query_seq_lengths": np.array([T, 3])},
@@ -190,8 +192,18 @@ def test_differs_value_size_is_free():
 
 
 @pytest.mark.parametrize("axes", [2, 1])
-def test_padding_mask_without_axes_is_refused(axes):
-    """jax#35916: `[B, S]` must not be read as `[T, S]`."""
-    mask = np.ones((B, S)[-axes:], bool)
-    with pytest.raises(ValueError, match=r"mask: expected axes \[B, N, T, S\].*mask\[:, None, None, :\]"):
-        dot_product_attention(*operands(), mask=mask)
+@pytest.mark.parametrize("name", ["mask", "bias"])
+def test_differs_padding_masks_without_axes_are_refused(name, axes):
+    """jax#35916: `[B, S]` must not be read as `[T, S]`, which jax.nn does where B = T."""
+    array = np.ones((B, S)[-axes:], bool if name == "mask" else np.float32)
+    with pytest.raises(ValueError, match=rf"{name}: expected axes \[B, N, T, S\].*{name}\[:, None, None, :\]"):
+        dot_product_attention(*operands(), **{name: array})
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_operands_of_several_dtypes_are_refused_as_by_jax(which):
+    mixed = operands()
+    mixed[which] = mixed[which].astype(jnp.bfloat16)
+    for call, error in ((dot_product_attention, TypeError), (jax.nn.dot_product_attention, ValueError)):
+        with pytest.raises(error, match="dtype"):
+            call(*mixed)

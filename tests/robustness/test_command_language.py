@@ -93,7 +93,7 @@ USAGE = {
     "got 0.1. Leave it out.",
     ("train", "--preset", "x[/y]\x1b]0;t\x07"): "--preset: expected one of None, gemma2, gpt2, llama, tiny, got "
     "'x[/y]\\x1b]0;t\\x07'.",
-    ("generate",): "expected PATH, --prompt, got no value.",
+    ("generate",): "expected PATH, got no value.",
     ("train", "--seed", HUGE): f"--seed: expected a whole number from 0 to 4294967295, got {HUGE}.",
     ("generate", "x", "--prompt", "a", "--seed", HUGE): f"--seed: expected a whole number from 0 to 4294967295, got "
     f"{HUGE}.",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jax_attention.cli import run_folder
+from jax_attention.cli import layer_pattern, run_folder
 from jax_attention.cli.__main__ import main
 from jax_attention.cli.run_identity import digest
 from tests.cli.quick_run import QUICK, TEXT, error_of
@@ -56,8 +56,8 @@ def change(folder, *path, value):
     for name in path[:-1]:
         place = place[name]
     place[path[-1]] = value
-    if path[0] == "model":  # a stranger can compute the digest too
-        contents["run"]["model"] = digest(contents["model"])
+    if path[0] in ("model", "settings") and isinstance(contents["run"], dict):  # a stranger can compute digests too
+        contents["run"][path[0]] = digest(contents[path[0]])
     file.write_text(json.dumps(contents), encoding="utf-8")
 
 
@@ -114,3 +114,22 @@ def test_any_entry_may_be_anything(run, tmp_path_factory, data):
     with contextlib.suppress(OurError):
         open_run(folder)
     shutil.rmtree(folder)
+
+
+def test_a_pattern_that_never_ends_is_refused_in_time(copy, capsys, monkeypatch):
+    monkeypatch.setattr(layer_pattern, "SECONDS", 0.5)
+    change(copy, "settings", "lora", value=2)
+    change(copy, "settings", "lora_targets", value="^.*kernel$|(.+)+\x1b")
+    error = error_of(["evaluate", str(copy)], capsys)
+    assert "--lora-targets" in error or "lora_targets" in error
+    assert "expected a regular expression that is searched in" in error
+    assert "\x1b" not in error
+
+
+@pytest.mark.parametrize("pattern", ["(" * 5000 + ")" * 5000, "a{99999999999}", "[", "x" * 20_000])
+def test_a_pattern_that_is_none_is_one_line(copy, capsys, pattern):
+    change(copy, "settings", "lora", value=2)
+    change(copy, "settings", "lora_targets", value=pattern)
+    error = error_of(["evaluate", str(copy)], capsys)
+    assert "expected a regular expression" in error
+    assert len(error) < 400

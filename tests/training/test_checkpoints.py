@@ -17,6 +17,7 @@ import pytest
 from flax import nnx
 from orbax.checkpoint import v1 as orbax
 
+from jax_attention.training.checkpoint_folder import delete
 from jax_attention.training.checkpoints import Checkpoints
 from tests.support.arrays import normal
 from tests.support.bigram import assert_same_bits
@@ -126,6 +127,7 @@ def test_nothing_is_overwritten(tmp_path):
 KILLED = """
 import os, pathlib, signal, sys
 import numpy as np
+from jax_attention.training.checkpoint_folder import delete
 from jax_attention.training.checkpoints import Checkpoints
 
 checkpoints = Checkpoints(sys.argv[1], keep=1, best=None)
@@ -225,6 +227,29 @@ def test_damaged_metadata_and_checkpoints_of_other_programs_are_refused(tmp_path
     ):
         Checkpoints(tmp_path / "b").restore(like=SMALL)
     assert files(tmp_path / "b") == before
+
+
+@pytest.mark.parametrize("moment", ["metadata", "load"])
+def test_a_checkpoint_that_another_process_deletes_meanwhile_is_gone_and_not_damaged(tmp_path, monkeypatch, moment):
+    save_steps(tmp_path, (10, 20)).wait()
+    read = getattr(orbax, moment)
+
+    def delete_then_read(path, *args, **options):
+        delete(tmp_path, 10)
+        return read(path, *args, **options)
+
+    monkeypatch.setattr(orbax, moment, delete_then_read)
+    with pytest.raises(FileNotFoundError, match=r"/10 to stay while it is read, got none. Now there are \[20\]"):
+        Checkpoints(tmp_path).restore(10, like=SMALL)
+
+
+def test_the_best_is_chosen_without_a_checkpoint_that_is_deleted_meanwhile(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    for step, loss in ((10, 1.0), (20, 2.0)):
+        checkpoints.save(step, SMALL, metrics={"loss": loss}, wait=True)
+    read = orbax.metadata
+    monkeypatch.setattr(orbax, "metadata", lambda path: (path.name == "10" and delete(tmp_path, 10), read(path))[1])
+    assert Checkpoints(tmp_path).best == 20
 
 
 # --- Errors ----------------------------------------------------------------------------------------------------------

@@ -117,7 +117,19 @@ def test_clicking_a_small_map_shows_it_large(browser):
     assert browser.value(READOUT) == readout(WEIGHTS[1, 1], 1, 0)
 
 
+def test_a_map_of_many_words_is_painted_to_its_last_cell(browser, tmp_path):
+    """A canvas of 9 pixels for each of 2,000 words is larger than browsers paint."""
+    count, colours = 2000, "[...c.getContext('2d').getImageData(c.width - 5, c.height - 5, 1, 1).data]"
+    page = viz.save(viz.html_page(np.eye(count), [str(i) for i in range(count)]), tmp_path / "attention.html")
+    browser.open(page)
+    width, height, corner = browser.value(f"(() => {{ const c = {MAP}; return [c.width, c.height, {colours}]; }})()")
+    high = browser.value("getComputedStyle(document.documentElement).getPropertyValue('--high').trim()")
+    assert max(width, height) <= 8192
+    assert max(browser.value(f"[{MAP}.clientWidth, {MAP}.clientHeight]")) <= 8192
+    assert corner == [*bytes.fromhex(high[1:]), 255]
+
+
 def test_nothing_is_loaded_and_nothing_fails(browser):
     requests = [event["params"] for event in browser.events if event["method"] == "Network.requestWillBeSent"]
-    assert [request["request"]["url"].split("/")[-1] for request in requests] == ["attention.html"]
+    assert {request["request"]["url"].split("/")[-1] for request in requests} == {"attention.html"}
     assert not [event for event in browser.events if event["method"] == "Runtime.exceptionThrown"]

@@ -73,6 +73,16 @@ WRONG = {
     ),
     "no tokens": (lambda: viz.html_page(ones(2, 2), None), ValueError, r"tokens: expected words, got None"),
     "token count": (lambda: viz.html_page(ones(2, 2), ["a"]), ValueError, r"tokens: expected 2 labels.*got 1"),
+    "too many words": (
+        lambda: viz.html_page(ones(1, 4097), ["a"], ["b"] * 4097),
+        ValueError,
+        r"weights: expected at most 4096 queries and keys in one page, got float64\[1,1,1,4097\]. Choose a part",
+    ),
+    "too many heads": (
+        lambda: viz.html_page(ones(2**20, 1, 1), ["a"]),
+        ValueError,
+        r"weights: expected at most 16384 heads in one page, got float64\[1,1048576,1,1\]. Choose some layers",
+    ),
     "key tokens": (lambda: viz.html_page(ones(2, 3), ["a", "b"]), ValueError, r"key_tokens: expected 3 labels"),
     "too large": (
         lambda: viz.html_page(np.zeros((2, 2**23 + 1), np.float32), ["a", "b"]),

@@ -22,7 +22,7 @@ def batch_may_be_mapped(call: AttentionCall) -> bool:
     functions = find_parts((UserFunction, ClosedFunction), (call.score, call.mods)) or find_parts(
         UserFunction, call.mask
     )
-    sees_heads = any(size > 1 for mask in find_parts(ClosedFunction, call.mask) for size in mask.batch_shape)
+    sees_heads = any(size != 1 for mask in find_parts(ClosedFunction, call.mask) for size in mask.batch_shape)
     return jax.default_backend() == "cpu" and jax.device_count() == 1 and not functions and not sees_heads
 
 
@@ -37,11 +37,11 @@ def map_batch(run: Callable[[AttentionCall], Any], call: AttentionCall) -> Any:
         result = map_batch(run, _map_batched(lambda x: x[0], call))
         return jax.tree.map(lambda x: x[None], result)
     per_entry: list[jax.Array] = []
-    _map_batched(lambda x: per_entry.append(jnp.asarray(x)) if x.shape[0] > 1 else None, call)
+    _map_batched(lambda x: per_entry.append(jnp.asarray(x)) if x.shape[0] != 1 else None, call)
 
     def entry(arrays: list[jax.Array]) -> Any:
         rest = iter(arrays)
-        return map_batch(run, _map_batched(lambda x: next(rest) if x.shape[0] > 1 else x[0], call))
+        return map_batch(run, _map_batched(lambda x: next(rest) if x.shape[0] != 1 else x[0], call))
 
     return jax.lax.map(entry, per_entry)
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.sizes import is_at_most, is_static
 from jax_attention.core.struct import NamedArray, UserFunction, find_parts, map_arrays
 from jax_attention.implementations import dense
 from jax_attention.implementations.blockwise.map_batch import batch_may_be_mapped, map_batch
@@ -21,6 +22,8 @@ from jax_attention.implementations.call import AttentionCall, AttentionOutput, w
 
 MAX_SCORES_PER_BLOCK = 2**21
 """How many scores a block of rows may hold: 8 MiB in float32, about the size of a CPU's caches."""
+ROWS_IF_UNKNOWN = 128
+"""Rows of a block where the number of scores in a row is symbolic: 2^21 scores are then 16,384 in each row."""
 
 Tile = tuple[int, int] | None
 
@@ -49,13 +52,13 @@ def _in_blocks(formula: Callable[[AttentionCall], Any], call: AttentionCall, til
 
 
 def _block_after_block(formula: Callable, tile: Tile, axes: Any, call: AttentionCall) -> Any:
-    rows, columns = call.score_shape[-2:]
-    scores_per_row = call.batch_size * columns * call.score.numbers_per_pair
-    height = max(1, min(rows, MAX_SCORES_PER_BLOCK // max(scores_per_row, 1))) if tile is None else min(rows, tile[0])
-    if height >= rows:
+    rows = call.score_shape[-2]
+    height = _rows_at_once(call) if tile is None else tile[0]
+    if is_at_most(rows, height):
         return formula(call)
     blocks = -(-rows // height)
-    height = -(-rows // blocks)
+    if is_static(rows):
+        height = -(-rows // blocks)
     padded = _map_query_axis(lambda x, axis: _pad_with_last(x, axis, blocks * height), call)
 
     @jax.checkpoint
@@ -73,6 +76,13 @@ def _block_after_block(formula: Callable, tile: Tile, axes: Any, call: Attention
         return jax.lax.slice_in_dim(x.reshape(shape), 0, rows, axis=axis)
 
     return jax.tree.map(concatenate, results, axes)
+
+
+def _rows_at_once(call: AttentionCall) -> int:
+    scores_per_row = call.batch_size * call.score_shape[-1] * call.score.numbers_per_pair
+    if not is_static(scores_per_row):
+        return ROWS_IF_UNKNOWN
+    return max(1, MAX_SCORES_PER_BLOCK // max(scores_per_row, 1))
 
 
 def _map_query_axis(fn: Callable[[Any, int], Any], call: AttentionCall) -> AttentionCall:

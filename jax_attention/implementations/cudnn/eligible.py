@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_attention.core.sizes import is_static
 from jax_attention.implementations.call import AttentionCall, ResultKind
 from jax_attention.masks import Causal, Lengths, Mask, SlidingWindow
 from jax_attention.masks.base import and_terms
@@ -60,6 +61,8 @@ def _operands(call: AttentionCall) -> str | None:
     if len(set(dtypes)) > 1 or dtypes[0] not in (jnp.float16, jnp.bfloat16):
         got = ", ".join(map(str, dtypes))
         return f"the cuDNN kernel needs query, key and value all in float16 or all in bfloat16, got {got}; cast them"
+    if not is_static(*call.score_shape):
+        return f"the cuDNN kernel needs known sizes, got scores {call.score_shape}; {ELSEWHERE}"
     largest = 256 if compute_capability() >= (9, 0) else 128
     size, value_size = call.query.shape[-1], call.value.shape[-1]
     if size % 8 or not 8 <= size <= largest or size != value_size:

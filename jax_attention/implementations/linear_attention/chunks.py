@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.numerics import pvary_like
+from jax_attention.core.sizes import is_static
 
 CHUNK = 128
 """Rows at a time: C x C scores exist at once, and one state is kept for the backward pass every C rows."""
@@ -21,8 +22,10 @@ def scan(step: Step, state: Any, rows: Any, chunk: int | None) -> tuple[Any, Any
     of the last chunk is filled with zeros. Each chunk is computed again in the backward pass.
     """
     count = jax.tree.leaves(rows)[0].shape[-2]
-    chunks = -(-count // (CHUNK if chunk is None else chunk))
-    height = -(-count // chunks)
+    height = CHUNK if chunk is None else chunk
+    chunks = -(-count // height)
+    if is_static(count):
+        height = -(-count // chunks)  # chunks of one height: little of the last one is padding
     cut = jax.tree.map(lambda x: _cut(moved(x, 0, chunks * height), chunks, height), rows)
     if chunks == 1:
         state, results = step(state, jax.tree.map(lambda x: x[0], cut))

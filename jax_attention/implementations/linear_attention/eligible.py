@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
 
 from jax_attention.implementations.call import AttentionCall, ResultKind
 from jax_attention.masks import Causal, Lengths, Prefix
@@ -46,7 +45,7 @@ def _mask(call: AttentionCall) -> str | None:
             return f"mask: linear_attention needs None, causal, lengths, prefix or `&` of them, got {part!r}"
         if isinstance(part, Causal):
             for name in ("query_positions", "key_positions"):
-                if not isinstance(getattr(call, name), np.ndarray):  # NumPy where none were given
+                if name in call.given_positions:
                     return (
                         f"{name}: linear_attention runs along the keys and needs the default positions 0, 1, 2, … here"
                     )

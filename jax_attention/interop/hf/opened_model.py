@@ -13,6 +13,7 @@ import numpy as np
 
 from jax_attention import models
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.text import list_names, quote_path
 from jax_attention.core.tree_paths import replace_arrays
 from jax_attention.interop.hf.canonical_weights import canonicalized
@@ -26,6 +27,7 @@ TASK_HEAD = re.compile(r"(^|\.)(score|classifier|pre_classifier|classification_h
 """Names of arrays in the heads of classifiers and of models that mark answers in a text."""
 
 
+@short_repr
 class OpenedModel(NamedTuple):
     """The family, the model without numbers, and the arrays in files that fit it, under the names of the family."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -44,6 +44,7 @@ def compare(
     text: str | None = None,
     source: Int[Array, "*batch S"] | str | None = None,
     dtype: str | None = "float32",
+    progress: Callable[[str], None] | None = None,
 ) -> ParityReport:
     """Compare a language model of transformers with a JAX model, layer by layer; name the first wrong layer and its
     cause.
@@ -70,6 +71,7 @@ def compare(
         text: instead of tokens; needs a folder with a tokenizer.
         source: what the encoder of an encoder-decoder reads: `[S]`, `[B, S]`, a text, or None, as above.
         dtype: to compute in; None is the dtype of the file or of the model in memory.
+        progress: called with a line before each part of the work, such as `print`: a large model takes minutes.
 
     Returns:
         A `ParityReport`: `equal`, `verdict`, `cause`, `rows`, `table()`, `html()`; print it to see a table.
@@ -103,6 +105,7 @@ def compare(
         )
     known = (None, *get_args(Dtype))
     fail_unless(dtype in known, f"dtype: expected one of {', '.join(map(str, known))}, got {dtype!r}.")
+    announce = (lambda line: None) if progress is None else progress
     folder = Path(hf_model) if isinstance(hf_model, (str, Path)) else None
     if folder is None:
         family = family_of({"model_type": _model_type(hf_model)})
@@ -111,21 +114,28 @@ def compare(
     else:
         opened = open_model(folder, param_dtype=dtype)  # refuses what does not fit before transformers reads it
         family, expected = opened.family, read_config(folder)[1]
+        announce(f"loading {folder} in transformers")
         hf_model = load_hf_model(folder, family.architecture, dtype)
     dtype = embedding_dtype(hf_model)
     if jax_model is None and folder is None:
         jax_model = to_jax_model(hf_model, dtype)
     elif jax_model is None:
+        announce(f"loading {folder} in jax_attention")
         jax_model = load(folder, dtype=dtype, param_dtype=dtype)
         check_finite(jax_model, "hf_model: expected a folder with finite weights, as nothing can be compared with NaN")
     _check_sizes(expected, jax_model.config)
     configs = split_config(jax_model.config)
     batches = choose_tokens(configs, folder, tokens, text, source)
     eps = largest_eps(dtype, *(config.dtype for config in configs.values()))
+    announce(f"running transformers on {sum(x.tokens.size for x in batches.values())} tokens")
     stacks = trace_stacks(hf_model, family, jax_model, batches, eps)
+    announce("running jax_attention on the same tokens")
     runs = run_whole_model(stacks)
+    announce("comparing every part, layer by layer")
     rows = tuple(row for stack, both in zip(stacks, runs, strict=True) for row in _rows(stack, both))
     suspect = next((row for row in rows if not row.equal), None)
+    if suspect is not None:
+        announce(f"looking for the cause of the difference in {' '.join((suspect.place, suspect.point)).strip()}")
     cause = None if suspect is None else diagnose(suspect, stacks)
     title = f"{family.architecture} {'in memory' if folder is None else f'of {folder}'}"
     notes = [note for name, config in configs.items() for note in window_notes(config, batches[name].is_token)]

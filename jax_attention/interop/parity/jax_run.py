@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import models, mods
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.parity.difference import Difference
 from jax_attention.interop.parity.points import POINTS, StackInputs, run_points
@@ -86,6 +87,7 @@ def _to_jax(tree: Any) -> Any:
 # --- The whole model -------------------------------------------------------------------------------------------------
 
 
+@short_repr
 class StackRun(NamedTuple):
     """One run of a stack from its tokens on: the hidden states after each layer and after the last norm, and logits."""
 

@@ -120,6 +120,15 @@ function moveCell(key, query, keyIndex, queries, keys) {
   return [clamp(query + steps[key][0], 0, queries - 1), clamp(keyIndex + steps[key][1], 0, keys - 1)];
 }
 
+// Largest side of a canvas in pixels of the screen. Browsers paint nothing above 16,384 squared, some not above 11,180.
+const MAX_SIDE = 8192;
+const MAX_LABEL = 512;
+
+// The size of a cell in CSS pixels, so that a map of `count` cells and its labels fits on a canvas.
+function cellSize(count) {
+  return Math.min(clamp(Math.floor(640 / count), 9, 34), (MAX_SIDE - MAX_LABEL) / count);
+}
+
 // The page.
 
 function start(data) {
@@ -127,8 +136,11 @@ function start(data) {
   const byId = (id) => document.getElementById(id);
   const state = {layer: 0, head: 0, query: 0, key: null, fixed: false};
   const canvas = byId("map");
-  const cell = clamp(Math.floor(640 / Math.max(queries, keys)), 9, 34);
+  const cell = cellSize(Math.max(queries, keys));
   const letters = clamp(Math.floor(cell * 0.8), 8, 13);
+  const labelStep = Math.ceil((letters + 1) / cell);
+  // The colours of the map, one pixel for each weight: painted once for each choice, and then scaled.
+  const pixels = document.createElement("canvas");
   let map, largest, colours, left, top;
 
   function readColours() {
@@ -178,15 +190,18 @@ function start(data) {
     redraw();
   }
 
-  // Resize a canvas in CSS pixels; its pixels are those of the screen, so that lines are sharp.
+  // Empty a canvas and give it a size in CSS pixels. Its pixels are those of the screen, so that lines are sharp, but
+  // not more than browsers draw.
   function resizeCanvas(target, width, height) {
-    const ratio = window.devicePixelRatio || 1;
-    target.width = Math.ceil(width * ratio);
-    target.height = Math.ceil(height * ratio);
+    const ratio = Math.min(window.devicePixelRatio || 1, MAX_SIDE / Math.max(width, height));
+    const size = [Math.floor(width * ratio), Math.floor(height * ratio)];
+    // Setting a size, even the same, allocates the pixels anew.
+    if (target.width !== size[0] || target.height !== size[1]) [target.width, target.height] = size;
     target.style.width = width + "px";
     target.style.height = height + "px";
     const pen = target.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width, height);
     return pen;
   }
 
@@ -194,17 +209,13 @@ function start(data) {
     const font = `${letters}px ${getComputedStyle(document.body).fontFamily}`;
     const pen = canvas.getContext("2d");
     pen.font = font;
-    const widest = (tokens) => Math.ceil(Math.max(...tokens.map((token) => pen.measureText(shorten(token, 18)).width)));
+    const widest = (tokens) => Math.ceil(tokens.reduce((most, token) => Math.max(most, pen.measureText(shorten(token, 18)).width), 0));
     left = widest(data.queries) + 12;
     top = widest(data.keys) + 12;
     const paint = resizeCanvas(canvas, left + keys * cell + 2, top + queries * cell + 2);
     paint.font = font;
-    for (let t = 0; t < queries; t++) {
-      for (let s = 0; s < keys; s++) {
-        paint.fillStyle = css(colour(map[t * keys + s], largest));
-        paint.fillRect(left + s * cell, top + t * cell, cell, cell);
-      }
-    }
+    paint.imageSmoothingEnabled = false;
+    paint.drawImage(pixels, left, top, keys * cell, queries * cell);
     drawLabels(paint);
     paint.strokeStyle = colours.line;
     paint.lineWidth = 0.5;
@@ -221,16 +232,20 @@ function start(data) {
     }
   }
 
+  // Labels of all words, or of every labelStep-th where cells are smaller than letters; always that of the chosen one.
   function drawLabels(paint) {
     paint.textBaseline = "middle";
     const ink = (here) => { paint.fillStyle = here ? colours.mark : colours.ink; };
+    const isShown = (i, chosen) => i === chosen || (i % labelStep === 0 && (chosen === null || Math.abs(i - chosen) >= labelStep));
     paint.textAlign = "right";
     data.queries.forEach((token, t) => {
+      if (labelStep > 1 && !isShown(t, state.query)) return;
       ink(t === state.query);
       paint.fillText(shorten(token, 18), left - 6, top + (t + 0.5) * cell);
     });
     paint.textAlign = "left";
     data.keys.forEach((token, s) => {
+      if (labelStep > 1 && !isShown(s, state.key)) return;
       ink(s === state.key);
       paint.save();
       paint.translate(left + (s + 0.5) * cell, top - 6);
@@ -240,9 +255,8 @@ function start(data) {
     });
   }
 
-  function drawThumbnail(target, layer, head) {
-    const weights = attentionMap(data, layer, head);
-    const most = largestWeight(weights);
+  // Paint weights, one pixel each.
+  function paintPixels(target, weights, most) {
     target.width = keys;
     target.height = queries;
     const pen = target.getContext("2d");
@@ -251,13 +265,18 @@ function start(data) {
     pen.putImageData(image, 0, 0);
   }
 
+  function drawThumbnail(target, layer, head) {
+    const weights = attentionMap(data, layer, head);
+    paintPixels(target, weights, largestWeight(weights));
+  }
+
   function showReadout() {
     const query = `query ${state.query} “${data.queries[state.query]}”`;
-    const row = Array.from(map.subarray(state.query * keys, (state.query + 1) * keys));
+    const row = map.subarray(state.query * keys, (state.query + 1) * keys);
     const out = byId("readout");
     const weight = document.createElement("b");
     if (state.key === null) {
-      const strongest = row.indexOf(Math.max(...row));
+      const strongest = row.indexOf(largestWeight(row));
       const none = row[strongest] === 0;
       weight.textContent = none ? "nothing" : number(row[strongest]);
       out.replaceChildren(`${query} looks most at `, ...(none ? [] : [`key ${strongest} “${data.keys[strongest]}”: `]), weight);
@@ -293,6 +312,7 @@ function start(data) {
     byId("head").value = head;
     map = attentionMap(data, layer, head);
     largest = largestWeight(map);
+    paintPixels(pixels, map, largest);
     byId("largest").textContent = number(largest);
     const entropy = entropyOf(map, keys);
     byId("entropy").textContent = entropy === null ? "" : `entropy ${entropy.toFixed(4)} nats of at most ${Math.log(keys).toFixed(4)}`;
@@ -380,6 +400,7 @@ function start(data) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     readColours();
     thumbnails.forEach((small) => drawThumbnail(small, small.layer, small.head));
+    paintPixels(pixels, map, largest);
     redraw();
   });
   choose(0, 0);
