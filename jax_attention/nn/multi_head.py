@@ -119,11 +119,9 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
         )
         options["use_bias"] = use_bias if out_bias is None else out_bias
         self.out = Linear(num_heads * head_size, size if output_size is None else output_size, **options)
-        init = jax.nn.initializers.normal(stddev=head_size**-0.5)
-        shape = (1, kv_heads, head_size)
-        self.bias_k, self.bias_v = (
-            nnx.Param(init(rngs.params(), shape, param_dtype)) if bias_kv else None for _ in range(2)
-        )
+        init, shape = jax.nn.initializers.normal(stddev=head_size**-0.5), (1, kv_heads, head_size)
+        biases = (nnx.Param(init(rngs.params(), shape, param_dtype)) if bias_kv else None for _ in range(2))
+        self.bias_k, self.bias_v = biases
         norm_sizes = widths[:2] if norm_all_heads else (head_size, head_size)
         self.query_norm, self.key_norm = (head_norm and head_norm(size) for size in norm_sizes)
         self.rule = nnx.Dict(score=freeze(score), mask=freeze(mask), normalize=freeze(normalize))
@@ -273,8 +271,7 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
             q, k, v = self._project(x, None, None, positions, positions)
             cache = kv_cache.append(cache, k, v, positions)
             key = cache.key.astype(q.dtype)
-        options["mask"] = hide_empty(options["mask"])
-        options["key_positions"] = cache.positions
+        options |= {"mask": hide_empty(options["mask"]), "key_positions": cache.positions}
         return q, key, cache, options
 
     def _prepare(
