@@ -14,6 +14,7 @@ from jax_attention.cli import pretrained
 from jax_attention.core.checks import fail_unless
 from jax_attention.core.text import quote, quote_path
 from jax_attention.interop.hf.config import read_config
+from jax_attention.interop.hf.token_ids import token_ids
 
 START = "decoder_start_token_id"
 
@@ -48,7 +49,7 @@ def open_with_source(folder: Path, source: str) -> PretrainedWithSource:
             "--prompt."
         )
     opened = pretrained.open_pretrained(folder, encoder_decoder=True)
-    start = pretrained.token_ids(folder, (START,)).get(START)
+    start = token_ids(folder, (START,)).get(START)
     fail_unless(type(start) is int, f"{pretrained.CONFIG}: expected {START} to be an id, got {quote(start)}.")
     ids = opened.tokenizer.encode(source)
     limit = read_config(folder)[1].encoder.context

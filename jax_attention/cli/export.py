@@ -15,6 +15,7 @@ from jax_attention.cli.own_code import OwnCode
 from jax_attention.core.checks import fail_unless
 from jax_attention.data.tokenizers.subwords import DEFINITION
 from jax_attention.data.tokenizers.tokenizer import SETTINGS
+from jax_attention.interop.hf.token_ids import token_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Export:
             interop.save_adapters(run.base(), trained, self.out, family=family, base=origin["folder"])
             return f"adapters for {origin['folder']}"
         model = nn.apply_adapters(run.base(), trained) if adapters else trained
-        fields = pretrained.token_ids(run.folder / run_folder.ORIGIN) if origin else {}
+        fields = token_ids(run.folder / run_folder.ORIGIN) if origin else {}
         return interop.save(model, self.out, family=family, fields=fields)
 
 

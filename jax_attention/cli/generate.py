@@ -50,7 +50,7 @@ class Generate:
         stop: texts that end a continuation.
         skip_special_tokens: leave special tokens out of the text.
         seed: seed of the random numbers; 0 if None.
-        beyond_context: let prompt and new tokens exceed the context; not with learned positions. The model was not
+        beyond_context: let prompt and new tokens exceed the context; not with positions of a table. The model was not
             trained there.
         raw: on a terminal, print control characters of the text as they are, not as escapes.
         code: code of your own that may run.
@@ -228,7 +228,7 @@ def _check_finite(logprobs: jax.Array) -> None:
 
 
 def _print_context_full(config: models.LMConfig) -> None:
-    cure = "" if config.position == "learned" else "; --beyond-context goes on"
+    cure = "" if config.table_length is not None else "; --beyond-context goes on"
     print_error(f"stopped at the model's context of {config.context} tokens{cure}")
 
 

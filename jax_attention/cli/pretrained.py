@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from jax_attention import data, interop, models, nn
-from jax_attention.core.checks import fail_unless
 from jax_attention.core.foreign_files import foreign_file, read_json
 from jax_attention.core.text import quote, quote_path
 from jax_attention.data.tokenizers.subwords import DEFINITION
@@ -32,7 +31,6 @@ TOKENIZER_FILES = (
     "tokenizer.model",
 )
 """Files about tokens and generation that a folder may have; they are copied unchanged."""
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 MAX_PATH = 4096
 """Longest path that file systems take."""
 MAX_LENGTH = 1024
@@ -59,7 +57,7 @@ class Pretrained:
     @property
     def stop_tokens(self) -> tuple[int, ...]:
         """Ids of the tokens that end a text."""
-        return stop_tokens(self.folder)
+        return interop.stop_tokens(self.folder)
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of the tokens of a text."""
@@ -202,34 +200,6 @@ def fingerprint(folder: Path) -> str:
         with open(path, "rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-def stop_tokens(folder: Path) -> tuple[int, ...]:
-    """Ids that end a text: from the generation config, else from the model's config."""
-    for name in ("generation_config.json", CONFIG):
-        path = folder / name
-        ids = _read(path).get("eos_token_id") if path.is_file() else None
-        if ids is not None:
-            ids = tuple(ids) if isinstance(ids, list) else (ids,)
-            fail_unless(
-                all(map(_is_id, ids)), f"{name}: expected eos_token_id to be an id or a list of ids, got {quote(ids)}."
-            )
-            return ids
-    return ()
-
-
-def token_ids(folder: Path, names: tuple[str, ...] = TOKEN_IDS) -> dict[str, Any]:
-    """The special ids that the folder's config names."""
-    config = _read(folder / CONFIG)
-    ids = {name: config[name] for name in names if config.get(name) is not None}
-    for name, x in ids.items():
-        fits = all(map(_is_id, x)) if isinstance(x, list) else _is_id(x)
-        fail_unless(fits, f"{CONFIG}: expected {name} to be an id or a list of ids, got {quote(x)}.")
-    return ids
-
-
-def _is_id(x: Any) -> bool:
-    return type(x) is int and 0 <= x < 2**31
 
 
 def copy_files(source: Path, target: Path, names: tuple[str, ...] = TOKENIZER_FILES) -> None:

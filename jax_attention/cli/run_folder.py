@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 import jax_attention
-from jax_attention import data, models, nn, training
+from jax_attention import data, interop, models, nn, training
 from jax_attention.cli import pretrained
 from jax_attention.cli.run_identity import check_data, digest, is_identity, new_identity
 from jax_attention.cli.settings import TrainSettings
@@ -78,7 +78,8 @@ class Run:
     @property
     def stop_tokens(self) -> tuple[int, ...]:
         """Ids of the tokens that end a text."""
-        return pretrained.stop_tokens(self.folder / ORIGIN)
+        origin = self.folder / ORIGIN
+        return interop.stop_tokens(origin) if (origin / pretrained.CONFIG).is_file() else ()
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of the tokens of a text."""

@@ -90,7 +90,7 @@ def beam_search(
         tokenizer: has `decode(ids) -> str`; for `text`.
         skip_special_tokens: leave special tokens out of the text, by `decode(ids, skip_special_tokens=True)`.
         chunk: read the prompt in pieces of this many tokens; None reads it at once.
-        beyond_context: let prompt and new tokens exceed the model's context; not with learned positions.
+        beyond_context: let prompt and new tokens exceed the model's context; not with positions of a table.
 
     Returns:
         `Beams(tokens, lengths, scores, stopped, text)`.

@@ -150,18 +150,18 @@ def _check_context(prompts: Prompts, count: int, config: Any, beyond_context: bo
     """
     if getattr(config, "endless", False):
         return
-    learned = getattr(config, "position", None) == "learned"
+    rows = getattr(config, "table_length", None)
     fail_unless(
-        not (beyond_context and learned),
-        f"beyond_context: expected False for learned positions, whose table ends at context = {config.context}, got "
-        "True. Leave it out.",
+        not beyond_context or rows is None,
+        f"beyond_context: expected False for {config.position} positions of a table, which ends at {rows}, got True. "
+        "Leave it out.",
     )
     longest = prompts.tokens.shape[-1]
     if not isinstance(prompts.lengths, jax.core.Tracer):
         longest = int(np.max(prompts.lengths))
     if beyond_context or longest + count <= config.context:
         return
-    cure = "" if learned else " Or pass beyond_context=True: its positions go on, but it was not trained there."
+    cure = " Or pass beyond_context=True: its positions go on, but it was not trained there." if rows is None else ""
     room = config.context - count
     if longest > config.context or room < 1:
         shorter = f"Keep the last tokens of the prompt, prompt[-n:], and n + max_new_tokens <= {config.context}."

@@ -84,7 +84,7 @@ def generate(
         segment: how many tokens the loop runs before the host looks at the text again; 8 if None. Only with `stream`
             or `stop_strings`.
         chunk: read the prompt in pieces of this many tokens, which bounds the memory for scores; None reads it at once.
-        beyond_context: let prompt and new tokens exceed the model's context; not with learned positions.
+        beyond_context: let prompt and new tokens exceed the model's context; not with positions of a table.
 
     Returns:
         `GenerationResult(tokens, lengths, logprobs, stopped, text)`.

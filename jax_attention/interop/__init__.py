@@ -3,7 +3,7 @@
 PyTorch is imported when a function that needs it is called; folders of safetensors need none.
 """
 
-from jax_attention.interop.hf import load, load_adapters, save, save_adapters
+from jax_attention.interop.hf import load, load_adapters, save, save_adapters, stop_tokens
 from jax_attention.interop.parity import (
     Comparison,
     Diagnosis,
@@ -31,6 +31,7 @@ __all__ = [
     "load_adapters",
     "save",
     "save_adapters",
+    "stop_tokens",
     "to_state_dict",
     "to_torch",
 ]

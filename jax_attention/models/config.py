@@ -59,7 +59,7 @@ class LMConfig:
             "t5" (one table for all layers; both directions where tokens see the future), "none".
         t5_buckets: number of relative positions that T5's table tells apart, where position is "t5".
         t5_max_distance: from this distance on all positions share T5's last bucket.
-        rope: the rotary embedding, where position is "rotary".
+        rope: the rotary embedding, where position is "rotary"; tables have at least `context` rows.
         local_rope: the rotary embedding of layers with a window; None is `rope` (Gemma 3 has a smaller base there).
         norm: "layer" or "rms".
         norm_place: "pre", "post" (after the residual sum), "sandwich" (before and after, as Gemma 2),
@@ -203,6 +203,14 @@ class LMConfig:
         would attend to tokens that do not exist yet in generation.
         """
         return _sees_future(self, beyond)
+
+    @property
+    def table_length(self) -> int | None:
+        """Rows of the table of positions, learned or rotary, or None where positions go on without an end."""
+        if self.position == "learned":
+            return self.context
+        ropes = (self.rope, self.local_rope) if self.position == "rotary" else ()
+        return min((x.table_length for x in ropes if x is not None and x.table_length is not None), default=None)
 
     @property
     def has_final_norm(self) -> bool:

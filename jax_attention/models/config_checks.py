@@ -84,6 +84,12 @@ def _check_sizes(config: Any) -> None:
             f"head_size: expected an even size for position='rotary', got {rotated}. Rotate fewer features: "
             f"{name}=positions.rotary(size=...).",
         )
+    rows = config.table_length
+    fail_unless(
+        rows is None or rows >= config.context,
+        f"context: expected at most {rows} positions, the rows of the rotary tables, got {config.context}. Make longer "
+        "tables or the context smaller.",
+    )
     fail_unless(
         not config.position.startswith("sinusoidal") or config.width % 2 == 0,
         f"width: expected an even size for position={config.position!r}, got {config.width}.",

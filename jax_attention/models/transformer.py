@@ -189,11 +189,16 @@ class TransformerLM(ShortRepr, nnx.Module):
     def check_inputs(self, tokens: Any, positions: Any, token_types: Any) -> jax.Array:
         """The tokens as integers of 32 bits or more, checked against the position table and the token types."""
         tokens = check_tokens("tokens", tokens)
-        count = tokens.shape[-1]
+        count, rows = tokens.shape[-1], self.config.table_length
         fail_unless(
-            self.position is None or positions is not None or not exceeds(count, self.config.context),
-            f"tokens: expected at most context = {self.config.context} tokens, the length of the learned position "
-            f"table, got {count}. Cut the text, or train with a larger context or position='rotary'.",
+            self.position is None or positions is not None or not exceeds(count, rows),
+            f"tokens: expected at most context = {rows} tokens, the length of the learned position table, got {count}. "
+            "Cut the text, or train with a larger context or position='rotary'.",
+        )
+        fail_unless(
+            rows is None or positions is not None or not exceeds(count, rows),
+            f"tokens: expected at most {rows} tokens, the rows of the rotary tables, got {count}. Cut the text, or "
+            "make longer tables.",
         )
         fail_unless(
             token_types is None or self.token_type is not None,

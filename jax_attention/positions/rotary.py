@@ -27,6 +27,11 @@ class Rotary(FactoryRepr):
     size: int | None = None
     scaling: Scaling = Scaling()
 
+    @property
+    def table_length(self) -> int | None:
+        """Number of positions that have an angle, or None where all have one."""
+        return None
+
     def __call__(
         self,
         x: Float[Array, "*batch T H"],
@@ -96,6 +101,11 @@ class RotaryTables(Rotary):
 
     cos: jax.Array = array_field("L", "F", default=None)
     sin: jax.Array = array_field("L", "F", default=None)
+
+    @property
+    def table_length(self) -> int:
+        """Number of rows of the tables."""
+        return self.cos.shape[0]
 
     def __repr__(self) -> str:
         return f"rotary_tables({describe(self.cos)}, {describe(self.sin)}, style={self.style!r})"

@@ -39,7 +39,7 @@ WRONG = {
     "beyond a learned table": (
         dict(model=LEARNED, beyond_context=True),
         ValueError,
-        r"beyond_context: expected False for learned positions",
+        r"beyond_context: expected False for learned positions of a table, which ends at",
     ),
     "no rng": (
         dict(sampler=WARM),

@@ -81,7 +81,7 @@ PUBLIC = {
         min_new_tokens min_p no_repeat_ngram_size pad_prompts repetition_penalty sampler temperature top_k top_p""",
     "jax_attention.interop": """
         Comparison Diagnosis Difference ParityReport ParityRow compare compare_rule difference from_state_dict
-        from_torch load load_adapters save save_adapters to_state_dict to_torch""",
+        from_torch load load_adapters save save_adapters stop_tokens to_state_dict to_torch""",
     "jax_attention.viz": """
         alignment_map entropy_map head_entropy head_grid heat_map html_page rollout save text_heatmap""",
 }

@@ -11,7 +11,7 @@ from flax import nnx
 from transformers.models.gptj import modeling_gptj as gptj
 from transformers.models.llama import modeling_llama as llama
 
-from jax_attention import models, nn, positions
+from jax_attention import decoding, interop, models, nn, positions
 from jax_attention.cache import EMPTY
 from tests.models import small
 from tests.support.tolerances import FORWARD, GRADIENT, PARITY
@@ -139,3 +139,60 @@ def test_a_wrong_style_and_a_small_head_are_refused():
         positions.rotary_tables(COS, SIN, style="pairs")
     with pytest.raises(ValueError, match=r"size: expected at most the head size 4, got 8"):
         ROPE(X[:, :, 0, :4], WHERE)
+
+
+# --- The end of the tables -------------------------------------------------------------------------------------------
+
+TABLED = small.config("rotary", rope=ROPE, windows=(None,), local_rope=None, head_size=H, context=L)
+
+
+def test_generation_up_to_the_last_row():
+    """Padding of prompts and caches is outside of the tables, and changes nothing."""
+    by_table = small.filled(lambda: models.create(TABLED))
+    by_angle = small.filled(lambda: models.create(TABLED.replace(rope=positions.rotary())))
+    prompts = [list(map(int, small.tokens(1, n)[0])) for n in (5, 3)]
+    found, expected = (decoding.generate(x, prompts, max_new_tokens=L - 5) for x in (by_table, by_angle))
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_allclose(found.logprobs, expected.logprobs, **small.CLOSE)
+
+
+def test_the_local_tables_count_too():
+    assert TABLED.table_length == L
+    assert TABLED.replace(rope=positions.rotary(), local_rope=ROPE, windows=(None, 3)).table_length == L
+    assert TABLED.replace(rope=positions.rotary()).table_length is None
+    assert TABLED.replace(position="none", context=L + 1).table_length is None
+    assert TABLED.replace(position="learned", context=L + 1).table_length == L + 1
+
+
+LLAMA = models.llama(vocab_size=19, context=L, width=2 * H, depth=1, num_heads=2, kv_heads=1).replace(rope=ROPE)
+PAST_THE_END = {
+    "a context": (
+        lambda: TABLED.replace(context=L + 1),
+        r"context: expected at most 12 positions, the rows of the rotary tables, got 13\. Make longer tables",
+    ),
+    "tokens": (
+        lambda: jax.eval_shape(lambda: models.create(TABLED)(jnp.zeros(L + 1, int))),
+        r"tokens: expected at most 12 tokens, the rows of the rotary tables, got 13\. Cut the text",
+    ),
+    "generation": (
+        lambda: decoding.generate(models.create(TABLED), [1, 2], max_new_tokens=L, beyond_context=True),
+        r"beyond_context: expected False for rotary positions of a table, which ends at 12, got True",
+    ),
+    "new tokens": (
+        lambda: decoding.generate(models.create(TABLED), [1, 2], max_new_tokens=L - 1),
+        r"max_new_tokens: expected prompt and new tokens within the model's context of 12, got 2 \+ 11\..*_tokens\.$",
+    ),
+    "a folder": (
+        lambda: interop.save(models.create(LLAMA), "no_folder"),
+        r"config: expected a model that some family of Hugging Face computes, got fields that \w+ cannot express: rope",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAST_THE_END)
+def test_what_the_tables_do_not_have_is_refused(name, tmp_path, monkeypatch):
+    """A position without a row would be NaN, and a folder of Hugging Face has a base in place of tables."""
+    run, message = PAST_THE_END[name]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        run()

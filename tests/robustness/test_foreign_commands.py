@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from jax_attention import data, interop, models
 from jax_attention.cli import pretrained
 from jax_attention.cli.evaluate import Evaluate
+from jax_attention.interop.hf.token_ids import token_ids
 from tests.models import small
 from tests.robustness.hostile_folders import WEIGHTS, change_json, copied
 
@@ -30,9 +31,9 @@ def test_ids_of_other_types_are_refused(ids, gpt2, tmp_path):
     folder = copied(gpt2, tmp_path / "model")
     change_json(folder, eos_token_id=ids)
     with pytest.raises(ValueError, match=r"config\.json: expected eos_token_id to be an id or a list of ids"):
-        pretrained.stop_tokens(folder)
+        interop.stop_tokens(folder)
     with pytest.raises(ValueError, match=r"config\.json: expected eos_token_id to be an id or a list of ids"):
-        pretrained.token_ids(folder)
+        token_ids(folder)
 
 
 def test_adapters_of_themselves_are_refused(tmp_path):

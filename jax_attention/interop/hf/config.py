@@ -15,7 +15,7 @@ from jax_attention.interop.hf.families import FAMILIES
 from jax_attention.interop.hf.family import Config, Family
 from jax_attention.interop.hf.folder import CONFIG, read_config_json
 from jax_attention.models import EncoderDecoderConfig, LMConfig
-from jax_attention.positions import Rotary, rotary
+from jax_attention.positions import Rotary
 
 NEUTRAL = ("scan", "remat", "dtype", "param_dtype", "dropout", "attention_dropout")
 """Fields of `LMConfig` that do not change which function a model computes without dropout. Dropout rates are written
@@ -163,4 +163,4 @@ def _normalized_fields(config: LMConfig) -> dict[str, Any]:
 
 def _normalized_rope(rope: Rotary, head_size: int) -> Rotary:
     """The same rotary embedding, its size None where it is the whole head."""
-    return rotary(style=rope.style, base=rope.base, scaling=rope.scaling) if rope.size == head_size else rope
+    return dataclasses.replace(rope, size=None) if rope.size == head_size else rope

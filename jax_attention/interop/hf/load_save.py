@@ -18,10 +18,11 @@ from jax_attention.interop.hf.config_fields import HARMLESS
 from jax_attention.interop.hf.folder import MAX_SHARD_BYTES, check_folder, write_folder
 from jax_attention.interop.hf.opened_model import open_model
 from jax_attention.interop.hf.stored_weights import Numbers
+from jax_attention.interop.hf.token_ids import TOKEN_IDS
 from jax_attention.interop.weight_mapping import to_jax_arrays, to_torch_arrays
 from jax_attention.models import EncoderDecoder, TransformerLM
 
-NO_TOKEN_IDS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+NO_TOKEN_IDS = dict.fromkeys(TOKEN_IDS)
 """Written as null unless the caller names them: families have default ids, which are those of another tokenizer."""
 
 
@@ -53,7 +54,8 @@ def load(
         A `models.TransformerLM` of the families GPT-2, GPT-NeoX (Pythia), Llama, Mistral, Qwen 2 and 3, Gemma 1, 2 and
         3 (text), Phi 3, OLMo 2, and the encoders BERT, RoBERTa, DistilBERT; or a `models.EncoderDecoder`: T5, BART,
         Marian. Heads of other tasks (BERT's pooler and next sentence) are not read. A folder of a bare encoder gives
-        its `hidden` states; its logits have no meaning. The tokenizer is `data.load_tokenizer(path)`.
+        its `hidden` states; its logits have no meaning. The tokenizer is `data.load_tokenizer(path)`, and the
+        tokens that end a text are `stop_tokens(path)`.
 
     Raises:
         FileNotFoundError: if a file is missing.
