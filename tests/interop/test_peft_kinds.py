@@ -130,6 +130,49 @@ def test_the_same_in_a_scanned_model(name, tmp_path):
     assert hf_parity.forward(tuned, again) <= FORWARD["float32"]
 
 
+ENCODERS = {
+    "bert, two layers": {"target_modules": ["query"], "bias": "all"},
+    "bert, untied, ReLU, three types": {"target_modules": ["query"], "bias": "all", "use_dora": True},
+    "roberta": {"target_modules": ["position_embeddings", "query"], "bias": "all"},
+    "distilbert": {"target_modules": ["q_lin"], "bias": "all", "modules_to_save": ["vocab_transform"]},
+    "t5, three layers": {"target_modules": ["q"], "modules_to_save": ["final_layer_norm", "wo"], "use_rslora": True},
+    "marian": {"target_modules": ["q_proj", "fc1"], "bias": "lora_only", "use_dora": True},
+}
+
+
+@pytest.mark.parametrize("name", slow_except(("bert, two layers",), ENCODERS))
+def test_encoders_and_encoder_decoders_too(name, tmp_path):
+    """Their heads have biases, which stay apart where the head is tied, and BERT has its bias under two names."""
+    kind, fields = (hf_models.SHALLOW | hf_models.ENCODERS | hf_models.ENCODER_DECODERS)[name]
+    hf_model = hf_models.make_model(kind, fields)
+    hf_model.save_pretrained(tmp_path / "base")
+    tuned = adapted(hf_model, ENCODERS[name] | {"task_type": None})
+    tuned.save_pretrained(tmp_path / "adapter")
+    base, family = interop.load(tmp_path / "base"), tuned.config.model_type
+    assert hf_parity.forward(tuned, base) > 1e-2, "the adapters change the logits"
+    adapters = interop.load_adapters(base, tmp_path / "adapter")
+    jax_model = nn.apply_adapters(base, adapters)
+    assert hf_parity.forward(tuned, jax_model) <= FORWARD["float32"]
+    interop.save_adapters(base, adapters, tmp_path / "saved", family=family)
+    assert json.loads((tmp_path / "saved/adapter_config.json").read_text())["bias"] == ENCODERS[name].get(
+        "bias", "none"
+    )
+    hf_base = type(tuned.get_base_model()).from_pretrained(tmp_path / "base", attn_implementation="eager")
+    again = peft.PeftModel.from_pretrained(hf_base, tmp_path / "saved").eval()
+    assert hf_parity.forward(again, jax_model) <= FORWARD["float32"]
+
+
+def test_a_bias_that_is_twice_in_a_file_is_the_same(tmp_path):
+    hf_model = hf_models.make_model(*hf_models.SHALLOW["bert, one layer"])
+    hf_model.save_pretrained(tmp_path / "base")
+    adapted(hf_model, {"target_modules": ["query"], "bias": "all", "task_type": None}).save_pretrained(tmp_path / "new")
+    arrays, path = load_file(tmp_path / "new/adapter_model.safetensors"), tmp_path / "new/adapter_model.safetensors"
+    arrays["base_model.model.cls.predictions.decoder.bias"] += 1
+    save_file(arrays, path)
+    with pytest.raises(ValueError, match=r"got unused: base_model.model.cls.predictions.decoder.bias"):
+        interop.load_adapters(interop.load(tmp_path / "base"), tmp_path / "new")
+
+
 # --- Derivatives -----------------------------------------------------------------------------------------------------
 
 

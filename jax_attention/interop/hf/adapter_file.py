@@ -51,10 +51,6 @@ class AdapterFile:
         """Names of all layers that have an array."""
         return {_layer_of(name) for name in self.arrays}
 
-    def has(self, layers: Sequence[str]) -> bool:
-        """Whether a layer has an array."""
-        return not self.layers().isdisjoint(layers)
-
     def pop_factors(self, layers: Sequence[str], names: tuple[str, str]) -> Factors | None:
         """Both factors of a layer, `[r, D]` and `[F, r]`; the second includes the scale."""
         for layer in layers:
@@ -95,29 +91,48 @@ class AdapterFile:
             if weight is not None and np.array_equal(weight, self.arrays[name]):
                 del self.arrays[name]
 
+    def drop_wrapped_biases(self) -> None:
+        """Remove what `bias="all"` saves of a module that is saved whole: its bias once more, under the name of PEFT's
+        wrapper, and the bias before the training, which nothing computes with.
+        """
+        for name in list(self.arrays):
+            saved = name.replace(".modules_to_save.", ".")
+            if name.endswith(".original_module.bias") or (saved != name and self._are_equal(name, saved)):
+                del self.arrays[name]
+
+    def drop_tied_biases(self, copies: Mapping[str, str]) -> None:
+        """Remove biases that the file has twice, as the model has them under two names: copy -> original."""
+        for name, original in copies.items():
+            if name.endswith(".bias") and self._are_equal(PREFIX + name, PREFIX + original):
+                del self.arrays[PREFIX + name]
+
     def drop_tied_head(self, family: Family, config: Config) -> None:
         """Remove the adapter of a tied head that is the same as that of the embedding. If it is not, or only one of the
-        two has an adapter, PEFT changes one and not the other, which a tied head cannot.
+        two has an adapter, PEFT changes one and not the other, which a tied head cannot. Its bias stays.
         """
         mappings = untied_mappings(family, config)
         head, table = (
             layer_and_leaf(family, mapping_of(mappings, name).torch_names[0])[0] for name in (HEAD, "embedding")
         )
-        if not self.has(head) and not self.has(table):
-            return
         both = self._of_layer(head), self._of_layer(table)
+        if not any(both):
+            return
         fail_unless(
             _are_tied(*both),
             "path: expected adapters that change the embedding and the head alike, as the head is tied, got "
             f"{list_names(both[1]) or 'none'} of {table[0]} and {list_names(both[0]) or 'none'} of {head[0]}. Untie it "
             "first: models.untie_head(model).",
         )
-        for name in [name for name in self.arrays if _layer_of(name) in head]:
+        for name in [name for name in self.arrays if _layer_of(name) in head and not name.endswith(".bias")]:
             del self.arrays[name]
 
+    def _are_equal(self, name: str, other: str) -> bool:
+        """Whether the file has both arrays, and they are equal."""
+        return {name, other} <= self.arrays.keys() and np.array_equal(self.arrays[name], self.arrays[other])
+
     def _of_layer(self, layers: Sequence[str]) -> dict[str, np.ndarray]:
-        """The arrays of a layer by the rest of their names."""
-        found = ((name, _layer_of(name)) for name in self.arrays)
+        """The arrays of a layer but its bias, by the rest of their names."""
+        found = ((name, _layer_of(name)) for name in self.arrays if not name.endswith(".bias"))
         return {name.removeprefix(f"{PREFIX}{layer}."): self.arrays[name] for name, layer in found if layer in layers}
 
 

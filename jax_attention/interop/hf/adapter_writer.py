@@ -37,7 +37,7 @@ class AdapterWriter:
         self.arrays: dict[str, np.ndarray] = {}
         self.ranks: dict[str, int] = {}
         self.whole_modules: set[str] = set()
-        self.has_conv1d = self.has_biases = False
+        self.has_conv1d, self.biases = False, "none"
         self.changed = self._changed_arrays()
         magnitudes = adapters.magnitude
         missing = set() if magnitudes is None else adapters.down.keys() - magnitudes.keys()
@@ -51,7 +51,7 @@ class AdapterWriter:
         return {
             "task_type": self.family.peft_task,
             "fan_in_fan_out": self.has_conv1d,
-            "bias": "lora_only" if self.has_biases else "none",
+            "bias": self.biases,
             "use_dora": self.adapters.magnitude is not None,
         }
 
@@ -118,19 +118,22 @@ class AdapterWriter:
         return self.layer(mapping_of(untied_mappings(self.family, self.base.config), HEAD).torch_names[0])
 
     def write_replaced(self) -> None:
-        """Write replaced arrays: a bias of an adapted layer, or all arrays of the module that holds the array."""
-        for weight, x in self.changed.items():
+        """Write replaced arrays: biases by themselves, others with all arrays of the module that holds them."""
+        for weight in self.changed:
             layer, leaf = self.layer(weight), weight.rpartition(".")[2]
-            if layer in self.ranks:
+            if leaf != "bias":
                 fail_unless(
-                    leaf == "bias",
+                    layer not in self.ranks,
                     f"adapters: expected a layer that is adapted or replaced, got both for {weight}: PEFT has one.",
                 )
-                self.arrays[f"{PREFIX}{layer}{BASE}.bias"] = np.ascontiguousarray(x)
-                self.has_biases = True
-            else:
                 fail_unless(layer != "", f"adapters: expected arrays of a module, got {weight}, which has none.")
                 self.whole_modules.add(layer)
+        for weight, x in self.changed.items():
+            layer, leaf = self.layer(weight), weight.rpartition(".")[2]
+            if leaf == "bias" and layer not in self.whole_modules:
+                is_adapted = layer in self.ranks
+                self.arrays[f"{PREFIX}{layer}{BASE if is_adapted else ''}.bias"] = np.ascontiguousarray(x)
+                self.biases = "lora_only" if is_adapted and self.biases != "all" else "all"
         for mapping in self.mappings if self.whole_modules else ():
             for weight, x in self._torch_arrays(mapping, self.adapters.replaced).items():
                 if (layer := self.layer(weight)) in self.whole_modules:

@@ -78,9 +78,12 @@ def load_adapters(model: TransformerLM | EncoderDecoder, path: str | Path, *, fa
     stored = without_wrappers(open_safetensors(folder / WEIGHTS))
     check_floats(stored)
     file, base = AdapterFile({name: x.read() for name, x in stored.items()}, config), BaseModel(model)
+    file.drop_wrapped_biases()
     chosen = family_with_layers(base, family, file.layers())
     mappings = chosen.weight_mappings(base.config)
     file.drop_copies(lambda layer: weight_of(layer, chosen, mappings, base))
+    if chosen.copies is not None:
+        file.drop_tied_biases(chosen.copies(base.config))
     if base.is_tied:
         file.drop_tied_head(chosen, base.config)
     adapters = Adapters({}, {}, 1.0, {} if config.has_magnitudes else None, {})
