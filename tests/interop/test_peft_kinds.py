@@ -266,6 +266,21 @@ def test_what_peft_adapts_apart_needs_a_head_apart(name, tmp_path):
     assert hf_parity.forward(tuned, nn.apply_adapters(untied, adapters)) <= FORWARD["float32"]
 
 
+def test_the_bias_of_an_adapted_tied_head_stays(tmp_path):
+    """The table and the head have one adapter here and two in PEFT; the bias is that of the head alone."""
+    hf_model = hf_models.make_model(*hf_models.ENCODERS["distilbert"])
+    hf_model.save_pretrained(tmp_path / "base")
+    base, rng = interop.load(tmp_path / "base"), np.random.default_rng(0)
+    rows, features = base.embedding.shape
+    down, up, bias = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((rows, 2), (2, features), (rows,)))
+    adapters = nn.Adapters({"embedding": down}, {"embedding": up}, 0.5, replaced={"head_bias": bias})
+    interop.save_adapters(base, adapters, tmp_path / "saved", family="distilbert")
+    tuned = peft.PeftModel.from_pretrained(hf_model, tmp_path / "saved").eval()
+    assert hf_parity.forward(tuned, nn.apply_adapters(base, adapters)) <= FORWARD["float32"]
+    again = interop.load_adapters(base, tmp_path / "saved")
+    assert hf_parity.forward(tuned, nn.apply_adapters(base, again)) <= FORWARD["float32"]
+
+
 def test_an_untied_head_is_the_embedding():
     tied = small.model("rotary")
     untied = models.untie_head(tied)
