@@ -12,7 +12,7 @@ import pytest
 import torch
 from flax import nnx
 
-from jax_attention import models, normalizers, training
+from jax_attention import models, nn, normalizers, training
 from tests.models.small import filled
 from tests.support.tolerances import FORWARD
 
@@ -93,6 +93,15 @@ def test_weight_decay_changes_matrices_only_also_in_stacked_blocks(scan):
     }
     assert {name.split(".")[-2] for name in changed if "blocks" in name} == {"kernel"}
     assert {name.split(".")[0] for name in changed if "blocks" not in name} == {"embedding", "position"}
+
+
+def test_of_adapters_only_matrices_are_decayed():
+    """Magnitudes are lengths of columns; replaced arrays are decayed as they are in the model, by their paths."""
+    x = jnp.ones((2, 2))
+    replaced = {"head.kernel": x, "head_bias": x, "blocks.rest.0.attention_norm.scale": x, "embedding": x}
+    flags = training.optimizers.decay_mask(nn.Adapters({"a": x}, {"a": x}, 1.0, {"a": x}, replaced))
+    assert (flags.down, flags.up, flags.magnitude) == ({"a": True}, {"a": True}, {"a": False})
+    assert [name for name, flag in flags.replaced.items() if flag] == ["embedding", "head.kernel"]
 
 
 def test_weight_decay_does_not_change_the_arrays_of_a_rule():
