@@ -142,3 +142,11 @@ def hf_13():
 def hf_14():
     hf_output = eager(llama.eager_attention_forward, Q, FEW_K, FEW_V, groups=N // K)
     check_close(attend_heads(Q, FEW_K, FEW_V), hf_output)
+
+
+def hf_15():
+    cos, sin = torch.tensor(normal(2, 1, len(POSITIONS), H // 2)).repeat(1, 1, 1, 2)
+    (x,) = tensors(np.swapaxes(Q, 1, 2))
+    rope = positions.rotary_tables(cos[0, :, : H // 2].numpy(), sin[0, :, : H // 2].numpy())
+    hf_output = llama.apply_rotary_pos_emb(x, x, cos, sin)[0].transpose(1, 2)
+    check_close(rope.heads(Q, np.arange(len(POSITIONS))), hf_output)

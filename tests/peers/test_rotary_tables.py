@@ -11,7 +11,7 @@ from flax import nnx
 from transformers.models.gptj import modeling_gptj as gptj
 from transformers.models.llama import modeling_llama as llama
 
-from jax_attention import decoding, interop, models, nn, positions
+from jax_attention import attend_heads, decoding, interop, masks, models, nn, positions
 from jax_attention.cache import EMPTY
 from tests.models import small
 from tests.support.tolerances import FORWARD, GRADIENT, PARITY
@@ -51,6 +51,32 @@ def test_outputs_and_gradients_are_those_of_transformers(style, hf_rotate):
 
     gradients, output = run(X, COS, SIN)
     np.testing.assert_allclose(output, hf_output.detach(), **CLOSE)
+    for gradient, tensor in zip(gradients, tensors, strict=True):
+        np.testing.assert_allclose(gradient, tensor.grad, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
+
+
+@pytest.mark.parametrize("implementation", ["reference", "blockwise"])
+def test_attention_with_given_tables_and_its_gradient(implementation):
+    """Queries and keys rotated by transformers, attention of PyTorch: all five gradients."""
+    key, value = np.random.default_rng(2).normal(size=(2, B, T, N, H)).astype(np.float32)
+    tensors = [torch.tensor(x, requires_grad=True) for x in (X, key, value, COS, SIN)]
+    q, k, v, *tables = tensors
+    heads = (x.transpose(1, 2) for x in (of_llama(q, *tables), of_llama(k, *tables), v))
+    expected = torch.nn.functional.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2)
+    torch.sin(expected).sum().backward()
+
+    @jax.jit
+    def run(*arrays):
+        def loss(q, k, v, cos, sin):
+            rope = positions.rotary_tables(cos, sin)
+            rotated = rope.heads(q, WHERE), rope.heads(k, WHERE)
+            output = attend_heads(*rotated, v, mask=masks.causal(), implementation=implementation)
+            return jnp.sum(jnp.sin(output)), output
+
+        return jax.grad(loss, argnums=(0, 1, 2, 3, 4), has_aux=True)(*arrays)
+
+    gradients, output = run(X, key, value, COS, SIN)
+    np.testing.assert_allclose(output, expected.detach(), **CLOSE)
     for gradient, tensor in zip(gradients, tensors, strict=True):
         np.testing.assert_allclose(gradient, tensor.grad, rtol=GRADIENT["float32"], atol=GRADIENT["float32"])
 
