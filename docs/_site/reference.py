@@ -17,6 +17,7 @@ MODULES = (
     "jax_attention.masks",
     "jax_attention.normalizers",
     "jax_attention.positions",
+    "jax_attention.parts",
     "jax_attention.cache",
     "jax_attention.nn",
     "jax_attention.models",
@@ -25,6 +26,7 @@ MODULES = (
     "jax_attention.decoding",
     "jax_attention.interop",
     "jax_attention.viz",
+    "jax_attention.testing",
 )
 """Public modules, in the order of the floors."""
 

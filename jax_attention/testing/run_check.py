@@ -17,7 +17,7 @@ Check = Callable[[Trial], str | None]
 def complete_rule(given: Rule) -> Rule:
     """All four parts, functions wrapped and defaults filled in."""
     rule = check_parts(**given)
-    return {name: rule[name] for name in given}
+    return {name: rule[name] for name in ("score", "mods", "mask", "normalize")}
 
 
 def run_check(name: str, check: Check, trial: Trial, given: Rule, why_not: str) -> CheckResult:
@@ -47,11 +47,10 @@ def _failing_parts(check: Check, trial: Trial, given: Rule) -> str:
     alone |= {name: {name: given[name]} for name in ("score", "mask", "normalize") if given[name] is not None}
     if len(alone) < 2:
         return ""
-    nothing: Rule = {"score": None, "mods": (), "mask": None, "normalize": None}
     failing = [
         label
         for label, part in alone.items()
-        if not isinstance(_error_of(check, trial.replace(rule=complete_rule({**nothing, **part}))), str)
+        if not isinstance(_error_of(check, trial.replace(rule=complete_rule(part))), str)
     ]
     return ", ".join(failing) or "only together"
 

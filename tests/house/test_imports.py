@@ -10,7 +10,7 @@ import sys
 
 from tests.house.sources import HOUSE, ROOT, SOURCES
 
-PARTS = ("scores", "mods", "masks", "normalizers", "positions", "dropout", "cache")
+PARTS = ("scores", "mods", "masks", "normalizers", "positions", "dropout", "cache", "parts")
 FLOORS = (
     ("jax_attention.core",),
     tuple(f"jax_attention.{name}" for name in PARTS),
@@ -20,7 +20,7 @@ FLOORS = (
     ("jax_attention.nn",),
     ("jax_attention.models", "jax_attention.data"),
     ("jax_attention.training", "jax_attention.decoding"),
-    ("jax_attention.interop", "jax_attention.viz"),
+    ("jax_attention.interop", "jax_attention.viz", "jax_attention.testing"),
     ("jax_attention.cli", "jax_attention.rename"),
     ("experiments", "benchmarks", "docs", "tests"),
 )
