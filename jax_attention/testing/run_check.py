@@ -43,8 +43,10 @@ def _error_of(check: Check, trial: Trial) -> str | Exception:
 
 def _failing_parts(check: Check, trial: Trial, given: Rule) -> str:
     """The parts that fail the same check with defaults in the place of all others; nothing if there is only one."""
-    alone = {f"mods[{i}] {mod!r}": {"mods": (mod,)} for i, mod in enumerate(complete_rule(given)["mods"])}
-    alone |= {name: {name: given[name]} for name in ("score", "mask", "normalize") if given[name] is not None}
+    rule = complete_rule(given)
+    alone = {f"mods[{i}] {mod!r}": {"mods": (mod,)} for i, mod in enumerate(rule["mods"])}
+    others = [name for name in ("score", "mask", "normalize") if given[name] is not None]
+    alone |= {f"{name} {rule[name]!r}": {name: rule[name]} for name in others}
     if len(alone) < 2:
         return ""
     failing = [

@@ -93,7 +93,7 @@ def test_derivatives_equal_finite_differences(part, case):
     """Both modes and the second order, by the operands and by every array of a part."""
     choice = case.build(draw())[0]
     skip = {*CHECKS} - {"finite differences"}
-    testing.check_rule(**cases.rule_arguments(part, choice), skip=tuple(skip)).assert_ok()
+    testing.check_rule(**cases.rule_arguments(part, choice), head_size=cases.HEAD, skip=tuple(skip)).assert_ok()
 
 
 @pytest.mark.parametrize(("part", "count"), [("score", 17), ("mod", 7), ("mask", 0), ("normalize", 3)])
