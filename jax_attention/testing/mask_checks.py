@@ -34,7 +34,7 @@ def forbidden_keys_removed(trial: Trial) -> None:
     without = fast_jit(lambda *x: trial.attend(*x, **options))(*some)
     cure = (
         "A normalizer must leave out pairs where `where` is False, whatever their score is: numerators 0, and sums "
-        "over the others only. A score must not look at other keys."
+        "over the others only. A score or mod must not look at other keys."
     )
     check_equal({"the output": with_keys}, {"the output": without}, f"{trial}, keys {hidden} forbidden", cure)
 

@@ -17,7 +17,7 @@ Check = Callable[[Trial], str | None]
 def complete_rule(given: Rule) -> Rule:
     """All four parts, functions wrapped and defaults filled in."""
     rule = check_parts(**given)
-    return {name: rule[name] for name in given}
+    return {name: rule[name] for name in ("score", "mods", "mask", "normalize")}
 
 
 def run_check(name: str, check: Check, trial: Trial, given: Rule, why_not: str) -> CheckResult:
@@ -43,15 +43,16 @@ def _error_of(check: Check, trial: Trial) -> str | Exception:
 
 def _failing_parts(check: Check, trial: Trial, given: Rule) -> str:
     """The parts that fail the same check with defaults in the place of all others; nothing if there is only one."""
-    alone = {f"mods[{i}] {mod!r}": {"mods": (mod,)} for i, mod in enumerate(complete_rule(given)["mods"])}
-    alone |= {name: {name: given[name]} for name in ("score", "mask", "normalize") if given[name] is not None}
+    rule = complete_rule(given)
+    alone = {f"mods[{i}] {mod!r}": {"mods": (mod,)} for i, mod in enumerate(rule["mods"])}
+    others = [name for name in ("score", "mask", "normalize") if given[name] is not None]
+    alone |= {f"{name} {rule[name]!r}": {name: rule[name]} for name in others}
     if len(alone) < 2:
         return ""
-    nothing: Rule = {"score": None, "mods": (), "mask": None, "normalize": None}
     failing = [
         label
         for label, part in alone.items()
-        if not isinstance(_error_of(check, trial.replace(rule=complete_rule({**nothing, **part}))), str)
+        if not isinstance(_error_of(check, trial.replace(rule=complete_rule(part))), str)
     ]
     return ", ".join(failing) or "only together"
 

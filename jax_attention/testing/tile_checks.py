@@ -17,7 +17,8 @@ TILES = ((2, 3), (4, 2))
 """Rows and columns. They do not divide T and S in all shapes, and are more than T or S in some."""
 CURE = (
     "A score, mod or mask must treat each pair by itself: it sees one tile at a time, and q_pos and k_pos say where. "
-    "What needs a whole row belongs into a normalizer; one that has row_max needs rescale too."
+    "What needs a whole row belongs into a normalizer; one that has row_max needs rescale too. A false block_coverage "
+    "has this effect as well."
 )
 
 
@@ -61,5 +62,8 @@ def derivatives_in_tiles(trial: Trial) -> None:
         derivatives(trial, implementation=implementation)(trial.point, direction)
         for implementation in (Blockwise(tile=tile), "reference")
     )
-    cure = f"Declare arrays by array_field; rescale must be differentiable in those of its normalizer. {CURE}"
+    cure = (
+        "If tiles = dense fails, mend that first. Otherwise declare arrays by array_field, and make rescale "
+        "differentiable in those of its normalizer."
+    )
     check_equal(actual, expected, f"{trial}, tiles of {tile[0]} x {tile[1]}", cure)

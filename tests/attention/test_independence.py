@@ -51,22 +51,6 @@ def test_a_chunk_of_queries_gives_the_rows_of_the_whole(start):
     np.testing.assert_allclose(chunk, attend(q, k, v, **rule)[rows], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("part", "case"), slow_except_every(6, cases.named_parts()))
-def test_batch_elements_are_independent_and_vmap_equals_a_batch(part, case):
-    """A common mistake is to use the mask of batch element 0 for all."""
-    shape = cases.Shape(3, 4)
-    choice = case.build(cases.Draw(np.random.default_rng(1), shape))[0]
-    draw = cases.Draw(np.random.default_rng(2), shape, batch_shape=(3,))
-    q, k, v = (x.jax for x in cases.operands(draw, choice if part == "score" else None))
-    f = lambda *x: attend(*x, **cases.rule_arguments(part, choice))  # noqa: E731
-    forms = jax.jit(lambda q, k, v: (f(q, k, v), f(q[1], k[1], v[1]), jax.vmap(f)(q, k, v)))
-    batch, single, mapped = forms(q, k, v)
-    np.testing.assert_allclose(batch[1], single, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(mapped, batch, rtol=1e-6, atol=1e-6)
-    changed, *_ = forms(*(np.concatenate([x[:2], np.full_like(x[2:], 9.0)]) for x in (q, k, v)))
-    np.testing.assert_array_equal(changed[:2], batch[:2])
-
-
 def test_the_same_call_gives_the_same_bits():
     """Output and gradients, including the gradient of a learned bias (pytorch#145208)."""
     q, k, v, bias = normal_arrays(0, (2, 17, 8), (2, 17, 8), (2, 17, 8), (17, 17))

@@ -185,6 +185,22 @@ def test_forbidden_tokens_are_never_chosen_and_make_no_nan():
     assert {frozenset(row) for row in np.asarray(some.tokens).tolist()} == {frozenset((0, 3, 4))}
 
 
+def test_a_rule_reads_the_tokens_of_its_beam():
+    """transformers#22696, #20814. No pair of tokens twice, the prompt's included; 4 new ones before a stop token."""
+    model, options = random_model(3, V, 3), dict(num_beams=K, max_new_tokens=LIMIT, stop_tokens=(2,))
+    rules = [decoding.no_repeat_ngram_size(2), decoding.min_new_tokens(4)]
+    beams = decoding.beam_search(model, RAGGED, transforms=rules, num_return=K, **options)
+    for i, prompt in enumerate(RAGGED):
+
+        def forbidden(text, prompt=prompt):
+            repeated = {after for before, after in itertools.pairwise(text) if before == text[-1]}
+            return repeated | ({2} if len(text) - len(prompt) < 4 else set())
+
+        expected = beam_search_reference(model.row(i), prompt, forbidden=forbidden, **options)
+        assert_beams_equal(row_of(beams, i), expected)
+        assert expected != beam_search_reference(model.row(i), prompt, **options)
+
+
 @pytest.mark.slow
 def test_a_vocabulary_smaller_than_the_number_of_beams():
     """The first token has only 2 candidates for 9 beams, one of them a stop token."""

@@ -19,7 +19,14 @@ from tokenizers import decoders
 from jax_attention import data, decoding
 from jax_attention.decoding.continuation import Continuation
 from tests.support.successor_model import VOCAB_SIZE, successor_model
-from tests.support.tokenizer_definitions import by_decoder, gemma_decoder, llama_decoder, marked, word_level
+from tests.support.tokenizer_definitions import (
+    PIECES,
+    by_decoder,
+    gemma_decoder,
+    llama_decoder,
+    marked,
+    word_level,
+)
 
 STORY = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "it", "was", "good", "so", "there"]
 STORY += [f"w{i}" for i in range(VOCAB_SIZE - len(STORY))]
@@ -107,6 +114,25 @@ def added_text(tokenizer, prompt, new, skip):
     before, whole = tokenizer.decode(prompt, skip), tokenizer.decode([*prompt, *new], skip)
     shared = next((i for i in range(len(whole)) if whole[i] != before[i : i + 1]), len(whole))
     return whole[shared:]
+
+
+CONTEXTS = {
+    "byte-level in a sequence": (["a", "â", "Ĥ"], ["¬"], "€"),
+    "llama": (["the", *["<0xE2>", "<0x82>", "<0xAC>"] * 9], ["<0xC3>", "<0xA9>", "a"], "éa"),
+    "bytes, then metaspace": (["<pad>", ""], ["▁a"], " a"),
+    "strip": (["the", "▁▁", "▁▁"], ["▁the"], " the"),
+    "ctc": (["a", "the"], ["the", "a"], "a"),
+    "rewriting": (["a"] * 5, ["a"], "b"),
+}
+"""Pieces of a prompt whose last one does not decide alone, new pieces, and the text that they add."""
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_contexts_that_go_further_back(name):
+    tokenizer = TOKENIZERS[name]
+    prompt, new = ([PIECES.index(piece) for piece in pieces] for pieces in CONTEXTS[name][:2])
+    assert added_text(tokenizer, prompt, new, False) == CONTEXTS[name][2]
+    assert Continuation(tokenizer, np.array(prompt, np.int32), False).text(np.array(new, np.int32)) == CONTEXTS[name][2]
 
 
 @st.composite

@@ -10,7 +10,7 @@ import sys
 
 from tests.house.sources import HOUSE, ROOT, SOURCES
 
-PARTS = ("scores", "mods", "masks", "normalizers", "positions", "dropout", "cache")
+PARTS = ("scores", "mods", "masks", "normalizers", "positions", "dropout", "cache", "parts")
 FLOORS = (
     ("jax_attention.core",),
     tuple(f"jax_attention.{name}" for name in PARTS),

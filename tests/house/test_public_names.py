@@ -20,8 +20,10 @@ from jax_attention import (
     mods,
     nn,
     normalizers,
+    parts,
     positions,
     scores,
+    testing,
     training,
     viz,
 )
@@ -34,11 +36,6 @@ PUBLIC = {
         attend_heads attend_step attend_with_stats attend_with_stats_heads attention_weights
         attention_weights_heads cache dot_product_attention explain flax_attention_fn masks merge_partials mods
         normalizers parts positions scores""",
-    "jax_attention.parts": """
-        BlockCoverage Mask Mod Normalizer Score TileRanges array_field check_array finite_or_zero forbid part_field
-        per_tile row_max safe_norm struct take_last""",
-    "jax_attention.testing": """
-        CheckResult RuleReport check_rule""",
     "jax_attention.scores": """
         Additive CATALOGUE Concat Cosine Dot Features General L2 Location RandomFeatures ScaledDot Score UserScore
         additive as_score concat cosine dot features general l2 location random_features scaled_dot""",
@@ -56,6 +53,9 @@ PUBLIC = {
     "jax_attention.positions": """
         CATALOGUE Rotary Scaling alibi_slopes dynamic_scaling learned linear_scaling llama3_scaling rotary
         rotary_tables sinusoidal t5_buckets yarn_scaling""",
+    "jax_attention.parts": """
+        BlockCoverage Mask Mod Normalizer Score TileRanges array_field check_array finite_or_zero forbid part_field
+        per_tile row_max safe_norm struct take_last""",
     "jax_attention.nn": """
         Adapters Additive Attn Concat FeedForward GRU General LSTM LearnedPart Linear Location MultiHeadAttention
         PartModule SelfAttention apply_adapters lora""",
@@ -84,6 +84,7 @@ PUBLIC = {
         from_torch load load_adapters save save_adapters stop_tokens to_state_dict to_torch""",
     "jax_attention.viz": """
         alignment_map entropy_map head_entropy head_grid heat_map html_page rollout save text_heatmap""",
+    "jax_attention.testing": "CheckResult RuleReport check_rule",
 }
 CACHE = "append create filled next_positions"
 
@@ -150,12 +151,12 @@ DOCUMENTED_CLASSES = {
 
 def documented() -> dict[str, object]:
     found = {f"cache.{name}": f for name, f in own_functions(cache).items()} | {"Dropout": jax_attention.Dropout}
-    for package in (jax_attention, scores, mods, masks, normalizers, positions):
+    for package in (jax_attention, scores, mods, masks, normalizers, positions, parts):
         short = package.__name__.removeprefix("jax_attention").lstrip(".") or "jax_attention"
         functions = {name: getattr(package, name) for name in package.__all__}
         functions |= {f.__name__: f for f in getattr(package, "CATALOGUE", ())}
         found |= {f"{short}.{name}": f for name, f in functions.items() if inspect.isfunction(f)}
-    for package in (nn, models, data, data.tasks, training, decoding, interop, viz):
+    for package in (nn, models, data, data.tasks, training, decoding, interop, viz, testing):
         short = package.__name__.removeprefix("jax_attention.")
         public = {name: getattr(package, name) for name in package.__all__}
         documented_here = {name: x for name, x in public.items() if inspect.isfunction(x) or name in DOCUMENTED_CLASSES}
@@ -204,7 +205,7 @@ EXPENSIVE = """
     models.pure models.rnn_seq2seq models.transformer mods.bias mods.relative nn.attn nn.feed_forward nn.linear
     nn.lora nn.multi_head nn.recurrent nn.scores nn.self_attention normalizers.hard normalizers.pointwise
     normalizers.sparse positions.tables scores.additive scores.distance scores.features training.losses
-    training.optimizers training.seq2seq_loss training.step viz.web_page"""
+    testing.check_rule training.optimizers training.seq2seq_loss training.step viz.web_page"""
 """Modules whose examples compile for more than 0.3 seconds; of every part of a rule one module remains."""
 
 

@@ -11,6 +11,7 @@ from jax_attention import Dropout, attend, masks, mods
 from jax_attention.attention.prepare import prepare
 from jax_attention.implementations.blockwise.tiled_call import TileGrid, make_tile_grid, schedule_tiles
 from jax_attention.masks.block_coverage import all_rows_used
+from jax_attention.testing.claim_checks import check_coverage
 from tests.support.derivatives import check_memory_is_linear, derivatives_of
 from tests.support.tiers import slow, slow_except_every
 
@@ -55,15 +56,7 @@ def test_coverage_is_never_wrong(name, positions_name, tile):
     grid = make_tile_grid(call, tile)
     coverage, schedule = schedule_tiles(grid, grid.pad(call))
     assert sorted(map(tuple, np.concatenate(schedule))) == sorted(zip(*np.nonzero(coverage.nonempty), strict=True))
-    pairs = call.mask(jnp.asarray(call.query_positions)[..., :, None], jnp.asarray(call.key_positions)[..., None, :])
-    pairs = np.broadcast_to(np.asarray(pairs), (batch_size, 13, 11))
-    for i in range(grid.rows):
-        for j in range(grid.columns):
-            rows = slice(i * grid.height, min((i + 1) * grid.height, 13))
-            block = pairs[:, rows, j * grid.width : (j + 1) * grid.width]
-            assert block.any() <= coverage.nonempty[i, j], (i, j)
-            assert block.any() <= np.asarray(coverage.nonempty_at_runtime)[i, j], (i, j)
-            assert coverage.full[i, j] <= block.all(), (i, j)
+    check_coverage(call, tile)
 
 
 @pytest.mark.parametrize(

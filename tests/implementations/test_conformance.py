@@ -14,7 +14,6 @@ from jax_attention import (
     Blockwise,
     Dropout,
     attend,
-    attend_heads,
     attend_with_stats_heads,
     masks,
     mods,
@@ -22,11 +21,15 @@ from jax_attention import (
     scores,
 )
 from jax_attention.implementations.blockwise import blockwise, row_blocks
+from jax_attention.testing.derivative_checks import derivatives
+from jax_attention.testing.make_trial import make_trial
+from jax_attention.testing.run_check import complete_rule
+from jax_attention.testing.trial import Trial
 from tests.support.arrays import check_close, difference, normal, random_mask
 from tests.support.tiers import long_except_every, slow, slow_except_every
 from tests.support.tolerances import GRADIENT
 
-B, T, S, N, K, H, E, A = 2, 7, 5, 4, 2, 3, 2, 3
+T, S, N, H, E, A = 7, 5, 4, 3, 2, 3
 IMPLEMENTATIONS = {"blockwise": Blockwise(tile=(4, 3)), "reference": "reference"}
 
 
@@ -116,34 +119,24 @@ def rule_of(names: tuple[str, ...]) -> dict:
     }
 
 
-def loss(implementation: str, rule: dict, **options: object):
-    """A scalar function of the operands and of the parts of the rule that are pytrees of arrays."""
-
-    def run(operands: tuple, parts: dict) -> jax.Array:
-        output = attend_heads(*operands, **{**rule, **parts}, **options, implementation=IMPLEMENTATIONS[implementation])
-        return jnp.sum(jnp.sin(output) * normal(20, B, T, N, E))
-
-    return run
+def trial_of(rule: dict, dtype: str = "float64") -> Trial:
+    """The rule with random operands; the key of the location score has a row for each query."""
+    return make_trial(complete_rule(rule), ((T, S),), N, H, seed=17).replace(dtype=dtype)
 
 
-def operands(score: str = "scaled_dot") -> tuple:
-    """The key of the location score has a row for each query."""
-    return normal(17, B, T, N, H), normal(18, B, T if score == "location" else S, K, H), normal(19, B, S, K, E)
+def check_derivatives(trial: Trial, tolerance: float = 1e-10, **options: object) -> None:
+    """Loss, tangent, gradients and Hessian product, and gradients under `vmap` over two queries with shared keys."""
+    point, direction = trial.point, trial.direction()
+    two = {name: jnp.stack([point[name], factor * point[name]]) for name, factor in (("query", 2), ("value", -1))}
+    axes = {name: 0 if name in two else None for name in point}
 
+    def results(implementation: object) -> tuple:
+        run = derivatives(trial, implementation=implementation, **options)
+        gradient = jax.grad(lambda x: trial.loss(trial.attend_at(x, implementation=implementation, **options)))
+        mapped = jax.jit(jax.vmap(gradient, (axes,)))({**point, **two})
+        return run(point, direction), mapped
 
-def derivatives(run, arguments: tuple) -> list[jax.Array]:
-    """Loss, all gradients, a Hessian product, and gradients under `vmap` over two queries with shared keys."""
-    argnums = (0, 1)
-    tangents = jax.tree.map(lambda x: jnp.cos(3.0 * x), arguments)
-
-    def results(arguments: tuple) -> tuple:
-        gradient = jax.grad(run, argnums)
-        hessian = jax.jvp(lambda a: gradient(*a), (arguments,), (tangents,))[1]
-        (q, k, v), parts = arguments
-        mapped = jax.vmap(lambda q, v: jax.grad(run)((q, k, v), parts))(jnp.stack([q, 2 * q]), jnp.stack([v, -v]))
-        return run(*arguments), gradient(*arguments), hessian, mapped
-
-    return jax.tree.leaves(jax.jit(results)(arguments))
+    check_close(*map(results, IMPLEMENTATIONS.values()), tolerance)
 
 
 def check(names: tuple[str, ...], monkeypatch) -> None:
@@ -151,13 +144,7 @@ def check(names: tuple[str, ...], monkeypatch) -> None:
         monkeypatch.setattr(blockwise, "batch_may_be_mapped", lambda call: False)
         monkeypatch.setattr(row_blocks, "batch_may_be_mapped", lambda call: False)
     monkeypatch.setattr(row_blocks, "MAX_SCORES_PER_BLOCK", 3 * S)
-    rule = rule_of(names)
-    plain = "plain" in (names[0], names[1], names[3]) or names[1] == "forbids"
-    parts = {} if plain else {name: rule[name] for name in ("score", "mods", "normalize")}
-    actual, expected = (
-        derivatives(loss(implementation, rule), (operands(names[0]), parts)) for implementation in IMPLEMENTATIONS
-    )
-    check_close(actual, expected, 1e-10)
+    check_derivatives(trial_of(rule_of(names)))
 
 
 PAIRWISE_RULES = pairwise()
@@ -169,34 +156,26 @@ CHEAP_RULE = ("scaled_dot", "none", "causal", "softmax")
 
 @pytest.mark.parametrize("names", FEW_RULES, ids="; ".join)
 def test_every_part_forward(names, x64):
-    rule = rule_of(names)
+    trial = trial_of(rule_of(names))
 
     def outputs(*x):
-        return [attend_heads(*x, **rule, implementation=implementation) for implementation in IMPLEMENTATIONS.values()]
+        return [trial.attend(*x, implementation=implementation) for implementation in IMPLEMENTATIONS.values()]
 
-    actual, expected = jax.jit(outputs)(*operands(names[0]))
-    check_close(actual, expected, 1e-10)
+    check_close(*jax.jit(outputs)(*trial.operands), 1e-10)
 
 
 @pytest.mark.parametrize("names", slow_except_every(7, FEW_RULES, 1), ids="; ".join)
 def test_gradients_of_every_part(names, x64):
     """Gradients by the operands and by the arrays of the rule; `check` compares all other derivatives."""
-    rule = rule_of(names)
-    arrays = {name: part for name, part in rule.items() if name != "mask" and not is_function(part)}
-    check_value_and_gradients(rule, (operands(names[0]), arrays))
+    check_value_and_gradients(trial_of(rule_of(names)))
 
 
-def check_value_and_gradients(rule: dict, arguments: tuple, **options: object) -> None:
-    actual, expected = (
-        jax.jit(jax.value_and_grad(loss(implementation, rule, **options), (0, 1)))(*arguments)
-        for implementation in IMPLEMENTATIONS
-    )
-    check_close(actual, expected, 1e-10)
+def check_value_and_gradients(trial: Trial, **options: object) -> None:
+    def results(implementation: object) -> tuple:
+        loss = lambda x: trial.loss(trial.attend_at(x, implementation=implementation, **options))  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(trial.point)
 
-
-def is_function(part: object) -> bool:
-    """Whether a part is or contains a plain function, which `jax.grad` rejects."""
-    return any(callable(leaf) for leaf in jax.tree.leaves(part))
+    check_close(*map(results, IMPLEMENTATIONS.values()), 1e-10)
 
 
 @pytest.mark.parametrize("names", [CHEAP_RULE, *slow(*PAIRWISE_RULES[::50])], ids="; ".join)
@@ -212,22 +191,21 @@ def test_every_combination_of_two_parts(names, x64, monkeypatch):
 
 
 @pytest.mark.parametrize("names", slow(CHEAP_RULE, *PAIRWISE_RULES[6::62]), ids="; ".join)
-def test_forward_mode_and_statistics_of_a_sample(names, x64, monkeypatch):
+def test_statistics_of_a_sample(names, x64, monkeypatch):
     monkeypatch.setattr(row_blocks, "MAX_SCORES_PER_BLOCK", 3 * S)
-    rule, arrays = rule_of(names), operands(names[0])
-    tangents = jax.tree.map(jnp.cos, arrays)
+    trial = trial_of(rule_of(names))
+    tangents = jax.tree.map(jnp.cos, trial.operands)
 
-    def results(*arrays, implementation):
-        """Output and statistics, with 0 for the -inf of empty rows, which has no derivative."""
-        output = attend_with_stats_heads(*arrays, **rule, implementation=IMPLEMENTATIONS[implementation])
-        return jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), tuple(output))
+    def results(implementation):
+        def run(*operands):
+            """Output and statistics, with 0 for the -inf of empty rows, which has no derivative."""
+            output = attend_with_stats_heads(*operands, **trial.rule, implementation=implementation)
+            return jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), tuple(output))
 
-    def derivatives(implementation):
-        run = lambda *x: results(*x, implementation=implementation)  # noqa: E731
         gradients = jax.grad(lambda *x: sum(jnp.sum(jnp.sin(y)) for y in run(*x)), (0, 1, 2))
-        return jax.tree.leaves(jax.jit(lambda *x: (jax.jvp(run, x, tangents), gradients(*x)))(*arrays))
+        return jax.jit(lambda *x: (jax.jvp(run, x, tangents), gradients(*x)))(*trial.operands)
 
-    check_close(derivatives("blockwise"), derivatives("reference"), 1e-10)
+    check_close(*map(results, IMPLEMENTATIONS.values()), 1e-10)
 
 
 @pytest.mark.parametrize(
@@ -238,27 +216,21 @@ def test_a_sample_in_float32(names, x64, monkeypatch):
 
     First derivatives of each are within `GRADIENT` of the exact number, second derivatives within twice that.
     """
-    narrow = lambda x: x.astype(jnp.float32) if getattr(x, "dtype", None) == jnp.float64 else x  # noqa: E731
-    rule, arrays = jax.tree.map(narrow, (rule_of(names), operands(names[0])))
-    actual, expected = (derivatives(loss(name, rule), (arrays, {})) for name in ("blockwise", "reference"))
-    check_close(actual, expected, 4 * GRADIENT["float32"])
+    check_derivatives(trial_of(rule_of(names), "float32"), 4 * GRADIENT["float32"])
+
+
+def causal_alibi() -> Trial:
+    return trial_of({"mask": masks.causal(), "mods": (mods.alibi(normal(9, N)),)})
 
 
 def test_dropout_has_the_same_bits_forward_and_backward(x64):
-    rule = {"mask": masks.causal(), "mods": (mods.alibi(normal(9, N)),)}
-    check_value_and_gradients(rule, (operands(), {}), dropout=Dropout(jax.random.key(3), 0.4))
+    check_value_and_gradients(causal_alibi(), dropout=Dropout(jax.random.key(3), 0.4))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True])
 def test_dropout_has_the_same_bits(shared, x64):
-    options = {"dropout": Dropout(jax.random.key(3), 0.4, shared)}
-    rule = {"mask": masks.causal(), "mods": (mods.alibi(normal(9, N)),)}
-    actual, expected = (
-        derivatives(loss(name, rule, **options), (operands(), {})) for name in ("blockwise", "reference")
-    )
-    for x, y in zip(actual, expected, strict=True):
-        assert difference(x, y) <= 1e-10
+    check_derivatives(causal_alibi(), dropout=Dropout(jax.random.key(3), 0.4, shared))
 
 
 @pytest.mark.parametrize(("rows_", "columns"), [(1, 1), (8, 6), (7, 1), (1, 7), (0, 3), (3, 0)])
@@ -280,41 +252,20 @@ def test_any_shape(rows_, columns, x64):
 AT_RUN_TIME = {"query_positions": [[3, 4, 9, 1, 0, 6, 7]], "key_positions": [[0, 5, 2, 3, 9]]}
 
 
-def test_gradients_with_positions_at_run_time(x64):
+@pytest.mark.parametrize("compare", [check_value_and_gradients, *slow(check_derivatives)])
+def test_positions_at_run_time(compare, x64):
     options = {name: jnp.array(positions) for name, positions in AT_RUN_TIME.items()}
-    check_value_and_gradients({"mask": masks.causal() & masks.sliding_window(3)}, (operands(), {}), **options)
+    compare(trial_of({"mask": masks.causal() & masks.sliding_window(3)}), **options)
 
 
-@pytest.mark.slow
-def test_positions_at_run_time(x64):
-    rule = {"mask": masks.causal() & masks.sliding_window(3)}
-    options = {name: jnp.array(positions) for name, positions in AT_RUN_TIME.items()}
-    actual, expected = (
-        derivatives(loss(name, rule, **options), (operands(), {})) for name in ("blockwise", "reference")
-    )
-    for x, y in zip(actual, expected, strict=True):
-        assert difference(x, y) <= 1e-10
-
-
-def poisoned_operands() -> tuple[tuple, dict]:
-    """Operands with NaN and infinity in their padding, and a rule that hides the padding."""
-    q, k, v = operands()
+@pytest.mark.parametrize("implementation", [*slow("reference"), "blockwise"])
+def test_nan_in_padding_reaches_no_derivative(implementation, x64):
+    """NaN and infinity stand in the padding of the operands, which the rule hides."""
     lengths = masks.lengths(jnp.array([[3], [4]]), jnp.array([[5], [6]]))
-    q, k, v = (np.array(x) for x in (q, k, v))
-    q[0, 5:], q[1, 6:] = np.nan, np.inf
-    k[0, 3:], k[1, 4:] = np.nan, np.nan
-    v[0, 3:], v[1, 4:] = np.inf, np.nan
-    return tuple(jnp.asarray(x) for x in (q, k, v)), {"mask": lengths, "score": scores.general(normal(1, N, H, H))}
-
-
-def test_nan_in_padding_reaches_no_gradient(x64):
-    poisoned, rule = poisoned_operands()
-    gradients = jax.jit(jax.value_and_grad(loss("blockwise", rule), (0, 1)))(poisoned, {"score": rule["score"]})
-    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(gradients))
-
-
-@pytest.mark.slow
-def test_nan_in_padding_reaches_no_derivative(x64):
-    poisoned, rule = poisoned_operands()
-    actual = derivatives(loss("blockwise", rule), (poisoned, {"score": rule["score"]}))
-    assert all(jnp.all(jnp.isfinite(x)) for x in actual[:6])
+    trial = trial_of({"mask": lengths, "score": scores.general(normal(1, N, H, H))})
+    point = {name: np.array(x) for name, x in trial.point.items()}
+    point["query"][0, 5:], point["query"][1, 6:] = np.nan, np.inf
+    point["key"][0, 3:], point["key"][1, 4:] = np.nan, np.nan
+    point["value"][0, 3:], point["value"][1, 4:] = np.inf, np.nan
+    run = derivatives(trial, implementation=IMPLEMENTATIONS[implementation])
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(run(point, trial.direction())))

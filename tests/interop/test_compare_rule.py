@@ -153,6 +153,44 @@ def test_equal_outputs_with_other_gradients_are_not_equal():
     assert wrong == {"query", "key"}
 
 
+SLOPES = np.float32([0.5, 0.25])
+PARAMETERS = {
+    "score.weight": (WEIGHT, {"score": scores.general(WEIGHT)}, lambda w: lambda q, k, v: softmax_of(q @ w @ k.mT) @ v),
+    "mods[0].slopes": (
+        SLOPES,
+        {"mods": (mods.alibi(SLOPES),)},
+        lambda w: lambda q, k, v: softmax_of(dots(q, k) - w[:, None, None] * (ROWS - COLUMNS).abs()) @ v,
+    ),
+    "normalize.sinks": (
+        np.float32(0.3),
+        {"normalize": normalizers.softmax(np.float32(0.3)), "mask": masks.causal()},
+        lambda w: lambda q, k, v: with_sink(dots(q, k).masked_fill(COLUMNS > ROWS, -torch.inf), w) @ v,
+    ),
+}
+"""Name of an array, its numbers, the rule, and the rule in PyTorch for a tensor in its place."""
+
+
+def softmax_of(s):
+    return torch.softmax(s, -1)
+
+
+def with_sink(s, sink):
+    return torch.softmax(torch.cat([s, sink.expand(*s.shape[:-1], 1)], -1), -1)[..., :-1]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_gradients_of_parameters(name):
+    """A bias whose gradient is silently zero (pytorch#145208) has the right output."""
+    array, rule, make = PARAMETERS[name]
+    leaf = torch.tensor(array, requires_grad=True)
+    comparison = interop.compare_rule(make(leaf), *operands(), parameters={name: leaf}, **rule)
+    assert comparison.equal, str(comparison)
+    assert f"gradient of {name}" in str(comparison)
+    detached = interop.compare_rule(make(leaf.detach()), *operands(), parameters={name: leaf}, **rule)
+    wrong = {row for row, x in detached.rows.items() if not x.max_abs <= detached.allowed(row)}
+    assert wrong == {name}
+
+
 def test_the_table_names_every_row():
     lines = str(interop.compare_rule(RULES["plain"][0], *operands())).split("\n")
     assert lines[0].split() == ["max_abs", "allowed", "max_rel", "ulps", "cosine"]
@@ -194,7 +232,26 @@ def test_precision_of_torch_is_set_back():
         torch.set_float32_matmul_precision(before)
 
 
+def compare_weight(name="score.weight", tensor=None):
+    tensor = torch.zeros(H, H, requires_grad=True) if tensor is None else tensor
+    return interop.compare_rule(
+        RULES["general"][0], *operands(), parameters={name: tensor}, score=scores.general(WEIGHT)
+    )
+
+
 MISTAKES = {
+    "no such parameter": (
+        lambda: compare_weight("weight"),
+        r"parameters: expected names of arrays in the parts of the rule, score.weight, got 'weight'. A function hides",
+    ),
+    "a parameter without a gradient": (
+        lambda: compare_weight(tensor=torch.zeros(H, H)),
+        r"parameters: expected a leaf tensor with requires_grad for score.weight, got .*Give",
+    ),
+    "a parameter of another shape": (
+        lambda: compare_weight(tensor=torch.zeros(H, 7, requires_grad=True)),
+        r"parameters: expected for score.weight a tensor of shape \(3, 3\), got \(3, 7\). Let",
+    ),
     "dtypes": (
         lambda: interop.compare_rule(F.scaled_dot_product_attention, *(x.astype(np.float16) for x in operands())),
         r"query, key, value: expected three arrays of float32 .*float16\[2,4,3\].*in float32",

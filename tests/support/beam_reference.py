@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,15 +89,19 @@ def beam_search_reference(
     early_stopping: Any = False,
     stop_tokens: tuple[int, ...] = (),
     banned: tuple[int, ...] = (),
+    forbidden: Callable[[list[int]], set[int]] = lambda text: set(),
 ) -> list[tuple[tuple[int, ...], float]]:
-    """Beam search on lists of (tokens, score), best first; fewer than K where fewer exist."""
+    """Beam search on lists of (tokens, score), best first; fewer than K where fewer exist.
+
+    Tokens in `banned` are never chosen, those in `forbidden(text)` not after that text.
+    """
     running, finished = [((), 0.0)], []
     for length in range(1, max_new_tokens + 1):
         longer = [
             ((*tokens, token), score + logprob)
             for tokens, score in running
             for token, logprob in enumerate(next_logprobs(model, [*prompt, *tokens]))
-            if token not in banned
+            if token not in {*banned, *forbidden([*prompt, *tokens])}
         ]
         longer.sort(key=lambda beam: -beam[1])
         at_limit = length == max_new_tokens

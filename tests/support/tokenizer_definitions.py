@@ -47,6 +47,7 @@ def rewriting_decoder() -> decoders.Decoder:
 
 PIECES = ["<unk>", *byte_tokens(), MARK, MARK * 2, "a", "b", "ab", "##b", "cat</w>", "|", "<pad>", "\ufffd", "é", ""]
 PIECES += ["▁a", "▁the", "the", "'s", "n't", "."]
+PIECES += ["â", "Ĥ", "¬"]  # the bytes of the character € under a byte-level decoder
 DECODERS = {
     "none": None,
     "llama": llama_decoder(),
@@ -56,7 +57,7 @@ DECODERS = {
     "wordpiece": decoders.WordPiece(),
     "bpe": decoders.BPEDecoder(),
     "ctc": decoders.CTC(),
-    "strip": decoders.Sequence([decoders.Replace(MARK, " "), decoders.Fuse(), decoders.Strip(" ", 3, 0)]),
+    "strip": decoders.Sequence([decoders.Replace(MARK, " "), decoders.Fuse(), decoders.Strip(" ", 6, 0)]),
     "replace, then wordpiece": decoders.Sequence([decoders.Replace("a", ""), decoders.WordPiece()]),
     "byte-level in a sequence": decoders.Sequence([decoders.ByteLevel()]),
     "rewriting": rewriting_decoder(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -12,6 +12,8 @@ import numpy as np
 from jax_attention.attention.attend import attend
 from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.core.html import show_table
+from jax_attention.core.struct import map_arrays, named_arrays
+from jax_attention.core.text import list_names
 from jax_attention.interop.parity.difference import Difference, difference
 from jax_attention.interop.torch.tensors import highest_precision, import_torch, to_jax, to_numpy, to_tensor
 
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 OPERANDS = ("query", "key", "value")
-RESULTS = ("output", *OPERANDS)
-"""The output, and the gradient to each operand."""
+PARTS = ("score", "mods", "mask", "normalize")
 TITLES = ("", "max_abs", "allowed", "max_rel", "ulps", "cosine")
 ROUNDINGS = 32
 """Rounding errors of one long sum that are allowed. Either side has a dozen such sums: scores, normalizer, output and
@@ -35,13 +36,13 @@ class Comparison(NamedTuple):
     gradients: dict[str, Difference]
     tolerance: float
     scales: dict[str, float]
-    """Scale of "output" and of the gradient to each operand, which `tolerance` is relative to: 1 + the largest expected
-    number + the change of the result if every operand changed by its own size.
+    """Scale of "output" and of the gradient to each operand and parameter, which `tolerance` is relative to: 1 + the
+    largest expected number + the change of the result if every operand changed by its own size.
     """
 
     @property
     def rows(self) -> dict[str, Difference]:
-        """All differences: "output", and the gradient under the name of its operand."""
+        """All differences: "output", and the gradient under the name of its operand or parameter."""
         return {"output": self.output, **self.gradients}
 
     @property
@@ -50,7 +51,7 @@ class Comparison(NamedTuple):
         return all(row.max_abs <= self.allowed(name) for name, row in self.rows.items())
 
     def allowed(self, name: str) -> float:
-        """The largest distance that rounding explains, for "output" or the gradient to an operand."""
+        """The largest distance that rounding explains, for "output" or the gradient to an operand or parameter."""
         return self.tolerance * self.scales[name]
 
     def cells(self) -> list[tuple[str, ...]]:
@@ -66,7 +67,11 @@ class Comparison(NamedTuple):
         ]
 
     def __str__(self) -> str:
-        lines = ["{:<20} {:>9} {:>9} {:>9} {:>9} {:>13}".format(*cells) for cells in (TITLES, *self.cells())]
+        width = max(20, *(len(name) for name, *_ in self.cells()))
+        lines = [
+            f"{name:<{width}} " + "{:>9} {:>9} {:>9} {:>9} {:>13}".format(*numbers)
+            for name, *numbers in (TITLES, *self.cells())
+        ]
         return "\n".join([*lines, self._verdict])
 
     __repr__ = __str__  # made to be read, not to be built again
@@ -84,9 +89,11 @@ def compare_rule(
     query: Float[Array, "*#batch T H"],
     key: Float[Array, "*#batch S Hk"],
     value: Float[Array, "*#batch S E"],
+    *,
+    parameters: Mapping[str, Any] | None = None,
     **rule: Any,
 ) -> Comparison:
-    """Compare a rule with an attention written in PyTorch: outputs, and gradients to the three operands.
+    """Compare a rule with an attention written in PyTorch: outputs, and gradients to operands and parameters.
 
         jax = attend(query, key, value, **rule),        torch = torch_attention(query, key, value)
         output:     jax - torch,        gradients:  d sum(sin(jax)) - d sum(sin(torch))
@@ -100,11 +107,13 @@ def compare_rule(
         query: `[..., T, H]`, float32 or float64 (with `jax_enable_x64`) like the others; tensors are fine.
         key: `[..., S, H]`, or as the score takes it.
         value: `[..., S, E]`.
+        parameters: names of arrays inside the parts of the rule, `"mods[0].slopes"` or `"score.weight"`, each with the
+            tensor that `torch_attention` uses in its place: a leaf with `requires_grad`, of the same shape and numbers.
         rule: as in `attend`: `score`, `mods`, `mask`, `normalize`, positions, `implementation`.
 
     Returns:
-        A `Comparison`: `output`, a `Difference`; `gradients`, one for each of query, key and value; `equal`, whether
-        rounding explains them. A distance `max_abs` is explained up to
+        A `Comparison`: `output`, a `Difference`; `gradients`, one for each of query, key and value and each parameter;
+        `equal`, whether rounding explains them. A distance `max_abs` is explained up to
 
             32 sqrt(n) eps / 2 (1 + largest expected number + sensitivity)
 
@@ -114,8 +123,10 @@ def compare_rule(
 
     Raises:
         ImportError: if PyTorch is not installed.
-        TypeError: if operands are not all float32 or all float64, or `torch_attention` returns no tensor.
-        ValueError: if `torch_attention` returns another shape or something without gradients; and as `attend`.
+        TypeError: if operands are not all float32 or all float64, `torch_attention` returns no tensor, or a parameter
+            is no leaf tensor with `requires_grad`.
+        ValueError: if `torch_attention` returns another shape or something without gradients, or a parameter is not an
+            array of the rule or has another shape; and as `attend`.
 
     Example:
         >>> import numpy as np
@@ -127,16 +138,26 @@ def compare_rule(
         True
         >>> interop.compare_rule(sdpa, q, k, v, mask=masks.causal(), score=scores.dot()).equal
         False
+        >>> import torch
+        >>> w = torch.ones(4, 4, requires_grad=True)
+        >>> general = lambda q, k, v: torch.softmax(q @ w @ k.mT, -1) @ v
+        >>> rule = {"score": scores.general(np.ones((4, 4), np.float32))}
+        >>> interop.compare_rule(general, q, k, v, parameters={"score.weight": w}, **rule).equal
+        True
 
     Reference:
         Higham (2002), "Accuracy and stability of numerical algorithms", section 2.8: rounding errors as a random walk.
     """
     operands = _check_operands(query, key, value)
+    rule = {name: tuple(x) if isinstance(x, list) else x for name, x in rule.items()}
+    parameters = _check_parameters(dict(parameters or {}), rule)
+    points = [*operands, *(x for x, _ in parameters.values())]
     eps = float(jnp.finfo(operands[0].dtype).eps)
     # The step of a difference quotient with the smallest error: truncation grows with it, rounding with its inverse.
     step = eps**0.5
-    jax_results, moved = _run_jax([operands, _perturbed(operands, step)], rule)
-    expected = _run_torch(torch_attention, operands, jax_results["output"].shape)
+    jax_results, moved = _run_jax([points, _perturbed(points, step)], rule, list(parameters))
+    tensors = {name: tensor for name, (_, tensor) in parameters.items()}
+    expected = _run_torch(torch_attention, operands, tensors, jax_results["output"].shape)
     longest_sum = max([1, *(size for x in operands for size in x.shape[-2:])])
     tolerance = ROUNDINGS * longest_sum**0.5 * eps / 2
     scales = {
@@ -171,35 +192,68 @@ def _check_operands(*arrays: Any) -> tuple[np.ndarray, ...]:
     return operands
 
 
-def _perturbed(operands: tuple[np.ndarray, ...], step: float) -> tuple[np.ndarray, ...]:
+def _check_parameters(parameters: dict[str, Any], rule: dict[str, Any]) -> dict[str, tuple[np.ndarray, Any]]:
+    """The array of the rule and the tensor by the name of the parameter."""
+    arrays = {entry.name: entry.array for name in PARTS for entry in named_arrays(rule.get(name), name)}
+    checked = {}
+    for name, tensor in parameters.items():
+        fail_unless(
+            name in arrays,
+            f"parameters: expected names of arrays in the parts of the rule, {list_names(arrays) or 'which has none'}, "
+            f"got {name!r}. A function hides its arrays: make a part of it.",
+        )
+        fail_unless(
+            getattr(tensor, "requires_grad", False) and getattr(tensor, "is_leaf", False),
+            f"parameters: expected a leaf tensor with requires_grad for {name}, got {describe_array(tensor)}. Give the "
+            "tensor that torch_attention computes with.",
+            TypeError,
+        )
+        array = np.asarray(arrays[name], to_numpy(tensor).dtype)
+        fail_unless(
+            array.shape == tuple(tensor.shape),
+            f"parameters: expected for {name} a tensor of shape {array.shape}, got {tuple(tensor.shape)}. Let "
+            "torch_attention transpose it: gradients are compared in one layout.",
+        )
+        checked[name] = array, tensor
+    return checked
+
+
+def _perturbed(points: list[np.ndarray], step: float) -> list[np.ndarray]:
     """Every number times `1 + step` or `1 - step`, at random but always the same: comparisons are deterministic."""
     rng = np.random.default_rng(0)
-    return tuple(x * (1 + step * rng.choice([-1, 1], size=x.shape)).astype(x.dtype) for x in operands)
+    return [x * (1 + step * rng.choice([-1, 1], size=x.shape)).astype(x.dtype) for x in points]
 
 
-def _run_jax(points: list[tuple[np.ndarray, ...]], rule: dict[str, Any]) -> list[dict[str, np.ndarray]]:
-    """Output and gradients of the rule by name, for each of several triples of operands."""
+def _run_jax(points: list[list[np.ndarray]], rule: dict[str, Any], names: list[str]) -> list[dict[str, np.ndarray]]:
+    """Output and gradients of the rule by name, for each of several lists of operands and named arrays."""
+    results = ("output", *OPERANDS, *names)
+    parts = {name: rule[name] for name in PARTS if name in rule}
 
     @jax.jit
-    def run(*operands: jax.Array) -> dict[str, jax.Array]:
-        def loss(*operands: jax.Array) -> tuple[jax.Array, jax.Array]:
-            output = attend(*operands, **{"precision": "highest", **rule})
+    def run(*point: jax.Array) -> dict[str, jax.Array]:
+        def loss(*point: jax.Array) -> tuple[jax.Array, jax.Array]:
+            arrays = dict(zip(names, point[3:], strict=True))
+            own = {
+                name: map_arrays(lambda entry: arrays.get(entry.name, entry.array), part, name)
+                for name, part in parts.items()
+            }
+            output = attend(*point[:3], **{"precision": "highest", **rule, **own})
             # The sine gives every number of the output a cotangent of its own. With a plain sum all cotangents are 1,
             # and errors of several numbers may cancel.
             return jnp.sum(jnp.sin(output)), output
 
-        gradients, output = jax.grad(loss, (0, 1, 2), has_aux=True)(*operands)
-        return dict(zip(RESULTS, (output, *gradients), strict=True))
+        gradients, output = jax.grad(loss, tuple(range(len(point))), has_aux=True)(*point)
+        return dict(zip(results, (output, *gradients), strict=True))
 
     with jax.default_matmul_precision("highest"):
-        results = [run(*(to_jax(name, x) for name, x in zip(OPERANDS, point, strict=True))) for point in points]
-    return [{name: np.asarray(one[name]) for name in RESULTS} for one in results]
+        computed = [run(*(to_jax(name, x) for name, x in zip(results[1:], point, strict=True))) for point in points]
+    return [{name: np.asarray(one[name]) for name in results} for one in computed]
 
 
 def _run_torch(
-    torch_attention: Callable, operands: tuple[np.ndarray, ...], shape: tuple[int, ...]
+    torch_attention: Callable, operands: tuple[np.ndarray, ...], parameters: dict[str, Any], shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
-    """Output and gradients of the PyTorch function by name; 0 is the gradient to an operand that it does not use."""
+    """Output and gradients of the PyTorch function by name; 0 is the gradient to a tensor that it does not use."""
     torch = import_torch()
     tensors = [to_tensor(x).requires_grad_() for x in operands]
     with highest_precision(torch), torch.enable_grad():
@@ -219,6 +273,7 @@ def _run_torch(
             output.requires_grad,
             "torch_attention: expected an output with gradients, got one without. Leave out no_grad() and detach().",
         )
+        tensors += parameters.values()
         gradients = torch.autograd.grad(output.sin().sum(), tensors, allow_unused=True)
     gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(tensors, gradients, strict=True)]
-    return {name: to_numpy(x) for name, x in zip(RESULTS, (output, *gradients), strict=True)}
+    return {name: to_numpy(x) for name, x in zip(("output", *OPERANDS, *parameters), (output, *gradients), strict=True)}
