@@ -46,6 +46,12 @@ class Mask(FactoryRepr):
     def __invert__(self) -> Not:
         return Not(self)
 
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"mask {self!r}: a mask is neither true nor false, and `and`, `or` and `not` would drop one of two masks. "
+            "Write &, | and ~, and compare with None to see whether there is a mask."
+        )
+
     def describe(self, query_length: int, key_length: int | None = None) -> str:
         """The mask as text: its expression, then one line per query, `#` where it may attend, `.` where not.
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
+import numpy as np
 
 from jax_attention.core.numerics import as_int32
+from jax_attention.core.struct import align, named_arrays
 from jax_attention.masks.base import And, Mask, as_mask
 from jax_attention.masks.positional import Chunked, SlidingWindow
 
@@ -50,7 +52,11 @@ def fully_masked_rows(
     """
     q_pos = as_int32(jnp.arange(query_length) if query_positions is None else jnp.asarray(query_positions))
     k_pos = as_int32(jnp.arange(key_length) if key_positions is None else jnp.asarray(key_positions))
-    allowed = as_mask(mask)(q_pos[..., :, None], k_pos[..., None, :])
+    # Equal ranks, as in an attention call: `jax_numpy_rank_promotion="raise"` refuses others.
+    q_pos, k_pos, arrays = q_pos[..., :, None], k_pos[..., None, :], named_arrays(as_mask(mask))
+    rank = max([q_pos.ndim - 2, k_pos.ndim - 2, *(np.ndim(entry.array) - len(entry.axes) for entry in arrays)])
+    q_pos, k_pos = (x.reshape((1,) * (rank + 2 - x.ndim) + x.shape) for x in (q_pos, k_pos))
+    allowed = align(as_mask(mask), rank, jnp.float32)(q_pos, k_pos)
     shape = jnp.broadcast_shapes(allowed.shape, (query_length, key_length))
     return ~jnp.any(jnp.broadcast_to(allowed, shape), axis=-1)
 

@@ -40,7 +40,8 @@ def with_float32_state(inner: optax.GradientTransformation) -> optax.GradientTra
     inner = optax.with_extra_args_support(inner)
 
     def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        updates, state = inner.update(widen(gradients), state, widen(params), **extra)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a Python number to an integer array
+            updates, state = inner.update(widen(gradients), state, widen(params), **extra)
         return jax.tree.map(lambda u, g: u.astype(jnp.result_type(g)), updates, gradients), state
 
     return optax.GradientTransformationExtraArgs(lambda params: inner.init(widen(params)), update)

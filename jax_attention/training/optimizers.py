@@ -142,11 +142,11 @@ def make_schedule(config: OptimizerConfig, *, steps: int) -> optax.Schedule:
         main = optax.linear_schedule(peak, final, min(decay, rest), transition_begin=max(rest - decay, 0))
     else:
         main = optax.constant_schedule(peak)
-    if warmup == 0:
-        return main
     # (step + 1): the first update has a rate above 0, or it would change nothing.
     rise = lambda step: peak * (step + 1) / warmup  # noqa: E731
-    return optax.join_schedules([rise, main], [warmup])
+    whole = main if warmup == 0 else optax.join_schedules([rise, main], [warmup])
+    # An integer times a Python number is refused by strict promotion, and float64 where JAX has that.
+    return lambda step: whole(jnp.asarray(step, jnp.float32))
 
 
 def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:

@@ -188,7 +188,8 @@ def make_train_step(
         grad_norm, value = global_norm(gradients), losses.objective / weight
         # Rounded once, after all sums: a wider gradient would change the dtypes of an optimiser's state.
         gradients = jax.tree.map(lambda g, p: g.astype(jnp.result_type(p)), gradients, state.model)
-        updates, optimizer_state = update(gradients, state.optimizer_state, state.model, value=value)
+        with jax.numpy_dtype_promotion("standard"):  # AdamW of optax raises a Python number to an integer array
+            updates, optimizer_state = update(gradients, state.optimizer_state, state.model, value=value)
         model = optax.apply_updates(state.model, updates)
         metrics = {
             "loss": losses.nats / weight,

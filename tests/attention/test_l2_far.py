@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_attention import attend, attend_heads, cache, masks, normalizers, scores
+from jax_attention import attend, attend_heads, attend_step, cache, masks, normalizers, scores
 from tests.support.arrays import difference, normal
 
 FAR = 2000.0
@@ -36,6 +36,23 @@ def test_points_far_from_the_origin(implementation):
         wide = jax.grad(lambda *x: (attend(*x, score=scores.l2()) ** 2).sum(), (0, 1))(*map(jnp.asarray, exact))
     for actual, expected in zip(jax.grad(loss, (0, 1))(q, k, v), wide, strict=True):
         assert difference(actual, expected) < 1e-4
+
+
+@pytest.mark.parametrize("mask", [None, masks.causal()])
+def test_linear_attention_far_from_the_origin(mask):
+    """The sums over keys would keep squared lengths; a step of decoding, whose centre nobody knows, keeps them."""
+    q, k, v = narrow(Q + FAR, K[:, :6] + FAR, V[:, :6])
+    rule = {"score": scores.l2(0.1), "normalize": normalizers.linear(), "mask": mask}
+    actual = attend(q, k, v, **rule, implementation="linear_attention")
+    assert difference(actual, attend(q, k, v, **rule, implementation="reference")) < 1e-4
+    steps, state = [], None
+    for t in range(6):
+        near = [x[:, t : t + 1] for x in narrow(Q, K[:, :6], V[:, :6])]
+        output, state = attend_step(state, *near, score=scores.l2(0.1), normalize=normalizers.linear())
+        steps.append(output)
+    near = narrow(Q, K[:, :6], V[:, :6])
+    whole = attend(*near, **{**rule, "mask": masks.causal()}, implementation="linear_attention")
+    assert difference(jnp.concatenate(steps, axis=-2), whole) < 1e-5
 
 
 def test_no_score_is_positive():

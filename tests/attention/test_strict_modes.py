@@ -1,4 +1,7 @@
-"""The library runs under `jax_numpy_rank_promotion="raise"` and strict dtype promotion."""
+"""Rules with an array per head under `jax_numpy_rank_promotion="raise"` and strict dtype promotion.
+
+Every public name under every mode: tests/strict_modes.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,7 @@ import pytest
 from jax_attention import (
     Dropout,
     attend_with_stats_heads,
-    cache,
-    dot_product_attention,
     masks,
-    merge_partials,
     mods,
     normalizers,
     positions,
@@ -122,24 +122,3 @@ def test_every_rule_forward_and_backward(part, name, x64):
         gradients, operands = gradients_of(part, name)
         actual = jax.jit(gradients)(*operands)
     assert all(g.dtype == jnp.float32 and np.isfinite(g).all() for g in actual)
-
-
-@pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])
-def test_everything_around_the_rule(x64):
-    with jax.enable_x64(x64):
-        q, k = array(B, T, N, H), array(B, T, K, H)
-        scaling, lengths = positions.dynamic_scaling(2.0, 2), integers(3, 4)
-
-        def around():
-            return (
-                positions.rotary(scaling=scaling).heads(q, jnp.arange(T)),
-                positions.sinusoidal(jnp.arange(T), H),
-                positions.learned(array(T, H), jnp.arange(T)),
-                cache.append(cache.create(8, K, H, batch=(B,)), k, k).key,
-                merge_partials(*[attend_with_stats_heads(q, k, k)[:2]] * 2).output,
-                dot_product_attention(
-                    q, k, k, array(1, N, T, T), is_causal=True, key_value_seq_lengths=lengths, local_window_size=2
-                ),
-            )
-
-        assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(jax.eval_shape(around)))

@@ -1,7 +1,6 @@
 """Every example in a docstring runs under JAX's strict modes: so does every public name, as each has one.
 
-Forward and backward under strict modes, rule by rule: tests/attention/test_strict_modes.py; modules:
-tests/nn/test_strict_modules.py; models: tests/models/test_model_values.py.
+Forward and backward, as compiled programs: tests/strict_modes.
 """
 
 from __future__ import annotations
@@ -10,19 +9,12 @@ import contextlib
 import doctest
 import importlib
 
-import jax
 import pytest
 
 from tests.house.test_public_names import DOCTESTED
+from tests.strict_modes.modes import MODES
 from tests.support.tiers import slow_except
 
-MODES = {
-    "strict promotion": lambda: jax.numpy_dtype_promotion("strict"),
-    "rank raise": lambda: jax.numpy_rank_promotion("raise"),
-    "debug_nans": lambda: jax.debug_nans(True),
-    "debug_infs": lambda: jax.debug_infs(True),
-    "x64": lambda: jax.enable_x64(True),
-}
 NARROW = ("strict promotion", "rank raise", "debug_nans", "debug_infs")
 WIDE = ("rank raise", "x64")
 """Not strict promotion: with x64 the arrays that an example makes are float64, and its parameters float32."""
@@ -40,15 +32,8 @@ EXCEPT = {
     "mods.bias.bias": ("debug_infs", "The bias of the example is -inf."),
     "normalizers": ("debug_infs", EAGER),
     "positions.tables.learned": ("debug_nans", "Positions outside of the table give NaN, as nothing can be raised."),
-    "training.optimizers.make_optimizer": (
-        "debug_nans, strict promotion",
-        "The gradient of the example is NaN, and AdamW of optax raises a Python number to an integer array.",
-    ),
+    "training.optimizers.make_optimizer": ("debug_nans", "The gradient of the example is NaN."),
     "training.optimizers.refuse_nonfinite": ("debug_infs", "The gradient of the example is inf."),
-    "training.step.make_train_step": (
-        "strict promotion",
-        "AdamW of optax raises a Python number to an integer array.",
-    ),
 }
 """Names of functions, modules or packages whose examples cannot run under a mode, and why."""
 QUICK = (

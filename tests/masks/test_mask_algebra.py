@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +65,17 @@ def test_boolean_algebra(a, b):
     assert np.array_equal(m(a | b), m(a) | m(b))
     assert not m(a & ~a).any()
     assert m(a | ~a).all()
+
+
+def test_and_or_not_drop_no_mask():
+    """`causal() and lengths(2)` would be `lengths(2)`."""
+    for combine in (
+        lambda: masks.causal() and masks.lengths(2),
+        lambda: masks.causal() or masks.lengths(2),
+        lambda: not masks.causal(),
+    ):
+        with pytest.raises(TypeError, match=r"mask causal\(\): .*Write &, \| and ~"):
+            combine()
 
 
 def test_masks_compare_by_content():

@@ -30,13 +30,14 @@ def _used(grid: TileGrid, call: AttentionCall) -> tuple[jax.Array, jax.Array]:
 
     def allowed(i: jax.Array, j: jax.Array) -> jax.Array:
         tile = grid.slice(padded, i, j)
-        where = grid.is_not_padding(j) & tile.mask(*tile.pair_positions)
+        where = tile.mask(*tile.pair_positions)
+        where = where & grid.is_not_padding(j, where.ndim)
         return jnp.broadcast_to(where, (*where.shape[:-2], grid.height, grid.width))
 
     def step(used: tuple[jax.Array, jax.Array], i: jax.Array, j: jax.Array, masked: bool) -> tuple:
-        where = jnp.ones((grid.height, grid.width), bool)
+        shape = (*batch, grid.height, grid.width)
+        where = jnp.ones(shape, bool)
         if masked:
-            shape = (*batch, grid.height, grid.width)
             tile_nonempty = nonempty[i, j] if isinstance(nonempty, jax.Array) else None
             where = skip_if_empty(
                 tile_nonempty, lambda: jnp.broadcast_to(allowed(i, j), shape), lambda: jnp.zeros(shape, bool)

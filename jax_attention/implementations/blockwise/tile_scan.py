@@ -69,7 +69,7 @@ def _forward(schedule: TileSchedule, tiled: TiledCall) -> tuple[RunningSums, Any
         tile, nonempty = tiled.tile(i, j)
 
         def update(old: RunningSums, old_max: Any) -> tuple[RunningSums, Any]:
-            scores, where = _score_tile(tile, grid.is_not_padding(j), masked)
+            scores, where = _score_tile(grid, j, tile, masked)
             row_max = tile.normalize.row_max(scores, where)
             row_max = None if row_max is None else jnp.maximum(old_max, row_max)
             return merge(tile, old, _tile_sums(tile, scores, where, row_max), old_max, row_max), row_max
@@ -80,7 +80,7 @@ def _forward(schedule: TileSchedule, tiled: TiledCall) -> tuple[RunningSums, Any
 
     def first_tile() -> tuple[RunningSums, Any]:
         tile, _ = tiled.tile(jnp.int32(0), jnp.int32(0))
-        scores, where = _score_tile(tile, grid.is_not_padding(jnp.int32(0)), True)
+        scores, where = _score_tile(grid, jnp.int32(0), tile, True)
         row_max = tile.normalize.row_max(scores, where)
         return _tile_sums(tile, scores, where, row_max), row_max
 
@@ -112,7 +112,7 @@ def _jvp(schedule: TileSchedule, tiled: TiledCall, tangents: TiledCall, out: Run
             tile, nonempty = jax.tree.unflatten(tree, [replaced.get(n, x) for n, x in enumerate(leaves)]).tile(i, j)
 
             def sums(tile: AttentionCall) -> RunningSums:
-                return _tile_sums(tile, *_score_tile(tile, grid.is_not_padding(j), masked), rows_max)
+                return _tile_sums(tile, *_score_tile(grid, j, tile, masked), rows_max)
 
             def no_sums(tile: AttentionCall) -> RunningSums:
                 return jax.tree.map(lambda x: jnp.zeros_like(_get_rows(grid, i, x)), out)
@@ -126,12 +126,12 @@ def _jvp(schedule: TileSchedule, tiled: TiledCall, tangents: TiledCall, out: Run
     return schedule.scan(step, pvary_like(zeros, out))
 
 
-def _score_tile(tile: AttentionCall, is_not_padding: jax.Array, masked: bool) -> tuple[jax.Array, jax.Array]:
-    """Scores of a tile after mods, `[*batch, t, s]`, ready to be normalised, and the allowed pairs."""
+def _score_tile(grid: TileGrid, j: jax.Array, tile: AttentionCall, masked: bool) -> tuple[jax.Array, jax.Array]:
+    """Scores of a tile in column j after mods, `[*batch, t, s]`, ready to be normalised, and the allowed pairs."""
     scores = tile.score.tile(tile.query, tile.key)
     where = jnp.ones((), bool)
     if masked:
-        where = is_not_padding
+        where = grid.is_not_padding(j, scores.ndim)
         if tile.mask is not None:
             allowed = tile.mask(*tile.pair_positions)
             where = where & allowed.reshape(allowed.shape[-scores.ndim :])  # a user's mask may add axes of size 1

@@ -87,11 +87,15 @@ class TileGrid(NamedTuple):
         number = jnp.arange(self.rows * self.columns, dtype=jnp.int32)
         return jnp.stack([number // self.columns, number % self.columns], axis=-1)
 
-    def is_not_padding(self, j: jax.Array) -> jax.Array:
-        """False for columns that only fill up the last tiles. (Padding rows repeat the last row, and are cut off.)"""
+    def is_not_padding(self, j: jax.Array, rank: int) -> jax.Array:
+        """False for columns that only fill up the last tiles, `[1, …, width]` with `rank` axes.
+
+        Padding rows repeat the last row, and are cut off.
+        """
         if self.S % self.width == 0:
-            return jnp.ones((1, 1), bool)
-        return (j * self.width + jnp.arange(self.width) < self.S)[None, :]
+            return jnp.ones((1,) * rank, bool)
+        columns = j * self.width + jnp.arange(self.width) < self.S
+        return columns.reshape((1,) * (rank - 1) + columns.shape)
 
     def coverage(self, mask: Mask, q_pos: Any, k_pos: Any) -> BlockCoverage:
         """What a mask says about the tiles; mask and positions are padded."""

@@ -62,11 +62,16 @@ class LinearAttention(Implementation):
         return why_not(call)
 
     def attend(self, call: AttentionCall) -> jax.Array:
-        return attend_from(call, None, self.chunk)[0]
+        return attend_from(call, None, self.chunk, all_keys=True)[0]
 
 
-def attend_from(call: AttentionCall, state: State | None, chunk: int | None = None) -> tuple[jax.Array, State | None]:
-    """The output, and the sums over all keys. `state` holds the sums over earlier keys, which every query sees."""
+def attend_from(
+    call: AttentionCall, state: State | None, chunk: int | None = None, *, all_keys: bool = False
+) -> tuple[jax.Array, State | None]:
+    """The output, and the sums over all keys. `state` holds the sums over earlier keys, which every query sees.
+
+    With `all_keys` there are no earlier or later ones, so that features may be relative to the centre of the keys.
+    """
     shape = (*call.score_shape[:-1], call.value.shape[-1])
     if 0 in call.score_shape:
         return jnp.zeros(shape, call.query.dtype), state
@@ -74,6 +79,9 @@ def attend_from(call: AttentionCall, state: State | None, chunk: int | None = No
     operands = call.in_compute_dtype().in_logarithms()
     if call.mask is not None:
         operands = operands.zero_unused(extent.row_used(), extent.column_used())
+    if all_keys:
+        query, key = operands.score.center(operands.query, operands.key)
+        operands = operands.replace(query=query, key=key)
     output, state = _form(operands).attend(operands, extent, state, chunk)
     if call.mask is not None:
         output = jnp.where(extent.row_used()[..., None], output, 0)
