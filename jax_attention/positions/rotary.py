@@ -181,7 +181,7 @@ def rotary_tables(cos: Float[Array, "L F"], sin: Float[Array, "L F"], *, style: 
     Example:
         >>> import jax.numpy as jnp
         >>> from jax_attention import positions
-        >>> quarter_turns = jnp.arange(3)[:, None] * jnp.pi / 2
+        >>> quarter_turns = jnp.array([[0.0], [0.5], [1.0]]) * jnp.pi
         >>> rope = positions.rotary_tables(jnp.cos(quarter_turns), jnp.sin(quarter_turns))
         >>> abs(rope(jnp.array([[1., 0.], [1., 0.]]), jnp.array([1, 2])).round(4))
         Array([[0., 1.],
