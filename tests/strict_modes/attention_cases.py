@@ -178,6 +178,9 @@ POSITIONS = {
     "positions.dynamic_scaling": rotated(positions.dynamic_scaling(2.0, 2)),
     "positions.llama3_scaling": rotated(positions.llama3_scaling(original_length=16)),
     "positions.yarn_scaling": rotated(positions.yarn_scaling(2.0, 16)),
+    "positions.rotary_tables": call(
+        lambda cos, sin, x: positions.rotary_tables(cos, sin).heads(x, INDEX), arrays((T, 3), (T, 3), (B, T, N, H))
+    ),
     "positions.learned": call(lambda table: positions.learned(table, INDEX), arrays((T, H))),
     "positions.sinusoidal": Case(None, lambda: positions.sinusoidal(INDEX, H), "made from integers"),
     "positions.alibi_slopes": Case(None, lambda: positions.alibi_slopes(6), "made from a number of heads"),

@@ -118,6 +118,7 @@ MODELS = {
     "models.scan_layers": Case(
         lambda: models.create(SCAN), lambda m: models.scan_layers(models.unroll_layers(m))(TOKENS).logits
     ),
+    "models.untie_head": Case(lambda: models.create(SCAN), lambda m: models.untie_head(m)(TOKENS).logits),
     "models.to_dict": Case(lambda: models.create(SCAN), models.to_dict),
     "models.from_dict": Case(
         lambda: models.to_dict(models.create(SCAN)), lambda p: models.from_dict(SCAN, p)(TOKENS).logits
