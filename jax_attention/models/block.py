@@ -16,6 +16,7 @@ from jax_attention.dropout import Dropout
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.nn import FeedForward, LearnedPart, MultiHeadAttention
 from jax_attention.nn.freeze import freeze, unfreeze
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.norms import LayerNorm, RMSNorm
 from jax_attention.normalizers import softmax
 from jax_attention.positions import Rotary
@@ -100,17 +101,17 @@ class Block(nnx.Module):
             if cache is not None:
                 options["positions"] = inputs.positions
                 old_cache = cache
-                out, cache = self.attention.step(x, old_cache, **options)
+                out, cache = unlisted(self.attention.step)(x, old_cache, **options)
                 weights[0] = self.attention.step_weights(x, old_cache, **options) if request.weights else None
                 return out
             options |= {"query_positions": inputs.positions} | self._weight_dropout(rngs[0])
             weights[0] = self.attention.weights(x, **options) if request.weights else None
-            return self.attention(x, **options)
+            return unlisted(self.attention.__call__)(x, **options)
 
         def cross_attend(x: jax.Array) -> jax.Array:
             dropout = self._weight_dropout(rngs[3])
             weights[1] = self.cross.cross_attention_weights(x, memory, **dropout) if request.cross else None
-            return self.cross.cross_attend(x, memory, **dropout)
+            return unlisted(self.cross.cross_attend)(x, memory, **dropout)
 
         y = self._add(x, x, attend, self.attention_norm, self.attention_after, rngs[1])
         if self.cross is not None:

@@ -10,6 +10,7 @@ from flax import nnx
 from jax_attention.models.config import LMConfig
 from jax_attention.models.results import StackOutput
 from jax_attention.models.transformer_stack import TransformerStack
+from jax_attention.nn.listing import unlisted
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -66,5 +67,6 @@ class EncoderDecoderStack(nnx.Module):
         """
         rngs = (None, None) if rng is None else jax.random.split(rng)
         states = self.encoder(source, positions=source_positions, rng=rngs[0]).hidden
-        memory = self.decoder.project_memory(states, source_positions)
-        return self.decoder(target, positions=target_positions, mask=mask, memory=memory, rng=rngs[1], capture=capture)
+        memory = unlisted(self.decoder.project_memory)(states, source_positions)
+        decode = unlisted(self.decoder.__call__)
+        return decode(target, positions=target_positions, mask=mask, memory=memory, rng=rngs[1], capture=capture)

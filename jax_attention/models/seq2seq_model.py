@@ -11,6 +11,7 @@ from flax import nnx
 from jax_attention.cache import EMPTY
 from jax_attention.core.buckets import bucket
 from jax_attention.core.checks import check_positions, check_tokens, fail_unless
+from jax_attention.nn.listing import unlisted
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -26,7 +27,7 @@ class ConditionedDecoder(nnx.Module):
 
     def __call__(self, tokens: Int[Array, "*batch T"], **options: Any) -> LMOutput:
         """Logits of the next token at every position."""
-        return self.decoder(tokens, memory=self.memory, **options)
+        return unlisted(self.decoder.__call__)(tokens, memory=self.memory, **options)
 
     def hidden(self, tokens: Int[Array, "*batch T"], **options: Any) -> tuple[Float[Array, "*batch T D"], Any]:
         """Hidden states before the head, and the new cache."""
@@ -66,7 +67,8 @@ class Seq2SeqModel(nnx.Module):
         capture: arrays of the decoder; `Capture(cross="all")` gives the attention weights over the source.
         """
         options = self._decoder_options(source, target, source_positions, rng)
-        return self.decoder(target, positions=target_positions, capture=capture, **options)
+        decode = unlisted(self.decoder.__call__)
+        return decode(target, positions=target_positions, capture=capture, **options)
 
     def hidden(
         self,
@@ -114,7 +116,7 @@ class Seq2SeqModel(nnx.Module):
             "for each source.",
         )
         rngs = (None, None) if rng is None else jax.random.split(rng)
-        return {"memory": self.encode_memory(source, positions, rngs[0]), "rng": rngs[1]}
+        return {"memory": unlisted(self.encode_memory)(source, positions, rngs[0]), "rng": rngs[1]}
 
 
 @jax.jit

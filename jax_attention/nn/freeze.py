@@ -103,3 +103,8 @@ def unfreeze(stored: Any) -> Any:
     if isinstance(stored, ScoreModule):
         return stored.as_score()
     return stored.part() if isinstance(stored, LearnedPart) else stored.value
+
+
+def unfreeze_rule(rule: nnx.Dict) -> dict[str, Any]:
+    """Score, mask and normalizer of a layer. By name: `nnx.tabulate` adds an entry of its own to the module `rule`."""
+    return {name: unfreeze(rule[name]) for name in ("score", "mask", "normalize")}

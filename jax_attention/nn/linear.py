@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention.core.numerics import matmul
+from jax_attention.nn.listing import unlisted
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -117,13 +118,14 @@ class PackedProjections(nnx.Module):
 
     def project_query(self, query: jax.Array) -> jax.Array:
         """Project a query without key and value."""
-        return self.joined.columns(query, slice(self.ends[0]))
+        return unlisted(self.joined.columns)(query, slice(self.ends[0]))
 
     def project_key_value(self, key: jax.Array, value: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Project a key and a value without the query; None for value takes key."""
         first, second = self.ends
         value = key if value is None else value
-        return self.joined.columns(key, slice(first, second)), self.joined.columns(value, slice(second, None))
+        columns = unlisted(self.joined.columns)
+        return columns(key, slice(first, second)), columns(value, slice(second, None))
 
 
 def _project(name: str, linear: Linear, x: jax.Array) -> jax.Array:
