@@ -23,15 +23,16 @@ class ConditionedDecoder(nnx.Module):
     """A decoder together with the memory of a source: a language model like any other, for `decoding.generate`."""
 
     def __init__(self, decoder: Any, memory: Any):
-        self.decoder, self.memory, self.config = decoder, nnx.data(memory), decoder.config
+        self.decoder, self.config = decoder, decoder.config
+        self.memory = nnx.Variable(memory)  # bare arrays would stop `nnx.tabulate`
 
     def __call__(self, tokens: Int[Array, "*batch T"], **options: Any) -> LMOutput:
         """Logits of the next token at every position."""
-        return unlisted(self.decoder.__call__)(tokens, memory=self.memory, **options)
+        return unlisted(self.decoder.__call__)(tokens, memory=self.memory.get_value(), **options)
 
     def hidden(self, tokens: Int[Array, "*batch T"], **options: Any) -> tuple[Float[Array, "*batch T D"], Any]:
         """Hidden states before the head, and the new cache."""
-        return self.decoder.hidden(tokens, memory=self.memory, **options)
+        return self.decoder.hidden(tokens, memory=self.memory.get_value(), **options)
 
     def unembed(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Logits of hidden states."""

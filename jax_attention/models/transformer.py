@@ -19,6 +19,7 @@ from jax_attention.models.results import Capture, LMCache, LMOutput, Memory, Sta
 from jax_attention.models.transformer_stack import StackView, TransformerStack, check_cache
 from jax_attention.nn import Linear
 from jax_attention.nn.feed_forward import ACTIVATIONS
+from jax_attention.nn.listing import unlisted
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -116,7 +117,7 @@ class TransformerLM(nnx.Module):
         rng: for dropout; None is no dropout.
         capture: what else to return; does not change the logits. Captured weights are those after dropout.
         """
-        x, cache, captured = self.read(
+        x, cache, captured = unlisted(self.read)(
             tokens,
             positions=positions,
             segment_ids=segment_ids,
@@ -132,7 +133,7 @@ class TransformerLM(nnx.Module):
         self, tokens: Int[Array, "*batch T"], **options: Any
     ) -> tuple[Float[Array, "*batch T D"], LMCache | None]:
         """Hidden states before the head, `[..., T, D]`, and the new cache: the same call without the large logits."""
-        return self.read(tokens, **options, capture=None)[:2]
+        return unlisted(self.read)(tokens, **options, capture=None)[:2]
 
     def unembed(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Logits of hidden states, in at least float32."""
@@ -168,7 +169,7 @@ class TransformerLM(nnx.Module):
         capture: Capture | None = None,
     ) -> StackOutput:
         """The whole call except the head: hidden states, the new cache, the captured arrays."""
-        tokens = self.check_inputs(tokens, positions, token_types)
+        tokens = unlisted(self.check_inputs)(tokens, positions, token_types)
         if cache is not None:
             check_cache(cache, self.config, self.blocks, tokens.shape, segment_ids, rng)
             positions = cache.next_positions(tokens.shape[-1]) if positions is None else positions

@@ -105,7 +105,7 @@ class TransformerStack(nnx.Module):
             call_masks.append(masks.segments(jnp.broadcast_to(segment_ids, x.shape[:-1])[..., None, :]))
         # A causal mask hides padding by itself; not every mask does. With a cache the layers do the same.
         call_masks += [filled()] if positions is not None and cache is None else []
-        inputs = LayerInputs(positions, _intersection(call_masks), self.shared_mods())
+        inputs = LayerInputs(positions, _intersection(call_masks), unlisted(self.shared_mods)())
         run, dtype = unlisted(self.blocks.__call__), model_dtype(self.config)
         x, cache, captured = run(x.astype(dtype), inputs, cache, memory, rng, capture, self.config.remat)
         return StackOutput(x if self.final_norm is None else self.final_norm(x), cache, captured)

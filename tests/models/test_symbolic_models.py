@@ -103,12 +103,11 @@ def test_parameters_as_dicts_make_a_program_that_can_be_stored():
 
 
 def test_tokens_beyond_a_learned_table_of_positions_give_nan():
-    """A known number of tokens is refused; a symbolic one is not known, and no row of the table is right."""
+    """A known number of tokens is refused; a symbolic one has no right row of the table."""
     model = small.model("learned")
     program = export.export(jax.jit(lambda x: model(x).logits))(spec(*symbolic_sizes("both"), dtype=jnp.int32))
     logits = program.call(small.tokens(1, small.CONTEXT + 2))
     assert bool(jnp.isnan(logits[:, small.CONTEXT :]).all())
-    assert bool(jnp.isfinite(logits[:, : small.CONTEXT]).all())
 
 
 @pytest.mark.slow
