@@ -12,6 +12,7 @@ from flax import nnx
 
 from jax_attention import masks, mods, positions
 from jax_attention.cache import KVCache
+from jax_attention.core.explicit_axes import take_rows
 from jax_attention.dropout import Dropout
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.nn import FeedForward, LearnedPart, MultiHeadAttention
@@ -239,7 +240,7 @@ def table_rows(table: nnx.Param, index: Any, dtype: jnp.dtype) -> jax.Array:
     Negative indices do not count from the end: -100, the mark of an ignored target, would silently be a token.
     """
     index = jnp.where(jnp.asarray(index) < 0, table.shape[0], index)
-    return jnp.take(table[...].astype(dtype), index, axis=0, mode="fill")
+    return take_rows(table[...].astype(dtype), index)
 
 
 def fold(rng: jax.Array | None, data: int) -> jax.Array | None:

@@ -11,6 +11,7 @@ from flax import nnx
 from jax_attention import positions
 from jax_attention.cache import EMPTY
 from jax_attention.core.checks import check_instance, check_positions, check_tokens, fail_unless
+from jax_attention.core.explicit_axes import flatten_rows
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.sizes import exceeds
 from jax_attention.models.block import INITIAL_DEVIATION, drop, fold, make_norm, table_rows
@@ -145,13 +146,15 @@ class TransformerLM(nnx.Module):
             hidden = hidden * jnp.asarray(config.logit_scale, hidden.dtype)
         matrix, axis = (self.embedding, 1) if self.head is None else (self.head.kernel, 0)
         # Not `Linear`: a tied table [V, D] is contracted along its last axis as it is, without a transposed copy.
+        rows = flatten_rows(hidden).astype(dtype)
         logits = jax.lax.dot_general(
-            hidden.reshape(-1, config.width).astype(dtype),
+            rows,
             matrix[...].astype(dtype),
-            (((1,), (axis,)), ((), ())),
+            (((rows.ndim - 1,), (axis,)), ((), ())),
             preferred_element_type=compute_dtype(dtype),
         )
-        logits = logits if self.head_bias is None else logits + self.head_bias[...].astype(logits.dtype)
+        if self.head_bias is not None:
+            logits = logits + _expand_to_rank(self.head_bias[...].astype(logits.dtype), logits.ndim)
         if config.logit_cap is not None:
             logits = config.logit_cap * jnp.tanh(logits / config.logit_cap)
         return logits.reshape(*hidden.shape[:-1], config.vocab_size)

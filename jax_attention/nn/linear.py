@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_attention.core.explicit_axes import flatten_rows
 from jax_attention.core.numerics import matmul
 from jax_attention.nn.listing import unlisted
 
@@ -65,15 +66,12 @@ class Linear(nnx.Linear):
         return self._apply(x, self.kernel[...][:, columns], bias)
 
     def _apply(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-        flat, kernel, bias = self.promote_dtype((self._flat(x), kernel, bias), dtype=self.dtype)
-        y = matmul(flat, kernel, self.precision, self.preferred_element_type)
-        y = y if bias is None else y + bias[None]
-        return y.reshape(*x.shape[:-1], y.shape[-1])
-
-    def _flat(self, x: jax.Array) -> jax.Array:
         if x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected {self.in_features} features in the last axis, got shape {x.shape}.")
-        return x.reshape(-1, self.in_features)
+        flat, kernel, bias = self.promote_dtype((flatten_rows(x), kernel, bias), dtype=self.dtype)
+        y = matmul(flat, kernel, self.precision, self.preferred_element_type)
+        y = y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class SeparateProjections(nnx.Module):

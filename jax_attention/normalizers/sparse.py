@@ -69,7 +69,7 @@ class _Threshold(Normalizer):
             tau, step = state
             return jnp.any(tau + step > tau)
 
-        start = pvary_like(jnp.full((*z.shape[:-1], 1), -1, z.dtype), z)
+        start = jnp.full_like(row_max(z), -1)  # of the type of z: sharded, and varying over devices, like z
         tau, _ = jax.lax.while_loop(changes, advance, (start, newton_step(start)))
         return z > tau
 
