@@ -16,21 +16,36 @@ SMOOTH = 50
 
 
 def band(numbers: Any) -> training.ConfidenceInterval:
-    """Mean over seeds, the first axis, with its bootstrap interval; all three are the same for one seed."""
+    """Mean over seeds, the first axis, with its 95 % t-interval; the ends are NaN for one seed, which has none."""
     numbers = np.asarray(numbers, np.float64)
     if len(numbers) == 1:
-        return training.ConfidenceInterval(numbers[0], numbers[0], numbers[0])
-    return training.bootstrap(numbers)
+        nothing = np.full(numbers.shape[1:], np.nan)
+        return training.ConfidenceInterval(numbers[0], nothing, nothing)
+    return training.t_interval(numbers)
+
+
+def band_numbers(numbers: Any) -> dict[str, Any]:
+    """Number of seeds, mean and ends of its interval for results.json; one seed has no ends."""
+    mean, low, high = band(numbers)
+    return {"n": len(numbers), "mean": mean} | ({"low": low, "high": high} if len(numbers) > 1 else {})
 
 
 def with_band(numbers: Any) -> dict[str, Any]:
-    """The number of each seed, their mean and its bootstrap interval."""
-    return {"by_seed": np.asarray(numbers, np.float64), **band(numbers)._asdict()}
+    """The number of each seed, and `band_numbers`."""
+    return {"by_seed": np.asarray(numbers, np.float64), **band_numbers(numbers)}
 
 
-def format_band(numbers: Mapping[str, Any], digits: int = 3) -> str:
-    """Mean and interval as text: `0.912 (0.900 to 0.924)`."""
-    return f"{numbers['mean']:.{digits}f} ({numbers['low']:.{digits}f} to {numbers['high']:.{digits}f})"
+def format_band(numbers: Mapping[str, Any], digits: int = 3, sign: str = "-") -> str:
+    """Mean and half the length of its interval as text: `0.912 ± 0.012`, or `0.912 (one seed)`."""
+    mean = f"{numbers['mean']:{sign}.{digits}f}"
+    if numbers["n"] == 1:
+        return f"{mean} (one seed)"
+    return f"{mean} \N{PLUS-MINUS SIGN} {(numbers['high'] - numbers['low']) / 2:.{digits}f}"
+
+
+def describe_bands(count: int) -> str:
+    """What the bands of a figure are, for its title."""
+    return "no interval (one seed)" if count == 1 else f"95 % t-intervals of the mean over {count} seeds"
 
 
 def bars(numbers: Mapping[str, Mapping[str, Any]], ylabel: str, title: str) -> Figure:

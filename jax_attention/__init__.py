@@ -9,7 +9,7 @@ A rule is a choice of four parts: a score, mods, a mask, a normalizer. `attend` 
 Importing this package loads neither Flax nor any optional dependency; `jax_attention.nn` holds the Flax modules.
 """
 
-from jax_attention import cache, masks, mods, normalizers, positions, scores
+from jax_attention import cache, masks, mods, normalizers, parts, positions, scores
 from jax_attention.attention.attend import (
     attend,
     attend_heads,
@@ -57,6 +57,7 @@ __all__ = [
     "merge_partials",
     "mods",
     "normalizers",
+    "parts",
     "positions",
     "scores",
 ]

@@ -147,7 +147,7 @@ def append(
         ValueError: if a shape is wrong, if the rows do not fit into a cache that is not a ring, or if there are more
             than the slots of a ring. Under `jit` the length is not known and Python cannot raise: rows that do not fit
             are then written as NaN over the last slots, so that the outputs of attention become NaN. So are those of a
-            symbolic number of rows; a ring needs a bound of that number: `symbolic_shape("t", constraints=["t <= 16"])`.
+            symbolic number of rows; a ring needs a bound of it: `symbolic_shape("t", constraints=["t <= 16"])`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -84,8 +84,8 @@ STRINGS = {("implementation", "linear_time"): "linear_attention", ("qk_norm", "j
 REMOVED = {
     name: "experiments.corpora, which is not part of the wheel"
     for name in ("data.Grammar", "data.Passage", "data.passages", "data.Report", "data.reports")
-}
-"""Names that have left the library, and where they went."""
+} | {"training.bootstrap": "training.t_interval, whose intervals are wider for few values"}
+"""Names that have left the library, and what to use instead."""
 
 
 class Edit(NamedTuple):
@@ -117,7 +117,7 @@ def rename(source: str) -> tuple[str, list[str]]:
     edits, warnings = set(), []
     for node, old, new in _renamings(tree, paths):
         if new is None:
-            warnings.append(f"line {node.lineno}: {old} is now in {REMOVED[old]}")
+            warnings.append(f"line {node.lineno}: {old} has left the library; use {REMOVED[old]}")
             continue
         end = starts[node.end_lineno - 1] + node.end_col_offset
         start = starts[node.lineno - 1] + node.col_offset

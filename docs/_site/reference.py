@@ -17,6 +17,8 @@ MODULES = (
     "jax_attention.masks",
     "jax_attention.normalizers",
     "jax_attention.positions",
+    "jax_attention.parts",
+    "jax_attention.testing",
     "jax_attention.cache",
     "jax_attention.nn",
     "jax_attention.models",

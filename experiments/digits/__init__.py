@@ -8,7 +8,8 @@ Result:   the digit is right in 0.87 of the images and the other words in 0.84 t
           0.50 to 0.81. The word about the top has 0.44 of its weight in the upper quarter, the word about the bottom
           0.40 in the lower. If the 4 patches with the largest weights are masked out, 0.21 of the digits are right; 4
           random patches leave 0.65, the 4 with the smallest weights 0.85. If patches are painted white instead, the
-          order is reversed (0.60, 0.46, 0.44), because half of the patches with the largest weights are empty anyway.
+          means are in the opposite order (0.60, 0.46, 0.44; most minus least +0.159 ± 0.270 over 3 seeds), because half
+          of the patches with the largest weights are empty anyway.
 
 Two encoders are compared. "apart": each patch attends to itself only, so a word must look where its evidence is.
 "together": patches attend to each other first, as usual, so any of them may carry information about any other.

@@ -65,7 +65,7 @@ def edge_weight(maps: np.ndarray) -> dict[str, np.ndarray]:
 
 def print_report(config: Config, results: Results) -> None:
     """Print a table for each question."""
-    print("share of right words on held-out images, mean and band over seeds")
+    print("share of right words on held-out images, mean over seeds and half of its 95 % interval")
     print(" " * 32, *(f"{kind:>18}" for kind in KINDS))
     print("commonest word".ljust(32), *(f"{share:18.3f}" for share in results.commonest))
     _print_bands("never sees an image", results.blind)
@@ -86,5 +86,4 @@ def print_report(config: Config, results: Results) -> None:
 
 
 def _print_bands(name: str, shares: np.ndarray) -> None:
-    band = seeds.band(shares)
-    print(name.ljust(32), *(f" {m:.3f} ({a:.3f}-{b:.3f})" for m, a, b in zip(*band, strict=True)))
+    print(name.ljust(32), *(f"{seeds.format_band(seeds.band_numbers(of_kind)):>18}" for of_kind in shares.T))

@@ -53,7 +53,7 @@ def jacobian_norms(
         stack = scale_kernels(models.TransformerStack(sizes, rngs=nnx.Rngs(rng)), config)
 
         def output(x: jax.Array, states: jax.Array) -> jax.Array:
-            return stack(x, memory=stack.project_memory(states)).hidden
+            return stack(x, states)
 
         jacobians = jax.jacrev(output, argnums=(0, 1))(x, states)
         return tuple(jnp.sqrt(jnp.sum(jnp.square(jacobian), axis=(1, 3))) for jacobian in jacobians)

@@ -14,9 +14,10 @@ COLOURS = ("#08519c", "#238b45", "#b8860b", "#d94801", "#6a51a3", "#c51b7d")
 def draw(config: Config, curves: dict[str, np.ndarray]) -> dict[str, Figure]:
     """Draw all figures, by the names of their files.
 
-    Some positions of the text are harder than others, so all curves are differences on the same text.
+    Some positions of the text are harder than others, so all curves are differences on the same text. They are taken
+    seed by seed: with the mean over seeds of one side, the intervals would leave out that this side varies too.
     """
-    schemes = {scheme: curves[scheme] - curves[LONG].mean(0) for scheme in config.schemes}
+    schemes = {scheme: curves[scheme] - curves[LONG] for scheme in config.schemes}
     changed = {
         name: curves[name] - curves[evaluation.scheme]
         for name, evaluation in evaluations(config).items()
@@ -56,7 +57,8 @@ def position_curves(config: Config, curves: dict[str, np.ndarray], title: str, l
     axes.set_xticks(np.arange(config.times + 1) * length)
     axes.set_xlabel("position")
     axes.set_ylabel(label)
-    axes.set_title(f"{title}; 95 % bands over seeds", fontsize=11)
+    count = len(next(iter(curves.values())))
+    axes.set_title(f"{title}\n{seeds.describe_bands(count)}", fontsize=10)
     figure.legend(fontsize=8, frameon=False, loc="outside right center")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

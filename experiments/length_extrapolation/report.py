@@ -63,9 +63,9 @@ def result_numbers(config: Config, curves: dict[str, np.ndarray]) -> dict[str, A
         first, *_, last = means.values()
         numbers[evaluation] = {
             "loss": means,
-            "band": {name: seeds.band(mean)._asdict() for name, mean in means.items()},
+            "band": {name: seeds.band_numbers(mean) for name, mean in means.items()},
             "rise": last - first,
-            "rise_band": seeds.band(last - first)._asdict(),
+            "rise_band": seeds.band_numbers(last - first),
             "curve": curve.reshape(len(curve), -1, max(config.sizes.context // 8, 1)).mean(-1),
         }
     return numbers
@@ -73,8 +73,7 @@ def result_numbers(config: Config, curves: dict[str, np.ndarray]) -> dict[str, A
 
 def print_report(config: Config, numbers: dict[str, Any]) -> None:
     """Print one line for each evaluation."""
-    print(f"{'positions':22}" + "".join(f"{name:>12}" for name in position_ranges(config)) + "        rise")
+    print(f"{'positions':22}" + "".join(f"{name:>12}" for name in position_ranges(config)) + f"{'rise':>20}")
     for name, row in numbers.items():
         means = "".join(f"{band['mean']:12.4f}" for band in row["band"].values())
-        rise = row["rise_band"]
-        print(f"{name:22}{means}{rise['mean']:+12.4f}  ({rise['low']:+.4f} to {rise['high']:+.4f})")
+        print(f"{name:22}{means}{seeds.format_band(row['rise_band'], 4, '+'):>20}")

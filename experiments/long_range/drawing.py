@@ -48,7 +48,8 @@ def recall_curves(config: RecallConfig, results: dict[str, RecallResults]) -> Fi
         axes.set_ylim(0, 1.04)
         _finish_axes(axes, title, "distance of the key from the end, in keys")
     left.set_ylabel("share of right answers")
-    figure.suptitle("Means and their 95 % bands; dots are seeds", fontsize=9)
+    count = len(next(iter(results.values())).inside)
+    figure.suptitle(f"Bands: {seeds.describe_bands(count)}; dots are seeds", fontsize=9)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return figure
 

@@ -60,7 +60,7 @@ def result_numbers(config: Config, results: Results) -> dict[str, Any]:
 
 def recall_numbers(result: RecallResults) -> dict[str, Any]:
     """Numbers of one model, and the bands of its shares over seeds."""
-    bands = {key: seeds.band(getattr(result, key))._asdict() for key in ("inside", "beyond")}
+    bands = {key: seeds.band_numbers(getattr(result, key)) for key in ("inside", "beyond")}
     return result._asdict() | {"bands": bands}
 
 

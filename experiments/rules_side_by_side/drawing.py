@@ -24,7 +24,7 @@ def draw(results: Results) -> dict[str, Figure]:
 
 
 def accuracy_bars(results: dict[str, dict[str, TaskResults]]) -> Figure:
-    """Draw the mean over seeds as a bar, its bootstrap interval, and the seeds."""
+    """Draw the mean over seeds as a bar, its t-interval, and the seeds."""
     names = list(next(iter(results.values())))
     figure = Figure(figsize=(7.5, 0.36 * len(names) + 1.4), layout="constrained")
     for axes, (task, by_rule) in zip(
@@ -42,7 +42,8 @@ def accuracy_bars(results: dict[str, dict[str, TaskResults]]) -> Figure:
         axes.set_xlabel("share of held-out rows written rightly")
         axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()
-    figure.suptitle("Bars are means, dots seeds, lines 95 % bands of the means", fontsize=9)
+    count = len(next(iter(next(iter(results.values())).values())).sequences)
+    figure.suptitle(f"Bars are means, dots seeds, lines {seeds.describe_bands(count)}", fontsize=9)
     return figure
 
 

@@ -57,21 +57,20 @@ def result_numbers(results: Results) -> dict[str, Any]:
 def task_numbers(result: TaskResults) -> dict[str, Any]:
     """Measurements of one rule on one task, and the band of its accuracy."""
     numbers = {name: x for name, x in result._asdict().items() if x is not None and name not in ("maps", "source")}
-    return numbers | {"band": seeds.band(result.sequences)._asdict()}
+    return numbers | {"band": seeds.band_numbers(result.sequences)}
 
 
 def print_report(results: Results) -> None:
     """Print a table for each task, then the layer and the cost."""
     for task, by_rule in results.tasks.items():
-        print(f"{task:24}{'tokens':>8}{'rows':>8}   band          aim    spread   seeds")
+        print(f"{task:24}{'tokens':>8}{'rows':>16}    aim    spread   seeds")
         for name, result in by_rule.items():
-            band = seeds.band(result.sequences)
             weights = (
                 "      -         -" if result.aim is None else f"{result.aim.mean():7.3f} {result.spread.max():9.1e}"
             )
             by_seed = " ".join(f"{share:.3f}" for share in result.sequences)
-            ends = f"{band.low:.3f} - {band.high:.3f}"
-            print(f"  {name:22}{result.tokens.mean():8.3f}{band.mean:8.3f}   {ends}{weights}   {by_seed}")
+            rows = seeds.format_band(seeds.band_numbers(result.sequences))
+            print(f"  {name:22}{result.tokens.mean():8.3f}{rows:>16}{weights}   {by_seed}")
     for task, by_rule in results.layer.items():
         for name, result in by_rule.items():
             ends = f"error {result.first_loss.mean():.2f} -> {result.error.mean():.2g}, aim {result.aim.mean():.3f}"

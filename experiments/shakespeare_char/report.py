@@ -54,6 +54,5 @@ def result_numbers(text: Path, losses: dict[str, np.ndarray]) -> dict[str, Any]:
     }
     for position, curves in losses.items():
         last = curves[:, -1]
-        band = seeds.band(last)._asdict()
-        numbers["positions"][position] = {"validation_loss": last, "band": band, "curves": curves}
+        numbers["positions"][position] = {"validation_loss": last, "band": seeds.band_numbers(last), "curves": curves}
     return numbers

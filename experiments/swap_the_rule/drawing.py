@@ -14,7 +14,7 @@ from experiments.swap_the_rule.variants import BASE, GROUPS, group_of
 COLOURS = dict(zip(GROUPS, ("#333333", "#08519c", "#6a51a3", "#d94801", "#238b45", "#b8860b"), strict=True))
 LINEAR_UP_TO = 0.05
 """Difference in nats up to which the axis is linear; beyond, it is logarithmic."""
-TICKS = (-0.05, 0, 0.05, 0.1, 0.2, 0.5)
+TICKS = (-0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5)
 
 
 def draw(results: Results) -> dict[str, Figure]:
@@ -23,22 +23,23 @@ def draw(results: Results) -> dict[str, Figure]:
 
 
 def loss_differences(results: Results) -> Figure:
-    """Draw differences from the base: a dot for each seed, a bar for the band of their mean."""
+    """Draw differences from the base: a dot for each seed, a bar for the interval of their mean."""
     figure, (axes,) = _variant_axes(results, 1)
     base = results.variants[BASE]
+    ends = [-LINEAR_UP_TO, LINEAR_UP_TO]
     for row, (name, variant) in enumerate(results.variants.items()):
         colour, difference = COLOURS[group_of(name)], variant.held_out - base.held_out
         band = seeds.band(difference)
+        ends += [*difference, band.low, band.high]
         axes.plot([band.low, band.high], [row, row], color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
         axes.plot(difference, np.full(len(difference), row), "o", color=colour, ms=4)
     axes.axvline(0, color="#888888", lw=1)
     axes.set_xscale("symlog", linthresh=LINEAR_UP_TO, linscale=0.7)
     axes.set_xticks(TICKS, [f"{tick:+g}" if tick else "0" for tick in TICKS])
     axes.set_xticks([], minor=True)
-    differences = np.concatenate([variant.held_out - base.held_out for variant in results.variants.values()])
-    axes.set_xlim(min(1.2 * float(differences.min()), -LINEAR_UP_TO), max(1.3 * float(differences.max()), LINEAR_UP_TO))
+    axes.set_xlim(1.2 * float(np.nanmin(ends)), 1.2 * float(np.nanmax(ends)))  # one seed has the ends NaN
     axes.set_xlabel(f"held-out loss minus that of the base, nats per byte (linear up to {LINEAR_UP_TO})", fontsize=9)
-    axes.set_title(f"One field changed: a dot for each of {len(base.held_out)} seeds, 95 % band", fontsize=10)
+    axes.set_title(f"One field changed; dots are seeds, bars {seeds.describe_bands(len(base.held_out))}", fontsize=9)
     return figure
 
 

@@ -55,9 +55,9 @@ def result_numbers(config: Config, results: Results) -> dict[str, Any]:
             "first_loss": variant.first,
             "training_loss": variant.training,
             "held_out_loss": variant.held_out,
-            "band": seeds.band(variant.held_out)._asdict(),
+            "band": seeds.band_numbers(variant.held_out),
             "difference": variant.held_out - base.held_out,
-            "difference_band": seeds.band(variant.held_out - base.held_out)._asdict(),
+            "difference_band": seeds.band_numbers(variant.held_out - base.held_out),  # of pairs
             "step_milliseconds": 1e3 * float(np.median(variant.seconds)),
             "speed": float(np.median(ratios)),
             "speed_quartiles": np.quantile(ratios, [0.25, 0.75]),
@@ -73,12 +73,10 @@ def result_numbers(config: Config, results: Results) -> dict[str, Any]:
 
 def print_report(numbers: dict[str, Any]) -> None:
     """Print one line for each variant."""
-    print(f"{'':22}{'nats':>8}{'minus base':>12}  {'band':18}{'speed':>6}   entropy by layer, sums of rows")
+    print(f"{'':22}{'nats':>8}{'minus base':>20}{'speed':>8}   entropy by layer, sums of rows")
     for name, row in numbers.items():
         if isinstance(row, dict):
-            band = row["difference_band"]
-            ends = f"{band['low']:+.4f} to {band['high']:+.4f}"
             entropies = " ".join(f"{x:.2f}" for x in row["entropy"])
             sums = " ".join(f"{x:.2f}" for x in row["row_sum"])
-            means = f"{row['band']['mean']:8.4f}{band['mean']:+12.4f}"
-            print(f"{name:22}{means}  {ends:18}{row['speed']:6.2f}   {entropies}   {sums}")
+            difference = seeds.format_band(row["difference_band"], 4, "+")
+            print(f"{name:22}{row['band']['mean']:8.4f}{difference:>20}{row['speed']:8.2f}   {entropies}   {sums}")

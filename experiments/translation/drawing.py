@@ -76,7 +76,7 @@ def bleu_curves(config: Config, corpus: Corpus, results: dict[str, ModelResults]
         axes.set_title(title, fontsize=10)
     grid[0].set_ylabel("BLEU, 0 to 100")
     count = len(next(iter(results.values())).bleu)
-    figure.suptitle(f"Translation of new sentences, {count} seeds, 95 % bands", fontsize=11)
+    figure.suptitle(f"Translation of new sentences; bands: {seeds.describe_bands(count)}", fontsize=11)
     return figure
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax_attention.attention.evaluate import IMPLEMENTATIONS, choose, preferred
 from jax_attention.attention.prepare import Options, prepare, prepare_heads
 from jax_attention.core.checks import describe_array
+from jax_attention.core.html import show_table
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.sizes import size_text
 from jax_attention.implementations.call import AttentionCall
@@ -31,6 +32,13 @@ class Explanation(NamedTuple):
         lines += [f"  not {name}: {reason}" for name, reason in self.why_not.items()]
         lines += [f"{part + ':':<11}{text}" for part, text in {**self.rule, **self.shapes}.items()]
         return "\n".join(lines)
+
+    __repr__ = __str__  # made to be read, not to be built again
+
+    def _repr_html_(self) -> str:
+        rows = [("implementation", self.chosen)]
+        rows += [(f"not {name}", reason) for name, reason in self.why_not.items()]
+        return show_table(rows + list({**self.rule, **self.shapes}.items()))
 
 
 def explain(

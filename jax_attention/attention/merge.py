@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import broadcasts, describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
+@short_repr
 class Partial(NamedTuple):
     """Attention over some of the keys: `output[..., E]` and the `logsumexp[...]` of its scores."""
 
@@ -61,6 +63,11 @@ def merge_partials(*partials: tuple[Float[Array, "*#rows E"], Float[Array, "*#ro
             f"partials[{i}]: expected logsumexp[...] for output[..., E], got {describe_array(lse)} for "
             f"{describe_array(output)}.",
         )
+    return _merge(outputs, sums)
+
+
+@jax.jit  # One program; and operation by operation, jax_debug_infs would refuse the -inf of rows without keys.
+def _merge(outputs: tuple[jax.Array, ...], sums: tuple[jax.Array, ...]) -> Partial:
     largest = jax.lax.stop_gradient(jnp.max(jnp.stack(jnp.broadcast_arrays(*sums)), axis=0))
     largest = jnp.where(jnp.isneginf(largest), 0, largest)
     parts = [_exp(lse, largest) for lse in sums]

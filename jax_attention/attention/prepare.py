@@ -80,7 +80,7 @@ def prepare(
     query = check_operand("query", query, 2, "[..., T, H]")
     key = check_operand("key", key, 2, "[..., S, H]")
     value = check_operand("value", value, 2, "[..., S, E]")
-    rule = _check_parts(**parts)
+    rule = check_parts(**parts)
     columns = _columns(rule["score"], key)
     check_rows(key, value, columns, heads=False)
     batch = check_batch({"query": query.shape[:-2], "key": key.shape[:-2], "value": value.shape[:-2]})
@@ -122,7 +122,7 @@ def prepare_heads(
     key = check_operand("key", key, 3, "[..., S, K, H]")
     value = check_operand("value", value, 3, "[..., S, K, E]")
     kv_heads, groups = check_heads(query, key, value)
-    rule = _check_parts(**parts)
+    rule = check_parts(**parts)
     query, key, value_heads = (jnp.swapaxes(x, -2, -3) for x in (query, key, value))
     columns = _columns(rule["score"], key)
     check_rows(jnp.swapaxes(key, -2, -3), value, columns, heads=True)
@@ -166,7 +166,7 @@ def _expand_to_rank(x: Any, rank: int) -> Any:
     return x.reshape((1,) * (rank - x.ndim) + x.shape)
 
 
-def _check_parts(
+def check_parts(
     score: Any = None, mods: Any = (), mask: Any = None, normalize: Any = None, dropout: Dropout | None = None
 ) -> dict[str, Any]:
     """The parts of the rule, user functions wrapped, defaults filled in."""

@@ -12,6 +12,7 @@ from jax_attention import masks, normalizers
 from jax_attention.attention.prepare import prepare
 from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.core.numerics import matmul_precision
+from jax_attention.core.short_repr import short_repr
 from jax_attention.implementations import linear_attention
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.normalizers import Normalizer
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 
+@short_repr
 class FeatureState(NamedTuple):
-    """Sums over the keys so far: `values = sum phi(k) v^T`, `total = sum phi(k)`, and their `count`."""
+    """Sums over the keys so far: `values = sum phi(k) v^T`, `total = sum phi(k)`, and their `count`.
+
+    log_scale: None, or the largest `log phi(k)` of each feature, if these are exponentials: the sums are then
+        `exp(log_scale)` times `values` and `total`; -inf before the first key
+    """
 
     values: Float[Array, "*batch F E"]
     total: Float[Array, "*batch F"]
     count: Int[Array, ""]
+    log_scale: Float[Array, "*batch F"] | None = None
 
 
 def attend_step(
@@ -85,8 +92,11 @@ def attend_step(
     before = linear_attention.empty_state(call) if state is None else _read(state, call)
     with matmul_precision(precision):
         output, after = linear_attention.attend_from(call, before)
-    assert after is not None  # only the softmax of `concat`, which `_check_rule` refuses, returns no state
-    return output, FeatureState(after.sums[..., :-1], after.sums[..., -1], jnp.asarray(after.count, jnp.int32))
+    assert after is not None  # given a state, `attend_from` returns one
+    log_scale = None if after.largest is None else after.largest[..., 0, :]
+    return output, FeatureState(
+        after.sums[..., :-1], after.sums[..., -1], jnp.asarray(after.count, jnp.int32), log_scale
+    )
 
 
 def _check_rule(call: AttentionCall) -> None:
@@ -108,8 +118,9 @@ def _read(state: FeatureState, call: AttentionCall) -> linear_attention.State:
         f"state: expected a FeatureState, as attend_step returns it, or None, got {describe_array(state)}.",
         TypeError,
     )
-    *batch, features, size = linear_attention.empty_state(call).sums.shape
-    shapes = tuple(jnp.shape(x) for x in state)
+    empty = linear_attention.empty_state(call)
+    *batch, features, size = empty.sums.shape
+    shapes = tuple(jnp.shape(x) for x in state[:3])
     expected = ((*batch, features, size - 1), (*batch, features), ())
     fail_unless(
         shapes == expected,
@@ -117,4 +128,25 @@ def _read(state: FeatureState, call: AttentionCall) -> linear_attention.State:
         f"{shapes}. Begin with None, and keep score, heads and batch from step to step.",
     )
     sums = jnp.concatenate([state.values, state.total[..., None]], axis=-1)
-    return linear_attention.State(sums, jax.lax.convert_element_type(state.count, jnp.int32))
+    return empty._replace(
+        sums=sums, count=jax.lax.convert_element_type(state.count, jnp.int32), largest=_largest(state, empty)
+    )
+
+
+def _largest(state: FeatureState, empty: linear_attention.State) -> jax.Array | None:
+    """The largest logarithms, `[..., 1, F]`. A state without `log_scale` (version 0.1) holds the sums themselves."""
+    if empty.largest is None:
+        fail_unless(
+            state.log_scale is None,
+            f"state: expected no log_scale for this rule, got {describe_array(state.log_scale)}. Begin with None, and "
+            "keep the rule from step to step.",
+        )
+        return None
+    if state.log_scale is None:
+        return jnp.where(state.total > 0, 0, -jnp.inf).astype(empty.largest.dtype)[..., None, :]
+    fail_unless(
+        jnp.shape(state.log_scale) == jnp.shape(state.total),
+        f"state: expected log_scale of shape {jnp.shape(state.total)}, one for each entry of total, got "
+        f"{describe_array(state.log_scale)}. Begin with None, and keep score, heads and batch from step to step.",
+    )
+    return state.log_scale[..., None, :]

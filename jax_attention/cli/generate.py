@@ -19,6 +19,8 @@ from jax_attention.core.output import print_error, print_line, print_text
 
 SAMPLING_OPTIONS = ("greedy", "temperature", "top_k", "top_p", "min_p", "stop", "seed")
 """Options that beam search would ignore."""
+PENALTIES = ("repetition_penalty", "no_repeat_ngram_size", "min_new_tokens")
+"""Logit transforms that greedy decoding and beam search take too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,11 @@ class Generate:
         top_p: sample from the likeliest tokens whose probabilities sum to this.
         min_p: sample from tokens with at least this fraction of the largest probability.
         repetition_penalty: above 1 makes earlier tokens less likely.
+        no_repeat_ngram_size: no sequence of this many tokens occurs twice, the prompt included.
+        min_new_tokens: smallest number of new tokens before a stop token.
         num_samples: number of continuations; one if None.
         stop: texts that end a continuation.
+        skip_special_tokens: leave special tokens out of the text.
         seed: seed of the random numbers; 0 if None.
         beyond_context: let prompt and new tokens exceed the context; not with learned positions. The model was not
             trained there.
@@ -64,8 +69,11 @@ class Generate:
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    min_new_tokens: int | None = None
     num_samples: int | None = None
     stop: tuple[str, ...] = ()
+    skip_special_tokens: bool = False
     seed: int | None = None
     beyond_context: bool = False
     raw: bool = False
@@ -92,6 +100,11 @@ class Generate:
             raise ValueError(
                 f"prompt: expected fewer tokens than the context of {run.config.context}, got {len(ids)}. Shorten it."
             )
+        fail_unless(
+            self.min_new_tokens is None or bool(run.stop_tokens),
+            f"min_new_tokens: expected a model with stop tokens, as it only holds them back, got {self.min_new_tokens} "
+            "for one without. Leave it out.",
+        )
         model, _ = run.load(self.step)
         if isinstance(model, models.TransformerLM):
             model = models.unroll_layers(model)
@@ -112,6 +125,7 @@ class Generate:
                 stop_tokens=run.stop_tokens,
                 stop_strings=self.stop,
                 tokenizer=run.tokenizer,
+                skip_special_tokens=self.skip_special_tokens,
                 stream=show,
                 beyond_context=self.beyond_context,
             )
@@ -155,15 +169,15 @@ class Generate:
 
     def _search(self, model: Any, run: run_folder.Run, prompt: str, count: int, samples: int) -> None:
         """Print the best texts of beam search, with their scores if more than one."""
-        penalties = [] if self.repetition_penalty is None else [decoding.repetition_penalty(self.repetition_penalty)]
         options = dict(
             num_beams=self.beams,
             max_new_tokens=count,
             length_penalty=1.0 if self.length_penalty is None else self.length_penalty,
             num_return=samples,
-            transforms=[*penalties, *report.tokenizer_ids_only(run)],
+            transforms=[*self._transforms(PENALTIES), *report.tokenizer_ids_only(run)],
             stop_tokens=run.stop_tokens,
             tokenizer=run.tokenizer,
+            skip_special_tokens=self.skip_special_tokens,
             beyond_context=self.beyond_context,
         )
         result = decoding.beam_search(model, run.encode(prompt), **options)
@@ -177,21 +191,24 @@ class Generate:
 
     def logit_transforms(self) -> list[decoding.LogitTransform]:
         """The logit transforms that the options describe; they are checked before anything is loaded."""
-        names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
-        arguments = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        transforms = [_logit_transform(name, x) for name, x in arguments.items()]
+        names = ("temperature", "top_k", "top_p", "min_p")
+        transforms = self._transforms((*PENALTIES, *names))
         if self.greedy:
-            ignored = [f"--{name.replace('_', '-')}" for name in arguments if name != "repetition_penalty"]
+            ignored = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
             fail_unless(
                 not ignored,
                 f"greedy: expected no {' and no '.join(ignored)} with it, as it always takes the likeliest token. "
                 "Leave one of them out.",
             )
             transforms = [decoding.greedy(), *transforms]
-        elif not arguments:
-            transforms = [decoding.temperature(0.8)]
+        elif all(getattr(self, name) is None for name in ("repetition_penalty", *names)):
+            transforms = [*transforms, decoding.temperature(0.8)]
         decoding.sampler(*transforms)  # raises for a wrong combination
         return transforms
+
+    def _transforms(self, names: tuple[str, ...]) -> list[decoding.LogitTransform]:
+        """The logit transforms of those options that are given."""
+        return [_logit_transform(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
 
 def _logit_transform(name: str, x: Any) -> decoding.LogitTransform:

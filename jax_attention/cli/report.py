@@ -87,7 +87,7 @@ def tokenizer_ids_only(run: run_folder.Run | pretrained.Pretrained) -> list[Call
 def _ids_below(size: int) -> Callable:
     """A logit transform; cached, because a new function would compile generation again."""
 
-    def mask_logits(logits: jax.Array, seen: jax.Array) -> jax.Array:
+    def mask_logits(logits: jax.Array, history: decoding.History) -> jax.Array:
         return jnp.where(jnp.arange(logits.shape[-1]) < size, logits, float("-inf"))
 
     return mask_logits

@@ -290,12 +290,6 @@ def _check_model(config: models.LMConfig, settings: TrainSettings) -> None:
             f"mask: expected one that hides the future, got {config.mask!r}: tokens could attend to their targets. "
             "Write 'causal() & ...'."
         )
-    for rope in (config.rope, config.local_rope):
-        if settings.sample_tokens and config.position == "rotary" and rope is not None and rope.scaling.needs_length:
-            raise ValueError(
-                f"rope: expected frequencies that do not change with the length, to generate samples with a cache, got "
-                f"{rope.scaling!r}. Add --sample-tokens 0."
-            )
 
 
 def _sampler(run: run_folder.Run, settings: TrainSettings, prompt: np.ndarray) -> Any:

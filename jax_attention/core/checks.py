@@ -76,9 +76,33 @@ def check_operand(name: str, x: Any, least_rank: int, layout: str) -> jax.Array:
 def check_array(
     name: str, x: Any, axes: tuple[str, ...] = (), sizes: Mapping[str, int] | None = None, kind: str = "float"
 ) -> Any:
-    """Return an array of a part after checking its kind of numbers, its rank, and axes whose `sizes` are known.
+    """Return an array of a part after checking its kind of numbers, its rank, and axes whose sizes are known.
 
-    Python numbers stay Python numbers: as arrays they would promote the dtype of the scores.
+    Only what is known without looking into the array is checked: it may be traced. Python numbers stay Python numbers,
+    as arrays they would promote the dtype of the scores.
+
+    Args:
+        name: of the argument, for the message.
+        x: a number, a list or an array.
+        axes: names of the axes after the batch dimensions, as in `array_field`.
+        sizes: sizes of some of these axes.
+        kind: "float", "int" or "bool".
+
+    Returns:
+        A Python number, or an array of that kind.
+
+    Raises:
+        TypeError: if it is of another kind.
+        ValueError: if an axis is missing or has another size, or an integer does not fit.
+
+    Example:
+        >>> from jax_attention.parts import check_array
+        >>> check_array("rate", 2)
+        2.0
+        >>> check_array("table", [1.0, 2.0], ("buckets",), {"buckets": 3})
+        Traceback (most recent call last):
+            ...
+        ValueError: table: expected axis buckets of [..., buckets] to have size 3, got float32[2].
     """
     if isinstance(x, (bool, np.bool_, str, bytes)) or callable(x) or x is None:
         raise TypeError(f"{name}: expected a real {kind} number or array, got {describe_array(x)}.")

@@ -102,6 +102,19 @@ def forbid(scores: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     Otherwise a mod or normalizer would see inf or NaN there, and its gradient would be 0 * inf = NaN although the
     cotangent of a forbidden pair is 0.
+
+    Args:
+        scores: `[..., t, s]`.
+        where: bool `[..., t, s]`, the pairs that the mask allows.
+
+    Returns:
+        The scores, and the pairs that are still allowed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention.parts import forbid
+        >>> forbid(jnp.array([[1.0, -jnp.inf, 3.0]]), jnp.array([[True, True, False]]))
+        (Array([[1., 0., 0.]], dtype=float32), Array([[ True, False, False]], dtype=bool))
     """
     where = where & ~jnp.isneginf(scores)
     return jnp.where(where, scores, 0), where
@@ -111,12 +124,32 @@ def row_max(scores: jax.Array) -> jax.Array:
     """The largest score of each row, `[..., t, 1]`; -inf for a row without keys.
 
     A constant to derivatives: it cancels in the quotient, and the gradient of a maximum would only cost time.
+
+    Args:
+        scores: `[..., t, s]`, with -inf at forbidden pairs.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention.parts import row_max
+        >>> row_max(jnp.array([[1.0, 2.0], [-jnp.inf, -jnp.inf]]))
+        Array([[  2.],
+               [-inf]], dtype=float32)
     """
     return jnp.max(jax.lax.stop_gradient(scores), axis=-1, keepdims=True, initial=-jnp.inf)
 
 
 def finite_or_zero(x: jax.Array) -> jax.Array:
-    """x with -inf replaced by 0: for a row without keys `score - row_max` would be -inf - (-inf) = NaN."""
+    """The array with -inf replaced by 0: for a row without keys `score - row_max` would be -inf - (-inf) = NaN.
+
+    Args:
+        x: any array, such as a row maximum.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention.parts import finite_or_zero
+        >>> finite_or_zero(jnp.array([2.0, -jnp.inf]))
+        Array([2., 0.], dtype=float32)
+    """
     return jnp.where(jnp.isneginf(x), 0, x)
 
 
@@ -145,7 +178,22 @@ def pad_with_last(x: Any, axis: int, count: Any) -> Any:
 
 
 def take_last(table: jax.Array, index: jax.Array) -> jax.Array:
-    """`table[..., n]` looked up by `index[..., t, s]`, `[..., t, s]`; the batch dimensions broadcast."""
+    """Entries of a table, looked up for each pair; the batch dimensions of both broadcast.
+
+        take_last(table, index)[..., t, s] = table[..., index[..., t, s]]
+
+    Args:
+        table: `[..., n]`, such as one bias for each distance.
+        index: integers `[..., t, s]`, 0 … n-1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention.parts import take_last
+        >>> per_head = jnp.array([[0.0, 1.0, 2.0], [0.0, 10.0, 20.0]])
+        >>> take_last(per_head, jnp.array([[0, 1], [1, 0]]))[1]
+        Array([[ 0., 10.],
+               [10.,  0.]], dtype=float32)
+    """
     if all(size == 1 for size in index.shape[:-2]):  # one index for the batch: do not broadcast it
         table = table.reshape((1,) * (index.ndim - 1 - table.ndim) + table.shape)
         return jnp.take(table, index.reshape(index.shape[-2:]), axis=-1)
@@ -156,16 +204,34 @@ def take_last(table: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def per_tile(x: jax.Array | float) -> jax.Array | float:
-    """One number per batch element, `[...]`, as `[..., 1, 1]`: it broadcasts over a tile. A Python number stays one."""
+    """One number for each batch element, spread over a tile: `[...]` becomes `[..., 1, 1]`.
+
+    Args:
+        x: the content of an `array_field()`; a Python number stays one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_attention.parts import per_tile
+        >>> per_tile(jnp.ones(4)).shape, per_tile(0.5)
+        ((4, 1, 1), 0.5)
+    """
     return x if isinstance(x, (int, float)) else jnp.asarray(x)[..., None, None]
 
 
 def safe_norm(x: jax.Array) -> jax.Array:
     """Euclidean length over the last axis, `[..., 1]`; for a zero vector both the length and its gradient are 0.
 
-    `sqrt` has an infinite slope at 0, and 0 * inf in the chain rule would make the gradient NaN: the inner `where`
-    takes the root of 1 instead.
+    Args:
+        x: `[..., H]`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_attention.parts import safe_norm
+        >>> safe_norm(jnp.array([3.0, 4.0])), jax.grad(lambda x: safe_norm(x)[0])(jnp.zeros(2))
+        (Array([5.], dtype=float32), Array([0., 0.], dtype=float32))
     """
+    # `sqrt` has an infinite slope at 0, and 0 * inf in the chain rule would make the gradient NaN: the inner `where`
+    # takes the root of 1 instead.
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     positive = square > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
+from jax_attention.core.short_repr import describe, short_repr
+
 C = TypeVar("C")
 _DATA, _AXES, _PER_SEQUENCE, _LAYOUT, _PART = "data", "axes", "per_sequence", "layout", "part"
 """Metadata keys of fields."""
@@ -25,19 +27,60 @@ _DATA, _AXES, _PER_SEQUENCE, _LAYOUT, _PART = "data", "axes", "per_sequence", "l
 def array_field(
     *axes: str, default: Any = dataclasses.MISSING, per_sequence: bool = False, layout: bool = False
 ) -> Any:
-    """A field that holds an array with any batch dimensions followed by the named `axes`.
+    """A field of a struct that holds an array: any batch dimensions, followed by the named axes.
 
-    `per_sequence` marks data about one sequence (lengths, segment ids). Such an array must have either no batch
-    dimension or all of them: a bare `[B]` would otherwise be read as one entry per head, and with B = N nothing would
-    notice. `layout` marks data that decides which tiles are computed: a NumPy array there is part of the compiled
-    program, and another array needs another program; elsewhere it is an argument of the program.
+    The batch dimensions broadcast against those of the scores, batch and heads: `[N]` is one entry per head, `[B, 1]`
+    one per batch element. A part sees them lined up with the scores, and the axes "T" and "S" cut to its tile.
+
+    Args:
+        axes: names of the axes after the batch dimensions. "T" and "S" are those of queries and keys, which are cut
+            into tiles; "Hq" and "Hk" are the features of a query and of a key, whose sizes are checked. Any other axis
+            is kept whole. Without a name the array has one number for each batch element: see `per_tile`.
+        default: as in a dataclass.
+        per_sequence: marks data about one sequence (lengths, segment ids). Such an array must have either no batch
+            dimension or all of them: a bare `[B]` would otherwise be read as one entry per head, and with B = N nothing
+            would notice.
+        layout: marks data that decides which tiles are computed: a NumPy array there is part of the compiled program,
+            and another array needs another program; elsewhere it is an argument of the program.
+
+    Returns:
+        A field of a dataclass.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_attention.parts import Mod, array_field, per_tile, struct
+        >>> @struct
+        ... class RowBias(Mod):
+        ...     rows: jax.Array = array_field("T")
+        ...     def __call__(self, scores, q_pos, k_pos):
+        ...         return scores + self.rows[..., None]
+        >>> RowBias(jnp.zeros(3))
+        row_bias(rows=float32[3])
     """
     metadata = {_DATA: True, _AXES: axes, _PER_SEQUENCE: per_sequence, _LAYOUT: layout}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def part_field(default: Any = dataclasses.MISSING) -> Any:
-    """A field that holds another part, a tuple of parts, or None."""
+    """A field of a struct that holds another part, a tuple of parts, or None.
+
+    Args:
+        default: as in a dataclass.
+
+    Returns:
+        A field of a dataclass.
+
+    Example:
+        >>> from jax_attention import masks
+        >>> from jax_attention.parts import Mask, part_field, struct
+        >>> @struct
+        ... class Mirrored(Mask):
+        ...     mask: Mask = part_field()
+        ...     def __call__(self, q_pos, k_pos):
+        ...         return self.mask(k_pos, q_pos)
+        >>> Mirrored(masks.causal())
+        mirrored(mask=causal())
+    """
     return dataclasses.field(default=default, metadata={_DATA: True, _PART: True})
 
 
@@ -53,11 +96,29 @@ def struct(cls: type[C]) -> type[C]:
     Fields made by `array_field`, `part_field` and `data_field` are its children; all others are static and must be
     hashable. Structs compare by content, so two `causal()` objects are equal and a fresh one never recompiles.
 
-    `jax.tree_util.register_dataclass` is not used: two of its classes with as many fields have equal tree structures
-    (jax 0.10 and 0.12 compare neither classes nor names), and once in about a hundred calls `jit` ran the program of
-    the other class.
+    Args:
+        cls: a class with annotated fields, as for `dataclasses.dataclass`.
+
+    Returns:
+        The class.
+
+    Example:
+        >>> import jax
+        >>> from jax_attention.parts import Mod, array_field, per_tile, struct
+        >>> @struct
+        ... class Scaled(Mod):
+        ...     factor: jax.Array | float = array_field()
+        ...     def __call__(self, scores, q_pos, k_pos):
+        ...         return scores * per_tile(self.factor)
+        >>> Scaled(2.0), Scaled(2.0) == Scaled(2.0), jax.tree.leaves(Scaled(2.0))
+        (scaled(factor=2.0), True, [2.0])
     """
-    cls = dataclasses.dataclass(frozen=True, eq=False, repr=cls.__repr__ is object.__repr__)(cls)
+    # Not `jax.tree_util.register_dataclass`: two of its classes with as many fields have equal tree structures (jax
+    # 0.10 and 0.12 compare neither classes nor names), and once in about a hundred calls `jit` ran the program of the
+    # other class.
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    if cls.__repr__ is object.__repr__:
+        cls = short_repr(cls)
     cls.__eq__, cls.__hash__ = _equal, _hash
     fields = dataclasses.fields(cls)
     data = [f.name for f in fields if f.metadata.get(_DATA)]
@@ -104,6 +165,7 @@ def _hash(self: Any) -> int:
 # --- The arrays inside a part --------------------------------------------------------------------------------------
 
 
+@short_repr
 class NamedArray(NamedTuple):
     """One array of a part: its path for messages, the array, and the options of its `array_field`."""
 
@@ -112,20 +174,6 @@ class NamedArray(NamedTuple):
     axes: tuple[str, ...]
     per_sequence: bool
     layout: bool
-
-
-class FactoryRepr:
-    """Base of structs that print as the call of their factory: `sliding_window(left=2)`."""
-
-    def __repr__(self) -> str:
-        name = type(self).__name__
-        snake = "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
-        shown = []
-        for field in dataclasses.fields(self):
-            x = getattr(self, field.name)
-            if not (type(x) is type(field.default) and x == field.default):
-                shown.append(f"{field.name}={describe(x)}")
-        return f"{snake}({', '.join(shown)})"
 
 
 def named_arrays(x: Any, prefix: str = "") -> list[NamedArray]:
@@ -227,17 +275,4 @@ class UserFunction:
         return x.reshape(x.shape[:-3] + heads + x.shape[-2:])
 
     def __repr__(self) -> str:
-        return getattr(self.function, "__name__", None) or repr(self.function)
-
-
-def describe(x: Any) -> str:
-    """A short text for one field: scalars as they are, arrays by dtype and shape."""
-    if isinstance(x, (bool, int, float, str)) or x is None or is_struct(x) or callable(x):
-        return repr(x)
-    if isinstance(x, np.ndarray) and x.ndim == 0:
-        return repr(x.item())
-    if hasattr(x, "dtype") and hasattr(x, "shape"):
-        if x.shape == () and isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer):
-            return repr(x.item())
-        return f"{x.dtype}[{','.join(map(str, x.shape))}]"
-    return repr(x)
+        return describe(self.function)

@@ -15,6 +15,7 @@ import numpy as np
 from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.core.files import new_file
 from jax_attention.core.foreign_files import read_json
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.text import quote, quote_path
 from jax_attention.data.documents import Document, read_documents
 from jax_attention.data.ngram import Baselines, ngram_baselines
@@ -39,6 +40,7 @@ SUMMARY_FILE = "corpus.json"
 CHOICES = "'characters', 'bytes', 'subwords'"
 
 
+@short_repr
 class HeldOut(NamedTuple):
     """A held-out text that models are compared on.
 

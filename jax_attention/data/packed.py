@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.data.sources import Batch, Source, check_address, row_numbers
 from jax_attention.data.tokens import Tokens
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
 
+@short_repr
 class _Pieces(NamedTuple):
     """Pieces of at most T tokens that the documents are cut into, sorted by row; arrays `[pieces]`."""
 

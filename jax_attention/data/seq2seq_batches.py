@@ -9,6 +9,7 @@ import numpy as np
 
 from jax_attention.core.checks import check_int, describe_array, fail_unless
 from jax_attention.core.numerics import EMPTY_POSITION
+from jax_attention.core.short_repr import short_repr
 from jax_attention.data.sources import Batches, check_address, check_batch_size, row_numbers
 from jax_attention.data.tokens import Tokens, as_tokens
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 
+@short_repr
 class Seq2SeqBatch(NamedTuple):
     """Batch of a sequence-to-sequence model: sources, decoder inputs and next-token targets, as NumPy arrays.
 
@@ -111,6 +113,10 @@ class Seq2SeqBatches(Batches):
         self.left_out = len(sizes) - len(chosen)
         self.predicted = int(sizes[chosen, 1].sum())
         self.evaluation_rows = len(chosen)
+
+    @property
+    def tokens_by_field(self) -> dict[str, Tokens]:
+        return {"tokens": self._targets, "source": self._sources}
 
     def batch(self, seed: int, step: int, batch_size: int, rows: slice | None = None) -> Seq2SeqBatch:
         check_address(seed, step)

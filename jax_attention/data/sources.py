@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.data.tokens import Tokens, as_tokens
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
+@short_repr
 class Batch(NamedTuple):
     """Batch of a language model: rows of tokens and the next token of each, as NumPy arrays `[B, T]`.
 
@@ -47,6 +49,11 @@ class Batches(abc.ABC):
     """Number of tokens that one evaluation predicts: the sum of the weights of all its batches."""
     evaluation_rows: int
     """Number of rows of one evaluation, without padding rows."""
+
+    @property
+    def tokens_by_field(self) -> dict[str, Tokens]:
+        """The tokens that the fields "tokens" and "source" of a batch are taken from, to compare vocabularies."""
+        return {}
 
     @abc.abstractmethod
     def batch(self, seed: int, step: int, batch_size: int, rows: slice | None = None) -> Any:
@@ -103,6 +110,10 @@ class Source(Batches):
         self.tokens = as_tokens("tokens", tokens)
         self.length = check_int("length", length, 1, "It is the number of tokens in a row.")
         self._ids = np.asarray(self.tokens.ids)  # indexing np.memmap itself is slower
+
+    @property
+    def tokens_by_field(self) -> dict[str, Tokens]:
+        return {"tokens": self.tokens}
 
     @abc.abstractmethod
     def _evaluation_batch(self, rows: Int[np.ndarray, "B"]) -> Batch:

@@ -12,6 +12,7 @@ Layout of a token file, all numbers little-endian:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import struct
 import zlib
@@ -70,6 +71,11 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    @functools.cached_property
+    def largest_id(self) -> int:
+        """The largest id, at most `vocab_size - 1`; -1 if there are none. Reads all ids once."""
+        return int(self.ids.max(initial=0)) if len(self.ids) else -1
 
     def document(self, index: int) -> Int[np.ndarray, "n"]:
         """Ids of document `index`, from 0 to `len(tokens) - 1`."""

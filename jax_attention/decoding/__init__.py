@@ -2,11 +2,12 @@
 
 from jax_attention.decoding.beams import Beams, beam_search
 from jax_attention.decoding.generate import GenerationResult, generate
+from jax_attention.decoding.history import History
+from jax_attention.decoding.history_transforms import min_new_tokens, no_repeat_ngram_size, repetition_penalty
 from jax_attention.decoding.logit_transforms import (
     LogitTransform,
     greedy,
     min_p,
-    repetition_penalty,
     temperature,
     top_k,
     top_p,
@@ -18,6 +19,7 @@ from jax_attention.decoding.text_streaming import StreamChunk
 __all__ = [
     "Beams",
     "GenerationResult",
+    "History",
     "LogitTransform",
     "Prompts",
     "Sampler",
@@ -25,7 +27,9 @@ __all__ = [
     "beam_search",
     "generate",
     "greedy",
+    "min_new_tokens",
     "min_p",
+    "no_repeat_ngram_size",
     "pad_prompts",
     "repetition_penalty",
     "sampler",

@@ -12,7 +12,8 @@ import numpy as np
 
 from jax_attention import models
 from jax_attention.core.checks import check_int, describe_array, fail_unless
-from jax_attention.decoding.checks import check_request
+from jax_attention.core.short_repr import short_repr
+from jax_attention.decoding.checks import Request, check_request
 from jax_attention.decoding.logit_transforms import Greedy, LogitTransform, greedy
 from jax_attention.decoding.prompts import Prompts
 from jax_attention.decoding.sampler import sampler
@@ -29,6 +30,7 @@ would turn every score into 0.
 """
 
 
+@short_repr
 class Beams(NamedTuple):
     """Result of `beam_search`. `batch` is the prompt's batch shape, after an axis for `num_return` if it is given."""
 
@@ -41,7 +43,9 @@ class Beams(NamedTuple):
     stopped: Bool[Array, "*batch"]
     """Whether the beam ended by a stop token, not by the limit."""
     text: str | list | None
-    """With a tokenizer: the new text, without stop token; a list (of lists) for a batch."""
+    """With a tokenizer: what the new tokens add to the text of the prompt, without stop token; a list (of lists) for a
+    batch.
+    """
 
 
 def beam_search(
@@ -56,6 +60,7 @@ def beam_search(
     transforms: LogitTransform | Callable | Sequence[LogitTransform | Callable] = (),
     stop_tokens: int | Sequence[int] = (),
     tokenizer: Any = None,
+    skip_special_tokens: bool = False,
     chunk: int | None = None,
     beyond_context: bool = False,
 ) -> Beams:
@@ -79,10 +84,11 @@ def beam_search(
             better if it ended now. True: at once. "never": as soon as it cannot be better at any length, which is the
             only exact choice for a positive penalty, and the slowest.
         num_return: the number of beams to return, best first, on a new leading axis. None is the best without the axis.
-        transforms: `repetition_penalty` and functions `f(logprobs, seen) -> logprobs`, applied to log-probabilities.
-            The results are not normalised again, and count in the scores.
+        transforms: `repetition_penalty`, `no_repeat_ngram_size`, `min_new_tokens` and functions `f(logprobs, history)
+            -> logprobs`, applied to log-probabilities. The results are not normalised again, and count in the scores.
         stop_tokens: a beam ends after any of these.
         tokenizer: has `decode(ids) -> str`; for `text`.
+        skip_special_tokens: leave special tokens out of the text, by `decode(ids, skip_special_tokens=True)`.
         chunk: read the prompt in pieces of this many tokens; None reads it at once.
         beyond_context: let prompt and new tokens exceed the model's context; not with learned positions.
 
@@ -127,6 +133,7 @@ def beam_search(
         stop_tokens=stop_tokens,
         stop_strings=(),
         tokenizer=tokenizer,
+        skip_special_tokens=skip_special_tokens,
         stream=None,
         segment=None,
         chunk=chunk,
@@ -149,10 +156,10 @@ def beam_search(
     finished = search(model, state, request.sampler, criteria, capacity=sizes["capacity"]).finished
     finished = jax.tree.map(lambda x: x[returned], finished)
     last = jnp.take_along_axis(finished.tokens, jnp.maximum(finished.lengths - 1, 0)[..., None], axis=-1)
-    stopped = jnp.any(last == criteria.stop, axis=-1) & (finished.lengths > 0)
+    stopped = jnp.isin(last[..., 0], criteria.stop) & (finished.lengths > 0)
     text = None
     if tokenizer is not None:
-        text = _decode_texts(tokenizer, *map(np.array, (finished.tokens, finished.lengths, stopped)))
+        text = _decode_texts(request, *map(np.array, (finished.tokens, finished.lengths, stopped)))
     return Beams(finished.tokens[..., :max_new_tokens], finished.lengths, finished.scores, stopped, text)
 
 
@@ -180,9 +187,9 @@ def _check_penalty(penalty: Any, max_length: Any) -> np.float32:
     return np.float32(penalty)
 
 
-def _decode_texts(tokenizer: Any, tokens: np.ndarray, lengths: np.ndarray, stopped: np.ndarray) -> Any:
+def _decode_texts(request: Request, tokens: np.ndarray, lengths: np.ndarray, stopped: np.ndarray) -> Any:
     """The texts of all beams, nested as the batch dimensions are."""
-    streamers = TextStreamers(lengths.shape, tokenizer.decode, ())
+    streamers = TextStreamers(lengths.shape, request.continuations(lengths.shape))
     for _ in streamers.update(tokens, lengths, stopped, last=True):
         pass
     return streamers.texts(lengths.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,10 @@ import numpy as np
 
 from jax_attention.core.buckets import bucket
 from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
+from jax_attention.decoding.continuation import Continuation, continuations
+from jax_attention.decoding.history import NO_TOKEN
+from jax_attention.decoding.history_transforms import MinNewTokens
 from jax_attention.decoding.prompts import Prompts, as_prompts, pad_columns
 from jax_attention.decoding.sampler import Sampler, as_sampler
 from jax_attention.models.protocols import LanguageModel, Seq2Seq
@@ -19,10 +24,9 @@ SEGMENT = 8
 """Tokens that the loop runs before the host looks at them again, unless the caller says otherwise."""
 MIN_STOP_SLOTS = 4
 """Smallest size of the array of stop tokens: up to 4 of them run the same compiled program."""
-NO_TOKEN = -1
-"""Padding of the array of stop tokens; no token id equals it."""
 
 
+@short_repr
 class Request(NamedTuple):
     """The arguments of `generate`, checked and converted."""
 
@@ -35,6 +39,7 @@ class Request(NamedTuple):
     """Stop tokens, int32, padded with -1 so that another number of them rarely recompiles."""
     stop_strings: tuple[str, ...]
     tokenizer: Any
+    skip_special_tokens: bool
     stream: Callable | None
     segment: int
     chunk: int | None
@@ -48,6 +53,12 @@ class Request(NamedTuple):
     def host_reads_tokens(self) -> bool:
         """Whether text is decoded, so that the host needs known tokens."""
         return self.stream is not None or bool(self.stop_strings) or self.tokenizer is not None
+
+    def continuations(self, batch_shape: tuple[int, ...]) -> dict[tuple[int, ...], Continuation] | None:
+        """What decodes each row of a batch; None without a tokenizer."""
+        if self.tokenizer is None:
+            return None
+        return continuations(self.tokenizer, self.prompts, batch_shape, self.skip_special_tokens)
 
     def bucketed(self) -> tuple[Prompts, dict[str, int | None]]:
         """The prompts padded to a bucket, and the sizes that the programs are compiled for."""
@@ -67,11 +78,15 @@ def check_request(model: Any, prompt: Any, *, beyond_context: bool, **options: A
     _check_tokens(prompts, model.config.vocab_size)
     _check_context(prompts, count, model.config, beyond_context)
     _check_mask(prompts, model.config, options["chunk"])
+    _check_chunk(prompts, model.config, options["chunk"])
     sampler = as_sampler(options["sampler"])
     rng = _check_rng(options["rng"], sampler, options["num_samples"])
     strings = options["stop_strings"]
     strings = (strings,) if isinstance(strings, str) else tuple(strings)
     _check_streaming(strings, options["tokenizer"], options["stream"], options["segment"])
+    _check_skip(options["skip_special_tokens"], options["tokenizer"])
+    stop = _as_stop_array(options["stop_tokens"], model.config.vocab_size)
+    _check_min_new_tokens(sampler, stop, count)
     chunk = options["chunk"]
     request = Request(
         prompts=prompts,
@@ -79,9 +94,10 @@ def check_request(model: Any, prompt: Any, *, beyond_context: bool, **options: A
         sampler=sampler,
         rng=rng,
         num_samples=options["num_samples"],
-        stop=_as_stop_array(options["stop_tokens"], model.config.vocab_size),
+        stop=stop,
         stop_strings=strings,
         tokenizer=options["tokenizer"],
+        skip_special_tokens=options["skip_special_tokens"],
         stream=options["stream"],
         segment=SEGMENT if options["segment"] is None else options["segment"],
         chunk=None if chunk is None else check_int("chunk", chunk, 1, "It is the number of tokens read at once."),
@@ -174,6 +190,35 @@ def _check_mask(prompts: Prompts, config: Any, chunk: int | None) -> None:
     )
 
 
+def _check_chunk(prompts: Prompts, config: Any, chunk: Any) -> None:
+    """Refuse pieces of a prompt whose rotary frequencies would be those of the pieces' lengths, not of the prompt's."""
+    longest = prompts.tokens.shape[-1]
+    if chunk is None or getattr(config, "position", None) != "rotary":
+        return
+    for rope in (getattr(config, "rope", None), getattr(config, "local_rope", None)):
+        scaling = getattr(rope, "scaling", None)
+        fail_unless(
+            scaling is None or not scaling.needs_length or longest <= scaling.original_length,
+            f"chunk: expected None for a prompt of {longest} tokens, as rotary frequencies change with length under "
+            f"{scaling!r}, got {chunk}. Read it at once.",
+        )
+
+
+def _check_min_new_tokens(sampler: Sampler, stop: np.ndarray, max_new_tokens: int) -> None:
+    for transform in sampler.transforms:
+        if not isinstance(transform, MinNewTokens):
+            continue
+        fail_unless(
+            bool(np.any(stop != NO_TOKEN)),
+            "min_new_tokens: expected stop_tokens with it, as it only holds them back, got none. Pass stop_tokens=, or "
+            "leave min_new_tokens out.",
+        )
+        fail_unless(
+            not isinstance(transform.count, int) or transform.count <= max_new_tokens,
+            f"min_new_tokens: expected at most max_new_tokens = {max_new_tokens}, got {transform.count}.",
+        )
+
+
 def _check_rng(rng: Any, sampler: Sampler, num_samples: int | None) -> jax.Array | None:
     if num_samples is not None:
         check_int("num_samples", num_samples, 1, "It is the number of continuations of each prompt.")
@@ -237,6 +282,27 @@ def _check_streaming(strings: tuple[str, ...], tokenizer: Any, stream: Any, segm
             bool(strings) or stream is not None,
             f"segment: expected None without stream or stop_strings, got {segment}. Leave it out.",
         )
+
+
+def _check_skip(skip_special_tokens: Any, tokenizer: Any) -> None:
+    fail_unless(
+        isinstance(skip_special_tokens, bool),
+        f"skip_special_tokens: expected True or False, got {describe_array(skip_special_tokens)}.",
+        TypeError,
+    )
+    if not skip_special_tokens:
+        return
+    fail_unless(
+        tokenizer is not None,
+        "skip_special_tokens: expected False without a tokenizer, as no text is decoded, got True. Leave it out.",
+    )
+    parameters = inspect.signature(tokenizer.decode).parameters.values()
+    fail_unless(
+        any(p.name == "skip_special_tokens" or p.kind is p.VAR_KEYWORD for p in parameters),
+        "tokenizer: expected decode(ids, skip_special_tokens=True) to leave special tokens out, got "
+        f"{type(tokenizer).__name__}, whose decode does not take it. Drop them in its decode.",
+        TypeError,
+    )
 
 
 def _as_stop_array(stop_tokens: int | Sequence[int], vocab_size: int) -> np.ndarray:

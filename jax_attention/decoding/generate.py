@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import models
+from jax_attention.core.short_repr import short_repr
 from jax_attention.decoding.checks import Request, check_request
 from jax_attention.decoding.logit_transforms import LogitTransform
 from jax_attention.decoding.loop import PAD, DecodeState, decode, prefill
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
+@short_repr
 class GenerationResult(NamedTuple):
     """Result of `generate`. `batch` is the prompt's batch shape, after one axis for the samples if there are some."""
 
@@ -33,7 +35,9 @@ class GenerationResult(NamedTuple):
     stopped: Bool[Array, "*batch"]
     """Whether the row ended by a stop token or stop string, not by the limit."""
     text: str | list | None
-    """With a tokenizer: the new text, without stop token and stop string; a list (of lists) for a batch."""
+    """With a tokenizer: what the new tokens add to the text of the prompt, without stop token and stop string; a list
+    (of lists) for a batch.
+    """
 
 
 def generate(
@@ -47,6 +51,7 @@ def generate(
     stop_tokens: int | Sequence[int] = (),
     stop_strings: str | Sequence[str] = (),
     tokenizer: Any = None,
+    skip_special_tokens: bool = False,
     stream: Callable[[StreamChunk], None] | None = None,
     segment: int | None = None,
     chunk: int | None = None,
@@ -74,6 +79,7 @@ def generate(
         stop_tokens: a row ends after any of these.
         stop_strings: a row ends when its new text contains any of these; the text is cut in front of it.
         tokenizer: has `decode(ids) -> str`; for `text`, stop strings, and text in the stream.
+        skip_special_tokens: leave special tokens out of all text, by `decode(ids, skip_special_tokens=True)`.
         stream: called with each `StreamChunk` as it comes. An exception in it ends the generation and is not caught.
         segment: how many tokens the loop runs before the host looks at the text again; 8 if None. Only with `stream`
             or `stop_strings`.
@@ -110,6 +116,7 @@ def generate(
         stop_tokens=stop_tokens,
         stop_strings=stop_strings,
         tokenizer=tokenizer,
+        skip_special_tokens=skip_special_tokens,
         stream=stream,
         segment=segment,
         chunk=chunk,
@@ -122,7 +129,7 @@ def generate(
     if request.host_reads_tokens:
         state, texts = _decode_in_segments(model, request, state)
     else:
-        state = decode(model, state, request.sampler, request.stop, request.limit)
+        state = decode(model, state, request.sampler, request.limit)
     return GenerationResult(
         state.tokens[..., :max_new_tokens], state.lengths, state.logprobs[..., :max_new_tokens], state.stopped, texts
     )
@@ -140,11 +147,10 @@ def _decode_in_segments(model: Any, request: Request, state: DecodeState) -> tup
     A segment is a call of the same compiled program with a nearer limit.
     """
     batch_shape = state.lengths.shape
-    decode_ids = None if request.tokenizer is None else request.tokenizer.decode
-    streamers = TextStreamers(batch_shape, decode_ids, request.stop_strings)
+    streamers = TextStreamers(batch_shape, request.continuations(batch_shape), request.stop_strings)
     while True:
         # Copies, because `decode` donates the state, and because the streamers write into lengths and stopped.
-        done, tokens = int(state.step), np.array(state.tokens)
+        done, tokens = int(state.history.step), np.array(state.tokens)
         lengths, stopped = np.array(state.lengths), np.array(state.stopped)
         last = done >= request.max_new_tokens or bool(stopped.all())
         for news in streamers.update(tokens, lengths, stopped, last):
@@ -154,7 +160,7 @@ def _decode_in_segments(model: Any, request: Request, state: DecodeState) -> tup
             break
         state = dataclasses.replace(state, lengths=jnp.asarray(lengths), stopped=jnp.asarray(stopped))
         limit = np.int32(min(request.max_new_tokens, done + request.segment))
-        state = decode(model, state, request.sampler, request.stop, limit)
+        state = decode(model, state, request.sampler, limit)
     # The loop ran on to the end of the segment after a stop string was complete: remove those tokens.
     counts = np.arange(tokens.shape[-1]) < lengths[..., None]
     state = dataclasses.replace(

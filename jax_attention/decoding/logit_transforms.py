@@ -1,11 +1,11 @@
 """Logit transforms: changes of the next token's logits before a token is chosen.
 
-A transform is a struct with the call `transform(logits[..., V], seen[..., V]) -> logits`: pure, in float32, with its
-number as an array field, so that another temperature runs the same compiled program. `seen` marks the tokens that the
-row already contains, prompt included. A forbidden token gets the logit -inf.
+A transform is a struct with the call `transform(logits[..., V], history) -> logits`: pure, in float32, with its number
+as an array field, so that another temperature runs the same compiled program. The history has the tokens of each row so
+far and the number of new ones. A forbidden token gets the logit -inf.
 
-`top_k`, `top_p` and `min_p` equal the classes of the same name in Hugging Face transformers on the same logits, ties
-included: tokens are ordered as by a stable ascending sort, and dropped from the front.
+All equal the classes of the same name in Hugging Face transformers on the same logits. That includes ties for `top_k`,
+`top_p` and `min_p`: tokens are ordered as by a stable ascending sort, and dropped from the front.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array, check_int, describe_array, fail_unless
-from jax_attention.core.struct import FactoryRepr, array_field, struct
+from jax_attention.core.short_repr import FactoryRepr, describe
+from jax_attention.core.struct import array_field, struct
+from jax_attention.decoding.history import History
 from jax_attention.decoding.ranking import count_light_tail, is_among_smallest, kth_largest, sort_keys
 
 if TYPE_CHECKING:
@@ -32,37 +34,23 @@ class LogitTransform(FactoryRepr):
     sampling_only: ClassVar[bool] = True
     """Whether the transform only shapes the distribution that a token is drawn from, so that `greedy` ignores it."""
     needs_seen: ClassVar[bool] = False
-    """Whether the transform reads `seen`."""
+    """Whether the transform reads `history.seen`."""
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         """Changed logits `[..., V]`; forbidden tokens have -inf."""
         raise NotImplementedError
 
 
 @struct
-class RepetitionPenalty(LogitTransform):
-    """Logits of seen tokens, divided if positive and multiplied if negative; see `repetition_penalty`."""
-
-    penalty: jax.Array | float = array_field()
-
-    order, sampling_only, needs_seen = 0, False, True
-
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
-        fail_unless(seen is not None, "seen: expected bool [..., V], the tokens of the row, got None.", TypeError)
-        penalty = _per_row(self.penalty)
-        return jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
-
-
-@struct
 class UserLogitTransform(LogitTransform):
-    """A plain function `f(logits, seen) -> logits`; it is static, so another function object recompiles."""
+    """A plain function `f(logits, history) -> logits`; it is static, so another function object recompiles."""
 
     function: Callable
 
-    order, sampling_only, needs_seen = 1, False, True
+    order, sampling_only, needs_seen = 3, False, True
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
-        changed = self.function(logits, seen)
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
+        changed = self.function(logits, history)
         fail_unless(
             getattr(changed, "shape", None) == logits.shape,
             f"logit transform {self!r}: expected the function to return logits of shape {logits.shape}, got "
@@ -71,7 +59,7 @@ class UserLogitTransform(LogitTransform):
         return changed.astype(logits.dtype)
 
     def __repr__(self) -> str:
-        return getattr(self.function, "__name__", None) or repr(self.function)
+        return describe(self.function)
 
 
 @struct
@@ -80,10 +68,10 @@ class Temperature(LogitTransform):
 
     temperature: jax.Array | float = array_field()
 
-    order = 2
+    order = 4
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
-        return logits / _per_row(self.temperature)
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
+        return logits / per_row(self.temperature)
 
 
 @struct
@@ -92,9 +80,9 @@ class TopK(LogitTransform):
 
     k: jax.Array | int = array_field()
 
-    order = 3
+    order = 5
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         keys = sort_keys(logits)
         return jnp.where(keys < kth_largest(keys, self.k), -jnp.inf, logits)
 
@@ -109,9 +97,9 @@ class TopP(LogitTransform):
     """
     min_tokens_to_keep: int = 1
 
-    order = 4
+    order = 6
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         keys = sort_keys(logits)
         dropped = count_light_tail(keys, jax.nn.softmax(logits, axis=-1), self.tail)
         max_dropped = max(0, logits.shape[-1] - self.min_tokens_to_keep)
@@ -130,11 +118,11 @@ class MinP(LogitTransform):
     p: jax.Array | float = array_field()
     min_tokens_to_keep: int = 1
 
-    order = 5
+    order = 7
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         probabilities = jax.nn.softmax(logits, axis=-1)
-        unlikely = probabilities < _per_row(self.p) * jnp.max(probabilities, axis=-1, keepdims=True)
+        unlikely = probabilities < per_row(self.p) * jnp.max(probabilities, axis=-1, keepdims=True)
         if self.min_tokens_to_keep > 1:
             unlikely &= is_among_smallest(sort_keys(logits), max(0, logits.shape[-1] - self.min_tokens_to_keep))
         return jnp.where(unlikely, -jnp.inf, logits)
@@ -146,7 +134,7 @@ class Greedy(LogitTransform):
 
     order, sampling_only = 9, False
 
-    def __call__(self, logits: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    def __call__(self, logits: jax.Array, history: History | None = None) -> jax.Array:
         return logits
 
 
@@ -175,37 +163,7 @@ def temperature(temperature: Float[Array, "*batch"] | float) -> Temperature:
         Ackley, Hinton, Sejnowski (1985), "A learning algorithm for Boltzmann machines".
     """
     cure = "For the most likely token use greedy()."
-    return Temperature(_check_number("temperature", temperature, lambda t: t > 0, "a positive number", cure))
-
-
-def repetition_penalty(penalty: Float[Array, "*batch"] | float) -> RepetitionPenalty:
-    """Make tokens less likely that the row already contains, prompt included.
-
-        logit' = logit / penalty  if logit > 0  else  logit * penalty          for seen tokens
-
-    Args:
-        penalty: a positive number, or an array `[...]` with one per row. 1 changes nothing, 1.2 is usual, below 1
-            invites repetition.
-
-    Returns:
-        A logit transform for `sampler`; another number does not recompile. A direct call needs `seen`, bool `[..., V]`.
-
-    Raises:
-        ValueError: if it is a number and not positive (arrays may be traced, so their entries are not checked).
-        TypeError: if it is not real.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jax_attention import decoding
-        >>> decoding.repetition_penalty(2.0)(jnp.array([4.0, -4.0, 4.0]), jnp.array([True, True, False]))
-        Array([ 2., -8.,  4.], dtype=float32)
-
-    Reference:
-        Keskar et al. (2019), "CTRL: a conditional transformer language model for controllable generation", section
-        4.1. Hugging Face counts the padding of a batch as seen; here padding is never seen.
-    """
-    cure = "1.0 changes nothing; leave the penalty out to switch it off."
-    return RepetitionPenalty(_check_number("penalty", penalty, lambda p: p > 0, "a positive number", cure))
+    return Temperature(check_number("temperature", temperature, lambda t: t > 0, "a positive number", cure))
 
 
 def top_k(k: Int[Array, "*batch"] | int) -> TopK:
@@ -232,12 +190,7 @@ def top_k(k: Int[Array, "*batch"] | int) -> TopK:
     Reference:
         Fan, Lewis, Dauphin (2018), "Hierarchical neural story generation", section 5.4.
     """
-    if isinstance(k, jax.Array) or getattr(k, "ndim", 0):
-        is_integer = jnp.issubdtype(k.dtype, jnp.integer)
-        message = f"k: expected integers, got {describe_array(k)}. Cast them: k.astype(jnp.int32)."
-        fail_unless(is_integer, message, TypeError)
-        return TopK(k)
-    return TopK(check_int("k", k, 1, "Leave top_k out to keep every token."))
+    return TopK(check_count("k", k, "Leave top_k out to keep every token."))
 
 
 def top_p(p: Float[Array, "*batch"] | float, *, min_tokens_to_keep: int = 1) -> TopP:
@@ -267,7 +220,7 @@ def top_p(p: Float[Array, "*batch"] | float, *, min_tokens_to_keep: int = 1) -> 
         Holtzman et al. (2020), "The curious case of neural text degeneration", section 3.1.
     """
     cure = "Leave top_p out to keep every token; for the likeliest one use greedy()."
-    p = _check_number("p", p, lambda p: 0 < p <= 1, "a probability, 0 < p <= 1", cure)
+    p = check_number("p", p, lambda p: 0 < p <= 1, "a probability, 0 < p <= 1", cure)
     return TopP(1 - p, _check_min_tokens(min_tokens_to_keep))
 
 
@@ -298,7 +251,7 @@ def min_p(p: Float[Array, "*batch"] | float, *, min_tokens_to_keep: int = 1) -> 
         Nguyen et al. (2024), "Turning up the heat: min-p sampling for creative and coherent LLM outputs".
     """
     cure = "Leave min_p out to keep every token."
-    p = _check_number("p", p, lambda p: 0 < p <= 1, "a share of the largest probability, 0 < p <= 1", cure)
+    p = check_number("p", p, lambda p: 0 < p <= 1, "a share of the largest probability, 0 < p <= 1", cure)
     return MinP(p, _check_min_tokens(min_tokens_to_keep))
 
 
@@ -307,8 +260,8 @@ def greedy() -> Greedy:
 
         token = argmax(logits)
 
-    It combines with `repetition_penalty` and plain functions. `sampler` refuses it together with `temperature`,
-    `top_k`, `top_p` or `min_p`, which it would ignore.
+    It combines with `repetition_penalty`, `no_repeat_ngram_size`, `min_new_tokens` and plain functions. `sampler`
+    refuses it together with `temperature`, `top_k`, `top_p` or `min_p`, which it would ignore.
 
     Returns:
         A logit transform for `sampler`.
@@ -324,16 +277,25 @@ def greedy() -> Greedy:
     return Greedy()
 
 
-def _per_row(x: jax.Array | float) -> jax.Array | float:
+def per_row(x: jax.Array | float) -> jax.Array | float:
     """One number for all rows, or one per row `[...] -> [..., 1]`."""
-    return x if isinstance(x, (int, float)) else jnp.asarray(x)[..., None]
+    return x if isinstance(x, (int, float)) or x.ndim == 0 else jnp.asarray(x)[..., None]
 
 
-def _check_number(name: str, x: Any, is_valid: Callable[[float], bool], expected: str, cure: str) -> Any:
+def check_number(name: str, x: Any, is_valid: Callable[[float], bool], expected: str, cure: str) -> Any:
     """Return a valid real number, or an array with one per row, whose entries are not checked as it may be traced."""
     x = check_array(name, x)
     fail_unless(not isinstance(x, float) or is_valid(x), f"{name}: expected {expected}, got {x}. {cure}")
     return x
+
+
+def check_count(name: str, x: Any, cure: str) -> Any:
+    """Return an int of at least 1, or an integer array with one per row, whose entries are not checked."""
+    if isinstance(x, jax.Array) or getattr(x, "ndim", 0):
+        message = f"{name}: expected integers, got {describe_array(x)}. Cast them: {name}.astype(jnp.int32)."
+        fail_unless(jnp.issubdtype(x.dtype, jnp.integer), message, TypeError)
+        return x
+    return check_int(name, x, 1, cure)
 
 
 def _check_min_tokens(count: Any) -> int:

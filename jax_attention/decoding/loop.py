@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.cache import EMPTY
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.struct import data_field, struct
+from jax_attention.decoding.history import History, start_history
 from jax_attention.decoding.prompts import Prompts
 from jax_attention.decoding.sampler import Sampler
 
@@ -39,8 +41,8 @@ class DecodeState:
     """Carry of the decoding loop; `batch` is the batch shape, M the number of tokens that fit."""
 
     cache: Any = data_field()
-    step: Int[Array, ""] = data_field()
-    """Number of tokens chosen so far."""
+    history: History = data_field()
+    """All tokens of the rows so far, prompts included, and the number of tokens chosen."""
     tokens: Int[Array, "*batch M"] = data_field()
     """The tokens chosen so far, then `PAD`."""
     logprobs: Float[Array, "*batch M"] = data_field()
@@ -50,24 +52,19 @@ class DecodeState:
     stopped: Bool[Array, "*batch"] = data_field()
     token: Int[Array, "*batch"] = data_field()
     """The last token: the next input of the model."""
-    position: Int[Array, "*batch"] = data_field()
-    """Position of the last token."""
     rngs: PRNGKeyArray | None = data_field()
     """One key per row."""
-    seen: Bool[Array, "*batch V"] | None = data_field()
-    """Which tokens the row contains, prompt included; None if no transform reads it."""
 
 
+@short_repr
 class PrefillResult(NamedTuple):
     """Result of reading the prompts, before a token is chosen."""
 
     cache: Any
     logits: Float[Array, "*batch V"]
     """Logits of the first new token."""
-    position: Int[Array, "*batch"]
-    """Position of the last token of the prompt."""
-    seen: Bool[Array, "*batch V"] | None
-    """Which tokens the prompt contains; None if no transform reads it."""
+    history: History
+    """The tokens of the prompts."""
 
 
 @partial(jax.jit, static_argnames=("capacity", "room", "chunk", "samples"))
@@ -88,73 +85,73 @@ def prefill(
     With `samples` each prompt is read once and copied that often, along a new leading axis.
     """
     prefilled = read_prompts(
-        model, prompts, capacity=capacity, chunk=chunk, copies=samples, needs_seen=sampler.needs_seen
+        model, prompts, stop, capacity=capacity, chunk=chunk, copies=samples, needs_seen=sampler.needs_seen
     )
-    batch_shape = prefilled.position.shape
+    batch_shape = prefilled.history.lengths.shape
     zeros = jnp.zeros(batch_shape, jnp.int32)
     state = DecodeState(
         cache=prefilled.cache,
-        step=jnp.zeros((), jnp.int32),
+        history=prefilled.history,
         tokens=jnp.full((*batch_shape, room), PAD, jnp.int32),
         logprobs=jnp.zeros((*batch_shape, room), jnp.float32),
         lengths=zeros,
         stopped=zeros.astype(bool),
         token=zeros,
-        position=prefilled.position,
         rngs=None if rng is None else _fold_in_rows(rng, batch_shape, samples is not None),
-        seen=prefilled.seen,
     )
-    return _append_token(state, prefilled.logits, sampler, stop)
+    return _append_token(state, prefilled.logits, sampler)
 
 
 @partial(jax.jit, donate_argnums=1)
-def decode(model: Any, state: DecodeState, sampler: Sampler, stop: jax.Array, limit: jax.Array) -> DecodeState:
+def decode(model: Any, state: DecodeState, sampler: Sampler, limit: jax.Array) -> DecodeState:
     """Append tokens until every row has stopped or has `limit` tokens; the limit is traced."""
 
     def is_unfinished(state: DecodeState) -> jax.Array:
-        return (state.step < limit) & ~jnp.all(state.stopped)
+        return (state.history.step < limit) & ~jnp.all(state.stopped)
 
     def step(state: DecodeState) -> DecodeState:
-        token, position = state.token[..., None], state.position[..., None]
+        token, position = state.token[..., None], state.history.lengths[..., None] - 1
         hidden, cache = model.hidden(token, positions=position, cache=state.cache)
         state = dataclasses.replace(state, cache=cache)
-        return _append_token(state, model.unembed(hidden[..., 0, :]), sampler, stop)
+        return _append_token(state, model.unembed(hidden[..., 0, :]), sampler)
 
     return jax.lax.while_loop(is_unfinished, step, state)
 
 
-def _append_token(state: DecodeState, logits: jax.Array, sampler: Sampler, stop: jax.Array) -> DecodeState:
+def _append_token(state: DecodeState, logits: jax.Array, sampler: Sampler) -> DecodeState:
     """Choose one token for every row that has not stopped."""
-    logits = logits.astype(jnp.float32)
+    logits, history = logits.astype(jnp.float32), state.history
     rngs = state.rngs
     if rngs is not None:
         # fold_in takes a single key; one vmap per batch dimension.
         fold_in = jax.random.fold_in
         for _ in rngs.shape:
             fold_in = jax.vmap(fold_in, (0, None))
-        rngs = fold_in(rngs, state.step)
-    token = jnp.where(state.stopped, PAD, sampler(logits, state.seen, rngs))
+        rngs = fold_in(rngs, history.step)
+    token = jnp.where(state.stopped, PAD, sampler(logits, history, rngs))
     logprob = jnp.take_along_axis(jax.nn.log_softmax(logits), token[..., None], axis=-1)[..., 0]
     logprob = jnp.where(state.stopped, 0, logprob)
-    write = partial(jax.lax.dynamic_update_slice_in_dim, start_index=state.step, axis=-1)
-    seen = state.seen
-    if seen is not None:
-        seen = seen | (jnp.arange(seen.shape[-1]) == token[..., None])
+    write = partial(jax.lax.dynamic_update_slice_in_dim, start_index=history.step, axis=-1)
     return dataclasses.replace(
         state,
-        step=state.step + 1,
+        history=history.append(token),
         tokens=write(state.tokens, token[..., None]),
         logprobs=write(state.logprobs, logprob[..., None]),
-        lengths=state.lengths + ~state.stopped,
-        stopped=state.stopped | jnp.any(token[..., None] == stop, axis=-1),
+        lengths=state.lengths + (~state.stopped).astype(state.lengths.dtype),
+        stopped=state.stopped | jnp.isin(token, history.stop_tokens),
         token=token,
-        position=state.position + 1,
-        seen=seen,
     )
 
 
 def read_prompts(
-    model: Any, prompts: Prompts, *, capacity: int, chunk: int | None, copies: int | None, needs_seen: bool
+    model: Any,
+    prompts: Prompts,
+    stop: jax.Array,
+    *,
+    capacity: int,
+    chunk: int | None,
+    copies: int | None,
+    needs_seen: bool,
 ) -> PrefillResult:
     """Read each prompt once into a fresh cache, and copy the result along a new leading axis unless `copies` is None.
 
@@ -162,16 +159,16 @@ def read_prompts(
     """
     batch_shape = prompts.lengths.shape
     hidden, cache = _read(model, prompts, model.init_cache(batch=batch_shape, capacity=capacity), chunk)
-    logits, position = model.unembed(hidden), prompts.lengths - 1
-    seen = _prompt_tokens(prompts, logits.shape[-1]) if needs_seen else None
+    logits = model.unembed(hidden)
+    history = start_history(prompts, stop, capacity, logits.shape[-1] if needs_seen else None)
     if copies is None:
-        return PrefillResult(cache, logits, position, seen)
+        return PrefillResult(cache, logits, history)
 
     def repeat(x: jax.Array, axis: int = 0) -> jax.Array:
         return jnp.broadcast_to(jnp.expand_dims(x, axis), (*x.shape[:axis], copies, *x.shape[axis:]))
 
     cache = map_cache_rows(repeat, model, cache, batch_shape, capacity)
-    return PrefillResult(cache, *jax.tree.map(repeat, (logits, position, seen)))
+    return PrefillResult(cache, repeat(logits), history.map_rows(repeat))
 
 
 def map_cache_rows(
@@ -197,7 +194,7 @@ def map_cache_rows(
 def _read(model: Any, prompts: Prompts, cache: Any, chunk: int | None) -> tuple[jax.Array, Any]:
     """Hidden state `[..., D]` of each prompt's last token, and the cache with all tokens."""
     count = prompts.tokens.shape[-1]
-    last = jnp.max(jnp.where(prompts.positions == EMPTY, 0, jnp.arange(count)), axis=-1)
+    last = jnp.max(jnp.where(prompts.positions == EMPTY, 0, jnp.arange(count, dtype=jnp.int32)), axis=-1)
 
     def read_chunk(cache: Any, entry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         tokens, positions, start = entry
@@ -210,20 +207,9 @@ def _read(model: Any, prompts: Prompts, cache: Any, chunk: int | None) -> tuple[
         cache, hidden = read_chunk(cache, (prompts.tokens, prompts.positions, jnp.zeros((), jnp.int32)))
         return hidden, cache
     split = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], -1, chunk), -2, 0)  # noqa: E731
-    entries = (split(prompts.tokens), split(prompts.positions), jnp.arange(0, count, chunk))
+    entries = (split(prompts.tokens), split(prompts.positions), jnp.arange(0, count, chunk, dtype=jnp.int32))
     cache, rows = jax.lax.scan(read_chunk, cache, entries)
     return jnp.take_along_axis(rows, (last // chunk)[None, ..., None], axis=0)[0], cache
-
-
-def _prompt_tokens(prompts: Prompts, vocab_size: int) -> jax.Array:
-    """Which tokens each prompt contains, padding left out: bool `[..., V]`."""
-    tokens = prompts.tokens.reshape(-1, prompts.tokens.shape[-1])
-    is_real = prompts.positions.reshape(tokens.shape) != EMPTY
-    seen = jnp.zeros((tokens.shape[0], vocab_size), bool)
-    # Padding goes to the index V, which `mode="drop"` ignores: its token id may be that of a real token.
-    columns = jnp.where(is_real, tokens, vocab_size)
-    seen = seen.at[jnp.arange(tokens.shape[0])[:, None], columns].set(True, mode="drop")
-    return seen.reshape(*prompts.lengths.shape, vocab_size)
 
 
 def _fold_in_rows(rng: jax.Array, batch_shape: tuple[int, ...], has_samples: bool) -> jax.Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jax_attention.cache import EMPTY
 from jax_attention.core.checks import check_int, describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 EMPTY_PROMPT_CURE = "Begin with a start token, or with a line break."
 
 
+@short_repr
 class Prompts(NamedTuple):
     """Padded tokens, with positions that mark the padding; made by `pad_prompts`."""
 

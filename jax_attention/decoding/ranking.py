@@ -23,12 +23,13 @@ BITS = 32
 
 
 def sort_keys(logits: Float[Array, "*batch V"]) -> UInt[Array, "*batch V"]:
-    """Unsigned integers in the same order as the float32 logits: -inf is the smallest, -0 equals 0.
+    """Unsigned integers in the same order as the logits in float32: -inf is the smallest, -0 equals 0.
 
     IEEE floats of one sign are ordered as their bits are. Setting the sign bit of the positive ones and inverting all
     bits of the negative ones puts both signs in one order.
     """
     # -0 becomes 0: the two have different bits, but are equal logits and so must be a tie.
+    logits = logits.astype(jnp.float32)
     bits = jax.lax.bitcast_convert_type(jnp.where(logits == 0, 0, logits), jnp.uint32)
     sign = jnp.uint32(1 << (BITS - 1))
     return jnp.where(bits & sign, ~bits, bits | sign)
@@ -52,7 +53,7 @@ def largest_key(
 
 def kth_largest(keys: UInt[Array, "*batch V"], k: Int[Array, "*#batch"] | int) -> UInt[Array, "*batch 1"]:
     """The k-th largest key of each row; 0, which is below every key, if k is larger than V."""
-    return largest_key(lambda key: jnp.sum(keys >= key, axis=-1) >= k, keys.shape[:-1])
+    return largest_key(lambda key: jnp.sum(keys >= key, axis=-1, dtype=jnp.int32) >= k, keys.shape[:-1])
 
 
 def is_among_smallest(keys: UInt[Array, "*batch V"], count: Int[Array, "*#batch"] | int) -> Bool[Array, "*batch V"]:
@@ -80,7 +81,7 @@ def count_light_tail(
     below, tied = keys < border, keys == border
     room = max_mass - jnp.sum(jnp.where(below, mass, 0), axis=-1)
     tie_mass = jnp.max(jnp.where(tied, mass, 0), axis=-1)
-    ties = jnp.sum(tied, axis=-1)
+    ties = jnp.sum(tied, axis=-1).astype(mass.dtype)
     # A mass of 0, from a logit of -inf or one that underflowed, fits any number of times: no division by it.
     fitting = jnp.where(tie_mass > 0, jnp.floor(room / jnp.where(tie_mass > 0, tie_mass, 1)), ties)
-    return jnp.sum(below, axis=-1) + jnp.minimum(fitting, ties).astype(jnp.int32)
+    return jnp.sum(below, axis=-1, dtype=jnp.int32) + jnp.minimum(fitting, ties).astype(jnp.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import describe_array, fail_unless
-from jax_attention.core.struct import FactoryRepr, part_field, struct
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import part_field, struct
+from jax_attention.decoding.history import History
 from jax_attention.decoding.logit_transforms import Greedy, LogitTransform, UserLogitTransform
 from jax_attention.decoding.logit_transforms import greedy as greedy_transform
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+    from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
 @struct
@@ -30,29 +33,27 @@ class Sampler(FactoryRepr):
 
     @property
     def needs_seen(self) -> bool:
-        """Whether a transform reads which tokens the row already contains."""
+        """Whether a transform reads `history.seen`."""
         return any(transform.needs_seen for transform in self.transforms)
 
-    def logits(
-        self, logits: Float[Array, "*batch V"], seen: Bool[Array, "*batch V"] | None = None
-    ) -> Float[Array, "*batch V"]:
+    def logits(self, logits: Float[Array, "*batch V"], history: History | None = None) -> Float[Array, "*batch V"]:
         """Apply all transforms, in float32."""
         logits = logits.astype(jnp.float32)
         for transform in self.transforms:
-            logits = transform(logits, seen)
+            logits = transform(logits, history)
         return logits
 
     def __call__(
         self,
         logits: Float[Array, "*batch V"],
-        seen: Bool[Array, "*batch V"] | None = None,
+        history: History | None = None,
         rng: PRNGKeyArray | None = None,
     ) -> Int[Array, "*batch"]:
         """Choose one token per row, int32; `rng` holds one key per row `[...]`, or is None for `greedy`.
 
         greedy:  token = argmax(logits');        otherwise:  token ~ softmax(logits')
         """
-        logits = self.logits(logits, seen)
+        logits = self.logits(logits, history)
         if self.greedy:
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
         # `categorical` takes one key for a whole array; one vmap per batch dimension gives each row its key.
@@ -68,23 +69,24 @@ class Sampler(FactoryRepr):
 def sampler(*transforms: LogitTransform | Callable) -> Sampler:
     """Compose logit transforms into a way to choose the next token, in the order of Hugging Face's `generate`.
 
-        repetition_penalty -> plain functions -> temperature -> top_k -> top_p -> min_p -> draw (or greedy)
+        repetition_penalty -> no_repeat_ngram_size -> min_new_tokens -> plain functions
+          -> temperature -> top_k -> top_p -> min_p -> draw (or greedy)
 
     The order of the arguments does not matter, except among plain functions; print the sampler to see the order.
     For another order apply the transforms by hand: each is a function of logits.
 
     Args:
         *transforms: logit transforms such as `temperature(0.8)`, each kind at most once, and functions
-            `f(logits, seen) -> logits`, where `seen` is bool `[..., V]`. Without any, tokens are drawn from the
-            model's distribution as it is.
+            `f(logits, history) -> logits`, where `history` is a `History`: the tokens of the rows so far. Without any,
+            tokens are drawn from the model's distribution as it is.
 
     Returns:
-        A `Sampler`, for `generate(..., sampler=)`. A direct call `sampler(...)(logits, seen, rng)` gives a token per
+        A `Sampler`, for `generate(..., sampler=)`. A direct call `sampler(...)(logits, history, rng)` gives a token per
         row: `[..., V] -> [...]`.
 
     Raises:
         ValueError: if a transform occurs twice, or would be ignored because of `greedy()`.
-        TypeError: if an argument is neither a logit transform nor a function.
+        TypeError: if an argument is neither a logit transform nor a function, or a function is one for version 0.1.
 
     Example:
         >>> from jax_attention import decoding
@@ -124,6 +126,7 @@ def as_sampler(x: Any) -> Sampler:
 
 def _as_transform(x: Any) -> LogitTransform:
     if isinstance(x, LogitTransform):
+        _check_signature(x, type(x).__call__)
         return x
     name = getattr(x, "__name__", type(x).__name__)
     module = getattr(x, "__module__", None)
@@ -134,8 +137,24 @@ def _as_transform(x: Any) -> LogitTransform:
     )
     fail_unless(
         callable(x) and getattr(x, "part", None) is None and not isinstance(x, type),
-        "transforms: expected logit transforms such as decoding.temperature(0.8), or functions (logits, seen) -> "
+        "transforms: expected logit transforms such as decoding.temperature(0.8), or functions (logits, history) -> "
         f"logits, got {describe_array(x)}.",
         TypeError,
     )
+    _check_signature(x, x)
     return UserLogitTransform(x)
+
+
+def _check_signature(transform: Any, call: Callable) -> None:
+    """Refuse a function of version 0.1, whose second argument was the array that is now `history.seen`."""
+    try:
+        names = inspect.signature(call).parameters
+    except ValueError:  # a builtin without a signature
+        return
+    got = getattr(transform, "__name__", transform)
+    fail_unless(
+        "seen" not in names,
+        f"transforms: expected a function (logits, history) -> logits, got {got} with an argument named seen. Rename "
+        "it to history and read history.seen.",
+        TypeError,
+    )

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.struct import data_field, struct
+from jax_attention.decoding.history import History
 from jax_attention.decoding.loop import PAD, map_cache_rows, read_prompts
 from jax_attention.decoding.prompts import Prompts
 from jax_attention.decoding.sampler import Sampler
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
 
 
+@short_repr
 class StoppingCriteria(NamedTuple):
     """Numbers that decide when a beam and when a row is finished. All are traced: others run the same programs."""
 
@@ -39,6 +42,7 @@ class StoppingCriteria(NamedTuple):
     """Whether a row is done as soon as K beams have finished."""
 
 
+@short_repr
 class Hypotheses(NamedTuple):
     """K beams of each row, best first."""
 
@@ -54,8 +58,8 @@ class BeamState:
     """Carry of the search loop."""
 
     cache: Any = data_field()
-    step: Int[Array, ""] = data_field()
-    """Number of tokens of the running beams."""
+    history: History = data_field()
+    """All tokens of the running beams, prompts included, and their number of new tokens."""
     running: Hypotheses = data_field()
     finished: Hypotheses = data_field()
     open: Bool[Array, "*batch"] = data_field()
@@ -64,10 +68,6 @@ class BeamState:
     """The last token of each running beam: the next input of the model."""
     parents: Int[Array, "K *batch"] = data_field()
     """Index of the beam in the cache that each running beam continues."""
-    position: Int[Array, "K *batch"] = data_field()
-    """Position of the last token."""
-    seen: Bool[Array, "K *batch V"] | None = data_field()
-    """Which tokens the beam contains, prompt included; None if no transform reads it."""
 
 
 @partial(jax.jit, static_argnames=("capacity", "room", "chunk", "beams"))
@@ -84,22 +84,20 @@ def start(
 ) -> BeamState:
     """Read each prompt once, and choose the first of at most `room` tokens of each beam."""
     prefilled = read_prompts(
-        model, prompts, capacity=capacity, chunk=chunk, copies=beams, needs_seen=sampler.needs_seen
+        model, prompts, criteria.stop, capacity=capacity, chunk=chunk, copies=beams, needs_seen=sampler.needs_seen
     )
-    zeros = jnp.zeros_like(prefilled.position)
+    zeros = jnp.zeros_like(prefilled.history.lengths)
     no_scores = jnp.full(zeros.shape, -jnp.inf)
     no_beams = Hypotheses(jnp.full((*zeros.shape, room), PAD, jnp.int32), no_scores, zeros)
     state = BeamState(
         cache=prefilled.cache,
-        step=jnp.zeros((), jnp.int32),
+        history=prefilled.history,
         # All K beams are the same prompt. Only the first gets a score, or all K would choose the same tokens.
         running=no_beams._replace(scores=no_scores.at[0].set(0)),
         finished=no_beams,
         open=jnp.ones(zeros.shape[1:], bool),
         token=zeros,
         parents=zeros,
-        position=prefilled.position,
-        seen=prefilled.seen,
     )
     return _extend(state, prefilled.logits, sampler, criteria)
 
@@ -110,14 +108,14 @@ def search(model: Any, state: BeamState, sampler: Sampler, criteria: StoppingCri
     batch_shape = state.open.shape
 
     def is_unfinished(state: BeamState) -> jax.Array:
-        return (state.step < criteria.limit) & jnp.any(state.open)
+        return (state.history.step < criteria.limit) & jnp.any(state.open)
 
     def step(state: BeamState) -> BeamState:
         # Each beam continues the keys and values of its parent. Reordered here, where the model reads them next, they
         # are copied layer by layer: temporary memory is less than half of the K caches, not a second copy of them.
         reorder = lambda x, axis: _take_beams(x, state.parents, axis)  # noqa: E731
         cache = map_cache_rows(reorder, model, state.cache, batch_shape, capacity)
-        token, position = state.token[..., None], state.position[..., None]
+        token, position = state.token[..., None], state.history.lengths[..., None] - 1
         hidden, cache = model.hidden(token, positions=position, cache=cache)
         return _extend(dataclasses.replace(state, cache=cache), model.unembed(hidden[..., 0, :]), sampler, criteria)
 
@@ -127,14 +125,14 @@ def search(model: Any, state: BeamState, sampler: Sampler, criteria: StoppingCri
 def _extend(state: BeamState, logits: jax.Array, sampler: Sampler, criteria: StoppingCriteria) -> BeamState:
     """Lengthen the beams by one token, in the three steps of `beam_search`: finish, keep, go on."""
     # sums [K, V] = sum of each beam + log softmax(its logits)
-    logprobs = sampler.logits(jax.nn.log_softmax(logits.astype(jnp.float32)), state.seen)
+    logprobs = sampler.logits(jax.nn.log_softmax(logits.astype(jnp.float32)), state.history)
     sums = state.running.scores[..., None] + logprobs
-    length = state.step + 1
-    is_stop = jnp.any(jnp.arange(sums.shape[-1])[:, None] == criteria.stop, axis=-1)
+    length = state.history.step + 1
+    is_stop = jnp.isin(jnp.arange(sums.shape[-1]), criteria.stop)
 
     # Finish: of the K largest sums those whose token is a stop token, or all at the limit;  score = sum / n^penalty.
     best, token, _ = _top_beams(state, sums)
-    ends = state.open & (is_stop[token] | (length == criteria.limit))
+    ends = state.open[None] & (is_stop[token] | (length == criteria.limit))
     best = best._replace(scores=jnp.where(ends, best.scores / _divisor(length, criteria), -jnp.inf))
 
     # Keep: the K finished beams of highest score, old and new.
@@ -143,10 +141,9 @@ def _extend(state: BeamState, logits: jax.Array, sampler: Sampler, criteria: Sto
     finished = jax.tree.map(lambda x: _take_beams(x, indices), candidates)
 
     # Go on: the K largest sums whose token is no stop token.
+    is_stop = jnp.expand_dims(is_stop, range(sums.ndim - 1))
     running, token, parents = _top_beams(state, jnp.where(is_stop, -jnp.inf, sums))
-    seen = state.seen
-    if seen is not None:
-        seen = _take_beams(seen, parents) | (jnp.arange(seen.shape[-1]) == token[..., None])
+    history = state.history.map_rows(lambda x: _take_beams(x, parents)).append(token)
 
     # A row stays open while its best running beam may still score better than its worst finished one.
     best_possible = running.scores[0] / _divisor(jnp.maximum(length, criteria.min_length), criteria)
@@ -154,15 +151,13 @@ def _extend(state: BeamState, logits: jax.Array, sampler: Sampler, criteria: Sto
     is_full = worst > -jnp.inf
     return dataclasses.replace(
         state,
-        step=length,
+        history=history,
         running=running,
         finished=finished,
         # `~(a <= b)` and not `a > b`: a NaN keeps the row open until the limit, and shows in the scores.
         open=state.open & ~(best_possible <= worst) & ~(criteria.stop_when_full & is_full),
         token=token,
         parents=parents,
-        position=state.position + 1,
-        seen=seen,
     )
 
 
@@ -173,8 +168,8 @@ def _top_beams(state: BeamState, sums: jax.Array) -> tuple[Hypotheses, jax.Array
     scores, indices = _top(jnp.moveaxis(sums, -1, 1).reshape(-1, *sums.shape[1:-1]), beams)
     parents, token = indices // vocab_size, indices % vocab_size
     tokens = _take_beams(state.running.tokens, parents)
-    tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[..., None], state.step, axis=-1)
-    return Hypotheses(tokens, scores, jnp.full_like(token, state.step + 1)), token, parents
+    tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[..., None], state.history.step, axis=-1)
+    return Hypotheses(tokens, scores, jnp.full_like(token, state.history.step + 1)), token, parents
 
 
 def _divisor(length: jax.Array, criteria: StoppingCriteria) -> jax.Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.numerics import compute_dtype, forbid, zero_rows
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.struct import UserFunction, array_field, data_field, find_parts, part_field, struct
 from jax_attention.dropout import Dropout
 from jax_attention.masks import Mask
@@ -114,6 +115,17 @@ class AttentionCall:
         dtype = compute_dtype(self.query, self.key, self.value)
         return self.replace(**{name: getattr(self, name).astype(dtype) for name in ("query", "key", "value")})
 
+    def in_logarithms(self) -> AttentionCall:
+        """The same call by the logarithm of its score and a softmax, if both parts of the rule have such a form.
+
+        Exponentials of features over- and underflow (performer-pytorch#36); the softmax subtracts a maximum first, and
+        the factors of queries and keys cancel in its quotient. Mods change the score itself, not its logarithm.
+        """
+        score, normalize = self.score.logarithm(), self.normalize.of_logarithm()
+        if self.mods or score is None or normalize is None:
+            return self
+        return self.replace(score=score, normalize=normalize)
+
     def zero_unused(self, rows: Any, columns: Any) -> AttentionCall:
         """Replace operand rows that no allowed pair needs by 0, so that NaN there goes nowhere.
 
@@ -128,6 +140,7 @@ def with_batch_index(call: AttentionCall) -> AttentionCall:
     return call.replace(batch_index=jnp.arange(call.batch_size, dtype=jnp.int32).reshape(call.batch_shape))
 
 
+@short_repr
 class AttentionOutput(NamedTuple):
     """Output and differentiable row statistics of one attention call.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from jax_attention.core.numerics import row_max, zero_rows
 from jax_attention.core.part_checks import check_broadcasts
+from jax_attention.core.short_repr import short_repr
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.call import AttentionCall, AttentionOutput
 from jax_attention.masks.block_coverage import all_rows_used
@@ -61,7 +63,10 @@ def weights(call: AttentionCall) -> jax.Array:
 def attend_with_stats(call: AttentionCall) -> AttentionOutput:
     """The same output, and statistics of scores and weights before dropout."""
     w = _normalize(call)
-    weights, scores = w.numerator / w.denominator, jnp.where(w.where, w.scores, -jnp.inf)
+    weights, scores = w.numerator / w.denominator, w.scores
+    if w.in_logarithms:  # statistics are those of the scores, which must stay finite: inf - inf would be NaN
+        scores = jnp.exp(jnp.minimum(scores, 0.999 * math.log(float(jnp.finfo(scores.dtype).max))))
+    scores = jnp.where(w.where, scores, -jnp.inf)
     positive = weights > 0
     # log(0) and its derivative must not be computed at all: 0 * inf would be NaN.
     surprise = jnp.where(positive, weights * jnp.log(jnp.where(positive, weights, 1)), 0)
@@ -75,6 +80,7 @@ def attend_with_stats(call: AttentionCall) -> AttentionOutput:
     )
 
 
+@short_repr
 class _Weights(NamedTuple):
     """Weights as a quotient, and what they were made from, all `[*batch, T, S]` (the denominator `[*batch, T, 1]`)."""
 
@@ -84,11 +90,13 @@ class _Weights(NamedTuple):
     denominator: jax.Array | float
     all_used: bool
     """Whether it is known when traced that every query and every key is in an allowed pair."""
+    in_logarithms: bool
+    """Whether `scores` are the logarithms of the scores. One of -inf is then a score of 0, which forbids no pair."""
 
 
 def _normalize(call: AttentionCall) -> _Weights:
     """Stages 1 and 2: score, modify, mask, normalise."""
-    shape, call = call.score_shape, call.in_compute_dtype()
+    shape, normalize, call = call.score_shape, call.normalize, call.in_compute_dtype().in_logarithms()
     where, all_used = True, True
     if call.mask is not None:
         where = _allowed(call)
@@ -97,9 +105,11 @@ def _normalize(call: AttentionCall) -> _Weights:
         call = call.zero_unused(jnp.any(where, axis=-1), jnp.any(where, axis=-2))
     scores = jnp.broadcast_to(call.score(call.query, call.key), shape)
     where = jnp.broadcast_to(where, shape)
-    scores, where = call.modify(scores, where)
-    numerator, denominator = call.normalize.quotient(scores, where)
-    return _Weights(scores, where, numerator, denominator, all_used and not call.may_forbid_pairs)
+    scores, allowed = call.modify(scores, where)
+    numerator, denominator = call.normalize.quotient(scores, allowed)
+    in_logarithms = call.normalize is not normalize
+    where, all_used = where if in_logarithms else allowed, all_used and not call.may_forbid_pairs
+    return _Weights(scores, where, numerator, denominator, all_used, in_logarithms)
 
 
 def _allowed(call: AttentionCall) -> jax.Array:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.part_checks import check_bool, check_kind, check_parameters
-from jax_attention.core.struct import FactoryRepr, UserFunction, part_field, struct
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import UserFunction, part_field, struct
 from jax_attention.masks.block_coverage import BlockCoverage, TileRanges
+from jax_attention.masks.picture import draw_mask, evaluate_first
 
 
 class Mask(FactoryRepr):
@@ -51,12 +52,14 @@ class Mask(FactoryRepr):
         Of arrays with batch dimensions the first batch element is shown.
         """
         rows, columns = query_length, query_length if key_length is None else key_length
-        q_pos, k_pos = np.arange(rows)[:, None], np.arange(columns)[None, :]
-        allowed = np.asarray(self(jnp.asarray(q_pos, jnp.int32), jnp.asarray(k_pos, jnp.int32)))
-        allowed = np.broadcast_to(allowed, (*allowed.shape[:-2], rows, columns)).reshape(-1, rows, columns)[0]
+        allowed = evaluate_first(self, np.arange(rows), np.arange(columns))
         width = len(str(max(rows - 1, 0)))
         lines = [f"q {t:>{width}}  " + " ".join(".#"[int(x)] for x in row) for t, row in enumerate(allowed)]
         return "\n".join([repr(self), f"{rows} queries x {columns} keys, # may attend:", *lines])
+
+    def _repr_html_(self) -> str | None:
+        """The picture in a notebook; None, which shows the text alone, if the mask cannot be evaluated there."""
+        return draw_mask(self)
 
 
 @struct

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.sizes import is_static
 
 
+@short_repr
 class BlockCoverage(NamedTuple):
     """Three tables over tiles, bool `[tile rows, tile columns]`.
 
@@ -39,6 +41,7 @@ class BlockCoverage(NamedTuple):
         return BlockCoverage(~self.full, ~self.nonempty, ~self.full)  # the running program knows no full tiles
 
 
+@short_repr
 class TileRanges(NamedTuple):
     """A grid of tiles and the range of positions in each: the argument of `Mask.block_coverage`.
 

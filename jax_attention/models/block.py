@@ -13,12 +13,15 @@ from flax import nnx
 from jax_attention import masks, mods, positions
 from jax_attention.cache import KVCache
 from jax_attention.core.explicit_axes import take_rows
+from jax_attention.core.short_repr import short_repr
 from jax_attention.dropout import Dropout
 from jax_attention.models.config import LMConfig, model_dtype
+from jax_attention.models.config_checks import is_part_module
 from jax_attention.nn import FeedForward, LearnedPart, MultiHeadAttention
 from jax_attention.nn.freeze import freeze, unfreeze
 from jax_attention.nn.listing import unlisted
 from jax_attention.nn.norms import LayerNorm, RMSNorm
+from jax_attention.nn.short_repr import ShortRepr
 from jax_attention.normalizers import softmax
 from jax_attention.positions import Rotary
 
@@ -26,12 +29,21 @@ INITIAL_DEVIATION = 0.02
 """Standard deviation of initial kernels and tables (GPT-2)."""
 
 
+@short_repr
 class LayerInputs(NamedTuple):
-    """Positions, mask and mods of one call, the same in all layers."""
+    """Positions, mask and mods of one call, the same in all layers; the last two for cross-attention."""
 
     positions: jax.Array | None
     mask: Any
     mods: tuple
+    memory_mask: Any = None
+    memory_mods: tuple = ()
+
+    def scaled(self, layer: jax.Array | int) -> LayerInputs:
+        """The inputs of this layer in a model with `scale_by_layer`."""
+        count = layer + 1.0 if isinstance(layer, int) else jnp.asarray(layer + 1, jnp.float32)
+        scale = mods.temperature(count)
+        return self._replace(mods=(scale, *self.mods), memory_mods=(scale, *self.memory_mods))
 
 
 class CaptureRequest(NamedTuple):
@@ -41,7 +53,7 @@ class CaptureRequest(NamedTuple):
     cross: bool
 
 
-class Block(nnx.Module):
+class Block(ShortRepr, nnx.Module):
     """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`; norms are where the config says.
 
     In a model with a memory, `x + cross(norm(x), memory)` comes between the two.
@@ -60,10 +72,10 @@ class Block(nnx.Module):
             norm_all_heads=config.qk_norm == "all_heads",
             **options,
         )
-        rule = layer_rule(config, window)
+        rule = layer_rule(config, window, rngs)
         self.attention = MultiHeadAttention(packed=True, rope=layer_rope(config, window), **heads, **rule)
         # Not in the attention layer, whose mods precede those of a call: T5's table, a mod of the call, comes first.
-        self.mods = nnx.List([freeze(mod) for mod in layer_mods(config)])
+        self.mods = nnx.List([freeze(mod) for mod in layer_mods(config, rngs)])
         self.feed_forward = FeedForward(
             config.width,
             config.resolved_ff_size,
@@ -78,7 +90,7 @@ class Block(nnx.Module):
         self.attention_after, self.feed_forward_after = norm(has_norm_after), norm(has_norm_after)
         self.cross_norm, self.cross_after = norm(has_norm and has_cross), norm(has_norm_after and has_cross)
         # Made anew: learned parts of the two attentions are separate parameters.
-        cross_rule = layer_rule(config, window) | {"mask": None, "mods": score_cap_mods(config)}
+        cross_rule = layer_rule(config, window, rngs) | {"mask": None, "mods": score_cap_mods(config)}
         self.cross = MultiHeadAttention(key_size=config.memory_size, **heads, **cross_rule) if has_cross else None
         self.place, self.dropout, self.attention_dropout = config.norm_place, config.dropout, config.attention_dropout
 
@@ -98,7 +110,9 @@ class Block(nnx.Module):
 
         def attend(x: jax.Array) -> jax.Array:
             nonlocal cache
-            options: dict[str, Any] = {"mask": inputs.mask, "mods": (*inputs.mods, *map(unfreeze, self.mods))}
+            rows = x if cache is None else None
+            mods = (*inputs.mods, *(unfreeze(mod, rows) for mod in self.mods))
+            options: dict[str, Any] = {"mask": inputs.mask, "mods": mods}
             if cache is not None:
                 options["positions"] = inputs.positions
                 old_cache = cache
@@ -110,9 +124,11 @@ class Block(nnx.Module):
             return unlisted(self.attention.__call__)(x, **options)
 
         def cross_attend(x: jax.Array) -> jax.Array:
-            dropout = self._weight_dropout(rngs[3])
-            weights[1] = self.cross.cross_attention_weights(x, memory, **dropout) if request.cross else None
-            return unlisted(self.cross.cross_attend)(x, memory, **dropout)
+            options = {"mask": inputs.memory_mask, "mods": inputs.memory_mods} | self._weight_dropout(rngs[3])
+            if inputs.memory_mask is not None or inputs.memory_mods:  # nothing else there sees positions
+                options["query_positions"] = inputs.positions
+            weights[1] = self.cross.cross_attention_weights(x, memory, **options) if request.cross else None
+            return unlisted(self.cross.cross_attend)(x, memory, **options)
 
         y = self._add(x, x, attend, self.attention_norm, self.attention_after, rngs[1])
         if self.cross is not None:
@@ -159,7 +175,7 @@ def layer_rope(config: LMConfig, window: int | None) -> Rotary | None:
     return config.rope if window is None or config.local_rope is None else config.local_rope
 
 
-def layer_rule(config: LMConfig, window: int | None) -> dict[str, Any]:
+def layer_rule(config: LMConfig, window: int | None, rngs: nnx.Rngs) -> dict[str, Any]:
     """Score, mask and normalizer of a layer: those of the config, the mask restricted to the window."""
     mask = config.mask
     if window is not None:
@@ -170,10 +186,16 @@ def layer_rule(config: LMConfig, window: int | None) -> dict[str, Any]:
     elif config.train_rule:
         normalize = learned_if_floating(normalize, config.param_dtype)
     score = learned_if_floating(config.score, config.param_dtype) if config.train_rule else config.score
-    return {"score": score, "mask": mask, "normalize": normalize}
+    made = {name: make_part(part, config, rngs) for name, part in (("score", score), ("normalize", normalize))}
+    return {"mask": mask, **made}
 
 
-def layer_mods(config: LMConfig) -> tuple:
+def make_part(part: Any, config: LMConfig, rngs: nnx.Rngs) -> Any:
+    """A part of the config as the layer stores it: a class of modules becomes the module of this layer."""
+    return part.for_layer(config, rngs=rngs) if is_part_module(part) else part
+
+
+def layer_mods(config: LMConfig, rngs: nnx.Rngs) -> tuple:
     """Mods of a layer: the position scheme's, the config's, the cap on scores, in this order."""
     position_mods: tuple = ()
     if config.position == "alibi":
@@ -183,7 +205,8 @@ def layer_mods(config: LMConfig) -> tuple:
     config_mods = config.mods
     if config.train_rule:
         config_mods = tuple(learned_if_floating(mod, config.param_dtype) for mod in config.mods)
-    return (*position_mods, *config_mods, *score_cap_mods(config))
+    made = (make_part(mod, config, rngs) for mod in config_mods)
+    return (*position_mods, *made, *score_cap_mods(config))
 
 
 def score_cap_mods(config: LMConfig) -> tuple:
@@ -197,7 +220,7 @@ def learned_if_floating(part: Any, dtype: str) -> Any:
     def is_float(x: Any) -> bool:
         return not callable(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
-    if not any(is_float(x) for x in jax.tree.leaves(part)):
+    if is_part_module(part) or not any(is_float(x) for x in jax.tree.leaves(part)):
         return part
     return LearnedPart(jax.tree.map(lambda x: jnp.asarray(x, dtype) if is_float(x) else x, part))
 

@@ -15,6 +15,7 @@ from jax_attention.models.block import Block, CaptureRequest, LayerInputs, make_
 from jax_attention.models.config import LMConfig
 from jax_attention.models.results import EMBEDDING, Capture, CaptureResult, LMCache, Memory
 from jax_attention.nn.listing import unlisted
+from jax_attention.nn.short_repr import ShortRepr
 
 POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -23,7 +24,7 @@ POLICIES = {
 """What the backward pass may keep, by the config's `remat`."""
 
 
-class Blocks(nnx.Module):
+class Blocks(ShortRepr, nnx.Module):
     """`depth` blocks, some of them stacked.
 
     With P the length of the window pattern, layer `g P + i` of the stacked layers is entry g of `scanned[i]`. Layers
@@ -46,11 +47,11 @@ class Blocks(nnx.Module):
         memory: Memory | None,
         rng: jax.Array | None,
         capture: Capture,
-        remat: str,
+        config: LMConfig,
     ) -> tuple[jax.Array, LMCache | None, CaptureResult]:
         """Run all layers: the residual stream, the new cache, and the captured arrays."""
         layers = capture.layers(len(self.scanned) * self.repeats + len(self.rest))
-        run = partial(_run_block, inputs, rng, remat)
+        run = partial(_run_block, inputs, rng, config)
         scanned_caches, scanned_memories = (None if store is None else store.scanned for store in (cache, memory))
         rest_caches, rest_memories = (None if store is None else store.rest for store in (cache, memory))
         embedded = CaptureResult({}, {EMBEDDING: x}, {})
@@ -120,7 +121,7 @@ class Blocks(nnx.Module):
 def _run_block(
     inputs: LayerInputs,
     rng: jax.Array | None,
-    remat: str,
+    config: LMConfig,
     block: Block,
     x: jax.Array,
     cache: Any,
@@ -129,17 +130,19 @@ def _run_block(
     request: CaptureRequest,
     prevent_cse: bool,
 ) -> tuple[jax.Array, Any, tuple]:
-    """Run one block with its cache, its memory and the random key of its layer, under the remat policy.
+    """Run one block with its cache, its memory and the random key of its layer, under the config's remat policy.
 
     `prevent_cse` keeps XLA from merging the recomputation with the first computation, which would keep in memory what
     remat frees. Inside of a scan that cannot happen, and the barrier would only cost time.
     """
 
+    inputs = inputs.scaled(layer) if config.scale_by_layer else inputs
+
     def body(block: Block, x: jax.Array, cache: Any, memory: Any, rng: jax.Array | None) -> Any:
         return unlisted(block.__call__)(x, inputs, cache, memory, rng, request)
 
-    if remat != "none":
-        body = jax.checkpoint(body, policy=POLICIES[remat], prevent_cse=prevent_cse)
+    if config.remat != "none":
+        body = jax.checkpoint(body, policy=POLICIES[config.remat], prevent_cse=prevent_cse)
     return body(block, x, cache, memory, None if rng is None else jax.random.fold_in(rng, layer))
 
 

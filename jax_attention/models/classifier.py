@@ -17,12 +17,13 @@ from jax_attention.models.results import Capture, LMOutput
 from jax_attention.models.transformer import TransformerLM
 from jax_attention.nn import Linear
 from jax_attention.nn.listing import unlisted
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int, PRNGKeyArray
 
 
-class Classifier(nnx.Module):
+class Classifier(ShortRepr, nnx.Module):
     """Class logits of a text, or with `each=True` of every token, from a Transformer that reads the whole text.
 
         logits = mean over real tokens of h_t  W + b,   [..., classes];      logits_t = h_t W + b,   [..., T, classes]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention import masks
+from jax_attention.core.short_repr import short_repr
 from jax_attention.masks import Mask
 from jax_attention.models.config_checks import (
     BiasPlace,
@@ -28,13 +29,12 @@ from jax_attention.normalizers import Normalizer
 from jax_attention.positions import Rotary, rotary
 from jax_attention.scores import Score
 
-T5_BUCKETS = 32
-"""Buckets of relative positions, as in T5."""
 MAX_CHECKED_POSITIONS = 256
 """`sees_future` evaluates the masks on at most so many positions: a grid of the context would take seconds."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@short_repr
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LMConfig:
     """One Transformer over tokens, attention rule included: causal by default, an encoder with `mask=None`.
 
@@ -57,6 +57,8 @@ class LMConfig:
         activation: "gelu" (exact), "gelu_tanh", "relu", "relu2", "silu", "swiglu", "geglu", "geglu_tanh".
         position: "learned", "sinusoidal" (added), "sinusoidal_half" (all sines first, as Marian), "rotary", "alibi",
             "t5" (one table for all layers; both directions where tokens see the future), "none".
+        t5_buckets: number of relative positions that T5's table tells apart, where position is "t5".
+        t5_max_distance: from this distance on all positions share T5's last bucket.
         rope: the rotary embedding, where position is "rotary".
         local_rope: the rotary embedding of layers with a window; None is `rope` (Gemma 3 has a smaller base there).
         norm: "layer" or "rms".
@@ -79,13 +81,16 @@ class LMConfig:
         memory_size: features of the memory for cross-attention in each block; None is no cross-attention. It uses the
             score, cap and normalizer of the rule, without positions, mask and mods.
         score_cap: soft cap on attention scores, after all mods.
+        scale_by_layer: attention scores of layer l = 0, 1, … are divided by l + 1, before all mods (an option of
+            GPT-2).
         logit_cap: soft cap on the logits.
         windows: window sizes (None: unlimited) repeated over the layers: `(512, None)` alternates. A window allows no
             later keys.
         sinks: one learned sink for each head (softmax only).
         dropout: rate on embeddings and on the outputs of attention and feed-forward.
         attention_dropout: rate on attention weights.
-        score: the rule's score; None is `scaled_dot`.
+        score: the rule's score; None is `scaled_dot`. Score, mods and normalize may also be classes of modules, whose
+            parameters each layer has of its own: `nn.Additive`, or a subclass of `nn.PartModule`.
         mods: the rule's mods; position mods come first, the cap last.
         mask: the rule's mask; None lets every token see the future.
         normalize: the rule's normalizer; None is `softmax`.
@@ -123,6 +128,8 @@ class LMConfig:
     ff_size: int | None = None
     activation: str = "gelu"
     position: Position = "learned"
+    t5_buckets: int = 32
+    t5_max_distance: int = 128
     rope: Rotary = dataclasses.field(default_factory=rotary)
     local_rope: Rotary | None = None
     norm: Norm = "layer"
@@ -140,6 +147,7 @@ class LMConfig:
     token_types: int = 0
     memory_size: int | None = None
     score_cap: float | None = None
+    scale_by_layer: bool = False
     logit_cap: float | None = None
     windows: tuple[int | None, ...] = (None,)
     sinks: bool = False

@@ -11,6 +11,7 @@ from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.core.part_checks import check_part
 from jax_attention.core.text import quote
 from jax_attention.nn.feed_forward import ACTIVATIONS
+from jax_attention.nn.part_module import PartModule
 from jax_attention.normalizers import Softmax
 from jax_attention.positions import Rotary
 
@@ -28,6 +29,7 @@ SWITCHES = (
     "qk_norm",
     "scale_embedding",
     "embedding_norm",
+    "scale_by_layer",
     "head_transform",
     "head_bias",
     "sinks",
@@ -63,6 +65,7 @@ def _check_sizes(config: Any) -> None:
     for name in ("vocab_size", "context", "width", "depth", "num_heads"):
         check_size(name, getattr(config, name), 1, "Sizes of a model are static.")
     check_size("token_types", config.token_types, 0, "0 is no table of types.")
+    _check_buckets(config)
     for name in ("kv_heads", "head_size", "ff_size", "memory_size"):
         if getattr(config, name) is not None:
             check_size(name, getattr(config, name), 1, "None takes the default.")
@@ -85,6 +88,19 @@ def _check_sizes(config: Any) -> None:
         not config.position.startswith("sinusoidal") or config.width % 2 == 0,
         f"width: expected an even size for position={config.position!r}, got {config.width}.",
     )
+
+
+def _check_buckets(config: Any) -> None:
+    for name in ("t5_buckets", "t5_max_distance"):
+        check_size(name, getattr(config, name), 1, "T5 has 32 buckets up to distance 128.")
+    if config.position == "t5":
+        directions = 2 if config.sees_future() else 1
+        single = config.t5_buckets // (2 * directions)  # buckets of a single distance, half of those of a direction
+        fail_unless(
+            0 < single < config.t5_max_distance,
+            f"t5_buckets: expected from {2 * directions} to less than {2 * directions} t5_max_distance, got "
+            f"{config.t5_buckets} buckets and t5_max_distance = {config.t5_max_distance}. T5 has 32 and 128.",
+        )
 
 
 def _check_numbers(config: Any) -> None:
@@ -138,10 +154,15 @@ def _check_names(config: Any) -> None:
         )
 
 
+def is_part_module(part: Any) -> bool:
+    """Whether a part of a config is a class of modules, of which each layer makes its own."""
+    return isinstance(part, type) and issubclass(part, PartModule)
+
+
 def _check_rule(config: Any) -> None:
     for name, module in (("score", scores), ("normalize", normalizers), ("mask", masks)):
         part = getattr(config, name)
-        if part is not None:
+        if part is not None and not (is_part_module(part) and name != "mask"):
             check_part(name, part, module.CATALOGUE, "Leave it out for the default.")
     fail_unless(
         isinstance(config.mods, tuple),
@@ -149,7 +170,8 @@ def _check_rule(config: Any) -> None:
         TypeError,
     )
     for mod in config.mods:
-        check_part("mod", mod, mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
+        if not is_part_module(mod):
+            check_part("mod", mod, mods.CATALOGUE, "mods is a tuple: mods=(mods.alibi(slopes),).")
     fail_unless(
         isinstance(config.windows, tuple) and len(config.windows) > 0,
         f"windows: expected a tuple of sizes or None, got {quote(config.windows)}. (None,) is full attention.",

@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 
 from jax_attention.core.checks import check_instance, fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.models.config import LMConfig
 from jax_attention.models.results import Memory
 from jax_attention.models.seq2seq_model import ConditionedDecoder, Seq2SeqModel
@@ -23,7 +24,8 @@ NO_HEAD = {"tied_head": True, "head_transform": False, "head_bias": False}
 """Fields of a config without a head of its own; an encoder never calls `unembed`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@short_repr
+@dataclass(frozen=True, kw_only=True, repr=False)
 class EncoderDecoderConfig:
     """The configs of encoder and decoder of an `EncoderDecoder`.
 

@@ -8,15 +8,16 @@ import jax
 from flax import nnx
 
 from jax_attention.models.config import LMConfig
-from jax_attention.models.results import StackOutput
+from jax_attention.models.results import Capture, StackOutput
 from jax_attention.models.transformer_stack import TransformerStack
 from jax_attention.nn.listing import unlisted
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-class EncoderDecoderStack(nnx.Module):
+class EncoderDecoderStack(ShortRepr, nnx.Module):
     """Two stacks, the second with cross-attention to the output of the first.
 
         y = decoder(target, memory = encoder(source))
@@ -27,7 +28,8 @@ class EncoderDecoderStack(nnx.Module):
         rngs: random keys, used here and not kept.
 
     Returns:
-        A module: `stacks(source, target, mask=)` gives `StackOutput(hidden, cache, captured)` of the decoder.
+        A module: `stacks(source, target, mask=)` gives the vectors `[..., T, D]` of the decoder; `stacks.read` also
+        captured arrays. With a mask for the source too: `stacks.decoder(target, stacks.encoder(source, mask=))`.
 
     Raises:
         ValueError: by the call, if shapes do not fit.
@@ -39,7 +41,7 @@ class EncoderDecoderStack(nnx.Module):
         >>> encoder = models.LMConfig(vocab_size=1, width=8, depth=1, num_heads=2, mask=None)
         >>> decoder = models.LMConfig(vocab_size=1, width=8, depth=1, num_heads=2, mask=None, memory_size=8)
         >>> stacks = models.EncoderDecoderStack(encoder, decoder, rngs=nnx.Rngs(0))
-        >>> stacks(jnp.ones((2, 5, 8)), jnp.ones((2, 3, 8)), mask=masks.causal()).hidden.shape
+        >>> stacks(jnp.ones((2, 5, 8)), jnp.ones((2, 3, 8)), mask=masks.causal()).shape
         (2, 3, 8)
 
     Reference:
@@ -55,18 +57,45 @@ class EncoderDecoderStack(nnx.Module):
         target: Float[Array, "*batch T D"],
         *,
         mask: Any = None,
+        mods: tuple = (),
+        memory_mask: Any = None,
+        memory_mods: tuple = (),
         source_positions: Int[Array, "*#batch S"] | None = None,
         target_positions: Int[Array, "*#batch T"] | None = None,
         rng: PRNGKeyArray | None = None,
-        capture: Any = None,
-    ) -> StackOutput:
-        """The decoder's output for the target, `[..., T, D]`, captured arrays included.
+    ) -> Float[Array, "*batch T D"]:
+        """The decoder's output for the target, `[..., T, D]`.
 
-        mask: for self-attention of the target, combined with the config's by &.
+        mask, mods: for self-attention of the target. The mask is combined with the config's by &.
+        memory_mask, memory_mods: for cross-attention of the target to the source, `[..., T, S]`.
         source_positions, target_positions: padding has position `cache.EMPTY`.
         """
+        return self.read(
+            source,
+            target,
+            mask=mask,
+            mods=mods,
+            memory_mask=memory_mask,
+            memory_mods=memory_mods,
+            source_positions=source_positions,
+            target_positions=target_positions,
+            rng=rng,
+        ).hidden
+
+    def read(
+        self,
+        source: Float[Array, "*batch S D"],
+        target: Float[Array, "*batch T D"],
+        *,
+        source_positions: Int[Array, "*#batch S"] | None = None,
+        target_positions: Int[Array, "*#batch T"] | None = None,
+        rng: PRNGKeyArray | None = None,
+        capture: Capture | None = None,
+        **options: Any,
+    ) -> StackOutput:
+        """The same call with a choice of arrays of the decoder to capture: vectors and captured arrays."""
         rngs = (None, None) if rng is None else jax.random.split(rng)
-        states = self.encoder(source, positions=source_positions, rng=rngs[0]).hidden
+        states = self.encoder(source, positions=source_positions, rng=rngs[0])
         memory = unlisted(self.decoder.project_memory)(states, source_positions)
-        decode = unlisted(self.decoder.__call__)
-        return decode(target, positions=target_positions, mask=mask, memory=memory, rng=rngs[1], capture=capture)
+        options |= {"positions": target_positions, "memory": memory, "rng": rngs[1], "capture": capture}
+        return unlisted(self.decoder.read)(target, **options)

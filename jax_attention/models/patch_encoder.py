@@ -14,12 +14,13 @@ from jax_attention.models.block import INITIAL_DEVIATION, drop, fold
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.transformer_stack import TransformerStack
 from jax_attention.nn import Linear
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, PRNGKeyArray
 
 
-class PatchEncoder(nnx.Module):
+class PatchEncoder(ShortRepr, nnx.Module):
     """A Transformer over the patches of images, which attend to each other as `config.mask` says.
 
         x_p = patch_p W + b + position_p,        y = stack(x),        [..., H, W, C] -> [..., P, D]
@@ -99,7 +100,7 @@ class PatchEncoder(nnx.Module):
         x = self.embed(self.patches(images).astype(model_dtype(self.config)))
         if self.position is not None:
             x = x + self.position[...].astype(x.dtype).reshape((1,) * (x.ndim - 2) + x.shape[-2:])
-        return self.body(drop(x, self.config.dropout, fold(rng, 0)), rng=fold(rng, 1)).hidden
+        return self.body(drop(x, self.config.dropout, fold(rng, 0)), rng=fold(rng, 1))
 
     def patches(self, images: Float[Array, "*batch H W C"]) -> Float[Array, "*batch P N"]:
         """Pixels of each patch, row by row: `[..., P, patch height * patch width * C]`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.tree_paths import arrays_by_path, flatten, nest, replace_arrays
 from jax_attention.models.config import LMConfig
 from jax_attention.models.create import create
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 
 
+@short_repr
 class PureModel(NamedTuple):
     """`init(rng) -> params` and `apply(params, tokens, **options) -> LMOutput`."""
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jax_attention.cache import EMPTY, KVCache
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.struct import data_field, struct
 
 EMBEDDING = -1
@@ -71,6 +72,7 @@ class Capture:
         return tuple(numbers)
 
 
+@short_repr
 class CaptureResult(NamedTuple):
     """Attention weights `[..., N, T, S]`, hidden states `[..., T, D]` and weights over the memory, by layer number."""
 
@@ -124,6 +126,7 @@ class Memory:
         return self.scanned[0].key.shape[1:-3] if self.scanned else self.rest[0].key.shape[:-3]
 
 
+@short_repr
 class LMOutput(NamedTuple):
     """Logits `[..., T, V]` in at least float32, the new cache or None, the captured arrays or None."""
 
@@ -132,6 +135,7 @@ class LMOutput(NamedTuple):
     captured: CaptureResult | None
 
 
+@short_repr
 class StackOutput(NamedTuple):
     """Vectors `[..., T, D]`, the new cache or None, the captured arrays."""
 

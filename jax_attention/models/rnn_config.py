@@ -8,13 +8,15 @@ from typing import Any, get_args
 from jax_attention import normalizers, scores
 from jax_attention.core.checks import check_instance, check_int, fail_unless
 from jax_attention.core.part_checks import check_part
+from jax_attention.core.short_repr import short_repr
 from jax_attention.models.config_checks import Cell, Dtype
 from jax_attention.nn import Additive, Concat, General, Location
 
 SCORE_MODULES = (Additive, General, Concat, Location)
 
 
-@dataclass(frozen=True, kw_only=True)
+@short_repr
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RNNConfig:
     """Sizes of a recurrent encoder–decoder and the rule of its attention.
 

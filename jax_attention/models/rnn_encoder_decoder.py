@@ -19,6 +19,7 @@ from jax_attention.models.results import Capture, CaptureResult, LMOutput
 from jax_attention.models.rnn_config import RNNConfig
 from jax_attention.nn import GRU, LSTM, Additive, Linear, Location
 from jax_attention.nn.freeze import freeze, unfreeze
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -48,7 +49,7 @@ class RNNState:
     """bool `[]`: False before the first token, where the state is computed from the code instead."""
 
 
-class RNNEncoder(nnx.Module):
+class RNNEncoder(ShortRepr, nnx.Module):
     """Embeddings and a recurrent layer over them: source tokens to an `RNNMemory`."""
 
     def __init__(self, config: RNNConfig, *, rngs: nnx.Rngs):
@@ -86,7 +87,7 @@ class RNNEncoder(nnx.Module):
         return last.reshape(*last.shape[:-2], self.config.hidden_size)
 
 
-class RNNDecoder(nnx.Module):
+class RNNDecoder(ShortRepr, nnx.Module):
     """A language model of the target given a memory, with the methods of `LanguageModel`."""
 
     def __init__(self, config: RNNConfig, *, rngs: nnx.Rngs):

@@ -12,6 +12,7 @@ from jax_attention.cache import EMPTY
 from jax_attention.core.buckets import bucket
 from jax_attention.core.checks import check_positions, check_tokens, fail_unless
 from jax_attention.nn.listing import unlisted
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from jax_attention.models.results import Capture, LMOutput
 
 
-class ConditionedDecoder(nnx.Module):
+class ConditionedDecoder(ShortRepr, nnx.Module):
     """A decoder together with the memory of a source: a language model like any other, for `decoding.generate`."""
 
     def __init__(self, decoder: Any, memory: Any):
@@ -43,7 +44,7 @@ class ConditionedDecoder(nnx.Module):
         return self.decoder.init_cache(batch, capacity, **options)
 
 
-class Seq2SeqModel(nnx.Module):
+class Seq2SeqModel(ShortRepr, nnx.Module):
     """Base of models that read a source and write a target.
 
     Subclasses have a `decoder` and define `encode_memory`, whose result the decoder takes as its `memory`.

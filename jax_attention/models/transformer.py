@@ -21,6 +21,7 @@ from jax_attention.models.transformer_stack import StackView, TransformerStack, 
 from jax_attention.nn import Linear
 from jax_attention.nn.feed_forward import ACTIVATIONS
 from jax_attention.nn.listing import unlisted
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 ADDED_POSITIONS = ("learned", "sinusoidal", "sinusoidal_half")
 
 
-class TransformerLM(nnx.Module):
+class TransformerLM(ShortRepr, nnx.Module):
     """A Transformer over the tokens of one sequence or any batch of them.
 
         logits[..., t, :] = head(norm(blocks(embed(tokens) + position)))_t,        which depends on tokens[..., :t + 1]
@@ -179,7 +180,7 @@ class TransformerLM(nnx.Module):
         if positions is not None:
             positions = check_positions("positions", positions, tokens.shape[-1], tokens.shape[:-1])
         x = drop(self._embed(tokens, positions, token_types), self.config.dropout, fold(rng, 0))
-        return self.stack(
+        return self.stack.read(
             x,
             positions=positions,
             segment_ids=segment_ids,

@@ -22,15 +22,16 @@ from jax_attention.core.checks import (
 from jax_attention.core.sizes import exceeds
 from jax_attention.models.block import INITIAL_DEVIATION, LayerInputs, make_norm
 from jax_attention.models.blocks import Blocks, make_blocks, make_cache, restack
-from jax_attention.models.config import T5_BUCKETS, LMConfig, model_dtype
+from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.results import Capture, LMCache, Memory, StackOutput
 from jax_attention.nn.listing import unlisted
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-class TransformerStack(nnx.Module):
+class TransformerStack(ShortRepr, nnx.Module):
     """A Transformer over vectors, without embedding and head.
 
         y = norm(blocks(x)),        [..., T, D] -> [..., T, D]
@@ -40,9 +41,9 @@ class TransformerStack(nnx.Module):
         rngs: random keys, used here and not kept.
 
     Returns:
-        A module: `stack(x, positions=, segment_ids=, mask=, cache=, memory=, rng=, capture=)` gives
-        `StackOutput(hidden, cache, captured)`; `stack.project_memory(states)` makes the memory for a stack with
-        `config.memory_size`.
+        A module: `stack(x)`, or `stack(x, states)` with cross-attention, gives vectors `[..., T, D]`. `stack.read` is
+        the same call with a cache or captured arrays; `stack.project_memory(states)` makes the memory of a source once
+        for many calls.
 
     Raises:
         ValueError: by the call, if shapes do not fit, or a memory is missing or not expected.
@@ -53,7 +54,7 @@ class TransformerStack(nnx.Module):
         >>> from jax_attention import masks, models
         >>> config = models.LMConfig(vocab_size=1, width=8, depth=2, num_heads=2, mask=None, position="none")
         >>> stack = models.TransformerStack(config, rngs=nnx.Rngs(0))
-        >>> stack(jnp.ones((3, 5, 8)), mask=masks.causal()).hidden.shape
+        >>> stack(jnp.ones((3, 5, 8)), mask=masks.causal()).shape
         (3, 5, 8)
 
     Reference:
@@ -63,7 +64,7 @@ class TransformerStack(nnx.Module):
     def __init__(self, config: LMConfig, *, rngs: nnx.Rngs):
         check_instance("config", config, LMConfig, "models.LMConfig(...)")
         normal = jax.nn.initializers.normal(INITIAL_DEVIATION)
-        shape = (config.num_heads, T5_BUCKETS)
+        shape = (config.num_heads, config.t5_buckets)
         self.relative = (
             nnx.Param(normal(rngs.params(), shape, jnp.dtype(config.param_dtype))) if config.position == "t5" else None
         )
@@ -74,19 +75,54 @@ class TransformerStack(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "*batch T D"],
+        memory: Memory | Float[Array, "*#batch S M"] | None = None,
         *,
         positions: Int[Array, "*#batch T"] | None = None,
         segment_ids: Int[Array, "*#batch T"] | None = None,
         mask: Any = None,
+        mods: tuple = (),
+        memory_mask: Any = None,
+        memory_mods: tuple = (),
+        rng: PRNGKeyArray | None = None,
+    ) -> Float[Array, "*batch T D"]:
+        """The vectors after the last block and its norm, `[..., T, D]`.
+
+        memory: for cross-attention, from `project_memory`, or the states `[..., S, M]` of the source themselves.
+        mask, mods: for self-attention in every layer. The mask is combined with the config's by &; the mods precede
+            those of the config.
+        memory_mask, memory_mods: the same for cross-attention, `[..., T, S]`. Padding of the source is hidden as well.
+        The other arguments are those of `TransformerLM`.
+        """
+        if memory is not None and not isinstance(memory, Memory) and self.config.memory_size is not None:
+            memory = self.project_memory(memory)
+        return self.read(
+            x,
+            positions=positions,
+            segment_ids=segment_ids,
+            mask=mask,
+            mods=mods,
+            memory=memory,
+            memory_mask=memory_mask,
+            memory_mods=memory_mods,
+            rng=rng,
+        ).hidden
+
+    def read(
+        self,
+        x: Float[Array, "*batch T D"],
+        *,
+        positions: Int[Array, "*#batch T"] | None = None,
+        segment_ids: Int[Array, "*#batch T"] | None = None,
+        mask: Any = None,
+        mods: tuple = (),
         cache: LMCache | None = None,
         memory: Memory | None = None,
+        memory_mask: Any = None,
+        memory_mods: tuple = (),
         rng: PRNGKeyArray | None = None,
         capture: Capture | None = None,
     ) -> StackOutput:
-        """The vectors after the last block and its norm.
-
-        mask: combined with the config's by &, in every layer. The other arguments are those of `TransformerLM`.
-        """
+        """The same call with a cache and a choice of arrays to capture: vectors, the new cache, the captured arrays."""
         x, capture = jnp.asarray(x), _check_capture(capture)
         fail_unless(
             x.ndim > 1 and x.shape[-1] == self.config.width,
@@ -95,6 +131,11 @@ class TransformerStack(nnx.Module):
         if segment_ids is not None:
             check_positions("segment_ids", segment_ids, x.shape[-2], x.shape[:-2])
         _check_memory(memory, self.config, self.blocks, x)
+        fail_unless(
+            memory is not None or (memory_mask is None and not _as_tuple(memory_mods)),
+            "memory_mask: expected None without a memory, got a mask or mods for it. Pass mask= and mods= for "
+            "self-attention.",
+        )
         if cache is not None:
             check_cache(cache, self.config, self.blocks, x.shape[:-1], segment_ids, rng)
             positions = cache.next_positions(x.shape[-2]) if positions is None else positions
@@ -105,9 +146,10 @@ class TransformerStack(nnx.Module):
             call_masks.append(masks.segments(jnp.broadcast_to(segment_ids, x.shape[:-1])[..., None, :]))
         # A causal mask hides padding by itself; not every mask does. With a cache the layers do the same.
         call_masks += [filled()] if positions is not None and cache is None else []
-        inputs = LayerInputs(positions, _intersection(call_masks), unlisted(self.shared_mods)())
+        shared_mods = (*unlisted(self.shared_mods)(), *_as_tuple(mods))
+        inputs = LayerInputs(positions, _intersection(call_masks), shared_mods, memory_mask, _as_tuple(memory_mods))
         run, dtype = unlisted(self.blocks.__call__), model_dtype(self.config)
-        x, cache, captured = run(x.astype(dtype), inputs, cache, memory, rng, capture, self.config.remat)
+        x, cache, captured = run(x.astype(dtype), inputs, cache, memory, rng, capture, self.config)
         return StackOutput(x if self.final_norm is None else self.final_norm(x), cache, captured)
 
     def project_memory(
@@ -165,7 +207,8 @@ class TransformerStack(nnx.Module):
         """Mods that all layers share: T5's table of relative positions, if there is one."""
         if self.relative is None:
             return ()
-        return (mods.relative(self.relative[...], bidirectional=self.config.sees_future()),)
+        both, distance = self.config.sees_future(), self.config.t5_max_distance
+        return (mods.relative(self.relative[...], bidirectional=both, max_distance=distance),)
 
 
 class TransformerLayer(TransformerStack):
@@ -188,7 +231,7 @@ class TransformerLayer(TransformerStack):
         >>> from flax import nnx
         >>> from jax_attention import models
         >>> config = models.LMConfig(vocab_size=1, width=8, depth=1, num_heads=2, final_norm=False, mask=None)
-        >>> models.TransformerLayer(config, rngs=nnx.Rngs(0))(jnp.ones((5, 8))).hidden.shape
+        >>> models.TransformerLayer(config, rngs=nnx.Rngs(0))(jnp.ones((5, 8))).shape
         (5, 8)
     """
 
@@ -270,6 +313,11 @@ def _check_memory(memory: Any, config: LMConfig, blocks: Blocks, x: jax.Array) -
         f"memory: expected batch dimensions that broadcast to those of the target, {x.shape[:-2]}, got {batch}. Give "
         "one target, or prompt, for each source.",
     )
+
+
+def _as_tuple(mods: Any) -> tuple:
+    """The mods of a call, where one alone may stand for itself."""
+    return tuple(mods) if isinstance(mods, (tuple, list)) else (mods,)
 
 
 def _intersection(call_masks: list) -> Any:

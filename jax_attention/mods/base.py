@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from jax_attention.core.part_checks import check_kind, check_parameters, check_returned
-from jax_attention.core.struct import FactoryRepr, UserFunction, struct
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import UserFunction, struct
 
 
 class Mod(FactoryRepr):

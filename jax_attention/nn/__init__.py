@@ -8,6 +8,7 @@ from jax_attention.nn.freeze import LearnedPart
 from jax_attention.nn.linear import Linear
 from jax_attention.nn.lora import Adapters, apply_adapters, lora
 from jax_attention.nn.multi_head import MultiHeadAttention
+from jax_attention.nn.part_module import PartModule
 from jax_attention.nn.recurrent import GRU, LSTM
 from jax_attention.nn.scores import Additive, Concat, General, Location
 from jax_attention.nn.self_attention import SelfAttention
@@ -25,6 +26,7 @@ __all__ = [
     "Linear",
     "Location",
     "MultiHeadAttention",
+    "PartModule",
     "SelfAttention",
     "apply_adapters",
     "lora",

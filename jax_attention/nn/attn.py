@@ -12,12 +12,13 @@ from jax_attention.attention.attend import attend, attention_weights
 from jax_attention.nn.freeze import freeze, unfreeze
 from jax_attention.nn.linear import Linear
 from jax_attention.nn.scores import Location
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-class Attn(nnx.Module):
+class Attn(ShortRepr, nnx.Module):
     """The classic attention layer of an RNN decoder.
 
         weights = softmax(score(Q, K)),        output = [Q ; weights @ V] W_out + b_out

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention.nn.linear import Linear
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -46,7 +47,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], bool]] = {
 """Name -> the function, and whether it gates a second projection."""
 
 
-class FeedForward(nnx.Module):
+class FeedForward(ShortRepr, nnx.Module):
     """Position-wise MLP: up-projection, activation, down-projection; optionally gated (GLU).
 
         y = f(x W_up + b) W_down + b'            or            y = (f(x W_gate) * (x W_up)) W_down
@@ -83,6 +84,16 @@ class FeedForward(nnx.Module):
         self.activation = activation
         self.gate = make(size, hidden_size) if ACTIVATIONS[activation][1] else None
         self.up, self.down = make(size, hidden_size), make(hidden_size, size)
+
+    @property
+    def size(self) -> int:
+        """Features of input and output."""
+        return self.up.in_features
+
+    @property
+    def hidden_size(self) -> int:
+        """Number of hidden units."""
+        return self.up.out_features
 
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """`[..., D] -> [..., D]`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jax_attention.nn.scores import ScoreModule
+from jax_attention.core.checks import fail_unless
+from jax_attention.core.short_repr import describe
+from jax_attention.nn.part_module import PartModule
+from jax_attention.nn.short_repr import ShortRepr
 
 
-class LearnedPart(nnx.Module):
+class LearnedPart(ShortRepr, nnx.Module):
     """A part of a rule with its float arrays as trained parameters.
 
         LearnedPart(mods.alibi(slopes)).part()  =  mods.alibi(the present slopes)
@@ -49,9 +53,16 @@ class LearnedPart(nnx.Module):
 
     def part(self) -> Any:
         """The part with the present parameters."""
+        return self._fill(param[...] for param in self.parameters)
+
+    @property
+    def value(self) -> Any:
+        """The part with whatever is in the place of the parameters, for `repr`: labels of an optimizer, shardings."""
+        return self._fill(param.get_value() for param in self.parameters)
+
+    def _fill(self, parameters: Iterator[Any]) -> Any:
         structure, constants = self.structure
-        parameters = iter(self.parameters)
-        return jax.tree.unflatten(structure, [next(parameters)[...] if x is None else x.value for x in constants])
+        return jax.tree.unflatten(structure, [next(parameters) if x is None else x.value for x in constants])
 
 
 @jax.tree_util.register_static
@@ -60,6 +71,8 @@ class Constant:
 
     An array field would be a parameter to the optimizer; a static field must hash, which arrays do not.
     """
+
+    repr_is_short = True
 
     def __init__(self, value: Any):
         leaves, structure = jax.tree.flatten(value)
@@ -80,7 +93,7 @@ class Constant:
         return hash(self._key)
 
     def __repr__(self) -> str:
-        return repr(self.value)
+        return describe(self.value)
 
 
 def _hashable(x: Any) -> Any:
@@ -98,13 +111,18 @@ def freeze(part: Any) -> Any:
     return part if isinstance(part, nnx.Module) else Constant(part)
 
 
-def unfreeze(stored: Any) -> Any:
-    """A stored part as `attend` takes it, the inverse of `freeze`."""
-    if isinstance(stored, ScoreModule):
-        return stored.as_score()
+def unfreeze(stored: Any, rows: Any = None) -> Any:
+    """A stored part as `attend` takes it, the inverse of `freeze`; rows are what the layer reads, if it knows all."""
+    if isinstance(stored, PartModule):
+        fail_unless(
+            rows is not None or not stored.reads_rows,
+            f"{type(stored).__name__}: expected a call that has all rows, on which the part depends, got one with a "
+            "cache or a memory, which keep keys and values only. Call the model without a cache.",
+        )
+        return stored.as_part(rows)
     return stored.part() if isinstance(stored, LearnedPart) else stored.value
 
 
-def unfreeze_rule(rule: nnx.Dict) -> dict[str, Any]:
+def unfreeze_rule(rule: nnx.Dict, rows: Any = None) -> dict[str, Any]:
     """Score, mask and normalizer of a layer. By name: `nnx.tabulate` adds an entry of its own to the module `rule`."""
-    return {name: unfreeze(rule[name]) for name in ("score", "mask", "normalize")}
+    return {name: unfreeze(rule[name], rows) for name in ("score", "mask", "normalize")}

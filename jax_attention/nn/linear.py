@@ -11,12 +11,13 @@ from flax import nnx
 from jax_attention.core.explicit_axes import flatten_rows
 from jax_attention.core.numerics import matmul
 from jax_attention.nn.listing import unlisted
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-class Linear(nnx.Linear):
+class Linear(ShortRepr, nnx.Linear):
     """Flax's linear layer, over two dimensions.
 
         y = x W + b,        [..., D] -> [R, D] -> [R, F] -> [..., F]
@@ -74,13 +75,18 @@ class Linear(nnx.Linear):
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-class SeparateProjections(nnx.Module):
+class SeparateProjections(ShortRepr, nnx.Module):
     """Three linear layers: `query`, `key`, `value`."""
 
     def __init__(self, sizes: tuple[int, int, int], heads: tuple[int, int, int], **options: Any):
         self.query, self.key, self.value = (
             Linear(size, width, **options) for size, width in zip(sizes, heads, strict=True)
         )
+
+    @property
+    def size(self) -> int:
+        """Features of the query input."""
+        return self.query.in_features
 
     def __call__(
         self, query: jax.Array, key: jax.Array | None, value: jax.Array | None
@@ -98,13 +104,18 @@ class SeparateProjections(nnx.Module):
         return _project("key", self.key, key), _project("value", self.value, key if value is None else value)
 
 
-class PackedProjections(nnx.Module):
+class PackedProjections(ShortRepr, nnx.Module):
     """One linear layer whose columns are query, key and value; self-attention is a single product."""
 
     def __init__(self, size: int, heads: tuple[int, int, int], **options: Any):
         # Named in checkpoints of every version: do not rename.
         self.joined = Linear(size, sum(heads), **options)
         self.ends = (heads[0], heads[0] + heads[1])
+
+    @property
+    def size(self) -> int:
+        """Features of the query input."""
+        return self.joined.in_features
 
     def __call__(
         self, query: jax.Array, key: jax.Array | None, value: jax.Array | None

@@ -16,9 +16,10 @@ from jax_attention.core.checks import check_instance, check_positions
 from jax_attention.core.numerics import as_int32
 from jax_attention.dropout import Dropout
 from jax_attention.nn.bias_kv import attend_with_bias_kv, weights_with_bias_kv
-from jax_attention.nn.checks import check_cache, head_sizes
+from jax_attention.nn.checks import check_cache, check_packed, check_rope, head_sizes, hide_empty
 from jax_attention.nn.freeze import freeze, unfreeze, unfreeze_rule
 from jax_attention.nn.linear import Linear, PackedProjections, SeparateProjections
+from jax_attention.nn.short_repr import ShortRepr
 from jax_attention.positions import Rotary
 from jax_attention.positions.scaling import present_length
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 
-class MultiHeadAttention(nnx.Module):
+class MultiHeadAttention(ShortRepr, nnx.Module):
     """Self- or cross-attention over N heads, K of them for keys and values.
 
         q, k, v = X W_q + b_q,  Y W_k + b_k,  Z W_v + b_v            cut into heads of size H
@@ -104,16 +105,11 @@ class MultiHeadAttention(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if rope is not None and not isinstance(rope, Rotary):
-            raise TypeError(f"rope: expected positions.rotary(...) or None, got {rope!r}.")
+        check_rope(rope)
         kv_heads, head_size = head_sizes(num_heads, size, kv_heads, head_size)
         key_size = size if key_size is None else key_size
         value_size = key_size if value_size is None else value_size
-        if packed and (key_size, value_size) != (size, size):
-            raise ValueError(
-                f"packed: expected inputs of one size to share a kernel, got size = {size}, key_size = {key_size}, "
-                f"value_size = {value_size}. Use packed=False."
-            )
+        check_packed(packed, size, key_size, value_size)
         options = dict(use_bias=use_bias, dtype=dtype, precision=precision, param_dtype=param_dtype, rngs=rngs)
         widths = (num_heads * head_size, kv_heads * head_size, kv_heads * head_size)
         self.projections = (
@@ -182,9 +178,8 @@ class MultiHeadAttention(nnx.Module):
         `positions` continue those of the cache if None. A ring overwrites old rows, so it needs a mask with a bounded
         window (here or in the layer) and a capacity of at least `window + T - 1`.
         """
-        q, cache, options = self._append(x, cache, mask, mods, positions)
-        output = self._attend(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)
-        return self._project_output(output), cache
+        q, key, cache, options = self._append(x, cache, mask, mods, positions)
+        return self._project_output(self._attend(q, key, cache.value.astype(q.dtype), options)), cache
 
     def step_weights(
         self,
@@ -196,8 +191,8 @@ class MultiHeadAttention(nnx.Module):
         positions: Any = None,
     ) -> Float[Array, "*batch N T C"]:
         """Attention weights `[..., N, T, C]` of the same call of `step`, over the C slots of the cache after it."""
-        q, cache, options = self._append(x, cache, mask, mods, positions)
-        return self._attention_weights(q, cache.key.astype(q.dtype), cache.value.astype(q.dtype), options)
+        q, key, cache, options = self._append(x, cache, mask, mods, positions)
+        return self._attention_weights(q, key, cache.value.astype(q.dtype), options)
 
     def project_memory(
         self,
@@ -248,23 +243,34 @@ class MultiHeadAttention(nnx.Module):
         check_instance("memory", memory, kv_cache.KVCache, "the result of layer.project_memory(key)")
         q = self.projections.project_query(query)
         q_pos = jnp.arange(q.shape[-2], dtype=jnp.int32) if query_positions is None else query_positions
-        options = self._options(mask, mods, query_positions, memory.positions, dropout)
+        options = self._options(None, mask, mods, query_positions, memory.positions, dropout)
         if memory.positions is not None:
-            options["mask"] = _hide_empty(options["mask"])
+            options["mask"] = hide_empty(options["mask"])
         return self._query_heads(q, q_pos), options
 
     def _append(
         self, x: jax.Array, cache: kv_cache.KVCache, mask: Any, mods: Any, positions: Any
-    ) -> tuple[jax.Array, kv_cache.KVCache, dict[str, Any]]:
-        """The queries, the cache with the new rows, and the rule for attention over its slots."""
+    ) -> tuple[jax.Array, jax.Array, kv_cache.KVCache, dict[str, Any]]:
+        """The queries, all keys, the cache with the new rows, and the rule for attention over its slots."""
         positions = kv_cache.next_positions(cache, x.shape[-2]) if positions is None else positions
-        options = self._options(mask, mods, positions, cache.positions, None)
-        check_cache(cache, x.shape[-2], options["mask"], self.rope)
-        q, k, v = self._project(x, None, None, positions, positions)
-        cache = kv_cache.append(cache, k, v, positions)
-        options["mask"] = _hide_empty(options["mask"])
+        options = self._options(None, mask, mods, positions, cache.positions, None)
+        check_cache(cache, x.shape[-2], options["mask"])
+        if self.rope is not None and self.rope.scaling.needs_length:
+            # Every key turns when the sequence grows, so the cache has them as they are before the rotation, and each
+            # call rotates all of them by the present length (Peng et al. 2024, section 3.3; transformers#25104).
+            q, k, v = self.projections(x, None, None)
+            k, v = self._split_heads(k, self.kv_heads, self.key_norm), self._split_heads(v, self.kv_heads, None)
+            cache = kv_cache.append(cache, k, v, positions)
+            length = present_length(cache.positions)
+            q = self._query_heads(q, positions, length)
+            key = self._apply_rope(cache.key.astype(q.dtype), cache.positions, length)
+        else:
+            q, k, v = self._project(x, None, None, positions, positions)
+            cache = kv_cache.append(cache, k, v, positions)
+            key = cache.key.astype(q.dtype)
+        options["mask"] = hide_empty(options["mask"])
         options["key_positions"] = cache.positions
-        return q, cache, options
+        return q, key, cache, options
 
     def _prepare(
         self,
@@ -283,7 +289,7 @@ class MultiHeadAttention(nnx.Module):
                 raise ValueError("key: expected an array together with value, got None. Pass layer(query, key, value).")
             key_positions = query_positions if key_positions is None else key_positions
         q, k, v = self._project(query, key, value, query_positions, key_positions)
-        return q, k, v, self._options(mask, mods, query_positions, key_positions, dropout)
+        return q, k, v, self._options(query, mask, mods, query_positions, key_positions, dropout)
 
     def _project(self, query: Any, key: Any, value: Any, q_pos: Any, k_pos: Any) -> tuple[jax.Array, ...]:
         """Queries, keys and values in heads, normed and rotated."""
@@ -314,14 +320,14 @@ class MultiHeadAttention(nnx.Module):
     def _apply_rope(self, x: jax.Array, positions: Any, length: Any) -> jax.Array:
         return x if self.rope is None else self.rope.heads(x, positions, length=length)
 
-    def _options(self, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
-        rule = unfreeze_rule(self.rule)
+    def _options(self, rows: Any, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
+        rule = unfreeze_rule(self.rule, rows)
         if mask is not None:
             rule["mask"] = mask if rule["mask"] is None else masks.as_mask(rule["mask"]) & mask
         mods = mods if isinstance(mods, (tuple, list)) else (mods,)
         return {
             **rule,
-            "mods": (*(unfreeze(mod) for mod in self.mods), *mods),
+            "mods": (*(unfreeze(mod, rows) for mod in self.mods), *mods),
             "query_positions": q_pos,
             "key_positions": k_pos,
             "dropout": dropout,
@@ -340,9 +346,3 @@ class MultiHeadAttention(nnx.Module):
 
     def _project_output(self, x: jax.Array) -> jax.Array:
         return self.out(x.reshape(*x.shape[:-2], self.num_heads * self.head_size))
-
-
-def _hide_empty(mask: Any) -> Any:
-    """The mask, with empty slots of a cache and padding rows of a memory hidden."""
-    filled = kv_cache.filled()
-    return filled if mask is None else masks.as_mask(mask) & filled

@@ -11,6 +11,7 @@ from flax import nnx
 
 from jax_attention.core.explicit_axes import flatten_rows
 from jax_attention.core.numerics import compute_dtype
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -58,7 +59,7 @@ def _apply(norm: nnx.LayerNorm | nnx.RMSNorm, x: jax.Array, centred: bool) -> ja
     return y.astype(rows.dtype).reshape(x.shape)
 
 
-class LayerNorm(nnx.LayerNorm):
+class LayerNorm(ShortRepr, nnx.LayerNorm):
     """`flax.nnx.LayerNorm` over the last axis, with the variance computed in a second pass from centred rows.
 
     `mean(x^2) - mean(x)^2` in one pass, which Flax defaults to, loses the digits of rows whose mean is large.
@@ -69,7 +70,7 @@ class LayerNorm(nnx.LayerNorm):
         return _apply(self, x, centred=True)
 
 
-class RMSNorm(nnx.RMSNorm):
+class RMSNorm(ShortRepr, nnx.RMSNorm):
     """`flax.nnx.RMSNorm` over the last axis."""
 
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:

@@ -16,12 +16,13 @@ from jax import lax
 from jax_attention.core.checks import broadcasts, check_int, check_lengths, describe_array, fail_unless
 from jax_attention.core.numerics import pvary_like
 from jax_attention.nn.linear import Linear
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
 
-class Cell(nnx.Module):
+class Cell(ShortRepr, nnx.Module):
     """The parameters of one layer in one direction: two linear layers to the concatenated gates."""
 
     def __init__(self, in_features: int, hidden_size: int, gates: int, use_bias: bool, **options: Any):
@@ -36,7 +37,7 @@ class Cell(nnx.Module):
         self.hidden = Linear(hidden_size, gates * hidden_size, use_bias=use_bias, **options)
 
 
-class Recurrent(nnx.Module):
+class Recurrent(ShortRepr, nnx.Module):
     """Base of GRU and LSTM: layers, directions and lengths. Subclasses define the step from one row to the next."""
 
     gates: int

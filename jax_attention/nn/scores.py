@@ -9,13 +9,20 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention import scores
+from jax_attention.nn.part_module import PartModule
 
 Initializer = jax.nn.initializers.Initializer
 _KERNEL = jax.nn.initializers.lecun_normal()
 
 
-class ScoreModule(nnx.Module):
+class ScoreModule(PartModule):
     """Base of the modules that hold the parameters of a score."""
+
+    reads_rows = False
+
+    def as_part(self, x: Any) -> scores.Score:
+        """The score, whatever the rows are."""
+        return self.as_score()
 
     def as_score(self) -> scores.Score:
         """The score with the present parameters."""
@@ -73,6 +80,12 @@ class Additive(ScoreModule):
         vector = kernel_init(rngs.params(), (hidden_size, 1), param_dtype)[:, 0] if use_vector else None
         self.vector = None if vector is None else nnx.Param(vector)
 
+    @classmethod
+    def for_layer(cls, config: Any, *, rngs: nnx.Rngs) -> Additive:
+        """One score for all heads of a layer, with as many hidden units as a head has features."""
+        size, dtype = config.resolved_head_size, jnp.dtype(config.param_dtype)
+        return cls(size, size, size, param_dtype=dtype, rngs=rngs)
+
     def as_score(self) -> scores.Additive:
         """The score with the present parameters."""
         return scores.additive(self.query_kernel[...], self.key_kernel[...], _array(self.bias), _array(self.vector))
@@ -115,6 +128,12 @@ class General(ScoreModule):
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (query_size, key_size), param_dtype))
+
+    @classmethod
+    def for_layer(cls, config: Any, *, rngs: nnx.Rngs) -> General:
+        """One score for all heads of a layer."""
+        size = config.resolved_head_size
+        return cls(size, size, param_dtype=jnp.dtype(config.param_dtype), rngs=rngs)
 
     def as_score(self) -> scores.General:
         """The score with the present parameters."""
@@ -161,6 +180,12 @@ class Concat(ScoreModule):
         self.query_kernel = nnx.Param(kernel[:query_size])
         self.key_kernel = nnx.Param(kernel[query_size:])
         self.bias = nnx.Param(jnp.zeros((), param_dtype))
+
+    @classmethod
+    def for_layer(cls, config: Any, *, rngs: nnx.Rngs) -> Concat:
+        """One score for all heads of a layer."""
+        size = config.resolved_head_size
+        return cls(size, size, param_dtype=jnp.dtype(config.param_dtype), rngs=rngs)
 
     def as_score(self) -> scores.Concat:
         """The score with the present parameters."""

@@ -12,12 +12,13 @@ from flax import nnx
 from jax_attention.attention.attend import attend, attention_weights
 from jax_attention.nn.freeze import freeze, unfreeze, unfreeze_rule
 from jax_attention.nn.linear import Linear
+from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
-class SelfAttention(nnx.Module):
+class SelfAttention(ShortRepr, nnx.Module):
     """Every row attends to every row, through learned projections.
 
         output = attend(X W_q, X W_k, X W_v) W_out
@@ -71,17 +72,27 @@ class SelfAttention(nnx.Module):
         self.rule = nnx.Dict(score=freeze(score), mask=freeze(mask), normalize=freeze(normalize))
         self.mods = nnx.List([freeze(mod) for mod in (mods if isinstance(mods, (tuple, list)) else (mods,))])
 
+    @property
+    def size(self) -> int:
+        """Features of input and output."""
+        return self.query.in_features
+
+    @property
+    def head_size(self) -> int:
+        """Features of queries, keys and values."""
+        return self.query.out_features
+
     def __call__(self, x: Float[Array, "*batch T D"]) -> Float[Array, "*batch T D"]:
         """`[..., T, D] -> [..., T, D]`."""
-        return self.out(attend(*self._project(x), **self._options()))
+        return self.out(attend(*self._project(x), **self._options(x)))
 
     def weights(self, x: jax.Array) -> jax.Array:
         """The attention weights `[..., T, T]`."""
-        return attention_weights(*self._project(x), **self._options())
+        return attention_weights(*self._project(x), **self._options(x))
 
     def _project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         return self.query(x), self.key(x), self.value(x)
 
-    def _options(self) -> dict[str, Any]:
-        mods = tuple(unfreeze(mod) for mod in self.mods)
-        return {"mods": mods, **unfreeze_rule(self.rule)}
+    def _options(self, x: jax.Array) -> dict[str, Any]:
+        mods = tuple(unfreeze(mod, x) for mod in self.mods)
+        return {"mods": mods, **unfreeze_rule(self.rule, x)}

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jax_attention.core.numerics import forbid
 from jax_attention.core.part_checks import check_kind, check_parameters, check_returned
-from jax_attention.core.struct import FactoryRepr, UserFunction, struct
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import UserFunction, struct
 
 
 class Normalizer(FactoryRepr):
@@ -55,6 +56,10 @@ class Normalizer(FactoryRepr):
     def denominator(self, total: jax.Array, row_max: Any) -> jax.Array | float:
         """The denominator of weights and outputs, `[..., t, 1]`, never 0."""
         return 1.0
+
+    def of_logarithm(self) -> Normalizer | None:
+        """The normalizer that gives `log(score)` the weights that this one gives `score`, or None."""
+        return None
 
     def __call__(self, scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
         """Weights over whole rows."""

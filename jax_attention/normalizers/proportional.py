@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax_attention.core.checks import describe_array, fail_unless
 from jax_attention.core.struct import struct
 from jax_attention.normalizers.base import Normalizer
+from jax_attention.normalizers.softmax import Softmax
 
 
 @struct
@@ -26,6 +27,10 @@ class Proportional(Normalizer):
         """The sum, or inf where it is 0: x / inf = 0 for weights and derivatives, where x / 0 would be inf or NaN."""
         total = total + self.eps
         return jnp.where(total != 0, total, jnp.inf)
+
+    def of_logarithm(self) -> Softmax:
+        """`z / (sum z + eps)` is the softmax of `log z` with a sink of `log eps`."""
+        return Softmax(math.log(self.eps) if self.eps else None)
 
 
 def proportional(*, eps: float = 0.0) -> Proportional:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jax_attention.core.numerics import finite_or_zero, pvary_like, row_max
+from jax_attention.core.numerics import finite_or_zero, row_max
 from jax_attention.core.struct import struct
 from jax_attention.normalizers.base import Normalizer, broadcast_where, count
 from jax_attention.normalizers.softmax import Softmax

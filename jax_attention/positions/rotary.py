@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_operand, check_positions
 from jax_attention.core.numerics import compute_dtype
-from jax_attention.core.struct import FactoryRepr, struct
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import struct
 from jax_attention.positions.scaling import Scaling, present_length
 from jax_attention.positions.tables import angles, check_even, check_style
 
@@ -31,36 +32,44 @@ class Rotary(FactoryRepr):
         x: Float[Array, "*batch T H"],
         positions: Int[Array, "*#batch T"],
         *,
-        length: Int[Array, ""] | int | None = None,
+        length: Int[Array, "*#batch 1"] | int | None = None,
     ) -> Float[Array, "*batch T H"]:
         """Rotate `x[..., T, H]` by its `positions[..., T]`; the result has the dtype of x, angles are at least float32.
 
-        `length` is the current length of the sequence, for `dynamic_scaling` only; None takes it from the positions.
+        `length` is the current length of the sequence, or one per row `[..., 1]`, for `dynamic_scaling` only; None
+        takes it from the positions of each row.
         """
         x = check_operand("x", x, 2, "[..., T, H]")
         positions = check_positions("positions", positions, x.shape[-2], x.shape[:-2])
-        return self._rotate(x, positions, length)
+        return self._rotate(x, positions, self._present_length(positions, length))
 
     def heads(
         self,
         x: Float[Array, "*batch T N H"],
         positions: Int[Array, "*#batch T"],
         *,
-        length: Int[Array, ""] | int | None = None,
+        length: Int[Array, "*#batch 1"] | int | None = None,
     ) -> Float[Array, "*batch T N H"]:
         """Rotate `x[..., T, N, H]`, the layout of `attend_heads`, by its `positions[..., T]`; see `__call__`."""
         x = check_operand("x", x, 3, "[..., T, N, H]")
         positions = check_positions("positions", positions, x.shape[-3], x.shape[:-3])
-        return self._rotate(x, positions[..., None], length)
+        length = self._present_length(positions, length)
+        return self._rotate(x, positions[..., None], length[..., None] if length.ndim else length)
 
-    def _rotate(self, x: jax.Array, positions: jax.Array, length: jax.Array | int | None) -> jax.Array:
+    def _present_length(self, positions: jax.Array, length: Any) -> jax.Array:
+        if length is None and self.scaling.needs_length:
+            return present_length(positions)
+        return jnp.asarray(0 if length is None else length)
+
+    def _rotate(self, x: jax.Array, positions: jax.Array, length: jax.Array) -> jax.Array:
         size = x.shape[-1] if self.size is None else self.size
         check_even("x: rotated size", size)
         if size > x.shape[-1]:
             raise ValueError(f"size: expected at most the head size {x.shape[-1]}, got {size}.")
         dtype = compute_dtype(x)
-        length = present_length(positions) if length is None else length
         positions = positions.reshape((1,) * (x.ndim - 1 - positions.ndim) + positions.shape)
+        if length.ndim:
+            length = length.reshape((1,) * (x.ndim - 1 - length.ndim) + length.shape)
         angle = angles(positions, self.scaling.frequencies(size, self.base, length), dtype)
         factor = self.scaling.attention_factor()
         cos, sin = jnp.cos(angle) * factor, jnp.sin(angle) * factor

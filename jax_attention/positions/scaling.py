@@ -25,9 +25,13 @@ def base_frequencies(size: int, base: float) -> np.ndarray:
 
 
 def present_length(*positions: jax.Array) -> jax.Array:
-    """The largest position in any of the arrays, plus one; padding (at `EMPTY_POSITION`) does not count."""
-    real = [jnp.max(jnp.where(x < EMPTY_POSITION, x, -1), initial=-1) for x in positions]
-    return functools.reduce(jnp.maximum, real) + 1
+    """The largest position of each row in any of the arrays `[..., T]`, plus one, as `[..., 1]`.
+
+    Padding (at `EMPTY_POSITION`) does not count, and rows do not look at each other.
+    """
+    rank = max(x.ndim for x in positions)
+    real = [jnp.max(jnp.where(x < EMPTY_POSITION, x, -1), axis=-1, keepdims=True, initial=-1) for x in positions]
+    return functools.reduce(jnp.maximum, [x.reshape((1,) * (rank - x.ndim) + x.shape) for x in real]) + 1
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ class Scaling:
     needs_length: ClassVar[bool] = False
 
     def frequencies(self, size: int, base: float, length: jax.Array | int) -> Frequencies:
-        """Frequencies in radians per position, `[size / 2]`; NumPy unless they depend on the current length."""
+        """Frequencies in radians per position, `[size / 2]`; NumPy unless they depend on the current length.
+
+        If they do, `length [...]` gives `[..., size / 2]`.
+        """
         return base_frequencies(size, base)
 
     def attention_factor(self) -> float:
@@ -70,7 +77,8 @@ class DynamicScaling(Scaling):
         # is divided by alpha and the fastest, i = 0, is kept. For d = 2 these are one frequency, always 1.
         alpha = self.factor * length / self.original_length - (self.factor - 1)
         scaled_base = base * alpha ** (size / (size - 2)) if size > 2 else base * alpha
-        return 1.0 / scaled_base ** (jnp.arange(0, size, 2, dtype=dtype) / size)
+        exponents = jnp.arange(0, size, 2, dtype=dtype) / size
+        return 1.0 / scaled_base[..., None] ** exponents[(None,) * scaled_base.ndim]
 
 
 @dataclass(frozen=True)
@@ -163,9 +171,11 @@ def dynamic_scaling(factor: float, original_length: int) -> DynamicScaling:
         original_length: L0, the trained context length.
 
     Returns:
-        A scaling for `positions.rotary`. L is taken from the positions of the call unless you pass it, `rope(x,
-        positions, length=L)`; it must be the same for queries and keys. When L grows, the keys in a cache would have to
-        be rotated again, so `nn.MultiHeadAttention.step` refuses this scaling.
+        A scaling for `positions.rotary`. L is taken from each row's positions of the call unless you pass it, `rope(x,
+        positions, length=L)`; it must be the same for queries and keys. When L grows, all keys turn, so
+        `nn.MultiHeadAttention.step` caches them unrotated and rotates them by the present L in each call. Up to L0 that
+        equals the full pass. Beyond it only the first layer does: what later layers see of a token was computed when
+        the sequence was shorter.
 
     Raises:
         ValueError: if `factor` is smaller than 1 or `original_length` than 1.
@@ -176,7 +186,9 @@ def dynamic_scaling(factor: float, original_length: int) -> DynamicScaling:
         DynamicScaling(factor=2.0, original_length=2048)
 
     Reference:
-        bloc97 (2023), "NTK-aware scaled RoPE"; Hugging Face `modeling_rope_utils.py`.
+        bloc97 (2023), "NTK-aware scaled RoPE"; Hugging Face `modeling_rope_utils.py`; for the cache Peng et al. (2024),
+        "YaRN", section 3.3. Hugging Face caches keys with the rotation of the length at which they came
+        (https://github.com/huggingface/transformers/issues/25104).
     """
     return DynamicScaling(_factor(factor), _length(original_length))
 

@@ -210,7 +210,7 @@ def check_style(style: str) -> str:
 
 
 def angles(positions: jax.Array, frequencies: np.ndarray | jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """`positions[...]` times `frequencies[F]` (radians per position), modulo 2 pi, as `[..., F]`.
+    """`positions[...]` times `frequencies[F]` or `[..., F]` (radians per position), modulo 2 pi, as `[..., F]`.
 
     In float32 the product 100000 * 1.0 radians is only known to about 0.004, and its sine to no better. So the phase is
     kept in fixed point: an unsigned 32-bit multiplication wraps around by itself, and with the frequency in turns per
@@ -220,7 +220,9 @@ def angles(positions: jax.Array, frequencies: np.ndarray | jax.Array, dtype: jnp
     the angle is the plain product.
     """
     positions = jnp.asarray(positions)
-    expand = (None,) * positions.ndim  # explicit, as `jax_numpy_rank_promotion="raise"` forbids implicit broadcasting
+    expand = (None,) * (
+        positions.ndim + 1 - np.ndim(frequencies)
+    )  # explicit, as `jax_numpy_rank_promotion="raise"` forbids implicit broadcasting
     exact = isinstance(frequencies, np.ndarray) and jnp.issubdtype(positions.dtype, jnp.integer)
     if not exact or dtype == jnp.float64:
         return positions[..., None].astype(dtype) * jnp.asarray(frequencies, dtype)[expand]

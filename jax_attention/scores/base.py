@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jax_attention.core.numerics import zero_rows
 from jax_attention.core.part_checks import check_kind, check_parameters, check_returned
-from jax_attention.core.struct import FactoryRepr, UserFunction, struct
+from jax_attention.core.short_repr import FactoryRepr
+from jax_attention.core.struct import UserFunction, struct
 
 
 class Score(FactoryRepr):
@@ -38,6 +39,13 @@ class Score(FactoryRepr):
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
         """Scores `[..., t, s]` of projected rows `[..., t, P]` against projected columns `[..., s, P']`."""
         raise NotImplementedError(f"{type(self).__name__} must define tile(query, key)")
+
+    def logarithm(self) -> Score | None:
+        """The score whose exponential this one is, or None where the exponential itself is computed.
+
+        A normalizer that divides by the sum is then computed as a softmax of the logarithm, which cannot overflow.
+        """
+        return None
 
     def columns(self, key: jax.Array) -> int:
         """S, the number of columns of the scores."""

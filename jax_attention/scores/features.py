@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_attention.core.checks import check_array, describe_array, fail_unless
-from jax_attention.core.numerics import matmul
+from jax_attention.core.short_repr import describe
 from jax_attention.core.struct import array_field, struct
-from jax_attention.scores.base import Score
+from jax_attention.scores.kernel import Kernel, LogKernel
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -27,31 +28,21 @@ def _elu_plus_one(x: jax.Array) -> jax.Array:
 
 def _hedgehog(x: jax.Array) -> jax.Array:
     """`[exp(x) ; exp(-x)]`, `[..., 2 H]`."""
-    return jnp.concatenate([jnp.exp(x), jnp.exp(-x)], axis=-1)
+    return jnp.exp(_log_hedgehog(x))
+
+
+def _log_hedgehog(x: jax.Array) -> jax.Array:
+    """`[x ; -x]`."""
+    return jnp.concatenate([x, -x], axis=-1)
 
 
 _MAPS: dict[str, Callable] = {"elu_plus_one": _elu_plus_one, "relu": jax.nn.relu, "hedgehog": _hedgehog}
-
-
-class _Kernel(Score):
-    """Base of the scores in this file: `phi(q) . phi(k)`."""
-
-    needs_equal_sizes = True
-    is_product = True
-
-    def features(self, x: jax.Array) -> jax.Array:
-        """The feature map phi of each row by itself, `[..., H] -> [..., F]`."""
-        raise NotImplementedError(f"{type(self).__name__} must define features(x)")
-
-    def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.features(query), self.features(key)
-
-    def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        return matmul(query, jnp.swapaxes(key, -1, -2))
+_LOG_MAPS: dict[str, Callable] = {"hedgehog": _log_hedgehog}
+"""Logarithms of the maps that over- or underflow for entries that are not extreme."""
 
 
 @struct
-class Features(_Kernel):
+class Features(Kernel):
     """`phi(q) . phi(k)`; see `features`."""
 
     feature_map: str | Callable
@@ -68,24 +59,35 @@ class Features(_Kernel):
         )
         return mapped
 
+    def log_features(self, x: jax.Array) -> jax.Array:
+        return _LOG_MAPS[str(self.feature_map)](x)
+
+    def logarithm(self) -> LogKernel | None:
+        return LogKernel(self) if isinstance(self.feature_map, str) and self.feature_map in _LOG_MAPS else None
+
     def __repr__(self) -> str:
-        shown = repr(self.feature_map) if isinstance(self.feature_map, str) else None
-        return f"features({shown or getattr(self.feature_map, '__name__', repr(self.feature_map))})"
+        return f"features({describe(self.feature_map)})"
 
 
 @struct
-class RandomFeatures(_Kernel):
+class RandomFeatures(Kernel):
     """An unbiased estimate of `exp(q . k / sqrt(H))`; see `random_features`."""
 
     directions: jax.Array = array_field("F", "Hq")
 
     def features(self, x: jax.Array) -> jax.Array:
+        return jnp.exp(self.log_features(x))
+
+    def log_features(self, x: jax.Array) -> jax.Array:
         count, size = self.directions.shape[-2:]
         # Choromanski et al. (2021), lemma 1, for x / H^(1/4) so that the kernel is exp(q . k / sqrt(H)):
         # phi(x) = exp(w . x - |x|^2 / 2) / sqrt(F). The `max` keep arrays of size 0 from dividing by 0.
         x = x * max(size, 1) ** -0.25
         half_square = 0.5 * jnp.sum(x * x, axis=-1, keepdims=True)
-        return jnp.exp(x @ jnp.swapaxes(self.directions, -1, -2) - half_square) * max(count, 1) ** -0.5
+        return x @ jnp.swapaxes(self.directions, -1, -2) - half_square - 0.5 * math.log(max(count, 1))
+
+    def logarithm(self) -> LogKernel:
+        return LogKernel(self)
 
 
 def features(feature_map: str | Callable) -> Features:
@@ -99,7 +101,8 @@ def features(feature_map: str | Callable) -> Features:
 
     With `normalizers.proportional()` this is linear attention; with `linear()` it is linear attention without a
     denominator. Both then take O(T) time (`implementation="linear_attention"`), and `attend_step` decodes with a state
-    of fixed size.
+    of fixed size. Under `proportional()` and without mods "hedgehog" is computed by its logarithms, which do not
+    overflow.
 
     Args:
         feature_map: one of the three names, or `f(x[..., H]) -> features[..., F]` of each row by itself. Arrays that f
@@ -146,8 +149,8 @@ def random_features(directions: Float[Array, "*#batch F H"]) -> RandomFeatures:
         phi(x) = exp(w_f . x / H^(1/4) - |x|^2 / (2 sqrt(H))) / sqrt(F),        f = 1 … F
         score(t, s) = phi(q_t) . phi(k_s),        E_w score(t, s) = exp(q_t . k_s / sqrt(H))  for  w_f ~ N(0, 1)
 
-    With `normalizers.proportional()` this estimates softmax attention in O(T) time. The error falls as 1 / sqrt(F) and
-    grows exponentially with |q + k|^2.
+    With `normalizers.proportional()` this estimates softmax attention in O(T) time; without mods it is then computed by
+    logarithms, which do not underflow. The error falls as 1 / sqrt(F) and grows exponentially with |q + k|^2.
 
     Args:
         directions: `w`, `[..., F, H]`: draw them from a normal distribution, at best orthogonal in groups of H. Batch

@@ -1,9 +1,9 @@
 """Training: a pure step over a `TrainState`, and a loop that logs, evaluates, saves and resumes bit for bit."""
 
-from jax_attention.training.bootstrap import ConfidenceInterval, bootstrap
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.evaluation import make_evaluate
 from jax_attention.training.flops import matmul_peak, train_flops
+from jax_attention.training.intervals import ConfidenceInterval, paired_difference, t_interval
 from jax_attention.training.loop import FitResult, TrainingDiverged, fit
 from jax_attention.training.loop_config import LoopConfig
 from jax_attention.training.losses import Losses, cross_entropy, seq2seq_loss
@@ -36,7 +36,6 @@ __all__ = [
     "TrainState",
     "TrainingDiverged",
     "bleu",
-    "bootstrap",
     "check_divides",
     "cross_entropy",
     "data_mesh",
@@ -51,6 +50,7 @@ __all__ = [
     "make_schedule",
     "make_train_step",
     "matmul_peak",
+    "paired_difference",
     "progress",
     "read_metrics",
     "refuse_nonfinite",
@@ -58,6 +58,7 @@ __all__ = [
     "rouge",
     "seq2seq_loss",
     "split_rows",
+    "t_interval",
     "token_accuracy",
     "train_flops",
 ]

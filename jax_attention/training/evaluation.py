@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from jax_attention.core.checks import check_int, fail_unless
-from jax_attention.training import parallel
+from jax_attention.training import parallel, vocabulary
 from jax_attention.training.losses import Losses
 from jax_attention.training.signals import raise_if_stopping
 from jax_attention.training.step import evaluate_step
@@ -46,8 +46,9 @@ def make_evaluate(
         A function `evaluate(model) -> {"loss": ..., "bits_per_byte": ..., "tokens": ...}`, sums in float64.
 
     Raises:
-        ValueError: if the batch does not divide over the devices, `text_bytes` is not positive, or (by the function)
-            the split has nothing to predict.
+        ValueError: if the batch does not divide over the devices, the mesh has no axis `data`, `text_bytes` is not
+            positive, or (by the function) the split has nothing to predict, token ids that the model lacks, or the
+            model is split over devices.
         TypeError: if a number is not an int.
 
     Example:
@@ -80,12 +81,16 @@ def make_evaluate(
         return jax.jit(sums, in_shardings=(replicated, rows))
 
     def evaluate(model: Any) -> dict[str, float]:
+        parallel.check_whole("model", model)
+        sizes = vocabulary.vocab_sizes(model)
+        vocabulary.check_source(sizes, source)
         arrays, structure = jax.tree.flatten(model)
         with jax.set_mesh(mesh):
             step = compiled(structure)
             sums = []
             for batch in source.evaluation_batches(batch_size):
                 raise_if_stopping()
+                vocabulary.check_batch(sizes, batch)
                 sums.append(step(arrays, batch))
                 # Overlapping programs with collectives can deadlock on the devices of one CPU. Elsewhere a few batches
                 # are in flight: without a bound, a signal would be noticed only after all of them.

@@ -15,19 +15,27 @@ import jax
 from jax.sharding import Mesh
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.tree_paths import leaves_by_path, list_differences
-from jax_attention.training import parallel
+from jax_attention.training import parallel, vocabulary
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.loop_config import LoopConfig
 from jax_attention.training.progress import Meter, Progress, summary
 from jax_attention.training.signals import StopRequested, StopSignals
 from jax_attention.training.step import merged_model
 
+NAN_TARGETS = (
+    " A loss of NaN from the first step on may come from targets that are no class, such as -100: give them weight 0, "
+    "or bind ignore_index= to the loss."
+)
+"""Second cause of a loss of NaN: a compiled step cannot raise an error for a target."""
+
 
 class TrainingDiverged(RuntimeError):
     """Error after too many updates in a row that were not finite; the message names the step and the loss."""
 
 
+@short_repr
 class FitResult(NamedTuple):
     """Result of `fit`."""
 
@@ -74,7 +82,8 @@ def fit(
         writers: `MetricsFile`, `TensorBoard`, or anything with `write(kind, step, values)`. They are not closed.
         progress: a display from `progress`. It is not closed.
         meter: a `Meter`, for speed and bits per byte.
-        mesh: from `data_mesh`; all devices if None.
+        mesh: from `data_mesh`; all devices if None. Every device holds the whole state, so a state that is split over
+            devices is refused instead of being copied to all of them.
         base: a frozen model, if `state.model` are `nn.Adapters` for it. The step is called as
             `train_step(state, batch, base)`, evaluations and samples get the model with its adapters, and checkpoints
             contain the adapters only.
@@ -84,7 +93,8 @@ def fit(
 
     Raises:
         TrainingDiverged: after `config.stop_after` updates in a row that were not finite.
-        ValueError: if `state.step` is beyond `config.steps`, the batch does not divide over the devices, or
+        ValueError: if `state.step` is beyond `config.steps`, the batch does not divide over the devices, the mesh has
+            no axis `data`, the state is split over devices, the source has token ids that the model lacks, or
             `train_step` changes a shape, a dtype or the structure of the state.
         FileExistsError: before training, if there is a checkpoint of a step after `state.step`.
 
@@ -110,12 +120,17 @@ def fit(
     parallel.check_divides(config.batch_size, mesh)
     first = int(state.step)
     _check_start(first, config, checkpoints)
+    parallel.check_whole("state", state)
+    parallel.check_whole("base", base)
+    sizes = vocabulary.vocab_sizes(state.model if base is None else base)
+    vocabulary.check_source(sizes, source)
     fail_unless(
         config.save_minutes == 0 or jax.process_count() == 1,
         f"save_minutes: expected 0 with {jax.process_count()} processes, whose clocks differ, got "
         f"{config.save_minutes}. Use checkpoint_every.",
     )
     run = _Run(config, evaluate, sample, checkpoints, writers, progress, Meter() if meter is None else meter)
+    run.vocab_sizes = sizes
     run.base = parallel.replicate(base, mesh)
     arrays, run.structure = jax.tree.flatten(parallel.replicate(state, mesh))
     step = _jit_step(train_step, run.structure, run.base, mesh)
@@ -191,6 +206,7 @@ class _Run:
         self.saved_at = time.monotonic()
         self.structure: Any = None
         self.base: Any = None
+        self.vocab_sizes: dict[str, int] = {}
         self.meter_started, self.nonfinite_in_a_row = False, 0
 
     def train(self, step: Callable, arrays: list, source: Any, first: int, stop: StopSignals) -> tuple[list, int]:
@@ -198,6 +214,7 @@ class _Run:
         unread, done = None, first
         while done < self.config.steps and stop.received is None:
             batch = source.batch(self.config.seed, done, self.config.batch_size)
+            vocabulary.check_batch(self.vocab_sizes, batch)
             arrays, metrics = step(arrays, batch)  # Dispatched; the metrics of the step before are read now.
             done += 1
             if unread is not None:
@@ -255,6 +272,7 @@ class _Run:
             f"train_step: expected finite updates, got {in_a_row} in a row that are not, the last at step {step} with "
             f"loss {values['loss']} and gradient norm {values.get('grad_norm', 'unknown')}. {cure} with a lower "
             "learning rate, a longer warmup or a smaller clipping norm."
+            + (NAN_TARGETS if math.isnan(values["loss"]) else "")
         )
 
     def stopover(self, state: Any, step: int, stop: StopSignals) -> None:

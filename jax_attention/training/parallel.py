@@ -108,7 +108,7 @@ def split_rows(batch: Any, mesh: Mesh) -> Any:
         The same tree of global arrays on the mesh, with the rows in the order of the batch.
 
     Raises:
-        ValueError: if B is not a multiple of the number of devices.
+        ValueError: if B is not a multiple of the number of devices, or the mesh has no axis `data`.
 
     Example:
         >>> import numpy as np
@@ -124,14 +124,14 @@ def split_rows(batch: Any, mesh: Mesh) -> Any:
 def check_divides(batch_size: int, mesh: Mesh) -> None:
     """Refuse a batch size that is not a multiple of the number of devices.
 
-        B mod n = 0,        n devices in the mesh
+        B mod n = 0,        n devices along the axis `data` of the mesh
 
     Args:
         batch_size: B.
         mesh: from `data_mesh`.
 
     Raises:
-        ValueError: if B is not a multiple of n.
+        ValueError: if B is not a multiple of n, or the mesh has no axis `data`.
         TypeError: if B is not an int.
 
     Example:
@@ -139,9 +139,25 @@ def check_divides(batch_size: int, mesh: Mesh) -> None:
         >>> training.check_divides(12, training.data_mesh())
     """
     check_int("batch_size", batch_size, 1, "It is the number of rows of the global batch.")
+    fail_unless(
+        AXIS in mesh.shape,
+        f"mesh: expected an axis {AXIS!r}, over which batches are split, got the axes {', '.join(mesh.axis_names)}. "
+        "Take training.data_mesh(), or give one of them that name.",
+    )
     count = mesh.shape[AXIS]
     fail_unless(
         batch_size % count == 0,
         f"batch_size: expected a multiple of the {count} devices of the mesh, got {batch_size}. Take "
         f"{-(-batch_size // count) * count}, or fewer devices: mesh=training.data_mesh(batch_size={batch_size}).",
     )
+
+
+def check_whole(name: str, tree: Any) -> None:
+    """Refuse arrays that are split over devices: data parallelism would copy each of them whole to every device."""
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(x, jax.Array) and not x.sharding.is_fully_replicated:
+            raise ValueError(
+                f"{name}: expected arrays that every device holds whole, got {jax.tree_util.keystr(path)} split by "
+                f"{getattr(x.sharding, 'spec', x.sharding)}. If all of it fits on each device, call "
+                f"training.replicate({name}, mesh) first; if not, jit the step in a loop of your own."
+            )

@@ -35,7 +35,8 @@ def token_accuracy(
         A float from 0 to 1.
 
     Raises:
-        ValueError: if the shapes differ, a weight is negative or not finite, or all are 0.
+        ValueError: if the shapes differ, a weight is negative or not finite, all are 0, or a target with a weight is
+            negative.
         TypeError: if `predictions` or `targets` are not integers.
 
     Example:
@@ -70,6 +71,12 @@ def token_accuracy(
         bool(np.isfinite(total)) and bool(np.all(weights >= 0)) and total > 0,
         f"weights: expected finite numbers >= 0 with a positive sum, got the sum {total}. A batch of padding alone "
         "has no accuracy.",
+    )
+    negative = targets[(targets < 0) & (weights > 0)]
+    fail_unless(
+        negative.size == 0,
+        f"targets: expected ids from 0 where the weight is not 0, got {negative[0] if negative.size else ''}. Leave "
+        "such targets out: weights=targets >= 0.",
     )
     return float((weights * (predictions == targets)).sum() / total)
 

@@ -13,6 +13,7 @@ from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.core.struct import data_field, struct
 from jax_attention.models.protocols import Seq2Seq, TokenModel
 from jax_attention.nn import apply_adapters
+from jax_attention.training.accumulation import global_norm, widen
 from jax_attention.training.losses import Losses, cross_entropy
 
 if TYPE_CHECKING:
@@ -70,7 +71,13 @@ def init_state(model: Any, optimizer: optax.GradientTransformation, *, rng: PRNG
 
 
 def language_model_loss(
-    model: Any, batch: Any, rng: PRNGKeyArray | None = None, *, label_smoothing: float = 0.0, z_loss: float = 0.0
+    model: Any,
+    batch: Any,
+    rng: PRNGKeyArray | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    ignore_index: int | None = None,
 ) -> Losses:
     """Cross-entropy of a batch's targets under the model.
 
@@ -82,12 +89,14 @@ def language_model_loss(
         rng: a JAX random key for dropout; None is no dropout.
         label_smoothing: the share of the target that is spread over the vocabulary.
         z_loss: the coefficient of the squared logsumexp.
+        ignore_index: a target that counts as weight 0, as in `cross_entropy`; bind it with `functools.partial` for
+            `make_train_step(loss=)` and `make_evaluate(evaluate_step=)`.
 
     Returns:
         `Losses`: sums `[]` over the batch.
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: if shapes do not fit, or a target outside of `jit` is no class.
         TypeError: if the model has no `hidden`, or reads a source.
 
     Example:
@@ -107,9 +116,8 @@ def language_model_loss(
         TypeError,
     )
     hidden, _ = model.hidden(batch.tokens, positions=batch.positions, segment_ids=batch.segment_ids, rng=rng)
-    return cross_entropy(
-        model.unembed, hidden, batch.targets, batch.weights, label_smoothing=label_smoothing, z_loss=z_loss
-    )
+    options = {"label_smoothing": label_smoothing, "z_loss": z_loss, "ignore_index": ignore_index}
+    return cross_entropy(model.unembed, hidden, batch.targets, batch.weights, **options)
 
 
 def make_train_step(
@@ -163,6 +171,7 @@ def make_train_step(
     check_int("accumulate", accumulate, 1, "It is the number of microbatches.")
     fail_unless(0 <= label_smoothing < 1, f"label_smoothing: expected 0 <= a < 1, got {label_smoothing}.")
     fail_unless(z_loss >= 0, f"z_loss: expected a coefficient >= 0, got {z_loss}.")
+    update = optax.with_extra_args_support(optimizer).update
 
     def train_step(state: TrainState, batch: Any, base: Any = None) -> tuple[TrainState, Metrics]:
         def objective(model: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, Losses]:
@@ -176,12 +185,15 @@ def make_train_step(
         # A batch of padding only has weight 0: 0 / 0 would make every parameter NaN.
         weight = jnp.where(losses.weight > 0, losses.weight, 1)
         gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.model)
+        grad_norm, value = global_norm(gradients), losses.objective / weight
+        # Rounded once, after all sums: a wider gradient would change the dtypes of an optimiser's state.
+        gradients = jax.tree.map(lambda g, p: g.astype(jnp.result_type(p)), gradients, state.model)
+        updates, optimizer_state = update(gradients, state.optimizer_state, state.model, value=value)
         model = optax.apply_updates(state.model, updates)
         metrics = {
             "loss": losses.nats / weight,
-            "objective": losses.objective / weight,
-            "grad_norm": optax.tree.norm(gradients),
+            "objective": value,
+            "grad_norm": grad_norm,
             "tokens": losses.weight,
             **_skip_counts(optimizer_state, state.optimizer_state),
         }
@@ -225,16 +237,23 @@ def evaluate_step(model: Any, batch: Any) -> Losses:
 
 
 def _sum_gradients(gradient: Callable, accumulate: int, model: Any, batch: Any, rng: jax.Array) -> tuple[Any, Losses]:
-    """Sum the gradient and the losses over microbatches, one after the other, so that one is in memory at a time."""
+    """Sum the gradient and the losses over microbatches, one after the other, so that one is in memory at a time.
+
+    The sums are in at least float32, whatever the dtype of the parameters or of a user's loss.
+    """
+
+    def wide_gradient(batch: Any, rng: jax.Array) -> tuple[Any, Losses]:
+        return widen(gradient(model, batch, rng))
+
     if accumulate == 1:
-        return gradient(model, batch, rng)
+        return wide_gradient(batch, rng)
     microbatches = _split(batch, accumulate)
 
     def add(total: Any, entry: tuple[Any, jax.Array]) -> tuple[Any, None]:
         microbatch, i = entry
-        return jax.tree.map(jnp.add, total, gradient(model, microbatch, jax.random.fold_in(rng, i))), None
+        return jax.tree.map(jnp.add, total, wide_gradient(microbatch, jax.random.fold_in(rng, i))), None
 
-    shapes = jax.eval_shape(gradient, model, jax.tree.map(lambda x: x[0], microbatches), rng)
+    shapes = jax.eval_shape(wide_gradient, jax.tree.map(lambda x: x[0], microbatches), rng)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zeros, (microbatches, jnp.arange(accumulate)))[0]
 

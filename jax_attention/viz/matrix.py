@@ -14,6 +14,7 @@ import numpy as np
 
 from jax_attention.viz.fonts import Lettering
 from jax_attention.viz.labels import text_width
+from jax_attention.viz.save import show_in_notebooks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,7 +180,7 @@ def fit_figure(figure: Figure) -> Figure:
         left, bottom, axes_width, axes_height = axes.get_position().bounds
         left, bottom = left - box.x0 + MARGIN, bottom - box.y0 + MARGIN
         axes.set_position((left / width, bottom / height, axes_width / width, axes_height / height))
-    return figure
+    return show_in_notebooks(figure)
 
 
 def _label_texts(labels: tuple[str, ...] | None, count: int, letters: Lettering) -> list[str]:

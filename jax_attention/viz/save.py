@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 160
+PIXELS_PER_INCH = 96
+"""Size of an inch in browsers: a notebook shows figures at their size, with more dots than pixels on sharp screens."""
 
 
 def save(drawn: Figure | str, path: str | os.PathLike) -> Path:
@@ -70,6 +73,23 @@ def save(drawn: Figure | str, path: str | os.PathLike) -> Path:
     with replaced_file(path) as file:
         file.write(content)
     return path
+
+
+def show_in_notebooks(figure: Figure) -> Figure:
+    """Let a notebook show the figure, also without `%matplotlib inline`.
+
+    Notebooks ask an object for `_repr_png_`. matplotlib has it only after pyplot was imported, which is not used here.
+    The method belongs to this figure: it stays a plain `Figure`, and other figures of the session are not touched.
+    Where `%matplotlib inline` was run, its settings decide.
+    """
+    figure._repr_png_ = partial(_notebook_picture, figure)
+    return figure
+
+
+def _notebook_picture(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """The figure as PNG, and its size in pixels of the browser."""
+    width, height = (round(PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
+    return _picture(figure, ".png"), {"width": width, "height": height}
 
 
 def _picture(figure: Figure, suffix: str) -> bytes:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.html import show_page
 from jax_attention.viz.checks import ROW_SLACK, check_both_labels, check_layers, check_title, check_weights
 from jax_attention.viz.labels import show_white_space
 
@@ -30,6 +31,22 @@ MAX_WORDS = 4096
 """Most queries or keys: browsers paint no canvas of more than 16,384 pixels squared."""
 MAX_MAPS = 2**14
 """Most heads in all layers; each has a small picture of its own on the page."""
+
+
+PAGE_HEIGHT = 640
+"""Height of the page in a notebook, in pixels: controls, a map of 12 words, and both texts."""
+
+
+class Page(str):
+    """The page as text, which a notebook shows as the page: in a frame, which its script and styles cannot leave."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Page({len(self):,} characters)"
+
+    def _repr_html_(self) -> str:
+        return show_page(self, height=PAGE_HEIGHT, scripts=True)
 
 
 def html_page(
@@ -57,8 +74,8 @@ def html_page(
         title: title of the page.
 
     Returns:
-        The page; `save(page, "attention.html")` writes it. About 2.7 bytes per weight: 12 layers of 12 heads over 64
-        words are 1.6 MB.
+        The page, a `str` that a notebook shows as the page; `save(page, "attention.html")` writes it. About 2.7 bytes
+        per weight: 12 layers of 12 heads over 64 words are 1.6 MB.
 
     Raises:
         ValueError: if weights have another rank, no entry, NaN, infinite or negative entries, more than 2^24 entries,
@@ -108,7 +125,8 @@ def html_page(
     }
     # A lone surrogate in the title would fail to encode when the page is saved.
     heading = html.escape(title.encode("utf-8", "replace").decode("utf-8"))
-    return _fill("page.html", title=heading, style=_read("page.css"), data=_json(data), script=_read("page.js"))
+    parts = {"style": _read("page.css"), "data": _json(data), "script": _read("page.js")}
+    return Page(_fill("page.html", title=heading, **parts))
 
 
 def _json(data: object) -> str:

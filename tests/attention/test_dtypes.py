@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from jax_attention import Dropout, attend, attend_with_stats, attention_weights, masks
+from jax_attention.testing.jaxprs import equations
 from tests.support import cases, oracle
 from tests.support.arrays import query_key_value
-from tests.support.jaxprs import equations
 from tests.support.tiers import slow
 from tests.support.tolerances import FORWARD
 

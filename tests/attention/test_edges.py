@@ -119,8 +119,54 @@ def test_dynamic_rope_uses_one_length_for_queries_and_keys():
     module = layer(rope=positions.rotary(scaling=positions.dynamic_scaling(4.0, 3)))
     outputs = nnx.jit(lambda module: (module(SEQUENCE[:, :2], SEQUENCE), module(SEQUENCE)[:, :2]))
     np.testing.assert_allclose(*outputs(module), **CLOSE)
-    with pytest.raises(ValueError, match="rope: expected frequencies that do not change with the length"):
-        module.step(SEQUENCE, cache.create(8, 2, 4, batch=(2,)), mask=masks.causal())
+
+
+@pytest.mark.parametrize("ring", [False, True])
+def test_dynamic_rope_turns_the_keys_of_a_cache_with_the_length(ring):
+    """transformers#25104: keys kept the rotation of the length at which they came.
+
+    The rows of the second sequence begin with padding, so that the lengths differ. The layer is the first one of a
+    model, so every step equals the full pass at that length, beyond the original one of 3 too.
+    """
+    module = layer(rope=positions.rotary(scaling=positions.dynamic_scaling(4.0, 3)))
+    rows = jnp.array([[0, 1, 2, 3, 4, 5], [cache.EMPTY, cache.EMPTY, 0, 1, 2, 3]])
+    mask = masks.causal() & masks.sliding_window(4)
+
+    @nnx.jit
+    def both(module):
+        steps, weights, state = [], [], cache.create(5 if ring else 6, 2, 4, batch=(2,), ring=ring)
+        for new in (slice(0, 2), *(slice(t, t + 1) for t in range(2, 6))):
+            options = dict(mask=mask, positions=rows[:, new])
+            weights.append(module.step_weights(SEQUENCE[:, new], state, **options)[:, :, -1].sum())
+            output, state = module.step(SEQUENCE[:, new], state, **options)
+            steps.append(output[:, -1])
+        full = [module(SEQUENCE[:, :t], mask=mask, query_positions=rows[:, :t])[:, -1] for t in range(2, 7)]
+        alone = module(SEQUENCE[1, 2:], mask=mask)[-1]
+        return jnp.stack(steps), jnp.stack(full), alone, jnp.stack(weights)
+
+    steps, full, alone, weights = both(module)
+    steps, full = steps.at[0, 1].set(0), full.at[0, 1].set(0)  # the second sequence has only padding there
+    np.testing.assert_allclose(steps, full, **CLOSE)
+    np.testing.assert_allclose(steps[-1, 1], alone, **CLOSE)
+    np.testing.assert_allclose(weights[1:], 8.0, **CLOSE)
+
+
+def test_dynamic_rope_has_one_length_for_each_row():
+    """A row of a batch equals the row alone; `length` is one number or one per row."""
+    rope = positions.rotary(scaling=positions.dynamic_scaling(4.0, 2))
+    x, rows = normal(2, 2, 4, 3, 8), jnp.array([[0, 1, 2, 3], [4, 5, 6, 7]])
+
+    @jax.jit
+    def rotated(x):
+        alone = jnp.stack([rope.heads(x[i], rows[i]) for i in range(2)])
+        return alone, rope.heads(x, rows), rope.heads(x, rows, length=jnp.array([[4], [8]]))
+
+    alone, batch, given = rotated(x)
+    np.testing.assert_allclose(batch, alone, **CLOSE)
+    np.testing.assert_allclose(given, alone, **CLOSE)
+    other = jax.jit(lambda x: (rope.heads(x, rows, length=8), rope.heads(x, rows, length=4)))(x)
+    np.testing.assert_allclose(other[0][1], alone[1], **CLOSE)
+    np.testing.assert_allclose(other[1][0], alone[0], **CLOSE)
 
 
 def test_dynamic_rope_does_not_count_padding():

@@ -93,3 +93,12 @@ def test_other_normalizers_see_the_same_scores():
     near = [np.asarray(x, np.float64) - FAR for x in (q, k)]
     expected = -((near[0][..., :, None, :] - near[1][..., None, :, :]) ** 2).sum(-1) @ np.asarray(v, np.float64)
     assert difference(attend(q, k, v, score=scores.l2(), normalize=normalizers.linear()), expected) < 1e-3
+
+
+@pytest.mark.parametrize("implementation", ["reference", "blockwise"])
+def test_a_broken_key_reaches_only_the_queries_that_see_it(implementation):
+    q, k, v = narrow(Q + FAR, K[:, :6] + FAR, V[:, :6])
+    run = jax.jit(lambda k: attend(q, k, v, score=scores.l2(), mask=masks.causal(), implementation=implementation))
+    broken = run(k.at[:, 4].set(jnp.nan))
+    assert np.isnan(broken[:, 4:]).all()
+    assert difference(broken[:, :4], run(k)[:, :4]) < 1e-4

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from jax_attention import attend, masks, scores
+from jax_attention.testing.jaxprs import equations
 from tests.support.arrays import normal_arrays, query_key_value
-from tests.support.jaxprs import equations
 
 
 def products(f, *args) -> list:

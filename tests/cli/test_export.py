@@ -8,7 +8,9 @@ import shutil
 import numpy as np
 import peft
 import pytest
+import tokenizers
 import transformers
+from safetensors.numpy import load_file, save_file
 
 from jax_attention import data, decoding
 from jax_attention.cli import report
@@ -19,6 +21,7 @@ from tests.cli.quick_run import QUICK, TEXT, error_of
 from tests.models import small
 from tests.support.hf_parity import relative
 from tests.support.tiers import slow
+from tests.support.tokenizer_definitions import llama_decoder, marked, word_level
 from tests.support.tolerances import FORWARD
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -162,6 +165,62 @@ def test_generate_prints_the_text_of_transformers(case, tmp_path, capsys):
     assert main(["generate", str(tmp_path), "--prompt", "the quick", "--greedy", "--max-new-tokens", "20"]) == 0
     assert capsys.readouterr().out == f"the quick{expected}\n"
     assert expected
+
+
+@pytest.fixture(scope="module")
+def spaced(base, tmp_path_factory):
+    """The folder `base` with a tokenizer like Llama's, whose word 7 is a special token."""
+    folder = tmp_path_factory.mktemp("models") / "spaced"
+    shutil.copytree(base, folder)
+    words = marked(["the", "quick", "brown", "fox", "jumps", "over", "lazy", "end"] + [f"w{i}" for i in range(290)])
+    engine = tokenizers.Tokenizer.from_str(word_level(words, llama_decoder()).definition)
+    engine.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    engine.add_special_tokens([words[7]])
+    engine.save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
+    (folder / "generation_config.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("option", ["--greedy", *slow("--beams=2")])
+def test_generate_keeps_the_space_between_prompt_and_text(spaced, option, capsys):
+    """transformers#22710, #28776: the first new word was glued to the prompt."""
+    command = ["generate", str(spaced), "--prompt", "the quick", option, "--max-new-tokens", "5"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    words = text.split()
+    assert text == " ".join(words) + "\n"
+    assert (words[:2], len(words)) == (["the", "quick"], 7)
+    if option == "--greedy":
+        assert main([*command, "--stop", f" {words[2]}"]) == 0
+        assert capsys.readouterr().out == "the quick\n"
+
+
+def test_generate_leaves_special_tokens_out_and_keeps_rules(spaced, tmp_path, capsys):
+    """The model is made to prefer the special token, then "the"; no token may occur twice."""
+    folder = tmp_path / "copy"
+    shutil.copytree(spaced, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][:] = 0  # equal logits: the first allowed token is taken
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    command = ["generate", str(folder), "--prompt", "the", "--greedy", "--max-new-tokens", "8"]
+    rules = ["--no-repeat-ngram-size", "1"]
+    expected = " ".join(["the", "quick", "brown", "fox", "jumps", "over", "lazy", "end", "w0"])
+    for more, printed in (
+        (rules, expected),
+        ([*rules, "--skip-special-tokens"], expected.replace(" end", "")),
+        ([], "the" + " the" * 8),
+    ):
+        assert main([*command, *more]) == 0
+        assert capsys.readouterr().out == f"{printed}\n"
+    assert "--min-new-tokens: expected a model with stop tokens" in error_of(
+        [*command, "--min-new-tokens", "2"], capsys
+    )
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
+    for minimum, printed in (([], "the quick"), (["--min-new-tokens", "4"], "the quick fox jumps over")):
+        assert main([*command, *rules, *minimum]) == 0
+        assert capsys.readouterr().out == f"{printed}\n"
 
 
 def test_generate_ends_at_the_stop_token(base, tmp_path, capsys):

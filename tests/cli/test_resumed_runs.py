@@ -10,6 +10,7 @@ import pytest
 
 from jax_attention import training
 from jax_attention.cli.__main__ import main
+from jax_attention.cli.run_identity import digest
 from tests.cli.quick_run import error_of, files_in
 
 
@@ -95,6 +96,7 @@ def test_resume_needs_only_the_folder(run, tmp_path):
     shutil.copytree(run, copy)
     config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
     config["settings"]["files"] = [str(tmp_path / "gone.txt")]
+    config["run"]["settings"] = digest(config["settings"])
     (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
     shutil.rmtree(copy / "checkpoints")
     assert main(["train", "--out", str(copy), "--resume"]) == 0

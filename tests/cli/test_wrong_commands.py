@@ -51,7 +51,6 @@ WRONG_SETTINGS = {
     "--keep: expected a whole number >= 1": ["--keep", "0"],
     "'~'": ["--prompt", "~"],
     "--mask: expected one that hides the future": ["--mask", "dilated(1)"],
-    "--rope: expected frequencies that do not change": ["--rope", "rotary(scaling=dynamic_scaling(2.0, 64))"],
     "--rope: expected a call of rotary": ["--rope", "alibi_slopes(4)"],
     "--mask: expected a call of": ["--mask", "rotary()"],
 }

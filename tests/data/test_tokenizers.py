@@ -13,6 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jax_attention import data
+from jax_attention.data.tokenizers import subwords
+from tests.support.tokenizer_definitions import rewriting_decoder
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 SAMPLE = "The quick brown fox, 静夜思 床前明月光, naïve café 👩‍👩‍👧 🇨🇳\r\n\t\0 end. " * 8
@@ -107,6 +109,7 @@ STREAMED = {
     "sentencepiece": sentencepiece_like(),
     "sequence": byte_level_in_a_sequence(),
     "wordpiece": word_pieces(),
+    "rewriting": from_model(tokenizers.models.BPE({"a": 0, "c": 1}, []), rewriting_decoder()),
 }
 
 
@@ -136,12 +139,12 @@ def test_subwords_of_these_tests_split_inside_characters():
 
 
 def test_a_decoder_that_rewrites_text_is_not_streamed_early():
-    tokenizer = word_pieces()
-    ids = tokenizer.encode("do n't!")
-    assert tokenizer.decode(ids) != " ".join(tokenizer.decode([i]) for i in ids.tolist())
-    stream = data.StreamDecoder(tokenizer)
-    assert [stream.push(int(i)) for i in ids] == [""] * len(ids)
-    assert stream.finish() == tokenizer.decode(ids)
+    """Two letters a become one b, also if they are two tokens; WordPiece looks at one token at a time."""
+    stream, ids = data.StreamDecoder(STREAMED["rewriting"]), [1, 0, 0, 0]
+    assert [stream.push(i) for i in ids] == [""] * len(ids)
+    assert stream.finish() == STREAMED["rewriting"].decode(ids) == "cba"
+    stream, ids = data.StreamDecoder(word_pieces()), word_pieces().encode("do n't!")
+    assert [stream.push(int(i)) for i in ids] == ["do", " n", " '", " t", "!"]
 
 
 def test_bad_ids_are_refused():
@@ -243,6 +246,58 @@ def test_special_tokens_of_a_definition_are_neither_added_nor_lost():
 def test_special_tokens_are_decoded_also_without_byte_level():
     tokenizer = from_model(tokenizers.models.WordLevel({"a": 0}, unk_token="a"), specials=["<s>"])
     assert tokenizer.decode([1, 0]) == "<s>a"
+
+
+@pytest.mark.parametrize("byte_level", [True, False])
+def test_special_tokens_are_left_out_on_request(byte_level):
+    """`skip_special_tokens` leaves out what the library leaves out. Other added tokens are text."""
+    engine = tokenizers.Tokenizer.from_str((SUBWORDS if byte_level else sentencepiece_like()).definition)
+    engine.add_special_tokens(["<s>", "終"])
+    engine.add_tokens(["<added>"])
+    tokenizer = data.Subwords(engine.to_str())
+    first = tokenizer.vocab_size - 3
+    assert tokenizer.special_ids == {first, first + 1}
+    ids = [first, *tokenizer.encode("ab"), first + 1, first + 2, *tokenizer.encode("a"), first]
+    assert tokenizer.decode(ids) == "<s>ab終<added>a<s>"
+    assert tokenizer.decode(ids, skip_special_tokens=True) == engine.decode(ids) == "ab<added>a"
+    assert tokenizer.decode([first] * 3, skip_special_tokens=True) == ""
+    stream = data.StreamDecoder(tokenizer, skip_special_tokens=True)
+    assert "".join([*map(stream.push, ids), stream.finish()]) == "ab<added>a"
+    for plain in (data.Bytes(), data.Characters("ab"), data.Words(("a",))):
+        assert plain.special_ids == frozenset()
+        assert plain.decode([0], skip_special_tokens=True) == plain.decode([0])
+
+
+# --- Training subwords -----------------------------------------------------------------------------------------------
+
+
+def trained_without_limit(texts, vocab_size):
+    """The definition that the library trains if words may have any length."""
+    engine = tokenizers.Tokenizer(tokenizers.models.BPE())
+    engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = tokenizers.decoders.ByteLevel()
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=letters, show_progress=False)
+    engine.train_from_iterator(texts, trainer)
+    return engine.to_str()
+
+
+def test_no_word_of_training_is_longer_than_the_limit():
+    """tokenizers#497: the time of training grew with the square of the longest word, a whole text without spaces."""
+    long = "静夜思床前明月光" * 500 + "a" * 5000 + " " * 3000 + "#" * 1025
+    words = [word for word, _ in subwords.training_words(tokenizers).pre_tokenize_str(f"the cat {long}")]
+    assert max(map(len, words)) == subwords.MAX_WORD == 1024
+    assert len("".join(words)) == len(f"the cat {long}".encode())
+    assert words[:2] == ["the", "Ġcat"]
+    tokenizer = data.Subwords.train(["ab" * 4000], vocab_size=300)
+    assert max(map(len, tokenizer.token_bytes)) <= 1024
+    assert tokenizer.decode(tokenizer.encode(long)) == long
+
+
+def test_texts_whose_words_are_shorter_train_the_same_tokenizer():
+    """Word by word, so also texts of several scripts; the longest word here has 1,023 bytes."""
+    texts = [SAMPLE, "low lower newest widest " * 9, "月" * 341, " " * 1024 + "x"]
+    assert data.Subwords.train(texts, vocab_size=400).definition == trained_without_limit(texts, 400)
 
 
 def test_the_size_of_a_vocabulary_with_gaps_includes_its_highest_id():

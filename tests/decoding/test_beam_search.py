@@ -157,16 +157,16 @@ def test_one_beam_is_greedy(seed, penalty, stopping):
     np.testing.assert_allclose(beam.scores, sums / np.asarray(greedy.lengths, np.float32) ** penalty, **CLOSE)
 
 
-def ban(logprobs, seen):
+def ban(logprobs, history):
     return logprobs.at[..., 1].set(-jnp.inf)
 
 
-def ban_all_but_two(logprobs, seen):
+def ban_all_but_two(logprobs, history):
     return jnp.where(jnp.arange(V) < 3, -jnp.inf, logprobs)
 
 
-def ban_all_seen(logprobs, seen):
-    return jnp.where(seen, -jnp.inf, logprobs)
+def ban_all_seen(logprobs, history):
+    return jnp.where(history.seen, -jnp.inf, logprobs)
 
 
 @pytest.mark.slow

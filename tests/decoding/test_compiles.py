@@ -32,10 +32,16 @@ def test_at_most_two_compilations_for_200_tokens(caplog):
 
 
 def test_other_numbers_run_the_same_programs():
-    """Parameters, temperature, k, p, rng, limit, length of the prompt, stop tokens, stop strings and streaming."""
-    make = lambda t, k, p: decoding.sampler(decoding.temperature(t), decoding.top_k(k), decoding.top_p(p))  # noqa: E731
+    """Parameters, temperature, k, p, n, minimum, rng, limit, prompt length, stop tokens and strings, streaming."""
+    make = lambda t, k, p: decoding.sampler(  # noqa: E731
+        decoding.temperature(t),
+        decoding.top_k(k),
+        decoding.top_p(p),
+        decoding.no_repeat_ngram_size(k),
+        decoding.min_new_tokens(k),
+    )
     call = lambda stride, length, count, sampler, **more: decoding.generate(  # noqa: E731
-        successor_model(stride), [5] * length, max_new_tokens=count, sampler=sampler, **more
+        successor_model(stride), [5] * length, max_new_tokens=count, sampler=sampler, **{"stop_tokens": 25} | more
     )
     call(1, 3, 12, make(0.5, 3, 0.5), rng=jax.random.key(0))
     CALL_COUNTS.clear()
@@ -67,7 +73,7 @@ def compiled_decode(capacity):
     prompts = decoding.Prompts(row, row, jnp.ones(1, jnp.int32))
     options = dict(capacity=capacity, room=16, chunk=None, samples=None)
     state = jax.eval_shape(lambda: loop.prefill(model, prompts, sampler, None, stop, **options))
-    return loop.decode.lower(model, state, sampler, stop, np.int32(9)).compile(), state
+    return loop.decode.lower(model, state, sampler, np.int32(9)).compile(), state
 
 
 def test_the_loop_writes_into_the_cache_in_place():

@@ -10,7 +10,7 @@ import pytest
 from jax_attention import decoding, models
 from tests.models import small
 from tests.support.successor_model import CALL_COUNTS, LetterTokenizer, letter_ids, successor_model, transformer
-from tests.support.tiers import slow_except
+from tests.support.tiers import slow, slow_except
 from tests.support.tolerances import FORWARD
 
 CLOSE = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
@@ -101,8 +101,8 @@ def test_prompt_and_new_tokens_are_seen_but_padding_is_not():
     """If every seen token is forbidden, no token occurs twice; token 0, which pads, may occur once."""
     model = transformer("none")
 
-    def ban(logits, seen):
-        return jnp.where(seen, -jnp.inf, logits)
+    def ban(logits, history):
+        return jnp.where(history.seen, -jnp.inf, logits)
 
     without_seen = decoding.sampler(decoding.greedy(), ban)
     for side in ("left", "right"):
@@ -114,6 +114,55 @@ def test_prompt_and_new_tokens_are_seen_but_padding_is_not():
     penalised = decoding.sampler(decoding.greedy(), decoding.repetition_penalty(1e6))
     out = decoding.generate(model, [[5, 6, 7], [8]], max_new_tokens=3, sampler=penalised)
     assert all(len(set(row.tolist())) == 3 for row in np.asarray(out.tokens))
+
+
+@pytest.mark.parametrize("side", ["left", *slow("right")])
+def test_functions_read_the_tokens_so_far_the_step_and_the_stop_tokens(side):
+    """transformers#22696: users write rules of their own. Here for prompts of different lengths, read in chunks."""
+    records = []
+
+    def record(logits, history):
+        jax.debug.callback(lambda history: records.append(jax.tree.map(np.asarray, history)), history)
+        return logits
+
+    prompts = [letter_ids("abc"), letter_ids("x")]
+    out = decoding.generate(
+        successor_model(),
+        decoding.pad_prompts(prompts, side=side),
+        max_new_tokens=4,
+        sampler=decoding.sampler(decoding.greedy(), record),
+        stop_tokens=letter_ids("z"),
+        chunk=2,
+    )
+    jax.effects_barrier()
+    assert [int(history.step) for history in records] == [0, 1, 2, 3]
+    for step, history in enumerate(records):
+        assert set(history.stop_tokens.tolist()) == {25, -1}
+        for i, prompt in enumerate(prompts):
+            text = [*prompt, *np.asarray(out.tokens)[i, :step].tolist()]
+            assert history.tokens[i, : history.lengths[i]].tolist() == text
+            assert (history.tokens[i, history.lengths[i] :] == -1).all()
+            assert set(np.flatnonzero(history.seen[i])) == set(text)
+
+
+def test_a_rule_of_a_user_that_counts_steps_and_tokens():
+    """The first new token is "m"; no token may be a neighbour of the last one, which would be the model's choice."""
+
+    def rule(logits, history):
+        last = jnp.take_along_axis(history.tokens, history.lengths[..., None] - 1, axis=-1)
+        letters = jnp.arange(logits.shape[-1])
+        allowed = jnp.where(history.step == 0, letters == 12, jnp.abs(letters - last) != 1)
+        return jnp.where(allowed, logits, -jnp.inf)
+
+    sampler = decoding.sampler(decoding.greedy(), rule)
+    out = decoding.generate(successor_model(), [letter_ids("ab"), [4]], max_new_tokens=3, sampler=sampler)
+    assert np.asarray(out.tokens).tolist() == [[12, 0, 0]] * 2
+    beams = decoding.beam_search(
+        successor_model(), [letter_ids("ab"), [4]], num_beams=2, max_new_tokens=3, transforms=rule
+    )
+    assert np.asarray(beams.tokens)[:, 0].tolist() == [12, 12]
+    steps = np.abs(np.diff(np.asarray(beams.tokens), axis=-1))
+    assert (steps != 1).all()
 
 
 def test_stop_tokens_end_rows_and_the_loop():

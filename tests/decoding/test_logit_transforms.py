@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ EDGE = 1e-5
 """A cumulative probability this close to the border may be on either side of it in float32."""
 
 
-apply = jax.jit(lambda transform, logits, seen=None: transform(logits, seen))
+apply = jax.jit(lambda transform, logits, history=None: transform(logits, history))
 
 
 def random_logits(shape, ties=False):
@@ -52,7 +54,58 @@ def test_repetition_penalty(value):
     seen = np.zeros(x.shape, bool)
     np.put_along_axis(seen, ids, True, axis=1)
     expected = apply_hf(hf.RepetitionPenaltyLogitsProcessor(value), x, ids)
-    np.testing.assert_allclose(apply(decoding.repetition_penalty(value), x, seen), expected, **CLOSE)
+    history = decoding.History(seen=seen)
+    np.testing.assert_allclose(apply(decoding.repetition_penalty(value), x, history), expected, **CLOSE)
+
+
+def history_of(rows, new=0, stop_tokens=()):
+    """The history of rows of any lengths; the last `new` tokens of each are new ones."""
+    tokens, lengths = np.full((len(rows), 1 + max(map(len, rows))), -1, np.int32), np.array(list(map(len, rows)))
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = row
+    stops = np.array([*stop_tokens, -1], np.int32)
+    return decoding.History(tokens=tokens, lengths=lengths, step=np.int32(new), stop_tokens=stops)
+
+
+ROWS = [[1, 2, 3, 1, 2], [4, 4, 4, 4], [5], [0, 1, 0, 1, 0, 1, 0], [6, 5, 6, 5, 4, 6, 5, 7, 6, 5]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 99])
+def test_no_repeat_ngram_size(size):
+    """transformers#22696. Rows of any lengths in a batch equal the rows alone; two batch dimensions change nothing."""
+    x, history = random_logits((len(ROWS), 9)), history_of(ROWS)
+    expected = [apply_hf(hf.NoRepeatNGramLogitsProcessor(size), x[i : i + 1], [ROWS[i]])[0] for i in range(len(ROWS))]
+    assert size == 99 or np.isneginf(expected).any()
+    transform = decoding.no_repeat_ngram_size(size)
+    np.testing.assert_array_equal(apply(transform, x, history), expected)
+    np.testing.assert_array_equal(apply(transform, x[None], history.map_rows(lambda a: a[None]))[0], expected)
+
+
+def test_every_row_may_have_its_own_ngram_size():
+    x, history, sizes = random_logits((len(ROWS), 9)), history_of(ROWS), np.array([3, 1, 2, 4, 2])
+    rows = [np.asarray(apply(decoding.no_repeat_ngram_size(int(n)), x, history))[i] for i, n in enumerate(sizes)]
+    np.testing.assert_array_equal(apply(decoding.no_repeat_ngram_size(jnp.asarray(sizes)), x, history), rows)
+
+
+@pytest.mark.slow
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=24), st.integers(1, 6))
+def test_any_tokens_have_the_ngrams_of_huggingface(row, size):
+    x = np.zeros((1, 4), np.float32)
+    expected = apply_hf(hf.NoRepeatNGramLogitsProcessor(size), x, [row])
+    padded = history_of([row, [0] * 24]).map_rows(lambda a: a[:1])  # one shape for all rows
+    np.testing.assert_array_equal(apply(decoding.no_repeat_ngram_size(size), x, padded), expected)
+
+
+@pytest.mark.parametrize("stops", [(3,), (0, 8)])
+def test_min_new_tokens(stops):
+    """transformers#20814: the prompt does not count."""
+    x, prompt = random_logits((2, 9)), 4
+    for new in range(4):
+        processor = hf.MinNewTokensLengthLogitsProcessor(prompt, 2, list(stops))
+        expected = apply_hf(processor, x, np.ones((2, prompt + new), int))
+        history = history_of([[1] * (prompt + new)] * 2, new, stops)
+        np.testing.assert_array_equal(apply(decoding.min_new_tokens(2), x, history), expected)
+        assert np.isneginf(expected).any() == (new < 2)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -118,6 +171,8 @@ TRANSFORMS = {
     "top_k": (decoding.top_k, [2, 5]),
     "top_p": (decoding.top_p, [0.3, 0.8]),
     "min_p": (decoding.min_p, [0.5, 0.1]),
+    "no_repeat_ngram_size": (decoding.no_repeat_ngram_size, [2, 1]),
+    "min_new_tokens": (decoding.min_new_tokens, [3, 1]),
 }
 
 
@@ -125,19 +180,22 @@ TRANSFORMS = {
 def test_another_number_runs_the_same_program_and_rows_may_differ(name):
     """Numbers are traced. An array has one number per row. Further batch dimensions change nothing."""
     make, numbers = TRANSFORMS[name]
-    x, seen = random_logits((2, 9)), RNG.integers(0, 2, (2, 9)).astype(bool)
+    x, history = random_logits((2, 9)), history_of([[1, 2, 1], [4, 4, 4, 0]], 2, (3, 4))
+    history = dataclasses.replace(history, seen=RNG.integers(0, 2, (2, 9)).astype(bool))
     traces = []
 
     @jax.jit
-    def counted(transform, x, seen):
+    def counted(transform, x, history):
         traces.append(transform)
-        return transform(x, seen)
+        return transform(x, history)
 
-    rows = np.stack([np.asarray(counted(make(number), x, seen))[i] for i, number in enumerate(numbers)])
+    rows = np.stack([np.asarray(counted(make(number), x, history))[i] for i, number in enumerate(numbers)])
     assert len(traces) == 1
-    np.testing.assert_allclose(rows, [apply(make(n), x[i], seen[i]) for i, n in enumerate(numbers)], **CLOSE)
-    np.testing.assert_allclose(counted(make(jnp.array(numbers)), x, seen), rows, **CLOSE)
-    np.testing.assert_allclose(np.asarray(apply(make(numbers[0]), x[None], seen[None]))[0, 0], rows[0], **CLOSE)
+    assert (rows != x).any()
+    row = lambda i: history.map_rows(lambda a: a[i])  # noqa: E731
+    np.testing.assert_allclose(rows, [apply(make(n), x[i], row(i)) for i, n in enumerate(numbers)], **CLOSE)
+    np.testing.assert_allclose(counted(make(jnp.array(numbers)), x, history), rows, **CLOSE)
+    np.testing.assert_allclose(np.asarray(apply(make(numbers[0]), x[None], row(None)))[0, 0], rows[0], **CLOSE)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -158,6 +216,8 @@ WRONG = {
     "p 0": (lambda: decoding.top_p(0.0), r"p: expected a probability, 0 < p <= 1, got 0\.0\. Leave top_p out"),
     "p above 1": (lambda: decoding.top_p(1.1), r"p: expected a probability"),
     "min_p above 1": (lambda: decoding.min_p(2), r"p: expected a share of the largest probability"),
+    "n-grams of 0": (lambda: decoding.no_repeat_ngram_size(0), r"size: expected an int >= 1, got 0\. Leave no_repeat"),
+    "no new tokens": (lambda: decoding.min_new_tokens(0), r"count: expected an int >= 1, got 0\. Leave min_new_tokens"),
     "keep 0": (lambda: decoding.top_p(0.5, min_tokens_to_keep=0), r"min_tokens_to_keep: expected an int >= 1"),
 }
 
@@ -176,5 +236,17 @@ def test_numbers_of_the_wrong_type():
         decoding.top_k(2.5)
     with pytest.raises(TypeError, match=r"k: expected integers, got float32\[2\]"):
         decoding.top_k(jnp.ones(2))
-    with pytest.raises(TypeError, match=r"seen: expected bool"):
-        decoding.repetition_penalty(1.2)(jnp.ones(3))
+    with pytest.raises(TypeError, match=r"count: expected integers, got float32\[2\]\. Cast them: count\.astype"):
+        decoding.min_new_tokens(jnp.ones(2))
+
+
+def test_a_history_without_what_a_transform_reads():
+    seen = jnp.zeros(3, bool)
+    for name, transform in (
+        ("seen", decoding.repetition_penalty(1.2)),
+        ("tokens", decoding.no_repeat_ngram_size(2)),
+        ("step", decoding.min_new_tokens(2)),
+    ):
+        for history, got in ((None, "None"), (seen, r"bool\[3\]"), (decoding.History(), f"{name}=None")):
+            with pytest.raises(TypeError, match=rf"history: expected decoding\.History\({name}=\.\.\.\), got {got}"):
+                transform(jnp.ones(3), history)

@@ -41,13 +41,13 @@ def test_any_combination_equals_huggingface_in_its_order(names):
     np.put_along_axis(seen, ids, True, axis=1)
     transforms = [getattr(decoding, name)(NUMBERS[name]) for name in reversed(names)]
     expected = apply_hf(logits, ids, **{name: NUMBERS[name] for name in names})
-    changed = np.asarray(jax.jit(lambda s: s.logits(logits, seen))(sampler(*transforms)))
+    changed = np.asarray(jax.jit(lambda s: s.logits(logits, decoding.History(seen=seen)))(sampler(*transforms)))
     np.testing.assert_array_equal(np.isfinite(changed), np.isfinite(expected))
     np.testing.assert_allclose(changed, expected, rtol=PARITY, atol=PARITY)
 
 
 def test_the_order_is_visible():
-    def ban(logits, seen):
+    def ban(logits, history):
         return logits.at[..., 0].set(-jnp.inf)
 
     composed = sampler(min_p(0.1), top_p(0.9), ban, top_k(5), temperature(0.5), repetition_penalty(1.1))
@@ -61,10 +61,10 @@ def test_the_order_is_visible():
 
 def test_plain_functions_see_logits_and_tokens():
     """Functions come after the penalty and before the temperature, in the order of the arguments."""
-    calls = [lambda x, seen: jnp.where(seen, -jnp.inf, x), lambda x, seen: x.at[..., 3].add(10)]
-    logits, seen = jnp.array([9.0, 1.0, 2.0, 0.0]), jnp.array([True, False, False, False])
-    np.testing.assert_array_equal(sampler(*calls, temperature(2)).logits(logits, seen), [-jnp.inf, 0.5, 1, 5])
-    assert int(sampler(greedy(), *calls)(logits, seen)) == 3
+    calls = [lambda x, history: jnp.where(history.seen, -jnp.inf, x), lambda x, history: x.at[..., 3].add(10)]
+    logits, history = jnp.array([9.0, 1.0, 2.0, 0.0]), decoding.History(seen=jnp.array([True, False, False, False]))
+    np.testing.assert_array_equal(sampler(*calls, temperature(2)).logits(logits, history), [-jnp.inf, 0.5, 1, 5])
+    assert int(sampler(greedy(), *calls)(logits, history)) == 3
 
 
 def test_greedy_takes_the_first_of_the_largest():
@@ -99,6 +99,11 @@ WRONG = {
         r"expected a logit transform, got the factory temperature itself\. Call it",
     ),
     "a number": ((0.7,), TypeError, r"expected logit transforms such as decoding\.temperature\(0\.8\).*got float 0\.7"),
+    "a function of version 0.1": (
+        (lambda logits, seen: logits,),
+        TypeError,
+        r"\(logits, history\) -> logits, got <lambda> with an argument named seen\. Rename it to history and read",
+    ),
     "a mask": ((masks.causal(),), TypeError, r"got causal\(\)|got Causal"),
 }
 
@@ -115,4 +120,4 @@ def test_a_function_must_keep_the_shape():
     with pytest.raises(
         ValueError, match=r"logit transform .*: expected the function to return logits of shape \(3,\), got"
     ):
-        sampler(lambda x, seen: x[:2]).logits(jnp.ones(3), jnp.zeros(3, bool))
+        sampler(lambda x, history: x[:2]).logits(jnp.ones(3), decoding.History())

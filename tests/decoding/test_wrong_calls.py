@@ -63,6 +63,16 @@ WRONG = {
     "an unknown stop token": (dict(stop_tokens=13), ValueError, r"stop_tokens: expected token ids below 13.*got 13"),
     "a stop token of text": (dict(stop_tokens=["x"]), TypeError, r"stop_tokens: .*strings go into stop_strings="),
     "strings without tokenizer": (dict(stop_strings="x"), ValueError, r"tokenizer: expected an object with decode"),
+    "a minimum without stop tokens": (
+        dict(sampler=decoding.sampler(decoding.greedy(), decoding.min_new_tokens(2))),
+        ValueError,
+        r"min_new_tokens: expected stop_tokens with it.*got none\. Pass stop_tokens=",
+    ),
+    "a minimum above the limit": (
+        dict(sampler=decoding.sampler(decoding.greedy(), decoding.min_new_tokens(5)), stop_tokens=1),
+        ValueError,
+        r"min_new_tokens: expected at most max_new_tokens = 4, got 5",
+    ),
     "an empty stop string": (
         dict(stop_strings=("",), tokenizer=LetterTokenizer()),
         TypeError,

@@ -10,9 +10,20 @@ import numpy as np
 
 from experiments import seeds
 from experiments.generation.checks import CHECKS
+from jax_attention import training
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 Numbers = dict[str, Any]
+
+
+def difference(values: Any, baseline: Any, digits: int = 3, sign: str = "+") -> str:
+    """Difference seed by seed with its interval, as the pages write it; a number as baseline is the same for each seed.
+
+    Sentences that call one variant better or worse than another have this next to them.
+    """
+    values = np.asarray(values)
+    interval = training.paired_difference(values, np.broadcast_to(baseline, values.shape))
+    return seeds.format_band({"n": len(values), **interval._asdict()}, digits, sign)
 
 
 def soft_lookup(numbers: Numbers) -> list[str]:
@@ -29,13 +40,15 @@ def self_attention_zh(numbers: Numbers) -> list[str]:
 
 def cat_sat(numbers: Numbers) -> list[str]:
     softmax = numbers["softmax"]
-    weights = np.mean(softmax["weights_masked"], 1)
-    table = ["| " + " | ".join(f"{weight:.2f}" for weight in row) + " | 1 |" for row in weights]
+    weights_by_seed = np.mean(softmax["weights_masked"], 1)
+    table = ["| " + " | ".join(f"{weight:.2f}" for weight in row) + " | 1 |" for row in weights_by_seed]
     right = [f"{share:.2f}" for share in [*np.mean(softmax["right"], 0), np.mean(numbers["alone"]["right"])]]
     sums = ", ".join(f"{row.sum():.2f}" for row in np.mean(numbers["sigmoid"]["weights_masked"], 1))
     lengths = [f"{np.linalg.norm(softmax[which][0]):.2f}" for which in ("mixed_masked", "mixed_read")]
     read = [", ".join(f"{row[i]:.2f}" for row in np.mean(softmax["weights_read"], 1)) for i in (1, 5)]
-    return [*table, "| " + " | ".join(right) + " |", sums, *lengths, *read]
+    more_weight = difference(weights_by_seed[:, 5], weights_by_seed[:, 1])
+    more_left = difference(*np.array(softmax["right"]).T[[2, 5]])  # without cat, without mat
+    return [*table, "| " + " | ".join(right) + " |", sums, *lengths, *read, more_weight, more_left]
 
 
 def digits(numbers: Numbers) -> list[str]:
@@ -44,7 +57,28 @@ def digits(numbers: Numbers) -> list[str]:
     table["together"] = np.mean(numbers["together"]["right"], 0)
     ways = numbers["apart"]["hidden"].values()
     hidden = [np.mean(way, 0)[:, 2, 1] for way in ways]  # 4 patches, the digit word
-    return [" | ".join(f"{share:.2f}" for share in row) for row in (*table.values(), *hidden)]
+    rows = [" | ".join(f"{share:.2f}" for share in row) for row in (*table.values(), *hidden)]
+    return [*rows, *digit_differences(numbers)]
+
+
+def digit_differences(numbers: Numbers) -> list[str]:
+    """Between the encoders, between kinds of patches that are hidden, and of weights from uniform ones."""
+    apart, together = numbers["apart"], numbers["together"]
+    ink, digit, top, bottom = (numbers["kinds"].index(kind) for kind in ("ink", "digit", "top", "bottom"))
+    right = [np.array(encoder["right"]) for encoder in (together, apart)]
+    texts = [difference(*(shares[:, kind] for shares in right)) for kind in (digit, bottom)]
+    one = [np.array(encoder["hidden"]["out of sight"])[:, 0, 0, digit] for encoder in (together, apart)]
+    texts.append(difference(*one))
+    for encoder in (apart, together):
+        sight, paper = (np.array(encoder["hidden"][way])[:, :, 2] for way in ("out of sight", "white paper"))
+        texts.append(difference(sight[:, 2, digit], sight[:, 0, digit], sign="-"))
+        texts.append(difference(paper[:, 0, digit], paper[:, 2, digit]))
+        texts.append(difference(sight[:, 2, ink], sight[:, 1, ink]))
+        edges = [
+            [row[edge][kind] for row in encoder["edge_weight"]] for edge, kind in (("top", top), ("bottom", bottom))
+        ]
+        texts += [difference(weights, 0.25) for weights in edges]
+    return texts
 
 
 def inside_a_transformer(numbers: Numbers) -> list[str]:
@@ -61,7 +95,12 @@ def generation(numbers: Numbers) -> list[str]:
         losses += [seeds.format_band(held_out["nats_per_token"]) for held_out in model["held_out"].values()]
         checks += [f"{model['checks'][check]['mean']:.3f}" for check in ("sentences", *CHECKS)]
         texts += model["texts"][:2]
-    return [*counts, *losses, *checks, *texts]
+    itself, attention = (model["held_out"] for model in numbers["models"].values())
+    lower = [
+        difference(itself[which]["nats_per_token"]["by_seed"], attention[which]["nats_per_token"]["by_seed"], sign="-")
+        for which in itself
+    ]
+    return [*counts, *losses, *checks, *texts, *lower]
 
 
 def translation(numbers: Numbers) -> list[str]:
@@ -71,7 +110,29 @@ def translation(numbers: Numbers) -> list[str]:
         for model, x in real.items()
         if isinstance(x, dict) and "bleu" in x
     ]
-    return [*rows, *generated_sentences(numbers)]
+    none, dot, additive = (np.array(real[name]["bleu"]) for name in ("no attention", "dot", "additive"))
+    three = [difference(model[:, 0], none[:, 0], 1) for model in (dot, additive)]
+    four = [difference(model[:, 1], none[:, 1], 1, "-") for model in (dot, additive)]
+    return [*rows, *three, *four, *generated_sentences(numbers), *translation_differences(numbers)]
+
+
+def translation_differences(numbers: Numbers) -> list[str]:
+    """Differences in BLEU of generated sentences."""
+    bleu = {name: np.array(x["bleu"]) for name, x in numbers.items() if isinstance(x, dict) and "bleu" in x}
+    words = list(map(int, numbers["test_sentences"]))
+    compare = lambda name, other, length, sign="+": difference(  # noqa: E731
+        *(bleu[model][:, words.index(length)] for model in (name, other)), 1, sign
+    )
+    return [
+        *(compare("dot", "no attention", length, "-") for length in (12, 20)),
+        compare("dot", "location", 14, "-"),
+        *(compare("Transformer", "dot", length) for length in (12, 14, 16, 20)),
+        *(compare("concat", "no attention", length) for length in (10, 12)),
+        compare("cosine / sqrt(d)", "no attention", 12),
+        compare("cosine, scale 10", "dot", 20),
+        *(compare("scaled dot", "dot", length) for length in (12, 20)),
+        compare("additive, plain sum", "additive", 20),
+    ]
 
 
 def generated_sentences(numbers: Numbers) -> list[str]:
@@ -87,29 +148,61 @@ def generated_sentences(numbers: Numbers) -> list[str]:
 
 
 def swap_the_rule(numbers: Numbers) -> list[str]:
-    return [variant_row(name, variant) for name, variant in numbers.items() if isinstance(variant, dict)]
+    losses = {name: variant["held_out_loss"] for name, variant in numbers.items() if isinstance(variant, dict)}
+    return [
+        *(variant_row(name, numbers[name]) for name in losses),
+        difference(losses["window 1"], losses["uniform"], sign="-"),
+        difference(losses["learned"], losses["none"], sign="-"),
+        difference(losses["sinusoidal"], losses["window 1"], sign="-"),
+    ]
 
 
 def variant_row(name: str, variant: Numbers) -> str:
     """Row of the table of variants."""
-    loss, difference = variant["band"]["mean"], variant["difference_band"]
-    ends = "\N{EN DASH}" if name == "base" else f"{difference['low']:+.3f} to {difference['high']:+.3f}"
+    loss = variant["band"]["mean"]
+    minus_base = "\N{EN DASH}" if name == "base" else seeds.format_band(variant["difference_band"], sign="+")
     layers = [" ".join(f"{x:.2f}" for x in variant[key]) for key in ("entropy", "row_sum")]
-    return (
-        f"| {name} | {loss:.3f} | {difference['mean']:+.3f} ({ends}) | {variant['speed']:.2f} | {' | '.join(layers)} |"
-    )
+    return f"| {name} | {loss:.3f} | {minus_base} | {variant['speed']:.2f} | {' | '.join(layers)} |"
 
 
 def length_extrapolation(numbers: Numbers) -> list[str]:
     means = [[f"{band['mean']:.3f}" for band in evaluation["band"].values()] for evaluation in numbers.values()]
-    rises = [f"{evaluation['rise_band']['mean']:+.3f}" for evaluation in numbers.values()]
-    return [f"| {name} | {' | '.join(row)} | {rise} (" for name, row, rise in zip(numbers, means, rises, strict=True)]
+    rises = [seeds.format_band(evaluation["rise_band"], sign="+") for evaluation in numbers.values()]
+    table = [f"| {name} | {' | '.join(row)} | {rise} |" for name, row, rise in zip(numbers, means, rises, strict=True)]
+    return [*table, *length_differences(numbers)]
+
+
+def length_differences(numbers: Numbers) -> list[str]:
+    """Differences in nats per byte within a range of positions."""
+    within, next_, third, last = next(iter(numbers.values()))["loss"]
+    compare = lambda name, other, where, sign="-": difference(  # noqa: E731
+        numbers[name]["loss"][where], numbers[other]["loss"][where], sign=sign
+    )
+    first_doubling = difference(*(numbers["sinusoidal"]["loss"][where] for where in (next_, within)), sign="-")
+    return [
+        first_doubling,
+        *(compare("alibi", "rotary", where) for where in (within, next_)),
+        compare("rotary", "sinusoidal", last),
+        *(compare(name, "rotary", within, "+") for name in ("none", "t5", "rotary, trained long")),
+        compare("alibi", "rotary, window", last),
+        compare("sinusoidal, window", "sinusoidal", third),
+        *(compare(f"{name}, window", name, last) for name in ("sinusoidal", "none")),
+        *(compare(name, "rotary", within) for name in ("rotary, yarn", "rotary, dynamic")),
+        compare("rotary, yarn", "rotary", last),
+        *(compare("rotary", "rotary, dynamic", where) for where in (third, last)),
+    ]
 
 
 def question_answering(numbers: Numbers) -> list[str]:
     shares = [seeds.format_band(share) for model in numbers["answers"].values() for share in model["right"].values()]
     maps = [f"{np.mean(x['largest_at_answer']):.3f}" for x in numbers["maps"].values()]
-    return [*shares, *maps, *(f"{chance['guessed']:.3f}" for chance in numbers["chance"].values())]
+    additive, *others = (numbers["answers"][name]["right"] for name in ("additive", "no attention", "Transformer"))
+    better = [
+        difference(additive[which]["by_seed"], other[which]["by_seed"], sign="-")
+        for other in others
+        for which in ("new passages", "new pairs")
+    ]
+    return [*shares, *better, *maps, *(f"{chance['guessed']:.3f}" for chance in numbers["chance"].values())]
 
 
 def summarisation(numbers: Numbers) -> list[str]:
@@ -117,12 +210,41 @@ def summarisation(numbers: Numbers) -> list[str]:
     scores = [by_set for model in numbers["models"].values() for by_set in model["scores"].values()]
     exact = [seeds.format_band(by_set["exact"]) for by_set in scores]
     summaries = [text for name, text in numbers["summaries"][0].items() if name in numbers["models"]]
-    return [*leads, *exact, *(f"{by_set['rouge2']['mean']:.1f}" for by_set in scores), *summaries]
+    none, additive, transformer = (
+        {key: {which: band["by_seed"] for which, band in by_set.items()} for key, by_set in model["scores"].items()}
+        for model in numbers["models"].values()
+    )
+    new, pairs = additive
+    differences = [
+        *(difference(model[new]["rouge2"], none[new]["rouge2"], 1, "-") for model in (additive, transformer)),
+        difference(additive[new]["rouge2"], transformer[new]["rouge2"], 1),
+        difference(additive[new]["exact"], transformer[new]["exact"]),
+        difference(additive[pairs]["exact"], additive[new]["exact"]),
+    ]
+    return [*leads, *exact, *(f"{by_set['rouge2']['mean']:.1f}" for by_set in scores), *summaries, *differences]
 
 
 def rules_side_by_side(numbers: Numbers) -> list[str]:
     errors = [np.mean(rule["error"]) for task in numbers["layer"].values() for rule in task.values()]
-    return [*(rule_row(name, numbers) for name in numbers["reverse"]), *(f" {error:.2g} |" for error in errors)]
+    rows = [rule_row(name, numbers) for name in numbers["reverse"]]
+    return [*rows, *(f" {error:.2g} |" for error in errors), *rule_differences(numbers)]
+
+
+def rule_differences(numbers: Numbers) -> list[str]:
+    """Differences in rows right, and in BLEU at 12 words."""
+    compare = lambda task, name, other: difference(*(numbers[task][rule]["sequences"] for rule in (name, other)))  # noqa: E731
+    bleu = json.loads((EXPERIMENTS / "translation" / "results.json").read_text(encoding="utf-8"))["numbers"]
+    at_12 = {
+        name: np.array(bleu[name]["bleu"])[:, list(bleu["test_sentences"]).index("12")] for name in numbers["reverse"]
+    }
+    pairs = (("concat", "no attention"), ("cosine / sqrt(d)", "no attention"), ("scaled dot", "dot"))
+    none, plain = "no attention", "additive, plain sum"
+    recall = (("location", none), (plain, "additive"), ("cosine / sqrt(d)", none), ("scaled dot", "dot"), ("dot", none))
+    return [
+        *(compare("reverse", *pair) for pair in pairs),
+        *(compare("recall", *pair) for pair in recall),
+        *(difference(at_12[name], at_12[other], 1) for name, other in pairs),
+    ]
 
 
 def rule_row(name: str, numbers: Numbers) -> str:
@@ -148,7 +270,14 @@ def long_range(numbers: Numbers) -> list[str]:
     transformer = [f"{share:.2f}" for share in np.mean(few["Transformer"]["inside"], axis=1)]
     mib = [cost_row(name, layer, 1) for name, layer in numbers["mib"].items()]
     milliseconds = [cost_row(name, layer, 1000) for name, layer in numbers["seconds"].items()]
-    return [*worst, f"{min(without):.2f} to {max(without):.2f}", *transformer, *mib, *milliseconds]
+    ends = np.array(few["no attention"]["inside"])
+    mean = lambda setting, name, length: np.mean(setting[name][length], axis=1)  # noqa: E731
+    differences = [
+        difference(mean(many, "Transformer", "inside"), mean(many, "no attention", "inside")),
+        difference(ends[:, [0, -1]].mean(1), ends[:, 1:-1].mean(1)),
+        difference(mean(few, "Transformer", "beyond"), mean(few, "no attention", "beyond")),
+    ]
+    return [*differences, *worst, f"{min(without):.2f} to {max(without):.2f}", *transformer, *mib, *milliseconds]
 
 
 def cost_row(name: str, layer: Numbers, unit: float) -> str:
@@ -174,5 +303,9 @@ def batched_product(numbers: Numbers) -> list[str]:
 
 def shakespeare_char(numbers: Numbers) -> list[str]:
     losses = {name: scheme["validation_loss"] for name, scheme in numbers["positions"].items()}
-    rows = [" | ".join(f"{loss:.3f}" for loss in by_seed) for by_seed in losses.values()]
-    return [*rows, f"lower it by {np.mean(losses['learned']) - np.mean(losses['rotary']):.2f}"]
+    rows = [
+        " | ".join([*(f"{loss:.3f}" for loss in losses[name]), seeds.format_band(scheme["band"])])
+        for name, scheme in numbers["positions"].items()
+    ]
+    lower = difference(losses["learned"], losses["rotary"], sign="-")
+    return [*rows, lower, f"lower it by {np.mean(losses['learned']) - np.mean(losses['rotary']):.2f}"]

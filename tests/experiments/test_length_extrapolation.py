@@ -119,6 +119,15 @@ def test_figures_name_the_curves_and_mark_the_trained_length(tiny_run):
         assert TINY.sizes.context in axes.get_xticks()
 
 
+def test_bands_count_the_seeds_of_both_sides(tiny_run):
+    """Only the model of long rows differs between seeds, by 1: half of the interval of two seeds is 12.7 / 2."""
+    curves = {name: np.zeros_like(curve) for name, curve in tiny_run[0].items()}
+    curves[LONG] += [[0.0], [1.0]]
+    (axes,) = draw(TINY, curves)["schemes"].axes
+    extents = axes.collections[0].get_paths()[0].get_extents()
+    np.testing.assert_allclose([extents.y0, extents.y1], [-0.5 - 6.353, -0.5 + 6.353], atol=1e-3)
+
+
 def test_committed_results_hold_the_claims():
     numbers = COMMITTED["numbers"]
     assert set(numbers) == {*evaluations(Config()), LONG} > set(SCHEMES)

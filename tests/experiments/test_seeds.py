@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -16,15 +18,78 @@ from experiments.translation.corpus import grammar_corpus
 from experiments.translation.drawing import bleu_curves
 from experiments.translation.experiment import Config, ModelResults
 from jax_attention import training
+from tests.house.sources import ROOT
 
 
-def test_a_band_is_that_of_the_library_from_two_seeds_on():
+def test_a_band_is_the_t_interval_and_one_seed_has_none():
     values = np.random.default_rng(0).random((3, 4))
-    for end, expected in zip(seeds.band(values), training.bootstrap(values), strict=True):
+    for end, expected in zip(seeds.band(values), training.t_interval(values), strict=True):
         np.testing.assert_array_equal(end, expected)
-    for end in seeds.band(values[:1]):
-        np.testing.assert_array_equal(end, values[0])
-    assert seeds.format_band(seeds.with_band([0.5])) == "0.500 (0.500 to 0.500)"
+    mean, low, high = seeds.band(values[:1])
+    np.testing.assert_array_equal(mean, values[0])
+    assert np.isnan([low, high]).all()
+    assert seeds.with_band([0.5]) == {"by_seed": [0.5], "n": 1, "mean": 0.5}
+    assert seeds.format_band(seeds.with_band([0.5])) == "0.500 (one seed)"
+    assert seeds.format_band(seeds.with_band([0.4, 0.6]), 2, "+") == "+0.50 \N{PLUS-MINUS SIGN} 1.27"
+
+
+SEEDS_OF = (
+    ("band", "held_out_loss"),
+    ("band", "validation_loss"),
+    ("band", "sequences"),
+    ("difference_band", "difference"),
+    ("rise_band", "rise"),
+)
+"""Key of a band in results.json, and key of its seeds next to it."""
+
+
+def inner(numbers):
+    values = numbers.values() if isinstance(numbers, dict) else numbers if isinstance(numbers, list) else ()
+    return [x for x in values if isinstance(x, (dict, list))]
+
+
+def bands(numbers):
+    """Every band in results.json, after the numbers of its seeds."""
+    if isinstance(numbers, dict):
+        yield from ((numbers[seeds], numbers[band]) for band, seeds in SEEDS_OF if {band, seeds} <= numbers.keys())
+        if "by_seed" in numbers:
+            yield numbers["by_seed"], numbers
+        if "rise" in numbers:
+            yield from ((numbers["loss"][where], band) for where, band in numbers["band"].items())
+        for part, band in numbers.get("bands", {}).items():
+            yield numbers[part], band
+    for x in inner(numbers):
+        yield from bands(x)
+
+
+def count_key(numbers, key: str) -> int:
+    return int(isinstance(numbers, dict) and key in numbers) + sum(count_key(x, key) for x in inner(numbers))
+
+
+BANDED = {
+    "generation": 24,
+    "length_extrapolation": 60,
+    "long_range": 12,
+    "question_answering": 9,
+    "rules_side_by_side": 22,
+    "shakespeare_char": 2,
+    "summarisation": 54,
+    "swap_the_rule": 40,
+}
+"""Number of committed bands, by experiment."""
+
+
+@pytest.mark.parametrize("name", BANDED)
+def test_committed_bands_are_t_intervals_of_the_committed_seeds(name):
+    numbers = json.loads((ROOT / "experiments" / name / "results.json").read_text(encoding="utf-8"))["numbers"]
+    pairs = list(bands(numbers))
+    assert len(pairs) == BANDED[name] == count_key(numbers, "low"), "no band is left out"
+    for by_seed, band in pairs:
+        assert band["n"] == len(by_seed) == 3
+        interval = training.t_interval(by_seed)
+        for key, end in interval._asdict().items():
+            # Six digits of each seed are stored, and the band was computed from all of them.
+            np.testing.assert_allclose(band[key], end, rtol=0, atol=1e-5 * np.abs(by_seed).max() + 1e-12, err_msg=key)
 
 
 @pytest.mark.parametrize("count", [1, 3])

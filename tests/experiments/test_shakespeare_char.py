@@ -53,7 +53,7 @@ def test_the_command_writes_numbers_and_a_figure(tmp_path):
     for scheme in numbers["positions"].values():
         assert np.shape(scheme["curves"]) == (1, 2)
         assert scheme["validation_loss"] == [scheme["curves"][0][1]]
-        assert scheme["band"]["low"] == scheme["band"]["high"]
+        assert scheme["band"] == {"n": 1, "mean": scheme["validation_loss"][0]}
 
 
 @pytest.mark.slow

@@ -33,7 +33,12 @@ PUBLIC = {
         AttentionOutput Blockwise Cudnn Dense Dropout Explanation FeatureState LinearAttention Partial attend
         attend_heads attend_step attend_with_stats attend_with_stats_heads attention_weights
         attention_weights_heads cache dot_product_attention explain flax_attention_fn masks merge_partials mods
-        normalizers positions scores""",
+        normalizers parts positions scores""",
+    "jax_attention.parts": """
+        BlockCoverage Mask Mod Normalizer Score TileRanges array_field check_array finite_or_zero forbid part_field
+        per_tile row_max safe_norm struct take_last""",
+    "jax_attention.testing": """
+        CheckResult RuleReport check_rule""",
     "jax_attention.scores": """
         Additive CATALOGUE Concat Cosine Dot Features General L2 Location RandomFeatures ScaledDot Score UserScore
         additive as_score concat cosine dot features general l2 location random_features scaled_dot""",
@@ -53,7 +58,7 @@ PUBLIC = {
         sinusoidal t5_buckets yarn_scaling""",
     "jax_attention.nn": """
         Adapters Additive Attn Concat FeedForward GRU General LSTM LearnedPart Linear Location MultiHeadAttention
-        SelfAttention apply_adapters lora""",
+        PartModule SelfAttention apply_adapters lora""",
     "jax_attention.models": """
         Capture CaptureResult Classifier ConditionedDecoder EncoderDecoder EncoderDecoderConfig
         EncoderDecoderStack LMCache LMConfig LMOutput Memory PRESETS PatchEncoder PureModel RNNConfig RNNMemory
@@ -66,13 +71,13 @@ PUBLIC = {
         split_pairs standard_library_corpus tasks tokenize write_tokens""",
     "jax_attention.training": """
         Checkpoints ConfidenceInterval FitResult LoopConfig Losses Meter MetricsFile OptimizerConfig Progress
-        Rouge TensorBoard TrainState TrainingDiverged bleu bootstrap check_divides cross_entropy data_mesh
+        Rouge TensorBoard TrainState TrainingDiverged bleu check_divides cross_entropy data_mesh
         evaluate_step exact_match fit init_state keep_freed_memory language_model_loss make_evaluate
-        make_optimizer make_schedule make_train_step matmul_peak progress read_metrics refuse_nonfinite replicate
-        rouge seq2seq_loss split_rows token_accuracy train_flops""",
+        make_optimizer make_schedule make_train_step matmul_peak paired_difference progress read_metrics
+        refuse_nonfinite replicate rouge seq2seq_loss split_rows t_interval token_accuracy train_flops""",
     "jax_attention.decoding": """
-        Beams GenerationResult LogitTransform Prompts Sampler StreamChunk beam_search generate greedy min_p
-        pad_prompts repetition_penalty sampler temperature top_k top_p""",
+        Beams GenerationResult History LogitTransform Prompts Sampler StreamChunk beam_search generate greedy
+        min_new_tokens min_p no_repeat_ngram_size pad_prompts repetition_penalty sampler temperature top_k top_p""",
     "jax_attention.interop": """
         Comparison Diagnosis Difference ParityReport ParityRow compare compare_rule difference from_state_dict
         from_torch load load_adapters save save_adapters to_state_dict to_torch""",
@@ -109,7 +114,7 @@ def test_catalogues_hold_every_factory_of_their_folder():
 
 
 DOCUMENTED_CLASSES = {
-    *(set(nn.__all__) - {"Adapters"}),
+    *(set(nn.__all__) - {"Adapters", "PartModule"}),
     "Capture",
     "LMConfig",
     "TransformerLM",

@@ -56,10 +56,13 @@ def test_code_without_the_library_stays():
 
 def test_names_that_left_are_reported(tmp_path, capsys):
     file = tmp_path / "user.py"
-    file.write_text("from jax_attention import data\ndata.Pairs, data.Grammar\n", encoding="utf-8")
+    code = "from jax_attention import data, training\ndata.Pairs, data.Grammar\ntraining.bootstrap(losses)\n"
+    file.write_text(code, encoding="utf-8")
     assert rename.main([str(file)]) == 1
-    assert file.read_text(encoding="utf-8") == "from jax_attention import data\ndata.Seq2SeqBatches, data.Grammar\n"
-    assert "line 2: data.Grammar is now in experiments.corpora" in capsys.readouterr().err
+    assert file.read_text(encoding="utf-8") == code.replace("Pairs", "Seq2SeqBatches")
+    printed = capsys.readouterr().err
+    assert "line 2: data.Grammar has left the library; use experiments.corpora" in printed
+    assert "line 3: training.bootstrap has left the library; use training.t_interval" in printed
 
 
 def public(path: str) -> bool:

@@ -223,3 +223,16 @@ def test_errors_explain_the_mistake(name):
     call, message = MISTAKES[name]
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+def test_an_equal_comparison_shows_no_infinite_distance_and_no_cosine_of_rounding():
+    """Keys that are all the same get gradients of 0, to the last digits of terms that cancel, on either side."""
+    q, k, v = operands()
+    k, v = np.repeat(k[:, :1], S, axis=1), np.repeat(v[:, :1], S, axis=1)
+    comparison = interop.compare_rule(RULES["plain"][0], q, k, v)
+    assert comparison.equal
+    for name in ("query", "key"):
+        row = comparison.gradients[name]
+        assert 0 < row.max_abs < comparison.allowed(name), "the case has rounding in the place of zeros"
+        assert row[1:] == (0, 0, 1)
+    assert "inf" not in str(comparison)

@@ -66,6 +66,17 @@ def test_zero_against_something():
     assert interop.difference(np.float32([2]), np.float32([-2])).cosine == -1
 
 
+def test_what_rounding_explains_of_a_zero_is_no_relative_distance():
+    """Terms cancel to 0 on one side and to their last digit on the other; both are the same result."""
+    actual, expected = np.float32([1e-7, 0, 1]), np.float32([0, 2e-7, 1])
+    assert interop.difference(actual, expected)[1] == INF
+    assert interop.difference(actual, expected, rounding=1e-6) == (np.float64(expected[1]), 0, 0, 1)
+    assert interop.difference(actual, expected, rounding=1.5e-7)[1] == 1, "one of the two is farther than rounding"
+    assert interop.difference(np.float32([0.5, 0]), np.float32([0, 0]), rounding=0.25)[:2] == (0.5, INF)
+    # An expected number that is larger than its rounding keeps its relative distance.
+    assert interop.difference(np.float32([1.5]), np.float32([1]), rounding=0.75)[:2] == (0.5, 0.5)
+
+
 def test_numbers_whose_squares_overflow_have_a_cosine():
     assert interop.difference(np.float64([1e300, 1e300]), np.float64([1e300, 0])).cosine == pytest.approx(0.5**0.5)
 

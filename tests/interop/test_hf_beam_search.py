@@ -1,5 +1,7 @@
 """Beam search gives the tokens and scores of `transformers.generate(num_beams=)`, for every way to stop and to score.
 
+So do greedy decoding and beam search with a minimal number of new tokens, or without repeated n-grams.
+
 Heads are scaled so that log-probabilities differ by far more than rounding in float32: the sides may break a tie apart.
 """
 
@@ -100,6 +102,65 @@ def test_penalties_change_the_log_probabilities_too(pair):
     np.testing.assert_allclose(actual.scores, expected[2], rtol=FORWARD["float32"])
     plain = decoding.beam_search(jax_model, ROWS[:1], max_new_tokens=NEW, stop_tokens=9, num_return=3, **options)
     assert not np.array_equal(plain.tokens, actual.tokens)
+
+
+RULES = [(2, None), (None, 6), (3, 4), (1, None)]
+"""Sizes of n-grams that may not repeat, and minimal numbers of new tokens, of the next two tests."""
+
+
+def both_sides(ngram_size, minimum):
+    """The options of transformers and the logit transforms for the same rules."""
+    hf_options, transforms = {}, []
+    if ngram_size is not None:
+        hf_options["no_repeat_ngram_size"] = ngram_size
+        transforms.append(decoding.no_repeat_ngram_size(ngram_size))
+    if minimum is not None:
+        hf_options["min_new_tokens"] = minimum
+        transforms.append(decoding.min_new_tokens(minimum))
+    return hf_options, transforms
+
+
+@pytest.mark.parametrize(("ngram_size", "minimum"), RULES)
+def test_greedy_tokens_under_a_minimum_and_without_repeated_ngrams(pair, ngram_size, minimum):
+    """transformers#20814, #22696. A ragged batch here, row by row there, where padding counts among the n-grams."""
+    hf_model, jax_model = pair
+    rows, count = [[*ROWS[0], *ROWS[0][:3]], *ROWS[1:]], 24
+    free = np.asarray(decoding.generate(jax_model, rows, max_new_tokens=count).tokens)
+    stops = tuple({int(row[2]) for row in free}) if minimum else ()
+    hf_options, transforms = both_sides(ngram_size, minimum)
+    sampler = decoding.sampler(decoding.greedy(), *transforms)
+    actual = decoding.generate(jax_model, rows, max_new_tokens=count, stop_tokens=stops, sampler=sampler)
+    hf_options |= {"eos_token_id": list(stops)} if stops else {}
+    for i, row in enumerate(rows):
+        out = hf_model.generate(
+            torch.tensor([row]), max_new_tokens=count, do_sample=False, pad_token_id=0, **hf_options
+        )
+        new = out[0, len(row) :].numpy()
+        assert int(actual.lengths[i]) == len(new)
+        np.testing.assert_array_equal(np.asarray(actual.tokens)[i, : len(new)], new)
+    assert not np.array_equal(np.asarray(actual.tokens), free)
+    if minimum:
+        plain = decoding.generate(jax_model, rows, max_new_tokens=count, stop_tokens=stops)
+        assert int(plain.lengths.min()) < minimum <= int(actual.lengths.min()) < count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ngram_size", "minimum"), RULES)
+def test_beams_under_a_minimum_and_without_repeated_ngrams(pair, ngram_size, minimum):
+    hf_model, jax_model = pair
+    hf_options, transforms = both_sides(ngram_size, minimum)
+    options = {"num_beams": 3, "length_penalty": 0.8}
+    call = dict(max_new_tokens=NEW, num_return=3, **options)
+    free = decoding.beam_search(jax_model, ROWS, **call)
+    stops = tuple({int(x) for x in np.ravel(np.asarray(free.tokens)[0, :, 1:3])}) if minimum else ()
+    actual = decoding.beam_search(jax_model, ROWS, stop_tokens=stops, transforms=transforms, **call)
+    for i, row in enumerate(ROWS):
+        tokens, lengths, scores = hf_beams(hf_model, [row], stops, **options, **hf_options)
+        np.testing.assert_array_equal(np.asarray(actual.tokens)[:, i], tokens[:, 0])
+        np.testing.assert_array_equal(np.asarray(actual.lengths)[:, i], lengths[:, 0])
+        close = {"rtol": FORWARD["float32"], "atol": FORWARD["float32"]}
+        np.testing.assert_allclose(np.asarray(actual.scores)[:, i], scores[:, 0], **close)
+    assert not np.array_equal(actual.tokens, free.tokens)
 
 
 @pytest.mark.slow

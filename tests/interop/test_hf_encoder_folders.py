@@ -67,10 +67,8 @@ def test_bare_encoders_give_hidden_states(built, tmp_path, name):
 
 def test_a_head_of_another_task_is_refused(tmp_path):
     hf_model = transformers.BertForSequenceClassification(transformers.BertConfig(**hf_models.BERT))
-    message = (
-        r"a BertForSequenceClassification by its config where we read BertForMaskedLM, got missing: cls\.predictions"
-    )
-    with pytest.raises(ValueError, match=message + r"\.bias, .*unused: classifier\.bias, classifier"):
+    message = r"expected a BertForMaskedLM or a model without a head, got BertForSequenceClassification, whose head for"
+    with pytest.raises(ValueError, match=message):
         interop.load(saved(hf_model, tmp_path))
 
 
@@ -192,7 +190,7 @@ BAD_FIELDS = {
     "a decoder": ("bert", {"is_decoder": True}, "is_decoder"),
     "another padding": ("roberta", {"pad_token_id": 0}, "pad_token_id"),
     "another function": ("roberta", {"hidden_act": "relu"}, "hidden_act"),
-    "other buckets": ("t5", {"relative_attention_num_buckets": 16}, "relative_attention_num_buckets"),
+    "too few buckets": ("t5", {"relative_attention_num_buckets": 3}, "t5_buckets: expected from 4 to less than"),
     "one stack": ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder"),
     "norms before": ("bart", {"normalize_before": True}, "normalize_before"),
     "learned positions": ("marian", {"static_position_embeddings": False}, "static_position_embeddings"),

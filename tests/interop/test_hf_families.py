@@ -11,11 +11,13 @@ from tests.support import hf_models, hf_parity
 from tests.support.tiers import slow_except
 from tests.support.tolerances import FORWARD, GRADIENT
 
-CASES = hf_models.CASES | hf_models.ENCODERS | hf_models.ENCODER_DECODERS
+CASES = hf_models.CASES | hf_models.ENCODERS | hf_models.ENCODER_DECODERS | hf_models.VARIANTS
 FIRST = tuple({kind: name for name, (kind, _) in reversed(CASES.items())}.values())
 """One case for each family."""
-QUICK = ("gpt2", "llama, biases, YaRN", "gemma3", "roberta")
-"""Learned and rotary positions, two rotary bases in one model, norms in two places. Other files load the rest."""
+QUICK = ("gpt2", "llama, biases, YaRN", "gemma3", "roberta", "gpt2, scores by layer", "t5, 8 buckets")
+"""Learned and rotary positions, two rotary bases in one model, norms in two places, options that few models use. Other
+files load the rest.
+"""
 
 
 @pytest.mark.parametrize("name", [*slow_except(QUICK, CASES), "marian, three layers"])
@@ -30,7 +32,7 @@ def test_gradients_of_every_weight(pair, name):
 
 
 @pytest.mark.parametrize(
-    "name", slow_except(("gpt2, untied, exact GELU",), hf_models.CASES | hf_models.ENCODER_DECODERS)
+    "name", slow_except(("gpt2, untied, exact GELU",), [name for name in CASES if name not in hf_models.ENCODERS])
 )
 def test_greedy_decoding_of_a_ragged_batch_is_equal_token_for_token(pair, name):
     jax_tokens, hf_tokens = hf_parity.greedy(*pair(name))

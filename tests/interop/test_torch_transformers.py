@@ -59,7 +59,7 @@ def torch_source(module, x, y):
 
 
 def jax_source(stack, x, y):
-    return (stack(x).hidden,)
+    return (stack(x),)
 
 
 def torch_target(module, x, y):
@@ -67,7 +67,7 @@ def torch_target(module, x, y):
 
 
 def jax_target(stack, x, y):
-    return (stack(y, memory=stack.project_memory(x), mask=masks.causal()).hidden,)
+    return (stack(y, x, mask=masks.causal()),)
 
 
 MODULES = {
@@ -78,7 +78,7 @@ MODULES = {
     "both": (
         both,
         lambda module, x, y: (module(x, y, tgt_mask=CAUSAL.to(x.dtype)),),
-        lambda pair, x, y: (pair(x, y, mask=masks.causal()).hidden,),
+        lambda pair, x, y: (pair(x, y, mask=masks.causal()),),
         models.EncoderDecoderStack,
     ),
 }
@@ -136,7 +136,7 @@ def test_padding_of_the_source():
             torch.tensor(x), torch.tensor(y), src_key_padding_mask=padding, memory_key_padding_mask=padding
         )
     positions = np.where(is_padding, EMPTY, np.arange(S))
-    run = jax.jit(lambda pair, *arrays: pair(*arrays, source_positions=positions).hidden)
+    run = jax.jit(lambda pair, *arrays: pair(*arrays, source_positions=positions))
     actual = run(interop.from_torch(module), x, y)
     np.testing.assert_allclose(actual, expected, rtol=PARITY, atol=PARITY)
 
@@ -227,7 +227,7 @@ def test_a_plain_stack_converts_to_pytorch():
     stack = small.filled(lambda: models.TransformerStack(PLAIN, rngs=nnx.Rngs(0)))
     (x,) = inputs("float32", (2, S, 6))
     module = interop.to_torch(stack).eval()
-    jax_output = jax.jit(lambda stack, x: stack(x).hidden)(stack, x)
+    jax_output = jax.jit(lambda stack, x: stack(x))(stack, x)
     with torch.no_grad():
         np.testing.assert_allclose(module(torch.tensor(x)), jax_output, rtol=PARITY, atol=PARITY)
 

@@ -121,7 +121,7 @@ def test_a_token_never_sees_later_ones_and_always_the_source(depth):
         decoder = model.decoder
         hidden = decoder.embedding[...][TARGET[0]] * 1.0 + shift
         memory = decoder.project_memory(model.encode(SOURCE[0]))
-        return decoder.stack(hidden, memory=memory).hidden
+        return decoder.stack(hidden, memory)
 
     def from_source(x):
         return model.decoder(TARGET[0], memory=model.decoder.project_memory(x)).logits

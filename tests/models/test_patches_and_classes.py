@@ -48,7 +48,7 @@ def test_the_formula_by_hand_and_any_batch_dimensions():
     @small.jit
     def run(model):
         x = model.patches(IMAGES) @ model.embed.kernel[...] + model.embed.bias[...] + model.position[...]
-        return model(IMAGES), model.body(x).hidden, model(IMAGES[1]), model(IMAGES[None])
+        return model(IMAGES), model.body(x), model(IMAGES[1]), model(IMAGES[None])
 
     found, expected, one, nested = map(np.asarray, run(model))
     np.testing.assert_allclose(found, expected, **small.CLOSE)

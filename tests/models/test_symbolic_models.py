@@ -1,4 +1,4 @@
-"""Models with symbolic batch sizes and lengths: one exported program for all sizes, with the gradients of parameters."""
+"""Models with symbolic batch sizes and lengths: one exported program for all sizes, with gradients of parameters."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_location_score_needs_a_bound_of_the_source():
     model = small_rnn.seq2seq("location", context=5)
     run = lambda m, x: m(x, x % 7).logits  # noqa: E731
     x = spec(*symbolic_sizes("both"), dtype=jnp.int32)
-    with pytest.raises(ValueError, match="source: expected at most context = .* tokens, .*, got t"):
+    with pytest.raises(ValueError, match=r"source: expected at most context = .* tokens, .*, got t"):
         jax.eval_shape(run, model, x)
     b, t = export.symbolic_shape("b, t", constraints=["t <= 5"])
     check_exported(run, (like(model), spec(b, t, dtype=jnp.int32)), [(model, small.tokens(2, 4))], (0,))

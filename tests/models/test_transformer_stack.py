@@ -42,12 +42,12 @@ def test_a_model_is_its_stack_between_embedding_and_head(scheme, depth):
         x = model._embed(TOKENS, None, None)
         segments = jnp.array([0, 0, 0, 1, 1, 1])
         return (
-            (model.hidden(TOKENS)[0], stack(x).hidden),
-            (model.hidden(TOKENS)[0], model.stack(x).hidden),
-            (model.hidden(TOKENS, segment_ids=segments)[0], stack(x, segment_ids=segments).hidden),
+            (model.hidden(TOKENS)[0], stack(x)),
+            (model.hidden(TOKENS)[0], model.stack(x)),
+            (model.hidden(TOKENS, segment_ids=segments)[0], stack(x, segment_ids=segments)),
             (
                 model.hidden(TOKENS, segment_ids=segments)[0],
-                stack(x, mask=masks.segments(segments)).hidden,
+                stack(x, mask=masks.segments(segments)),
             ),
         )
 

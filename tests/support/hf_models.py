@@ -132,6 +132,21 @@ ENCODER_DECODERS = {
         BART | {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 31, "tie_word_embeddings": False},
     ),
 }
+GPT2 = CASES["gpt2"][1] | {"n_layer": 2}
+VARIANTS = {
+    "gpt2, scores by layer": (
+        "GPT2",
+        GPT2 | {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True},
+    ),
+    "gpt2, scores without a scale": ("GPT2", GPT2 | {"scale_attn_weights": False}),
+    "t5, 8 buckets": (
+        "T5",
+        T5
+        | {"num_layers": 1, "num_decoder_layers": 2}
+        | {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 10},
+    ),
+}
+"""Options that few published models use. Tokens of a row are farther apart than the largest distance."""
 SHALLOW = {
     "gemma2, one layer": ("Gemma2", CASES["gemma2"][1] | {"num_hidden_layers": 1}),
     "pythia, two layers": ("GPTNeoX", CASES["pythia"][1] | {"num_hidden_layers": 2}),
@@ -148,7 +163,7 @@ HEADS |= {"Marian": "MTModel"} | dict.fromkeys(("Bert", "Roberta", "DistilBert")
 
 def build(name, dtype=torch.float32):
     """Make the model of a case."""
-    return make_model(*(CASES | ENCODERS | ENCODER_DECODERS | SHALLOW)[name]).to(dtype)
+    return make_model(*(CASES | ENCODERS | ENCODER_DECODERS | VARIANTS | SHALLOW)[name]).to(dtype)
 
 
 def make_model(kind, fields):

@@ -9,3 +9,12 @@ FORWARD = {"float32": 1e-5, "float64": 1e-12}
 GRADIENT = {"float32": 1e-5, "float64": 1e-11}
 PARITY = 1e-6
 """For comparisons with PyTorch in float32, both at the highest precision, with numbers of order one."""
+
+
+def of_exponentials(size: float) -> float:
+    """For weights `exp(x) / sum exp(x)` in float32, of numbers x that are made from logarithms up to `size`.
+
+    An error dx of x changes its exponential by the factor exp(dx). Four roundings of numbers up to 2 size (features of
+    query and key, their sum, the difference to the row maximum) make dx = sqrt(4) * 2 size * u = 2.4e-7 size.
+    """
+    return FORWARD["float32"] + 2.5e-7 * size

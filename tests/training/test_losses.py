@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from jax_attention import training
+from tests.support.tiers import slow
 from tests.support.tolerances import FORWARD, GRADIENT
 
 RNG = np.random.default_rng(0)
@@ -19,12 +20,12 @@ TARGETS = RNG.integers(0, V, (B, T))
 WEIGHTS = (RNG.random((B, T)) < 0.6).astype(np.float32)
 
 
-def losses(hidden, head, weights=WEIGHTS, **options):
+def losses(hidden, head, weights=WEIGHTS, targets=TARGETS, **options):
     @jax.jit
-    def run(hidden, head, weights):
-        return training.cross_entropy(lambda h: h @ head, hidden, TARGETS, weights, **options)
+    def run(hidden, head, weights, targets):
+        return training.cross_entropy(lambda h: h @ head, hidden, targets, weights, **options)
 
-    return run(hidden, head, weights)
+    return run(hidden, head, weights, targets)
 
 
 def torch_objective(hidden, head, label_smoothing, z_loss):
@@ -140,6 +141,102 @@ def test_forward_mode_and_second_order():
     assert np.isfinite(second).all()
 
 
+def numpy_losses(logits, targets, weights):
+    """Sums of w (lse - z_target) and of |w| in float64; rows of weight 0 are left out."""
+    rows = np.asarray(weights).reshape(-1) != 0
+    z, targets, weights = (
+        np.asarray(logits, np.float64).reshape(-1, V)[rows],
+        targets.reshape(-1)[rows],
+        weights.reshape(-1)[rows],
+    )
+    nats = np.log(np.exp(z).sum(-1)) - z[np.arange(len(z)), targets]
+    return (weights * nats).sum(), np.abs(weights).sum()
+
+
+def test_negative_weights_push_away_and_count_by_their_size():
+    """https://github.com/huggingface/trl/pull/5951: sum w_i nats_i / sum |w_i|.
+
+    Rows of negative weight were left out of the loss, but not of the sum of weights.
+    """
+    weights = np.where(np.arange(T) % 2 == 0, WEIGHTS, -0.5 * WEIGHTS).astype(np.float32)
+    result = losses(HIDDEN, HEAD, weights)
+    nats, total = numpy_losses(HIDDEN @ HEAD, TARGETS, weights)
+    np.testing.assert_allclose(result.nats, nats, rtol=FORWARD["float32"])
+    np.testing.assert_allclose(result.weight, total, rtol=FORWARD["float32"])
+    eager = training.cross_entropy(lambda h: h @ HEAD, jnp.asarray(HIDDEN), TARGETS, weights)
+    np.testing.assert_allclose(eager, result, rtol=FORWARD["float32"])
+    # The gradient of a negative weight is minus that of a positive one.
+    gradient = jax.jit(jax.grad(lambda h, w: losses(h, HEAD, w).objective))
+    np.testing.assert_array_equal(gradient(HIDDEN, -WEIGHTS), -gradient(HIDDEN, WEIGHTS))
+
+
+def test_weights_that_cancel_have_a_mean():
+    result = losses(HIDDEN[:1, :2], HEAD, np.array([[1.0, -1.0]], np.float32), targets=TARGETS[:1, :2])
+    nats, total = numpy_losses((HIDDEN @ HEAD)[:1, :2], TARGETS[:1, :2], np.array([1.0, -1.0]))
+    assert (float(result.weight), total) == (2.0, 2.0)
+    np.testing.assert_allclose(result.nats, nats, rtol=FORWARD["float32"])
+
+
+NO_CLASS = [-1, -V, -V - 1, -100, V, 10**6]
+"""optax#1185, pytorch/xla#4552: -1 to -V wrapped to a class, and the others made the loss NaN but not the gradient."""
+
+
+@pytest.mark.parametrize("wrong", NO_CLASS)
+def test_a_target_that_is_no_class_is_refused_where_it_is_known(wrong):
+    targets = TARGETS.copy()
+    targets[1, 2] = wrong
+    with pytest.raises(ValueError, match=f"targets: expected classes from 0 to 6, got {wrong} .1 of 15"):
+        training.cross_entropy(lambda h: h @ HEAD, HIDDEN, targets)
+    with pytest.raises(ValueError, match="targets: expected classes"):
+        jax.jit(lambda h: training.cross_entropy(lambda h: h @ HEAD, h, targets))(HIDDEN)
+
+
+@pytest.mark.parametrize("at_once", [2**20, *slow(2 * V)])
+def test_a_traced_target_that_is_no_class_makes_loss_and_gradient_nan(at_once):
+    @jax.jit
+    @jax.vmap
+    def run(targets):
+        def objective(hidden):
+            return training.cross_entropy(
+                lambda h: h @ HEAD, hidden, targets, WEIGHTS, logits_at_once=at_once
+            ).objective
+
+        return jax.value_and_grad(objective)(HIDDEN)
+
+    row, column = np.argwhere(WEIGHTS > 0)[0]
+    targets = np.repeat(TARGETS[None], len(NO_CLASS), 0)
+    targets[:, row, column] = NO_CLASS
+    values, gradients = run(targets)
+    assert np.isnan(values).all()
+    assert np.isnan(gradients[:, row, column]).all()
+    # Where the weight is 0, any number will do.
+    targets = np.where(WEIGHTS > 0, TARGETS, np.array(NO_CLASS)[:, None, None])
+    values, gradients = run(targets)
+    np.testing.assert_allclose(values, losses(HIDDEN, HEAD).objective, rtol=FORWARD["float32"])
+    assert np.isfinite(gradients).all()
+
+
+@pytest.mark.parametrize("ignored", [-100, *slow(-1, 3, 255)])
+def test_ignore_index_equals_that_of_torch(ignored):
+    targets = np.where(WEIGHTS > 0, TARGETS, ignored)
+    result = losses(HIDDEN, HEAD, None, targets=targets, ignore_index=ignored, label_smoothing=0.1)
+    logits = torch.tensor(HIDDEN @ HEAD, dtype=torch.float64).reshape(-1, V)
+    expected = torch.nn.functional.cross_entropy(
+        logits, torch.tensor(targets).reshape(-1), ignore_index=ignored, label_smoothing=0.1
+    )
+    np.testing.assert_allclose(result.objective / result.weight, expected.item(), rtol=FORWARD["float32"])
+    eager = training.cross_entropy(lambda h: h @ HEAD, HIDDEN, targets, ignore_index=ignored, label_smoothing=0.1)
+    np.testing.assert_allclose(eager, result, rtol=FORWARD["float32"])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint32"])
+def test_targets_of_any_integer_type(dtype):
+    targets = np.where(WEIGHTS > 0, TARGETS, 99).astype(dtype)
+    result = losses(HIDDEN, HEAD, None, targets=targets, ignore_index=99)
+    np.testing.assert_allclose(result, losses(HIDDEN, HEAD), rtol=FORWARD["float32"])
+    assert np.isfinite(losses(HIDDEN, HEAD, None, targets=TARGETS.astype(dtype), ignore_index=-100).nats)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -151,3 +248,8 @@ def test_wrong_calls(change, message):
     targets = change.pop("targets", TARGETS)
     with pytest.raises(ValueError, match=message):
         training.cross_entropy(lambda h: h @ HEAD, HIDDEN, targets, **change)
+
+
+def test_targets_must_be_integers():
+    with pytest.raises(TypeError, match=r"targets: expected integers, got float32\[3,5\]"):
+        training.cross_entropy(lambda h: h @ HEAD, HIDDEN, TARGETS.astype(np.float32))

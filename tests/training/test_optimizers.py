@@ -122,6 +122,40 @@ def test_a_bad_gradient_changes_nothing_and_is_counted(bad):
     assert (int(recovered.in_a_row), int(recovered.total)) == (0, 2)
 
 
+FLOAT16 = jnp.ones(3, jnp.float16)
+REFUSED = {
+    "0 / 0": (optax.adam(1e-3), jnp.zeros(3, jnp.float16), None),
+    "an infinite running mean": (optax.adam(1e-3), jnp.full(3, 300, jnp.float16), None),
+    "an update beyond float16": (optax.sgd(1e3), jnp.full(3, 300, jnp.float16), None),
+    "an infinite loss": (optax.sgd(1e-3), FLOAT16, jnp.inf),
+    "a loss of NaN": (optax.sgd(1e-3), FLOAT16, jnp.nan),
+}
+"""Finite float16 gradients whose step is not finite: the inner transformation, the gradient, the loss."""
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_finite_gradient_with_a_bad_update_changes_nothing_and_is_counted(case):
+    """https://github.com/google-deepmind/optax/issues/1754: Adam divided 0 by 0 in float16: the model became NaN."""
+    inner, gradient, loss = REFUSED[case]
+    optimizer = training.refuse_nonfinite(inner)
+    before = optimizer.init(FLOAT16)
+    extra = {} if loss is None else {"value": loss}
+    updates, after = jax.jit(lambda: optimizer.update(gradient, before, FLOAT16, **extra))()
+    np.testing.assert_array_equal(updates, np.zeros(3))
+    assert (int(after.in_a_row), int(after.total)) == (1, 1)
+    for a, b in zip(jax.tree.leaves(after.inner), jax.tree.leaves(before.inner), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_state_that_begins_at_infinity_is_not_refused():
+    """Such as the smallest loss so far; a finite one that turns infinite is refused above."""
+    best = optax.GradientTransformation(lambda p: jnp.float16(jnp.inf), lambda g, s, p=None: (g, s))
+    optimizer = training.refuse_nonfinite(best)
+    updates, state = optimizer.update(FLOAT16, optimizer.init(FLOAT16), FLOAT16)
+    np.testing.assert_array_equal(updates, FLOAT16)
+    assert int(state.total) == 0
+
+
 WRONG = {
     "learning_rate: expected a number > 0": {"learning_rate": 0.0},
     "schedule: expected 'cosine', 'wsd' or 'constant'": {"schedule": "linear"},

@@ -13,14 +13,18 @@ import sys
 
 import jax
 import pytest
+from jax.sharding import AxisType
 
+from jax_attention.training.evaluation import make_evaluate
+from jax_attention.training.loop import fit
 from jax_attention.training.parallel import data_mesh, replicate, split_rows
-from tests.support.bigram import Text, make
+from tests.support.bigram import Text, config, make
 
 PROGRAM = """
-import sys
+import dataclasses, sys
 import jax, numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from jax_attention.training.checkpoints import Checkpoints
 from jax_attention.training.evaluation import make_evaluate
 from jax_attention.training.loop import LoopConfig, fit
@@ -82,6 +86,22 @@ for folder, target in (("eight", four), ("one", mesh)):
     assert_same_bits(state, {"eight": result_8, "one": result_1}[folder].state)
     assert all(x.sharding == replicated(target) for x in jax.tree.leaves(state))
 
+# A state that is split over the devices is neither copied whole to each of them in silence, nor evaluated so.
+def split_kernel(tree):
+    spec = lambda x: PartitionSpec("data") if x.ndim and x.shape[0] % 8 == 0 else PartitionSpec()
+    return jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, spec(x))), tree)
+
+split = dataclasses.replace(like, model=split_kernel(like.model))
+for name, call in (("state", lambda: fit(split, None, source, config)),
+                   ("base", lambda: fit(like, None, source, config, base=split.model)),
+                   ("model", lambda: make_evaluate(source, 8)(split.model))):
+    with pytest.raises(ValueError, match=name + ": expected arrays that every device holds whole, got .* split by P"):
+        call()
+assert [x.sharding.is_fully_replicated for x in jax.tree.leaves(split.model)].count(False) > 3
+whole = replicate(split, mesh)
+assert_same_bits(whole, like)
+assert int(fit(whole, language_model()[1], source, LoopConfig(steps=1, batch_size=16)).state.step) == 1
+
 for call in (lambda: fit(like, None, source, LoopConfig(batch_size=12)), lambda: make_evaluate(source, 12),
              lambda: split_rows(source.batch(0, 0, 12), mesh)):
     with pytest.raises(ValueError, match="batch_size: expected a multiple of the 8 devices of the mesh, got 12"):
@@ -114,3 +134,16 @@ def test_one_device_is_no_special_case():
     assert split_rows(Text().batch(0, 0, 3), mesh).positions is None
     with pytest.raises(ValueError, match="devices: expected at least one device, got none"):
         data_mesh([])
+
+
+def test_a_mesh_without_the_axis_data_is_an_error_with_the_axes_that_it_has():
+    mesh = jax.make_mesh((1, 1), ("batch", "model"), axis_types=(AxisType.Auto,) * 2)
+    state, step = make()
+    calls = (
+        lambda: fit(state, step, Text(), config(), mesh=mesh),
+        lambda: make_evaluate(Text(), 4, mesh=mesh),
+        lambda: split_rows(Text().batch(0, 0, 4), mesh),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"mesh: expected an axis 'data', .* got the axes batch, model"):
+            call()

@@ -1,4 +1,4 @@
-"""Metrics of generated text against counting by hand, and confidence intervals against all possible resamples."""
+"""Metrics of generated text against counting by hand."""
 
 from __future__ import annotations
 
@@ -152,46 +152,6 @@ def test_rouge_of_latin_text_ignores_case_and_punctuation():
     assert training.rouge(["A storm, they say."], ["a storm they say"], tokenize="spaces").rougeL == 25
 
 
-# --- Confidence intervals --------------------------------------------------------------------------------------------
-
-
-def test_an_interval_equals_that_of_all_resamples():
-    """Four values have 256 resamples. Quantiles well inside a step of their distribution are exact."""
-    values = np.array([0.0, 1.0, 3.0, 9.0])
-    means = np.sort([np.mean(drawn) for drawn in itertools.product(values, repeat=4)])
-    for level in (0.71, 0.82):
-        expected = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-        interval = training.bootstrap(values, level=level, resamples=40_000)
-        assert (interval.low, interval.high) == pytest.approx(tuple(expected), **EXACT)
-        assert interval.mean == pytest.approx(values.mean(), **EXACT)
-
-
-def test_an_interval_contains_the_mean_about_as_often_as_its_level():
-    draws = np.random.default_rng(0).normal(size=(300, 40))
-    intervals = [training.bootstrap(values, level=0.9, resamples=400, seed=i) for i, values in enumerate(draws)]
-    share = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
-    assert abs(share - 0.89) < 0.055  # for 40 values a little less than 0.9; three standard deviations
-
-
-def test_a_curve_has_the_interval_of_each_of_its_points():
-    curves = np.random.default_rng(1).normal(size=(5, 3, 2))
-    intervals = training.bootstrap(curves, resamples=100, seed=3)
-    assert intervals.mean.shape == intervals.low.shape == intervals.high.shape == (3, 2)
-    for i, j in itertools.product(range(3), range(2)):
-        point = training.bootstrap(curves[:, i, j], resamples=100, seed=3)
-        np.testing.assert_allclose([x[i, j] for x in intervals], point, rtol=0, atol=FORWARD["float64"])
-    assert np.all(intervals.low < intervals.high)
-
-
-def test_an_interval_depends_on_the_seed_and_not_on_the_memory_limit(monkeypatch):
-    values = np.random.default_rng(2).normal(size=20)
-    whole = training.bootstrap(values, resamples=101, seed=5)
-    assert whole == training.bootstrap(list(values), resamples=101, seed=5)
-    assert whole.low != training.bootstrap(values, resamples=101, seed=6).low
-    monkeypatch.setattr(sys.modules[training.bootstrap.__module__], "COUNTS_AT_ONCE", 20 * 7)
-    assert training.bootstrap(values, resamples=101, seed=5) == pytest.approx(whole, **EXACT)
-
-
 # --- Calls -----------------------------------------------------------------------------------------------------------
 
 IDS = [[1, 2], [3, 4]]
@@ -217,6 +177,11 @@ WRONG = {
         "weights: expected finite numbers >= 0 with a positive sum, got the sum 0.0. A batch of padding alone has no",
     ),
     "negative": (lambda: training.token_accuracy(IDS, IDS, [2, -1]), ValueError, "weights: expected finite numbers >="),
+    "no class": (
+        lambda: training.token_accuracy(IDS, [[0, -100], [0, -1]], [[1, 1], [1, 0]]),
+        ValueError,
+        "targets: expected ids from 0 where the weight is not 0, got -100. Leave such targets out: weights=",
+    ),
     "nan": (lambda: training.token_accuracy(IDS, IDS, [1, math.nan]), ValueError, "weights: expected finite numbers"),
     "one text": (
         lambda: training.exact_match("Paris", ["Paris"]),
@@ -255,24 +220,6 @@ WRONG = {
         "references: expected Latin letters for tokenize='latin', got '猫', which rouge-score drops. Pass "
         "tokenize='characters', or 'spaces' for words with spaces between them.",
     ),
-    "one value": (
-        lambda: training.bootstrap([1.0]),
-        ValueError,
-        "values: expected at least 2 along the first axis, got float64[1]. One value has no interval.",
-    ),
-    "a number": (
-        lambda: training.bootstrap(1.0),
-        ValueError,
-        "values: expected at least 2 along the first axis, got f",
-    ),
-    "no number": (lambda: training.bootstrap([1.0, math.inf]), ValueError, "values: expected finite numbers, got inf"),
-    "level": (
-        lambda: training.bootstrap(IDS, level=95),
-        ValueError,
-        "level: expected a number between 0 and 1, got 95.",
-    ),
-    "resamples": (lambda: training.bootstrap(IDS, resamples=0), ValueError, "resamples: expected an int >= 1, got 0."),
-    "seed": (lambda: training.bootstrap(IDS, seed=-1), ValueError, "seed: expected an int >= 0, got -1."),
 }
 
 

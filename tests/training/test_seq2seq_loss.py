@@ -105,10 +105,14 @@ def test_each_loss_refuses_the_models_of_the_other():
 def test_rows_without_weight_may_hold_anything():
     batch, model = CopyBatch.make(0), small.filled(rnn)
     changed = batch._replace(targets=np.where(batch.weights > 0, batch.targets, -7))
-    loss = small.jit(lambda model, batch: training.seq2seq_loss(model, batch).nats)
-    losses = [loss(model, b) for b in (batch, changed)]
-    np.testing.assert_array_equal(*losses)
-    assert np.isfinite(losses[0])
+    without_weights = changed._replace(weights=np.ones_like(batch.weights))
+    loss = small.jit(lambda model, batch: training.seq2seq_loss(model, batch))
+    ignoring = small.jit(lambda model, batch: training.seq2seq_loss(model, batch, ignore_index=-7))
+    losses = [loss(model, batch), loss(model, changed), ignoring(model, without_weights)]
+    np.testing.assert_array_equal(losses[0], losses[1])
+    np.testing.assert_array_equal(losses[0], losses[2])
+    assert np.isfinite(losses[0]).all()
+    assert np.isnan(loss(model, without_weights).nats)
 
 
 @pytest.mark.slow

@@ -136,6 +136,50 @@ def test_nonfinite_updates_are_skipped_and_counted():
     assert (int(metrics["skipped"]), int(metrics["skipped_in_a_row"])) == (0, 0)
 
 
+def test_a_loss_that_is_not_finite_is_skipped_though_its_gradient_is_finite():
+    optimizer = training.refuse_nonfinite(SGD)
+
+    def loss(model, batch, rng=None, **_):
+        return training.Losses(model.sum() + batch.sum(), batch.sum(), jnp.float32(1))
+
+    take = jax.jit(training.make_train_step(optimizer, loss=loss))
+    start = training.init_state(jnp.ones(3), optimizer, rng=jax.random.key(0))
+    after, metrics = take(start, jnp.array([[jnp.nan]]))
+    np.testing.assert_array_equal(after.model, start.model)
+    assert int(metrics["skipped"]) == 1
+    assert int(take(start, jnp.zeros((1, 1)))[1]["skipped"]) == 0
+
+
+NO_CLASS = RAGGED._replace(targets=np.where(RAGGED.weights > 0, -100, RAGGED.targets))
+SOME_IGNORED = RAGGED._replace(targets=np.where(np.arange(T) % 2 == 0, -100, RAGGED.targets))
+
+
+def test_targets_that_are_no_class_are_skipped_and_counted():
+    """optax#1185, pytorch/xla#4552: -100 trained class V - 100, and a target beyond V lost its gradient in silence."""
+    optimizer = training.make_optimizer(training.OptimizerConfig(warmup=0), steps=10)
+    state = start(MODEL, optimizer)
+    after, metrics = jax.jit(training.make_train_step(optimizer))(state, NO_CLASS)
+    assert_close(after.model, MODEL)
+    assert int(metrics["skipped"]) == 1
+    assert np.isnan(metrics["loss"])
+
+
+def test_ignored_targets_train_and_evaluate_as_targets_of_weight_0():
+    loss = functools.partial(training.language_model_loss, ignore_index=-100)
+    by_weight = RAGGED._replace(weights=np.where(SOME_IGNORED.targets == -100, 0, RAGGED.weights))
+    ignored, metrics = jax.jit(training.make_train_step(SGD, loss=loss))(start(), SOME_IGNORED)
+    expected, expected_metrics = step(start(), by_weight)
+    assert_close((ignored.model, metrics), (expected.model, expected_metrics))
+    assert 0 < float(metrics["tokens"]) < RAGGED.weights.sum()
+
+    class Source:
+        def evaluation_batches(self, batch_size):
+            yield SOME_IGNORED
+
+    evaluation = training.make_evaluate(Source(), B, evaluate_step=loss)(MODEL)
+    np.testing.assert_allclose(evaluation["loss"], metrics["loss"], rtol=FORWARD["float32"])
+
+
 def test_a_batch_without_targets_changes_nothing():
     after, metrics = step(start(), batch(np.zeros((B, T))))
     assert_close(after.model, MODEL)

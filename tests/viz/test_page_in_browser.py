@@ -125,6 +125,7 @@ def test_a_map_of_many_words_is_painted_to_its_last_cell(browser, tmp_path):
     width, height, corner = browser.value(f"(() => {{ const c = {MAP}; return [c.width, c.height, {colours}]; }})()")
     high = browser.value("getComputedStyle(document.documentElement).getPropertyValue('--high').trim()")
     assert max(width, height) <= 8192
+    assert max(browser.value(f"[{MAP}.clientWidth, {MAP}.clientHeight]")) <= 8192
     assert corner == [*bytes.fromhex(high[1:]), 255]
 
 

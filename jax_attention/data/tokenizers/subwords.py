@@ -18,7 +18,7 @@ from jax_attention.core.checks import check_int, fail_unless
 from jax_attention.core.foreign_files import parse_json, read_bytes
 from jax_attention.core.text import quote, quote_path
 from jax_attention.data.tokenizers.growth import check_growth
-from jax_attention.data.tokenizers.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
+from jax_attention.data.tokenizers.tokenizer import SETTINGS, Tokenizer, last_ids, settings_json, utf8
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -31,6 +31,25 @@ MAX_VOCABULARY = 2**24
 """Ids of tokens are below it; published vocabularies have at most 262,144. Tables of all ids are made."""
 FALLBACK_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 """Name of a byte token in a sentencepiece vocabulary."""
+STEP_LETTERS = {
+    "Replace": "r",
+    "ByteFallback": "b",
+    **dict.fromkeys(("WordPiece", "Metaspace", "BPEDecoder", "CTC"), "t"),
+    "Strip": "s",
+    "Fuse": "f",
+    "ByteLevel": "l",
+}
+"""Letters of the steps of decoders in `IN_ORDER`; "_" is the replacement of sentencepiece's mark by a space."""
+IN_ORDER = re.compile("[_r]*[ts]?(f[fs]*)?|_*b[ts]?(f[fs]*)?|_*l[fs]*")
+"""Decoders that handle tokens one by one: what a token adds to the text depends on that token, on the one before it, on
+whether any text came before, and on the bytes around it. A replacement after the joining (f, l) could change all of the
+text. One before the byte tokens (b) or the bytes (l) could make new ones or lose some, unless it is that of the mark.
+"""
+MAX_WORD = 1024
+"""Longest word in bytes that training counts as one. The library's time grows with the square of a word's length, and a
+text without spaces is one word: 100,000 Chinese characters took minutes. No word of a natural language is as long, so
+the result for texts with spaces is the same.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +60,8 @@ class Subwords(Tokenizer):
 
     A byte-level tokenizer decodes to exactly the text that was encoded. Other definitions may not: lower-casing,
     Unicode normalisation and `[UNK]` lose something, and bits per byte then describe the text that is left. Truncation
-    and padding are switched off whatever the definition says, and decoding keeps special tokens.
+    and padding are switched off whatever the definition says. Decoding keeps special tokens unless
+    `skip_special_tokens=True`.
 
     Args:
         definition: the text of a `tokenizer.json`. `Subwords.train(texts, vocab_size)` trains one, and
@@ -82,17 +102,21 @@ class Subwords(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Subwords:
-        """Train a byte-level BPE: the 256 bytes and the most frequent merges, fewer if the texts have no more."""
+        """Train a byte-level BPE: the 256 bytes and the most frequent merges, fewer if the texts have no more.
+
+        Words longer than 1,024 bytes count as several words, as the time would grow with the square of their length.
+        """
         vocab_size = check_int("vocab_size", vocab_size, 257, "256 of them are bytes, the others merges.")
         fail_unless(not isinstance(texts, str), "texts: expected several texts, got one str. Pass [text].", TypeError)
         library = _library()
         engine = library.Tokenizer(library.models.BPE())
-        engine.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        engine.pre_tokenizer = training_words(library)
         engine.decoder = library.decoders.ByteLevel()
         trainer = library.trainers.BpeTrainer(
             vocab_size=vocab_size, initial_alphabet=sorted(_byte_letters()), show_progress=False
         )
         engine.train_from_iterator((utf8(text).decode() for text in texts), trainer)
+        engine.pre_tokenizer = _words(library)
         return cls(engine.to_str())
 
     @classmethod
@@ -163,11 +187,16 @@ class Subwords(Tokenizer):
         counts[self.encode("")] = 0  # the special tokens that `encode` adds stand for no text
         return counts
 
-    def decode(self, ids: Any) -> str:
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        added = self._engine.get_added_tokens_decoder()
+        return frozenset(i for i, token in added.items() if token.special)
+
+    def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
         if self.token_bytes is not None:
-            return super().decode(ids)
+            return super().decode(ids, skip_special_tokens)
         with _panics_as_errors("ids"):
-            return self._engine.decode(self.checked(ids), skip_special_tokens=False)
+            return self._engine.decode(self.checked(ids, skip_special_tokens), skip_special_tokens=False)
 
     def stable_prefix(self, ids: list[int]) -> str:
         """The decoded text without an unfinished last character; "" while later ids may still change it.
@@ -175,21 +204,59 @@ class Subwords(Tokenizer):
         U+FFFD at the end may be a character whose last bytes are still to come. After a byte token nothing is final:
         the library decodes a whole run of byte tokens at once, and another byte may turn all of it into U+FFFD.
         """
-        if self._rewrites or FALLBACK_BYTE.fullmatch(self._engine.id_to_token(ids[-1]) or ""):
+        if not ids or not self._decodes_in_order or self._name_length(ids[-1]) == 0:
             return ""
         return self.decode(ids).rstrip("\ufffd")
 
-    @functools.cached_property
-    def _rewrites(self) -> bool:
-        """Whether decoding more ids can change text before them.
+    def decoding_context(self, ids: Any, skip_special_tokens: bool = False) -> list[int]:
+        """The last ids that decide what later ids add to the text; see the base class.
 
-        The clean-up of WordPiece contracts "do n't" to "don't" when all of it is there; CTC drops repeated tokens.
+        Without `token_bytes` that depends on four things: whether any text came before; the token before; the run of
+        byte tokens that it ends, which is decoded as one; and, where a decoder joins bytes, the last three of them. So
+        the context goes back to four letters of tokens that are no bytes, and on until it has text.
         """
-        return '"WordPiece"' in self._decoder or '"CTC"' in self._decoder
+        if self.token_bytes is not None or not self._decodes_in_order:
+            return super().decoding_context(ids, skip_special_tokens)
+        kept, letters = self.checked(ids, skip_special_tokens), 4
+        context = last_ids(kept, self._name_length, letters)
+        while len(context) < len(kept) and not self.decode(context):
+            letters *= 2
+            context = last_ids(kept, self._name_length, letters)
+        return context
+
+    def _name_length(self, i: int) -> int:
+        """Letters of a token in the vocabulary; 0 for byte tokens and for ids without a token."""
+        name = self._engine.id_to_token(i) or ""
+        return 0 if FALLBACK_BYTE.fullmatch(name) else len(name)
+
+    @functools.cached_property
+    def _decodes_in_order(self) -> bool:
+        """Whether the decoder handles tokens one by one and then joins them, as those of `IN_ORDER` do."""
+        decoder = json.loads(self._decoder)
+        steps = decoder.get("decoders", [decoder]) if isinstance(decoder, dict) else []
+        return IN_ORDER.fullmatch("".join(map(_step_letter, steps))) is not None
 
     def contents(self) -> dict[str, bytes]:
         settings = {"special_tokens": True} if self.special_tokens else {}
         return {SETTINGS: settings_json(kind=self.kind, **settings), DEFINITION: self.definition.encode()}
+
+
+def _step_letter(step: dict[str, Any]) -> str:
+    """The letter of a step of a decoder in `IN_ORDER`."""
+    if step["type"] == "Replace" and (step["pattern"], step["content"]) == ({"String": "▁"}, " "):
+        return "_"
+    return STEP_LETTERS.get(step["type"], "?")
+
+
+def training_words(library: ModuleType) -> Any:
+    """The pre-tokenizer of training: the words of the tokenizer, with longer ones than `MAX_WORD` bytes cut up."""
+    # A byte is one letter after the first step, and none of these letters is a line break, which "." does not match.
+    long_word = library.pre_tokenizers.Split(library.Regex(f".{{{MAX_WORD}}}"), "isolated")
+    return library.pre_tokenizers.Sequence([_words(library), long_word])
+
+
+def _words(library: ModuleType) -> Any:
+    return library.pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
 @contextlib.contextmanager

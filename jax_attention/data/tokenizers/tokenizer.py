@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,7 +32,8 @@ class Tokenizer(abc.ABC):
 
     Tokenizers are frozen dataclasses: two with equal settings are equal. A subclass sets `kind` and defines
     `vocab_size`, `encode`, `token_bytes` and `contents`; everything else has a default. One whose `token_bytes` is None
-    also overrides `decode` and, to be streamed before the end of a text, `stable_prefix`.
+    also overrides `decode` and, to be streamed before the end of a text, `stable_prefix`. One with special tokens also
+    overrides `special_ids`.
 
     Raises:
         TypeError: if the base class itself is instantiated.
@@ -70,10 +71,15 @@ class Tokenizer(abc.ABC):
         """Token ids of each text."""
         return [self.encode(text) for text in texts]
 
-    def decode(self, ids: Int[np.ndarray, "N"] | Sequence[int]) -> str:
-        """Text of ids `[N]`; U+FFFD replaces bytes that are not UTF-8."""
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of special tokens, such as the end of a text: `decode` and `StreamDecoder` can leave them out."""
+        return frozenset()
+
+    def decode(self, ids: Int[np.ndarray, "N"] | Sequence[int], skip_special_tokens: bool = False) -> str:
+        """Text of ids `[N]`, on request without special tokens; U+FFFD replaces bytes that are not UTF-8."""
         token_bytes = self.token_bytes
-        return b"".join([token_bytes[i] for i in self.checked(ids)]).decode("utf-8", "replace")
+        return b"".join([token_bytes[i] for i in self.checked(ids, skip_special_tokens)]).decode("utf-8", "replace")
 
     def stable_prefix(self, ids: list[int]) -> str:
         """A prefix of `decode(ids)` that stays the same whatever ids follow, as long as possible.
@@ -82,8 +88,23 @@ class Tokenizer(abc.ABC):
         """
         return ""
 
-    def checked(self, ids: Any) -> list[int]:
-        """Ids as a list of ints; refuses a wrong type, shape or range."""
+    def decoding_context(self, ids: Any, skip_special_tokens: bool = False) -> list[int]:
+        """The last of `ids` that decide what later ids add to the text.
+
+            decode(ids + later) after what it shares with decode(ids)
+              == decode(context + later) after what it shares with decode(context)
+
+        `decoding.generate` decodes a prompt's context, not the whole prompt, in front of new tokens. The default is all
+        ids, which is right for every `decode`. If ids stand for bytes, three bytes are enough. In UTF-8 any byte but a
+        continuation byte begins a character, whatever came before it. Three continuation bytes end every character.
+        """
+        kept, token_bytes = self.checked(ids, skip_special_tokens), self.token_bytes
+        if token_bytes is None:
+            return kept
+        return last_ids(kept, lambda i: len(token_bytes[i]), 3)
+
+    def checked(self, ids: Any, skip_special_tokens: bool = False) -> list[int]:
+        """Ids as a list of ints, on request without special tokens; refuses a wrong type, shape or range."""
         array = np.asarray(ids)
         if array.size == 0 and array.ndim == 1:
             return []
@@ -98,7 +119,10 @@ class Tokenizer(abc.ABC):
                 f"ids: expected ids from 0 to {self.vocab_size - 1}, got {array[bad[0]]} at index {bad[0]}. Was the "
                 "model trained with another tokenizer?"
             )
-        return array.tolist()
+        kept = array.tolist()
+        if skip_special_tokens and self.special_ids:
+            return [i for i in kept if i not in self.special_ids]
+        return kept
 
     def count_bytes(self, text: str) -> int:
         """Number of UTF-8 bytes of a text, the denominator of bits per byte."""
@@ -139,7 +163,7 @@ class Tokenizer(abc.ABC):
 class StreamDecoder:
     """Decode ids one at a time, as a model generates them.
 
-        push(i_1) + push(i_2) + … + push(i_n) + finish() == tokenizer.decode([i_1, …, i_n])
+        push(i_1) + push(i_2) + … + push(i_n) + finish() == tokenizer.decode([i_1, …, i_n], skip_special_tokens)
 
     Text never ends inside a character: the bytes of an unfinished one are kept back. If the text of an id depends on
     its neighbours (`token_bytes` is None, as for a `tokenizer.json` that is not byte-level), text is kept back until
@@ -147,6 +171,7 @@ class StreamDecoder:
 
     Args:
         tokenizer: the tokenizer that the ids belong to.
+        skip_special_tokens: whether special tokens are left out of the text.
 
     Raises:
         ValueError: by `push`, if an id is outside the vocabulary.
@@ -162,13 +187,14 @@ class StreamDecoder:
         The Unicode Standard, section 3.9, "U+FFFD substitution of maximal subparts".
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = False) -> None:
         fail_unless(
             isinstance(tokenizer, Tokenizer),
             f"tokenizer: expected a Tokenizer, got {describe_array(tokenizer)}. load_tokenizer(folder) reads one.",
             TypeError,
         )
         self.tokenizer = tokenizer
+        self._skipped_ids = tokenizer.special_ids if skip_special_tokens else frozenset()
         self._start()
 
     def push(self, token: int) -> str:
@@ -176,6 +202,8 @@ class StreamDecoder:
         size = self.tokenizer.vocab_size
         token = check_int("token", token, 0, "Convert arrays first: int(token).")
         fail_unless(token < size, f"token: expected an id below the vocabulary size {size}, got {token}.")
+        if token in self._skipped_ids:
+            return ""
         token_bytes = self.tokenizer.token_bytes
         if token_bytes is not None:
             return self._utf8_decoder.decode(token_bytes[token])
@@ -201,6 +229,15 @@ class StreamDecoder:
         new = text[self._returned_length :]
         self._returned_length += len(new)
         return new
+
+
+def last_ids(ids: list[int], size: Callable[[int], int], total: int) -> list[int]:
+    """The fewest last ids whose sizes sum to `total`; all ids if there are not enough."""
+    start = len(ids)
+    while total > 0 and start > 0:
+        start -= 1
+        total -= size(ids[start])
+    return ids[start:]
 
 
 def utf8(text: str) -> bytes:

@@ -99,11 +99,14 @@ class Words(Tokenizer):
             raise ValueError(self._unknown_message(words))
         return np.array(ids, np.int32)
 
-    def decode(self, ids: Any) -> str:
-        return " ".join([self.vocabulary[i] for i in self.checked(ids)])
+    def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
+        return " ".join([self.vocabulary[i] for i in self.checked(ids, skip_special_tokens)])
 
     def stable_prefix(self, ids: list[int]) -> str:
         return self.decode(ids)
+
+    def decoding_context(self, ids: Any, skip_special_tokens: bool = False) -> list[int]:
+        return self.checked(ids, skip_special_tokens)[-1:]  # whether there is a word before decides about a space
 
     def count_unknown(self, text: str) -> int:
         """Number of words of a text that are not in the vocabulary."""

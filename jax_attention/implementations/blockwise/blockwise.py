@@ -70,7 +70,7 @@ class Blockwise(Implementation):
         if not call.normalize.one_pass:
             return row_blocks.attend(call, self.tile)
         grid = make_tile_grid(call, self.tile, sharing=1 if _is_mapped(call) else call.batch_size)
-        operands = call.in_compute_dtype()
+        operands = call.in_compute_dtype().in_logarithms()
         if call.has_function:
             operands = closure_convert((grid.height, grid.width), operands)
         if call.dropout is not None:

@@ -25,10 +25,12 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jax_attention.core.numerics import full_with_sharding, matmul, matmul_precision, pvary_like, zero_rows
+from jax_attention.core.short_repr import short_repr
 from jax_attention.implementations.blockwise.tiled_call import TiledCall, TileGrid, TileSchedule
 from jax_attention.implementations.call import AttentionCall
 
 
+@short_repr
 class RunningSums(NamedTuple):
     """Sums over the keys so far: numerators times values `[*batch, T, E]`, and the normalizer's total `[*batch, T, 1]`.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.numerics import pad_with_last, pvary_axes, pvary_like
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.sizes import is_static
 from jax_attention.core.struct import NamedArray, data_field, find_parts, map_arrays, part_field, struct
 from jax_attention.implementations.blockwise.closure_convert import ClosedFunction
@@ -110,11 +111,12 @@ class TileGrid(NamedTuple):
         return array
 
 
+@short_repr
 class TileSchedule(NamedTuple):
     """The tiles to compute, int32 `[n, 2]`: first those in which every pair may attend, then those to be masked.
 
-    Two lists are two scans, so that the program of the full tiles contains no mask. A grid in place of the second stands
-    for all its tiles, where their number is symbolic.
+    Two lists are two scans, so that the program of the full tiles contains no mask. A grid in place of the second
+    stands for all its tiles, where their number is symbolic.
     """
 
     full: np.ndarray

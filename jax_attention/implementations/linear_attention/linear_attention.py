@@ -1,8 +1,8 @@
 """O(T) time and memory where the rule allows it: if the score factors into query and key features and the normalizer is
 linear, the sum over keys does not depend on the query.
 
-    products:   sum_s (q_t . k_s) v_s = q_t . (sum_s k_s v_s^T)                          a sum of F x E numbers
-    separable:  sum_s exp(a_t + c_s) v_s = exp(a_t) sum_s exp(c_s) v_s                   a sum of E numbers
+    products:      sum_s (q_t . k_s) v_s = q_t . (sum_s k_s v_s^T)                       a sum of F x E numbers
+    log_features:  sum_s (exp(a_t) . exp(b_s)) v_s = exp(a_t) . (sum_s exp(b_s) v_s^T)   relative to the largest b
 
 Under a causal mask the sums run along the keys, chunk by chunk. No weight is ever formed, so there are neither weights
 nor statistics; which rules qualify is in `eligible.py`.
@@ -11,6 +11,7 @@ nor statistics; which rules qualify is in `eligible.py`.
 from __future__ import annotations
 
 import dataclasses
+from types import ModuleType
 from typing import ClassVar
 
 import jax
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from jax_attention.core.checks import check_int
 from jax_attention.implementations.base import Implementation
 from jax_attention.implementations.call import AttentionCall
-from jax_attention.implementations.linear_attention import products, separable
+from jax_attention.implementations.linear_attention import log_features, products
 from jax_attention.implementations.linear_attention.causal_extent import causal_extent
 from jax_attention.implementations.linear_attention.eligible import why_not
 from jax_attention.implementations.linear_attention.products import State
@@ -70,13 +71,10 @@ def attend_from(call: AttentionCall, state: State | None, chunk: int | None = No
     if 0 in call.score_shape:
         return jnp.zeros(shape, call.query.dtype), state
     extent = causal_extent(call)
-    operands = call.in_compute_dtype()
+    operands = call.in_compute_dtype().in_logarithms()
     if call.mask is not None:
         operands = operands.zero_unused(extent.row_used(), extent.column_used())
-    if isinstance(call.normalize, Softmax):
-        output = separable.attend(operands, extent, chunk)
-    else:
-        output, state = products.attend(operands, extent, state, chunk)
+    output, state = _form(operands).attend(operands, extent, state, chunk)
     if call.mask is not None:
         output = jnp.where(extent.row_used()[..., None], output, 0)
     return jnp.broadcast_to(output, shape).astype(call.query.dtype), state
@@ -84,6 +82,11 @@ def attend_from(call: AttentionCall, state: State | None, chunk: int | None = No
 
 def empty_state(call: AttentionCall) -> State:
     """The state before any key, of a rule whose scores are products."""
-    call = call.in_compute_dtype()
-    features = jax.eval_shape(lambda: (products.features(call)[1], products.append_ones(call.value)))
-    return products.empty_state(*features)
+    call = call.in_compute_dtype().in_logarithms()
+    form = _form(call)
+    return form.empty_state(*jax.eval_shape(lambda: (form.features(call)[1], products.append_ones(call.value))))
+
+
+def _form(call: AttentionCall) -> ModuleType:
+    """The module that evaluates a call whose exponential features are in logarithms."""
+    return log_features if isinstance(call.normalize, Softmax) else products

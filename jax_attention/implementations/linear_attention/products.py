@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.sizes import is_at_most
 from jax_attention.implementations.call import AttentionCall
 from jax_attention.implementations.linear_attention import chunks
@@ -15,11 +16,16 @@ from jax_attention.normalizers import Proportional, Uniform
 from jax_attention.scores import Concat
 
 
+@short_repr
 class State(NamedTuple):
-    """Over the keys so far: `sum k_s [v_s ; 1]^T`, `[..., F, E + 1]`, and their number."""
+    """Over the keys so far: `sum k_s [v_s ; 1]^T`, `[..., F, E + 1]`, and their number.
+
+    largest: where features are kept as logarithms, the largest of each feature, `[..., 1, F]`: sums are relative to it
+    """
 
     sums: jax.Array
     count: jax.Array | int
+    largest: jax.Array | None = None
 
 
 def attend(
@@ -29,7 +35,7 @@ def attend(
     query, key = features(call)
     value = append_ones(call.value)
     key, ahead = jnp.where(extent.key_ok[..., None], key, 0), extent.ahead
-    sums, count = empty_state(key, value) if state is None else state
+    sums, count, _ = empty_state(key, value) if state is None else state
     if ahead > 0:
         sums = sums + transpose(key[..., :ahead, :]) @ value[..., :ahead, :]
     if not is_at_most(key.shape[-2], ahead):

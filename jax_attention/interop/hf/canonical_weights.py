@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.text import list_names
 from jax_attention.interop.hf.family import Config, Family
 from jax_attention.interop.hf.stored_weights import StoredArray, check_floats
 
 Arrays = dict[str, StoredArray]
+WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Parts of names that wrappers add to those of the model in them: `torch.compile`, data parallelism, checkpointing."""
+BASE, PEFT_BASE = "base_model.", "model."
+"""Beginning of names in a file of a model inside another, and what follows it if that is a model of PEFT."""
 
 
 def canonicalized(family: Family, config: Config, stored: Arrays) -> tuple[Config, Arrays]:
-    """The arrays of a folder by the names of the family's table: buffers and copies removed, present names for old
-    ones, the prefix of a bare model added, zeros for what may be left out.
+    """The arrays of a folder by the names of the family's table: names of wrappers, buffers and copies removed, present
+    names for old ones, the prefix of a bare model added, zeros for what may be left out.
 
     Also the config, changed where it is the arrays that decide: a bare model has no head, and some families store an
     untied head under a config that says it is tied.
     """
+    stored = _unwrapped(family, stored)
     stored = {_present_name(family, name): x for name, x in stored.items() if not re.search(family.buffers, name)}
     check_floats(stored)
     fail_unless(len(stored) > 0, "path: expected weights of a model, got only buffers, which the config determines.")
@@ -51,6 +59,27 @@ def canonicalized(family: Family, config: Config, stored: Arrays) -> tuple[Confi
         for name, shape in family.optional_zeros(config).items()
     }
     return config, zeros | stored
+
+
+def without_wrappers(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays under their names without those of wrappers."""
+    names = {name: WRAPPERS.sub("", name) for name in arrays}
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    fail_unless(
+        not twice, f"path: expected each array once, got several, with and without wrappers: {list_names(twice)}."
+    )
+    return {names[name]: x for name, x in arrays.items()}
+
+
+def _unwrapped(family: Family, stored: Arrays) -> Arrays:
+    """The arrays of the model inside of wrappers and of a PEFT model."""
+    stored = without_wrappers(stored)
+    if not all(name.startswith(BASE) for name in stored):
+        return stored
+    stored = {name.removeprefix(BASE): x for name, x in stored.items()}
+    has_prefix_twice = any(name.startswith(2 * PEFT_BASE) for name in stored)
+    is_peft = all(name.startswith(PEFT_BASE) for name in stored) and (family.prefix != PEFT_BASE or has_prefix_twice)
+    return {name.removeprefix(PEFT_BASE): x for name, x in stored.items()} if is_peft else stored
 
 
 def _present_name(family: Family, name: str) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jax_attention import normalizers, scores
+from jax_attention.core.checks import fail_unless
 from jax_attention.core.text import list_names, quote
-from jax_attention.interop.hf.config_fields import ConfigFields
+from jax_attention.interop.hf.config_fields import NEUTRAL_VALUES, ConfigFields
 from jax_attention.interop.hf.families import FAMILIES
 from jax_attention.interop.hf.family import Config, Family
-from jax_attention.interop.hf.folder import read_config_json
+from jax_attention.interop.hf.folder import CONFIG, read_config_json
 from jax_attention.models import EncoderDecoderConfig, LMConfig
 from jax_attention.positions import Rotary, rotary
 
@@ -27,9 +28,23 @@ BY_TYPE = {family.model_type: family for family in FAMILIES}
 
 def read_config(folder: Path) -> tuple[Family, Config]:
     """The family and the config of the model in a folder. No array is read."""
-    fields = read_config_json(folder)
+    fields = read_fields(folder)
     family = family_of(fields)
     return family, config_from_fields(family, fields)
+
+
+def read_fields(folder: Path, ignore_fields: Iterable[str] = ()) -> dict[str, Any]:
+    """The fields of `config.json` without those to ignore, which must be there: a misspelt name is an error."""
+    is_named = isinstance(ignore_fields, (tuple, list, set, frozenset)) and all(
+        isinstance(name, str) for name in ignore_fields
+    )
+    fail_unless(
+        is_named, f"ignore_fields: expected names of fields, got {quote(ignore_fields)}. One is (name,).", TypeError
+    )
+    fields = read_config_json(folder)
+    unknown = sorted(set(ignore_fields) - fields.keys())
+    fail_unless(not unknown, f"ignore_fields: expected fields that {CONFIG} has, got {list_names(unknown)}.")
+    return {name: x for name, x in fields.items() if name not in ignore_fields}
 
 
 def family_of(fields: Mapping[str, Any]) -> Family:
@@ -47,11 +62,13 @@ def config_from_fields(family: Family, values: dict[str, Any]) -> Config:
     for name in ("architectures", "num_labels"):  # transformers reads them
         fields.take(name, None)
     config = family.read(fields)
+    for name in NEUTRAL_VALUES.keys() & set(fields.unread()):
+        fields.expect(name, *NEUTRAL_VALUES[name])
     if fields.unread():
         unknown = list_names([f"{name} = {quote(values[name], 40)}" for name in fields.unread()])
         raise ValueError(
             f"config.json: expected only fields that are known of {family.model_type}, got also {unknown}. They "
-            "may change what the model computes; remove those that do not."
+            "may change what the model computes; remove those that do not, or name them in ignore_fields."
         )
     return config
 
@@ -136,6 +153,8 @@ def _normalized_fields(config: LMConfig) -> dict[str, Any]:
     # Only layers with a window use the local rotary embedding.
     local = config.rope if config.local_rope is None or not any(windows) else config.local_rope
     is_rotary = config.position == "rotary"
+    if config.position != "t5":
+        fields |= {"t5_buckets": None, "t5_max_distance": None}
     return fields | {
         name: _normalized_rope(x, size) if is_rotary else None
         for name, x in (("rope", config.rope), ("local_rope", local))

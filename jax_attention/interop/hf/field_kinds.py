@@ -55,7 +55,7 @@ FIELDS: dict[Kind, str] = {
         vocab_size n_embd n_head hidden_size num_attention_heads num_key_value_heads head_dim intermediate_size
         max_position_embeddings n_positions d_model d_kv d_ff num_heads encoder_attention_heads encoder_ffn_dim
         decoder_attention_heads decoder_ffn_dim dim n_heads hidden_dim sliding_window_pattern
-        original_max_position_embeddings
+        original_max_position_embeddings relative_attention_num_buckets relative_attention_max_distance
         """,
     SIZE.or_null(): "n_inner sliding_window decoder_vocab_size",
     LAYERS: """
@@ -77,7 +77,8 @@ FIELDS: dict[Kind, str] = {
     FRACTION.or_null(): "partial_rotary_factor",
     FLAG: """
         tie_word_embeddings attention_bias mlp_bias use_sliding_window scale_embedding scale_decoder_outputs
-        share_encoder_decoder_embeddings use_parallel_residual truncate use_rslora
+        share_encoder_decoder_embeddings use_parallel_residual truncate use_rslora scale_attn_weights
+        scale_attn_by_inverse_layer_idx
         """,
     TEXT: """
         model_type hidden_act hidden_activation activation activation_function feed_forward_proj rope_type type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def load(
     param_dtype: Any = None,
     scan: bool = False,
     allow_pickle: bool = False,
+    ignore_fields: Sequence[str] = (),
 ) -> TransformerLM | EncoderDecoder:
     """Load a model from a Hugging Face folder: `config.json` and safetensors.
 
@@ -45,6 +46,8 @@ def load(
         param_dtype: of the parameters; as stored if None, the widest where they differ.
         scan: stack the blocks and run them by `lax.scan`.
         allow_pickle: read `pytorch_model.bin` where there are no safetensors, by `torch.load(weights_only=True)`.
+        ignore_fields: names of fields of `config.json` to read as if they were not there. A field that this library
+            does not know is an error, since it might change what the model computes: name those that do not.
 
     Returns:
         A `models.TransformerLM` of the families GPT-2, GPT-NeoX (Pythia), Llama, Mistral, Qwen 2 and 3, Gemma 1, 2 and
@@ -75,7 +78,7 @@ def load(
     check_instance("scan", scan, bool, "True or False")
     dtype, param_dtype = _dtype_name(dtype), _dtype_name(param_dtype)
     family, abstract, stored, expectation = open_model(
-        folder, dtype=dtype, param_dtype=param_dtype, allow_pickle=allow_pickle
+        folder, dtype=dtype, param_dtype=param_dtype, allow_pickle=allow_pickle, ignore_fields=ignore_fields
     )
     config = abstract.config
     arrays = to_jax_arrays(family.weight_mappings(config), Numbers(stored), expectation)

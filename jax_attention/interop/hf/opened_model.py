@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,17 +13,21 @@ import numpy as np
 
 from jax_attention import models
 from jax_attention.core.checks import fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.text import list_names, quote_path
 from jax_attention.core.tree_paths import replace_arrays
 from jax_attention.interop.hf.canonical_weights import canonicalized
-from jax_attention.interop.hf.config import config_from_fields, family_of
+from jax_attention.interop.hf.config import config_from_fields, family_of, read_fields
 from jax_attention.interop.hf.family import Config, Family
-from jax_attention.interop.hf.folder import read_config_json
 from jax_attention.interop.hf.stored_weights import StoredArray, open_weights
 from jax_attention.interop.weight_mapping import to_jax_arrays
 from jax_attention.models import EncoderDecoderConfig
 
+TASK_HEAD = re.compile(r"(^|\.)(score|classifier|pre_classifier|classification_head|qa_outputs)\.")
+"""Names of arrays in the heads of classifiers and of models that mark answers in a text."""
 
+
+@short_repr
 class OpenedModel(NamedTuple):
     """The family, the model without numbers, and the arrays in files that fit it, under the names of the family."""
 
@@ -34,17 +39,22 @@ class OpenedModel(NamedTuple):
 
 
 def open_model(
-    folder: Path, *, dtype: str | None = None, param_dtype: str | None = None, allow_pickle: bool = False
+    folder: Path,
+    *,
+    dtype: str | None = None,
+    param_dtype: str | None = None,
+    allow_pickle: bool = False,
+    ignore_fields: Iterable[str] = (),
 ) -> OpenedModel:
     """Read the config and the headers of the weights, and compare layers, names, shapes and dtypes.
 
     Files that do not belong together are refused in the time that the headers take to read, however large the model is
     that they describe.
     """
-    fields = read_config_json(folder)
-    family = family_of(fields)
+    fields = read_fields(folder, ignore_fields)
+    family, stored = family_of(fields), open_weights(folder, allow_pickle)
+    _check_task(fields, family, stored)
     config = config_from_fields(family, fields)
-    stored = open_weights(folder, allow_pickle)
     _check_depth(config, stored)
     config, stored = canonicalized(family, config, stored)
     param_dtype = _widest(stored) if param_dtype is None else param_dtype
@@ -58,6 +68,19 @@ def open_model(
     abstract = jax.eval_shape(lambda: models.create(config))
     replace_arrays(abstract, shapes, expectation)
     return OpenedModel(family, abstract, stored, expectation)
+
+
+def _check_task(fields: Mapping[str, Any], family: Family, stored: Mapping[str, StoredArray]) -> None:
+    """Refuse a model with the head of another task, which would be lost."""
+    heads = [name for name in stored if TASK_HEAD.search(name)]
+    named = fields.get("architectures")
+    got = list_names(named[:1]) if isinstance(named, list) and named else f"a {family.model_type}"
+    cure = " Save its encoder alone: model.base_model.save_pretrained(FOLDER)." if family.headless else ""
+    fail_unless(
+        not heads,
+        f"path: expected a {family.architecture} or a model without a head, got {got}, whose head for another task, "
+        f"{list_names(heads, 2)}, this library does not read.{cure}",
+    )
 
 
 def _shape(x: np.ndarray) -> jax.ShapeDtypeStruct:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jax_attention.attention.attend import attend
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.html import show_table
 from jax_attention.interop.parity.difference import Difference, difference
 from jax_attention.interop.torch.tensors import highest_precision, import_torch, to_jax, to_numpy, to_tensor
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 OPERANDS = ("query", "key", "value")
 RESULTS = ("output", *OPERANDS)
 """The output, and the gradient to each operand."""
+TITLES = ("", "max_abs", "allowed", "max_rel", "ulps", "cosine")
 ROUNDINGS = 32
 """Rounding errors of one long sum that are allowed. Either side has a dozen such sums: scores, normalizer, output and
 their derivatives. Correct rules used at most 0.4 of the tolerance, in 12 draws each and with scores up to about 50.
@@ -51,14 +53,30 @@ class Comparison(NamedTuple):
         """The largest distance that rounding explains, for "output" or the gradient to an operand."""
         return self.tolerance * self.scales[name]
 
-    def __str__(self) -> str:
-        header = f"{'':<20} {'max_abs':>9} {'allowed':>9} {'max_rel':>9} {'ulps':>9} {'cosine':>13}"
-        lines = [
-            f"{name if name == 'output' else f'gradient of {name}':<20} {row.max_abs:9.1e} {self.allowed(name):9.1e} "
-            f"{row.max_rel:9.1e} {row.ulps:9.3g} {row.cosine:13.9f}"
+    def cells(self) -> list[tuple[str, ...]]:
+        """The rows as text, under `TITLES`."""
+        return [
+            (
+                name if name == "output" else f"gradient of {name}",
+                *(f"{x:.1e}" for x in (row.max_abs, self.allowed(name), row.max_rel)),
+                f"{row.ulps:.3g}",
+                f"{row.cosine:.9f}",
+            )
             for name, row in self.rows.items()
         ]
-        return "\n".join([header, *lines, "equal" if self.equal else "NOT equal"])
+
+    def __str__(self) -> str:
+        lines = ["{:<20} {:>9} {:>9} {:>9} {:>9} {:>13}".format(*cells) for cells in (TITLES, *self.cells())]
+        return "\n".join([*lines, self._verdict])
+
+    __repr__ = __str__  # made to be read, not to be built again
+
+    def _repr_html_(self) -> str:
+        return show_table([*self.cells(), (self._verdict,)], TITLES)
+
+    @property
+    def _verdict(self) -> str:
+        return "equal" if self.equal else "NOT equal"
 
 
 def compare_rule(
@@ -119,16 +137,15 @@ def compare_rule(
     step = eps**0.5
     jax_results, moved = _run_jax([operands, _perturbed(operands, step)], rule)
     expected = _run_torch(torch_attention, operands, jax_results["output"].shape)
-    differences = {name: difference(x, expected[name]) for name, x in jax_results.items()}
     longest_sum = max([1, *(size for x in operands for size in x.shape[-2:])])
-    return Comparison(
-        output=differences.pop("output"),
-        gradients=differences,
-        tolerance=ROUNDINGS * longest_sum**0.5 * eps / 2,
-        scales={
-            name: 1 + _largest(expected[name]) + _sensitivity(x, moved[name], step) for name, x in jax_results.items()
-        },
-    )
+    tolerance = ROUNDINGS * longest_sum**0.5 * eps / 2
+    scales = {
+        name: 1 + _largest(expected[name]) + _sensitivity(x, moved[name], step) for name, x in jax_results.items()
+    }
+    differences = {
+        name: difference(x, expected[name], rounding=tolerance * scales[name]) for name, x in jax_results.items()
+    }
+    return Comparison(differences.pop("output"), differences, tolerance, scales)
 
 
 def _sensitivity(x: np.ndarray, moved: np.ndarray, step: float) -> float:

@@ -28,7 +28,9 @@ class Difference(NamedTuple):
         return f"abs {self.max_abs:.1e}, rel {self.max_rel:.1e}, {self.ulps:.3g} ulps, cosine {self.cosine:.9f}"
 
 
-def difference(actual: Float[Array, "*shape"], expected: Float[Array, "*shape"]) -> Difference:
+def difference(
+    actual: Float[Array, "*shape"], expected: Float[Array, "*shape"], *, rounding: float = 0.0
+) -> Difference:
     """The largest distances between an array and the expected one, and the cosine of the angle between them.
 
         max_abs = max |f - e|,        max_rel = max |f - e| / |e|,        ulps = max |f - e| / ulp(max(|f|, |e|))
@@ -41,6 +43,9 @@ def difference(actual: Float[Array, "*shape"], expected: Float[Array, "*shape"])
     Args:
         actual: a floating-point JAX or NumPy array or PyTorch tensor. An ulp is a unit in the last place of its dtype.
         expected: an array of the same shape and any floating-point dtype.
+        rounding: the largest distance that rounding explains. Where an expected number is no larger, the other one may
+            have no digit in common with it: 0 on one side, the last digit of terms that cancel on the other. If their
+            distance is no larger either, they count as equal in all but `max_abs`.
 
     Returns:
         `Difference(max_abs, max_rel, ulps, cosine)`; empty arrays are equal.
@@ -73,6 +78,8 @@ def difference(actual: Float[Array, "*shape"], expected: Float[Array, "*shape"])
     differs = f != e
     distance, rel, ulps = np.zeros_like(f), np.zeros_like(f), np.zeros_like(f)
     distance[differs] = np.abs(f[differs] - e[differs])
+    f = np.where((distance <= rounding) & (np.abs(e) <= rounding), e, f)
+    differs = f != e
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rel[differs] = np.where(np.isinf(distance[differs]), np.inf, distance[differs] / np.abs(e[differs]))
         larger = np.maximum(np.abs(f), np.abs(e))[differs]

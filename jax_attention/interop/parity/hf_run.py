@@ -70,14 +70,25 @@ def load_hf_model(folder: Path, architecture: str, dtype: str | None) -> Any:
     transformers = import_transformers()
     with _without_progress_bars(transformers):
         try:
-            model = getattr(transformers, architecture).from_pretrained(
-                folder, dtype="auto" if dtype is None else dtype, attn_implementation="eager", local_files_only=True
+            model, info = getattr(transformers, architecture).from_pretrained(
+                folder,
+                dtype="auto" if dtype is None else dtype,
+                attn_implementation="eager",
+                local_files_only=True,
+                output_loading_info=True,
             )
         except Exception as error:  # fields that this library does not read may make transformers raise anything
             raise ValueError(
                 f"hf_model: expected a folder that transformers loads, got {type(error).__name__}: "
                 f"{quote(str(error), 300)}."
             ) from error
+    # transformers draws what it does not find at random, and goes on.
+    embedding = model.get_input_embeddings().weight
+    fail_unless(
+        not any(x is embedding and name in info["missing_keys"] for name, x in model.named_parameters()),
+        f"hf_model: expected weights under the names of {architecture}, got others, of a wrapper around it. Unwrap "
+        "it: interop.save(interop.load(FOLDER), NEW_FOLDER).",
+    )
     return model.eval()
 
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention import models
+from jax_attention import models, mods
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.tree_paths import arrays_by_path, replace_arrays
 from jax_attention.interop.parity.difference import Difference
 from jax_attention.interop.parity.points import POINTS, StackInputs, run_points
@@ -26,6 +27,8 @@ def single_layer(model: TransformerLM, layer: int) -> TransformerLM:
     copy = jax.tree.map(lambda x: x, model)
     copy.config = LMConfig(**_fields(config) | {"depth": 1, "windows": (config.window(layer),)})
     copy.blocks = restack([model.blocks.rest[layer]], copy.config)
+    if config.scale_by_layer:  # the only layer of the copy would be number 0
+        return with_fields(copy, scale_by_layer=False, mods=(mods.temperature(layer + 1.0), *config.mods))
     return copy
 
 
@@ -84,6 +87,7 @@ def _to_jax(tree: Any) -> Any:
 # --- The whole model -------------------------------------------------------------------------------------------------
 
 
+@short_repr
 class StackRun(NamedTuple):
     """One run of a stack from its tokens on: the hidden states after each layer and after the last norm, and logits."""
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jax_attention.cache import KVCache, filled
+from jax_attention.core.short_repr import short_repr
 from jax_attention.interop.weight_mapping import WeightMapping
 from jax_attention.models import Capture, TransformerLM
 from jax_attention.models.block import Block, CaptureRequest, LayerInputs
@@ -26,6 +27,7 @@ from jax_attention.nn.freeze import unfreeze
 BLOCK = "blocks.rest.{layer}"
 
 
+@short_repr
 class StackInputs(NamedTuple):
     """Inputs of a stack of blocks other than its tokens: their positions and types, and for a decoder the encoder's
     output with its positions.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from jax_attention.core.html import show_page
 from jax_attention.core.text import printable
 from jax_attention.interop.parity.diagnose import Diagnosis
 from jax_attention.interop.parity.page import page
@@ -16,6 +17,8 @@ NARROW = (0, 1, 2, 3, 4, 7, 8)
 smallest numbers.
 """
 LEFT_ALIGNED = (1, 8)
+PAGE_HEIGHT = 480
+"""Height of the page in a notebook, in pixels: verdict, figure, and the first rows."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,12 @@ class ParityReport:
     def html(self) -> str:
         """One page that needs no network and no scripts."""
         return page(self.title, self.dtype, self.verdict, self.rows, (TITLES, *self.cells()), self.notes)
+
+    def __repr__(self) -> str:
+        return printable(f"ParityReport({self.title}, {self.dtype}, {len(self.rows)} rows: {self.verdict})")
+
+    def _repr_html_(self) -> str:
+        return show_page(self.html(), height=PAGE_HEIGHT)
 
     def __str__(self) -> str:
         lines = [TITLES, *self.cells()]

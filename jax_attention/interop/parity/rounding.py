@@ -128,4 +128,4 @@ def difference_and_allowed(
         moved = np.abs(moved_output.astype(np.float64) - jax_output.astype(np.float64))
     sensitivity = float(moved.max(initial=0.0)) / tolerance.step
     size = float(np.abs(hf_output.astype(np.float64)).max(initial=0.0)) + sensitivity
-    return difference(jax_output, hf_output), relative * size
+    return difference(jax_output, hf_output, rounding=relative * size), relative * size

@@ -16,8 +16,6 @@ from jax_attention.models import LMConfig
 
 LENGTH, MAX_LENGTH = 16, 256
 """Random tokens in a row: usually, and at most where more are needed to leave a window or to reach far positions."""
-FAR_POSITIONS = {"t5": 128}
-"""Kind of position -> distance from which on all positions are treated alike."""
 ENCODER = "encoder"
 
 
@@ -84,7 +82,9 @@ def random_tokens(config: LMConfig, rows: int, seed: int) -> np.ndarray:
     future, else before them, where a causal model would attend to it. Rows are 4 tokens longer than the largest window,
     so that its size makes a difference.
     """
-    reach = [size + 4 for size in (*config.windows, FAR_POSITIONS.get(config.position)) if size is not None]
+    # From its largest distance on T5 treats all positions alike.
+    far = config.t5_max_distance if config.position == "t5" else None
+    reach = [size + 4 for size in (*config.windows, far) if size is not None]
     length = min(config.context, max([LENGTH + 3 * seed, *(size for size in reach if size <= MAX_LENGTH)]))
     tokens = np.random.default_rng(seed).integers(0, config.vocab_size, (rows, length))
     tokens[1::2, slice(-(length // 4), None) if config.sees_future() else slice(length // 4)] = -1

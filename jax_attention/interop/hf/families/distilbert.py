@@ -29,6 +29,7 @@ def read(fields: ConfigFields) -> LMConfig:
     """The config of this library from the fields of Hugging Face."""
     # sinusoidal_pos_embds only decides the initial position table.
     fields.ignore("qa_dropout", "seq_classif_dropout", "tie_weights_", "sinusoidal_pos_embds")
+    fields.expect("is_decoder", False)
     width = fields.take("dim", 768)
     return LMConfig(
         **bert.ENCODER,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jax_attention import scores
 from jax_attention.interop.hf.config_fields import ConfigFields
 from jax_attention.interop.hf.families.shared import biased_layers, hf_activation, linear, norm, plain_activation
 from jax_attention.interop.hf.family import Family
@@ -21,11 +22,11 @@ NORMS = {"attention_norm": "ln_1", "feed_forward_norm": "ln_2"}
 
 def read(fields: ConfigFields) -> LMConfig:
     """The config of this library from the fields of Hugging Face."""
-    for name, value in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
-        fields.expect(name, value)
     fields.expect("add_cross_attention", False)
-    fields.ignore("reorder_and_upcast_attn", "n_special", "predict_special_tokens")  # in published files
-    fields.ignore(*(f"summary_{x}" for x in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")))
+    fields.ignore("n_special", "predict_special_tokens")  # in published files
+    fields.ignore("reorder_and_upcast_attn")  # scores in float32, as they always are here
+    fields.ignore(*(f"summary_{x}" for x in ("type", "use_proj", "activation", "proj_to_labels")))
+    fields.ignore("summary_first_dropout", "summary_last_dropout")
     width, rate = fields.take("n_embd"), fields.take_equal("resid_pdrop", "embd_pdrop", 0.1)
     return LMConfig(
         vocab_size=fields.take("vocab_size"),
@@ -35,6 +36,8 @@ def read(fields: ConfigFields) -> LMConfig:
         num_heads=fields.take("n_head"),
         ff_size=fields.take_first(("n_inner",), 4 * width),
         activation=plain_activation(fields.take("activation_function", "gelu_new")),
+        score=None if fields.take("scale_attn_weights", True) else scores.scaled_dot(1.0),
+        scale_by_layer=fields.take("scale_attn_by_inverse_layer_idx", False),
         norm_epsilon=fields.take("layer_norm_epsilon", 1e-5),
         tied_head=fields.take("tie_word_embeddings", True),
         dropout=rate,
@@ -52,6 +55,8 @@ def write(config: LMConfig) -> dict[str, Any]:
         "n_head": config.num_heads,
         "n_inner": config.resolved_ff_size,
         "activation_function": hf_activation(config.activation),
+        "scale_attn_weights": config.score != scores.scaled_dot(1.0),
+        "scale_attn_by_inverse_layer_idx": config.scale_by_layer,
         "layer_norm_epsilon": config.norm_epsilon,
         "tie_word_embeddings": config.tied_head,
         "resid_pdrop": config.dropout,

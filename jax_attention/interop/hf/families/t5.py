@@ -19,18 +19,13 @@ from jax_attention.interop.hf.families.shared import (
 from jax_attention.interop.hf.family import Family
 from jax_attention.interop.weight_mapping import WeightMapping, same, transposed
 from jax_attention.models import EncoderDecoderConfig, LMConfig
-from jax_attention.models.config import T5_BUCKETS
 from jax_attention.nn.feed_forward import ACTIVATIONS
 
-MAX_DISTANCE = 128
-"""From this distance on all positions share the last bucket."""
 GATED = "gated-"
 
 
 def read(fields: ConfigFields) -> EncoderDecoderConfig:
     """The config of this library from the fields of Hugging Face."""
-    fields.expect("relative_attention_num_buckets", T5_BUCKETS)
-    fields.expect("relative_attention_max_distance", MAX_DISTANCE)
     fields.expect("is_decoder", False)
     width, depth = fields.take("d_model"), fields.take("num_layers")
     tied = fields.take("tie_word_embeddings", True)
@@ -43,6 +38,8 @@ def read(fields: ConfigFields) -> EncoderDecoderConfig:
         "ff_size": fields.take("d_ff"),
         "activation": _activation(fields),
         "position": "t5",
+        "t5_buckets": fields.take("relative_attention_num_buckets", 32),
+        "t5_max_distance": fields.take("relative_attention_max_distance", 128),
         "score": scores.scaled_dot(1.0),
         "norm": "rms",
         "norm_epsilon": fields.take("layer_norm_epsilon", 1e-6),
@@ -94,6 +91,8 @@ def write(config: EncoderDecoderConfig) -> dict[str, Any]:
         "num_decoder_layers": decoder.depth,
         "num_heads": decoder.num_heads,
         "feed_forward_proj": projection,
+        "relative_attention_num_buckets": decoder.t5_buckets,
+        "relative_attention_max_distance": decoder.t5_max_distance,
         "layer_norm_epsilon": decoder.norm_epsilon,
         "tie_word_embeddings": decoder.tied_head,
         "scale_decoder_outputs": is_scaled,

@@ -1,13 +1,16 @@
-"""The equations of a function's jaxpr."""
+"""The equations of a traced function."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
 
-def equations(f, *args) -> list:
+def equations(f: Callable, *arguments: Any) -> list[Any]:
     """All equations of the jaxpr of `f`, including those of inner jaxprs."""
-    collected, pending = [], [jax.make_jaxpr(f)(*args).jaxpr]
+    collected, pending = [], [jax.make_jaxpr(f)(*arguments).jaxpr]
     while pending:
         for equation in pending.pop().eqns:
             collected.append(equation)
@@ -19,5 +22,6 @@ def equations(f, *args) -> list:
     return collected
 
 
-def is_jaxpr(x) -> bool:
+def is_jaxpr(x: Any) -> bool:
+    """Whether x is a jaxpr, open or closed."""
     return hasattr(x, "eqns") or hasattr(getattr(x, "jaxpr", None), "eqns")
