@@ -12,6 +12,7 @@ from flax import nnx
 
 from jax_attention.core.checks import fail_unless
 from jax_attention.core.short_repr import describe
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.part_module import PartModule
 from jax_attention.nn.short_repr import ShortRepr
 
@@ -119,7 +120,7 @@ def unfreeze(stored: Any, rows: Any = None) -> Any:
             f"{type(stored).__name__}: expected a call that has all rows, on which the part depends, got one with a "
             "cache or a memory, which keep keys and values only. Call the model without a cache.",
         )
-        return stored.as_part(rows)
+        return unlisted(stored.as_part)(rows)
     return stored.part() if isinstance(stored, LearnedPart) else stored.value
 
 
