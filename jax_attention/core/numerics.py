@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_attention.core.explicit_axes import has_explicit_axes
+from jax_attention.core.explicit_axes import has_explicit_axes, sum_sharding
 from jax_attention.core.sizes import is_at_most
 
 EMPTY_POSITION = 2**30
@@ -248,7 +248,8 @@ def matmul(a: jax.Array, b: jax.Array, precision: Any = None, preferred_element_
         precision = jax.config.jax_default_matmul_precision
     if a.ndim == b.ndim == 2 and jax.default_backend() == "cpu" and not has_explicit_axes(a, b):
         return _matmul_2d(a, b, precision, preferred_element_type)
-    return jnp.matmul(a, b, precision=precision, preferred_element_type=preferred_element_type)
+    options = {"precision": precision, "preferred_element_type": preferred_element_type}
+    return jnp.matmul(a, b, **options, out_sharding=sum_sharding(a, b))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
