@@ -56,17 +56,22 @@ BATCH, BY_HEAD = PartitionSpec("batch"), PartitionSpec("batch", None, "heads")
 
 
 class Call(NamedTuple):
-    """A function, its arguments, a `PartitionSpec` for each (prefixes of pytrees), and which are differentiated."""
+    """A function, its arguments, a `PartitionSpec` (or a function of path and array) for each; the differentiated ones.
+
+    transform: how the function is compiled.
+    """
 
     function: Callable
     arguments: tuple
     specs: tuple
     argnums: tuple[int, ...]
+    transform: Callable = jax.jit
 
 
 def run(call: Call) -> None:
     """Outputs and gradients under the mesh equal those of one device."""
-    function = jax.jit(outputs_and_gradients(call.function, call.argnums) if call.argnums else call.function)
+    function = outputs_and_gradients(call.function, call.argnums) if call.argnums else call.function
+    function = call.transform(function)
     expected = function(*call.arguments)
     mesh = jax.make_mesh(MESH, ("batch", "heads"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
     with jax.set_mesh(mesh):
@@ -168,6 +173,11 @@ def model_case(model: Any, call: Callable, spec: Any = replicated) -> Call:
     return Call(call, (model, small.tokens(4, 6)), (spec, BATCH), (0,))
 
 
+def decoding_case(call: Callable) -> Call:
+    """Tokens, by programs that decoding compiles itself."""
+    return model_case(small.model("rotary"), call)._replace(argnums=(), transform=lambda function: function)
+
+
 def loss(model: Any, x: jax.Array) -> jax.Array:
     batch = data.Batch(x[:, :-1], x[:, 1:], jnp.ones_like(x[:, 1:], "float32"))
     losses = training.language_model_loss(model, batch)
@@ -228,6 +238,9 @@ CASES: dict[str, Callable[[], Call]] = {
     **{f"one key head-{rule}": partial(heads_case, "attend_heads", groups=4, **x) for rule, x in RULES.items()},
     "dot_product_attention": partial(heads_case, "dot_product_attention", is_causal=True),
     **{f"everything-{name}": partial(everything_case, name) for name in IMPLEMENTATIONS},
+    "attend_heads, not compiled": lambda: heads_case("attend_heads", mask=masks.causal())._replace(
+        transform=lambda function: function
+    ),
     "attend_step": lambda: Call(
         steps, (normal(0, 4, 2, 6, 4, dtype="float32"),), (PartitionSpec("batch", "heads"),), (0,)
     ),
@@ -258,9 +271,15 @@ CASES: dict[str, Callable[[], Call]] = {
     "loss(remat)": lambda: model_case(small.model("t5", remat="full"), loss),
     "train": lambda: model_case(small.model("alibi"), train)._replace(argnums=()),
     "loss(by head)": lambda: model_case(small.model("none", use_bias=False), loss, by_head_of_model),
-    "generate": lambda: model_case(
-        small.model("rotary"), lambda m, x: decoding.generate(m, x, max_new_tokens=3).tokens
-    )._replace(argnums=()),
+    "generate": lambda: decoding_case(lambda m, x: decoding.generate(m, x, max_new_tokens=3).tokens),
+    "generate(sampled)": lambda: decoding_case(
+        lambda m, x: (
+            decoding.generate(
+                m, x, max_new_tokens=3, sampler=decoding.top_p(0.9), rng=jax.random.key(0), num_samples=2
+            ).tokens
+        )
+    ),
+    "beam_search": lambda: decoding_case(lambda m, x: decoding.beam_search(m, x, max_new_tokens=3, num_beams=3).tokens),
     "decode": lambda: model_case(small.model("learned"), decode),
     "decode(scan)": lambda: model_case(small.model(scan=True), decode),
     "TransformerLM(padding, segments)": lambda: model_case(
