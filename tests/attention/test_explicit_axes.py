@@ -1,7 +1,7 @@
 """Meshes with explicit axes, the default of `jax.make_mesh`, give the numbers and gradients of one device.
 
-There every array has its sharding in its type, and JAX refuses what it cannot derive: rows gathered from a table, merged
-dimensions, constants as the state of a loop. The cases are in tests/support/explicit_cases.py.
+There every array has its sharding in its type, and JAX refuses what it cannot derive: rows gathered from a table,
+merged dimensions, constants as the state of a loop. The cases are in tests/support/explicit_cases.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import pytest
 from tests.support.explicit_cases import CASES
 
 QUICK = [
-    "mask-segments-blockwise",
     "mask-dense-blockwise",
     "normalize-entmax15-reference",
     "everything-blockwise",
@@ -27,9 +26,7 @@ QUICK = [
     "MultiHeadAttention(bias_kv)",
     "MultiHeadAttention.step(ring)",
     "GRU",
-    "loss",
     "decode",
-    "PatchEncoder",
 ]
 GROUP = 30
 """Cases of one process."""

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from jax import export
 
-from jax_attention import masks, models
+from jax_attention import masks, models, normalizers, scores
 from jax_attention.cache import EMPTY
 from tests.models import small, small_rnn
 from tests.models.pairs import pair
@@ -50,6 +50,10 @@ CASES: dict[str, tuple[Callable[[], Any], Callable]] = {
     "TransformerLM(dropout, capture)": (
         lambda: small.model("alibi", dropout=0.2, attention_dropout=0.2),
         lambda m, x: m(x, rng=jax.random.key(1), capture=models.Capture(weights="all", hidden="all")),
+    ),
+    "TransformerLM(linear attention)": (
+        lambda: small.model("none", score=scores.features("relu"), normalize=normalizers.proportional()),
+        lambda m, x: m(x).logits,
     ),
     "TransformerLM(remat)": (lambda: small.model("none", remat="full"), lambda m, x: m(x).logits),
     "Classifier": (

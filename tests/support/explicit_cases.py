@@ -235,6 +235,9 @@ CASES: dict[str, Callable[[], Call]] = {
         if entry == "attend_heads" or rule != "linear_attention"
     },
     "attend_heads-linear_attention, all keys": partial(heads_case, "attend_heads", **RULES["linear_attention"]),
+    "linear_attention, logarithms": lambda: heads_case(
+        "attend_heads", **RULES["linear_attention"] | {"score": scores.features("hedgehog")}, mask=masks.causal()
+    ),
     **{f"one key head-{rule}": partial(heads_case, "attend_heads", groups=4, **x) for rule, x in RULES.items()},
     "dot_product_attention": partial(heads_case, "dot_product_attention", is_causal=True),
     **{f"everything-{name}": partial(everything_case, name) for name in IMPLEMENTATIONS},
