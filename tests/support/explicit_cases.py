@@ -258,6 +258,18 @@ CASES: dict[str, Callable[[], Call]] = {
         nn.MultiHeadAttention(4, D, mask=masks.sliding_window(3), rngs=nnx.Rngs(0)), ring_step
     ),
     "SelfAttention": lambda: layer_case(nn.SelfAttention(D, rngs=nnx.Rngs(0)), lambda m, x: m(x)),
+    "MultiHeadAttention(two batch dimensions)": lambda: Call(
+        lambda m, x: m(x),
+        (heads_layer(), normal(0, 2, 4, 6, D, dtype="float32")),
+        (replicated, PartitionSpec(None, "batch")),
+        (0, 1),
+    ),
+    "FeedForward(rows)": lambda: Call(
+        lambda m, x: m(x),
+        (nn.FeedForward(D, 8, rngs=nnx.Rngs(0)), normal(0, 8, D, dtype="float32")),
+        (replicated, BATCH),
+        (0, 1),
+    ),
     "FeedForward": lambda: layer_case(nn.FeedForward(D, 8, activation="swiglu", rngs=nnx.Rngs(0)), lambda m, x: m(x)),
     "GRU": lambda: layer_case(nn.GRU(D, 5, num_layers=2, bidirectional=True, rngs=nnx.Rngs(0)), lambda m, x: m(x)),
     "LSTM": lambda: layer_case(nn.LSTM(D, 5, rngs=nnx.Rngs(0)), lambda m, x: m(x, lengths=jnp.full(x.shape[:-2], 3))),
