@@ -26,7 +26,6 @@ QUICK = [
     "MultiHeadAttention(bias_kv)",
     "MultiHeadAttention(two batch dimensions)",
     "FeedForward(rows)",
-    "MultiHeadAttention.step(ring)",
     "GRU",
     "decode",
 ]
