@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from jax_attention.core.checks import check_int, check_operand, check_positions, describe_array, fail_unless
+from jax_attention.core.explicit_axes import has_explicit_axes, reshard, rows_sharding
 from jax_attention.core.numerics import EMPTY_POSITION
 from jax_attention.core.sizes import exceeds, is_at_most
 from jax_attention.core.struct import data_field, struct
@@ -220,6 +221,10 @@ def _check_room(cache: KVCache, count: int) -> None:
 
 def _write(cache: KVCache, old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
     """The slots `old` with the rows `new` written after the last row."""
+    if has_explicit_axes(new):  # a new cache does not know how keys will be sharded
+        old = reshard(old, rows_sharding(new, axis))
+    elif has_explicit_axes(old):  # positions made from constants lie on no mesh
+        new = reshard(new, rows_sharding(old, axis))
     count, axis, new = new.shape[axis], old.ndim + axis, new.astype(old.dtype)
     if not is_at_most(count, cache.capacity):
         return _write_any_number(cache, old, new, axis)

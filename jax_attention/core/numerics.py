@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_attention.core.explicit_axes import has_explicit_axes, sum_sharding
 from jax_attention.core.sizes import is_at_most
 
 EMPTY_POSITION = 2**30
@@ -164,6 +165,18 @@ def zero_rows(x: jax.Array, used: jax.Array) -> jax.Array:
     return jnp.where(used[..., None], x, jnp.zeros((), x.dtype))
 
 
+def pad_with_last(x: Any, axis: int, count: Any) -> Any:
+    """x with its last entry along a negative axis repeated `count` times more; NumPy stays NumPy.
+
+    `jnp.pad(mode="edge")` also slices the axes that it does not pad, which fails where they are sharded.
+    """
+    xp = np if isinstance(x, np.ndarray) else jnp
+    last = x[(..., slice(-1, None), *(slice(None),) * (-1 - axis))]
+    shape = list(x.shape)
+    shape[axis] = count
+    return xp.concatenate([x, xp.broadcast_to(last, shape)], axis=axis)
+
+
 def take_last(table: jax.Array, index: jax.Array) -> jax.Array:
     """Entries of a table, looked up for each pair; the batch dimensions of both broadcast.
 
@@ -233,9 +246,10 @@ def matmul(a: jax.Array, b: jax.Array, precision: Any = None, preferred_element_
     """
     if precision is None:  # fixed here: the derivative may be traced outside a `with jax.default_matmul_precision`
         precision = jax.config.jax_default_matmul_precision
-    if a.ndim == b.ndim == 2 and jax.default_backend() == "cpu":
+    if a.ndim == b.ndim == 2 and jax.default_backend() == "cpu" and not has_explicit_axes(a, b):
         return _matmul_2d(a, b, precision, preferred_element_type)
-    return jnp.matmul(a, b, precision=precision, preferred_element_type=preferred_element_type)
+    options = {"precision": precision, "preferred_element_type": preferred_element_type}
+    return jnp.matmul(a, b, **options, out_sharding=sum_sharding(a, b))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.checks import check_array, check_int, check_lengths
+from jax_attention.core.explicit_axes import reshape_tail
 from jax_attention.core.numerics import per_tile, take_last
 from jax_attention.core.struct import array_field, struct
 from jax_attention.masks.base import Mask
@@ -72,10 +73,10 @@ class Dense(Mask):
         return jnp.asarray(self.array)
 
     def block_coverage(self, tiles: TileRanges) -> BlockCoverage:
-        *batch, rows, columns = self.array.shape
+        rows, columns = self.array.shape[-2:]
         grid = (tiles.rows, tiles.height) if rows != 1 else (1, 1)
         grid += (tiles.columns, tiles.width) if columns != 1 else (1, 1)
-        blocks = jnp.asarray(self.array).reshape(*batch, *grid)
+        blocks = reshape_tail(jnp.asarray(self.array), -2, *grid)
         return tiles.coverage(jnp.any(blocks, axis=(-3, -1)), np.zeros((), bool))
 
 

@@ -12,12 +12,14 @@ from flax import nnx
 
 from jax_attention import masks, mods, positions
 from jax_attention.cache import KVCache
+from jax_attention.core.explicit_axes import take_rows
 from jax_attention.core.short_repr import short_repr
 from jax_attention.dropout import Dropout
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.config_checks import is_part_module
 from jax_attention.nn import FeedForward, LearnedPart, MultiHeadAttention
 from jax_attention.nn.freeze import freeze, unfreeze
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.norms import LayerNorm, RMSNorm
 from jax_attention.nn.short_repr import ShortRepr
 from jax_attention.normalizers import softmax
@@ -114,19 +116,19 @@ class Block(ShortRepr, nnx.Module):
             if cache is not None:
                 options["positions"] = inputs.positions
                 old_cache = cache
-                out, cache = self.attention.step(x, old_cache, **options)
+                out, cache = unlisted(self.attention.step)(x, old_cache, **options)
                 weights[0] = self.attention.step_weights(x, old_cache, **options) if request.weights else None
                 return out
             options |= {"query_positions": inputs.positions} | self._weight_dropout(rngs[0])
             weights[0] = self.attention.weights(x, **options) if request.weights else None
-            return self.attention(x, **options)
+            return unlisted(self.attention.__call__)(x, **options)
 
         def cross_attend(x: jax.Array) -> jax.Array:
             options = {"mask": inputs.memory_mask, "mods": inputs.memory_mods} | self._weight_dropout(rngs[3])
             if inputs.memory_mask is not None or inputs.memory_mods:  # nothing else there sees positions
                 options["query_positions"] = inputs.positions
             weights[1] = self.cross.cross_attention_weights(x, memory, **options) if request.cross else None
-            return self.cross.cross_attend(x, memory, **options)
+            return unlisted(self.cross.cross_attend)(x, memory, **options)
 
         y = self._add(x, x, attend, self.attention_norm, self.attention_after, rngs[1])
         if self.cross is not None:
@@ -261,7 +263,7 @@ def table_rows(table: nnx.Param, index: Any, dtype: jnp.dtype) -> jax.Array:
     Negative indices do not count from the end: -100, the mark of an ignored target, would silently be a token.
     """
     index = jnp.where(jnp.asarray(index) < 0, table.shape[0], index)
-    return jnp.take(table[...].astype(dtype), index, axis=0, mode="fill")
+    return take_rows(table[...].astype(dtype), index)
 
 
 def fold(rng: jax.Array | None, data: int) -> jax.Array | None:

@@ -14,6 +14,7 @@ from jax_attention import cache as kv_cache
 from jax_attention.models.block import Block, CaptureRequest, LayerInputs, make_block
 from jax_attention.models.config import LMConfig
 from jax_attention.models.results import EMBEDDING, Capture, CaptureResult, LMCache, Memory
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.short_repr import ShortRepr
 
 POLICIES = {
@@ -107,7 +108,7 @@ class Blocks(ShortRepr, nnx.Module):
         """Keys and values of a source for the cross-attention of every layer."""
 
         def project(block: Block) -> kv_cache.KVCache:
-            return block.cross.project_memory(states, positions=positions)
+            return unlisted(block.cross.project_memory)(states, positions=positions)
 
         return Memory(tuple(jax.vmap(project)(block) for block in self.scanned), tuple(map(project, self.rest)))
 
@@ -138,7 +139,7 @@ def _run_block(
     inputs = inputs.scaled(layer) if config.scale_by_layer else inputs
 
     def body(block: Block, x: jax.Array, cache: Any, memory: Any, rng: jax.Array | None) -> Any:
-        return block(x, inputs, cache, memory, rng, request)
+        return unlisted(block.__call__)(x, inputs, cache, memory, rng, request)
 
     if config.remat != "none":
         body = jax.checkpoint(body, policy=POLICIES[config.remat], prevent_cse=prevent_cse)

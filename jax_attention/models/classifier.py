@@ -16,6 +16,7 @@ from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.results import Capture, LMOutput
 from jax_attention.models.transformer import TransformerLM
 from jax_attention.nn import Linear
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Classifier(ShortRepr, nnx.Module):
 
         The logits of a text without tokens are the bias.
         """
-        hidden, _, captured = self.encoder.read(tokens, positions=positions, rng=rng, capture=capture)
+        hidden, _, captured = unlisted(self.encoder.read)(tokens, positions=positions, rng=rng, capture=capture)
         if not self.each:
             hidden = _mean_over_tokens(hidden, positions)
         logits = self.head(hidden)

@@ -15,6 +15,7 @@ from jax_attention.models.config import LMConfig
 from jax_attention.models.results import Memory
 from jax_attention.models.seq2seq_model import ConditionedDecoder, Seq2SeqModel
 from jax_attention.models.transformer import TransformerLM
+from jax_attention.nn.listing import unlisted
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -159,7 +160,8 @@ class EncoderDecoder(Seq2SeqModel):
 
     def encode_memory(self, source: Any, positions: Any = None, rng: Any = None) -> Memory:
         """Keys and values of the encoder's hidden states, for the cross-attention of each layer of the decoder."""
-        return self.decoder.project_memory(self.encode(source, positions=positions, rng=rng), positions)
+        project = unlisted(self.decoder.project_memory)
+        return project(self.encode(source, positions=positions, rng=rng), positions)
 
     def condition(
         self, source: Int[Array, "*batch S"], *, positions: Int[Array, "*#batch S"] | None = None

@@ -10,6 +10,7 @@ from flax import nnx
 from jax_attention.models.config import LMConfig
 from jax_attention.models.results import Capture, StackOutput
 from jax_attention.models.transformer_stack import TransformerStack
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
@@ -95,6 +96,6 @@ class EncoderDecoderStack(ShortRepr, nnx.Module):
         """The same call with a choice of arrays of the decoder to capture: vectors and captured arrays."""
         rngs = (None, None) if rng is None else jax.random.split(rng)
         states = self.encoder(source, positions=source_positions, rng=rngs[0])
-        memory = self.decoder.project_memory(states, source_positions)
+        memory = unlisted(self.decoder.project_memory)(states, source_positions)
         options |= {"positions": target_positions, "memory": memory, "rng": rngs[1], "capture": capture}
-        return self.decoder.read(target, **options)
+        return unlisted(self.decoder.read)(target, **options)

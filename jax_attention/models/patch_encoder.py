@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention.core.checks import check_instance, check_int, describe_array, fail_unless
+from jax_attention.core.explicit_axes import reshape_tail
 from jax_attention.models.block import INITIAL_DEVIATION, drop, fold
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.transformer_stack import TransformerStack
@@ -111,8 +112,8 @@ class PatchEncoder(ShortRepr, nnx.Module):
             f"{describe_array(images)}. A grey image has one channel: images[..., None].",
         )
         (rows, columns), (height, width), channels = self.grid, self.patch, self.image[2]
-        grid = images.reshape(*images.shape[:-3], rows, height, columns, width, channels)
-        return jnp.swapaxes(grid, -4, -3).reshape(*images.shape[:-3], self.count, height * width * channels)
+        grid = jnp.swapaxes(reshape_tail(images, -3, rows, height, columns, width, channels), -4, -3)
+        return reshape_tail(grid, -5, self.count, height * width * channels)
 
 
 def _check_sizes(name: str, sizes: object, count: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from flax import nnx
 from jax_attention.cache import EMPTY
 from jax_attention.core.buckets import bucket
 from jax_attention.core.checks import check_positions, check_tokens, fail_unless
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
@@ -23,15 +24,16 @@ class ConditionedDecoder(ShortRepr, nnx.Module):
     """A decoder together with the memory of a source: a language model like any other, for `decoding.generate`."""
 
     def __init__(self, decoder: Any, memory: Any):
-        self.decoder, self.memory, self.config = decoder, nnx.data(memory), decoder.config
+        self.decoder, self.config = decoder, decoder.config
+        self.memory = nnx.Variable(memory)  # bare arrays would stop `nnx.tabulate`
 
     def __call__(self, tokens: Int[Array, "*batch T"], **options: Any) -> LMOutput:
         """Logits of the next token at every position."""
-        return self.decoder(tokens, memory=self.memory, **options)
+        return unlisted(self.decoder.__call__)(tokens, memory=self.memory.get_value(), **options)
 
     def hidden(self, tokens: Int[Array, "*batch T"], **options: Any) -> tuple[Float[Array, "*batch T D"], Any]:
         """Hidden states before the head, and the new cache."""
-        return self.decoder.hidden(tokens, memory=self.memory, **options)
+        return self.decoder.hidden(tokens, memory=self.memory.get_value(), **options)
 
     def unembed(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Logits of hidden states."""
@@ -67,7 +69,8 @@ class Seq2SeqModel(ShortRepr, nnx.Module):
         capture: arrays of the decoder; `Capture(cross="all")` gives the attention weights over the source.
         """
         options = self._decoder_options(source, target, source_positions, rng)
-        return self.decoder(target, positions=target_positions, capture=capture, **options)
+        decode = unlisted(self.decoder.__call__)
+        return decode(target, positions=target_positions, capture=capture, **options)
 
     def hidden(
         self,
@@ -115,7 +118,7 @@ class Seq2SeqModel(ShortRepr, nnx.Module):
             "for each source.",
         )
         rngs = (None, None) if rng is None else jax.random.split(rng)
-        return {"memory": self.encode_memory(source, positions, rngs[0]), "rng": rngs[1]}
+        return {"memory": unlisted(self.encode_memory)(source, positions, rngs[0]), "rng": rngs[1]}
 
 
 @jax.jit

@@ -11,6 +11,7 @@ from flax import nnx
 from jax_attention import positions
 from jax_attention.cache import EMPTY
 from jax_attention.core.checks import check_instance, check_positions, check_tokens, fail_unless
+from jax_attention.core.explicit_axes import flatten_rows
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.sizes import exceeds
 from jax_attention.models.block import INITIAL_DEVIATION, drop, fold, make_norm, table_rows
@@ -19,6 +20,7 @@ from jax_attention.models.results import Capture, LMCache, LMOutput, Memory, Sta
 from jax_attention.models.transformer_stack import StackView, TransformerStack, check_cache
 from jax_attention.nn import Linear
 from jax_attention.nn.feed_forward import ACTIVATIONS
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
@@ -117,7 +119,7 @@ class TransformerLM(ShortRepr, nnx.Module):
         rng: for dropout; None is no dropout.
         capture: what else to return; does not change the logits. Captured weights are those after dropout.
         """
-        x, cache, captured = self.read(
+        x, cache, captured = unlisted(self.read)(
             tokens,
             positions=positions,
             segment_ids=segment_ids,
@@ -133,7 +135,7 @@ class TransformerLM(ShortRepr, nnx.Module):
         self, tokens: Int[Array, "*batch T"], **options: Any
     ) -> tuple[Float[Array, "*batch T D"], LMCache | None]:
         """Hidden states before the head, `[..., T, D]`, and the new cache: the same call without the large logits."""
-        return self.read(tokens, **options, capture=None)[:2]
+        return unlisted(self.read)(tokens, **options, capture=None)[:2]
 
     def unembed(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Logits of hidden states, in at least float32."""
@@ -145,13 +147,15 @@ class TransformerLM(ShortRepr, nnx.Module):
             hidden = hidden * jnp.asarray(config.logit_scale, hidden.dtype)
         matrix, axis = (self.embedding, 1) if self.head is None else (self.head.kernel, 0)
         # Not `Linear`: a tied table [V, D] is contracted along its last axis as it is, without a transposed copy.
+        rows = flatten_rows(hidden).astype(dtype)
         logits = jax.lax.dot_general(
-            hidden.reshape(-1, config.width).astype(dtype),
+            rows,
             matrix[...].astype(dtype),
-            (((1,), (axis,)), ((), ())),
+            (((rows.ndim - 1,), (axis,)), ((), ())),
             preferred_element_type=compute_dtype(dtype),
         )
-        logits = logits if self.head_bias is None else logits + self.head_bias[...].astype(logits.dtype)
+        if self.head_bias is not None:
+            logits = logits + _expand_to_rank(self.head_bias[...].astype(logits.dtype), logits.ndim)
         if config.logit_cap is not None:
             logits = config.logit_cap * jnp.tanh(logits / config.logit_cap)
         return logits.reshape(*hidden.shape[:-1], config.vocab_size)
@@ -169,7 +173,7 @@ class TransformerLM(ShortRepr, nnx.Module):
         capture: Capture | None = None,
     ) -> StackOutput:
         """The whole call except the head: hidden states, the new cache, the captured arrays."""
-        tokens = self.check_inputs(tokens, positions, token_types)
+        tokens = unlisted(self.check_inputs)(tokens, positions, token_types)
         if cache is not None:
             check_cache(cache, self.config, self.blocks, tokens.shape, segment_ids, rng)
             positions = cache.next_positions(tokens.shape[-1]) if positions is None else positions

@@ -24,6 +24,7 @@ from jax_attention.models.block import INITIAL_DEVIATION, LayerInputs, make_norm
 from jax_attention.models.blocks import Blocks, make_blocks, make_cache, restack
 from jax_attention.models.config import LMConfig, model_dtype
 from jax_attention.models.results import Capture, LMCache, Memory, StackOutput
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
@@ -145,10 +146,10 @@ class TransformerStack(ShortRepr, nnx.Module):
             call_masks.append(masks.segments(jnp.broadcast_to(segment_ids, x.shape[:-1])[..., None, :]))
         # A causal mask hides padding by itself; not every mask does. With a cache the layers do the same.
         call_masks += [filled()] if positions is not None and cache is None else []
-        shared_mods = (*self.shared_mods(), *_as_tuple(mods))
+        shared_mods = (*unlisted(self.shared_mods)(), *_as_tuple(mods))
         inputs = LayerInputs(positions, _intersection(call_masks), shared_mods, memory_mask, _as_tuple(memory_mods))
-        dtype = model_dtype(self.config)
-        x, cache, captured = self.blocks(x.astype(dtype), inputs, cache, memory, rng, capture, self.config)
+        run, dtype = unlisted(self.blocks.__call__), model_dtype(self.config)
+        x, cache, captured = run(x.astype(dtype), inputs, cache, memory, rng, capture, self.config)
         return StackOutput(x if self.final_norm is None else self.final_norm(x), cache, captured)
 
     def project_memory(
@@ -171,7 +172,7 @@ class TransformerStack(ShortRepr, nnx.Module):
         if positions is not None:
             positions = check_positions("positions", positions, states.shape[-2], states.shape[:-2])
             positions = jnp.broadcast_to(positions, states.shape[:-1])
-        return self.blocks.project_memory(states.astype(model_dtype(self.config)), positions)
+        return unlisted(self.blocks.project_memory)(states.astype(model_dtype(self.config)), positions)
 
     def init_cache(
         self,

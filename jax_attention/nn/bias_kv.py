@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jax_attention.attention.attend import attend_with_stats_heads, attention_weights_heads
 from jax_attention.attention.merge import merge_partials
+from jax_attention.core.explicit_axes import reshard, rows_sharding
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.normalizers import Softmax, softmax
 
@@ -59,8 +60,10 @@ def _calls(
     normalize = options["normalize"] or softmax()
     if not isinstance(normalize, Softmax):
         raise ValueError(f"bias_kv: expected the softmax, whose parts can be merged, got normalize={normalize!r}.")
-    batch = key.shape[:-3]
-    bias_k, bias_v = (jnp.broadcast_to(x, (*batch, *x.shape)).astype(query.dtype) for x in (bias_k, bias_v))
+    bias_k, bias_v = (
+        reshard(jnp.broadcast_to(x, (*like.shape[:-3], *x.shape)).astype(query.dtype), rows_sharding(like, -3))
+        for x, like in ((bias_k, key), (bias_v, value))
+    )
     sequence_rule = {**options, "normalize": softmax()}
     bias_rule = {**sequence_rule, "mask": None, "mods": (), "key_positions": jnp.array([BIAS_POSITION])}
     sinks = 0.0 if normalize.plus_one else normalize.sinks

@@ -12,6 +12,7 @@ from flax import nnx
 
 from jax_attention.core.checks import fail_unless
 from jax_attention.core.short_repr import describe
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.part_module import PartModule
 from jax_attention.nn.short_repr import ShortRepr
 
@@ -119,5 +120,10 @@ def unfreeze(stored: Any, rows: Any = None) -> Any:
             f"{type(stored).__name__}: expected a call that has all rows, on which the part depends, got one with a "
             "cache or a memory, which keep keys and values only. Call the model without a cache.",
         )
-        return stored.as_part(rows)
+        return unlisted(stored.as_part)(rows)
     return stored.part() if isinstance(stored, LearnedPart) else stored.value
+
+
+def unfreeze_rule(rule: nnx.Dict, rows: Any = None) -> dict[str, Any]:
+    """Score, mask and normalizer of a layer. By name: `nnx.tabulate` adds an entry of its own to the module `rule`."""
+    return {name: unfreeze(rule[name], rows) for name in ("score", "mask", "normalize")}

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_attention.core.explicit_axes import flatten_rows
 from jax_attention.core.numerics import matmul
+from jax_attention.nn.listing import unlisted
 from jax_attention.nn.short_repr import ShortRepr
 
 if TYPE_CHECKING:
@@ -65,15 +67,12 @@ class Linear(ShortRepr, nnx.Linear):
         return self._apply(x, self.kernel[...][:, columns], bias)
 
     def _apply(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-        flat, kernel, bias = self.promote_dtype((self._flat(x), kernel, bias), dtype=self.dtype)
-        y = matmul(flat, kernel, self.precision, self.preferred_element_type)
-        y = y if bias is None else y + bias[None]
-        return y.reshape(*x.shape[:-1], y.shape[-1])
-
-    def _flat(self, x: jax.Array) -> jax.Array:
         if x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected {self.in_features} features in the last axis, got shape {x.shape}.")
-        return x.reshape(-1, self.in_features)
+        flat, kernel, bias = self.promote_dtype((flatten_rows(x), kernel, bias), dtype=self.dtype)
+        y = matmul(flat, kernel, self.precision, self.preferred_element_type)
+        y = y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class SeparateProjections(ShortRepr, nnx.Module):
@@ -128,13 +127,14 @@ class PackedProjections(ShortRepr, nnx.Module):
 
     def project_query(self, query: jax.Array) -> jax.Array:
         """Project a query without key and value."""
-        return self.joined.columns(query, slice(self.ends[0]))
+        return unlisted(self.joined.columns)(query, slice(self.ends[0]))
 
     def project_key_value(self, key: jax.Array, value: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Project a key and a value without the query; None for value takes key."""
         first, second = self.ends
         value = key if value is None else value
-        return self.joined.columns(key, slice(first, second)), self.joined.columns(value, slice(second, None))
+        columns = unlisted(self.joined.columns)
+        return columns(key, slice(first, second)), columns(value, slice(second, None))
 
 
 def _project(name: str, linear: Linear, x: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from jax_attention.core.numerics import as_int32
 from jax_attention.dropout import Dropout
 from jax_attention.nn.bias_kv import attend_with_bias_kv, weights_with_bias_kv
 from jax_attention.nn.checks import check_cache, check_packed, check_rope, head_sizes, hide_empty
-from jax_attention.nn.freeze import freeze, unfreeze
+from jax_attention.nn.freeze import freeze, unfreeze, unfreeze_rule
 from jax_attention.nn.linear import Linear, PackedProjections, SeparateProjections
 from jax_attention.nn.short_repr import ShortRepr
 from jax_attention.positions import Rotary
@@ -323,7 +323,7 @@ class MultiHeadAttention(ShortRepr, nnx.Module):
         return x if self.rope is None else self.rope.heads(x, positions, length=length)
 
     def _options(self, rows: Any, mask: Any, mods: Any, q_pos: Any, k_pos: Any, dropout: Any) -> dict[str, Any]:
-        rule = {name: unfreeze(part, rows) for name, part in self.rule.items()}
+        rule = unfreeze_rule(self.rule, rows)
         if mask is not None:
             rule["mask"] = mask if rule["mask"] is None else masks.as_mask(rule["mask"]) & mask
         mods = mods if isinstance(mods, (tuple, list)) else (mods,)

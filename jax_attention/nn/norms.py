@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_attention.core.explicit_axes import flatten_rows
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.nn.short_repr import ShortRepr
 
@@ -49,11 +50,12 @@ def _apply(norm: nnx.LayerNorm | nnx.RMSNorm, x: jax.Array, centred: bool) -> ja
     Narrow statistics would overflow (float16) or lose the mean of rows far from 0 (bfloat16).
     """
     bias = norm.bias[...] if isinstance(norm, nnx.LayerNorm) and norm.bias is not None else None
-    arrays = (x.reshape(-1, x.shape[-1]), norm.scale[...], bias)
+    arrays = (flatten_rows(x), norm.scale[...], bias)
     rows, scale, bias = norm.promote_dtype(arrays, dtype=norm.dtype)
     wide = compute_dtype(rows.dtype)
-    y = standardized(rows.astype(wide), norm.epsilon, centred) * scale.astype(wide)[None]
-    y = y if bias is None else y + bias.astype(wide)[None]
+    one_row = (1,) * (rows.ndim - 1) + scale.shape
+    y = standardized(rows.astype(wide), norm.epsilon, centred) * scale.astype(wide).reshape(one_row)
+    y = y if bias is None else y + bias.astype(wide).reshape(one_row)
     return y.astype(rows.dtype).reshape(x.shape)
 
 

@@ -14,6 +14,7 @@ from flax import nnx
 from jax import lax
 
 from jax_attention.core.checks import broadcasts, check_int, check_lengths, describe_array, fail_unless
+from jax_attention.core.explicit_axes import batch_sharding, reshard
 from jax_attention.core.numerics import pvary_like
 from jax_attention.nn.linear import Linear
 from jax_attention.nn.short_repr import ShortRepr
@@ -86,9 +87,10 @@ class Recurrent(ShortRepr, nnx.Module):
             "the layer with this input_size.",
         )
         *batch, count, _ = x.shape
-        rows = jnp.moveaxis(x.reshape(math.prod(batch), count, self.input_size), 1, 0)
+        sequences = x.reshape(math.prod(batch), count, self.input_size)
+        rows, sharding = jnp.moveaxis(sequences, 1, 0), batch_sharding(2, sequences)
         is_real = None if lengths is None else _is_real(lengths, batch, count)
-        initial = self._initial_state(state, batch, x.dtype)
+        initial = [reshard(array, sharding) for array in self._initial_state(state, batch, x.dtype)]
         if is_real is not None:  # 0 * NaN is NaN in the gradient of the kernel
             rows = jnp.where(is_real[..., None], rows, 0)
         rows, final = self._run_layers(rows, initial, is_real)

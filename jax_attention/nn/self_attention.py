@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attention.attention.attend import attend, attention_weights
-from jax_attention.nn.freeze import freeze, unfreeze
+from jax_attention.nn.freeze import freeze, unfreeze, unfreeze_rule
 from jax_attention.nn.linear import Linear
 from jax_attention.nn.short_repr import ShortRepr
 
@@ -95,4 +95,4 @@ class SelfAttention(ShortRepr, nnx.Module):
 
     def _options(self, x: jax.Array) -> dict[str, Any]:
         mods = tuple(unfreeze(mod, x) for mod in self.mods)
-        return {"mods": mods, **{name: unfreeze(part, x) for name, part in self.rule.items()}}
+        return {"mods": mods, **unfreeze_rule(self.rule, x)}

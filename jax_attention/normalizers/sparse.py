@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jax_attention.core.numerics import finite_or_zero, pvary_like, row_max
+from jax_attention.core.numerics import finite_or_zero, row_max
 from jax_attention.core.struct import struct
 from jax_attention.normalizers.base import Normalizer, broadcast_where, count
 from jax_attention.normalizers.softmax import Softmax
@@ -69,7 +69,7 @@ class _Threshold(Normalizer):
             tau, step = state
             return jnp.any(tau + step > tau)
 
-        start = pvary_like(jnp.full((*z.shape[:-1], 1), -1, z.dtype), z)
+        start = jnp.full_like(row_max(z), -1)  # of the type of z: sharded, and varying over devices, like z
         tau, _ = jax.lax.while_loop(changes, advance, (start, newton_step(start)))
         return z > tau
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.checks import check_array, check_int, describe_array
+from jax_attention.core.explicit_axes import take_rows
 from jax_attention.core.numerics import as_int32, compute_dtype
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def learned(table: Float[Array, "L D"], positions: Int[Array, "*batch T"]) -> Fl
         raise TypeError(f"positions: expected integers, got {describe_array(positions)}.")
     positions = as_int32(positions)
     index = jnp.where(positions < 0, table.shape[0], positions)  # a negative index would count from the end
-    return jnp.take(table, index, axis=0, mode="fill")
+    return take_rows(table, index)
 
 
 def alibi_slopes(num_heads: int) -> Float[Array, "N"]:
@@ -189,7 +190,7 @@ def t5_buckets(
     logarithmic = m + (ratio * np.float32(B - m)).astype(np.int32)
     table = np.where(n < m, n, np.minimum(logarithmic, B - 1)).astype(np.int32)
     distance = jnp.abs(relative_position) if bidirectional else -jnp.minimum(relative_position, 0)
-    bucket = jnp.take(jnp.asarray(table), jnp.minimum(distance, max_distance))
+    bucket = take_rows(jnp.asarray(table), jnp.minimum(distance, max_distance))
     return jnp.where(relative_position > 0, bucket + B, bucket) if bidirectional else bucket
 
 

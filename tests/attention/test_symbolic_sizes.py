@@ -211,7 +211,7 @@ def test_steps_of_linear_attention_take_a_symbolic_number_of_rows():
     check_exported(run, (spec(b, t, 4),), [(normal(0, 2, 5, 4, dtype="float32"),)], (0,))
 
 
-def explanation(*sizes: Any, **rule: Any) -> Any:
+def explanation(sizes: str, *constraints: str, **rule: Any) -> Any:
     """What `explain` says inside of a program with operands `[*sizes, 64]`."""
     found = []
 
@@ -219,21 +219,19 @@ def explanation(*sizes: Any, **rule: Any) -> Any:
         found.append(explain(x, x, x, **rule))
         return x
 
-    export.export(jax.jit(trace))(spec(*sizes, 64))
+    jax.eval_shape(trace, spec(*export.symbolic_shape(sizes, constraints=constraints), 64))
     return found[0]
 
 
 def test_the_choice_takes_a_symbolic_size_for_a_large_one():
     """Dense only where the scores are known to be few; else linear attention if the rule has it; else blockwise."""
-    b, t = export.symbolic_shape("b, t")
-    assert explanation(b, 128).chosen == "reference"
-    assert explanation(*export.symbolic_shape("b, t", constraints=["t <= 128"])).chosen == "reference"
-    assert explanation(b, 512).chosen == "blockwise"
-    assert explanation(*export.symbolic_shape("b", constraints=["b <= 4"]), 512).chosen == "reference"
-    assert explanation(b, t).chosen == "blockwise"
-    assert explanation(3, t).chosen == "blockwise"
-    assert explanation(b, t, **LINEAR_RULE, mask=masks.causal()).chosen == "linear_attention"
-    text = str(explanation(b, t))
+    assert explanation("b, 128").chosen == "reference"
+    assert explanation("b, t", "t <= 128").chosen == "reference"
+    assert explanation("b, 512").chosen == "blockwise"
+    assert explanation("b, 512", "b <= 4").chosen == "reference"
+    assert explanation("3, t").chosen == "blockwise"
+    assert explanation("b, t", **LINEAR_RULE, mask=masks.causal()).chosen == "linear_attention"
+    text = str(explanation("b, t"))
     assert "not reference: b x t x t scores are computed tile by tile" in text
     assert "query:     float32[b,t,64]" in text
     assert "scores:    float32[b,t,t], 4*b*t^2 bytes" in text

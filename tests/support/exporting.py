@@ -12,15 +12,25 @@ from jax import export
 from tests.support.arrays import check_close
 from tests.support.tolerances import GRADIENT
 
-SYMBOLIC = {"batch": ("b", 6), "length": (3, "t"), "both": ("b", "t")}
-"""Batch size and length of a program; names are symbols."""
-SIZES = {"batch": ((1, 6), (4, 6)), "length": ((3, 1), (3, 11)), "both": ((1, 1), (4, 11))}
+SYMBOLIC = {"batch": ("b", 6), "length": (3, "t"), "both": ("b", "t"), "bounded": ("b", "t")}
+"""Batch size and length of a program; names are symbols.
+
+Bounded symbols are known to make few scores, for which layers and models choose the dense formula. Without bounds they
+choose blockwise, or linear attention where the rule allows it.
+"""
+CONSTRAINTS = {"bounded": ["b <= 4", "t <= 16"]}
+SIZES = {
+    "batch": ((1, 6), (4, 6)),
+    "length": ((3, 1), (3, 11)),
+    "both": ((1, 1), (4, 11)),
+    "bounded": ((1, 1), (4, 11)),
+}
 """Batch sizes and lengths at which such a program runs: one row, and several tiles, the last of them padded."""
 
 
 def symbolic_sizes(kind: str) -> tuple[Any, ...]:
     """Batch size and length as numbers and symbols of one scope."""
-    b, t = export.symbolic_shape("b, t")
+    b, t = export.symbolic_shape("b, t", constraints=CONSTRAINTS.get(kind, ()))
     return tuple({"b": b, "t": t}.get(size, size) for size in SYMBOLIC[kind])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.explicit_axes import batch_sharding
 from jax_attention.core.numerics import pvary_like
 from jax_attention.implementations.blockwise.tile_scan import skip_if_empty
 from jax_attention.implementations.blockwise.tiled_call import TileGrid, schedule_tiles
@@ -48,7 +49,9 @@ def _used(grid: TileGrid, call: AttentionCall) -> tuple[jax.Array, jax.Array]:
     zero = jnp.int32(0)
     example = jax.eval_shape(allowed, zero, zero)
     batch = (1,) * (len(call.batch_shape) - len(example.shape[:-2])) + example.shape[:-2]
-    start = tuple(jnp.zeros((*batch, n), bool) for n in (grid.rows * grid.height, grid.columns * grid.width))
+    where = jax.eval_shape(lambda: jnp.broadcast_to(allowed(zero, zero), (*batch, grid.height, grid.width)))
+    sizes, sharding = (grid.rows * grid.height, grid.columns * grid.width), batch_sharding(1, where)
+    start = tuple(jnp.zeros((*batch, n), bool, out_sharding=sharding) for n in sizes)
     rows, columns = schedule.scan(step, pvary_like(start, example))
     return rows[..., : grid.T], columns[..., : grid.S]
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.numerics import pad_with_last
 from jax_attention.core.sizes import is_at_most, is_static
 from jax_attention.core.struct import NamedArray, UserFunction, find_parts, map_arrays
 from jax_attention.implementations import dense
@@ -59,7 +60,7 @@ def _block_after_block(formula: Callable, tile: Tile, axes: Any, call: Attention
     blocks = -(-rows // height)
     if is_static(rows):
         height = -(-rows // blocks)
-    padded = _map_query_axis(lambda x, axis: _pad_with_last(x, axis, blocks * height), call)
+    padded = _map_query_axis(lambda x, axis: pad_with_last(x, axis, blocks * height - rows), call)
 
     @jax.checkpoint
     def block(call: AttentionCall, i: jax.Array) -> Any:
@@ -94,9 +95,3 @@ def _map_query_axis(fn: Callable[[Any, int], Any], call: AttentionCall) -> Atten
         return entry.array if axis is None or entry.array.shape[axis] == 1 else fn(entry.array, axis)
 
     return map_arrays(visit, call)
-
-
-def _pad_with_last(x: Any, axis: int, size: int) -> jax.Array:
-    missing = [(0, 0)] * x.ndim
-    missing[axis] = (0, size - x.shape[axis])
-    return jnp.pad(x, missing, mode="edge")

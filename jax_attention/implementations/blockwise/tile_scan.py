@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from jax_attention.core.explicit_axes import reshard_like
 from jax_attention.core.numerics import full_with_sharding, matmul, matmul_precision, pvary_like, zero_rows
 from jax_attention.core.short_repr import short_repr
 from jax_attention.implementations.blockwise.tiled_call import TiledCall, TileGrid, TileSchedule
@@ -165,7 +166,12 @@ def skip_if_empty(nonempty: jax.Array | None, run: Callable, otherwise: Callable
     """
     if nonempty is None:
         return run(*operands)
-    return jax.lax.cond(nonempty, run, lambda *x: pvary_like(otherwise(*x), jax.eval_shape(run, *x)), *operands)
+
+    def like_run(*operands: Any) -> Any:
+        result = jax.eval_shape(run, *operands)
+        return reshard_like(pvary_like(otherwise(*operands), result), result)
+
+    return jax.lax.cond(nonempty, run, like_run, *operands)
 
 
 def _get_rows(grid: TileGrid, i: jax.Array, x: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attention.core.numerics import pvary_axes, pvary_like
+from jax_attention.core.numerics import pad_with_last, pvary_axes, pvary_like
 from jax_attention.core.short_repr import short_repr
 from jax_attention.core.sizes import is_static
 from jax_attention.core.struct import NamedArray, data_field, find_parts, map_arrays, part_field, struct
@@ -108,11 +108,11 @@ class TileGrid(NamedTuple):
         missing = {"T": self.rows * self.height - self.T, "S": self.columns * self.width - self.S}
         shape = np.shape(entry.array)
         named = zip(entry.axes, shape[len(shape) - len(entry.axes) :], strict=True)
-        sizes = [missing.get(axis, 0) if size != 1 else 0 for axis, size in named]
-        if not any(sizes):
-            return entry.array
-        xp = np if isinstance(entry.array, np.ndarray) else jnp
-        return xp.pad(entry.array, [(0, n) for n in [0] * (len(shape) - len(sizes)) + sizes], mode="edge")
+        array = entry.array
+        for axis, (name, size) in enumerate(named, -len(entry.axes)):
+            count = missing.get(name, 0) if size != 1 else 0
+            array = array if is_static(count) and count == 0 else pad_with_last(array, axis, count)
+        return array
 
 
 @short_repr

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.explicit_axes import reshape_tail
 from jax_attention.core.numerics import pvary_like
 from jax_attention.core.sizes import is_static
 
@@ -49,9 +50,9 @@ def causal_block(rows: jax.Array) -> jax.Array:
 
 
 def _cut(x: jax.Array, chunks: int, height: int) -> jax.Array:
-    return jnp.moveaxis(x.reshape(*x.shape[:-2], chunks, height, x.shape[-1]), -3, 0)
+    return jnp.moveaxis(reshape_tail(x, -2, chunks, height, x.shape[-1]), -3, 0)
 
 
 def _joined(x: jax.Array) -> jax.Array:
     x = jnp.moveaxis(x, 0, -3)
-    return x.reshape(*x.shape[:-3], x.shape[-3] * x.shape[-2], x.shape[-1])
+    return reshape_tail(x, -3, x.shape[-3] * x.shape[-2], x.shape[-1])

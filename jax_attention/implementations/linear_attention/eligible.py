@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import jax
-
 from jax_attention.implementations.call import AttentionCall, ResultKind
 from jax_attention.masks import Causal, Lengths, Prefix
 from jax_attention.masks.base import and_terms
@@ -19,8 +17,6 @@ def why_not(call: AttentionCall) -> str | None:
         return f"dropout: linear_attention makes no weights that could be dropped, got rate {call.dropout.rate}"
     if call.mods:
         return f"mods: linear_attention looks at no single score that a mod could change, got {call.mods!r}"
-    if any(jax.typeof(x).sharding.mesh.explicit_axes for x in (call.query, call.key, call.value)):
-        return "mesh: linear_attention needs mesh axes of type Auto, or shard_map, got explicit ones"
     return _rule(call) or _mask(call)
 
 

@@ -15,6 +15,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.explicit_axes import batch_sharding
 from jax_attention.core.numerics import row_max
 from jax_attention.core.sizes import is_at_most
 from jax_attention.implementations.call import AttentionCall
@@ -79,8 +80,9 @@ def step(tile: Callable, sums: Sums, rows: tuple[jax.Array, ...]) -> tuple[Sums,
 
 def empty_state(key: jax.Array, value: jax.Array) -> State:
     """The state before any key, for features `[..., S, F]` and values `[..., S, E + 1]`."""
-    state = products.empty_state(key, value)
-    return state._replace(largest=jnp.full((*state.sums.shape[:-2], 1, key.shape[-1]), -jnp.inf, key.dtype))
+    state, sharding = products.empty_state(key, value), batch_sharding(2, key, value)
+    shape = (*state.sums.shape[:-2], 1, key.shape[-1])
+    return state._replace(largest=jnp.full(shape, -jnp.inf, key.dtype, out_sharding=sharding))
 
 
 def _normalized(normalize: Softmax, query_max: jax.Array, sums: jax.Array, largest: jax.Array) -> jax.Array:

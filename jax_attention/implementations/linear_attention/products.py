@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_attention.core.explicit_axes import batch_sharding, rows_sharding
 from jax_attention.core.short_repr import short_repr
 from jax_attention.core.sizes import is_at_most
 from jax_attention.implementations.call import AttentionCall
@@ -70,7 +71,8 @@ def features(call: AttentionCall) -> tuple[jax.Array, jax.Array]:
 
 def append_ones(x: jax.Array) -> jax.Array:
     """Append a feature that is 1: its sum counts, or totals, the weights."""
-    return jnp.concatenate([x, jnp.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
+    ones = jnp.ones((*x.shape[:-1], 1), x.dtype, out_sharding=rows_sharding(x, -1))
+    return jnp.concatenate([x, ones], axis=-1)
 
 
 def transpose(x: jax.Array) -> jax.Array:
@@ -82,4 +84,5 @@ def empty_state(key: jax.Array, value: jax.Array) -> State:
     """The state before any key, for features `[..., S, F]` and values `[..., S, E + 1]`."""
     batch = jnp.broadcast_shapes(key.shape[:-2], value.shape[:-2])
     dtype = jnp.result_type(key.dtype, value.dtype)
-    return State(jnp.zeros((*batch, key.shape[-1], value.shape[-1]), dtype), 0)
+    shape = (*batch, key.shape[-1], value.shape[-1])
+    return State(jnp.zeros(shape, dtype, out_sharding=batch_sharding(2, key, value)), 0)
