@@ -163,9 +163,7 @@ class Checkpoints:
         arrays = {name: to_host(leaf) for name, leaf in named.items()}
         description = describe_checkpoint(step, named, arrays, metrics, extra, self.run)
         self._make_folder()
-        if not self._leftovers_removed:  # once, as none appear while this object lives
-            remove_leftovers(self.folder)
-            self._leftovers_removed = True
+        self._remove_leftovers()
         # Orbax refuses arrays without elements. Their shapes, all that they have, are in the description.
         tree = nest({name: array for name, array in arrays.items() if array.size}, "/")
         save = orbax().save_async
@@ -189,6 +187,25 @@ class Checkpoints:
             pending.result()
         except Exception as error:  # Which types Orbax and TensorStore raise is not documented.
             raise save_error(path, error) from None
+        self._delete_old()
+
+    def clean_up(self) -> None:
+        """`wait`, and delete what a process left that was killed while it wrote or deleted a checkpoint.
+
+        Raises:
+            OSError: or another error of the background write, as in `wait`.
+        """
+        self.wait()
+        if self.has_any:
+            self._remove_leftovers()
+            self._delete_old()
+
+    def _remove_leftovers(self) -> None:
+        if not self._leftovers_removed:  # once, as none appear while this object lives
+            remove_leftovers(self.folder)
+            self._leftovers_removed = True
+
+    def _delete_old(self) -> None:
         steps = complete_steps(self.folder)
         for step in set(steps[: -self.keep]) - {self.best if self.metric else None}:
             delete(self.folder, step)

@@ -309,7 +309,7 @@ class _Run:
         if step < self.config.steps:
             self.save(jax.tree.unflatten(self.structure, arrays), step)
         if self.checkpoints is not None:
-            self.checkpoints.wait()
+            self.checkpoints.clean_up()
         if received is not None:
             saved = "there is no checkpoint" if self.checkpoints is None else f"saved {self.checkpoints.folder}/{step}"
             self.show(f"{received}: stopped after step {step} of {self.config.steps}; {saved}.")

@@ -174,6 +174,20 @@ def test_incomplete_folders_are_never_read(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["20", "30", "40", "60", "notes.txt"]
 
 
+def test_clean_up_finishes_the_deletion_that_a_kill_interrupted(tmp_path):
+    """Killed after the last save of a run: nothing is saved any more, and the old checkpoint would stay for ever."""
+    checkpoints = Checkpoints(tmp_path, keep=3, best=None)
+    for step in (2, 4, 6):
+        checkpoints.save(step, STATE, wait=True)
+    (tmp_path / "0.deleted").mkdir()
+    after_the_kill = Checkpoints(tmp_path, keep=2, best=None)
+    after_the_kill.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.deleted", "2", "4", "6"]
+    after_the_kill.clean_up()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "6"]
+    Checkpoints(tmp_path / "nothing").clean_up()
+
+
 def test_an_interrupted_deletion_leaves_no_incomplete_checkpoint(tmp_path, monkeypatch):
     class Killed(Exception):
         pass
