@@ -138,6 +138,8 @@ def fit(
         arrays, done = run.train(step, arrays, source, first, stop)
         if done > first:
             run.finish(arrays, done, stop.received)
+        elif checkpoints is not None:  # the process before may have been killed while it deleted old ones
+            checkpoints.clean_up()
     evaluation = run.evaluation if run.evaluated_step == done else None
     return FitResult(jax.tree.unflatten(run.structure, arrays), stop.received, evaluation)
 
@@ -309,7 +311,7 @@ class _Run:
         if step < self.config.steps:
             self.save(jax.tree.unflatten(self.structure, arrays), step)
         if self.checkpoints is not None:
-            self.checkpoints.clean_up()
+            self.checkpoints.wait()
         if received is not None:
             saved = "there is no checkpoint" if self.checkpoints is None else f"saved {self.checkpoints.folder}/{step}"
             self.show(f"{received}: stopped after step {step} of {self.config.steps}; {saved}.")
