@@ -23,6 +23,7 @@ from jax_attention.core.checks import (
     describe_array,
     fail_unless,
 )
+from jax_attention.core.explicit_axes import share_batch_sharding
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.part_checks import check_part
 from jax_attention.core.sizes import index_range
@@ -87,7 +88,7 @@ def prepare(
     _check_rule(rule, query, key, batch, columns)
     q_pos = _positions("query_positions", query_positions, query.shape[-2], batch)
     k_pos = _positions("key_positions", key_positions, columns, batch)
-    query, key, value = (_expand_to_rank(x, len(batch) + 2) for x in (query, key, value))
+    query, key, value = share_batch_sharding(*(_expand_to_rank(x, len(batch) + 2) for x in (query, key, value)))
     dtype = compute_dtype(query, key, value)
     call = AttentionCall(
         query,
@@ -138,6 +139,7 @@ def prepare_heads(
         query = query.reshape(*query.shape[:-3], kv_heads, groups, *query.shape[-2:])
         key, value_heads = (jnp.expand_dims(x, -3) for x in (key, value_heads))
         q_pos, k_pos = (x[..., None, :] for x in (q_pos, k_pos))
+    query, key, value_heads = share_batch_sharding(query, key, value_heads)
     split = (kv_heads, groups) if groups > 1 else None
     dtype = compute_dtype(query, key, value)
     call = AttentionCall(

@@ -63,6 +63,27 @@ def batch_sharding(count: int, *arrays: Any) -> NamedSharding | None:
     return _sharding(sharded[0], *merged, *(None for _ in range(count)))
 
 
+def share_batch_sharding(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Arrays of equal rank with their batch dimensions sharded alike: JAX refuses the product of others.
+
+    A dimension that is whole in one array and sharded in another is sharded in both, if the devices divide it.
+    """
+    sharding = batch_sharding(2, *arrays)
+    if sharding is None:
+        return arrays
+    devices, wanted = sharding.mesh.shape, sharding.spec[:-2]
+
+    def place(x: jax.Array) -> jax.Array:
+        own = _spec(x)
+        spec = [
+            name or (other if isinstance(other, str) and other not in own and size % devices[other] == 0 else None)
+            for name, other, size in zip(own[:-2], wanted, x.shape[:-2], strict=True)
+        ]
+        return reshard(x, _sharding(x, *spec, *own[-2:]))
+
+    return tuple(place(x) if has_explicit_axes(x) else x for x in arrays)
+
+
 def rows_sharding(rows: Any, axis: int) -> NamedSharding | None:
     """Sharding of an array like `rows` with another, unsharded, number of rows along a negative axis, or None."""
     if not has_explicit_axes(rows):

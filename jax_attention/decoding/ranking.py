@@ -60,8 +60,8 @@ def is_among_smallest(keys: UInt[Array, "*batch V"], count: Int[Array, "*#batch"
     """Which tokens are the first `count < V` of their row in ascending order, ties by token number."""
     border = kth_largest(keys, keys.shape[-1] - count)
     below, tied = keys < border, keys == border
-    remaining = count - jnp.sum(below, axis=-1)
-    return below | (tied & (jnp.cumsum(tied, axis=-1) <= jnp.asarray(remaining)[..., None]))
+    remaining = count - jnp.sum(below, axis=-1, dtype=jnp.int32)
+    return below | (tied & (jnp.cumsum(tied, axis=-1, dtype=jnp.int32) <= jnp.asarray(remaining)[..., None]))
 
 
 def count_light_tail(

@@ -56,6 +56,12 @@ class Sampler(FactoryRepr):
         logits = self.logits(logits, history)
         if self.greedy:
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        keys = None if rng is None else jax.random.key_data(rng).shape[:-1]
+        fail_unless(
+            keys == logits.shape[:-1],
+            f"rng: expected one random key for each row of logits, {logits.shape[:-1]}, got {keys}. Split yours: "
+            f"jax.random.split(rng, {logits.shape[:-1]}).",
+        )
         # `categorical` takes one key for a whole array; one vmap per batch dimension gives each row its key.
         draw = jax.random.categorical
         for _ in logits.shape[:-1]:

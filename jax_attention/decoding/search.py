@@ -128,7 +128,7 @@ def _extend(state: BeamState, logits: jax.Array, sampler: Sampler, criteria: Sto
     logprobs = sampler.logits(jax.nn.log_softmax(logits.astype(jnp.float32)), state.history)
     sums = state.running.scores[..., None] + logprobs
     length = state.history.step + 1
-    is_stop = jnp.isin(jnp.arange(sums.shape[-1]), criteria.stop)
+    is_stop = jnp.isin(jnp.arange(sums.shape[-1], dtype=jnp.int32), criteria.stop)
 
     # Finish: of the K largest sums those whose token is a stop token, or all at the limit;  score = sum / n^penalty.
     best, token, _ = _top_beams(state, sums)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
+MEDIAN_STEPS = 4
+
+
 @struct
 class L2(Score):
     """`-scale * |q - k|^2`; see `l2`."""
@@ -25,20 +28,19 @@ class L2(Score):
     scale: jax.Array | float = array_field()
 
     def center(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Both relative to the mean of the keys: far from the origin, `2 q.k - |q|^2 - |k|^2` loses its last digits.
+        """Both relative to a centre of the keys: far from the origin, `2 q.k - |q|^2 - |k|^2` loses its last digits.
 
-        A constant to derivatives, as no score depends on it. Rows of zeros do not count: they may be empty slots of a
+        The centre is near their geometric median, as a mean would follow a single far key away from all others. It is
+        a constant to derivatives, as no score depends on it. Rows of zeros do not count: they may be empty slots of a
         cache, or keys that nothing attends to. Nor do rows with NaN or inf.
         """
         counts = jnp.isfinite(key).all(axis=-1, keepdims=True) & (key != 0).any(axis=-1, keepdims=True)
         # One centre for all keys that share a query, so that the query is not copied for each of them.
         sizes = (1,) * (key.ndim - query.ndim) + query.shape[max(query.ndim - key.ndim, 0) : -2]
         axes = (*(axis for axis, size in enumerate(sizes) if size == 1), -2)
-        total = jnp.sum(jnp.where(counts, key, 0), axis=axes, keepdims=True)
-        count = jnp.maximum(jnp.sum(counts, axis=axes, keepdims=True), 1)
-        mean = jax.lax.stop_gradient(total / count.astype(total.dtype))
-        of_query = mean.reshape((1,) * (query.ndim - mean.ndim) + mean.shape[max(mean.ndim - query.ndim, 0) :])
-        return query - of_query, key - mean
+        centre = _geometric_median(jax.lax.stop_gradient(jnp.where(counts, key, 0)), counts, axes)
+        of_query = centre.reshape((1,) * (query.ndim - centre.ndim) + centre.shape[max(centre.ndim - query.ndim, 0) :])
+        return query - of_query, key - centre
 
     def project(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Append the squared lengths, so that one product gives `2 q.k - |q|^2 - |k|^2`.
@@ -50,6 +52,35 @@ class L2(Score):
 
     def tile(self, query: jax.Array, key: jax.Array) -> jax.Array:
         return matmul(query, jnp.swapaxes(key, -1, -2))
+
+
+def _geometric_median(points: jax.Array, counts: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The point with the smallest sum of distances, nearly: steps of Weiszfeld (1937) from the mean or the origin.
+
+    Each step weights a point by its inverse distance, so one far point among n is left behind by a factor of n.
+    """
+    largest = jnp.finfo(points.dtype).max  # not inf, which jax_debug_infs refuses
+
+    def mean(weights: jax.Array) -> jax.Array:
+        total = jnp.sum(weights, axis=axes, keepdims=True)
+        centre = jnp.sum(weights * points, axis=axes, keepdims=True) / jnp.where(total > 0, total, 1)
+        return jnp.where(jnp.isfinite(centre), centre, 0)
+
+    def distances(centre: jax.Array) -> jax.Array:
+        return jnp.where(counts, jnp.minimum(jnp.sqrt(_squared_length(points - centre)), largest), 0)
+
+    def cost(centre: jax.Array) -> jax.Array:
+        return jnp.sum(distances(centre) / largest**0.5, axis=axes, keepdims=True)
+
+    centre = mean(counts.astype(points.dtype))
+    centre = jnp.where(cost(centre) < cost(jnp.zeros_like(centre)), centre, 0)
+    for _ in range(MEDIAN_STEPS):
+        distance = distances(centre)
+        nearest = jnp.min(jnp.where(counts, distance, largest), axis=axes, keepdims=True, initial=largest)
+        # Relative to the nearest point: 1 / distance may overflow.
+        relative = distance / jnp.where(nearest > 0, nearest, 1)
+        centre = mean(jnp.where(counts, 1 / jnp.maximum(relative, 1), 0))
+    return centre
 
 
 def _squared_length(x: jax.Array) -> jax.Array:

@@ -87,10 +87,11 @@ def make_evaluate(
         arrays, structure = jax.tree.flatten(model)
         with jax.set_mesh(mesh):
             step = compiled(structure)
-            sums = []
+            sums, wrong_target = [], None
             for batch in source.evaluation_batches(batch_size):
                 raise_if_stopping()
                 vocabulary.check_batch(sizes, batch)
+                wrong_target = vocabulary.wrong_target(sizes, batch) if wrong_target is None else wrong_target
                 sums.append(step(arrays, batch))
                 # Overlapping programs with collectives can deadlock on the devices of one CPU. Elsewhere a few batches
                 # are in flight: without a bound, a signal would be noticed only after all of them.
@@ -103,6 +104,12 @@ def make_evaluate(
         fail_unless(
             tokens > 0,
             "source: expected a split with at least one token to predict, got none. Give more validation text.",
+        )
+        # Only where the loss is NaN: an `evaluate_step` with ignore_index= may take such targets.
+        fail_unless(
+            wrong_target is None or not math.isnan(nats),
+            f"targets: expected classes of the model, got {wrong_target}, and a loss of NaN. Give targets that must "
+            f"not count weight 0, or evaluate_step=partial(language_model_loss, ignore_index={wrong_target}).",
         )
         metrics = {"loss": nats / tokens}
         if text_bytes is not None:

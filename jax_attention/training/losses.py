@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.explicit_axes import has_explicit_axes
 from jax_attention.core.numerics import compute_dtype
 from jax_attention.core.short_repr import short_repr
+from jax_attention.core.sizes import is_static
 from jax_attention.models.protocols import Seq2Seq
 
 if TYPE_CHECKING:
@@ -100,13 +102,15 @@ def cross_entropy(
     # Narrower and unsigned integers could not be compared with -100.
     targets = targets if targets.dtype in (jnp.int32, jnp.int64) else targets.astype(jnp.int32)
     if ignore_index is not None:
-        weights = jnp.where(targets == ignore_index, 0, weights)
+        # In the dtype of the targets: -100 of uint32 is 4294967196 in both.
+        weights = jnp.where(targets == np.asarray(ignore_index).astype(targets.dtype), 0, weights)
     weights, targets = weights.reshape(rows), targets.reshape(rows)
     hidden = hidden.reshape(rows, hidden.shape[-1])
 
     chunk_losses = partial(_chunk_losses, unembed, label_smoothing, z_loss)
     size = max(1, logits_at_once // vocab_size)
-    if rows <= size:
+    # A symbolic number of rows has no number of chunks, and explicit axes no division of sharded rows into chunks.
+    if not is_static(rows) or rows <= size or has_explicit_axes(hidden):
         return chunk_losses(hidden, targets, weights)
     # Chunks of nearly equal size: fewer padding rows than with full chunks and one small rest.
     chunks = -(-rows // size)

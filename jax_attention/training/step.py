@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_attention.core.checks import check_int, fail_unless
+from jax_attention.core.explicit_axes import reshard, rows_sharding
 from jax_attention.core.struct import data_field, struct
 from jax_attention.models.protocols import Seq2Seq, TokenModel
 from jax_attention.nn import apply_adapters
@@ -264,7 +265,9 @@ def _split(batch: Any, count: int) -> Any:
     rows = jax.tree.leaves(batch)[0].shape[0]
     fail_unless(rows % count == 0, f"accumulate: expected a divisor of the batch's {rows} rows, got {count}.")
     # Every count-th row: consecutive rows would be on few of the devices, and would have to be moved to the others.
-    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(rows // count, count, *x.shape[1:]), 0, 1), batch)
+    # With explicit axes the rows must be whole first: a sharded dimension cannot be divided into two.
+    whole = jax.tree.map(lambda x: reshard(x, rows_sharding(x, -x.ndim)), jax.tree.map(jnp.asarray, batch))
+    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(rows // count, count, *x.shape[1:]), 0, 1), whole)
 
 
 def _skip_counts(new: Any, old: Any) -> Metrics:

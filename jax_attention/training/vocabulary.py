@@ -45,6 +45,16 @@ def check_batch(sizes: dict[str, int], batch: Any) -> None:
             _check_below(name, size, int(real.max(initial=0)))
 
 
+def wrong_target(sizes: dict[str, int], batch: Any) -> int | None:
+    """A target with a weight that is no class, such as -100, in a batch of NumPy arrays; None if there is none."""
+    targets, weights = getattr(batch, "targets", None), getattr(batch, "weights", None)
+    if "tokens" not in sizes or not isinstance(targets, np.ndarray) or not np.issubdtype(targets.dtype, np.integer):
+        return None
+    counted = np.broadcast_to(True if weights is None else np.asarray(weights) != 0, targets.shape)
+    wrong = targets[counted & ((targets < 0) | (targets >= sizes["tokens"]))]
+    return int(wrong[0]) if wrong.size else None
+
+
 def _is_real(batch: Any, name: str) -> np.ndarray:
     """Which ids of a field are no padding: those with a weight, and in a source those with a position."""
     ids = getattr(batch, name)

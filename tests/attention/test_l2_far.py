@@ -38,6 +38,16 @@ def test_points_far_from_the_origin(implementation):
         assert difference(actual, expected) < 1e-4
 
 
+@pytest.mark.parametrize("far", [1e3, 1e5, 1e10])
+@pytest.mark.parametrize("implementation", ["reference", "blockwise"])
+def test_a_far_key_changes_no_row_that_does_not_see_it(implementation, far):
+    """A centre that follows one far key would take all other keys away from it."""
+    q, k, v = narrow(Q, K[:, :6], V[:, :6])
+    rule = {"score": scores.l2(), "mask": masks.causal(), "implementation": implementation}
+    actual = attend(q, k.at[:, -1].set(far), v, **rule)[:, :-1]
+    assert difference(actual, attend(q, k, v, **rule)[:, :-1]) < 2e-6
+
+
 @pytest.mark.parametrize("mask", [None, masks.causal()])
 def test_linear_attention_far_from_the_origin(mask):
     """The sums over keys would keep squared lengths; a step of decoding, whose centre nobody knows, keeps them."""

@@ -121,3 +121,9 @@ def test_a_function_must_keep_the_shape():
         ValueError, match=r"logit transform .*: expected the function to return logits of shape \(3,\), got"
     ):
         sampler(lambda x, history: x[:2]).logits(jnp.ones(3), decoding.History())
+
+
+@pytest.mark.parametrize("rng", [None, jax.random.key(0)])
+def test_a_sampler_takes_a_key_for_each_row(rng):
+    with pytest.raises(ValueError, match=r"rng: expected one random key for each row of logits, \(2,\), got "):
+        sampler(top_k(2))(jnp.ones((2, 11)), None, rng)

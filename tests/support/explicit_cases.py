@@ -104,6 +104,18 @@ def part_case(part: str, case: cases.Case, implementation: str) -> Call:
     return Call(function, (choice if has_arrays else None, *operands), (spec,) * 4, (1, 2, 3))
 
 
+def chunks_case() -> Call:
+    """A loss whose logits are more than exist at once."""
+    hidden, head = normal_arrays(0, (4, 6, 5), (5, 7))
+
+    def loss(hidden: jax.Array, head: jax.Array) -> jax.Array:
+        targets = jnp.zeros_like(hidden[..., 0], jnp.int32)
+        losses = training.cross_entropy(lambda x: x @ head, hidden, targets, logits_at_once=20)
+        return losses.objective / losses.weight
+
+    return Call(loss, (hidden, head), (BATCH, PartitionSpec()), (0, 1))
+
+
 def heads_case(entry: str, groups: int = 2, **options: Any) -> Call:
     """Attention of four query heads, and key heads in groups."""
     q, k, v = normal_arrays(0, (4, 6, 4, 4), (4, 6, 4 // groups, 4), (4, 6, 4 // groups, 3))
@@ -184,12 +196,12 @@ def loss(model: Any, x: jax.Array) -> jax.Array:
     return losses.objective / losses.weight
 
 
-def train(model: Any, x: jax.Array) -> Any:
+def train(model: Any, x: jax.Array, accumulate: int = 1) -> Any:
     """One step of training: parameters and metrics."""
     optimizer = optax.sgd(0.1)
     batch = data.Batch(x[:, :-1], x[:, 1:], jnp.ones_like(x[:, 1:], "float32"))
     state = training.init_state(model, optimizer, rng=jax.random.key(0))
-    state, metrics = training.make_train_step(optimizer)(state, batch)
+    state, metrics = training.make_train_step(optimizer, accumulate=accumulate)(state, batch)
     return state.model, metrics
 
 
@@ -239,6 +251,13 @@ CASES: dict[str, Callable[[], Call]] = {
         "attend_heads", **RULES["linear_attention"] | {"score": scores.features("hedgehog")}, mask=masks.causal()
     ),
     **{f"one key head-{rule}": partial(heads_case, "attend_heads", groups=4, **x) for rule, x in RULES.items()},
+    "attend_heads, whole keys": lambda: heads_case("attend_heads")._replace(
+        specs=(BY_HEAD, PartitionSpec(), PartitionSpec())
+    ),
+    "attend_heads, whole queries": lambda: heads_case("attend_heads", mask=masks.causal())._replace(
+        specs=(PartitionSpec(), BY_HEAD, BATCH)
+    ),
+    "cross_entropy in chunks": chunks_case,
     "dot_product_attention": partial(heads_case, "dot_product_attention", is_causal=True),
     **{f"everything-{name}": partial(everything_case, name) for name in IMPLEMENTATIONS},
     "attend_heads, not compiled": lambda: heads_case("attend_heads", mask=masks.causal())._replace(
@@ -285,6 +304,7 @@ CASES: dict[str, Callable[[], Call]] = {
     "loss(scan)": lambda: model_case(small.model(scan=True), loss),
     "loss(remat)": lambda: model_case(small.model("t5", remat="full"), loss),
     "train": lambda: model_case(small.model("alibi"), train)._replace(argnums=()),
+    "train(accumulate)": lambda: model_case(small.model("alibi"), partial(train, accumulate=2))._replace(argnums=()),
     "loss(by head)": lambda: model_case(small.model("none", use_bias=False), loss, by_head_of_model),
     "generate": lambda: decoding_case(lambda m, x: decoding.generate(m, x, max_new_tokens=3).tokens),
     "generate(sampled)": lambda: decoding_case(

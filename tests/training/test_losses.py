@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax import export
 
 from jax_attention import training
 from tests.support.tiers import slow
@@ -235,6 +236,23 @@ def test_targets_of_any_integer_type(dtype):
     result = losses(HIDDEN, HEAD, None, targets=targets, ignore_index=99)
     np.testing.assert_allclose(result, losses(HIDDEN, HEAD), rtol=FORWARD["float32"])
     assert np.isfinite(losses(HIDDEN, HEAD, None, targets=TARGETS.astype(dtype), ignore_index=-100).nats)
+
+
+def test_the_number_that_the_error_names_is_ignored():
+    """-100 in unsigned integers."""
+    targets = np.where(WEIGHTS > 0, TARGETS, 2**32 - 100).astype(np.uint32)
+    eager = lambda **options: training.cross_entropy(lambda h: h @ HEAD, HIDDEN, targets, **options)  # noqa: E731
+    with pytest.raises(ValueError, match=r"ignore_index=4294967196\."):
+        eager()
+    np.testing.assert_allclose(eager(ignore_index=2**32 - 100), losses(HIDDEN, HEAD), rtol=FORWARD["float32"])
+
+
+def test_a_symbolic_number_of_rows_is_exported():
+    b, t = export.symbolic_shape("b, t")
+    loss = lambda hidden, targets: training.cross_entropy(lambda h: h @ HEAD, hidden, targets)  # noqa: E731
+    shapes = jax.ShapeDtypeStruct((b, t, D), jnp.float32), jax.ShapeDtypeStruct((b, t), jnp.int32)
+    result = export.export(jax.jit(loss))(*shapes).call(HIDDEN, TARGETS)
+    np.testing.assert_allclose(result, loss(HIDDEN, TARGETS), rtol=FORWARD["float32"])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ advice was to lower the learning rate; an evaluation returned NaN.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -131,3 +132,17 @@ def test_padding_of_a_source_may_hold_anything():
     vocabulary.check_batch({"source": 7}, padded._replace(source=padded.source.astype(np.uint16)))
     with pytest.raises(ValueError, match="source: expected token ids from 0, got -1"):
         vocabulary.check_batch({"source": 7}, padded._replace(source_positions=np.array([[0, 1, 2]])))
+
+
+class WrongTargets:
+    def evaluation_batches(self, batch_size):
+        targets = np.full((batch_size, 4), -100, np.int32)
+        yield data.Batch(np.zeros((batch_size, 4), np.int32), targets, np.ones((batch_size, 4), np.float32))
+
+
+def test_an_evaluation_of_targets_that_are_no_class_is_an_error_and_not_nan():
+    with pytest.raises(ValueError, match=r"targets: expected classes of the model, got -100, .*ignore_index=-100"):
+        training.make_evaluate(WrongTargets(), 2)(LM)
+    ignored = functools.partial(training.language_model_loss, ignore_index=-100)
+    with pytest.raises(ValueError, match="at least one token to predict"):
+        training.make_evaluate(WrongTargets(), 2, evaluate_step=ignored)(LM)

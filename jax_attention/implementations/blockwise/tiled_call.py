@@ -94,7 +94,7 @@ class TileGrid(NamedTuple):
         """
         if self.S % self.width == 0:
             return jnp.ones((1,) * rank, bool)
-        columns = j * self.width + jnp.arange(self.width) < self.S
+        columns = j * self.width + jnp.arange(self.width, dtype=j.dtype) < self.S
         return columns.reshape((1,) * (rank - 1) + columns.shape)
 
     def coverage(self, mask: Mask, q_pos: Any, k_pos: Any) -> BlockCoverage:
