@@ -116,7 +116,8 @@ def cached_jit(call: AttentionCall) -> Any:
 
 def _uncached(call: AttentionCall) -> Any:
     """One operation after the other, unless `jax_debug_infs` would then refuse each masked score."""
-    if not jax.config.jax_debug_infs:  # pyright: ignore[reportAttributeAccessIssue]
+    config: Any = jax.config  # which names the type knows differs between versions of jax
+    if not config.jax_debug_infs:
         return compute(call)
     static = StaticCall(call)
     arrays = [x for x in jax.tree.leaves(call) if isinstance(x, jax.Array)]
