@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jax_attention import masks, mods, normalizers, positions, scores
+from jax_attention.cli.language import did_you_mean
 from jax_attention.core.text import quote
 
 _MODULES = {
@@ -115,9 +116,11 @@ def _evaluate(
             return own[name]
         case ast.Name(id=name) if name in names:
             raise ExpressionError(f"{part}: expected a call, got the factory {name} itself. Write {name}().")
+    function = node.func if isinstance(node, ast.Call) else node
+    hint = did_you_mean(function.id, names) if isinstance(function, ast.Name) else ""
     raise ExpressionError(
-        f"{part}: expected calls of {', '.join(sorted(names))} with numbers, got {quote(ast.unparse(node))}. "
-        f"An example: {_example(part)}."
+        f"{part}: expected calls of {', '.join(sorted(names))} with numbers, got {quote(ast.unparse(node))}."
+        f"{hint or f' An example: {_example(part)}.'}"
     )
 
 

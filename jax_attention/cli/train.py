@@ -18,7 +18,7 @@ import tyro
 from jax_attention import data, models, nn, training
 from jax_attention.cli import lineage, pretrained, report, run_folder
 from jax_attention.cli.machine import check_machine
-from jax_attention.cli.options import ModelOptions, PresetName, model_config, tuned_config
+from jax_attention.cli.options import ModelOptions, PresetName, model_config, option_names, tuned_config
 from jax_attention.cli.output import print_line
 from jax_attention.cli.own_code import OwnCode
 from jax_attention.cli.settings import TrainSettings
@@ -68,12 +68,22 @@ class Train:
             return start(self)
         if self.out is None:
             raise ValueError("out: expected the folder of the run to resume, got none. Give --out FOLDER.")
-        if dataclasses.replace(self, out=None, resume=False, settings=TrainSettings(), code=OwnCode()) != Train():
-            raise ValueError(
-                "resume: expected only --out and settings of the training, as the run decides its model, got options "
-                "that would be ignored. Leave them out, or start a new run from this one with --from."
-            )
+        ignored = self._ignored_by_resume()
+        fail_unless(
+            not ignored,
+            f"resume: expected only --out and settings of the training, as the run decides its model, got "
+            f"{', '.join(ignored)}, which would be ignored. Leave that out, or start a new run with --from.",
+        )
         return resume(self.out, self.settings, self.code.modules)
+
+    def _ignored_by_resume(self) -> list[str]:
+        """The given options that a resumed run does not read."""
+        names, fresh = option_names(Train), Train()
+        own = ("preset", "origin", "from_step", "whole_state", "config")
+        given = [name for name in own if getattr(self, name) != getattr(fresh, name)]
+        fields = [field.name for field in dataclasses.fields(self.model)]
+        given += [name for name in fields if getattr(self.model, name) != getattr(fresh.model, name)]
+        return [names[name] for name in given]
 
 
 def start(command: Train) -> int:

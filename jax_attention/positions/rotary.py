@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Rotary(FactoryRepr):
     """Rotate pairs of features by an angle that grows with the position; see `rotary`."""
 
+    size_cure: ClassVar[str] = ""
     style: str = "half"
     base: float = 10000.0
     size: int | None = None
@@ -70,7 +71,7 @@ class Rotary(FactoryRepr):
         size = x.shape[-1] if self.size is None else self.size
         check_even("x: rotated size", size)
         if size > x.shape[-1]:
-            raise ValueError(f"size: expected at most the head size {x.shape[-1]}, got {size}.")
+            raise ValueError(f"size: expected at most the head size {x.shape[-1]}, got {size}.{self.size_cure}")
         dtype = compute_dtype(x)
         positions = positions.reshape((1,) * (x.ndim - 1 - positions.ndim) + positions.shape)
         if length.ndim:
@@ -99,6 +100,7 @@ class Rotary(FactoryRepr):
 class RotaryTables(Rotary):
     """Rotate pairs of features by angles whose cosines and sines are given; see `rotary_tables`."""
 
+    size_cure: ClassVar[str] = " Tables of Hugging Face have every column twice: pass cos[:, :F] and sin[:, :F]."
     cos: jax.Array = array_field("L", "F", default=None)
     sin: jax.Array = array_field("L", "F", default=None)
 

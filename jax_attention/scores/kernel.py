@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +40,9 @@ class LogKernel(Score):
 
         score(t, s) = A_t + B_s + log sum_f exp(a_tf - A_t) exp(b_sf - B_s),        A_t = max_f a_tf,  B_s = max_f b_sf
 
-    Each query and each key has a shift of its own, so a score depends on no other row. A pair whose largest
-    `a_tf + b_sf` is more than `log(max)` below `A_t + B_s` (89 in float32) may have the score -inf, a weight of 0.
+    Each query and each key has a shift of its own, so a score depends on no other row, and all sums are one product. A
+    pair whose largest `a_tf + b_sf` is far below `A_t + B_s` (by 93 in float32) is lost there. Tiles with such a pair
+    are computed feature by feature, relative to the largest one of each pair: as exact, and some F times slower.
     """
 
     kernel: Kernel = part_field()
@@ -56,7 +58,32 @@ class LogKernel(Score):
         product = matmul(jnp.exp(query - from_query), jnp.swapaxes(jnp.exp(key - from_key), -1, -2))
         found = ~(product <= math.exp(-0.65 * log_max))  # NaN is found, so that it is not taken for 0
         score = _log(jnp.where(found, product, 1)) + from_query + jnp.swapaxes(from_key, -1, -2)
-        return jnp.where(found, score, -jnp.inf)
+        return jax.lax.cond(
+            _all(found), lambda: score, lambda: jnp.where(found, score, _feature_by_feature(query, key, score))
+        )
+
+
+def _feature_by_feature(query: jax.Array, key: jax.Array, like: jax.Array) -> jax.Array:
+    """`log sum_f exp(a_tf + b_sf)`, in the memory of one score per pair."""
+    rows = jnp.moveaxis(query, -1, 0)[..., :, None], jnp.moveaxis(key, -1, 0)[..., None, :]
+
+    def over_features(step: Callable, start: jax.Array, rows: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return jax.lax.scan(jax.checkpoint(lambda x, row: (step(x, row[0] + row[1]), None)), start, rows)[0]
+
+    constant, zeros = jax.lax.stop_gradient(rows), jnp.zeros_like(like)
+    largest = over_features(jnp.maximum, zeros + constant[0][0] + constant[1][0], constant)
+    return largest + jnp.log(over_features(lambda total, z: total + jnp.exp(z - largest), zeros, rows))
+
+
+@jax.custom_batching.custom_vmap
+def _all(x: jax.Array) -> jax.Array:
+    """Whether all are True, also over mapped axes: a `cond` of one bool per mapped call would compute both branches."""
+    return jnp.all(x)
+
+
+@_all.def_vmap
+def _all_vmap(axis_size: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+    return _all(x), False
 
 
 @jax.custom_jvp

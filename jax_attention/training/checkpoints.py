@@ -56,8 +56,8 @@ class Checkpoints:
         adopted: steps whose checkpoints may have no run in them, because an earlier version wrote them.
 
     Returns:
-        An object with `save`, `wait`, `restore`, `restore_newest`, `read`, and the properties `steps`, `latest`,
-        `best`.
+        An object with `save`, `wait`, `clean_up`, `restore`, `restore_newest`, `read`, and the properties `steps`,
+        `latest`, `best`.
 
     Raises:
         ValueError: if `keep` is smaller than 1.
@@ -163,7 +163,9 @@ class Checkpoints:
         arrays = {name: to_host(leaf) for name, leaf in named.items()}
         description = describe_checkpoint(step, named, arrays, metrics, extra, self.run)
         self._make_folder()
-        self._remove_leftovers()
+        if not self._leftovers_removed:  # once, as none appear while this object lives
+            remove_leftovers(self.folder)
+            self._leftovers_removed = True
         # Orbax refuses arrays without elements. Their shapes, all that they have, are in the description.
         tree = nest({name: array for name, array in arrays.items() if array.size}, "/")
         save = orbax().save_async
@@ -190,20 +192,10 @@ class Checkpoints:
         self._delete_old()
 
     def clean_up(self) -> None:
-        """`wait`, and delete what a process left that was killed while it wrote or deleted a checkpoint.
-
-        Raises:
-            OSError: or another error of the background write, as in `wait`.
-        """
-        self.wait()
+        """`wait`, and delete what a process left that was killed while it wrote or deleted a checkpoint."""
         if self.has_any:
-            self._remove_leftovers()
-            self._delete_old()
-
-    def _remove_leftovers(self) -> None:
-        if not self._leftovers_removed:  # once, as none appear while this object lives
             remove_leftovers(self.folder)
-            self._leftovers_removed = True
+            self._delete_old()
 
     def _delete_old(self) -> None:
         steps = complete_steps(self.folder)

@@ -17,16 +17,10 @@ import pytest
 from tests.support.explicit_cases import CASES
 
 QUICK = [
-    "mask-dense-blockwise",
-    "normalize-entmax15-reference",
     "everything-blockwise",
-    "linear_attention, logarithms",
     "attend_step",
     "MultiHeadAttention(by head)",
-    "MultiHeadAttention(bias_kv)",
-    "MultiHeadAttention(two batch dimensions)",
     "FeedForward(rows)",
-    "GRU",
     "decode",
 ]
 GROUP = 30

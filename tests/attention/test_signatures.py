@@ -181,6 +181,7 @@ GOOD = {
     "positions.sinusoidal": [((jnp.arange(T), 8), {}), ((whole(B, T), 8), {"style": "half", "dtype": jnp.bfloat16})],
     "positions.learned": [((ones(9, 4), whole(B, T)), {})],
     "positions.rotary": [((), {"style": "interleaved", "scaling": positions.linear_scaling(2.0)})],
+    "positions.rotary_tables": [((ones(T, 2), ones(T, 2)), {})],
     "positions.Rotary.__call__": [((positions.rotary(), ones(B, T, H), jnp.arange(T)), {})],
     "positions.alibi_slopes": [((6,), {})],
     "positions.t5_buckets": [((whole(T, S),), {}), ((3,), {"bidirectional": False})],
@@ -264,6 +265,7 @@ BAD = {
     "masks.causal": [((0.5,), {})],
     "normalizers.softmax": [((whole(N),), {})],
     "positions.learned": [((ones(9), whole(T)), {}), ((ones(9, 4), ones(T)), {})],
+    "positions.rotary_tables": [((ones(T, 2), ones(2)), {})],
     "positions.Rotary.__call__": [((positions.rotary(), ones(B, T, H), jnp.arange(T + 1)), {})],
     "nn.MultiHeadAttention.__call__": [((LAYER, ones(8)), {}), ((LAYER, ones(T, 8), ones(S, 8), ones(T, 8)), {})],
     "cache.append": [

@@ -71,9 +71,7 @@ REFUSED = dict.fromkeys(
 ) | {("dot_product_attention", "linear_attention"): "score: under softmax"}
 """What is refused for every size, symbolic or not, and the reason."""
 QUICK = [
-    "attend-blockwise-length",
     "attend_heads-blockwise-both",
-    "attend_heads-reference-both",
     "attend-linear_attention-both",
     "attention_weights_heads-chosen-both",
     "dot_product_attention-chosen-batch",

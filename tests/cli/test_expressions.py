@@ -42,6 +42,7 @@ WRONG = {
     ("mask", "causal"): "expected a call, got the factory causal itself. Write causal()",
     ("mask", "causal("): "expected an expression such as 'causal() & sliding_window(64)'",
     ("mask", "softmax()"): "expected calls of",
+    ("mask", "causal() & sliding_windw(4)"): "got 'sliding_windw(4)'. Did you mean sliding_window?",
     ("mask", "__import__('os').system('true')"): "expected calls of",
     ("mask", "causal().__class__"): "expected calls of",
     ("mask", "[x for x in (1,)]"): "expected calls of",

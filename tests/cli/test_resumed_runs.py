@@ -60,7 +60,9 @@ def test_resume_from_the_middle_ends_at_the_same_numbers(run, text, tmp_path):
 
 def test_resume_refuses_options_that_it_would_ignore(run, capsys):
     resume, before = ["train", "--out", str(run), "--resume"], files_in(run)
-    assert "would be ignored" in error_of([*resume, "--width", "8"], capsys)
+    assert "got --preset, --width, which would be ignored" in error_of(
+        [*resume, "--width", "8", "--preset", "gpt2"], capsys
+    )
     assert "expected the run's own --batch-size" in error_of([*resume, "--batch-size", "8"], capsys)
     assert "expected the run's own --files" in error_of([*resume, "other.txt"], capsys)
     assert "steps: expected at least 6, the steps that are done" in error_of([*resume, "--steps", "5"], capsys)

@@ -40,13 +40,8 @@ QUICK = (
     "jax_attention.attention.attend",
     "jax_attention.attention.recurrent",
     "jax_attention.attention.merge",
-    "jax_attention.decoding.beams",
-    "jax_attention.decoding.generate",
     "jax_attention.decoding.logit_transforms",
-    "jax_attention.models.transformer",
-    "jax_attention.nn.multi_head",
     "jax_attention.training.losses",
-    "jax_attention.training.step",
 )
 
 

@@ -19,7 +19,7 @@ import pytest
 import treescope
 from flax import nnx
 
-from jax_attention import masks, models, mods, nn, normalizers, positions, scores, training
+from jax_attention import data, masks, models, mods, nn, normalizers, positions, scores, training
 from jax_attention.cache import KVCache
 from jax_attention.core.short_repr import describe
 from jax_attention.models.blocks import Blocks
@@ -205,3 +205,10 @@ def test_the_trees_of_treescope_still_have_every_array():
     """`nnx.display` in a notebook shows these trees; a short repr in their place would hide the model."""
     model = small_model()
     assert treescope.render_to_text(model).count("Param(") == len(jax.tree.leaves(model))
+
+
+def test_a_tokenizer_does_not_print_its_vocabulary():
+    words = data.Words(tuple(f"word{i}" for i in range(5000)))
+    characters = data.Characters("".join(map(chr, range(0x4E00, 0x4E00 + 2800))))
+    assert all(len(repr(x)) < 200 for x in (words, characters))
+    assert repr(data.Characters("abc", unknown="c")) == "Characters(vocabulary='abc', unknown='c')"

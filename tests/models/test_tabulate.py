@@ -15,6 +15,7 @@ from flax import nnx
 from jax_attention import masks, models, mods, nn, normalizers, positions, scores
 from tests.models import small, small_rnn
 from tests.models.pairs import pair
+from tests.support.tiers import slow_except
 
 D = 8
 X, TOKENS = jnp.ones((2, 5, D)), small.tokens(2, 5)
@@ -113,7 +114,10 @@ def test_every_public_module_is_tabulated():
     assert set(nn.__all__) >= set(NOT_CALLED)
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("SelfAttention", "MultiHeadAttention(part module)", "GRU", "TransformerLM(scan)", "EncoderDecoder")
+
+
+@pytest.mark.parametrize("name", slow_except(QUICK, CASES))
 def test_the_table_counts_every_parameter(name):
     """Its total is the number of all parameters, with the memory of a decoder."""
     make, arguments = CASES[name]

@@ -10,6 +10,7 @@ import pytest
 
 from jax_attention import training
 from tests.cli.quick_run import QUICK
+from tests.support.tiers import slow
 
 OPTIONS = [*QUICK, "--keep", "2", "--checkpoint-every", "2", "--evaluate-every", "2", "--sample-tokens", "0"]
 
@@ -47,7 +48,7 @@ def drill(server, unbroken, kill_at):
     shutil.rmtree(out)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.5, *slow(0.1, 0.9)])
 def test_killed_in_the_beginning_the_middle_and_the_end(server, unbroken, share):
     drill(server, unbroken, max(1, int(unbroken[0] * share)))
 

@@ -243,7 +243,7 @@ WRONG = {
     "a rescale without a gradient": (
         "derivatives in tiles",
         {"normalize": ScaledSoftmax(1 + RATE)},
-        r"make rescale differentiable",
+        r"make rescale\s+differentiable",
     ),
     "a score that says it is a product": ("class attributes", {"score": Cubed()}, r"in the score, .*is_product"),
     "a mod that says it forbids nothing": ("class attributes", {"mods": (Forbids(),)}, r"may_forbid_pairs = False"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from jax_attention.core.checks import describe_array, fail_unless
+from jax_attention.core.short_repr import short_repr
 from jax_attention.core.text import quote
 from jax_attention.data.tokenizers.tokenizer import SETTINGS, Tokenizer, settings_json, utf8
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True)
 class Characters(Tokenizer):
     """Tokenizer with one token per character.

@@ -36,7 +36,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         >>> folder = tempfile.mkdtemp()
         >>> data.Characters("abc").save(folder)
         >>> data.load_tokenizer(folder)
-        Characters(vocabulary='abc', unknown=None)
+        Characters(vocabulary='abc')
     """
     path = Path(folder)
     if path.is_file():
