@@ -201,6 +201,7 @@ def test_numbers_of_zero_rank_are_shown():
     )
 
 
+@pytest.mark.filterwarnings("ignore:The chararray class is deprecated:DeprecationWarning")  # in treescope itself
 def test_the_trees_of_treescope_still_have_every_array():
     """`nnx.display` in a notebook shows these trees; a short repr in their place would hide the model."""
     model = small_model()
