@@ -86,7 +86,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "case"), slow_except(("random_features, larger keys later", "hedgehog, 45"), CASES))
+@pytest.mark.parametrize(("name", "case"), slow_except(("random_features, far apart",), CASES))
 def test_no_output_is_lost(name, case):
     """All forms equal the oracle, with a causal mask and without, and stay so in bfloat16."""
     (q, k), v, score = rows(name)[case], normal(3, T, E, dtype="float32"), score_of(name)
@@ -155,7 +155,7 @@ def test_derivatives_where_no_feature_is_a_number(name, how, x64):
     check_grads(run, arrays, order=2, modes=("fwd", "rev"), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "case"), slow_except(("random_features, std 8", "hedgehog, 45 and -45"), CASES))
+@pytest.mark.parametrize(("name", "case"), slow_except(("random_features, far apart",), CASES))
 def test_gradients_beyond_exp_are_those_of_float64(name, case):
     """Gradient and Hessian product in float32 are finite, and near those of the dense formula in float64."""
     (q, k), v = rows(name)[case], np.asarray(normal(3, T, E, dtype="float32"))

@@ -81,7 +81,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", slow_except(("mod",), RULES))
-@pytest.mark.parametrize("scheme", ["rotary", "alibi"])
+@pytest.mark.parametrize("scheme", slow_except(("rotary",), ["rotary", "alibi"]))
 def test_layers_have_parameters_of_their_own_and_all_of_them_learn(rule, scheme):
     config = small.config(scheme, sinks=False, **RULES[rule])
     model = models.create(config)

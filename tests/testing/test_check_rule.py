@@ -29,7 +29,7 @@ from jax_attention.parts import (
 )
 from jax_attention.testing.check_rule import CHECKS
 from tests.support import cases
-from tests.support.tiers import slow_except
+from tests.support.tiers import slow_except, slow_except_every
 
 SKIPPED = {
     "normalize-hard": ("finite differences",),  # its derivative is that of the softmax, on purpose
@@ -280,7 +280,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", slow_except_every(2, WRONG))
 def test_wrong_rules_fail_the_check_that_is_meant_for_them(name):
     check, rule, message = WRONG[name]
     report = testing.check_rule(**rule, skip=tuple(set(CHECKS) - {check}))
