@@ -74,7 +74,6 @@ QUICK = [
     "attend_heads-blockwise-both",
     "attend-linear_attention-both",
     "attention_weights_heads-chosen-both",
-    "dot_product_attention-chosen-batch",
 ]
 TABLE = [
     pytest.param(entry, rule, kind, id=f"{entry}-{rule}-{kind}")

@@ -70,7 +70,7 @@ def drill(saved, folder, damage, count):
     return steps
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+@pytest.mark.parametrize("damage", ["flip", *slow("truncate", "delete")])
 def test_damage_never_changes_a_number(saved, tmp_path, damage):
     assert 10 in drill(saved, tmp_path / "copy", damage, 8)
 
