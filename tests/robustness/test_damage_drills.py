@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jax_attention.training import Checkpoints
+from tests.support.tiers import slow
 
 RNG = np.random.default_rng(0)
 STATES = {
