@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 MEDIAN_STEPS = 4
+"""Each leaves one far point among n behind by a factor of n: 6^4 for 6 keys, which the tests put 10^10 away."""
 
 
 @struct
@@ -57,7 +58,7 @@ class L2(Score):
 def _geometric_median(points: jax.Array, counts: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """The point with the smallest sum of distances, nearly: steps of Weiszfeld (1937) from the mean or the origin.
 
-    Each step weights a point by its inverse distance, so one far point among n is left behind by a factor of n.
+    They begin at the better of the two, and weight each point by its inverse distance. `[..., 1, H]`.
     """
     largest = jnp.finfo(points.dtype).max  # not inf, which jax_debug_infs refuses
 
@@ -70,6 +71,7 @@ def _geometric_median(points: jax.Array, counts: jax.Array, axes: tuple[int, ...
         return jnp.where(counts, jnp.minimum(jnp.sqrt(_squared_length(points - centre)), largest), 0)
 
     def cost(centre: jax.Array) -> jax.Array:
+        # Divided first: the sum of some large distances would be infinite.
         return jnp.sum(distances(centre) / largest**0.5, axis=axes, keepdims=True)
 
     centre = mean(counts.astype(points.dtype))
@@ -96,9 +98,10 @@ def l2(scale: Float[Array, "*batch"] | float = 1.0) -> L2:
 
         score(t, s) = -scale * |q_t - k_s|^2
 
-    Computed as `2 q.k - |q|^2 - |k|^2` by one product, so no `[T, S, H]` array exists, with q and k relative to the
-    mean of the keys. The error is about the rounding of the squared distances from that mean: small distances within a
-    cloud of wide extent are less exact than large ones. `attend_step`, which never sees all keys, moves nothing.
+    Computed as `2 q.k - |q|^2 - |k|^2` by one product, so no `[T, S, H]` array exists, with q and k relative to a
+    centre of the keys, near their median. The error is about the rounding of the squared distances from it: small
+    distances within a cloud of wide extent are less exact than large ones. `attend_step`, which never sees all keys,
+    moves nothing.
 
     Args:
         scale: number or array over the batch dimensions (`[N]`: one per head). `1 / (2 sigma^2)` for a Gaussian of

@@ -67,6 +67,7 @@ def _feature_by_feature(query: jax.Array, key: jax.Array, like: jax.Array) -> ja
     """`log sum_f exp(a_tf + b_sf)`, in the memory of one score per pair."""
     rows = jnp.moveaxis(query, -1, 0)[..., :, None], jnp.moveaxis(key, -1, 0)[..., None, :]
 
+    # Without the checkpoint the scan would keep a number per pair and feature for the backward pass.
     def over_features(step: Callable, start: jax.Array, rows: tuple[jax.Array, jax.Array]) -> jax.Array:
         return jax.lax.scan(jax.checkpoint(lambda x, row: (step(x, row[0] + row[1]), None)), start, rows)[0]
 

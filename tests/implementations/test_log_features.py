@@ -27,6 +27,7 @@ from jax_attention import (
     normalizers,
     scores,
 )
+from jax_attention.testing.jaxprs import equations
 from tests.support.arrays import difference, normal
 from tests.support.derivatives import check_memory_is_linear, derivatives_of
 from tests.support.tiers import slow, slow_except, slow_except_every
@@ -74,7 +75,7 @@ def rows(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     later[[5, 6, 11]] *= 1 / 40 if name == "random_features" else 40
     cases = {"std 5": (5 * q, 5 * k), "std 8": (8 * q, 8 * k), "larger keys later": (8 * q, later)}
     # No feature is large for both: the product of features, each relative to its row, underflows.
-    cases["far apart"] = (60 * q, 60 * k) if name == "random_features" else (120 * q, 120 * k)
+    cases["far apart"] = (200 * q, 200 * k)
     if name == "hedgehog":
         cases["45"] = 45 * np.sign(q), 45 * np.sign(k)
         cases["45 and -45"] = np.full_like(q, 45), np.full_like(k, -45)
@@ -232,6 +233,35 @@ def test_statistics_are_those_of_the_score():
     weights = weights / weights.sum(-1, keepdims=True)
     surprise = -np.sum(weights * np.log(np.where(CAUSAL, weights, 1)), axis=-1)
     np.testing.assert_allclose(found.entropy, surprise, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda x: getattr(x, "name", x))
+def test_features_that_are_large_for_one_side_only_are_all_summed(implementation):
+    """All eight features of each pair have about the same product, 200 nats below the largest of query and key."""
+    q, k, v = np.array([[100, 0, 0, 0]]), np.array([[-100, 0, 0, 0], [-100, 1, 0, 0]]), np.array([[0], [1]])
+    q, k, v = (x.astype(np.float32) for x in (q, k, v))
+    run = lambda k: attend(  # noqa: E731
+        q, k, v, score=scores.features("hedgehog"), normalize=PROPORTIONAL, implementation=implementation
+    )
+    assert difference(run(k), expected("hedgehog", q, k, v, True)) <= 1e-5
+    by_hand = 6 + np.exp(1) + np.exp(-1)
+    weight = by_hand / (8 + by_hand)
+    gradient = jax.grad(lambda k: run(k).sum())(jnp.asarray(k))
+    assert difference(gradient[1, 1], weight * (1 - weight) * 2 * np.sinh(1) / by_hand) <= 1e-5
+
+
+def test_a_mapped_call_computes_feature_by_feature_only_where_it_must():
+    """`vmap` of a `cond` with one bool per mapped call would compute both branches, always."""
+    near, far = (jnp.asarray(normal(0, 2, T, H, dtype="float32")) * scale for scale in (1, 200))
+    run = partial(attend, score=score_of("random_features"), normalize=PROPORTIONAL, implementation="reference")
+    mapped = jax.vmap(lambda x: run(x, x, VALUE))
+    for x in (near, far):
+        assert difference(mapped(x), jnp.stack([run(row, row, VALUE) for row in x])) <= 1e-5
+    found = [equation.primitive.name for equation in equations(mapped, near)]
+    assert "cond" in found
+    gradient = jax.vmap(jax.grad(lambda x: run(x, x, VALUE).sum()))
+    assert "cond" in [equation.primitive.name for equation in equations(gradient, near)]
+    assert bool(jnp.isfinite(gradient(far)).all())
 
 
 def test_nan_is_not_taken_for_a_feature_of_zero():
