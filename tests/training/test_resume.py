@@ -141,3 +141,14 @@ def test_a_checkpoint_of_another_model_is_refused_before_training(tmp_path):
     fit(state, step, Text(), LoopConfig(steps=1, batch_size=4), checkpoints=checkpoints)
     with pytest.raises(ValueError, match=r"(?s)like: expected a checkpoint .*model/.*: expected .*, got nothing"):
         checkpoints.restore(like=jax.eval_shape(lambda: language_model()[0]))
+
+
+def test_a_finished_run_that_is_resumed_deletes_what_a_kill_left(tmp_path):
+    """Killed after its last save, it has nothing to train; its oldest checkpoint would stay for ever."""
+    state, step = bigram()
+    config = LoopConfig(steps=3, batch_size=4, checkpoint_every=1)
+    last = fit(state, step, Text(), config, checkpoints=Checkpoints(tmp_path, keep=3)).state
+    kept = Checkpoints(tmp_path, keep=2, best=None)
+    assert kept.steps == [1, 2, 3]
+    fit(last, step, Text(), config, checkpoints=kept)
+    assert kept.steps == [2, 3]
