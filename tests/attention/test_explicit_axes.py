@@ -21,7 +21,6 @@ QUICK = [
     "attend_step",
     "MultiHeadAttention(by head)",
     "FeedForward(rows)",
-    "decode",
 ]
 GROUP = 30
 """Cases of one process."""

@@ -38,10 +38,7 @@ EXCEPT = {
 """Names of functions, modules or packages whose examples cannot run under a mode, and why."""
 QUICK = (
     "jax_attention.attention.attend",
-    "jax_attention.attention.recurrent",
-    "jax_attention.attention.merge",
     "jax_attention.decoding.logit_transforms",
-    "jax_attention.training.losses",
 )
 
 
